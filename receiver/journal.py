@@ -1,0 +1,174 @@
+"""The append-only record of one live stream, and how to read it back.
+
+A journal is a row of records: length (4 bytes), CRC-32 of the body (4 bytes), both little
+endian, then the body, one MessagePack array whose first element is the record's kind. The
+payload of a chunk is the last element, so it ends where its record ends and can be read later
+without keeping it. A record that the file ends within is a torn tail and is ignored; a bad
+record with more behind it ends trust there and is reported.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from receiver.media import Chunk, EndReason, RejectedChunk, Track
+
+VERSION: Final = 1
+LONGEST_RECORD_BYTES: Final = 4 * 2**20
+"""No record is longer (messages are bounded well below); a larger length is damage."""
+
+_PREFIX: Final = struct.Struct("<II")
+_encode = msgspec.msgpack.Encoder().encode
+_CHUNK_KIND: Final = 2
+_CHUNK_START: Final = bytes((0x97, _CHUNK_KIND))  # MessagePack: an array of 7, then the kind
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """The first record. `started_at_ms` is UTC, in milliseconds since 1970."""
+
+    recording_id: str
+    started_at_ms: int
+    version: int
+    receiver_version: str
+
+
+class MessageRecord(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A message other than media, verbatim. Arrival times count from the header's start."""
+
+    arrival_ms: int
+    message: bytes
+
+
+class ChunkRecord(msgspec.Struct, frozen=True, array_like=True, tag=_CHUNK_KIND):
+    """A chunk as it arrived; `payload` stays encoded."""
+
+    track: Track
+    sequence_number: int | None
+    chunk: int | None
+    timestamp_ms: int | None
+    arrival_ms: int
+    payload: bytes
+
+
+class RejectedRecord(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A message that could not be used; `chunk` tells which one where that is known."""
+
+    arrival_ms: int
+    code: str
+    chunk: RejectedChunk | None
+
+
+class EndRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """The last record: why the recording ended. Its absence means a crash."""
+
+    arrival_ms: int
+    reason: EndReason
+    detail: str
+
+
+Record = Header | MessageRecord | ChunkRecord | RejectedRecord | EndRecord
+_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """Return the bytes to append for `record`."""
+    body = _encode(record)
+    return _PREFIX.pack(len(body), zlib.crc32(body)) + body
+
+
+def encode_chunk(chunk: Chunk, arrival_ms: int) -> bytes:
+    """Return the bytes of a `ChunkRecord`; the hot path, so it builds no struct."""
+    body = _encode(
+        (
+            _CHUNK_KIND,
+            chunk.track,
+            chunk.sequence_number,
+            chunk.chunk,
+            chunk.timestamp_ms,
+            arrival_ms,
+            chunk.payload,
+        )
+    )
+    return _PREFIX.pack(len(body), zlib.crc32(body)) + body
+
+
+class Reader:
+    """Iterates over the records of a journal, given as blocks of bytes of any size.
+
+    Yields `(end, record)` where `end` is the offset behind the record. Afterwards
+    `trusted_bytes` says up to where the journal can be trusted, and `damage` is `None`, or
+    says in one sentence what ended the trust; a torn tail is no damage.
+    """
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+        self._buffer = bytearray()
+        self._position = 0  # of the next record, within the buffer
+        self.trusted_bytes = 0
+        self.damage: str | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, Record]]:
+        while self.damage is None and self._fill(_PREFIX.size):
+            length, checksum = _PREFIX.unpack_from(self._buffer, self._position)
+            if not 0 < length <= LONGEST_RECORD_BYTES:
+                self._distrust(f"a record of {length} bytes")
+                return
+            if not self._fill(_PREFIX.size + length):
+                self._end_within_record()
+                return
+            start = self._position + _PREFIX.size
+            record = self._checked(bytes(self._buffer[start : start + length]), checksum)
+            if record is None:
+                return
+            self._position = start + length
+            self.trusted_bytes += _PREFIX.size + length
+            yield self.trusted_bytes, record
+
+    def _fill(self, wanted: int) -> bool:
+        """Have at least `wanted` bytes behind the position; `False` at the end of the file."""
+        while len(self._buffer) - self._position < wanted:
+            block = next(self._blocks, b"")
+            if not block:
+                return False
+            del self._buffer[: self._position]
+            self._position = 0
+            self._buffer += block
+        return True
+
+    def _checked(self, body: bytes, checksum: int) -> Record | None:
+        if zlib.crc32(body) != checksum:
+            self._distrust("a record that fails its checksum", body_bytes=len(body))
+            return None
+        try:
+            return _decoder.decode(body)
+        except (msgspec.MsgspecError, RecursionError):
+            self._distrust("a record of an unknown kind")
+            return None
+
+    def _end_within_record(self) -> None:
+        """Tell a torn tail from a damaged length: behind the former, no whole record follows."""
+        rest = bytes(self._buffer[self._position :])
+        body = rest.find(_CHUNK_START, _PREFIX.size + 1)
+        while body != -1:
+            length, checksum = _PREFIX.unpack_from(rest, body - _PREFIX.size)
+            if len(rest) >= body + length and zlib.crc32(rest[body : body + length]) == checksum:
+                self.damage = f"a record of a wrong length at byte {self.trusted_bytes}"
+                return
+            body = rest.find(_CHUNK_START, body + 1)
+
+    def _distrust(self, what: str, *, body_bytes: int = 0) -> None:
+        """Record damage, unless all that follows is what a power cut leaves at the end.
+
+        A file system may have grown the file before its bytes came: such a tail is zeros, or
+        one bad record with nothing, or only zeros, behind it.
+        """
+        behind = bytes(self._buffer[self._position :])
+        behind = behind[_PREFIX.size + body_bytes :] if body_bytes else behind
+        blocks: Iterable[bytes] = (behind, *self._blocks)
+        if any(block.strip(b"\0") for block in blocks):
+            self.damage = f"{what} at byte {self.trusted_bytes}"

@@ -1,0 +1,155 @@
+"""The words every other module speaks: tracks, chunks, media formats, gaps, findings."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Final
+
+import msgspec
+
+from receiver.errors import ProtocolViolation
+
+SAMPLE_RATES: Final = range(8000, 48001, 1000)
+"""Rates whose samples fall on whole milliseconds' borders, so that placing is exact."""
+
+
+class Track(enum.StrEnum):
+    """Direction of the audio, as the provider sees it."""
+
+    INBOUND = "inbound"  # what the provider receives from the call
+    OUTBOUND = "outbound"  # what the provider plays to the call
+
+
+class Encoding(enum.StrEnum):
+    """How samples are encoded in a payload; values are the provider's own spelling."""
+
+    PCMU = "audio/x-mulaw"
+    PCMA = "audio/x-alaw"
+    L16 = "audio/x-L16"
+
+
+class GapKind(enum.StrEnum):
+    """Why samples are missing. A closed set: programs may match on it."""
+
+    LOST = "lost"  # chunk numbers are missing
+    SENDER_SILENCE = "sender_silence"  # numbers are contiguous, the clock jumped
+    REJECTED = "rejected"  # the chunk came, but could not be used
+    DISK = "disk"  # the disk was full for longer than memory could bridge
+    PAUSED = "paused"  # recording was paused on request
+    CRASH = "crash"  # the receiver was not running
+
+
+class EndReason(enum.StrEnum):
+    """What ended a recording."""
+
+    STOP = "stop"  # the provider said so
+    CLOSED = "closed"  # the socket closed without a stop message
+    IDLE = "idle"  # no media for too long
+    SHUTDOWN = "shutdown"  # the receiver was asked to end
+    CRASH = "crash"  # the receiver ended without being asked
+    PROTOCOL_ERROR = "protocol_error"  # the peer misbehaved and was cut
+    REPLACED = "replaced"  # another stream started on the same socket
+
+
+class ByteOrder(enum.StrEnum):
+    """Order of the two bytes of an L16 sample; AUTO compares how smooth both readings are."""
+
+    LITTLE = "little"
+    BIG = "big"
+    AUTO = "auto"
+
+
+class ClockRule(enum.StrEnum):
+    """What a recording's time line was built from."""
+
+    TIMESTAMP = "timestamp"  # timestamps count milliseconds, as documented
+    SAMPLES = "samples"  # timestamps count samples
+    CHUNKS = "chunks"  # timestamps are missing or leave too little room: chunks are appended
+
+
+class MediaFormat(msgspec.Struct, frozen=True):
+    """Encoding, samples per second, and channels (always 1) of a stream's payloads."""
+
+    encoding: Encoding = Encoding.PCMU
+    sample_rate: int = 8000
+    channels: int = 1
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Return how many payload bytes one sample takes."""
+        return 2 if self.encoding is Encoding.L16 else 1
+
+    @property
+    def bytes_per_ms(self) -> int:
+        """Return how many payload bytes one millisecond takes."""
+        return self.sample_rate // 1000 * self.bytes_per_sample
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """One media payload. `None` stands for a counter that is missing or makes no sense."""
+
+    track: Track
+    sequence_number: int | None
+    chunk: int | None
+    timestamp_ms: int | None
+    payload: bytes
+
+
+class RejectedChunk(msgspec.Struct, frozen=True):
+    """What is known of a media message that could not be used."""
+
+    track: Track
+    sequence_number: int | None = None
+    chunk: int | None = None
+    timestamp_ms: int | None = None
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Silence put in the place of missing chunks, in milliseconds of the stream's clock."""
+
+    start_ms: float
+    duration_ms: float
+    kind: GapKind
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One fact about a recording's quality; `code` is stable, `detail` is for people."""
+
+    code: str
+    detail: str
+    track: Track | None = None
+
+
+# "audio/x-mulaw", "PCMU@40i", "audio/l16;rate=16000", "L16@24000h@40i": the providers' pages
+# and SDKs spell one encoding in many ways, so the name is compared without case and prefix.
+_SPELLING = re.compile(r"(?:audio/)?(?:x-)?(?P<name>[a-z0-9]+)(?P<options>(?:[;@].*)?)", re.DOTALL)
+_RATE = re.compile(r"(?:rate=(\d{4,6})|@(\d{4,6})h)")
+_NAMES: Final = {
+    **dict.fromkeys(("mulaw", "ulaw", "pcmu", "basic"), Encoding.PCMU),
+    **dict.fromkeys(("alaw", "pcma"), Encoding.PCMA),
+    **dict.fromkeys(("l16", "pcm", "linear16"), Encoding.L16),
+}
+
+
+def media_format(encoding: str, sample_rate: int | None, channels: int | None) -> MediaFormat:
+    """Return the format that a `start` message's `mediaFormat` names.
+
+    A rate inside the encoding's name counts only where `sample_rate` is `None`.
+
+    Raises:
+        ProtocolViolation: the encoding, rate or number of channels is not one that can be
+            decoded; it is never guessed (close code 1003, unsupported data).
+    """
+    spelling = _SPELLING.fullmatch(encoding.strip().lower())
+    name = _NAMES.get(spelling["name"]) if spelling else None
+    if spelling is None or name is None:
+        raise ProtocolViolation(f"unsupported encoding {encoding[:40]!r}", close_code=1003)
+    if sample_rate is None:
+        rate = _RATE.search(spelling["options"])
+        sample_rate = int(rate[1] or rate[2]) if rate else 8000
+    if sample_rate not in SAMPLE_RATES:
+        raise ProtocolViolation(f"unsupported sample rate {sample_rate}", close_code=1003)
+    if channels not in (None, 1):
+        raise ProtocolViolation(f"unsupported number of channels {channels}", close_code=1003)
+    return MediaFormat(name, sample_rate, 1)

@@ -1,0 +1,47 @@
+"""Names of recordings and journals on disk. Ids from the wire never become part of one."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Final
+
+RECORDING_JSON: Final = "recording.json"
+STEREO_WAV: Final = "stereo.wav"
+JOURNAL_SUFFIX: Final = ".journal"
+SPOOL: Final = ".spool"
+"""The spool's default name inside the recordings folder."""
+QUARANTINE: Final = "quarantine"
+"""Inside the spool: journals that cannot be trusted, each beside a text that says why."""
+
+RECORDING_ID: Final = re.compile(r"[0-9a-f]{16}")
+_FOLDER: Final = re.compile(r"\d{8}T\d{6}Z-([0-9a-f]{16})")
+
+
+def timestamp(milliseconds: int) -> str:
+    """Return milliseconds since 1970 as RFC 3339 in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+
+
+def recording_folder(recording_id: str, started_at_ms: int) -> PurePath:
+    """Return `2026/11/22/20261122T203000Z-<recording id>`, relative to the recordings folder."""
+    moment = datetime.fromtimestamp(started_at_ms // 1000, UTC)
+    return PurePath(f"{moment:%Y/%m/%d}") / f"{moment:%Y%m%dT%H%M%SZ}-{recording_id}"
+
+
+def hidden_folder(folder: PurePath) -> PurePath:
+    """Return the name under which `folder` is rendered before it is published."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def recording_id_of(folder: PurePath) -> str | None:
+    """Return the recording id in a published folder's name, or `None` for any other name."""
+    match = _FOLDER.fullmatch(folder.name)
+    return match[1] if match else None
+
+
+def journal_name(recording_id: str) -> str:
+    """Return a journal's file name in the spool."""
+    return recording_id + JOURNAL_SUFFIX
