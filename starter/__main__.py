@@ -1,0 +1,5 @@
+"""Lets `python -m starter` do what the `starter` command does."""
+
+from starter.cli import main
+
+main()

@@ -1,0 +1,47 @@
+"""Command line options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Option = Callable[[_Command], _Command]
+
+
+def with_options(*options: _Option[Any]) -> _Option[Any]:
+    """Add several options to a command, in the order of the help text."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def pairs(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Split repeated `K=V`; the value may hold more equals signs or be empty."""
+    split = []
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals:
+            raise click.BadParameter(f"expected K=V, not {value!r}")
+        split.append((name, text))
+    return tuple(split)
+
+
+def choice(*names: str, kind: type[StrEnum], **settings: Any) -> _Option[Any]:
+    """An option that takes the values of an enum and hands over its member, or None."""
+
+    def member(_: click.Context, __: click.Parameter, value: str | None) -> StrEnum | None:
+        return None if value is None else kind(value)
+
+    return click.option(
+        *names, type=click.Choice([each.value for each in kind]), callback=member, **settings
+    )

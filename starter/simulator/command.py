@@ -1,0 +1,176 @@
+"""The `simulate` command; what is heavy to import waits until it runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from starter.config import Settings, load_settings
+from starter.errors import InvalidRequestError
+from starter.models import Codec
+from starter.options import choice, pairs, with_options
+from starter.rules import check_parameters
+from starter.simulator.media import ByteOrder, Keypress
+from starter.simulator.options import SimulateOptions
+
+_KEYPRESS = re.compile(r"(\d+):([0-9A-Da-d*#])")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FILE_NAME = click.Path(exists=True, dir_okay=False)
+_CHANCE = click.FloatRange(0, 1)
+
+
+def _keypresses(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[Keypress, ...]:
+    presses = []
+    for value in values:
+        if not (match := _KEYPRESS.fullmatch(value)):
+            raise click.BadParameter(f"expected AT_MS:DIGIT, not {value!r}")
+        presses.append(Keypress(int(match[1]), match[2].upper()))
+    return tuple(presses)
+
+
+_AUDIO = (
+    click.option("--inbound", type=_FILE, help="WAV file of what the other side says."),
+    click.option("--outbound", type=_FILE, help="WAV file of what is played to the other side."),
+    click.option("--demo", is_flag=True, help="Play the demo conversation that comes along."),
+    choice("--codec", kind=Codec, default=Codec.PCMU.value, show_default=True),
+    choice(
+        "--byte-order",
+        kind=ByteOrder,
+        default=ByteOrder.LITTLE.value,
+        show_default=True,
+        help="Byte order of L16 samples.",
+    ),
+    click.option(
+        "--packet-ms",
+        type=click.IntRange(1, 1000),
+        default=20,
+        show_default=True,
+        help="Milliseconds of audio per chunk.",
+    ),
+    click.option(
+        "--first-timestamp",
+        type=click.IntRange(0),
+        default=0,
+        metavar="MS",
+        help="Timestamp of the first chunk.",
+    ),
+)
+_CALL = (
+    click.option(
+        "--param",
+        multiple=True,
+        callback=pairs,
+        metavar="K=V",
+        help="Custom parameter for the start message; repeatable.",
+    ),
+    click.option(
+        "--dtmf",
+        multiple=True,
+        callback=_keypresses,
+        metavar="AT_MS:DIGIT",
+        help="Press a key; repeatable.",
+    ),
+    click.option("--call-sid", metavar="SID", help="The call's sid instead of a new one."),
+    click.option(
+        "--calls",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Number of calls, all at the same time.",
+    ),
+    click.option(
+        "--provider-shape",
+        type=click.Choice(["signalwire", "twilio"]),
+        default="signalwire",
+        show_default=True,
+        help="Whose spelling of messages and ids to use.",
+    ),
+    click.option(
+        "--speed",
+        type=click.FloatRange(0),
+        default=1.0,
+        show_default=True,
+        help="1 is real time, 0 as fast as possible.",
+    ),
+)
+_FAULTS = (
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of all faults."),
+    click.option("--loss", type=_CHANCE, default=0.0, help="Share of chunks that get lost."),
+    click.option(
+        "--jitter", type=click.FloatRange(0), default=0.0, metavar="MS", help="Up to this late."
+    ),
+    click.option("--reorder", type=_CHANCE, default=0.0, help="Share of chunks out of order."),
+    click.option("--duplicate", type=_CHANCE, default=0.0, help="Share of chunks sent twice."),
+    click.option("--no-stop", is_flag=True, help="Close without a stop message."),
+    click.option("--abort", is_flag=True, help="End with a TCP reset: no stop, no close."),
+)
+_RECEIVER = (
+    click.option("--bearer-token-file", type=_FILE_NAME, help="File with the receiver's token."),
+    click.option("--stream-key-file", type=_FILE_NAME, help="Key to sign one token per call with."),
+    click.option("--ca-file", type=_FILE_NAME, help="Trust the authorities in this file only."),
+    click.option("--insecure", is_flag=True, help="Do not check the receiver's certificate."),
+)
+
+
+@click.command()
+@click.argument("url", required=False)
+@with_options(*_AUDIO, *_CALL, *_FAULTS, *_RECEIVER)
+@click.option(
+    "--provider-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Answer as the provider's REST API on this port of 127.0.0.1 (0: any free one).",
+)
+@click.option("--config", type=_FILE_NAME, help="TOML file with a [starter] table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def simulate(
+    url: str | None,
+    *,
+    provider_port: int | None,
+    bearer_token_file: str | None,
+    stream_key_file: str | None,
+    config: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Play calls into the receiver at URL as the provider would.
+
+    With --provider-port instead of URL, stand in for the provider's REST API and play
+    the calls that it is asked to stream.
+    """
+    chosen = SimulateOptions(**options)
+    _check(url, provider_port, chosen)
+    settings = load_settings(config, os.environ)
+    if provider_port is not None:
+        _stand_in(settings, chosen, provider_port, as_json=as_json)
+        return
+    bearer = settings.bearer(token_file=bearer_token_file, key_file=stream_key_file)
+    from starter.simulator.report import run_calls
+
+    run_calls(chosen, str(url), bearer, as_json=as_json)
+
+
+def _check(url: str | None, provider_port: int | None, options: SimulateOptions) -> None:
+    if (url is None) == (provider_port is None):
+        raise click.UsageError("give either the receiver's URL or --provider-port")
+    if url is not None and not re.match("wss?://[^/]", url, re.IGNORECASE):
+        raise click.UsageError(f"the receiver's URL must begin with wss:// or ws://, not {url!r}")
+    given = options.inbound or options.outbound
+    if bool(given) == options.demo:
+        raise click.UsageError("give --inbound, --outbound or both, or else --demo")
+    if options.call_sid and options.calls > 1:
+        raise click.UsageError("--call-sid names one call, so --calls cannot be more than 1")
+    try:
+        check_parameters(options.param)
+    except InvalidRequestError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _stand_in(settings: Settings, options: SimulateOptions, port: int, *, as_json: bool) -> None:
+    raise click.UsageError("--provider-port is not there yet")

@@ -1,0 +1,212 @@
+"""Plays one script into a receiver over a WebSocket, at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from starter.errors import ConfigError, RefusedError, StarterError, UnreachableError, error_class
+from starter.simulator.media import Identity
+from starter.simulator.script import Fate, Plan, Step, write_script
+
+OPEN_TIMEOUT_SECONDS: Final = 10.0
+CLOSE_TIMEOUT_SECONDS: Final = 5.0
+_START_SEQUENCE: Final = 1  # a call that ends at once still says whose it was
+_BURST: Final = 32  # messages sent without a pause at full speed before others get a turn
+_POLICY_VIOLATION: Final = 1008
+
+
+class Ending(Enum):
+    """How the connection goes down after the last message."""
+
+    CLOSE = auto()  # the WebSocket closing handshake
+    RESET = auto()  # a TCP reset, as when a machine dies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The way to the receiver: `speed` 1.0 is real time, 0 as fast as possible."""
+
+    url: str
+    ssl_context: ssl.SSLContext | None = None
+    speed: float = 1.0
+    ending: Ending = Ending.CLOSE
+
+
+@dataclass(frozen=True, slots=True)
+class CallReport:
+    """What was sent: chunks per track and fate, and the messages that came back (none should)."""
+
+    identity: Identity
+    tracks: tuple[str, ...]
+    chunks: Counter[tuple[str, Fate]] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+
+    def count(self, track: str) -> dict[str, int]:
+        """Chunks of one track: different ones sent, and lost, doubled and reordered ones."""
+        on_time, late = self.chunks[track, Fate.SENT], self.chunks[track, Fate.REORDERED]
+        return {
+            "sent": on_time + late,
+            "lost": self.chunks[track, Fate.LOST],
+            "duplicated": self.chunks[track, Fate.DUPLICATED],
+            "reordered": late,
+        }
+
+
+class Player:
+    """One call on its way; `stop` ends it early, with everything a regular end has."""
+
+    def __init__(
+        self, identity: Identity, plan: Plan, line: Line, *, bearer_token: str | None = None
+    ) -> None:
+        names = tuple(track.track for track in plan.tracks)
+        self.report = CallReport(identity, names)
+        self._plan = plan
+        self._line = line
+        self._bearer_token = bearer_token
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """Hang up: nothing more of the call is sent but its end."""
+        self._stopped.set()
+
+    async def play(self, *, on_open: Callable[[], None] = lambda: None) -> CallReport:
+        """Send the whole call and return what was sent; `on_open` runs once the line is up.
+
+        Raises UnreachableError, or an ApiError that tells how the receiver refused.
+        """
+        connection = await self._connect()
+        on_open()
+        listening = asyncio.create_task(self._listen(connection))
+        try:
+            await self._send_call(connection)
+        except ConnectionClosed as error:
+            raise _closed(error) from error
+        finally:
+            await connection.close()
+            await listening
+        return self.report
+
+    async def _connect(self) -> ClientConnection:
+        line = self._line
+        token = self._bearer_token
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        try:
+            return await _Connect(
+                line.url,
+                ssl=line.ssl_context,
+                additional_headers=headers,
+                compression=None,  # as the provider: audio hardly shrinks
+                proxy=None,
+                open_timeout=OPEN_TIMEOUT_SECONDS,
+                close_timeout=CLOSE_TIMEOUT_SECONDS,
+            )
+        except InvalidStatus as error:
+            raise _refused(error) from error
+        except (OSError, WebSocketException, ValueError) as error:
+            raise _unreachable(error, line.url) from error
+
+    async def _send_call(self, connection: ClientConnection) -> None:
+        began = asyncio.get_running_loop().time()
+        sequence = 0
+        for number, step in enumerate(write_script(self._plan)):
+            await self._until(began, step, number)
+            if self._stopped.is_set() and step.sequence > _START_SEQUENCE:
+                break
+            sequence = max(sequence, step.sequence)
+            if step.fate is not Fate.LOST:
+                await connection.send(step.message, text=True)
+            if step.track is not None:
+                self.report.chunks[step.track, step.fate] += 1
+        await self._hang_up(connection, sequence + 1)
+
+    async def _until(self, began: float, step: Step, number: int) -> None:
+        """Wait for the step's own time; being late once does not make the rest late."""
+        if not self._line.speed:
+            if number % _BURST == 0:
+                await asyncio.sleep(0)
+            return
+        due = began + step.at_ms / 1000 / self._line.speed
+        if due > asyncio.get_running_loop().time():
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._stopped.wait()
+
+    async def _hang_up(self, connection: ClientConnection, sequence: int) -> None:
+        if self._line.ending is Ending.RESET:
+            # A reset may throw away what the peer has not read yet: wait for its pong first,
+            # so that what is reported as sent has arrived.
+            await (await connection.ping())
+            _reset(connection)
+        elif self._plan.with_stop:
+            await connection.send(self._plan.shape.stop(sequence), text=True)
+
+    async def _listen(self, connection: ClientConnection) -> None:
+        """Read and count what comes back, or pings and the closing would be left unread."""
+        with suppress(ConnectionClosed):
+            async for _ in connection:
+                self.report.answers["messages"] += 1
+
+
+class _Connect(connect):
+    """A connection that follows no redirect: the token is for the URL that was given."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Hand every refusal to the caller as it is."""
+        return exc
+
+
+def tls_context(ca_file: str | None, *, insecure: bool) -> ssl.SSLContext:
+    """TLS towards the receiver: system authorities, or only those in `ca_file`, or unchecked.
+
+    Raises ConfigError if the file holds no certificate.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{ca_file} holds no usable certificate") from error
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _reset(connection: ClientConnection) -> None:
+    tcp: socket.socket = connection.transport.get_extra_info("socket")
+    linger_on_for_0_seconds = struct.pack("ii", 1, 0)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_on_for_0_seconds)
+    connection.transport.abort()
+
+
+def _refused(error: InvalidStatus) -> StarterError:
+    status = error.response.status_code
+    reason = error.response.reason_phrase or "no reason given"
+    return error_class(status)(f"the receiver refused the stream: {reason}", status=status)
+
+
+def _unreachable(error: Exception, url: str) -> StarterError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UnreachableError(f"the certificate of {url} is not trusted: {error.verify_message}")
+    reason = str(error) or type(error).__name__
+    return UnreachableError(f"no stream to {url}: {reason}")
+
+
+def _closed(error: ConnectionClosed) -> StarterError:
+    close = error.rcvd
+    if close is None:
+        return UnreachableError("the receiver broke the connection")
+    text = f"the receiver closed the stream: {close.code} {close.reason}".rstrip()
+    if close.code == _POLICY_VIOLATION:
+        return RefusedError(text, status=None)
+    return UnreachableError(text)

@@ -1,0 +1,71 @@
+"""Tells people and programs what a simulation has sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import click
+
+from starter.errors import StarterError
+from starter.simulator.calls import Outcome, place_calls
+from starter.simulator.options import SimulateOptions
+from starter.simulator.player import CallReport
+from starter.tokens import Bearer
+
+
+def run_calls(options: SimulateOptions, url: str, bearer: Bearer | None, *, as_json: bool) -> None:
+    """Play all calls and print a line for each.
+
+    Raises the first failure after everything was printed, and KeyboardInterrupt if a signal ended
+    the calls.
+    """
+    outcome = asyncio.run(place_calls(options, url, bearer))
+    sent = [result for result in outcome.results if isinstance(result, CallReport)]
+    if as_json:
+        click.echo(json.dumps({"calls": [report_fields(report) for report in sent]}))
+    else:
+        for report in sent:
+            click.echo(report_line(report))
+    for report in sent:
+        _warn_of_answers(report)
+    _raise_first(outcome)
+
+
+def report_fields(report: CallReport) -> dict[str, Any]:
+    """One call as a JSON object."""
+    return {
+        "call_sid": report.identity.call_sid,
+        "stream_sid": report.identity.stream_sid,
+        "tracks": {track: report.count(track) for track in report.tracks},
+    }
+
+
+def report_line(report: CallReport) -> str:
+    """One call as a line of text."""
+    tracks = (
+        f"{track} " + ", ".join(f"{number} {word}" for word, number in report.count(track).items())
+        for track in report.tracks
+    )
+    return f"call {report.identity.call_sid}: " + "; ".join(tracks)
+
+
+def _warn_of_answers(report: CallReport) -> None:
+    if number := report.answers["messages"]:
+        sid = report.identity.call_sid
+        click.echo(
+            f"starter: call {sid}: the receiver sent {number} messages back,"
+            " which ends a one-way stream at some providers (31924)",
+            err=True,
+        )
+
+
+def _raise_first(outcome: Outcome) -> None:
+    failures = [result for result in outcome.results if isinstance(result, StarterError)]
+    for failure in failures[1:]:
+        click.echo(f"starter: {failure}", err=True)
+    if failures:
+        raise failures[0]
+    if outcome.interrupted:
+        raise KeyboardInterrupt

@@ -1,0 +1,119 @@
+"""Secrets that let a stream into a receiver: static bearer tokens, and keys that sign one per call.
+
+They come from files that nobody else can read, or from the environment, never from arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Protocol
+from uuid import uuid4
+
+from starter.errors import ConfigError, InvalidRequestError
+from starter.rules import check_bearer_token
+
+AUDIENCE: Final = "receiver"
+DEFAULT_TTL_SECONDS: Final = 300
+MIN_KEY_BYTES: Final = 32
+_LARGEST_FILE_BYTES: Final = 65536
+_READABLE_BY_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Bearer(Protocol):
+    """Where the token of a stream comes from."""
+
+    def token_for(self, sid: str) -> str:
+        """The token for the stream on the call (or conference) `sid`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StaticToken:
+    """One token for every call."""
+
+    token: str = field(repr=False)
+
+    def token_for(self, sid: str) -> str:
+        """The same token whatever the call."""
+        return self.token
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKey:
+    """Signs a token that one call can use once: JWT, HS256.
+
+    Claims: `sub` the call sid, `aud` "receiver", `exp`, `jti`; the header's `kid` is the first
+    8 hex digits of the key's SHA-256, so that receivers can hold several keys.
+    """
+
+    key: bytes = field(repr=False)
+    ttl_seconds: int = DEFAULT_TTL_SECONDS
+
+    def __post_init__(self) -> None:
+        if len(self.key) < MIN_KEY_BYTES:
+            raise ConfigError(
+                f"the stream key has {len(self.key)} bytes; it needs at least {MIN_KEY_BYTES}"
+            )
+
+    @property
+    def kid(self) -> str:
+        """The key's public name."""
+        return sha256(self.key).hexdigest()[:8]
+
+    def token_for(self, sid: str) -> str:
+        """Mint a token for the stream on the call `sid`, valid from now for `ttl_seconds`."""
+        import jwt  # costs 60 ms, and most commands sign nothing
+
+        claims = {
+            "sub": sid,
+            "aud": AUDIENCE,
+            "exp": int(time.time()) + self.ttl_seconds,
+            "jti": uuid4().hex,
+        }
+        return jwt.encode(claims, self.key, algorithm="HS256", headers={"kid": self.kid})
+
+
+def token_from_file(path: Path) -> StaticToken:
+    """The first token of a file with one token per line and `#` comments. Raises ConfigError."""
+    text = read_secret(path).decode("ascii", errors="replace")
+    lines = (line.strip() for line in text.splitlines())
+    return _checked([line for line in lines if line and not line.startswith("#")], str(path))
+
+
+def token_from_text(text: str, source: str) -> StaticToken:
+    """The first of several tokens, separated by commas or white space. Raises ConfigError."""
+    return _checked([token for token in re.split(r"[\s,]+", text) if token], source)
+
+
+def _checked(tokens: list[str], source: str) -> StaticToken:
+    if not tokens:
+        raise ConfigError(f"{source} holds no token")
+    try:
+        return StaticToken(check_bearer_token(tokens[0]))
+    except InvalidRequestError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def read_secret(path: Path) -> bytes:
+    """The bytes of a file that only its owner can read.
+
+    Raises ConfigError if it cannot be read, or can be read by others.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            # a pipe, as of <(pass show token), has no readers to fear
+            if stat.S_ISREG(mode) and mode & _READABLE_BY_OTHERS:
+                raise ConfigError(f"{path} can be read by others: run chmod 600 {path}")
+            content = file.read(_LARGEST_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > _LARGEST_FILE_BYTES:
+        raise ConfigError(f"{path} is too large to be a token or key file")
+    return content
