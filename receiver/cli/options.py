@@ -1,0 +1,102 @@
+"""Options that several commands share; each reads flag > environment > TOML > default."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from receiver.config import PAIR, PATH, SECRET, SETTINGS, SWITCH, Config, Setting, load
+
+Command = Callable[..., Any]
+_METAVARS: Final = {"host": "HOST", "port": "PORT", "recordings": "DIR", "spool": "DIR"}
+
+
+class _SettingType(click.ParamType[Any]):
+    """A setting's own idea of what may follow its flag."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.name = "file" if setting.kind is PATH else "value"
+        self._kind = setting.kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        try:
+            return self._kind.accept(self._kind.parse(value))
+        except ValueError:
+            self.fail(f"it must be {self._kind.expected}", param, ctx)
+
+
+def _option(setting: Setting) -> Callable[[Command], Command]:
+    flag = "--" + setting.name.replace("_", "-")
+    if setting.kind is SWITCH:
+        return click.option(flag, setting.name, is_flag=True, default=None, help=setting.meaning)
+    if setting.kind is PAIR:
+        path = click.Path(path_type=Path)
+        return click.option(
+            flag, setting.name, nargs=2, type=path, metavar="CERT KEY", help=setting.meaning
+        )
+    return click.option(
+        flag,
+        setting.name,
+        type=_SettingType(setting),
+        metavar=_METAVARS.get(setting.name),
+        help=setting.meaning,
+    )
+
+
+def _with_settings(names: list[str], given: Callable[[Config], dict[str, Any]]) -> Any:
+    """Return a decorator: flags for `names` go in, what `given` makes of the Config comes out."""
+
+    def decorate(function: Command) -> Command:
+        @functools.wraps(function)
+        def command(*arguments: Any, config_file: Path | None, **options: Any) -> Any:
+            flags = {name: options.pop(name) for name in names}
+            config = load(flags, environ=os.environ, file=config_file)
+            return function(*arguments, **options, **given(config))
+
+        decorated: Command = command
+        for name in reversed(names):
+            decorated = _option(SETTINGS[name])(decorated)
+        return _config_option(decorated)
+
+    return decorate
+
+
+_config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    envvar="TAPREEL_CONFIG",
+    metavar="FILE",
+    help="TOML file of settings",
+)
+
+
+def recordings_folder(function: Command) -> Command:
+    """Add `--recordings` and `--config`; pass `recordings: Path`."""
+    given = _with_settings(["recordings"], lambda config: {"recordings": config.recordings})
+    decorated: Command = given(function)
+    return decorated
+
+
+def spool_folder(function: Command) -> Command:
+    """Add `--recordings`, `--spool` and `--config`; pass `spool: Path` and `recordings: Path`."""
+    given = _with_settings(
+        ["recordings", "spool"],
+        lambda config: {"recordings": config.recordings, "spool": config.spool},
+    )
+    decorated: Command = given(function)
+    return decorated
+
+
+def settings(function: Command) -> Command:
+    """Add a flag for every setting that is no secret, and `--config`; pass `config: Config`."""
+    names = [name for name, setting in SETTINGS.items() if setting.kind is not SECRET]
+    decorated: Command = _with_settings(names, lambda config: {"config": config})(function)
+    return decorated

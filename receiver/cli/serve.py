@@ -1,0 +1,19 @@
+"""`receiver serve`."""
+
+from __future__ import annotations
+
+import click
+
+from receiver.cli.options import settings
+from receiver.config import Config, check_serving
+
+
+@click.command()
+@settings
+def serve(config: Config) -> None:
+    """Receive streams, record every track, and go on until Ctrl-C or SIGTERM."""
+    check_serving(config)
+    from receiver import logs, server
+
+    logs.configure(config.log_level)
+    server.run(config)

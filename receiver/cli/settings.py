@@ -1,0 +1,48 @@
+"""`receiver config`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from receiver.cli.options import settings
+from receiver.config import SECRET, SETTINGS, Config, check_serving
+from receiver.errors import ConfigurationError
+
+MASK = "********"
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@settings
+def config(config: Config, as_json: bool) -> None:
+    """Print the effective settings and where each came from; secrets are masked."""
+    shown = {name: _shown(name, config) for name in SETTINGS}
+    if as_json:
+        document = {n: {"value": shown[n], "source": config.source(n)} for n in SETTINGS}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for name, value in shown.items():
+            click.echo(f"{name:<26}{_text(value):<34}{config.source(name)}".rstrip())
+    try:
+        check_serving(config)
+    except ConfigurationError as error:
+        click.echo(f"note: `receiver serve` would refuse these settings: {error}", err=True)
+
+
+def _shown(name: str, config: Config) -> object:
+    """Return a setting's value as JSON has it."""
+    value = getattr(config, name)
+    if SETTINGS[name].kind is SECRET and value is not None:
+        return MASK
+    if isinstance(value, tuple):
+        return [str(path) for path in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(value)
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
