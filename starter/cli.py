@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from typing import Final
 
 import click
 
+from starter.commands import start, stop, token
 from starter.errors import StarterError
 from starter.simulator.command import simulate
 
+_INTERRUPTED: Final = 130
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Start and stop media streams on live calls, or play calls as the provider would."""
 
 
-cli.add_command(simulate)
+for _command in (start, stop, token, simulate):
+    cli.add_command(_command)
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code; no traceback gets out."""
-    sys.exit(_exit_code())
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="starter: %(message)s")
+    sys.exit(run())
 
 
-def _exit_code() -> int:
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; every failure is one line on stderr."""
     try:
-        cli(standalone_mode=False)
+        code = cli.main(arguments, prog_name="starter", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+    except click.UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        return _complain(error.format_message() + hint, error.exit_code)
     except StarterError as error:
         return _complain(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         # the reader has gone: keep the interpreter from flushing into the pipe again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # the last resort: one line instead of a traceback
         return _complain(f"unexpected {type(error).__name__}: {error}", 1)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _complain(text: str, exit_code: int) -> int:

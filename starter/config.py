@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ _VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _API_PATH: Final = "/api/laml/2010-04-01"
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -66,9 +69,9 @@ class Settings:
     environ: Mapping[str, str] = field(repr=False)
     table: Mapping[str, str] = field(default_factory=dict)
 
-    def text(self, name: str, flag: str | None = None, *, default: str | None = None) -> str | None:
+    def text(self, name: str, flag: str | None = None) -> str | None:
         """The value of one setting from the first place that has it; empty means not set."""
-        return flag or self.environ.get(_VARIABLES[name]) or self.table.get(name) or default
+        return flag or self.environ.get(_VARIABLES[name]) or self.table.get(name)
 
     def credentials(self, *, token_needed: bool = True) -> Credentials:
         """The provider's credentials. Raises ConfigError that names all that is missing."""
@@ -101,25 +104,27 @@ class Settings:
     ) -> Bearer | None:
         """What lets the stream into the receiver: of the flags, the environment, or the file.
 
-        A key comes before a token, since its tokens are good for one call only. Raises ConfigError.
+        In each place a key comes before a token, since its tokens are good for one call only.
+        Raises ConfigError.
         """
-        table = self.table
         if key_file or token_file:
             return _bearer_of(key_file, token_file)
-        if key := self.environ.get("TAPREEL_STREAM_KEY"):
-            return StreamKey(key.encode("utf-8", "surrogateescape"))
-        if key_file := self.environ.get("TAPREEL_STREAM_KEY_FILE"):
+        environ = self.environ
+        if key := environ.get("TAPREEL_STREAM_KEY"):
+            return StreamKey(os.fsencode(key))
+        if key_file := environ.get("TAPREEL_STREAM_KEY_FILE"):
             return _bearer_of(key_file, None)
-        if tokens := self.environ.get("TAPREEL_TOKENS"):
+        if tokens := environ.get("TAPREEL_TOKENS"):
             return token_from_text(tokens, "TAPREEL_TOKENS")
-        if token_file := self.environ.get("TAPREEL_TOKEN_FILE"):
+        if token_file := environ.get("TAPREEL_TOKEN_FILE"):
             return _bearer_of(None, token_file)
-        return _bearer_of(table.get("stream_key_file"), table.get("bearer_token_file"))
+        return _bearer_of(self.table.get("stream_key_file"), self.table.get("bearer_token_file"))
 
     def stream_key(self, key_file: str | None = None) -> StreamKey:
         """The signing key alone. Raises ConfigError if there is none."""
-        if not key_file and (key := self.environ.get("TAPREEL_STREAM_KEY")):
-            return StreamKey(key.encode("utf-8", "surrogateescape"))
+        environ = self.environ
+        if not key_file and (key := environ.get("TAPREEL_STREAM_KEY")):
+            return StreamKey(os.fsencode(key))
         if path := self.text("stream_key_file", key_file):
             return StreamKey(read_secret(Path(path)))
         raise ConfigError("no stream key: give --stream-key-file or set TAPREEL_STREAM_KEY_FILE")
@@ -141,8 +146,9 @@ def base_url(space: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigError(f"SIGNALWIRE_SPACE is not an address: {error}") from error
-    if not host or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ConfigError(f"SIGNALWIRE_SPACE is no name, host or https URL: {space!r}")
+    beyond_origin = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if not host or not _HOST.fullmatch(host) or beyond_origin:
+        raise ConfigError("SIGNALWIRE_SPACE is no name, host or https URL")
     loopback = host in _LOOPBACK
     scheme = parts.scheme or ("http" if loopback else "https")
     if scheme != "https" and not (scheme == "http" and loopback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -64,6 +65,15 @@ class Target(StrEnum):
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
+def member(kind: type[_Choice], value: str, what: str) -> _Choice:
+    """The member of an enum by its value; raises InvalidRequestError that lists what there is."""
+    try:
+        return kind(value)
+    except ValueError as error:
+        allowed = ", ".join(kind)
+        raise InvalidRequestError(f"{what} must be one of {allowed}, not {value!r}") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRequest:
     """One stream to be started, checked when it is made.
@@ -77,7 +87,7 @@ class StreamRequest:
     name: str | None = None
     track: Track = Track.BOTH
     parameters: Iterable[tuple[str, str]] | Mapping[str, str] = ()
-    status_callback: str | None = None
+    status_callback: str | None = field(default=None, repr=False)  # may hold a password
     status_callback_method: CallbackMethod = CallbackMethod.POST
     bearer_token: str | None = field(default=None, repr=False)
     codec: Codec | None = None
@@ -91,11 +101,11 @@ class StreamRequest:
             rules.check_callback_url(self.status_callback)
         if self.bearer_token is not None:
             rules.check_bearer_token(self.bearer_token)
-        self._settle("track", _choice(Track, self.track, "the track"))
-        method = _choice(CallbackMethod, self.status_callback_method, "the callback method")
+        self._settle("track", member(Track, self.track, "the track"))
+        method = member(CallbackMethod, self.status_callback_method, "the callback method")
         self._settle("status_callback_method", method)
         if self.codec is not None:
-            self._settle("codec", _choice(Codec, self.codec, "the codec"))
+            self._settle("codec", member(Codec, self.codec, "the codec"))
         given = self.parameters
         pairs = given.items() if isinstance(given, Mapping) else given
         self._settle("parameters", rules.check_parameters(pairs))
@@ -133,8 +143,9 @@ class StreamRequest:
 
 
 def masked(form: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same form with the bearer token covered, fit for people's eyes."""
-    return [(name, MASK if name == _TOKEN_FIELD else value) for name, value in form]
+    """The same form fit for people's eyes: no bearer token, no password of the callback URL."""
+    cover = {_TOKEN_FIELD: lambda _: MASK, "StatusCallback": _without_password}
+    return [(name, cover.get(name, str)(value)) for name, value in form]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +167,5 @@ class StreamHandle:
     uri: str | None = None
 
 
-def _choice(kind: type[_Choice], value: str, what: str) -> _Choice:
-    try:
-        return kind(value)
-    except ValueError as error:
-        allowed = ", ".join(kind)
-        raise InvalidRequestError(f"{what} must be one of {allowed}, not {value!r}") from error
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/]*@", f"//{MASK}@", url)

@@ -1,0 +1,113 @@
+"""Understands what the provider answers, in all the forms it uses. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from starter.errors import AnswerError, ApiError, error_class
+from starter.models import StreamHandle
+
+_MONTH = re.compile(r"\b(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?", re.IGNORECASE)
+_LONGEST_MESSAGE: Final = 300  # characters of a body that is no JSON, such as a proxy's page
+
+
+def parse_handle(body: bytes) -> StreamHandle:
+    """The stream that a successful answer describes.
+
+    Only `sid` is needed, since a stream whose answer is refused here would go on unknown: other
+    fields that are missing or odd become None. Raises AnswerError.
+    """
+    fields = _json(body)
+    if not isinstance(fields, Mapping) or not (sid := _text(fields, "sid")):
+        raise AnswerError("the provider reports success without naming the stream")
+    return StreamHandle(
+        sid=sid,
+        account_sid=_text(fields, "account_sid"),
+        call_sid=_text(fields, "call_sid"),
+        conference_sid=_text(fields, "conference_sid"),
+        name=_text(fields, "name"),
+        status=_text(fields, "status"),
+        date_updated=parse_date(_text(fields, "date_updated") or ""),
+        uri=_text(fields, "uri"),
+    )
+
+
+def parse_error(status: int, body: bytes) -> ApiError:
+    """The error that an answer of HTTP `status` means.
+
+    Understands `{code, message, more_info, status}`, `{errors: [text, ...]}` and
+    `{errors: [{code, message, more_info}, ...]}`; anything else is quoted, shortened.
+    """
+    fields = _json(body)
+    entries = fields.get("errors", [fields]) if isinstance(fields, Mapping) else []
+    entries = entries if isinstance(entries, list) else [entries]
+    details = [entry for entry in entries if isinstance(entry, Mapping)]
+    messages = [entry if isinstance(entry, str) else _message(entry) for entry in entries]
+    message = "; ".join(text for text in messages if text) or _quote(body)
+    first: Mapping[str, Any] = details[0] if details else {}
+    return error_class(status)(
+        message, status=status, code=_number(first, "code"), more_info=_text(first, "more_info")
+    )
+
+
+def parse_date(text: str) -> datetime | None:
+    """A date of RFC 2822 (months longer than three letters too) or ISO 8601, or None.
+
+    The provider's own examples say "25 Sept 2018".
+    """
+    for read, written in (
+        (parsedate_to_datetime, _MONTH.sub(r"\1", text)),
+        (datetime.fromisoformat, text),
+    ):
+        try:
+            moment = read(written)
+        except (ValueError, OverflowError):
+            continue
+        # "-0000" and a missing zone both mean UTC without saying so
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return None
+
+
+def parse_retry_after(text: str | None, now: datetime) -> float | None:
+    """Seconds to wait by a `Retry-After` header: a number of seconds or an HTTP date."""
+    text = (text or "").strip()
+    if re.fullmatch("[0-9]{1,9}", text):
+        return float(text)
+    moment = parse_date(text) if text else None
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _number(fields: Mapping[str, Any], name: str) -> int | None:
+    """A whole number, written as such or in digits."""
+    value = fields.get(name)
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _message(entry: object) -> str | None:
+    return _text(entry, "message") if isinstance(entry, Mapping) else None
+
+
+def _quote(body: bytes) -> str:
+    text = " ".join(body.decode("utf-8", "replace").split())
+    if len(text) > _LONGEST_MESSAGE:
+        return text[:_LONGEST_MESSAGE] + "…"
+    return text or "no explanation given"

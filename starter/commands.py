@@ -1,0 +1,219 @@
+"""The commands that ask the provider for something, and the one that mints a token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from starter.config import Credentials, Settings, load_settings
+from starter.models import (
+    MASK,
+    CallbackMethod,
+    Codec,
+    StreamHandle,
+    StreamRequest,
+    Target,
+    Track,
+    masked,
+    member,
+)
+from starter.options import choice, pairs, with_options
+from starter.tokens import DEFAULT_TTL_SECONDS
+
+if TYPE_CHECKING:
+    from starter.client import StreamClient
+
+_FILE = click.Path(dir_okay=False)
+_config = click.option("--config", type=_FILE, help="TOML file with a [starter] table.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_conference = click.option(
+    "--conference", is_flag=True, help="The sid is a conference's, not a call's."
+)
+_BEARER = (
+    click.option("--bearer-token-file", type=_FILE, help="File with the receiver's token."),
+    click.option("--stream-key-file", type=_FILE, help="Key to sign a token for this call with."),
+)
+_STREAM = (
+    click.option("--url", metavar="WSS_URL", help="Where the provider shall send the audio."),
+    choice("--track", kind=Track, help="Which directions.  [default: both_tracks]"),
+    click.option("--name", help="Name of the stream.  [default: a new unique one]"),
+    click.option(
+        "--param",
+        multiple=True,
+        callback=pairs,
+        metavar="K=V",
+        help="Custom parameter; repeatable.",
+    ),
+    click.option("--status-callback", metavar="URL", help="Where to report the stream's events."),
+    choice("--status-callback-method", kind=CallbackMethod, help="[default: POST]"),
+    choice("--codec", kind=Codec, help="Codec, for conferences only."),
+    click.option(
+        "--real-time/--no-real-time", default=None, help="Live sending, for conferences only."
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StreamOptions:
+    """What `start` was told about the stream, before settings from elsewhere join in."""
+
+    url: str | None
+    track: Track | None
+    name: str | None
+    param: tuple[tuple[str, str], ...]
+    status_callback: str | None
+    status_callback_method: CallbackMethod | None
+    codec: Codec | None
+    real_time: bool | None
+
+
+@click.command()
+@click.argument("sid", metavar="CALL_SID")
+@with_options(*_STREAM, *_BEARER, _conference, _config)
+@click.option("--dry-run", is_flag=True, help="Print the request instead of sending it.")
+@_json
+def start(
+    sid: str,
+    *,
+    bearer_token_file: str | None,
+    stream_key_file: str | None,
+    conference: bool,
+    config: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Start a stream on the live call CALL_SID.
+
+    Credentials come from SIGNALWIRE_PROJECT_ID, SIGNALWIRE_API_TOKEN and SIGNALWIRE_SPACE.
+    """
+    settings = load_settings(config, os.environ)
+    target = _target(conference)
+    target.check_sid(sid)
+    request = _request(settings, _StreamOptions(**options))
+    request.form(target)  # refuses what does not fit before a token is read
+    credentials = settings.credentials(token_needed=not dry_run)
+    bearer = settings.bearer(token_file=bearer_token_file, key_file=stream_key_file)
+    if bearer:
+        request = replace(request, bearer_token=bearer.token_for(sid))
+    from starter.client import named
+
+    request = named(request)
+    if dry_run:
+        url = credentials.streams_url(target, sid)
+        _show_request(url, masked(request.form(target)), as_json=as_json)
+        return
+
+    async def ask(client: StreamClient) -> StreamHandle:
+        if target is Target.CONFERENCE:
+            return await client.start_conference(sid, request)
+        return await client.start(sid, request)
+
+    handle = _ask(credentials, ask)
+    _show_handle(handle, as_json=as_json)
+    if not as_json:
+        option = " --conference" if conference else ""
+        click.echo(f"stop it with: starter stop {sid} {handle.sid}{option}", err=True)
+
+
+@click.command()
+@click.argument("sid", metavar="CALL_SID")
+@click.argument("stream", metavar="STREAM_SID_OR_NAME")
+@with_options(_conference, _config, _json)
+def stop(sid: str, stream: str, *, conference: bool, config: str | None, as_json: bool) -> None:
+    """Stop a stream of the call CALL_SID, by its sid or its name."""
+
+    async def ask(client: StreamClient) -> StreamHandle:
+        if conference:
+            return await client.stop_conference(sid, stream)
+        return await client.stop(sid, stream)
+
+    _target(conference).check_sid(sid)
+    credentials = load_settings(config, os.environ).credentials()
+    _show_handle(_ask(credentials, ask), as_json=as_json)
+
+
+@click.command()
+@click.argument("sid", metavar="CALL_SID")
+@click.option("--stream-key-file", type=_FILE, help="File with the signing key.")
+@click.option(
+    "--ttl",
+    type=click.IntRange(1),
+    default=DEFAULT_TTL_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the token is good.",
+)
+@_conference
+@_config
+def token(
+    sid: str, *, stream_key_file: str | None, ttl: int, conference: bool, config: str | None
+) -> None:
+    """Print a signed token that lets one stream of the call CALL_SID into the receiver."""
+    _target(conference).check_sid(sid)
+    key = load_settings(config, os.environ).stream_key(stream_key_file)
+    click.echo(replace(key, ttl_seconds=ttl).token_for(sid))
+
+
+def _target(conference: bool) -> Target:
+    return Target.CONFERENCE if conference else Target.CALL
+
+
+def _request(settings: Settings, options: _StreamOptions) -> StreamRequest:
+    """The stream to ask for, completed by the settings. Raises InvalidRequestError."""
+    url = settings.text("url", options.url)
+    if url is None:
+        raise click.UsageError("no --url: where shall the audio go?")
+    track = settings.text("track", options.track) or Track.BOTH
+    method = settings.text("status_callback_method", options.status_callback_method)
+    return StreamRequest(
+        url=url,
+        name=options.name,
+        track=member(Track, track, "the track"),
+        parameters=options.param,
+        status_callback=settings.text("status_callback", options.status_callback),
+        status_callback_method=member(
+            CallbackMethod, method or CallbackMethod.POST, "the callback method"
+        ),
+        codec=options.codec,
+        real_time=options.real_time,
+    )
+
+
+def _ask(
+    credentials: Credentials, ask: Callable[[StreamClient], Awaitable[StreamHandle]]
+) -> StreamHandle:
+    from starter.client import StreamClient
+
+    async def run() -> StreamHandle:
+        async with StreamClient(credentials) as client:
+            return await ask(client)
+
+    return asyncio.run(run())
+
+
+def _show_request(url: str, form: list[tuple[str, str]], *, as_json: bool) -> None:
+    if as_json:
+        request = {"method": "POST", "url": url, "form": dict(form)}
+        click.echo(json.dumps(request, ensure_ascii=False))
+        return
+    click.echo(f"POST {url}\nAuthorization: Basic {MASK}")
+    for name, value in form:
+        click.echo(f"{name}={value}")
+
+
+def _show_handle(handle: StreamHandle, *, as_json: bool) -> None:
+    if as_json:
+        fields = asdict(handle)
+        updated = handle.date_updated
+        fields["date_updated"] = None if updated is None else updated.isoformat()
+        click.echo(json.dumps(fields, ensure_ascii=False))
+        return
+    name = "" if handle.name is None else f", name {handle.name}"
+    click.echo(f"stream {handle.sid}: {handle.status or 'status unknown'}{name}")
