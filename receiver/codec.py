@@ -57,3 +57,8 @@ def smoother_byte_order(payload: bytes) -> ByteOrder:
         for order, kind in ((ByteOrder.LITTLE, "<i2"), (ByteOrder.BIG, ">i2"))
     }
     return ByteOrder.BIG if steps[ByteOrder.BIG] < steps[ByteOrder.LITTLE] else ByteOrder.LITTLE
+
+
+def interleave(left: bytes, right: bytes) -> bytes:
+    """Return two equally long rows of int16 samples as one row of stereo samples."""
+    return np.stack((np.frombuffer(left, np.int16), np.frombuffer(right, np.int16)), 1).tobytes()

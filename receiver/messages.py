@@ -17,10 +17,10 @@ import msgspec
 from receiver.errors import MessageRejected
 from receiver.media import Chunk, MediaFormat, RejectedChunk, Track, media_format
 
-_LARGEST: Final = 2**62
-"""Counters above this are nonsense; below it they fit MessagePack and 64-bit arithmetic."""
+_LARGEST: Final = 2**53
+"""Counters above this are nonsense; below it they are exact in JSON and in 64-bit sums."""
 _LONGEST_NUMBER: Final = 20
-"""Digits of 2**62 and a sign: no longer text is turned into a number."""
+"""No longer text is turned into a number."""
 _LONGEST_PARAMETERS: Final = 4096
 """Custom parameters kept of one start message; providers send at most 99."""
 

@@ -1,0 +1,262 @@
+"""A journal in, WAV files and `recording.json` out: a pure function of the journal's bytes.
+
+The same journal gives the same bytes, so recovery after a crash is rendering, and rendering
+twice changes nothing. Samples flow through in small blocks; what grows with the length of a
+call is only the index of its chunks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import soundfile
+
+from receiver import codec, paths, recording, timeline
+from receiver.errors import JournalError
+from receiver.media import ByteOrder, Encoding, MediaFormat, Track
+from receiver.recording import RecordedTrack, Recording
+from receiver.report import Rendered, report
+from receiver.survey import Survey, survey
+from receiver.timeline import Placement, Run
+
+BLOCK_BYTES: Final = 2**17
+"""How much is decoded, written, hashed or silenced at a time."""
+_LARGEST_RIFF_BYTES: Final = 2**32 - 2**20
+"""Above this a WAV file needs 64-bit sizes (RF64); the rest is room for the tags."""
+_BYTE_ORDER_PROBE_BYTES: Final = 2**18
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """`byte_order` is for L16 payloads; `stereo` adds `stereo.wav` (left is inbound)."""
+
+    byte_order: ByteOrder = ByteOrder.LITTLE
+    stereo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Audio:
+    """One stream's placed tracks, and how to read their samples."""
+
+    journal: BinaryIO
+    survey: Survey
+    placements: dict[Track, Placement]
+    length: int  # of every track, in payload bytes
+    byte_order: ByteOrder
+
+    @property
+    def media(self) -> MediaFormat:
+        return self.survey.media_format
+
+    def samples(self, track: Track) -> Iterator[bytes]:
+        """Yield a track's int16 samples, silence included, in blocks of bounded size."""
+        placement, unit = self.placements[track], self.media.bytes_per_sample
+        position = 0  # in samples
+        for run in placement.runs:
+            yield from _silence(run.start // unit - position)
+            position = max(position, run.start // unit)
+            for payload in self.payloads(track, run):
+                block = codec.decode(payload, self.media.encoding, byte_order=self.byte_order)
+                position += len(block)
+                yield block.tobytes()
+        yield from _silence(self.length // unit - position)
+
+    def payloads(self, track: Track, run: Run) -> Iterator[bytes]:
+        """Yield a run's payload in blocks of whole samples; half a one at its end is dropped."""
+        index, chosen = self.survey.tracks[track], self.placements[track].order.chosen
+        ends, sizes = index.end, index.size
+        descriptor, unit = self.journal.fileno(), self.media.bytes_per_sample
+        payload = bytearray()
+        for chunk in chosen[run.first : run.last]:
+            size = int(sizes[chunk])
+            payload += os.pread(descriptor, size, int(ends[chunk]) - size)
+            if len(payload) >= BLOCK_BYTES:
+                whole = len(payload) // unit * unit
+                yield bytes(payload[:whole])
+                del payload[:whole]
+        yield bytes(payload[: len(payload) // unit * unit])
+
+
+def _silence(samples: int) -> Iterator[bytes]:
+    while samples > 0:
+        block = min(samples, BLOCK_BYTES // 2)
+        yield bytes(2 * block)
+        samples -= block
+
+
+def render(journal: Path, folder: Path, options: RenderOptions) -> Recording:
+    """Write the recording that `journal` holds into the existing, empty `folder`.
+
+    Every file is synced. Returns the document that was written to `recording.json`.
+
+    Raises:
+        JournalError: the file is no journal.
+        OSError: reading or writing failed.
+    """
+    with open_journal(journal) as source:
+        surveyed = survey(blocks_of(source))
+        audio = _place(source, surveyed, options)
+        rendered = Rendered(
+            placements=tuple(audio.placements.values()),
+            tracks=tuple(_write_track(audio, track, folder) for track in audio.placements),
+            length=audio.length,
+            journal_sha256=_sha256(source, surveyed.trusted_bytes),
+            byte_order=audio.byte_order if audio.media.encoding is Encoding.L16 else None,
+            byte_order_chosen=options.byte_order is ByteOrder.AUTO,
+            stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
+        )
+    document = report(surveyed, rendered)
+    _write_file(folder / paths.RECORDING_JSON, recording.encode(document))
+    return document
+
+
+def identify(journal: Path) -> tuple[Survey, str]:
+    """Return what a journal says and the SHA-256 of what can be trusted of it.
+
+    Raises:
+        JournalError: the file is no journal.
+    """
+    with open_journal(journal) as source:
+        surveyed = survey(blocks_of(source))
+        return surveyed, _sha256(source, surveyed.trusted_bytes)
+
+
+def blocks_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file's content in blocks."""
+    return iter(lambda: file.read(BLOCK_BYTES), b"")
+
+
+def open_journal(journal: Path) -> BinaryIO:
+    """Open a journal for reading; a symbolic link is not followed.
+
+    Raises:
+        JournalError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(journal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise JournalError(f"cannot read journal {journal}: {error.strerror}") from error
+    return open(descriptor, "rb", buffering=0)
+
+
+def _place(source: BinaryIO, surveyed: Survey, options: RenderOptions) -> _Audio:
+    media = surveyed.media_format
+    placements = {
+        track: timeline.place(surveyed.tracks[track], media)
+        for track in Track
+        if track in surveyed.tracks and len(surveyed.tracks[track])
+    }
+    unit = media.bytes_per_sample
+    length = max((placed.length for placed in placements.values()), default=0) // unit * unit
+    audio = _Audio(source, surveyed, placements, length, options.byte_order)
+    if options.byte_order is ByteOrder.AUTO:
+        audio = replace(audio, byte_order=_smoother_byte_order(audio))
+    return audio
+
+
+def _smoother_byte_order(audio: _Audio) -> ByteOrder:
+    probe = b""
+    for track, placement in audio.placements.items():
+        for run in placement.runs:
+            for payload in audio.payloads(track, run):
+                probe += payload
+                if len(probe) >= _BYTE_ORDER_PROBE_BYTES:
+                    return codec.smoother_byte_order(probe)
+    return codec.smoother_byte_order(probe)
+
+
+def _write_track(audio: _Audio, track: Track, folder: Path) -> RecordedTrack:
+    placement, media = audio.placements[track], audio.media
+    path = folder / f"{track.value}.wav"
+    samples = audio.length // media.bytes_per_sample
+    _write_wav(audio, path, track.value, channels=1, blocks=audio.samples(track))
+    gaps = timeline.gaps(placement, audio.length, media)
+    return RecordedTrack(
+        track=track,
+        file=path.name,
+        samples=samples,
+        duration_ms=timeline.milliseconds(audio.length, media),
+        sha256=file_sha256(path),
+        chunks=placement.ledger,
+        silence_ms=sum(gap.duration_ms for gap in gaps),
+        gaps=gaps,
+        first_timestamp_ms=placement.first_timestamp_ms,
+        drift_ppm=placement.drift_ppm,
+    )
+
+
+def _write_stereo(audio: _Audio, folder: Path) -> dict[str, str]:
+    path = folder / paths.STEREO_WAV
+    silent = (audio.length // audio.media.bytes_per_sample, Track)
+    left, right = (
+        audio.samples(track) if track in audio.placements else _silence(silent[0])
+        for track in (Track.INBOUND, Track.OUTBOUND)
+    )
+    pairs = zip(_even_blocks(left), _even_blocks(right), strict=True)
+    blocks = (codec.interleave(*pair) for pair in pairs)
+    _write_wav(audio, path, "stereo", channels=2, blocks=blocks)
+    return {"file": path.name, "sha256": file_sha256(path)}
+
+
+def _even_blocks(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in blocks of exactly `BLOCK_BYTES`; the last one may be shorter."""
+    waiting = bytearray()
+    for block in blocks:
+        waiting += block
+        while len(waiting) >= BLOCK_BYTES:
+            yield bytes(waiting[:BLOCK_BYTES])
+            del waiting[:BLOCK_BYTES]
+    yield bytes(waiting)
+
+
+def _write_wav(
+    audio: _Audio, path: Path, name: str, *, channels: int, blocks: Iterable[bytes]
+) -> None:
+    """Write one 16-bit PCM file with its tags: LIST/INFO before the samples, ID3 behind them."""
+    surveyed, media = audio.survey, audio.media
+    size = audio.length // media.bytes_per_sample * 2 * channels
+    container = "WAV" if size <= _LARGEST_RIFF_BYTES else "RF64"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "r+b", buffering=0) as file:
+        with soundfile.SoundFile(
+            descriptor,
+            "w",
+            samplerate=media.sample_rate,
+            channels=channels,
+            subtype="PCM_16",
+            format=container,
+            closefd=False,
+        ) as wav:
+            _set_tags(wav, surveyed, name)
+            for block in blocks:
+                wav.buffer_write(block, "int16")
+        _append_id3(file, surveyed)
+        os.fsync(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256(source: BinaryIO, length: int) -> str:
+    """Return the SHA-256 of the first `length` bytes of a file."""
+    digest = hashlib.sha256()
+    source.seek(0)
+    while length and (block := source.read(min(length, BLOCK_BYTES))):
+        digest.update(block)
+        length -= len(block)
+    return digest.hexdigest()
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with open(os.open(path, flags, 0o600), "wb", buffering=0) as file:
+        file.write(content)
+        os.fsync(file.fileno())

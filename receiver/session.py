@@ -1,0 +1,253 @@
+"""One connection's life: what its socket delivers becomes records of a journal.
+
+Push-style and synchronous: nothing here waits, so whatever transport feeds it is a thin
+adapter, and a slow disk or listener cannot slow the socket's reader.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+import receiver
+from receiver import journal, messages
+from receiver.errors import MessageRejected, ProtocolViolation
+from receiver.journal import EndRecord, Header, MessageRecord, RejectedRecord
+from receiver.media import EndReason
+from receiver.messages import Start
+from receiver.spool import Journal
+from receiver.stream import (
+    ChunkReceived,
+    Event,
+    Events,
+    MessageReceived,
+    RecordingEnded,
+    RecordingOpened,
+    Stream,
+)
+from receiver.tokens import Grant
+from receiver.transports import Connection
+
+MOST_REJECTED: Final = 50
+"""More unusable messages than this within `REJECTED_WINDOW_SECONDS` end the stream."""
+REJECTED_WINDOW_SECONDS: Final = 10.0
+MOST_MESSAGES: Final = 10_000
+"""Messages other than media that are kept of one recording; the rest is counted."""
+
+log = structlog.get_logger("receiver.session")
+
+
+class Recorder(Protocol):
+    """What a session needs from the house around it."""
+
+    def now(self) -> float:
+        """Return a clock that never goes back, in seconds."""
+
+    def utc_ms(self) -> int:
+        """Return UTC, in milliseconds since 1970."""
+
+    def open_journal(self, header: Header) -> Journal:
+        """Begin a journal."""
+
+    def journal_ended(self, path: Path) -> None:
+        """Take a finished journal for publication; called from the writer's thread."""
+
+    def session_opened(self, session: Session) -> None:
+        """Remember a session whose socket is open."""
+
+    def session_closed(self, session: Session) -> None:
+        """Forget a session."""
+
+
+@dataclass(slots=True)
+class _Recording:
+    """The recording that is open on a session."""
+
+    id: str
+    journal: Journal
+    opened_at: float
+    chunks: int = 0
+    messages: int = 0
+    rejected: int = 0
+
+
+class Session:
+    """Takes the messages of one accepted socket (a transport's `Peer`)."""
+
+    def __init__(self, recorder: Recorder, grant: Grant, *, remote_address: str) -> None:
+        self._recorder = recorder
+        self._now = recorder.now
+        self._grant = grant
+        self._remote_address = remote_address
+        self._stream = Stream()
+        self._connection: Connection | None = None
+        self._recording: _Recording | None = None
+        self._greeting = b""  # the connected message, which comes before a recording opens
+        self._start_message = b""
+        self._rejected_since = 0.0
+        self._rejected = 0
+        self._closed = False
+        self.active_at = self._now()  # when the latest chunk came
+
+    @property
+    def recording_id(self) -> str | None:
+        """Return the id of the recording that is open, if any."""
+        return self._recording.id if self._recording else None
+
+    def opened(self, connection: Connection) -> None:
+        """Take the socket, now that the upgrade is done."""
+        self._connection = connection
+        self._recorder.session_opened(self)
+
+    def message_received(self, message: bytes) -> None:
+        """Take one whole message; never fails on what a peer may send."""
+        try:
+            parsed = messages.parse(message)
+            if isinstance(parsed, Start):
+                self._check_call(parsed)
+                self._start_message = message
+            elif isinstance(parsed, messages.Connected):
+                self._greeting = message
+        except MessageRejected as rejected:
+            self._reject(rejected)
+        except ProtocolViolation as violation:
+            self._cut(violation)
+        else:
+            for event in self._stream.receive(parsed):
+                self._apply(event, message)
+
+    def closed(self, *, code: int, clean: bool) -> None:
+        """End what is open, because the socket is gone."""
+        if self._closed:
+            return
+        detail = "" if clean else "the connection broke without a closing handshake"
+        self.end(EndReason.CLOSED, detail)
+        self._closed = True
+        self._recorder.session_closed(self)
+        log.debug("connection_closed", code=code, clean=clean)
+
+    def end(self, reason: EndReason, detail: str = "") -> None:
+        """End the open recording for a reason of ours; idempotent."""
+        self._apply_all(self._stream.closed(reason), detail=detail)
+
+    def close(self, reason: EndReason, *, code: int, text: str) -> None:
+        """End the open recording and ask the peer to close the socket."""
+        self.end(reason, text)
+        if self._connection is not None:
+            self._connection.close(code, text)
+
+    def _check_call(self, start: Start) -> None:
+        """Hold a stream to the call that its signed token names."""
+        if self._grant.call_sid is not None and start.call_sid != self._grant.call_sid:
+            self._discard()
+            raise ProtocolViolation("the token is for another call")
+
+    def _discard(self) -> None:
+        """Keep nothing of a stream that came with somebody else's token."""
+        if self._recording is not None:
+            record = EndRecord(self._arrival_ms(), EndReason.PROTOCOL_ERROR, "discarded")
+            self._recording.journal.end(record, Path.unlink)
+            self._recording = None
+        self._stream.closed(EndReason.PROTOCOL_ERROR)
+
+    def _apply_all(self, events: Events, *, detail: str) -> None:
+        for event in events:
+            if isinstance(event, RecordingEnded):
+                self._end_recording(event.reason, detail)
+
+    def _apply(self, event: Event, message: bytes) -> None:
+        if type(event) is ChunkReceived:
+            recording = self._recording
+            if recording is None:
+                return
+            self.active_at = now = self._now()
+            arrival_ms = int((now - recording.opened_at) * 1000)
+            recording.chunks += 1
+            recording.journal.append(journal.encode_chunk(event.chunk, arrival_ms))
+        elif isinstance(event, RecordingOpened):
+            self._open_recording(event)
+        elif isinstance(event, MessageReceived):
+            self._keep(message)
+            if isinstance(event.message, Start):
+                self._log_started(event.message)
+        elif isinstance(event, RecordingEnded):
+            self._end_recording(event.reason, "")
+
+    def _arrival_ms(self) -> int:
+        recording = self._recording
+        return int((self._now() - recording.opened_at) * 1000) if recording else 0
+
+    def _open_recording(self, event: RecordingOpened) -> None:
+        header = Header(
+            recording_id=secrets.token_hex(8),
+            started_at_ms=self._recorder.utc_ms(),
+            version=journal.VERSION,
+            receiver_version=receiver.__version__,
+        )
+        opened = self._recorder.open_journal(header)
+        self._recording = _Recording(header.recording_id, opened, self._now())
+        if self._greeting:
+            self._keep(self._greeting)
+        if event.followed is not None:
+            self._keep(self._start_message)
+
+    def _keep(self, message: bytes) -> None:
+        """Put a message other than media into the journal, verbatim."""
+        recording = self._recording
+        if recording is None:
+            return
+        recording.messages += 1
+        if recording.messages <= MOST_MESSAGES:
+            recording.journal.append(journal.encode(MessageRecord(self._arrival_ms(), message)))
+
+    def _log_started(self, start: Start) -> None:
+        log.info(
+            "stream_started",
+            recording_id=self.recording_id,
+            stream_sid=start.stream_sid,
+            call_sid=start.call_sid,
+            encoding=start.media_format.encoding.value,
+            sample_rate=start.media_format.sample_rate,
+            remote_address=self._remote_address,
+        )
+
+    def _end_recording(self, reason: EndReason, detail: str) -> None:
+        recording, start = self._recording, self._stream.start
+        if recording is None:
+            return
+        record = EndRecord(self._arrival_ms(), reason, detail)
+        self._recording = None
+        recording.journal.end(record, self._recorder.journal_ended)
+        log.info(
+            "stream_ended",
+            recording_id=recording.id,
+            stream_sid=start.stream_sid if start else "",
+            call_sid=start.call_sid if start else "",
+            reason=reason.value,
+            detail=detail,
+            chunks=recording.chunks,
+            rejected=recording.rejected,
+        )
+
+    def _reject(self, rejected: MessageRejected) -> None:
+        """Count an unusable message; too many of them in a row end the stream."""
+        now = self._now()
+        if now - self._rejected_since > REJECTED_WINDOW_SECONDS:
+            self._rejected_since, self._rejected = now, 0
+            log.warning("message_rejected", code=rejected.code, recording_id=self.recording_id)
+        self._rejected += 1
+        recording = self._recording
+        if recording is not None:
+            recording.rejected += 1
+            record = RejectedRecord(self._arrival_ms(), rejected.code, rejected.chunk)
+            recording.journal.append(journal.encode(record))
+        if self._rejected > MOST_REJECTED:
+            self._cut(ProtocolViolation("too many unusable messages"))
+
+    def _cut(self, violation: ProtocolViolation) -> None:
+        log.warning("stream_refused", reason=violation.detail, recording_id=self.recording_id)
+        self.close(EndReason.PROTOCOL_ERROR, code=violation.close_code, text=violation.detail)

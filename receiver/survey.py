@@ -1,0 +1,152 @@
+"""One reading of a whole journal: everything that rendering needs to know but the samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from receiver import messages
+from receiver.errors import JournalError, MessageRejected, ProtocolViolation
+from receiver.journal import (
+    ChunkRecord,
+    EndRecord,
+    Header,
+    MessageRecord,
+    Reader,
+    Record,
+    RejectedRecord,
+)
+from receiver.media import EndReason, Finding, MediaFormat, Track
+from receiver.messages import Dtmf, Mark, Start
+from receiver.ordering import TrackIndex
+from receiver.recording import DtmfPress, MarkPassed
+
+_CUT_SHORT = {
+    EndReason.IDLE: "no audio came for too long",
+    EndReason.SHUTDOWN: "the receiver was stopped during the stream",
+    EndReason.PROTOCOL_ERROR: "the stream was cut",
+}
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a journal says. `trusted_bytes` is how much of it counts."""
+
+    header: Header
+    start: Start | None = None
+    end: EndRecord | None = None
+    tracks: dict[Track, TrackIndex] = field(default_factory=dict)
+    dtmf: list[DtmfPress] = field(default_factory=list)
+    marks: list[MarkPassed] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    refused_format: str = ""
+    last_arrival_ms: int = 0
+    trusted_bytes: int = 0
+    damage: str | None = None
+    _clock_ms: float = 0  # where the stream's clock stands, for messages without a timestamp
+
+    @property
+    def media_format(self) -> MediaFormat:
+        """Return the stream's format; mu-law at 8000 Hz, the default, where no start came."""
+        return self.start.media_format if self.start else MediaFormat()
+
+    @property
+    def end_reason(self) -> EndReason:
+        """Return why the recording ended; a journal without an end is a crash."""
+        return self.end.reason if self.end else EndReason.CRASH
+
+    @property
+    def ended_at_ms(self) -> int:
+        """Return when it ended, UTC in milliseconds since 1970."""
+        return self.header.started_at_ms + self.last_arrival_ms
+
+    def track(self, track: Track) -> TrackIndex:
+        """Return the index of one track."""
+        return self.tracks.setdefault(track, TrackIndex(track))
+
+    def take(self, record: Record, end: int) -> None:
+        """Remember one record, which ends at byte `end` of the journal."""
+        if type(record) is ChunkRecord:
+            self._take_chunk(record, end)
+        elif type(record) is MessageRecord:
+            self.last_arrival_ms = max(self.last_arrival_ms, record.arrival_ms)
+            self._take_message(record.message)
+        elif type(record) is RejectedRecord:
+            self.last_arrival_ms = max(self.last_arrival_ms, record.arrival_ms)
+            self.rejected[record.code] += 1
+            if record.chunk is not None:
+                self.track(record.chunk.track).rejected.append(record.chunk)
+        elif type(record) is EndRecord:
+            self.last_arrival_ms = max(self.last_arrival_ms, record.arrival_ms)
+            self.end = record
+
+    def _take_chunk(self, record: ChunkRecord, end: int) -> None:
+        index = self.tracks.get(record.track) or self.track(record.track)
+        index.add(record, end)
+        if record.arrival_ms > self.last_arrival_ms:
+            self.last_arrival_ms = record.arrival_ms
+        if record.timestamp_ms is not None:
+            self._clock_ms = record.timestamp_ms + len(record.payload) / self.bytes_per_ms
+
+    @property
+    def bytes_per_ms(self) -> int:
+        """Return how many payload bytes one millisecond takes."""
+        return self.media_format.bytes_per_ms
+
+    def _take_message(self, message: bytes) -> None:
+        try:
+            parsed = messages.parse(message)
+        except MessageRejected as rejected:
+            self.rejected[rejected.code] += 1
+            return
+        except ProtocolViolation as violation:
+            self.refused_format = violation.detail
+            return
+        at_ms = int(self._clock_ms)
+        if isinstance(parsed, Start) and self.start is None:
+            self.start = parsed
+        elif isinstance(parsed, Dtmf):
+            self.dtmf.append(DtmfPress(at_ms, parsed.digit, parsed.duration_ms))
+        elif isinstance(parsed, Mark):
+            self.marks.append(MarkPassed(at_ms, parsed.name))
+
+    def findings(self) -> list[Finding]:
+        """Return what the journal as a whole has to report."""
+        found = []
+        if self.end is None:
+            found.append(Finding("crashed", "the receiver ended without closing the journal"))
+        elif self.end.reason in _CUT_SHORT:
+            text = self.end.detail or _CUT_SHORT[self.end.reason]
+            found.append(Finding("cut_short", text))
+        elif self.end.detail:
+            found.append(Finding("connection_lost", self.end.detail))
+        if self.damage:
+            found.append(Finding("journal_damaged", self.damage))
+        if self.start is None:
+            text = self.refused_format or "no start message came; mu-law at 8000 Hz was assumed"
+            found.append(Finding("start_missing", text))
+        found += [
+            Finding("messages_rejected", f"{count} times {code}")
+            for code, count in sorted(self.rejected.items())
+        ]
+        return found
+
+
+def survey(blocks: Iterable[bytes]) -> Survey:
+    """Return what the journal that `blocks` make up says.
+
+    Raises:
+        JournalError: it does not begin with a header that this version can read.
+    """
+    reader = Reader(blocks)
+    records = iter(reader)
+    first = next(records, None)
+    if first is None or not isinstance(first[1], Header):
+        raise JournalError(f"not a journal: {reader.damage or 'it holds no header'}")
+    surveyed = Survey(first[1])
+    for end, record in records:
+        surveyed.take(record, end)
+    surveyed.trusted_bytes = reader.trusted_bytes
+    surveyed.damage = reader.damage
+    return surveyed
