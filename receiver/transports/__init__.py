@@ -1,0 +1,118 @@
+"""The seam between sockets and sessions: what a transport tells, and what it is told.
+
+A transport accepts connections, asks the `Gate` about each request before it upgrades, and
+hands every whole message to the `Peer` it was given. All of it is synchronous and on the
+event loop. Nothing is ever sent to the other end but control traffic of the protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """One HTTP request; only GET requests reach a gate."""
+
+    method: str
+    path: str  # without the query, as sent
+    query: str  # without the question mark; empty where there is none
+    authorization: tuple[str, ...]  # every value of that header; bytes above 127 as Latin-1
+    remote_address: str  # without the port
+
+    def __repr__(self) -> str:
+        """Leave out what may be a secret."""
+        return f"<UpgradeRequest {self.method} {self.path!r} from {self.remote_address}>"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A plain-text answer in place of an upgrade."""
+
+    status: int
+    body: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Connection(Protocol):
+    """One open socket, as far as its `Peer` may act on it."""
+
+    @property
+    def remote_address(self) -> str:
+        """Return the other end's address, without the port."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake and return at once; later calls do nothing.
+
+        `reason` is cut to the 123 bytes that fit. Messages that are still on their way are
+        delivered; a peer that does not answer is cut after the close time-out.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop the socket; `closed` follows."""
+        ...
+
+
+class Peer(Protocol):
+    """Takes what one accepted socket sends."""
+
+    def opened(self, connection: Connection) -> None:
+        """Learn that the upgrade is done. Never called where it failed."""
+        ...
+
+    def message_received(self, message: bytes) -> None:
+        """Take one whole message; text comes as the bytes that were sent, unchecked."""
+        ...
+
+    def closed(self, *, code: int, clean: bool) -> None:
+        """Learn that no more messages come; called once, and only after `opened`.
+
+        `clean` says that the other end sent a close message, and `code` is its code; else
+        `code` is the one we closed with (1009 too long, 1002 not WebSocket, 1011 an error of
+        ours, or what `Connection.close` was given), or 1006 for a connection that broke.
+        """
+        ...
+
+
+class Gate(Protocol):
+    """Decides who may open a stream."""
+
+    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
+        """Return the peer that takes the messages, or the answer that refuses."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one socket may take of us."""
+
+    max_message_bytes: int = 262_144
+    handshake_timeout_seconds: float = 5  # from the first byte to the upgrade, and for TLS
+    close_timeout_seconds: float = 5  # from the first close message to the end of the socket
+    max_handshake_bytes: int = 131_072  # of the whole request
+    max_unsent_bytes: int = 65_536  # pongs for a peer that never reads
+
+
+class Listener(Protocol):
+    """A listening transport."""
+
+    @property
+    def port(self) -> int:
+        """Return the port, also where a free one was asked for."""
+        ...
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return every address it listens on."""
+        ...
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; open connections live on."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection with 1001 and return when all sockets are gone."""
+        ...

@@ -1,0 +1,282 @@
+"""The websockets library behind the seam: the only place that imports it.
+
+`websockets.serve` hands out messages through a queue and a task per connection, and stops
+reading when the queue is full. A provider throws audio away when its peer reads slowly, so
+messages are taken here as they are parsed, in the event loop's read callback: no queue, no
+wake-up, no back-pressure. See `process_event` in websockets.asyncio.connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http
+import logging
+import re
+import ssl
+from typing import Any, Final
+
+from websockets import http11
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import Event, State
+
+from receiver.errors import ConfigurationError
+from receiver.transports import Gate, HttpAnswer, Limits, Listener, Peer, UpgradeRequest
+
+LONGEST_REASON_BYTES: Final = 123
+"""A close message has 125 bytes, two of them for the code (RFC 6455, section 5.5)."""
+
+_BROKEN: Final = 1006
+_OTHER_METHOD = re.compile(rb"(?!GET )[A-Z]{3,10} ")
+_log = logging.getLogger(__name__)
+
+
+async def listen(
+    gate: Gate, *, host: str, port: int, ssl_context: ssl.SSLContext | None, limits: Limits
+) -> Listener:
+    """Listen on `host` and `port` (0: a free one) until the listener is closed.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    # The library answers a header line over 8 KiB with 431 before anybody is asked, but a
+    # bearer token of any length deserves the same 401; the whole request is bounded instead.
+    http11.MAX_LINE_LENGTH = max(http11.MAX_LINE_LENGTH, limits.max_handshake_bytes)
+    sockets: set[_Socket] = set()
+    try:
+        server = await serve(
+            _live,  # type: ignore[arg-type]  # ours are always _Socket
+            host,
+            port,
+            compression=None,
+            process_request=functools.partial(_ask, gate),
+            server_header="tapreel",
+            open_timeout=limits.handshake_timeout_seconds,
+            ping_interval=None,  # liveness is judged by media, not by pongs
+            close_timeout=limits.close_timeout_seconds,
+            max_size=limits.max_message_bytes,
+            write_limit=limits.max_unsent_bytes,
+            create_connection=functools.partial(_Socket, sockets, limits),  # type: ignore[arg-type]  # a factory will do
+            ssl=ssl_context,
+        )
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from error
+    return _WebSocketListener(server, sockets)
+
+
+async def _live(socket: _Socket) -> None:
+    """Live as long as the socket; when cancelled, take the socket along."""
+    try:
+        socket.open()
+        await socket.wait_closed()
+    finally:
+        socket.transport.abort()
+        socket.finish()
+
+
+def _ask(gate: Gate, socket: _Socket, request: Request) -> Response | None:
+    if request.method != "GET":
+        return socket.refuse_method()
+    path, _, query = request.path.partition("?")
+    decision = gate.admit(
+        UpgradeRequest(
+            method=request.method,
+            path=path,
+            query=query,
+            authorization=tuple(request.headers.get_all("Authorization")),
+            remote_address=socket.connection.remote_address,
+        )
+    )
+    if not isinstance(decision, HttpAnswer):
+        socket.peer = decision
+        return None
+    response = socket.respond(http.HTTPStatus(decision.status), decision.body)
+    for name, value in decision.headers:
+        response.headers.pop(name, None)
+        response.headers[name] = value
+    return response
+
+
+class _Socket(ServerConnection):
+    """One connection; its messages go to `peer` between `opened` and `closed`."""
+
+    def __init__(self, sockets: set[_Socket], limits: Limits, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.peer: Peer | None = None  # set when the gate admits the request
+        self.connection = _WebSocketConnection(self)
+        self._sockets = sockets  # all that are alive, for the listener
+        self._limits = limits
+        self._opened = False
+        self._finished = False
+        self._failed = False  # the peer raised an error: it gets no more messages
+        self._received_bytes = 0  # before it opened
+        self._early: list[Frame] = []  # came before it opened
+        self._fragments = bytearray()  # of a message that is not yet whole
+        self._cut: asyncio.TimerHandle | None = None  # ends a closing handshake that hangs
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._sockets.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._opened and not self._may_go_on(data):
+            return
+        super().data_received(data)
+        if self.close_deadline is not None and self._cut is None:
+            # The library waits for the other end, which may never close its side.
+            self._cut = self.loop.call_at(self.close_deadline, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._opened:
+            # All we ever write is pongs and one close: this peer floods and does not read.
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._sockets.discard(self)
+        if self._cut is not None:
+            self._cut.cancel()
+        self.finish()
+
+    # What the library calls.
+
+    def process_event(self, event: Event) -> None:
+        if not isinstance(event, Frame):
+            super().process_event(event)
+        elif not self._opened:
+            self._early.append(event)
+        elif event.opcode in DATA_OPCODES:
+            self._take(event)
+
+    # What this module calls.
+
+    def open(self) -> None:
+        """Tell the peer, then give it what came too early."""
+        assert self.peer is not None  # noqa: S101  the library upgrades only what was admitted
+        self._opened = True
+        try:
+            self.peer.opened(self.connection)
+        except Exception:
+            self._fail()
+        early, self._early = self._early, []
+        for event in early:
+            self.process_event(event)
+
+    def start_closing(self, code: int, reason: str) -> None:
+        """Send a close message, unless the connection is closing already."""
+        if self.protocol.state is not State.OPEN or self.transport.is_closing():
+            return
+        self.protocol.send_close(code, _cut_reason(reason))
+        self.close_deadline = self.loop.time() + self._limits.close_timeout_seconds
+        self._cut = self.loop.call_at(self.close_deadline, self.transport.abort)
+        self.send_data()
+
+    def finish(self) -> None:
+        """Tell the peer once that no more comes."""
+        if not self._opened or self._finished or self.peer is None:
+            return
+        self._finished = True
+        received, sent = self.protocol.close_rcvd, self.protocol.close_sent
+        last = received or sent
+        try:
+            self.peer.closed(code=last.code if last else _BROKEN, clean=received is not None)
+        except Exception:
+            _log.exception("a peer failed at its end")
+
+    def refuse_method(self) -> Response:
+        """Return the answer to anything but GET; it has no body, as HEAD demands."""
+        response = self.respond(http.HTTPStatus.METHOD_NOT_ALLOWED, "")
+        response.headers["Allow"] = "GET"
+        return response
+
+    def _may_go_on(self, data: bytes) -> bool:
+        """Bound the request, and answer what the library would drop: a POST with a body."""
+        first = not self._received_bytes
+        self._received_bytes += len(data)
+        if self._received_bytes > self._limits.max_handshake_bytes:
+            self.transport.abort()
+            return False
+        if first and _OTHER_METHOD.match(data):
+            self.protocol.send_response(self.refuse_method())
+            self.send_data()
+            return False
+        return True
+
+    def _take(self, event: Frame) -> None:
+        """Deliver a message once its last fragment is there; most have only one."""
+        if event.fin and event.opcode is not Opcode.CONT:
+            self._deliver(bytes(event.data))
+            return
+        self._fragments += event.data
+        if event.fin:
+            message, self._fragments = bytes(self._fragments), bytearray()
+            self._deliver(message)
+
+    def _deliver(self, message: bytes) -> None:
+        if self._failed or self._finished or self.peer is None:
+            return
+        try:
+            self.peer.message_received(message)
+        except Exception:
+            self._fail()
+
+    def _fail(self) -> None:
+        """Called where the peer raised an error: a mistake of ours ends this socket only."""
+        self._failed = True
+        _log.exception("a peer failed; its connection is closed")
+        self.start_closing(1011, "internal error")
+
+
+class _WebSocketConnection:
+    """What a peer may do with its socket."""
+
+    def __init__(self, socket: _Socket) -> None:
+        self._socket = socket
+
+    @property
+    def remote_address(self) -> str:
+        """Return the other end's address, without the port."""
+        name = self._socket.remote_address
+        return str(name[0]) if isinstance(name, tuple) and name else ""
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake and return at once."""
+        self._socket.start_closing(code, reason)
+
+    def abort(self) -> None:
+        """Drop the socket."""
+        self._socket.transport.abort()
+
+
+class _WebSocketListener:
+    """A websockets server and the sockets it has accepted."""
+
+    def __init__(self, server: Server, sockets: set[_Socket]) -> None:
+        self._server = server
+        self._sockets = sockets
+        names = [listening.getsockname() for listening in server.sockets]
+        self.port: int = names[0][1]
+        self.addresses: tuple[str, ...] = tuple(name[0] for name in names)
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; open connections live on."""
+        self._server.server.close()
+
+    async def close(self) -> None:
+        """Close every connection with 1001 and return when all sockets are gone."""
+        self._server.close(reason="the receiver is shutting down")
+        for socket in list(self._sockets):
+            if socket.protocol.state is State.CONNECTING:
+                socket.transport.abort()
+        await self._server.wait_closed()
+
+
+def _cut_reason(reason: str) -> str:
+    """Return what fits of `reason`, without half a character at its end."""
+    return reason.encode("utf-8", "replace")[:LONGEST_REASON_BYTES].decode("utf-8", "ignore")
