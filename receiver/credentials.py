@@ -1,0 +1,135 @@
+"""Secrets on disk: read only where nobody else can read them, written for us alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from receiver.config import Config
+from receiver.errors import ConfigurationError
+from receiver.tokens import Tokens, parse_keys, parse_tokens
+
+_LONGEST_FILE: Final = 1_048_576
+_TOKEN_BYTES: Final = 32
+_Parse = Callable[[str], tuple[str, ...]]
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the content of a secret file.
+
+    Raises:
+        ConfigurationError: it is missing, unreadable, empty, not a plain file, or others than
+            its owner can read it.
+    """
+    try:
+        # A pipe without a writer must not make us wait.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            _check_mode(path, os.fstat(descriptor).st_mode)
+            content = file.read(_LONGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    if not content.strip():
+        raise ConfigurationError(f"{path} is empty")
+    if len(content) > _LONGEST_FILE:
+        raise ConfigurationError(f"{path} is too long for a secret")
+    return content
+
+
+def _check_mode(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise ConfigurationError(f"{path} is not a plain file")
+    if mode & 0o077:
+        raise ConfigurationError(f"others can read {path}: chmod 600 {path}")
+
+
+def state_folder(path: Path) -> Path:
+    """Return the folder of generated secrets, made for us alone where it is not there yet.
+
+    Raises:
+        ConfigurationError: it cannot be made, or others could look into it.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise ConfigurationError(f"cannot make the folder {path}: {error.strerror}") from error
+    if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
+        raise ConfigurationError(f"{path} is not a folder of our own: name another with --state")
+    if found.st_mode & 0o077:
+        raise ConfigurationError(f"others can look into {path}: chmod 700 {path}")
+    return path
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Put `content` at `path` at once and for us alone; a link there is replaced, not followed.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(hidden, flags, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+    except OSError as error:
+        hidden.unlink(missing_ok=True)
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+
+
+def token_path(config: Config) -> Path:
+    """Return where the generated token is."""
+    return config.state / "token"
+
+
+def tokens(config: Config) -> Tokens:
+    """Return every token and key that is configured now; call it again to read them again.
+
+    With `demo` and no token of the user's, one is generated once and kept.
+
+    Raises:
+        ConfigurationError: one of them cannot be used; the text names no secret.
+    """
+    static = _listed(config.tokens, "TAPREEL_TOKENS", parse_tokens)
+    static += _in_file(config.token_file, parse_tokens)
+    if config.demo and not static:
+        static = _generated(config)
+    keys = _listed(config.stream_key, "TAPREEL_STREAM_KEY", parse_keys)
+    keys += _in_file(config.stream_key_file, parse_keys)
+    return Tokens(static, keys)
+
+
+def _listed(text: str | None, variable: str, parse: _Parse) -> tuple[str, ...]:
+    """Return the secrets of a variable, which are separated by commas or white space."""
+    return _parsed(re.sub(r"[,\s]+", "\n", text.strip(", \t\r\n")), variable, parse) if text else ()
+
+
+def _in_file(path: Path | None, parse: _Parse) -> tuple[str, ...]:
+    # Latin-1 takes any byte: what is not ASCII is then refused with its line.
+    return _parsed(read_secret(path).decode("latin-1"), str(path), parse) if path else ()
+
+
+def _parsed(text: str, where: str, parse: _Parse) -> tuple[str, ...]:
+    try:
+        found = parse(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    if not found:
+        raise ConfigurationError(f"{where} holds no token or key")
+    return found
+
+
+def _generated(config: Config) -> tuple[str, ...]:
+    state_folder(config.state)
+    path = token_path(config)
+    if not path.exists():
+        write_secret(path, secrets.token_urlsafe(_TOKEN_BYTES).encode() + b"\n")
+    return _in_file(path, parse_tokens)

@@ -1,0 +1,88 @@
+"""Logs on stderr: for people on a terminal, JSON lines otherwise, secrets never.
+
+structlog and the standard library's loggers (asyncio, websockets) end in the same place, so
+that one mask covers every line: the debug log of websockets prints request headers.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+MASK: Final = "********"
+_AUTHORIZATION = re.compile(r"(?i)(authorization\b\W{0,8})[^\r\n]+")
+_BEARER = re.compile(r"(?i)(\bbearer\W+)[^\s'\"]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TRACEBACK: Final = "exception"
+
+
+def configure(level: str, *, stream: TextIO | None = None) -> None:
+    """Send every log line of `level` and above to `stream`, by default stderr."""
+    stream = stream or sys.stderr
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _cleaned,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _renderer(stream),
+        ],
+        foreign_pre_chain=shared,
+    )
+    _route(level, stream, formatter)
+
+
+def _renderer(stream: TextIO) -> structlog.typing.Processor:
+    if stream.isatty():
+        return structlog.dev.ConsoleRenderer()
+    return structlog.processors.JSONRenderer()
+
+
+def _route(level: str, stream: TextIO, formatter: logging.Formatter) -> None:
+    destination = logging.StreamHandler(stream)
+    destination.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [destination]
+    root.setLevel(level.upper())
+    # websockets tells of every connection at the level info, and so do we, in our own words.
+    quiet = logging.NOTSET if level == "debug" else logging.WARNING
+    logging.getLogger("websockets").setLevel(max(quiet, root.level))
+
+
+def masked(text: str) -> str:
+    """Return `text` without the value of an Authorization header or a bearer token."""
+    return _BEARER.sub(rf"\1{MASK}", _AUTHORIZATION.sub(rf"\1{MASK}", text))
+
+
+def _cleaned(
+    logger: object, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Mask secrets, and escape what could break a line or steer a terminal."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            text = masked(value)
+            event[name] = text if name == _TRACEBACK else _CONTROL.sub(_escape, text)
+    return event
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()

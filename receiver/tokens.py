@@ -1,0 +1,197 @@
+"""Who may open a stream: bearer tokens, static ones and signed ones that name a call.
+
+Pure: header values and the time come in, a `Grant` or `Refused` comes out. Tokens are held as
+digests, so that comparing takes the same time whatever their length, and nothing here can
+print one.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from receiver.errors import ConfigurationError, PeerError
+
+AUDIENCE: Final = "receiver"
+ALGORITHM: Final = "HS256"
+LEEWAY_SECONDS: Final = 60
+"""How far the clocks of minter and receiver may be apart."""
+LONGEST_HEADER: Final = 8192
+SHORTEST_TOKEN: Final = 16
+SHORTEST_KEY: Final = 32
+"""A key for HS256 has at least 256 bits (RFC 7518, section 3.2)."""
+_LONGEST_CLAIM: Final = 256
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_CREDENTIALS = re.compile(r"(?P<scheme>[!-~]+) +(?P<token>[!-~]+) *")
+
+
+class RefusalReason(enum.StrEnum):
+    """Why a request was refused. A closed set, for counters; never told to the caller."""
+
+    MISSING = "missing"
+    DUPLICATED = "duplicated"
+    TOO_LONG = "too_long"
+    NON_ASCII = "non_ascii"
+    MALFORMED = "malformed"  # not "Bearer" and one token
+    UNKNOWN = "unknown"  # no configured token, and not a token that a known key signed
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    UNSUITABLE = "unsuitable"  # well signed, but for another audience or without a claim
+
+
+class Refused(PeerError):
+    """The caller may not open a stream."""
+
+    def __init__(self, reason: RefusalReason) -> None:
+        super().__init__(f"refused: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to open a stream. A static token leaves every field `None`.
+
+    `expires_at` is the second since 1970 from which on the token is refused, leeway included:
+    until then `jti` must be remembered for the token to be used only once.
+    """
+
+    call_sid: str | None = None
+    jti: str | None = None
+    expires_at: float | None = None
+
+
+class Tokens:
+    """All tokens and keys that are valid at the moment."""
+
+    __slots__ = ("_digests", "_keys")
+
+    def __init__(self, tokens: Iterable[str] = (), stream_keys: Iterable[str] = ()) -> None:
+        self._digests = tuple(_digest(token) for token in tokens)
+        self._keys: Mapping[str, bytes] = {key_id(k.encode()): k.encode() for k in stream_keys}
+
+    def __repr__(self) -> str:
+        """Say how many there are, and nothing else."""
+        return f"<Tokens: {len(self._digests)} static, {len(self._keys)} stream keys>"
+
+    def admit(self, authorization_values: Sequence[str], *, now: float) -> Grant:
+        """Return what the caller may do, given every value of its Authorization header.
+
+        Raises:
+            Refused: the caller has no valid token.
+        """
+        token = _bearer_token(authorization_values)
+        digest = _digest(token)
+        # Every token is compared, so that the time says nothing about which one came close.
+        matches = [hmac.compare_digest(known, digest) for known in self._digests]
+        if any(matches):
+            return Grant()
+        return self._admit_signed(token, now)
+
+    def _admit_signed(self, token: str, now: float) -> Grant:
+        if not self._keys or token.count(".") != 2:
+            raise Refused(RefusalReason.UNKNOWN)
+        claims = _verified_claims(token, self._keys)
+        expires_at = _seconds(claims["exp"]) + LEEWAY_SECONDS
+        if now >= expires_at:
+            raise Refused(RefusalReason.EXPIRED)
+        if now < _seconds(claims.get("nbf", 0)) - LEEWAY_SECONDS:
+            raise Refused(RefusalReason.NOT_YET_VALID)
+        return Grant(_text(claims["sub"]), _text(claims["jti"]), expires_at)
+
+
+def key_id(key: bytes) -> str:
+    """Return the `kid` that names a key without giving it away."""
+    return hashlib.sha256(key).hexdigest()[:8]
+
+
+def parse_tokens(text: str) -> tuple[str, ...]:
+    """Return the tokens of a token file: one per line, without blank lines and `#` comments.
+
+    Raises:
+        ConfigurationError: a line holds no usable token; the text names the line only.
+    """
+    return _secrets(text, "token", SHORTEST_TOKEN)
+
+
+def parse_keys(text: str) -> tuple[str, ...]:
+    """Return the keys of a stream-key file, which looks like a token file.
+
+    Raises:
+        ConfigurationError: a line holds no usable key; the text names the line only.
+    """
+    return _secrets(text, "key", SHORTEST_KEY)
+
+
+def _secrets(text: str, what: str, shortest: int) -> tuple[str, ...]:
+    found = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        secret = line.strip(" \t\r")
+        if not secret or secret.startswith("#"):
+            continue
+        if not _VISIBLE.fullmatch(secret):
+            problem = "has a character outside visible ASCII"
+        elif len(secret) < shortest:
+            problem = f"is shorter than {shortest} characters"
+        else:
+            found.append(secret)
+            continue
+        raise ConfigurationError(f"the {what} on line {number} {problem}")
+    return tuple(found)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _bearer_token(values: Sequence[str]) -> str:
+    if not values:
+        raise Refused(RefusalReason.MISSING)
+    if len(values) > 1:
+        raise Refused(RefusalReason.DUPLICATED)
+    if len(values[0]) > LONGEST_HEADER:
+        raise Refused(RefusalReason.TOO_LONG)
+    if not values[0].isascii():
+        raise Refused(RefusalReason.NON_ASCII)
+    match = _CREDENTIALS.fullmatch(values[0])
+    if match is None or match["scheme"].lower() != "bearer":
+        raise Refused(RefusalReason.MALFORMED)
+    return match["token"]
+
+
+def _verified_claims(token: str, keys: Mapping[str, bytes]) -> Mapping[str, Any]:
+    import jwt  # only where a key is configured
+
+    options: Any = {  # the time is checked here, against the caller's clock
+        "require": ["sub", "aud", "exp", "jti"],
+        "strict_aud": True,
+        "verify_exp": False,
+        "verify_nbf": False,
+        "verify_iat": False,
+    }
+    try:
+        key = keys[jwt.get_unverified_header(token)["kid"]]
+        return jwt.decode(token, key, [ALGORITHM], options, audience=AUDIENCE)
+    except (jwt.InvalidAudienceError, jwt.MissingRequiredClaimError) as error:
+        raise Refused(RefusalReason.UNSUITABLE) from error
+    except Exception as error:  # hostile bytes end in many exceptions, RecursionError among them
+        raise Refused(RefusalReason.UNKNOWN) from error
+
+
+def _seconds(claim: object) -> float:
+    if isinstance(claim, bool) or not isinstance(claim, int | float):
+        raise Refused(RefusalReason.UNSUITABLE)
+    if not (math.isfinite(claim) and abs(claim) < 2**53):
+        raise Refused(RefusalReason.UNSUITABLE)
+    return float(claim)
+
+
+def _text(claim: object) -> str:
+    if not isinstance(claim, str) or not 0 < len(claim) <= _LONGEST_CLAIM:
+        raise Refused(RefusalReason.UNSUITABLE)
+    return claim
