@@ -66,7 +66,7 @@ class _StreamOptions:
     url: str | None
     track: Track | None
     name: str | None
-    param: tuple[tuple[str, str], ...]
+    param: dict[str, str]
     status_callback: str | None
     status_callback_method: CallbackMethod | None
     codec: Codec | None

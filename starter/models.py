@@ -78,15 +78,14 @@ def member(kind: type[_Choice], value: str, what: str) -> _Choice:
 class StreamRequest:
     """One stream to be started, checked when it is made.
 
-    `parameters` may be given as a mapping; they reach the receiver in the `start` message.
-    `codec` and `real_time` are settings of conference streams. `name` None lets the client make
+    `parameters` reach the receiver in the `start` message. `codec` and `real_time` are settings of conference streams. `name` None lets the client make
     a unique one. Raises InvalidRequestError.
     """
 
     url: str
     name: str | None = None
     track: Track = Track.BOTH
-    parameters: Iterable[tuple[str, str]] | Mapping[str, str] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
     status_callback: str | None = field(default=None, repr=False)  # may hold a password
     status_callback_method: CallbackMethod = CallbackMethod.POST
     bearer_token: str | None = field(default=None, repr=False)
@@ -106,9 +105,7 @@ class StreamRequest:
         self._settle("status_callback_method", method)
         if self.codec is not None:
             self._settle("codec", member(Codec, self.codec, "the codec"))
-        given = self.parameters
-        pairs = given.items() if isinstance(given, Mapping) else given
-        self._settle("parameters", rules.check_parameters(pairs))
+        self._settle("parameters", rules.check_parameters(self.parameters.items()))
 
     def _settle(self, name: str, value: object) -> None:
         """Put a checked value in the place of what was given, while the object is being made."""
@@ -129,7 +126,7 @@ class StreamRequest:
         )
         fields = [("Url", self.url), ("Track", self.track.value)]
         fields += [(name, value) for name, value in optional if value is not None]
-        for number, (name, value) in enumerate(self.parameters, 1):
+        for number, (name, value) in enumerate(self.parameters.items(), 1):
             fields += [(f"Parameter{number}.Name", name), (f"Parameter{number}.Value", value)]
         return fields
 

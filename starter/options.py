@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from starter.rules import check_parameters
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[_Command], _Command]
 
@@ -25,15 +27,18 @@ def with_options(*options: _Option[Any]) -> _Option[Any]:
 
 def pairs(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    """Split repeated `K=V`; the value may hold more equals signs or be empty."""
+) -> dict[str, str]:
+    """Split repeated `K=V`; the value may hold more equals signs or be empty.
+
+    Raises InvalidRequestError for what the provider would not take.
+    """
     split = []
     for value in values:
         name, equals, text = value.partition("=")
         if not equals:
             raise click.BadParameter(f"expected K=V, not {value!r}")
         split.append((name, text))
-    return tuple(split)
+    return check_parameters(split)
 
 
 def choice(*names: str, kind: type[StrEnum], **settings: Any) -> _Option[Any]:

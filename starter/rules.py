@@ -71,22 +71,21 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_parameters(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def check_parameters(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Custom parameters: at most 99, with names that are not empty and not repeated."""
-    parameters = tuple(pairs)
+    parameters: dict[str, str] = {}
+    for name, value in pairs:
+        if not name.strip():
+            raise InvalidRequestError("a parameter has no name")
+        if name in parameters:
+            raise InvalidRequestError(f"the parameter {name!r} is given twice")
+        if not _encodable(name + value):
+            raise InvalidRequestError(f"the parameter {name!r} is not valid Unicode text")
+        parameters[name] = value
     if len(parameters) > MAX_PARAMETERS:
         raise InvalidRequestError(
             f"{len(parameters)} parameters are too many: the provider takes {MAX_PARAMETERS}"
         )
-    seen: set[str] = set()
-    for name, value in parameters:
-        if not name.strip():
-            raise InvalidRequestError("a parameter has no name")
-        if name in seen:
-            raise InvalidRequestError(f"the parameter {name!r} is given twice")
-        if not _encodable(name + value):
-            raise InvalidRequestError(f"the parameter {name!r} is not valid Unicode text")
-        seen.add(name)
     return parameters
 
 

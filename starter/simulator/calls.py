@@ -50,7 +50,7 @@ def make_plan(
     tracks: tuple[TrackAudio, ...],
     *,
     number: int = 0,
-    parameters: tuple[tuple[str, str], ...] | None = None,
+    parameters: Mapping[str, str] | None = None,
 ) -> Plan:
     """The plan of call `number`; each number has its own chances under the same seed."""
     return Plan(
@@ -72,11 +72,14 @@ def make_plan(
     )
 
 
+Result = CallReport | StarterError
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One result per call, in order: what was sent, or why it failed."""
 
-    results: list[CallReport | StarterError]
+    results: list[Result]
     interrupted: bool
 
 
@@ -92,7 +95,7 @@ async def place_calls(options: SimulateOptions, url: str, bearer: Bearer | None)
         players.append(Player(identity, plan, line, bearer_token=token))
     with interruptible() as interrupted:
         ending = asyncio.create_task(_stop_on(interrupted, players))
-        results = await asyncio.gather(*map(_outcome, players))
+        results = await asyncio.gather(*map(outcome, players))
         ending.cancel()
     return Outcome(results, interrupted.is_set())
 
@@ -103,10 +106,10 @@ async def _stop_on(interrupted: asyncio.Event, players: Sequence[Player]) -> Non
         player.stop()
 
 
-async def _outcome(player: Player) -> CallReport | StarterError:
-    """A call's report or failure: one refused call does not end the others."""
+async def outcome(player: Player, *, on_open: Callable[[], None] = lambda: None) -> Result:
+    """Play one call to its report or failure: a refused call does not end the others."""
     try:
-        return await player.play()
+        return await player.play(on_open=on_open)
     except StarterError as error:
         return error
 

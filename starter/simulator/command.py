@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from starter.config import Settings, load_settings
-from starter.errors import InvalidRequestError
+from starter.config import load_settings
 from starter.models import Codec
 from starter.options import choice, pairs, with_options
-from starter.rules import check_parameters
 from starter.simulator.media import ByteOrder, Keypress
 from starter.simulator.options import SimulateOptions
+from starter.simulator.rest import Account
 
 _KEYPRESS = re.compile(r"(\d+):([0-9A-Da-d*#])")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -147,13 +146,17 @@ def simulate(
     chosen = SimulateOptions(**options)
     _check(url, provider_port, chosen)
     settings = load_settings(config, os.environ)
-    if provider_port is not None:
-        _stand_in(settings, chosen, provider_port, as_json=as_json)
-        return
-    bearer = settings.bearer(token_file=bearer_token_file, key_file=stream_key_file)
-    from starter.simulator.report import run_calls
+    if provider_port is None:
+        bearer = settings.bearer(token_file=bearer_token_file, key_file=stream_key_file)
+        from starter.simulator.report import run_calls
 
-    run_calls(chosen, str(url), bearer, as_json=as_json)
+        run_calls(chosen, str(url), bearer, as_json=as_json)
+        return
+    from starter.simulator.stand_in import run_stand_in
+
+    signing_key = os.environ.get("SIGNALWIRE_SIGNING_KEY") or None
+    account = Account(*settings.account())
+    run_stand_in(account, chosen, provider_port, signing_key=signing_key, as_json=as_json)
 
 
 def _check(url: str | None, provider_port: int | None, options: SimulateOptions) -> None:
@@ -164,13 +167,9 @@ def _check(url: str | None, provider_port: int | None, options: SimulateOptions)
     given = options.inbound or options.outbound
     if bool(given) == options.demo:
         raise click.UsageError("give --inbound, --outbound or both, or else --demo")
+    if provider_port is not None and (options.param or options.calls > 1):
+        raise click.UsageError(
+            "--param and --calls go with a URL: here the requests say what to play"
+        )
     if options.call_sid and options.calls > 1:
         raise click.UsageError("--call-sid names one call, so --calls cannot be more than 1")
-    try:
-        check_parameters(options.param)
-    except InvalidRequestError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _stand_in(settings: Settings, options: SimulateOptions, port: int, *, as_json: bool) -> None:
-    raise click.UsageError("--provider-port is not there yet")

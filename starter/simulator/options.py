@@ -22,7 +22,7 @@ class SimulateOptions:
     inbound: Path | None
     outbound: Path | None
     demo: bool
-    param: tuple[tuple[str, str], ...]
+    param: dict[str, str]
     dtmf: tuple[Keypress, ...]
     codec: Codec
     byte_order: ByteOrder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import click
@@ -13,6 +14,8 @@ from starter.simulator.calls import Outcome, place_calls
 from starter.simulator.options import SimulateOptions
 from starter.simulator.player import CallReport
 from starter.tokens import Bearer
+
+_log = logging.getLogger("starter.simulator")
 
 
 def run_calls(options: SimulateOptions, url: str, bearer: Bearer | None, *, as_json: bool) -> None:
@@ -29,7 +32,7 @@ def run_calls(options: SimulateOptions, url: str, bearer: Bearer | None, *, as_j
         for report in sent:
             click.echo(report_line(report))
     for report in sent:
-        _warn_of_answers(report)
+        warn_of_answers(report)
     _raise_first(outcome)
 
 
@@ -51,20 +54,17 @@ def report_line(report: CallReport) -> str:
     return f"call {report.identity.call_sid}: " + "; ".join(tracks)
 
 
-def _warn_of_answers(report: CallReport) -> None:
+def warn_of_answers(report: CallReport) -> None:
+    """Tell if the receiver talked back on a one-way stream."""
     if number := report.answers["messages"]:
         sid = report.identity.call_sid
-        click.echo(
-            f"starter: call {sid}: the receiver sent {number} messages back,"
-            " which ends a one-way stream at some providers (31924)",
-            err=True,
-        )
+        _log.warning("call %s: the receiver sent %d messages back (31924)", sid, number)
 
 
 def _raise_first(outcome: Outcome) -> None:
     failures = [result for result in outcome.results if isinstance(result, StarterError)]
     for failure in failures[1:]:
-        click.echo(f"starter: {failure}", err=True)
+        _log.warning("%s", failure)
     if failures:
         raise failures[0]
     if outcome.interrupted:

@@ -7,7 +7,7 @@ out before anything is lost, so that what is missing leaves a hole the receiver 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import chain
@@ -61,7 +61,7 @@ class Plan:
     shape: Shape
     media_format: MediaFormat
     tracks: tuple[TrackAudio, ...]
-    parameters: tuple[tuple[str, str], ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
     keypresses: tuple[Keypress, ...] = ()
     packet_ms: int = 20
     first_timestamp_ms: int = 0
@@ -82,7 +82,7 @@ def write_script(plan: Plan) -> Iterator[Step]:
     """
     yield Step(0, plan.shape.connected(), 0)
     names = tuple(track.track for track in plan.tracks)
-    start = plan.shape.start(1, names, plan.media_format, dict(plan.parameters))
+    start = plan.shape.start(1, names, plan.media_format, plan.parameters)
     yield Step(0, start, 1)
     yield from _befallen(_body(plan), plan.faults)
 

@@ -1,0 +1,70 @@
+"""Status callbacks: tells the caller's web server what becomes of a stream."""
+
+from __future__ import annotations
+
+import ssl
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha1
+from hmac import digest
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+from starter.errors import UnreachableError
+from starter.models import CallbackMethod
+
+SIGNATURE_HEADER: Final = "X-SignalWire-Signature"
+_TIMEOUT_SECONDS: Final = 5.0
+
+
+def sign(key: str, url: str, fields: Iterable[tuple[str, str]] = ()) -> str:
+    """The provider's signature: base64 of HMAC-SHA1 over the URL and the POSTed fields.
+
+    The fields follow the URL sorted by name, each as name and value without anything between.
+    """
+    text = url + "".join(name + value for name, value in sorted(fields))
+    return b64encode(digest(key.encode(), text.encode(), sha1)).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """Where and how to report; `signing_key` None leaves the signature out."""
+
+    url: str
+    method: CallbackMethod
+    signing_key: str | None = field(default=None, repr=False)
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+
+    def send(self, fields: Mapping[str, str]) -> None:
+        """Report one event; blocks, at most some seconds. Raises UnreachableError."""
+        pairs = sorted(fields.items())
+        url, body = self.url, urlencode(pairs)
+        headers = {}
+        if self.method is CallbackMethod.GET:
+            url, body, pairs = url + ("&" if "?" in url else "?") + body, "", []
+        else:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        if self.signing_key:
+            headers[SIGNATURE_HEADER] = sign(self.signing_key, url, pairs)
+        self._request(url, body, headers)
+
+    def _request(self, url: str, body: str, headers: Mapping[str, str]) -> None:
+        parts = urlsplit(url)
+        path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        connection = self._connection(str(parts.hostname), parts.port, parts.scheme)
+        try:
+            connection.request(self.method.value, path, body or None, dict(headers))
+            status = connection.getresponse().status
+        except (OSError, HTTPException) as error:
+            raise UnreachableError(f"the status callback failed: {error}") from error
+        finally:
+            connection.close()
+        if status >= 400:
+            raise UnreachableError(f"the status callback was answered with HTTP {status}")
+
+    def _connection(self, host: str, port: int | None, scheme: str) -> HTTPConnection:
+        if scheme == "https":
+            return HTTPSConnection(host, port, timeout=_TIMEOUT_SECONDS, context=self.ssl_context)
+        return HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)

@@ -1,0 +1,156 @@
+"""The life of one stream that the stand-in was asked for: dial, play, report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
+from uuid import uuid4
+
+from starter.errors import AudioError, InvalidRequestError, StarterError
+from starter.models import Codec, StreamRequest, Target, Track
+from starter.simulator.callbacks import Callback
+from starter.simulator.calls import Result, make_line, make_plan, outcome, read_tracks
+from starter.simulator.media import Identity, TrackAudio
+from starter.simulator.options import SimulateOptions
+from starter.simulator.player import Player, tls_context
+
+_HEARD: Final[Mapping[Track, tuple[str, ...]]] = {
+    Track.INBOUND: ("inbound",),
+    Track.OUTBOUND: ("outbound",),
+    Track.BOTH: ("inbound", "outbound"),
+}
+
+_log = logging.getLogger("starter.simulator")
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """What all streams of a stand-in share: the audio per codec, and how to dial and report."""
+
+    options: SimulateOptions
+    signing_key: str | None = field(default=None, repr=False)
+    _audio: dict[Codec, tuple[TrackAudio, ...]] = field(default_factory=dict, repr=False)
+
+    def tracks(self, codec: Codec) -> tuple[TrackAudio, ...]:
+        """The audio encoded as `codec`, read once. Raises AudioError."""
+        if codec not in self._audio:
+            self._audio[codec] = read_tracks(replace(self.options, codec=codec))
+        return self._audio[codec]
+
+    def player(self, order: StreamRequest, identity: Identity) -> Player:
+        """A player for the stream that was ordered. Raises AudioError, InvalidRequestError."""
+        if "://" not in order.url:
+            raise InvalidRequestError("a relative URL leads nowhere from here")
+        options = replace(self.options, codec=order.codec or self.options.codec)
+        heard = tuple(one for one in self.tracks(options.codec) if one.track in _HEARD[order.track])
+        plan = make_plan(options, identity, heard, parameters=order.parameters)
+        line = make_line(options, order.url)
+        return Player(identity, plan, line, bearer_token=order.bearer_token)
+
+    def callback(self, order: StreamRequest) -> Callback | None:
+        """Where the events of the stream are to be reported."""
+        if order.status_callback is None:
+            return None
+        options, url = self.options, order.status_callback
+        secure = url.lower().startswith("https:")
+        return Callback(
+            url,
+            order.status_callback_method,
+            signing_key=self.signing_key,
+            ssl_context=tls_context(options.ca_file, insecure=options.insecure) if secure else None,
+        )
+
+
+class LiveStream:
+    """One ordered stream; `status` goes from queued over in-progress to stopped."""
+
+    def __init__(
+        self, order: StreamRequest, identity: Identity, target: Target, studio: Studio
+    ) -> None:
+        self.order = order
+        self.identity = identity
+        self.target = target
+        self.status = "queued"
+        self._studio = studio
+        self._player: Player | None = None
+        self._stop_asked = False
+        self._reports: list[asyncio.Task[None]] = []
+
+    def goes_by(self, sid_or_name: str) -> bool:
+        """Whether the stream has this sid or name."""
+        return sid_or_name in (self.identity.stream_sid, self.order.name)
+
+    def stop(self) -> None:
+        """Hang up, now or as soon as the line is up; may be called again."""
+        self._stop_asked = True
+        if self._player:
+            self._player.stop()
+
+    async def run(self) -> Result:
+        """Live the whole life and tell what was sent, or why it failed."""
+        result = await self._play()
+        opened = self.status == "in-progress"
+        self.status = "stopped"
+        await asyncio.gather(*self._reports)
+        if isinstance(result, StarterError):
+            await self._report("stream-error", stream_error(result, opened=opened))
+        else:
+            await self._report("stream-stopped")
+        return result
+
+    async def _play(self) -> Result:
+        try:
+            self._player = self._studio.player(self.order, self.identity)
+        except StarterError as error:
+            return error
+        if self._stop_asked:
+            self._player.stop()
+        return await outcome(self._player, on_open=self._opened)
+
+    def _opened(self) -> None:
+        self.status = "in-progress"
+        # in the background: the audio does not wait for the callback
+        self._reports.append(asyncio.ensure_future(self._report("stream-started")))
+
+    async def _report(self, event: str, error: str | None = None) -> None:
+        """Send a status callback if one was ordered; its failure is told, not raised."""
+        callback = self._studio.callback(self.order)
+        if callback is None:
+            return
+        fields = self._callback_fields(event)
+        if error is not None:
+            fields["StreamError"] = error
+        try:
+            await asyncio.to_thread(callback.send, fields)
+        except StarterError as failure:
+            _log.warning("%s", failure)
+
+    def _callback_fields(self, event: str) -> dict[str, str]:
+        owner = "CallSid" if self.target is Target.CALL else "ConferenceSid"
+        return {
+            "AccountSid": self.identity.account_sid,
+            owner: self.identity.call_sid,
+            "StreamSid": self.identity.stream_sid,
+            "StreamName": self.order.name or "",
+            "StreamTrack": self.order.track.value,
+            "StreamEvent": event,
+            "Timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "Unique-ID": str(uuid4()),
+        }
+
+
+def stream_error(error: StarterError, *, opened: bool) -> str:
+    """The provider's word for a failure (`StreamError` of a status callback)."""
+    if isinstance(error, AudioError):
+        return "codec_error"
+    if isinstance(error, InvalidRequestError):
+        return "invalid_url"
+    if opened:
+        return "general_error"
+    if isinstance(error.__cause__, ConnectionRefusedError):
+        return "connection_refused"
+    return "connection_refused_timeout_or_ssl_error"
