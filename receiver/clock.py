@@ -39,11 +39,13 @@ def clock_rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRu
     steps_ms, room_ms = steps_ms[sane], room_ms[sane]
     if len(steps_ms) < 4:
         return ClockRule.TIMESTAMP
-    samples_per_ms = media.sample_rate / 1000
-    if abs(float(np.median(steps_ms / room_ms)) / samples_per_ms - 1) < 0.02:
+    usual_step = float(np.median(steps_ms / room_ms))
+    if abs(usual_step / (media.sample_rate / 1000) - 1) < 0.02:
         return ClockRule.SAMPLES
-    enough = float(steps_ms.sum()) >= _FULL_ROOM * float(room_ms.sum())
-    return ClockRule.TIMESTAMP if enough else ClockRule.CHUNKS
+    # One chunk that is too long for its step is no slow clock, and neither is one that steps
+    # in bursts: either the usual step or the whole way leaves enough room.
+    whole_way = float(steps_ms.sum()) / float(room_ms.sum())
+    return ClockRule.TIMESTAMP if max(usual_step, whole_way) >= _FULL_ROOM else ClockRule.CHUNKS
 
 
 def drift_ppm(index: TrackIndex, ordered: Order, rule: ClockRule) -> float | None:

@@ -1,0 +1,361 @@
+"""The time line: which chunks count, in which order, and where they are placed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.journal import ChunkRecord
+from receiver.media import ClockRule, Encoding, GapKind, MediaFormat, RejectedChunk, Track
+from receiver.ordering import TrackIndex
+from receiver.timeline import Placement, gaps, place
+from tests.receiver.journals import chunk
+
+MULAW = MediaFormat()
+L16 = MediaFormat(Encoding.L16, 16000)
+SILENCE = b"."
+"""Stands for one byte that no chunk covers."""
+
+
+def index_of(
+    records: Iterable[ChunkRecord], rejected: Sequence[RejectedChunk] = ()
+) -> tuple[TrackIndex, dict[int, bytes]]:
+    """Return an index of `records`, and their payloads by arrival."""
+    index, payloads = TrackIndex(Track.INBOUND), {}
+    for number, record in enumerate(records):
+        index.add(record, 0)
+        payloads[number] = record.payload
+    index.rejected.extend(rejected)
+    return index, payloads
+
+
+def laid_out(
+    records: Iterable[ChunkRecord],
+    media: MediaFormat = MULAW,
+    rejected: Sequence[RejectedChunk] = (),
+) -> tuple[bytes, Placement]:
+    """Return what the placed track would look like, byte by byte."""
+    index, payloads = index_of(records, rejected)
+    placement = place(index, media)
+    line = bytearray(SILENCE * placement.length)
+    for run in placement.runs:
+        position = run.start
+        for chosen in placement.order.chosen[run.first : run.last]:
+            payload = payloads[int(chosen)]
+            assert SILENCE * len(payload) == line[position : position + len(payload)]
+            line[position : position + len(payload)] = payload
+            position += len(payload)
+    return bytes(line), placement
+
+
+def spoken(number: int, size: int = 160) -> bytes:
+    """Return a payload that names its chunk and is never silence."""
+    return (b"%08d" % number) * (size // 8)
+
+
+def call(numbers: Iterable[int], *, first: int = 0, step_ms: int = 20) -> list[ChunkRecord]:
+    """Return chunks as a provider sends them: number and timestamp advance together."""
+    return [chunk(n + first, spoken(n), timestamp_ms=n * step_ms) for n in numbers]
+
+
+def kinds(placement: Placement) -> list[tuple[int, int, GapKind]]:
+    """Return the holes as (start, stop, kind) in milliseconds of mu-law."""
+    return [(hole.start // 8, hole.stop // 8, hole.kind) for hole in placement.holes]
+
+
+@given(
+    sent=st.integers(1, 60),
+    seed=st.integers(0, 2**32),
+    loss=st.sampled_from([0.0, 0.1, 0.3, 0.7]),
+    doubled=st.sampled_from([0.0, 0.2]),
+    shuffled=st.booleans(),
+    first=st.sampled_from([0, 1, 77]),
+)
+def test_every_surviving_chunk_is_at_its_place(
+    sent: int, seed: int, loss: float, doubled: float, shuffled: bool, first: int
+) -> None:
+    """Whatever is lost, doubled and reordered, the rest is where its timestamp says."""
+    source = random.Random(seed)
+    survivors = [n for n in range(sent) if source.random() >= loss] or [0]
+    arrived = [n for n in survivors for _ in range(1 + (source.random() < doubled))]
+    if shuffled:
+        source.shuffle(arrived)
+    line, placement = laid_out(call(arrived, first=first))
+    expected = b"".join(
+        spoken(n) if n in survivors else SILENCE * 160 for n in range(survivors[-1] + 1)
+    )
+    assert expected == line
+    assert len(survivors) == placement.ledger.written
+    assert len(arrived) - len(survivors) == placement.ledger.duplicate
+    assert placement.ledger.balanced
+    assert ClockRule.TIMESTAMP is placement.clock_rule
+    silence = sum(gap.duration_ms for gap in gaps(placement, placement.length, MULAW))
+    assert 20 * (survivors[-1] + 1 - len(survivors)) == silence
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.integers(-(2**53), 2**53) | st.integers(0, 20),
+            st.none() | st.integers(-(2**53), 2**53) | st.integers(0, 500),
+            st.none() | st.integers(0, 30),
+            st.integers(0, 200_000),
+            st.binary(max_size=50).map(lambda payload: payload.replace(SILENCE, b"x")),
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    st.sampled_from([MULAW, L16]),
+)
+def test_any_counters_keep_every_distinct_chunk(
+    fields: list[tuple[int | None, int | None, int | None, int, bytes]], media: MediaFormat
+) -> None:
+    """Nonsense in counters never loses audio without counting it, nor makes an absurd file."""
+    records = [
+        chunk(number, payload, timestamp_ms=stamp, sequence_number=sequence, arrival_ms=arrival)
+        for number, stamp, sequence, arrival, payload in fields
+    ]
+    line, placement = laid_out(records, media)
+    ledger = placement.ledger
+    assert ledger.balanced
+    assert len(records) == ledger.received
+    written = [payload for _, payload in index_of(records)[1].items()]
+    audio = sum(len(written[int(n)]) for n in placement.order.chosen)
+    assert audio == len(line) - sum(hole.stop - hole.start for hole in placement.holes) or (
+        media is L16  # half a sample before a gap is silenced with it
+    )
+    longest = (60_000 + 200_000) * (len(records) + 1) * media.bytes_per_ms
+    assert len(line) <= longest
+
+
+def test_lost_chunks_are_silence_and_listed() -> None:
+    """A hole in numbers and timestamps is one `lost` gap of exactly that length."""
+    _, placement = laid_out(call([0, 1, 4, 5]))
+    assert [(40, 80, GapKind.LOST)] == kinds(placement)
+
+
+def test_a_clock_that_jumps_between_neighbours_is_silence_of_the_sender() -> None:
+    """Contiguous numbers with a jump in time: the sender had nothing to say."""
+    records = [chunk(1, spoken(1), timestamp_ms=0), chunk(2, spoken(2), timestamp_ms=520)]
+    line, placement = laid_out(records)
+    assert spoken(1) + SILENCE * 500 * 8 + spoken(2) == line
+    assert [(20, 520, GapKind.SENDER_SILENCE)] == kinds(placement)
+
+
+def test_a_track_that_starts_late_begins_with_silence() -> None:
+    """The recording starts at stream time 0, whatever the first timestamp is."""
+    line, placement = laid_out([chunk(1, spoken(1), timestamp_ms=99)])
+    assert SILENCE * 99 * 8 + spoken(1) == line
+    assert [(0, 99, GapKind.SENDER_SILENCE)] == kinds(placement)
+    assert placement.first_timestamp_ms == 99
+
+
+def test_chunks_lost_at_the_beginning_are_known_by_clock_and_counter() -> None:
+    """The third chunk at the third place says that two were lost."""
+    _, placement = laid_out([chunk(3, spoken(3), timestamp_ms=40)])
+    assert [(0, 40, GapKind.LOST)] == kinds(placement)
+
+
+def test_a_rejected_chunk_leaves_a_gap_of_its_own_kind() -> None:
+    """What came but could not be used is told from what never came."""
+    refused = [RejectedChunk(Track.INBOUND, chunk=2), RejectedChunk(Track.INBOUND, chunk=5)]
+    _, placement = laid_out(call([0, 1, 4]), rejected=refused)
+    expected = [
+        (40, 60, GapKind.REJECTED),
+        (60, 80, GapKind.LOST),
+        (100, 120, GapKind.REJECTED),
+    ]
+    assert expected == kinds(placement)
+    assert (5, 3, 2) == (
+        placement.ledger.received,
+        placement.ledger.written,
+        placement.ledger.rejected,
+    )
+
+
+def test_the_same_number_with_other_bytes_keeps_the_first() -> None:
+    """A conflict is counted, and the first to arrive stays."""
+    records = call([0, 1, 2])
+    records.append(chunk(1, spoken(99), timestamp_ms=20))
+    line, placement = laid_out(records)
+    assert spoken(0) + spoken(1) + spoken(2) == line
+    assert (1, 0) == (placement.ledger.conflict, placement.ledger.duplicate)
+
+
+def test_a_counter_that_never_counts_loses_nothing() -> None:
+    """Where chunk numbers all repeat, sequence numbers and timestamps tell chunks apart."""
+    records = [
+        chunk(1, spoken(n), timestamp_ms=n * 20, sequence_number=n + 1) for n in (0, 2, 1, 3)
+    ]
+    line, placement = laid_out(records)
+    assert b"".join(map(spoken, range(4))) == line
+    assert ["counters_unusable"] == [finding.code for finding in placement.findings]
+
+
+def test_a_counter_that_begins_anew_goes_on() -> None:
+    """A 16-bit counter that wraps is no row of conflicts."""
+    numbers = [*range(64_000, 65_536), *range(1600)]
+    records = [chunk(n, spoken(i), timestamp_ms=i * 20) for i, n in enumerate(numbers)]
+    line, placement = laid_out(records)
+    assert b"".join(map(spoken, range(len(numbers)))) == line
+    assert (0, 0) == (placement.ledger.conflict, placement.ledger.duplicate)
+    assert [] == kinds(placement)
+
+
+def test_a_clock_that_counts_samples_is_recognised() -> None:
+    """Timestamps that advance by the number of samples place chunks by samples."""
+    line, placement = laid_out(call([0, 1, 2, 3, 5, 6], step_ms=160))
+    assert ClockRule.SAMPLES is placement.clock_rule
+    expected = [spoken(n) if n != 4 else SILENCE * 160 for n in range(7)]
+    assert b"".join(expected) == line
+    assert [(80, 100, GapKind.LOST)] == kinds(placement)
+
+
+@pytest.mark.parametrize("step_ms", [0, 1, 10, 19])
+def test_a_slow_clock_appends_and_still_knows_what_is_missing(step_ms: int) -> None:
+    """Where timestamps leave too little room, chunk numbers place the audio."""
+    line, placement = laid_out(call([0, 1, 2, 3, 5, 6], step_ms=step_ms))
+    assert ClockRule.CHUNKS is placement.clock_rule
+    expected = [spoken(n) if n != 4 else SILENCE * 160 for n in range(7)]
+    assert b"".join(expected) == line
+    assert ["clock_rule"] == [finding.code for finding in placement.findings]
+
+
+def test_chunks_without_timestamps_are_appended() -> None:
+    """Missing timestamps leave chunk numbers to place the audio."""
+    records = [chunk(n, spoken(n)) for n in (1, 0, 2)]
+    line, placement = laid_out(records)
+    assert b"".join(map(spoken, range(3))) == line
+    assert ClockRule.CHUNKS is placement.clock_rule
+
+
+def test_chunks_without_any_counter_are_kept_as_they_came() -> None:
+    """Nothing to go by: arrival order, nothing dropped, even where bytes are equal."""
+    line, placement = laid_out([chunk(None, b"same" * 40) for _ in range(3)])
+    assert b"same" * 120 == line
+    assert (3, 0) == (placement.ledger.written, placement.ledger.duplicate)
+
+
+def test_one_chunk_without_a_timestamp_follows_the_one_before_it() -> None:
+    """A single missing timestamp is placed by its neighbours, with a finding."""
+    records = call(range(6))
+    records[3] = chunk(3, spoken(3))
+    line, placement = laid_out(records)
+    assert b"".join(map(spoken, range(6))) == line
+    assert ["timestamps_missing"] == [finding.code for finding in placement.findings]
+
+
+@pytest.mark.parametrize("absurd", [-5, -(2**53), 10_000_000, 2**53, 61_000])
+def test_one_absurd_timestamp_fills_nothing(absurd: int) -> None:
+    """A jump backwards or far ahead of arrival is not followed, and the rest stays put."""
+    records = call(range(10))
+    records[4] = chunk(4, spoken(4), timestamp_ms=absurd, arrival_ms=80)
+    line, placement = laid_out(records)
+    assert b"".join(map(spoken, range(10))) == line
+    assert ["timestamps_absurd"] == [finding.code for finding in placement.findings]
+
+
+@pytest.mark.parametrize("offset", [-100, 3_600_000])
+def test_a_clock_that_was_set_anew_is_followed_from_there(offset: int) -> None:
+    """After an absurd jump that stays, losses are still found by the new clock."""
+    records = call(range(5))
+    later = [n for n in range(5, 12) if n != 8]
+    records += [chunk(n, spoken(n), timestamp_ms=n * 20 + offset, arrival_ms=n * 20) for n in later]
+    line, placement = laid_out(records)
+    expected = [spoken(n) if n != 8 else SILENCE * 160 for n in range(12)]
+    assert b"".join(expected) == line
+    assert [(160, 180, GapKind.LOST)] == kinds(placement)
+
+
+def test_a_pause_of_a_minute_is_silence() -> None:
+    """Up to 60 s of silence is believed without a look at arrival times."""
+    records = call(range(3))
+    records.append(chunk(3, spoken(3), timestamp_ms=60_060, arrival_ms=61))
+    _, placement = laid_out(records)
+    assert [(60, 60_060, GapKind.SENDER_SILENCE)] == kinds(placement)
+
+
+@pytest.mark.parametrize(("arrival_ms", "believed"), [(600_060, True), (61, False)])
+def test_a_longer_pause_is_silence_only_if_we_waited_as_long(
+    arrival_ms: int, believed: bool
+) -> None:
+    """Ten minutes on hold are kept; ten minutes that nobody waited for are not."""
+    records = call(range(3))
+    records.append(chunk(3, spoken(3), timestamp_ms=600_060, arrival_ms=arrival_ms))
+    line, _ = laid_out(records)
+    assert (600_080 if believed else 80) * 8 == len(line)
+
+
+def test_an_absurd_chunk_number_makes_no_absurd_file_on_a_slow_clock() -> None:
+    """Where chunk numbers place the audio, a nonsense number leaves no hole."""
+    records = [*call(range(6), step_ms=1), chunk(2**52, spoken(6), timestamp_ms=6)]
+    line, _ = laid_out(records)
+    assert b"".join(map(spoken, range(7))) == line
+
+
+def test_too_little_room_appends_and_says_so() -> None:
+    """Real audio is never overwritten: a chunk that would overlap moves back."""
+    records = call(range(10))
+    records[5] = chunk(5, spoken(5, 320), timestamp_ms=100)
+    line, placement = laid_out(records)
+    expected = [spoken(n, 320 if n == 5 else 160) for n in range(10)]
+    assert b"".join(expected) == line
+    assert ["timestamps_overlap"] == [finding.code for finding in placement.findings]
+
+
+@pytest.mark.parametrize("size", [152, 168, 240, 800])
+def test_unusual_payload_sizes_are_normal(size: int) -> None:
+    """Packet times other than 20 ms, even with fractions of a millisecond, leave no seams."""
+    records = [chunk(n, spoken(n, size), timestamp_ms=n * size // 8) for n in range(50)]
+    line, placement = laid_out(records)
+    assert b"".join(spoken(n, size) for n in range(50)) == line
+    assert () == placement.findings
+
+
+def test_odd_l16_chunks_are_joined_to_samples() -> None:
+    """A sample that is split between two chunks is one sample again."""
+    audio = bytes(range(1, 129)) * 10
+    pieces = [audio[:641], audio[641:]]
+    records = [chunk(n, piece, timestamp_ms=n * 20) for n, piece in enumerate(pieces)]
+    line, placement = laid_out(records, L16)
+    assert audio == line
+    assert [] == list(placement.holes)
+
+
+def test_half_a_sample_before_a_gap_is_silenced_with_it() -> None:
+    """Gaps begin and end on whole samples."""
+    records = [
+        chunk(0, b"\1" * 639, timestamp_ms=0),
+        chunk(1, b"\1" * 640, timestamp_ms=20),
+        chunk(3, b"\1" * 640, timestamp_ms=60),
+    ]
+    index, _ = index_of(records)
+    placement = place(index, L16)
+    assert all(hole.start % 2 == 0 == hole.stop % 2 for hole in placement.holes)
+
+
+def test_late_chunks_are_counted_among_the_written_ones() -> None:
+    """A chunk that arrives behind its successors is late, and in its place."""
+    _, placement = laid_out(call([0, 2, 3, 1, 4]))
+    assert (5, 1) == (placement.ledger.written, placement.ledger.late)
+
+
+def test_the_drift_of_the_senders_clock_is_measured() -> None:
+    """A clock that gains 100 ppm on ours says so."""
+    records = [
+        chunk(n, spoken(n), timestamp_ms=n * 20, arrival_ms=round(n * 20 / 1.0001))
+        for n in range(3000)
+    ]
+    _, placement = laid_out(records)
+    assert placement.drift_ppm == pytest.approx(100, abs=3)
+
+
+def test_a_track_without_numbers_calls_a_hole_lost() -> None:
+    """Nobody can say whether something is missing there, so a listener may miss it."""
+    records = [chunk(None, spoken(n), timestamp_ms=n * 20) for n in (0, 1, 2, 4, 5)]
+    _, placement = laid_out(records)
+    assert [(60, 80, GapKind.LOST)] == kinds(placement)
