@@ -78,8 +78,8 @@ def member(kind: type[_Choice], value: str, what: str) -> _Choice:
 class StreamRequest:
     """One stream to be started, checked when it is made.
 
-    `parameters` reach the receiver in the `start` message. `codec` and `real_time` are settings of conference streams. `name` None lets the client make
-    a unique one. Raises InvalidRequestError.
+    `parameters` reach the receiver in the `start` message. `codec` and `real_time` are settings of
+    conference streams. `name` None lets the client make a unique one. Raises InvalidRequestError.
     """
 
     url: str
