@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from receiver.credentials import demo_token_file as demo_token_file  # beside the certificate
 from receiver.credentials import read_secret, state_folder, write_secret
 from receiver.errors import ConfigurationError
 
@@ -136,7 +137,9 @@ def _made(
         .not_valid_before(now - _BACKDATED)
         .not_valid_after(now - _BACKDATED + LIFETIME)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        # No authority: who trusts this certificate trusts no other.
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     return builder.sign(key, hashes.SHA256())

@@ -85,23 +85,23 @@ def write_secret(path: Path, content: bytes) -> None:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
 
-def token_path(config: Config) -> Path:
+def demo_token_file(state: Path) -> Path:
     """Return where the generated token is."""
-    return config.state / "token"
+    return state / "token"
 
 
 def tokens(config: Config) -> Tokens:
     """Return every token and key that is configured now; call it again to read them again.
 
-    With `demo` and no token of the user's, one is generated once and kept.
+    With `demo` and no token file, a token is generated once and kept.
 
     Raises:
         ConfigurationError: one of them cannot be used; the text names no secret.
     """
     static = _listed(config.tokens, "TAPREEL_TOKENS", parse_tokens)
     static += _in_file(config.token_file, parse_tokens)
-    if config.demo and not static:
-        static = _generated(config)
+    if config.demo and config.token_file is None:
+        static += _generated(config)
     keys = _listed(config.stream_key, "TAPREEL_STREAM_KEY", parse_keys)
     keys += _in_file(config.stream_key_file, parse_keys)
     return Tokens(static, keys)
@@ -129,7 +129,7 @@ def _parsed(text: str, where: str, parse: _Parse) -> tuple[str, ...]:
 
 def _generated(config: Config) -> tuple[str, ...]:
     state_folder(config.state)
-    path = token_path(config)
+    path = demo_token_file(config.state)
     if not path.exists():
         write_secret(path, secrets.token_urlsafe(_TOKEN_BYTES).encode() + b"\n")
     return _in_file(path, parse_tokens)
