@@ -146,7 +146,7 @@ class Reader:
             return None
         try:
             return _decoder.decode(body)
-        except (msgspec.MsgspecError, RecursionError):
+        except (ValueError, RecursionError):  # msgspec's errors, and bad UTF-8
             self._distrust("a record of an unknown kind")
             return None
 

@@ -109,5 +109,5 @@ def decode(document: bytes) -> Recording:
     """
     try:
         return _decoder.decode(document)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors, and bad UTF-8
         raise UnreadableError(f"not a recording.json: {error}") from error
