@@ -93,7 +93,7 @@ class Limits:
     handshake_timeout_seconds: float = 5  # from the first byte to the upgrade, and for TLS
     close_timeout_seconds: float = 5  # from the first close message to the end of the socket
     max_handshake_bytes: int = 131_072  # of the whole request
-    max_unsent_bytes: int = 65_536  # pongs for a peer that never reads
+    pong_delay_seconds: float = 0.5  # pings that come meanwhile share one pong
 
 
 class Listener(Protocol):

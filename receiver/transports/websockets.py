@@ -29,6 +29,7 @@ LONGEST_REASON_BYTES: Final = 123
 """A close message has 125 bytes, two of them for the code (RFC 6455, section 5.5)."""
 
 _BROKEN: Final = 1006
+_LARGE_READ_BYTES: Final = 32_768  # a stream in real time brings less than 1 KiB at a time
 _OTHER_METHOD = re.compile(rb"(?!GET )[A-Z]{3,10} ")
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,6 @@ async def listen(
             ping_interval=None,  # liveness is judged by media, not by pongs
             close_timeout=limits.close_timeout_seconds,
             max_size=limits.max_message_bytes,
-            write_limit=limits.max_unsent_bytes,
             create_connection=functools.partial(_Socket, sockets, limits),  # type: ignore[arg-type]  # a factory will do
             ssl=ssl_context,
         )
@@ -115,7 +115,9 @@ class _Socket(ServerConnection):
         self._received_bytes = 0  # before it opened
         self._early: list[Frame] = []  # came before it opened
         self._fragments = bytearray()  # of a message that is not yet whole
+        self._pong: asyncio.TimerHandle | None = None  # sends the pong that is held back
         self._cut: asyncio.TimerHandle | None = None  # ends a closing handshake that hangs
+        self._backlogged = False  # the last read was large: more is waiting in the kernel
 
     # What the event loop calls.
 
@@ -126,22 +128,18 @@ class _Socket(ServerConnection):
     def data_received(self, data: bytes) -> None:
         if not self._opened and not self._may_go_on(data):
             return
+        self._backlogged = len(data) >= _LARGE_READ_BYTES
         super().data_received(data)
         if self.close_deadline is not None and self._cut is None:
             # The library waits for the other end, which may never close its side.
             self._cut = self.loop.call_at(self.close_deadline, self.transport.abort)
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._opened:
-            # All we ever write is pongs and one close: this peer floods and does not read.
-            self.transport.abort()
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._sockets.discard(self)
-        if self._cut is not None:
-            self._cut.cancel()
+        for timer in (self._pong, self._cut):
+            if timer is not None:
+                timer.cancel()
         self.finish()
 
     # What the library calls.
@@ -153,6 +151,20 @@ class _Socket(ServerConnection):
             self._early.append(event)
         elif event.opcode in DATA_OPCODES:
             self._take(event)
+
+    def send_data(self) -> None:
+        """Write what is due, but hold back pongs, which are all we write on an open stream.
+
+        A write to a socket that the other end has reset makes the event loop drop it with all
+        that was received and not yet read. A pong may wait (RFC 6455, section 5.5.3: the most
+        recent ping is enough), so it waits until the socket has been read empty.
+        """
+        if not self._opened or self.protocol.state is not State.OPEN:
+            super().send_data()
+        elif self.protocol.writes:
+            del self.protocol.writes[:-1]
+            if self._pong is None:
+                self._wait_with_pong()
 
     # What this module calls.
 
@@ -194,6 +206,16 @@ class _Socket(ServerConnection):
         response = self.respond(http.HTTPStatus.METHOD_NOT_ALLOWED, "")
         response.headers["Allow"] = "GET"
         return response
+
+    def _wait_with_pong(self) -> None:
+        self._pong = self.loop.call_later(self._limits.pong_delay_seconds, self._send_pong)
+
+    def _send_pong(self) -> None:
+        self._pong = None
+        if self._backlogged:
+            self._wait_with_pong()
+        elif self.protocol.state is State.OPEN and not self.transport.is_closing():
+            super().send_data()
 
     def _may_go_on(self, data: bytes) -> bool:
         """Bound the request, and answer what the library would drop: a POST with a body."""
