@@ -1,0 +1,291 @@
+"""`receiver list`, `receiver show`, `receiver verify`: what is on disk, for people and programs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from receiver import archive
+from receiver.archive import Damaged, Kept, Wanted
+from receiver.cli.options import recordings_folder
+from receiver.errors import UnreadableError
+from receiver.media import Gap
+from receiver.recording import RecordedTrack, Recording
+from receiver.tags import text_of
+
+DAMAGED: Final = UnreadableError.exit_code
+GAPS_SHOWN: Final = 10
+"""Gaps listed of each track; all of them are in the JSON."""
+SHORTEST_PARAMETERS: Final = 20
+"""Columns that parameters get in the table however narrow the terminal is."""
+_ROW: Final = "{:<16}  {:<20}  {:>9}  {:<8}  {:<36}  {:<8}  "
+_HEADING: Final = ("ID", "STARTED", "DURATION", "TRACKS", "CALL", "COMPLETE")
+
+
+def _parameter(context: click.Context, option: click.Parameter, given: Iterable[str]) -> Any:
+    pairs = [pair.partition("=") for pair in given]
+    if not all(equals and name for name, equals, _ in pairs):
+        raise click.BadParameter("it must be NAME=VALUE", context, option)
+    return {name: value for name, _, value in pairs}
+
+
+def _since(context: click.Context, option: click.Parameter, given: str | None) -> datetime | None:
+    try:
+        return None if given is None else archive.parse_since(given, datetime.now(UTC))
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from None
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="print a JSON array of whole documents")
+@click.option("--call-sid", help="only recordings of this call")
+@click.option(
+    "--param",
+    "parameters",
+    multiple=True,
+    callback=_parameter,
+    metavar="NAME=VALUE",
+    help="only recordings with this custom parameter; may be repeated, all must agree",
+)
+@click.option(
+    "--since", callback=_since, metavar="WHEN", help="a date, an RFC 3339 time, or an age (2h, 3d)"
+)
+@recordings_folder
+def list_recordings(recordings: Path, *, as_json: bool, **wanted: Any) -> None:
+    """List recordings, newest first."""
+    found = _told(archive.select(recordings, Wanted(**wanted)), recordings)
+    if as_json:
+        _print_array(found)
+    else:
+        _print_table(found)
+
+
+def _told(entries: Iterable[Kept | Damaged], recordings: Path) -> Iterator[Kept]:
+    """Pass recordings on; say on stderr what cannot be read, or that there is nothing."""
+    nothing = True
+    for entry in entries:
+        nothing = False
+        if isinstance(entry, Kept):
+            yield entry
+        else:
+            _say(f"receiver: {entry.folder}: {entry.problem}", err=True)
+    if nothing:
+        _say(f"receiver: no recordings found in {recordings}", err=True)
+
+
+def _print_array(found: Iterable[Kept]) -> None:
+    """Print one by one, so that memory does not grow with the archive."""
+    separator = "["
+    for kept in found:
+        document = {**json.loads(kept.document), "folder": str(kept.folder)}
+        _say(f"{separator}{json.dumps(document)}", newline=False)
+        separator = ",\n"
+    _say("[]" if separator == "[" else "]")
+
+
+def _print_table(found: Iterable[Kept]) -> None:
+    width = shutil.get_terminal_size((sys.maxsize, 24)).columns  # endless where it is none
+    for number, kept in enumerate(found):
+        if number == 0:
+            _say(_ROW.format(*_HEADING) + "PARAMETERS")
+        row = _row(kept.recording)
+        room = max(width - len(row), SHORTEST_PARAMETERS)
+        _say((row + _cut(_parameters(kept.recording), room)).rstrip())
+
+
+def _row(document: Recording) -> str:
+    tracks = [track.track.value for track in document.tracks] or ["none"]
+    return _ROW.format(
+        document.id,
+        document.started_at[:19] + "Z",
+        _duration(document.duration_ms),
+        tracks[0] if len(tracks) == 1 else "both",
+        _safe(document.call_sid) or "-",
+        _completeness(document),
+    )
+
+
+def _completeness(document: Recording) -> str:
+    codes = ",".join(dict.fromkeys(_safe(finding.code) for finding in document.findings))
+    return "yes" if document.complete else codes or "no"
+
+
+def _parameters(document: Recording) -> str:
+    return " ".join(f"{_safe(k)}={_safe(text_of(v))}" for k, v in document.parameters.items())
+
+
+def _duration(duration_ms: float) -> str:
+    minutes, rest = divmod(round(duration_ms / 10), 6000)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{rest // 100:02}.{rest % 100:02}"
+    return f"{hours}:{minutes:02}:{seconds}" if hours else f"{minutes}:{seconds}"
+
+
+def _safe(text: str) -> str:
+    """Escape what could command a terminal or reorder a line: text from the wire may be any."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def _cut(line: str, width: int) -> str:
+    """Shorten a line to `width` columns of a terminal, where some letters take two."""
+    if len(line) * 2 <= width:
+        return line
+    used = 0
+    for index, letter in enumerate(line):
+        used += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if used > width:
+            return line[: max(0, index - 1)] + "…"
+    return line
+
+
+def _say(line: str, *, err: bool = False, newline: bool = True) -> None:
+    """Print, escaping what the terminal's character set lacks."""
+    stream = sys.stderr if err else sys.stdout
+    charset = stream.encoding or "utf-8"
+    shown = line.encode(charset, "backslashreplace").decode(charset)
+    click.echo(shown, err=err, nl=newline)
+
+
+@click.command()
+@click.argument("recording_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="print recording.json as it is")
+@recordings_folder
+def show(recordings: Path, recording_id: str, *, as_json: bool) -> None:
+    """Show one recording. ID may be the first characters of an id, 4 at least."""
+    kept = archive.read(archive.find(recordings, recording_id))
+    if as_json:
+        click.echo(kept.document, nl=False)
+        return
+    for line in _page(kept):
+        _say(line)
+
+
+def _page(kept: Kept) -> Iterator[str]:
+    document = kept.recording
+    yield from _facts(document)
+    for track in document.tracks:
+        yield from _track_lines(track, kept.folder)
+    if document.stereo:
+        yield f"stereo      {kept.folder / _safe(document.stereo.get('file', ''))}"
+    yield f"document    {kept.folder / 'recording.json'}"
+    for title, lines in (
+        ("findings", [_finding_line(document, index) for index in range(len(document.findings))]),
+        (
+            "parameters",
+            [f"{_safe(k)}: {_safe(text_of(v))}" for k, v in document.parameters.items()],
+        ),
+        ("keys", [f"{_duration(p.at_ms)}  {_safe(p.digit)}" for p in document.dtmf]),
+        ("marks", [f"{_duration(m.at_ms)}  {_safe(m.name)}" for m in document.marks]),
+    ):
+        if lines:
+            yield title
+            yield from (f"  {line}" for line in lines)
+
+
+def _facts(document: Recording) -> Iterator[str]:
+    media = document.media_format
+    order = f", {document.byte_order.value}-endian" if document.byte_order else ""
+    for name, value in (
+        ("recording", document.id),
+        ("started", document.started_at),
+        ("ended", f"{document.ended_at} ({document.end_reason.value})"),
+        ("duration", _duration(document.duration_ms)),
+        ("complete", "yes" if document.complete else "no, see findings"),
+        ("provider", document.provider),
+        ("account", document.account_sid),
+        ("call", document.call_sid),
+        ("stream", document.stream_sid),
+        ("format", f"{media.encoding.value}, {media.sample_rate} Hz{order}"),
+        ("clock", document.clock_rule.value),
+    ):
+        yield f"{name:<12}{_safe(value)}".rstrip()
+
+
+def _track_lines(track: RecordedTrack, folder: Path) -> Iterator[str]:
+    ledger = track.chunks
+    yield f"{track.track.value:<12}{folder / _safe(track.file)}"
+    faults = {name: getattr(ledger, name) for name in ("late", "duplicate", "conflict", "rejected")}
+    counted = [f", {count} {name}" for name, count in faults.items() if count]
+    yield f"  {ledger.received} chunks received, {ledger.written} written{''.join(counted)}"
+    if track.drift_ppm is not None:
+        yield f"  the sender's clock is off by {track.drift_ppm:g} ppm"
+    yield from _gap_lines(track)
+
+
+def _gap_lines(track: RecordedTrack) -> Iterator[str]:
+    if not track.gaps:
+        return
+    kinds = Counter(gap.kind.value for gap in track.gaps)
+    of_kinds = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    yield f"  {track.silence_ms:g} ms of silence in {len(track.gaps)} gaps: {of_kinds}"
+    yield from (f"    {_gap_line(gap)}" for gap in track.gaps[:GAPS_SHOWN])
+    if len(track.gaps) > GAPS_SHOWN:
+        yield f"    and {len(track.gaps) - GAPS_SHOWN} more"
+
+
+def _gap_line(gap: Gap) -> str:
+    return f"{_duration(gap.start_ms)}  {gap.duration_ms:g} ms  {gap.kind.value}"
+
+
+def _finding_line(document: Recording, index: int) -> str:
+    finding = document.findings[index]
+    where = f" ({finding.track.value})" if finding.track else ""
+    return f"{_safe(finding.code)}{where}: {_safe(finding.detail)}"
+
+
+@click.command()
+@click.argument("recording_id", metavar="[ID]", required=False)
+@recordings_folder
+@click.pass_context
+def verify(context: click.Context, recordings: Path, recording_id: str | None) -> None:
+    """Read recordings again: hashes, lengths, ledgers. Without ID, all of them.
+
+    Ends with exit code 6 when anything is damaged.
+    """
+    damaged = 0
+    for entry in _to_verify(recordings, recording_id):
+        problems = _problems(entry)
+        damaged += bool(problems)
+        _say(
+            "  ".join(
+                [entry.folder.name, "damaged" if problems else "ok", "; ".join(problems)]
+            ).rstrip()
+        )
+    if damaged:
+        context.exit(DAMAGED)
+
+
+def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Damaged]:
+    if recording_id is None:
+        entries = archive.select(recordings, Wanted())
+        first = next(entries, None)
+        if first is None:
+            _say(f"receiver: no recordings found in {recordings}", err=True)
+            return
+        yield first
+        yield from entries
+        return
+    folder = archive.find(recordings, recording_id)
+    try:
+        yield archive.read(folder)
+    except UnreadableError as error:
+        yield Damaged(folder, str(error))
+
+
+def _problems(entry: Kept | Damaged) -> tuple[str, ...]:
+    if isinstance(entry, Damaged):
+        return (_safe(entry.problem),)
+    return tuple(_safe(problem) for problem in archive.verify(entry.folder, entry.recording))
