@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from receiver import certificates
+from receiver import certificates, credentials
 from receiver.config import Config
 from receiver.publish import Published
 
@@ -40,7 +40,7 @@ class Demo:
 
     @property
     def _token_file(self) -> Path:
-        return self._config.token_file or certificates.demo_token_file(self._config.state)
+        return self._config.token_file or credentials.demo_token_file(self._config.state)
 
     @property
     def _certificate(self) -> Path:

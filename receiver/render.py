@@ -11,16 +11,17 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import soundfile
 
-from receiver import codec, paths, recording, timeline
+from receiver import codec, paths, recording, tags, timeline
 from receiver.errors import JournalError
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track
 from receiver.recording import RecordedTrack, Recording
-from receiver.report import Rendered, report
+from receiver.report import UNNAMED, Rendered, report
 from receiver.survey import Survey, survey
 from receiver.timeline import Placement, Run
 
@@ -43,7 +44,7 @@ class RenderOptions:
 class _Audio:
     """One stream's placed tracks, and how to read their samples."""
 
-    journal: BinaryIO
+    journal: FileIO
     survey: Survey
     placements: dict[Track, Placement]
     length: int  # of every track, in payload bytes
@@ -126,12 +127,12 @@ def identify(journal: Path) -> tuple[Survey, str]:
         return surveyed, _sha256(source, surveyed.trusted_bytes)
 
 
-def blocks_of(file: BinaryIO) -> Iterator[bytes]:
+def blocks_of(file: FileIO) -> Iterator[bytes]:
     """Yield a file's content in blocks."""
     return iter(lambda: file.read(BLOCK_BYTES), b"")
 
 
-def open_journal(journal: Path) -> BinaryIO:
+def open_journal(journal: Path) -> FileIO:
     """Open a journal for reading; a symbolic link is not followed.
 
     Raises:
@@ -144,7 +145,7 @@ def open_journal(journal: Path) -> BinaryIO:
     return open(descriptor, "rb", buffering=0)
 
 
-def _place(source: BinaryIO, surveyed: Survey, options: RenderOptions) -> _Audio:
+def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
     media = surveyed.media_format
     placements = {
         track: timeline.place(surveyed.tracks[track], media)
@@ -192,9 +193,9 @@ def _write_track(audio: _Audio, track: Track, folder: Path) -> RecordedTrack:
 
 def _write_stereo(audio: _Audio, folder: Path) -> dict[str, str]:
     path = folder / paths.STEREO_WAV
-    silent = (audio.length // audio.media.bytes_per_sample, Track)
+    samples = audio.length // audio.media.bytes_per_sample
     left, right = (
-        audio.samples(track) if track in audio.placements else _silence(silent[0])
+        audio.samples(track) if track in audio.placements else _silence(samples)
         for track in (Track.INBOUND, Track.OUTBOUND)
     )
     pairs = zip(_even_blocks(left), _even_blocks(right), strict=True)
@@ -232,11 +233,36 @@ def _write_wav(
             format=container,
             closefd=False,
         ) as wav:
-            _set_tags(wav, surveyed, name)
+            for tag, text in _tags(surveyed, name).strings().items():
+                setattr(wav, tag, text)
             for block in blocks:
                 wav.buffer_write(block, "int16")
-        _append_id3(file, surveyed)
+        _append_parameters(file, surveyed)
         os.fsync(descriptor)
+
+
+def _tags(surveyed: Survey, name: str) -> tags.Tags:
+    start = surveyed.start or UNNAMED
+    return tags.tags(
+        name,
+        call_sid=start.call_sid,
+        account_sid=start.account_sid,
+        started_at=paths.timestamp(surveyed.header.started_at_ms),
+        parameters=start.parameters,
+    )
+
+
+def _append_parameters(file: FileIO, surveyed: Survey) -> None:
+    """Add every custom parameter by its own name behind the samples."""
+    chunk = tags.id3_chunk(surveyed.start.parameters if surveyed.start else {})
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    appended = tags.appended(file.read(tags.HEAD_BYTES), length, chunk)
+    file.seek(length)
+    file.write(appended.tail)
+    for offset, patch in appended.patches:
+        file.seek(offset)
+        file.write(patch)
 
 
 def file_sha256(path: Path) -> str:
@@ -245,7 +271,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sha256(source: BinaryIO, length: int) -> str:
+def _sha256(source: FileIO, length: int) -> str:
     """Return the SHA-256 of the first `length` bytes of a file."""
     digest = hashlib.sha256()
     source.seek(0)

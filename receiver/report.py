@@ -16,7 +16,7 @@ from receiver.survey import Survey
 from receiver.timeline import Placement
 
 _TWILIO_SID: Final = re.compile(r"MZ[0-9a-f]{32}")
-_UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
+UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
 """Stands for the start message where none came."""
 _UNHEARD: Final = frozenset(
     {"byte_order_chosen", "clock_rule", "counters_restarted", "counters_unusable"}
@@ -41,7 +41,7 @@ class Rendered:
 
 def report(surveyed: Survey, rendered: Rendered) -> Recording:
     """Return the document of a recording, with everything a listener should know."""
-    media, start = surveyed.media_format, surveyed.start or _UNNAMED
+    media, start = surveyed.media_format, surveyed.start or UNNAMED
     findings = tuple(_findings(surveyed, rendered))
     return Recording(
         schema_version=SCHEMA_VERSION,

@@ -1,0 +1,118 @@
+"""A real `receiver serve`, started as a user would, watched through its own output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from receiver import paths
+from receiver.recording import Recording
+
+TOKEN = "a-token-for-tests-only"
+PATIENCE_SECONDS = 30.0
+
+
+class ReceiverProcess:
+    """One receiver process; `url` is where it listens, `recordings` where it publishes."""
+
+    def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None):
+        self.folder = folder
+        self.recordings = folder / "recordings"
+        self.spool = self.recordings / paths.SPOOL
+        self.token_file = folder / "tokens"
+        if not self.token_file.exists():
+            self.token_file.write_text(TOKEN + "\n")
+            self.token_file.chmod(0o600)
+        security = () if {"--tls", "--self-signed"} & set(options) else ("--no-tls",)
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "receiver", "serve", *security, "--port", "0"),
+                *("--recordings", str(self.recordings), "--token-file", str(self.token_file)),
+                *options,
+            ],
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[dict[str, Any]] = []
+        self.raw_log = ""
+        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        assert self.process.stdout is not None
+        self.listening = self.process.stdout.readline().strip()
+        self.url = self.listening.removeprefix("listening ")
+        self.port = int(self.url.rpartition(":")[2].partition("/")[0] or 0) if self.url else 0
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.raw_log += line
+            try:
+                self._lines.put(json.loads(line))
+            except ValueError:
+                self._lines.put({"event": line.rstrip()})
+        self._lines.put(None)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Return the next log line with this event; fail when the process ends before."""
+        while (line := self._lines.get(timeout=PATIENCE_SECONDS)) is not None:
+            self.log.append(line)
+            if line["event"] == event:
+                return line
+        raise AssertionError(f"the receiver ended before {event!r}:\n{self.raw_log}")
+
+    def published(self) -> tuple[Path, Recording]:
+        """Wait for the next publication; return its folder and document."""
+        folder = self.folder / self.wait_for("recording_published")["folder"]
+        return folder, read_document(folder)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the end of the process and of its output; return the exit code."""
+        code = self.process.wait(PATIENCE_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)
+        return code
+
+    def release(self) -> None:
+        """End the process however it is."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.ended()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def read_document(folder: Path) -> Recording:
+    """Return the document of a published recording."""
+    return msgspec.json.decode((folder / paths.RECORDING_JSON).read_bytes(), type=Recording)
+
+
+@contextlib.contextmanager
+def running_receiver(
+    folder: Path, *options: str, environment: dict[str, str] | None = None
+) -> Iterator[ReceiverProcess]:
+    """Run a receiver for the length of a `with` block."""
+    process = ReceiverProcess(folder, *options, environment=environment)
+    try:
+        yield process
+    finally:
+        process.release()
