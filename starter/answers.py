@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from starter.errors import AnswerError, ApiError, error_class
+from starter.errors import AnswerError
 from starter.models import StreamHandle
 
 _MONTH = re.compile(r"\b(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?", re.IGNORECASE)
@@ -37,8 +38,17 @@ def parse_handle(body: bytes) -> StreamHandle:
     )
 
 
-def parse_error(status: int, body: bytes) -> ApiError:
-    """The error that an answer of HTTP `status` means.
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What an error answer says, as far as it says it."""
+
+    message: str
+    code: int | None = None
+    more_info: str | None = None
+
+
+def parse_error(body: bytes) -> Complaint:
+    """What an error answer says.
 
     Understands `{code, message, more_info, status}`, `{errors: [text, ...]}` and
     `{errors: [{code, message, more_info}, ...]}`; anything else is quoted, shortened.
@@ -50,9 +60,7 @@ def parse_error(status: int, body: bytes) -> ApiError:
     messages = [entry if isinstance(entry, str) else _message(entry) for entry in entries]
     message = "; ".join(text for text in messages if text) or _quote(body)
     first: Mapping[str, Any] = details[0] if details else {}
-    return error_class(status)(
-        message, status=status, code=_number(first, "code"), more_info=_text(first, "more_info")
-    )
+    return Complaint(message, _number(first, "code"), _text(first, "more_info"))
 
 
 def parse_date(text: str) -> datetime | None:

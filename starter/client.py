@@ -24,8 +24,8 @@ from starter.errors import (
     ApiError,
     OutcomeUnknownError,
     StarterError,
-    UnavailableError,
     UnreachableError,
+    error_class,
 )
 from starter.models import MASK, StreamHandle, StreamRequest, Target
 from starter.retry import RetryPolicy
@@ -211,12 +211,16 @@ def _handle(response: httpx.Response, errand: _Errand) -> StreamHandle:
 
 def _refusal(response: httpx.Response, errand: _Errand) -> ApiError:
     """The error of an answer, without any secret that the answer might repeat."""
+    status = response.status_code
     # before parsing, or a cut message could end within a token; after, for what JSON had escaped
-    body = errand.cover(response.text).encode()
-    refusal = parse_error(response.status_code, body)
-    refusal.message = errand.cover(refusal.message)
-    refusal.more_info = refusal.more_info and errand.cover(refusal.more_info)
-    if isinstance(refusal, UnavailableError) and refusal.status not in _RETRIED_STATUSES:
+    complaint = parse_error(errand.cover(response.text).encode())
+    message = errand.cover(complaint.message)
+    if status >= 500 and status not in _RETRIED_STATUSES:
         # the provider may have done it before it failed
-        refusal.message = f"{refusal.message}: {errand.what}"
-    return refusal
+        message = f"{message}: {errand.what}"
+    return error_class(status)(
+        message,
+        status=status,
+        code=complaint.code,
+        more_info=complaint.more_info and errand.cover(complaint.more_info),
+    )

@@ -15,6 +15,7 @@ from typing import Final
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.frames import Close
 
 from starter.errors import ConfigError, RefusedError, StarterError, UnreachableError, error_class
 from starter.simulator.media import Identity
@@ -25,6 +26,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 5.0
 _START_SEQUENCE: Final = 1  # a call that ends at once still says whose it was
 _BURST: Final = 32  # messages sent without a pause at full speed before others get a turn
 _POLICY_VIOLATION: Final = 1008
+_FRIENDLY: Final = (1000, 1001, 1005)  # done, going away, no code given
 
 
 class Ending(Enum):
@@ -92,10 +94,14 @@ class Player:
         try:
             await self._send_call(connection)
         except ConnectionClosed as error:
-            raise _closed(error) from error
+            raise _closed(error.rcvd) from error
         finally:
             await connection.close()
             await listening
+        # at full speed everything may be gone before the receiver's refusal is here
+        close = connection.protocol.close_rcvd
+        if close is not None and close.code not in _FRIENDLY:
+            raise _closed(close)
         return self.report
 
     async def _connect(self) -> ClientConnection:
@@ -202,8 +208,7 @@ def _unreachable(error: Exception, url: str) -> StarterError:
     return UnreachableError(f"no stream to {url}: {reason}")
 
 
-def _closed(error: ConnectionClosed) -> StarterError:
-    close = error.rcvd
+def _closed(close: Close | None) -> StarterError:
     if close is None:
         return UnreachableError("the receiver broke the connection")
     text = f"the receiver closed the stream: {close.code} {close.reason}".rstrip()

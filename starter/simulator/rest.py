@@ -22,7 +22,7 @@ _PATH = re.compile(
 )
 _PARAMETER = re.compile(r"Parameter([1-9][0-9]?)\.(Name|Value)")
 _FORM_TYPE: Final = "application/x-www-form-urlencoded"
-_MORE_INFO: Final = "https://developer.signalwire.com/compatibility-api/errors/"
+_MORE_INFO: Final = "https://signalwire.com/docs/compatibility-api/reference/errors"
 _MOST_FIELDS: Final = 250  # 99 parameters are 198 fields
 _COMMON = {"Url", "Name", "Track", "StatusCallback", "StatusCallbackMethod"} | {
     "AuthorizationBearerToken"
@@ -85,7 +85,7 @@ class Refusal(Exception):
         if self.bare:
             return HttpReply(self.status, {"errors": [self.message]})
         fields = {"code": self.code, "message": self.message}
-        fields |= {"more_info": f"{_MORE_INFO}{self.code}", "status": self.status}
+        fields |= {"more_info": _MORE_INFO, "status": self.status}
         return HttpReply(self.status, fields)
 
 

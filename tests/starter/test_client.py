@@ -1,0 +1,367 @@
+"""The REST client, against answers made up for each test and against real sockets."""
+
+import asyncio
+import json
+import logging
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+import httpx
+import pytest
+
+import starter
+from starter import (
+    AnswerError,
+    ApiError,
+    Codec,
+    Credentials,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RefusedError,
+    RejectedError,
+    RetryPolicy,
+    StreamClient,
+    StreamRequest,
+    UnavailableError,
+    UnreachableError,
+)
+from starter.client import named
+from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
+
+URL = "wss://rec.example.com/audio"
+BEARER = 'bearer"token/of+the-tests'
+REQUEST = StreamRequest(url=URL, bearer_token=BEARER)
+STARTED = httpx.Response(200, json={"sid": "s-1", "call_sid": CALL_SID, "status": "queued"})
+
+Answer = httpx.Response | Exception
+
+
+class Exchange:
+    """Plays the provider: gives the answers in turn, and keeps requests and waits."""
+
+    def __init__(self, *answers: Answer, base_url: str = "https://x.example") -> None:
+        self.requests: list[httpx.Request] = []
+        self.waits: list[float] = []
+        self._answers = list(answers)
+        self._credentials = Credentials(PROJECT_ID, base_url, API_TOKEN)
+
+    @property
+    def forms(self) -> list[dict[str, str]]:
+        """The forms of all requests."""
+        return [dict(parse_qsl(request.content.decode())) for request in self.requests]
+
+    def client(self, **settings: Any) -> StreamClient:
+        """A client that talks to this exchange and does not really wait."""
+        return StreamClient(
+            self._credentials,
+            transport=httpx.MockTransport(self._answer),
+            sleep=self._wait,
+            dice=lambda: 1.0,
+            **settings,
+        )
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+async def test_a_start_is_a_form_post_with_basic_auth() -> None:
+    """Method, address, credentials and form are those of the provider's description."""
+    exchange = Exchange(STARTED)
+    async with exchange.client() as client:
+        handle = await client.start(CALL_SID, REQUEST)
+    request = exchange.requests[0]
+
+    assert "s-1" == handle.sid
+    assert "POST" == request.method
+    assert (
+        f"https://x.example/api/laml/2010-04-01/Accounts/{PROJECT_ID}/Calls/{CALL_SID}/Streams"
+        == str(request.url)
+    )
+    basic = b64encode(f"{PROJECT_ID}:{API_TOKEN}".encode()).decode()
+    assert f"Basic {basic}" == request.headers["Authorization"]
+    assert "application/x-www-form-urlencoded" == request.headers["Content-Type"]
+    assert URL == exchange.forms[0]["Url"]
+    assert BEARER == exchange.forms[0]["AuthorizationBearerToken"]
+    assert exchange.forms[0]["Name"].startswith("tapreel-")
+
+
+async def test_a_stop_names_the_stream_in_the_path() -> None:
+    """A name is one escaped segment, and the form says what to do."""
+    exchange = Exchange(STARTED)
+    async with exchange.client() as client:
+        await client.stop(CALL_SID, "my stream/1")
+
+    assert exchange.requests[0].url.raw_path.endswith(b"/Streams/my%20stream%2F1")
+    assert {"Status": "stopped"} == exchange.forms[0]
+
+
+async def test_conferences_have_paths_and_fields_of_their_own() -> None:
+    """Only there do codec and real time exist."""
+    exchange = Exchange(STARTED, STARTED)
+    request = StreamRequest(url=URL, codec=Codec.L16, real_time=True)
+    async with exchange.client() as client:
+        await client.start_conference(CALL_SID, request)
+        await client.stop_conference(CALL_SID, "s-1")
+
+    assert f"/Conferences/{CALL_SID}/Streams" in str(exchange.requests[0].url)
+    assert ("L16", "true") == (
+        exchange.forms[0]["StreamCodec"],
+        exchange.forms[0]["StreamRealTime"],
+    )
+    assert str(exchange.requests[1].url).endswith(f"/Conferences/{CALL_SID}/Streams/s-1")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.start("x", REQUEST),
+        lambda client: client.stop("x", "s-1"),
+        lambda client: client.stop(CALL_SID, ".."),
+        lambda client: client.start_conference("CA" + "0" * 32, REQUEST),
+        lambda client: client.start(CALL_SID, StreamRequest(url=URL, codec=Codec.L16)),
+    ],
+)
+async def test_a_bad_value_is_never_sent(ask: Callable[[StreamClient], Any]) -> None:
+    """What the provider would refuse does not leave the house."""
+    exchange = Exchange()
+    async with exchange.client() as client:
+        with pytest.raises(InvalidRequestError):
+            await ask(client)
+
+    assert [] == exchange.requests
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, RejectedError),
+        (401, RefusedError),
+        (403, RefusedError),
+        (404, NotFoundError),
+        (422, RejectedError),
+        (500, UnavailableError),
+        (502, UnavailableError),
+    ],
+)
+async def test_error_answers_are_raised_at_once(status: int, kind: type[ApiError]) -> None:
+    """Other errors than 429 and 503 are not tried again."""
+    body = {"code": 7, "message": "no", "more_info": "https://m.example", "status": status}
+    exchange = Exchange(httpx.Response(status, json=body))
+    async with exchange.client() as client:
+        with pytest.raises(kind) as caught:
+            await client.start(CALL_SID, REQUEST)
+
+    assert (status, 7, "https://m.example") == (
+        caught.value.status,
+        caught.value.code,
+        caught.value.more_info,
+    )
+    assert 1 == len(exchange.requests)
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """The credentials stay with the provider's own address."""
+    exchange = Exchange(httpx.Response(307, headers={"Location": "https://elsewhere.example/"}))
+    async with exchange.client() as client:
+        with pytest.raises(RejectedError, match="HTTP 307"):
+            await client.start(CALL_SID, REQUEST)
+
+    assert 1 == len(exchange.requests)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        httpx.Response(429),
+        httpx.Response(503),
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout(""),
+    ],
+)
+async def test_passing_trouble_is_tried_again_under_the_same_name(trouble: Answer) -> None:
+    """Backoff grows, and every try asks for the one stream."""
+    exchange = Exchange(trouble, trouble, STARTED)
+    async with exchange.client() as client:
+        handle = await client.start(CALL_SID, REQUEST)
+
+    assert "s-1" == handle.sid
+    assert [0.5, 1.0] == exchange.waits
+    assert 1 == len({form["Name"] for form in exchange.forms})
+    assert 3 == len(exchange.forms)
+
+
+async def test_lasting_trouble_is_raised_in_the_end() -> None:
+    """After the last try the error is the one of that try."""
+    exchange = Exchange(*[httpx.Response(503, json={"message": "full"})] * 3)
+    async with exchange.client(retry=RetryPolicy(attempts=3)) as client:
+        with pytest.raises(UnavailableError, match=r"^full \(HTTP 503\)$"):
+            await client.start(CALL_SID, REQUEST)
+
+    assert [0.5, 1.0] == exchange.waits
+
+
+async def test_no_connection_is_raised_with_its_cause() -> None:
+    """The HTTP library's error is there for whoever looks for it."""
+    exchange = Exchange(httpx.ConnectError("refused"))
+    async with exchange.client(retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(UnreachableError, match="no connection to the provider: refused") as no:
+            await client.stop(CALL_SID, "s-1")
+
+    assert isinstance(no.value.__cause__, httpx.ConnectError)
+
+
+async def test_retry_after_in_seconds_is_honoured() -> None:
+    """The provider's wish is the least to wait."""
+    exchange = Exchange(httpx.Response(429, headers={"Retry-After": "7"}), STARTED)
+    async with exchange.client() as client:
+        await client.start(CALL_SID, REQUEST)
+
+    assert [7.0] == exchange.waits
+
+
+async def test_retry_after_as_a_date_is_honoured() -> None:
+    """The other form of the header counts from now."""
+    then = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+    exchange = Exchange(httpx.Response(503, headers={"Retry-After": then}), STARTED)
+    async with exchange.client() as client:
+        await client.start(CALL_SID, REQUEST)
+
+    assert 30 < exchange.waits[0] <= 40
+
+
+async def test_an_endless_retry_after_is_not_waited_for() -> None:
+    """An hour is beyond the client's patience."""
+    exchange = Exchange(httpx.Response(429, headers={"Retry-After": "3600"}))
+    async with exchange.client() as client:
+        with pytest.raises(UnavailableError):
+            await client.start(CALL_SID, REQUEST)
+
+    assert [] == exchange.waits
+
+
+@pytest.mark.parametrize(
+    "trouble", [httpx.ReadTimeout(""), httpx.RemoteProtocolError("gone"), httpx.WriteTimeout("")]
+)
+async def test_silence_after_sending_is_not_tried_again(trouble: Exception) -> None:
+    """The error says that the stream may have started, and under which name."""
+    exchange = Exchange(trouble)
+    async with exchange.client() as client:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client.start(CALL_SID, REQUEST)
+    name = exchange.forms[0]["Name"]
+
+    assert name == caught.value.name
+    assert f"the stream may have started under the name {name}" in str(caught.value)
+    assert trouble is caught.value.__cause__
+
+
+async def test_silence_after_a_stop_says_so() -> None:
+    """Stopping has an outcome of its own."""
+    exchange = Exchange(httpx.ReadTimeout(""))
+    async with exchange.client() as client:
+        with pytest.raises(OutcomeUnknownError, match="the stream s-1 may have stopped"):
+            await client.stop(CALL_SID, "s-1")
+
+
+async def test_a_failure_after_sending_names_the_stream_too() -> None:
+    """A gateway's 502 leaves open what happened behind it."""
+    exchange = Exchange(httpx.Response(502, text="Bad Gateway"))
+    async with exchange.client() as client:
+        with pytest.raises(UnavailableError, match="may have started under the name mine"):
+            await client.start(CALL_SID, StreamRequest(url=URL, name="mine"))
+
+
+async def test_an_unreadable_success_names_the_stream() -> None:
+    """A stream that nobody has the sid of can still be stopped by name."""
+    exchange = Exchange(httpx.Response(200, text="ok"))
+    async with exchange.client() as client:
+        with pytest.raises(AnswerError, match="may have started under the name mine"):
+            await client.start(CALL_SID, StreamRequest(url=URL, name="mine"))
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_an_answer_that_repeats_secrets_is_masked(
+    plain: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """API token, Basic credentials and bearer token never get into texts, attributes or logs."""
+    basic = b64encode(f"{PROJECT_ID}:{API_TOKEN}".encode()).decode()
+    said = f"{'.' * 280} {API_TOKEN} {basic} {BEARER} bearer%22token%2Fof%2Bthe-tests"
+    body = said if plain else json.dumps({"message": said, "more_info": f"https://x/?{BEARER}"})
+    exchange = Exchange(httpx.Response(503, text=body), httpx.Response(422, text=body))
+    caplog.set_level(logging.DEBUG)
+    async with exchange.client() as client:
+        with pytest.raises(RejectedError) as caught:
+            await client.start(CALL_SID, REQUEST)
+    error = caught.value
+    shown = f"{error} {error!r} {vars(error)} {caplog.text} {REQUEST!r}"
+
+    assert not [secret for secret in (API_TOKEN[:8], basic[:8], BEARER[:8]) if secret in shown]
+    assert "***" in shown
+
+
+def test_a_name_is_made_once() -> None:
+    """A request with a name keeps it, one without gets a unique one."""
+    assert "mine" == named(StreamRequest(url=URL, name="mine")).name
+    assert named(REQUEST).name != named(REQUEST).name
+
+
+def test_the_client_is_imported_when_asked_for() -> None:
+    """The package knows its client and nothing that does not exist."""
+    assert StreamClient is starter.StreamClient
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = starter.nothing
+
+
+@asynccontextmanager
+async def silent_provider() -> AsyncIterator[str]:
+    """A real server that takes requests and never answers."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(4096):
+                pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_real_time_out_is_an_unknown_outcome() -> None:
+    """Over a real socket, too, silence after sending is told apart from no connection."""
+    async with silent_provider() as base_url:
+        credentials = Credentials(PROJECT_ID, base_url, API_TOKEN)
+        async with StreamClient(credentials, timeout_seconds=0.1) as client:
+            with pytest.raises(OutcomeUnknownError, match="ReadTimeout"):
+                await client.start(CALL_SID, REQUEST)
+
+
+async def test_a_real_refusal_of_the_connection_is_tried_again() -> None:
+    """Nothing listens any more: the client tries as often as it was told."""
+    async with silent_provider() as base_url:
+        pass
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    credentials = Credentials(PROJECT_ID, base_url, API_TOKEN)
+    async with StreamClient(credentials, retry=RetryPolicy(attempts=3), sleep=wait) as client:
+        with pytest.raises(UnreachableError):
+            await client.start(CALL_SID, REQUEST)
+
+    assert 2 == len(waits)

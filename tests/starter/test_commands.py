@@ -1,0 +1,179 @@
+"""`starter start`, `stop` and `token`, without a provider."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import jwt
+import pytest
+
+from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID, Ran
+
+URL = "wss://rec.example.com/audio"
+TOKEN = "bearer-token-of-the-tests"
+KEY = b"k" * 32
+ADDRESS = f"https://example.signalwire.com/api/laml/2010-04-01/Accounts/{PROJECT_ID}"
+
+Starter = Callable[..., Ran]
+SecretFile = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("account")
+
+
+def test_a_dry_run_shows_the_request(starter: Starter, secret_file: SecretFile) -> None:
+    """Address and form are there, the secrets are not, and nothing is sent."""
+    ran = starter(
+        *("start", CALL_SID, "--url", URL, "--name", "mine", "--track", "inbound_track"),
+        *("--param", "FirstName=Jané", "--param", "x=a=b", "--dry-run"),
+        *("--bearer-token-file", secret_file(TOKEN), "--status-callback", "https://h.example/e"),
+    )
+
+    assert [
+        f"POST {ADDRESS}/Calls/{CALL_SID}/Streams",
+        "Authorization: Basic ***",
+        f"Url={URL}",
+        "Track=inbound_track",
+        "Name=mine",
+        "StatusCallback=https://h.example/e",
+        "StatusCallbackMethod=POST",
+        "AuthorizationBearerToken=***",
+        "Parameter1.Name=FirstName",
+        "Parameter1.Value=Jané",
+        "Parameter2.Name=x",
+        "Parameter2.Value=a=b",
+    ] == ran.out.splitlines()
+    assert 0 == ran.exit_code
+
+
+def test_a_dry_run_in_json(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conference settings, and the token from the environment, masked."""
+    monkeypatch.setenv("TAPREEL_TOKENS", TOKEN)
+    monkeypatch.delenv("SIGNALWIRE_API_TOKEN")
+    ran = starter(
+        *("start", CALL_SID, "--url", URL, "--conference", "--codec", "L16@24000h"),
+        *("--no-real-time", "--dry-run", "--json"),
+    )
+    request = json.loads(ran.out)
+
+    assert f"{ADDRESS}/Conferences/{CALL_SID}/Streams" == request["url"]
+    assert ("L16@24000h", "false", "***") == (
+        request["form"]["StreamCodec"],
+        request["form"]["StreamRealTime"],
+        request["form"]["AuthorizationBearerToken"],
+    )
+    assert request["form"]["Name"].startswith("tapreel-")
+
+
+def test_settings_join_in(
+    starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no flag says is taken from environment and file."""
+    config = tmp_path / "tapreel.toml"
+    config.write_text(f'[starter]\nurl = "{URL}"\ntrack = "both_tracks"\n')
+    monkeypatch.setenv("TAPREEL_TRACK", "outbound_track")
+    ran = starter("start", CALL_SID, "--config", config, "--dry-run", "--json")
+
+    assert (URL, "outbound_track") == (
+        json.loads(ran.out)["form"]["Url"],
+        json.loads(ran.out)["form"]["Track"],
+    )
+
+
+def test_a_stream_key_signs_a_token_for_the_call(starter: Starter, secret_file: SecretFile) -> None:
+    """`start` with a key asks with a token, which the dry run masks."""
+    ran = starter(
+        *("start", CALL_SID, "--url", URL, "--stream-key-file", secret_file(KEY), "--dry-run")
+    )
+    assert "AuthorizationBearerToken=***" in ran.out
+
+
+def test_token_prints_a_signed_token(starter: Starter, secret_file: SecretFile) -> None:
+    """On stdout stands the token alone, good for the call that was named."""
+    ran = starter("token", CALL_SID, "--stream-key-file", secret_file(KEY), "--ttl", "60")
+    claims = jwt.decode(ran.out.strip(), KEY, algorithms=["HS256"], audience="receiver")
+
+    assert CALL_SID == claims["sub"]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "arguments", "why"),
+    [
+        (2, ["start", CALL_SID], "no --url"),
+        (2, ["start"], "Missing argument"),
+        (2, ["start", CALL_SID, "--url", URL, "--track", "both"], "Invalid value for '--track'"),
+        (2, ["start", CALL_SID, "--url", URL, "--param", "x"], "expected K=V"),
+        (2, [], "Missing command"),
+        (2, ["begin"], "No such command"),
+        (3, ["start", CALL_SID, "--url", URL, "--config", "/nonexistent"], "No such file"),
+        (3, ["start", CALL_SID, "--url", URL, "--bearer-token-file", "/nonexistent"], "No such"),
+        (3, ["token", CALL_SID], "no stream key"),
+        (6, ["start", "x", "--url", URL], "the call sid 'x' is no sid"),
+        (6, ["start", CALL_SID, "--url", "ws://x.example"], "must be wss"),
+        (6, ["start", CALL_SID, "--url", f"{URL}?x=1"], "has a query"),
+        (6, ["start", CALL_SID, "--url", URL, "--name", ""], "name is empty"),
+        (6, ["start", CALL_SID, "--url", URL, "--param", "=x"], "no name"),
+        (6, ["start", CALL_SID, "--url", URL, *["--param", "a=1"] * 2], "given twice"),
+        (6, ["start", CALL_SID, "--url", URL, "--codec", "L16"], "conferences only"),
+        (6, ["start", CALL_SID, "--url", URL, "--status-callback", "x"], "status callback"),
+        (6, ["stop", "x", "s-1"], "the call sid"),
+        (6, ["stop", CALL_SID, ".."], "dots only"),
+        (6, ["stop", "x", "s-1", "--conference"], "the conference sid"),
+        (6, ["token", "x"], "the call sid"),
+    ],
+)
+def test_bad_input_gets_one_line_and_its_exit_code(
+    starter: Starter, exit_code: int, arguments: list[str], why: str
+) -> None:
+    """Every mistake is told in one line on stderr, and nothing is on stdout."""
+    ran = starter(*arguments)
+
+    assert exit_code == ran.exit_code
+    assert why in ran.err
+    assert ran.err.startswith("starter: ")
+    assert 1 == ran.err.count("\n")
+    assert not ran.out
+
+
+def test_missing_credentials_are_named(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 3 and the names of what is to be set."""
+    monkeypatch.delenv("SIGNALWIRE_API_TOKEN")
+    ran = starter("stop", CALL_SID, "s-1")
+
+    assert (3, "starter: not set: SIGNALWIRE_API_TOKEN\n") == (ran.exit_code, ran.err)
+
+
+def test_an_open_token_file_is_refused(starter: Starter, secret_file: SecretFile) -> None:
+    """Exit code 3 and what to do about it."""
+    path = secret_file(TOKEN, mode=0o644)
+    ran = starter("start", CALL_SID, "--url", URL, "--bearer-token-file", path, "--dry-run")
+
+    assert 3 == ran.exit_code
+    assert f"starter: {path} can be read by others: run chmod 600 {path}\n" == ran.err
+
+
+def test_a_bad_setting_is_refused_like_a_bad_flag(
+    starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A track from the environment is checked, too."""
+    monkeypatch.setenv("TAPREEL_TRACK", "both")
+    ran = starter("start", CALL_SID, "--url", URL, "--dry-run")
+
+    assert 6 == ran.exit_code
+    assert "the track must be one of" in ran.err
+
+
+def test_no_secret_gets_out(
+    starter: Starter,
+    secret_file: SecretFile,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever is printed or logged for a start, tokens are not in it."""
+    caplog.set_level(logging.DEBUG)
+    ran = starter(
+        *("start", CALL_SID, "--url", URL, "--bearer-token-file", secret_file(TOKEN), "--dry-run")
+    )
+    shown = ran.out + ran.err + caplog.text
+
+    assert TOKEN not in shown
+    assert API_TOKEN not in shown
