@@ -1,0 +1,547 @@
+"""Conformance of the transports: every adapter behind the seam must pass all of this."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import pytest
+import trustme
+
+from receiver.errors import ConfigurationError
+from receiver.transports import Gate, Limits, Listener, UpgradeRequest, websockets
+from tests.receiver.transports.wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Caller,
+    KeepingPeer,
+    OpenGate,
+    call,
+    request,
+    send_and_reset,
+    wire,
+)
+
+AUTHORITY = trustme.CA()
+LIMITS = Limits(max_message_bytes=2048, close_timeout_seconds=0.2, pong_delay_seconds=0.05)
+
+
+class Listen(Protocol):
+    """What an adapter offers."""
+
+    def __call__(
+        self,
+        gate: Gate,
+        *,
+        host: str,
+        port: int,
+        ssl_context: ssl.SSLContext | None,
+        limits: Limits,
+    ) -> Awaitable[Listener]:
+        """Listen."""
+        ...
+
+
+ADAPTERS = {"websockets": websockets.listen}
+
+
+@dataclass
+class Running:
+    """A listener under test."""
+
+    listener: Listener
+    gate: OpenGate
+    client_context: ssl.SSLContext | None
+
+    async def caller(self) -> Caller:
+        """Connect to it."""
+        return await call(self.listener.port, self.client_context)
+
+    async def stream(self) -> tuple[Caller, KeepingPeer]:
+        """Open a stream."""
+        caller = await self.caller()
+        assert (await caller.upgrade()).startswith(b"HTTP/1.1 101 ")
+        peer = self.gate.peers[-1]
+        await peer.was_opened.wait()
+        return caller, peer
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapter(request: pytest.FixtureRequest) -> Listen:
+    """Return every adapter's listen function, one after the other."""
+    return ADAPTERS[request.param]
+
+
+@pytest.fixture(params=["plain", "tls"])
+def start(request: pytest.FixtureRequest, adapter: Listen) -> Start:
+    """Return what starts a listener."""
+    server_context = client_context = None
+    if request.param == "tls":
+        server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        AUTHORITY.issue_cert("localhost").configure_cert(server_context)
+        client_context = ssl.create_default_context()
+        AUTHORITY.configure_trust(client_context)
+
+    @asynccontextmanager
+    async def running(
+        gate: OpenGate | None = None, limits: Limits = LIMITS
+    ) -> AsyncIterator[Running]:
+        gate = gate or OpenGate()
+        listener = await adapter(
+            gate, host="127.0.0.1", port=0, ssl_context=server_context, limits=limits
+        )
+        try:
+            yield Running(listener, gate, client_context)
+        finally:
+            await listener.close()
+
+    return running
+
+
+@pytest.fixture
+async def running(start: Start) -> AsyncIterator[Running]:
+    """A listener with the limits of this module."""
+    async with start() as started:
+        yield started
+
+
+# Messages.
+
+
+async def test_messages_arrive_whole_and_in_order(running: Running) -> None:
+    """Text, binary and fragmented messages arrive as bytes, in the order sent."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b'{"a":1}') + wire(BINARY, b"\x00\xff") + wire(TEXT, b""))
+    caller.writer.write(wire(TEXT, b"one ", final=False))
+    caller.writer.write(wire(CONTINUATION, b"two ", final=False) + wire(PING))
+    caller.writer.write(wire(CONTINUATION, b"three") + wire(CLOSE, struct.pack(">H", 1000)))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b'{"a":1}', b"\x00\xff", b"", b"one two three"] == peer.messages
+    assert [(1000, True)] == peer.ends
+    assert all(type(message) is bytes for message in peer.messages)
+
+
+async def test_text_is_not_decoded(running: Running) -> None:
+    """Bytes that are not UTF-8 are the messages' business, not the transport's."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"\xff\xfe") + wire(TEXT, b"next") + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"\xff\xfe", b"next"] == peer.messages
+    assert [(1005, True)] == peer.ends
+
+
+async def test_messages_sent_with_the_request_are_kept(running: Running) -> None:
+    """A sender that does not wait for the answer loses nothing."""
+    caller = await running.caller()
+    caller.writer.write(request() + wire(TEXT, b"early") + wire(TEXT, b"late"))
+    await running.gate.admitted.wait()
+    peer = running.gate.peers[0]
+    await peer.was_opened.wait()
+    caller.writer.write(wire(TEXT, b"later") + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"early", b"late", b"later"] == peer.messages
+
+
+async def test_a_message_of_the_limit_arrives(running: Running) -> None:
+    """The limit itself is allowed."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"x" * 2048) + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"x" * 2048] == peer.messages
+
+
+@pytest.mark.parametrize("in_fragments", [False, True])
+async def test_an_oversized_message_ends_with_1009(running: Running, in_fragments: bool) -> None:
+    """What came before an oversized message is kept; the peer is told 1009."""
+    caller, peer = await running.stream()
+    sent = wire(TEXT, b"before")
+    if in_fragments:
+        sent += wire(TEXT, b"x" * 2000, final=False) + wire(CONTINUATION, b"x" * 49)
+    else:
+        sent += wire(TEXT, b"x" * 2049)
+    answer = await caller.exchange(sent)
+    await peer.was_closed.wait()
+    assert b"\x88" + struct.pack(">H", 1009) == answer[:1] + answer[2:4]
+    assert [b"before"] == peer.messages
+    assert [(1009, False)] == peer.ends
+
+
+async def test_a_protocol_error_ends_with_1002(running: Running) -> None:
+    """Bytes that are no WebSocket close the connection; what came before is kept."""
+    caller, peer = await running.stream()
+    await caller.exchange(wire(TEXT, b"before") + b"\xff" * 20)
+    await peer.was_closed.wait()
+    assert [b"before"] == peer.messages
+    assert [(1002, False)] == peer.ends
+
+
+async def test_end_of_socket_without_close(running: Running) -> None:
+    """A socket that just ends gives 1006, after every message."""
+    caller, peer = await running.stream()
+    caller.writer.write(b"".join(wire(TEXT, b"%d" % n) for n in range(500)))
+    await caller.leave()
+    await peer.was_closed.wait()
+    assert [b"%d" % n for n in range(500)] == peer.messages
+    assert [(1006, False)] == peer.ends
+
+
+@pytest.mark.parametrize("pings", [False, True])
+async def test_all_that_arrived_before_a_reset_is_kept(adapter: Listen, pings: bool) -> None:
+    """A burst of 3000 messages, with pings among them, then a reset: all 3000 arrive."""
+    gate = OpenGate()
+    listener = await adapter(
+        gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
+    )
+    sent = [b"%04d" % n + b"x" * 320 for n in range(3000)]
+    burst = [wire(TEXT, message) for message in sent]
+    if pings:
+        burst = [part for unit in burst for part in (unit, wire(PING, b"?"))]
+    await asyncio.to_thread(send_and_reset, listener.port, burst)
+    await gate.peers[0].was_closed.wait()
+    await listener.close()
+    assert sent == gate.peers[0].messages
+    assert [(1006, False)] == gate.peers[0].ends
+
+
+async def test_pings_are_answered_with_one_pong(running: Running) -> None:
+    """The most recent of several pings is answered."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(PING, b"one") + wire(PING, b"two"))
+    assert b"\x8a\x03two" == await caller.reader.readexactly(5)
+    caller.writer.write(wire(PING, b"six"))
+    assert b"\x8a\x03six" == await caller.reader.readexactly(5)
+    await caller.leave()
+    await peer.was_closed.wait()
+    assert [] == peer.messages
+
+
+async def test_a_pong_waits_while_much_is_arriving(start: Start) -> None:
+    """While reads are large there is more in the kernel, and a write could lose it."""
+    async with start(limits=Limits(pong_delay_seconds=0.01)) as running:
+        caller, peer = await running.stream()
+        large = wire(TEXT, b"x" * 200_000)
+        for _ in range(20):
+            caller.writer.write(wire(PING, b"one") + large)
+            await caller.writer.drain()
+        caller.writer.write(wire(PING, b"two"))
+        seen = b""
+        while not seen.endswith(b"\x8a\x03two"):
+            seen += await caller.reader.readexactly(5)
+        await caller.leave()
+        await peer.was_closed.wait()
+        assert 20 == len(peer.messages)
+
+
+async def test_pongs_are_ignored(running: Running) -> None:
+    """An unasked pong is no message and no error."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(PONG, b"?") + wire(TEXT, b"on") + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"on"] == peer.messages
+
+
+async def test_nothing_is_sent_to_the_other_end(running: Running) -> None:
+    """After the upgrade the only bytes sent are those of the closing handshake."""
+    caller, _ = await running.stream()
+    answer = await caller.exchange(wire(TEXT, b"x") + wire(CLOSE, struct.pack(">H", 1000)))
+    assert b"\x88\x02" + struct.pack(">H", 1000) == answer
+
+
+# Closing.
+
+
+async def test_the_peer_can_close(running: Running) -> None:
+    """Closing sends the first code and reason, and a later call does nothing."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"close please"))
+    assert b"\x88\x0e" + struct.pack(">H", 4000) + b"close please" == (
+        await caller.reader.readexactly(16)
+    )
+    caller.writer.write(wire(TEXT, b"on its way") + wire(CLOSE, struct.pack(">H", 4000)))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"close please", b"on its way"] == peer.messages
+    assert [(4000, True)] == peer.ends
+
+
+async def test_a_long_reason_is_cut_between_characters(running: Running) -> None:
+    """The reason takes at most 123 bytes and stays UTF-8."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"close" + "ä".encode() * 100))
+    head = await caller.reader.readexactly(4)
+    reason = await caller.reader.readexactly(head[1] - 2)
+    assert "close" + "ä" * 59 == reason.decode()
+    await caller.leave()
+    await peer.was_closed.wait()
+
+
+async def test_a_peer_that_does_not_answer_a_close_is_cut(running: Running) -> None:
+    """The close time-out ends a closing handshake that hangs."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"close"))
+    await peer.was_closed.wait()
+    assert [(4000, False)] == peer.ends
+    await caller.leave()
+
+
+async def test_a_peer_that_never_hangs_up_is_cut(running: Running) -> None:
+    """After its close message, the other end has the close time-out to end the connection."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(CLOSE, struct.pack(">H", 1000)))
+    await peer.was_closed.wait()
+    assert [(1000, True)] == peer.ends
+    await caller.leave()
+
+
+async def test_the_peer_can_abort(running: Running) -> None:
+    """Aborting drops the socket without a handshake."""
+    caller, peer = await running.stream()
+    assert b"" == await caller.exchange(wire(TEXT, b"abort"))
+    await peer.was_closed.wait()
+    assert [(1006, False)] == peer.ends
+
+
+async def test_closing_after_an_abort_does_nothing(running: Running) -> None:
+    """A connection that is gone can be closed again."""
+    caller, peer = await running.stream()
+    assert peer.connection is not None
+    peer.connection.abort()
+    peer.connection.close(1000, "late")
+    await peer.was_closed.wait()
+    peer.connection.close(1000, "too late")
+    assert [(1006, False)] == peer.ends
+    await caller.leave()
+
+
+async def test_a_failing_peer_ends_its_own_connection_only(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error of ours closes that socket with 1011, is logged once, and others live on."""
+    other_caller, other = await running.stream()
+    caller, peer = await running.stream()
+    with caplog.at_level(logging.ERROR, "receiver"):
+        answer = await caller.exchange(wire(TEXT, b"fail") * 3)
+        await peer.was_closed.wait()
+    assert b"\x88" + struct.pack(">H", 1011) == answer[:1] + answer[2:4]
+    assert [b"fail"] == peer.messages
+    assert [(1011, False)] == peer.ends
+    assert 1 == len(caplog.records)
+    other_caller.writer.write(wire(TEXT, b"alive") + wire(CLOSE))
+    await other.was_closed.wait()
+    await other_caller.leave()
+    assert [b"alive"] == other.messages
+
+
+async def test_a_peer_that_fails_at_its_beginning_and_end(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Errors in opened and closed are logged and end that connection."""
+    async with start(OpenGate(opening_fails=True, closing_fails=True)) as running:
+        caller = await running.caller()
+        with caplog.at_level(logging.ERROR, "receiver"):
+            await caller.exchange(request() + wire(TEXT, b"dropped"))
+            await running.gate.peers[0].was_closed.wait()
+        assert [] == running.gate.peers[0].messages
+        assert [(1011, False)] == running.gate.peers[0].ends
+        assert 2 == len(caplog.records)
+
+
+async def test_a_cancelled_task_still_closes(running: Running) -> None:
+    """When the library's task for a connection is cancelled, the peer learns of its end once."""
+    caller, peer = await running.stream()
+    ours = asyncio.current_task()
+    library = [task for task in asyncio.all_tasks() if task is not ours]
+    for task in library:
+        if "conn_handler" in repr(task) or "protocol_handler" in repr(task):
+            task.cancel()
+    await peer.was_closed.wait()
+    assert [(1006, False)] == peer.ends
+    assert b"" == await caller.exchange(b"")
+    assert 1 == len(peer.ends)
+
+
+async def test_shutting_down_closes_with_1001(running: Running) -> None:
+    """Closing the listener tells every stream, ends half-open requests, and can be repeated."""
+    caller, peer = await running.stream()
+    waiting = await running.caller()
+    waiting.writer.write(b"GET /au")
+    closing = asyncio.create_task(running.listener.close())
+    head = await caller.reader.readexactly(4)
+    assert b"\x88" + struct.pack(">H", 1001) == head[:1] + head[2:]
+    caller.writer.write(wire(TEXT, b"last") + wire(CLOSE, struct.pack(">H", 1001)))
+    assert b"" == await waiting.exchange(b"")
+    await closing
+    await running.listener.close()
+    assert [b"last"] == peer.messages
+    assert [(1001, True)] == peer.ends
+    await caller.leave()
+
+
+async def test_stop_accepting_leaves_streams_alone(running: Running) -> None:
+    """No new connection is taken, and an open stream goes on."""
+    caller, peer = await running.stream()
+    running.listener.stop_accepting()
+    with pytest.raises(ConnectionRefusedError):
+        await running.caller()
+    caller.writer.write(wire(TEXT, b"still here") + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"still here"] == peer.messages
+
+
+# Requests.
+
+
+async def test_the_gate_sees_the_request(running: Running) -> None:
+    """Method, path, query, address and every Authorization value come as sent."""
+    caller = await running.caller()
+    caller.writer.write(
+        request(b"Authorization: Bearer one", b"AUTHORIZATION:  two ", path=b"/audio?a=%20b?c")
+    )
+    await caller.reader.readuntil(b"\r\n\r\n")
+    await caller.leave()
+    seen = UpgradeRequest("GET", "/audio", "a=%20b?c", ("Bearer one", "two"), "127.0.0.1")
+    assert [seen] == running.gate.requests
+    assert "Bearer" not in repr(running.gate.requests)
+    await running.gate.peers[0].was_closed.wait()
+
+
+async def test_an_upgrade_is_answered_without_the_library_name(running: Running) -> None:
+    """The answer tells neither library nor version."""
+    caller = await running.caller()
+    head = (await caller.upgrade()).lower()
+    await caller.leave()
+    assert head.startswith(b"http/1.1 101 ")
+    assert b"server: tapreel\r\n" in head
+    assert b"websockets/" not in head
+    assert b"sec-websocket-extensions" not in head
+
+
+async def test_a_refusal_is_answered_as_the_gate_says(running: Running) -> None:
+    """Status, body and headers are the gate's; its headers replace our own."""
+    caller = await running.caller()
+    answer = await caller.exchange(b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert answer.endswith(b"\r\n\r\nnothing here\n")
+    assert 1 == answer.count(b"\r\nX-Kind: test\r\n")
+    assert 1 == answer.lower().count(b"\r\ndate: today\r\n") == answer.lower().count(b"\r\ndate:")
+
+
+async def test_an_admitted_request_without_upgrade_gets_426(running: Running) -> None:
+    """The gate decides first; a peer whose upgrade then fails is told nothing."""
+    caller = await running.caller()
+    answer = await caller.exchange(b"GET /audio HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert b"\r\nUpgrade: websocket\r\n" in answer
+    peer = running.gate.peers[0]
+    assert not peer.was_opened.is_set()
+    assert [] == peer.ends
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"POST", b"OPTIONS"])
+@pytest.mark.parametrize("body", [b"", b"Content-Length: 3\r\n\r\nabc"])
+async def test_only_get_is_served(running: Running, method: bytes, body: bytes) -> None:
+    """Other methods get 405 with Allow, with and without a body, and never reach the gate."""
+    caller = await running.caller()
+    answer = await caller.exchange(method + b" /audio HTTP/1.1\r\n" + (body or b"\r\n"))
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"\r\nAllow: GET\r\n" in answer
+    assert [] == running.gate.requests
+
+
+async def test_another_method_sent_bit_by_bit(running: Running) -> None:
+    """A method that comes in two parts is refused all the same."""
+    caller = await running.caller()
+    caller.writer.write(b"HE")
+    await caller.writer.drain()
+    # A second round trip over the same loop: the listener has read the first part by then.
+    other = await running.caller()
+    await other.exchange(b"GET /elsewhere HTTP/1.1\r\n\r\n")
+    answer = await caller.exchange(b"AD /audio HTTP/1.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert 1 == len(running.gate.requests)
+
+
+@pytest.mark.parametrize("length", [9_000, 60_000, 120_000])
+async def test_long_headers_reach_the_gate(running: Running, length: int) -> None:
+    """A token that is far too long is for the gate to refuse."""
+    caller = await running.caller()
+    await caller.upgrade(b"Authorization: Bearer " + b"a" * length)
+    await caller.leave()
+    assert ("Bearer " + "a" * length,) == running.gate.requests[0].authorization
+    await running.gate.peers[0].was_closed.wait()
+
+
+async def test_bytes_above_ascii_reach_the_gate(running: Running) -> None:
+    """Header bytes that are not ASCII come as Latin-1."""
+    caller = await running.caller()
+    await caller.upgrade(b"Authorization: Bearer \xff\xc3\xa4")
+    await caller.leave()
+    assert ("Bearer \xff\xc3\xa4",) == running.gate.requests[0].authorization
+    await running.gate.peers[0].was_closed.wait()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x00\x01\x02\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"GET /audio HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /audio HTTP/2.0\r\n\r\n",
+        b"GET /audio HTTP/1.1\r\nX: " + b"a" * 200_000,
+        b"\r\n" * 70_000,
+        request(*(b"X: %d" % n for n in range(200))),
+        request(b"Sec-WebSocket-Key: second"),
+    ],
+)
+async def test_garbage_never_reaches_the_gate_as_a_stream(running: Running, sent: bytes) -> None:
+    """Whatever cannot be a request is dropped or refused, and no peer is opened."""
+    caller = await running.caller()
+    answer = await caller.exchange(sent)
+    assert not answer.startswith(b"HTTP/1.1 101 ")
+    assert not any(peer.was_opened.is_set() for peer in running.gate.peers)
+
+
+async def test_a_slow_request_is_cut(start: Start) -> None:
+    """A request that is not whole within the handshake time-out is dropped."""
+    async with start(limits=Limits(handshake_timeout_seconds=0.1)) as running:
+        caller = await running.caller()
+        assert b"" == await caller.exchange(b"GET /audio HTTP/1.1\r\n")
+        assert [] == running.gate.requests
+
+
+async def test_a_failing_gate_answers_500(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in the gate refuses that request and is logged without its headers."""
+    caller = await running.caller()
+    answer = await caller.exchange(request(b"Authorization: Bearer canary", path=b"/fail"))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert "made to fail" in caplog.text
+    assert "canary" not in caplog.text
+
+
+async def test_an_address_in_use_is_one_clear_error(running: Running, adapter: Listen) -> None:
+    """A second listener on the same port says which port, and why not."""
+    port = running.listener.port
+    with pytest.raises(ConfigurationError, match=f"127.0.0.1 port {port}: .*in use"):
+        await adapter(OpenGate(), host="127.0.0.1", port=port, ssl_context=None, limits=Limits())
+    assert ("127.0.0.1",) == running.listener.addresses
