@@ -186,7 +186,7 @@ def _problems(folder: Path, document: Recording) -> Iterator[str]:
         if track.file == f"{track.track.value}.wav":
             expected = wav.Expected(track.sha256, rate, 1, track.samples, _holes(track, rate))
             yield from wav.problems(folder / track.file, expected)
-    if document.stereo and document.stereo.get("file") == paths.STEREO_WAV:
+    if document.stereo is not None and document.stereo.get("file") == paths.STEREO_WAV:
         samples = document.tracks[0].samples if document.tracks else 0
         expected = wav.Expected(document.stereo.get("sha256", ""), rate, 2, samples)
         yield from wav.problems(folder / paths.STEREO_WAV, expected)
@@ -217,7 +217,7 @@ def _name_problems(present: set[str], document: Recording) -> Iterator[str]:
     """Compare names, so that nothing outside the folder is ever opened."""
     named = [track.file for track in document.tracks]
     proper = [f"{track.track.value}.wav" for track in document.tracks]
-    if document.stereo:
+    if document.stereo is not None:
         named.append(document.stereo.get("file", ""))
         proper.append(paths.STEREO_WAV)
     for name, wanted in zip(named, proper, strict=True):

@@ -25,7 +25,7 @@ from receiver.media import (
 )
 from receiver.recording import DtmfPress, Ledger, MarkPassed, RecordedTrack, Recording
 
-STARTED_AT_MS = 1_795_293_000_000  # 2026-11-22T20:30:00Z
+STARTED_AT_MS = 1_795_379_400_000  # 2026-11-22T20:30:00Z
 RECORDING_ID = "00112233aabbccdd"
 CALL_SID = "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff"
 ACCOUNT_SID = "b08dacad-1111-4222-8333-444455556666"
