@@ -1,0 +1,114 @@
+"""Reading WAV files as payloads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from starter.errors import AudioError
+from starter.models import Codec
+from starter.simulator.audio import read_payload
+from starter.simulator.media import ByteOrder
+
+WriteWav = Callable[..., Path]
+
+
+def mulaw_wav(path: Path, codes: bytes) -> Path:
+    """A mu-law WAV file with these very bytes, behind a chunk of odd size."""
+    chunks = (
+        b"fmt " + (16).to_bytes(4, "little") + bytes.fromhex("07000100401f0000401f000001000800")
+    )
+    chunks += b"note" + (3).to_bytes(4, "little") + b"abc\x00"
+    chunks += b"data" + len(codes).to_bytes(4, "little") + codes
+    path.write_bytes(b"RIFF" + (4 + len(chunks)).to_bytes(4, "little") + b"WAVE" + chunks)
+    return path
+
+
+def test_stored_codes_go_out_untouched(tmp_path: Path) -> None:
+    """All 256 mu-law codes, negative zero included."""
+    path = mulaw_wav(tmp_path / "codes.wav", bytes(range(256)))
+    assert bytes(range(256)) == read_payload(path, Codec.PCMU)
+
+
+def test_stored_alaw_goes_out_untouched(write_wav: WriteWav) -> None:
+    """An A-law file is its own payload."""
+    path = write_wav(subtype="ALAW")
+    assert path.read_bytes()[-4000:] == read_payload(path, Codec.PCMA)
+
+
+@pytest.mark.parametrize(("codec", "subtype"), [(Codec.PCMU, "ULAW"), (Codec.PCMA, "ALAW")])
+def test_pcm_is_encoded(write_wav: WriteWav, codec: Codec, subtype: str) -> None:
+    """PCM becomes what libsndfile would have stored."""
+    stored = read_payload(write_wav("stored.wav", subtype=subtype), codec)
+    assert stored == read_payload(write_wav("pcm.wav"), codec)
+
+
+def test_one_law_becomes_the_other(write_wav: WriteWav) -> None:
+    """A mu-law file can be played as A-law."""
+    path = write_wav(subtype="ULAW")
+    samples, _ = soundfile.read(path, dtype="int16")
+    soundfile.write(path.with_name("a.raw"), samples, 8000, subtype="ALAW", format="RAW")
+
+    assert path.with_name("a.raw").read_bytes() == read_payload(path, Codec.PCMA)
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate"), [(Codec.L16, 8000), (Codec.L16_16000, 16000), (Codec.L16_24000, 24000)]
+)
+def test_l16_is_two_bytes_in_the_order_asked_for(
+    write_wav: WriteWav, codec: Codec, rate: int
+) -> None:
+    """Little-endian unless told otherwise."""
+    path = write_wav(rate=rate)
+    samples, _ = soundfile.read(path, dtype="int16")
+
+    assert samples.astype("<i2").tobytes() == read_payload(path, codec)
+    big = read_payload(path, codec, byte_order=ByteOrder.BIG)
+    assert samples.astype(">i2").tobytes() == big
+
+
+def test_wider_samples_are_cut_to_16_bits(write_wav: WriteWav) -> None:
+    """A 24-bit file plays as its 16-bit twin."""
+    wide = read_payload(write_wav("wide.wav", subtype="PCM_24"), Codec.L16)
+    assert read_payload(write_wav("narrow.wav"), Codec.L16) == wide
+
+
+def test_an_empty_file_is_an_empty_payload(tmp_path: Path) -> None:
+    """No sound is no error."""
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.int16), 8000)
+    assert b"" == read_payload(tmp_path / "empty.wav", Codec.PCMU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "codec", "why"),
+    [
+        ({"channels": 2}, Codec.PCMU, "has 2 channels; a track is mono"),
+        ({"rate": 16000}, Codec.PCMU, "has 16000 samples/s; PCMU needs 8000"),
+        ({"rate": 8000}, Codec.L16_24000, "has 8000 samples/s; L16@24000h needs 24000"),
+    ],
+)
+def test_the_wrong_kind_of_wav_is_refused(
+    write_wav: WriteWav, settings: dict[str, int], codec: Codec, why: str
+) -> None:
+    """Channels and rate have to fit; nothing is mixed or resampled behind the user's back."""
+    with pytest.raises(AudioError, match=why):
+        read_payload(write_wav(**settings), codec)
+
+
+def test_another_sound_format_is_refused(tmp_path: Path) -> None:
+    """A FLAC file is sound, but no WAV."""
+    path = tmp_path / "sound.flac"
+    soundfile.write(path, np.zeros(80, np.int16), 8000)
+    with pytest.raises(AudioError, match="no WAV file but FLAC"):
+        read_payload(path, Codec.PCMU)
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound at all", bytes(100)])
+def test_what_is_no_sound_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Any other file gives one clear line."""
+    path = tmp_path / "other.wav"
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=r"other\.wav cannot be read as a WAV file"):
+        read_payload(path, Codec.PCMU)

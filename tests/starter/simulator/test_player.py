@@ -1,0 +1,255 @@
+"""Playing calls into a real WebSocket server."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from starter.errors import (
+    ApiError,
+    ConfigError,
+    NotFoundError,
+    RefusedError,
+    RejectedError,
+    UnavailableError,
+    UnreachableError,
+)
+from starter.models import Codec
+from starter.simulator.media import MEDIA_FORMATS, Identity, TrackAudio
+from starter.simulator.player import Ending, Line, Player, tls_context
+from starter.simulator.script import Faults, Plan
+from starter.simulator.shapes import SignalWireShape
+from tests.starter.receivers import ReceiverDouble
+
+IDENTITY = Identity("the-account", "the-call", "the-stream")
+PLAN = Plan(
+    shape=SignalWireShape(IDENTITY),
+    media_format=MEDIA_FORMATS[Codec.PCMU],
+    tracks=(TrackAudio("inbound", bytes(1600)), TrackAudio("outbound", bytes(800))),
+)
+ENDLESS = replace(PLAN, tracks=(TrackAudio("inbound", bytes(8000 * 3600)),))
+
+
+def player(url: str, plan: Plan = PLAN, *, speed: float = 0.0, **line: Any) -> Player:
+    """A player at full speed unless told otherwise."""
+    return Player(IDENTITY, plan, Line(url=url, speed=speed, **line))
+
+
+async def test_a_call_is_played_from_greeting_to_stop(receiver: ReceiverDouble) -> None:
+    """All messages arrive in order, then the WebSocket is closed in good order."""
+    report = await player(f"{receiver.url}/audio").play()
+    heard = receiver.heard()
+
+    assert ["connected", "start", "media", "stop"] == heard.events
+    assert "17" == heard.messages[-1]["sequenceNumber"]
+    assert (10, 5) == (len(heard.media("inbound")), len(heard.media("outbound")))
+    assert (10, 5) == (report.count("inbound")["sent"], report.count("outbound")["sent"])
+    assert 1000 == heard.close_code
+    assert not report.answers
+
+
+async def test_the_token_is_sent_with_the_upgrade(receiver: ReceiverDouble) -> None:
+    """As a bearer token; without one there is no such header."""
+    await Player(IDENTITY, PLAN, Line(url=receiver.url, speed=0), bearer_token="abc").play()
+    await player(receiver.url).play()
+
+    assert "Bearer abc" == receiver.heard().authorization
+    assert receiver.heard().authorization is None
+
+
+async def test_the_report_counts_what_befell_the_chunks(receiver: ReceiverDouble) -> None:
+    """Sent and lost add up to the audio; what arrives is sent and doubled."""
+    audio = (TrackAudio("inbound", bytes(160 * 400)),)
+    faults = Faults(loss=0.2, duplicate=0.1, reorder=0.1)
+    report = await player(receiver.url, replace(PLAN, tracks=audio, faults=faults)).play()
+    counts = report.count("inbound")
+
+    assert 400 == counts["sent"] + counts["lost"]
+    assert min(counts.values()) > 0
+    assert counts["sent"] + counts["duplicated"] == len(receiver.heard().media("inbound"))
+
+
+async def test_speed_sets_the_pace(receiver: ReceiverDouble) -> None:
+    """0.1 s of audio at half the speed takes 0.2 s, and not less."""
+    audio = (TrackAudio("inbound", bytes(800)),)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await player(receiver.url, replace(PLAN, tracks=audio), speed=0.5).play()
+
+    assert 0.2 <= loop.time() - began < 5
+
+
+async def test_a_call_can_be_stopped_early(receiver: ReceiverDouble) -> None:
+    """Stopping sends the stop with the next number, and closes."""
+    endless = player(receiver.url, ENDLESS, speed=1.0)
+    playing = asyncio.create_task(endless.play())
+    await asyncio.to_thread(receiver.media_arrived.wait, 10)
+    endless.stop()
+    endless.stop()
+    report = await playing
+    heard = receiver.heard()
+
+    assert ["connected", "start", "media", "stop"] == heard.events
+    assert str(2 + report.count("inbound")["sent"]) == heard.messages[-1]["sequenceNumber"]
+
+
+async def test_a_call_stopped_before_it_began_still_introduces_itself(
+    receiver: ReceiverDouble,
+) -> None:
+    """Greeting, start, stop."""
+    stopped = player(receiver.url, ENDLESS, speed=1.0)
+    stopped.stop()
+    await stopped.play()
+
+    assert ["connected", "start", "stop"] == receiver.heard().events
+
+
+async def test_a_call_may_end_without_stop(receiver: ReceiverDouble) -> None:
+    """The close comes all the same."""
+    await player(receiver.url, replace(PLAN, with_stop=False)).play()
+    heard = receiver.heard()
+
+    assert ["connected", "start", "media"] == heard.events
+    assert 1000 == heard.close_code
+
+
+async def test_a_call_may_end_with_a_reset(receiver: ReceiverDouble) -> None:
+    """Everything arrives, then the line is dead: neither stop nor close."""
+    await player(receiver.url, ending=Ending.RESET).play()
+    heard = receiver.heard()
+
+    assert ["connected", "start", "media"] == heard.events
+    assert 15 == len(heard.media("inbound") + heard.media("outbound"))
+    assert 1006 == heard.close_code
+
+
+async def test_tls_with_the_right_authority(secure_receiver: ReceiverDouble, ca_file: Path) -> None:
+    """The receiver's certificate is checked against the file."""
+    context = tls_context(str(ca_file), insecure=False)
+    await player(secure_receiver.url, ssl_context=context).play()
+
+    assert "stop" == secure_receiver.heard().events[-1]
+
+
+async def test_tls_unchecked(secure_receiver: ReceiverDouble) -> None:
+    """Whoever asks for it gets no check."""
+    await player(secure_receiver.url, ssl_context=tls_context(None, insecure=True)).play()
+
+    assert "stop" == secure_receiver.heard().events[-1]
+
+
+async def test_an_unknown_authority_is_not_trusted(secure_receiver: ReceiverDouble) -> None:
+    """The failure says that it is about the certificate."""
+    context = tls_context(None, insecure=False)
+    with pytest.raises(UnreachableError, match=r"certificate of wss://.* is not trusted") as caught:
+        await player(secure_receiver.url, ssl_context=context).play()
+    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+
+
+def test_a_useless_ca_file_is_refused(tmp_path: Path) -> None:
+    """A file without a certificate is a configuration error."""
+    path = tmp_path / "ca.pem"
+    path.write_text("nothing")
+    with pytest.raises(ConfigError, match="no usable certificate"):
+        tls_context(str(path), insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, RefusedError),
+        (403, RefusedError),
+        (404, NotFoundError),
+        (307, RejectedError),
+        (503, UnavailableError),
+    ],
+)
+async def test_a_refused_upgrade_has_its_class(
+    receiver: ReceiverDouble, status: int, kind: type[ApiError]
+) -> None:
+    """The receiver's HTTP status decides; redirects are not followed."""
+    with pytest.raises(kind, match=f"the receiver refused the stream: .* \\(HTTP {status}\\)"):
+        await player(f"{receiver.url}/refuse/{status}").play()
+
+
+async def test_a_policy_close_is_a_refusal(receiver: ReceiverDouble) -> None:
+    """1008 is how a receiver refuses a stream that it has let in."""
+    with pytest.raises(RefusedError, match="closed the stream: 1008 as asked"):
+        await player(f"{receiver.url}/close/1008", ENDLESS, speed=1.0).play()
+
+
+async def test_a_refusal_after_everything_was_sent_counts_too(receiver: ReceiverDouble) -> None:
+    """A short call may be over before its refusal arrives."""
+    with pytest.raises(RefusedError, match="1008"):
+        await player(f"{receiver.url}/close/1008", replace(PLAN, tracks=())).play()
+
+
+async def test_another_close_is_a_broken_line(receiver: ReceiverDouble) -> None:
+    """The receiver going away in the middle of a call is not the caller's end of it."""
+    with pytest.raises(UnreachableError, match="closed the stream: 1001"):
+        await player(f"{receiver.url}/close/1001", ENDLESS, speed=1.0).play()
+
+
+async def test_answers_are_counted(receiver: ReceiverDouble) -> None:
+    """A one-way stream should bring nothing back, so it is worth telling."""
+    report = await player(f"{receiver.url}/talk", speed=1.0).play()
+
+    assert 1 == report.answers["messages"]
+
+
+@asynccontextmanager
+async def rude_server(answer: bytes) -> AsyncIterator[str]:
+    """A server that says something else than HTTP and hangs up."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("answer", [b"", b"220 mail.example ESMTP\r\n"])
+async def test_a_server_that_is_no_receiver(answer: bytes) -> None:
+    """Anything that is not HTTP is told in one line."""
+    async with rude_server(answer) as url:
+        with pytest.raises(UnreachableError, match=f"no stream to {url}"):
+            await player(url).play()
+
+
+async def test_nobody_listens() -> None:
+    """A refused connection has its reason in the text."""
+    async with rude_server(b"") as url:
+        pass
+    with pytest.raises(UnreachableError, match="Connect call failed"):
+        await player(url).play()
+
+
+async def test_a_line_that_breaks(receiver: ReceiverDouble) -> None:
+    """A connection that just ends is told apart from a close."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from websockets.http11 import Request
+        from websockets.server import ServerProtocol
+
+        protocol = ServerProtocol()
+        protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        request = protocol.events_received()[0]
+        assert isinstance(request, Request)
+        protocol.send_response(protocol.accept(request))
+        writer.writelines(protocol.data_to_send())
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    async with server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(UnreachableError, match="the receiver broke the connection"):
+            await player(url, ENDLESS, speed=1.0).play()
