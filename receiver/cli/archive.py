@@ -143,11 +143,12 @@ def _cut(line: str, width: int) -> str:
     """Shorten a line to `width` columns of a terminal, where some letters take two."""
     if len(line) * 2 <= width:
         return line
-    used = 0
+    used = end = 0
     for index, letter in enumerate(line):
+        end = index if used < width else end  # one column is for the mark
         used += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         if used > width:
-            return line[: max(0, index - 1)] + "…"
+            return line[:end] + "…"
     return line
 
 
