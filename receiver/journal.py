@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from receiver.media import Chunk, EndReason, RejectedChunk, Track
+from receiver.media import Chunk, EndReason, GapKind, RejectedChunk, Track
 
 VERSION: Final = 1
 LONGEST_RECORD_BYTES: Final = 4 * 2**20
@@ -71,7 +71,29 @@ class EndRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
     detail: str
 
 
-Record = Header | MessageRecord | ChunkRecord | RejectedRecord | EndRecord
+class NoteRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Something happened to the journal itself; becomes a finding of that code."""
+
+    arrival_ms: int
+    code: str
+    detail: str
+
+
+class DroppedRecord(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Chunks of a track that arrived but could not be kept, as one row without a break."""
+
+    kind: GapKind
+    track: Track
+    chunks: int
+    first_chunk: int | None
+    last_chunk: int | None
+    first_timestamp_ms: int | None
+    last_timestamp_ms: int | None
+
+
+Record = (
+    Header | MessageRecord | ChunkRecord | RejectedRecord | EndRecord | NoteRecord | DroppedRecord
+)
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
@@ -95,6 +117,11 @@ def encode_chunk(chunk: Chunk, arrival_ms: int) -> bytes:
         )
     )
     return _PREFIX.pack(len(body), zlib.crc32(body)) + body
+
+
+def decode(record: bytes) -> Record:
+    """Return the record that `encode` made these bytes of."""
+    return _decoder.decode(memoryview(record)[_PREFIX.size :])
 
 
 class Reader:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from receiver.journal import ChunkRecord
+from receiver.journal import ChunkRecord, DroppedRecord
 from receiver.media import Finding, RejectedChunk, Track
 
 Column = NDArray[np.int64]
@@ -36,6 +36,7 @@ class TrackIndex:
     def __init__(self, track: Track) -> None:
         self.track = track
         self.rejected: list[RejectedChunk] = []
+        self.dropped: list[DroppedRecord] = []
         self._number = array("q")
         self._sequence = array("q")
         self._timestamp = array("q")

@@ -13,16 +13,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from receiver import archive, paths, recording
 from receiver.errors import JournalError, UnreadableError
+from receiver.folders import PRIVATE, sync_folder
 from receiver.recording import Recording
 from receiver.render import RenderOptions, identify, render
-from receiver.spool import sync_folder
 from receiver.survey import Survey
-
-_PRIVATE: Final = 0o700
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ def _render_and_rename(journal: Path, folder: Path, options: RenderOptions) -> N
     _make_private_folders(folder.parent)
     if hidden.exists():
         shutil.rmtree(hidden)  # half rendered when the receiver ended; the journal has it all
-    hidden.mkdir(_PRIVATE)
+    hidden.mkdir(PRIVATE)
     render(journal, hidden, options)
     sync_folder(hidden)
     hidden.rename(folder)
@@ -80,7 +77,7 @@ def _make_private_folders(folder: Path) -> None:
     """Create a folder and its parents, each of them private and on disk before its content."""
     if not folder.is_dir():
         _make_private_folders(folder.parent)
-        folder.mkdir(_PRIVATE, exist_ok=True)
+        folder.mkdir(PRIVATE, exist_ok=True)
         sync_folder(folder.parent)
 
 
@@ -106,7 +103,7 @@ def _settle(journal: Path, folder: Path, surveyed: Survey, digest: str) -> Outco
 def quarantine(journal: Path, reason: str) -> Quarantined:
     """Set a journal aside, with a text beside it that says why; nothing is overwritten."""
     folder = journal.parent / paths.QUARANTINE
-    folder.mkdir(_PRIVATE, exist_ok=True)
+    folder.mkdir(PRIVATE, exist_ok=True)
     target = folder / journal.name
     number = 0
     while target.exists():

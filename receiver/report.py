@@ -20,6 +20,7 @@ UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
 """Stands for the start message where none came."""
 _UNHEARD: Final = frozenset(
     {"byte_order_chosen", "clock_rule", "counters_restarted", "counters_unusable"}
+    | {"journal_rewritten"}
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
 )
 """Findings that leave out nothing a listener would miss."""

@@ -23,13 +23,15 @@ from receiver import certificates, credentials, publish
 from receiver.config import Config
 from receiver.demo import Demo
 from receiver.errors import ConfigurationError
+from receiver.folders import make_folder
 from receiver.journal import Header
+from receiver.live_journal import Journal
 from receiver.media import EndReason
 from receiver.publish import Published
 from receiver.publisher import Publisher
 from receiver.render import RenderOptions
 from receiver.session import Session
-from receiver.spool import Journal, Spool, make_folder
+from receiver.spool import Spool
 from receiver.tokens import Refused, Tokens
 from receiver.transports import HttpAnswer, Limits, Listener, Peer, UpgradeRequest
 from receiver.transports.websockets import listen

@@ -17,9 +17,9 @@ import receiver
 from receiver import journal, messages
 from receiver.errors import MessageRejected, ProtocolViolation
 from receiver.journal import EndRecord, Header, MessageRecord, RejectedRecord
+from receiver.live_journal import Journal
 from receiver.media import EndReason
 from receiver.messages import Start
-from receiver.spool import Journal
 from receiver.stream import (
     ChunkReceived,
     Event,

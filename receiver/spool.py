@@ -1,97 +1,51 @@
 """The journals of live streams: appended in memory by the event loop, written by one thread.
 
-The socket reader only appends to a queue. The thread takes what came in since its last round,
-writes one block per journal, and syncs those that were written; a slow disk delays the thread,
-never a socket. A write that fails (disk full) keeps its block and tries again next round at
-the same place, so a journal never holds half a record in its middle.
+The socket's reader only appends to a queue. Every 200 ms the thread takes what came in and
+writes one block per journal; what was written is synced at most `sync_interval_ms` later. A
+slow disk delays the thread, never a socket. What the disk does not take stays in memory
+(`receiver.pending`) and is written when it does.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import stat
+import errno
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from receiver import journal, paths
-from receiver.errors import ConfigurationError
-from receiver.journal import EndRecord, Header
+from receiver import folders, paths
+from receiver.journal import Header
+from receiver.live_journal import Journal
 
 BATCH_INTERVAL_SECONDS: Final = 0.2
 """How long appended records wait for company before they are written."""
+MOST_HELD_SECONDS: Final = 30.0
+"""For how long a disk that takes nothing is bridged by memory, for each stream."""
+MOST_HELD_BYTES: Final = 2**30
+"""... and for all streams together."""
+LONGEST_FAREWELL_SECONDS: Final = 8.0
+"""How long the end of the process waits for a disk that takes nothing."""
+_MOST_SYNCED_SINGLY: Final = 4
+"""More files than this are synced faster by one syncfs: see the design page for figures."""
 _TROUBLE_INTERVAL_SECONDS: Final = 1.0
 
 log = structlog.get_logger("receiver.spool")
 
 
-class Journal:
-    """One live stream's journal. `append` and `end` are for the event loop."""
+@dataclass(slots=True)
+class SpoolFigures:
+    """What the thread has met so far, for metrics; read from any thread."""
 
-    def __init__(self, path: Path, header: Header) -> None:
-        self.path = path
-        self.ended: Callable[[Path], None] | None = None
-        self._queue = deque([journal.encode(header)])
-        self.append = self._queue.append  # called for every chunk: no frame of our own
-        self._unwritten = b""
-        self._written_bytes = 0
-        self._descriptor = -1
-        self._synced = True
-
-    @property
-    def pending_bytes(self) -> int:
-        """Return how much a failed write still holds back."""
-        return len(self._unwritten)
-
-    def end(self, record: EndRecord, ended: Callable[[Path], None]) -> None:
-        """Append the last record; `ended` is called, in the thread, once all is on disk."""
-        self.append(journal.encode(record))
-        self.ended = ended
-
-    def write(self) -> None:
-        """Write what was appended; the writer thread only. Raises OSError; may be repeated."""
-        queue = self._queue
-        taken = [queue.popleft() for _ in range(len(queue))]
-        self._unwritten += b"".join(taken)
-        if not self._unwritten:
-            return
-        if self._descriptor < 0:
-            self._create()
-        self._synced = False
-        while self._unwritten:
-            count = os.pwrite(self._descriptor, self._unwritten, self._written_bytes)
-            self._written_bytes += count
-            self._unwritten = self._unwritten[count:]
-
-    def _create(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(self.path, flags, 0o600)
-        os.fdatasync(self._descriptor)
-        sync_folder(self.path.parent)
-
-    def sync(self) -> None:
-        """Have the disk hold what was written; the writer thread only. Raises OSError."""
-        if not self._synced:
-            os.fdatasync(self._descriptor)
-            self._synced = True
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last record is on disk."""
-        return self.ended is not None and not self._queue and not self._unwritten and self._synced
-
-    def close(self) -> None:
-        """Give the file back; idempotent."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+    written_bytes: int = 0
+    held_bytes: int = 0
+    held_seconds: float = 0.0  # how old the oldest record is that is not yet synced
+    sync_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
+    errors: Counter[str] = field(default_factory=Counter)  # by errno's name
 
 
 class Spool:
@@ -99,14 +53,15 @@ class Spool:
 
     def __init__(self, folder: Path, *, sync_interval_ms: int = 500) -> None:
         self.folder = folder
-        self._lock = lock(folder)
+        self.figures = SpoolFigures()
+        self._lock = folders.FolderLock(folder)
         self._sync_interval = sync_interval_ms / 1000
         self._journals: set[Journal] = set()
         self._opened: deque[Journal] = deque()
         self._wake = threading.Event()
-        self._closing = False
-        self._synced_at = time.monotonic()
-        self._complained_at = 0.0
+        self._closing_since: float | None = None
+        self._synced_at = self._complained_at = time.monotonic()
+        self._complained_at -= _TROUBLE_INTERVAL_SECONDS
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
@@ -124,123 +79,107 @@ class Spool:
     def close(self) -> None:
         """Write and sync everything, end the thread, release the lock; idempotent.
 
-        The thread gives up on a disk that takes nothing any more, so this returns.
+        A disk that takes nothing is given `LONGEST_FAREWELL_SECONDS`; what is then still in
+        memory is lost, and the log says so.
         """
-        self._closing = True
+        if self._closing_since is None:
+            self._closing_since = time.monotonic()
         self._wake.set()
         self._thread.join()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.close()
 
     def _run(self) -> None:
         while True:
             self._wake.wait(BATCH_INTERVAL_SECONDS)
             self._wake.clear()
-            closing = self._closing  # read before the round: what came until then is written
-            fresh = self._take_opened()
-            for journal_ in list(self._journals):
-                self._tend(journal_, sync_now=journal_ in fresh or closing)
-            self._mark_round()
-            if closing:
-                for journal_ in self._journals:
-                    journal_.close()
+            closing = self._closing_since  # read before the round: what came until then counts
+            self._go_round(hurry=closing is not None)
+            if closing is None:
+                continue
+            if not self._held() or time.monotonic() - closing > LONGEST_FAREWELL_SECONDS:
+                self._say_farewell()
                 return
 
-    def _take_opened(self) -> set[Journal]:
+    def _held(self) -> int:
+        return sum(journal.held_bytes for journal in self._journals)
+
+    def _go_round(self, *, hurry: bool) -> None:
+        """Write all journals, sync those for which it is time, and part with the ended."""
         fresh = {self._opened.popleft() for _ in range(len(self._opened))}
         self._journals |= fresh
-        return fresh
-
-    def _tend(self, journal_: Journal, *, sync_now: bool) -> None:
-        """Write, sync when due, and finish one journal; its trouble is no other's."""
-        try:
-            journal_.write()
-            due = time.monotonic() - self._synced_at >= self._sync_interval
-            if sync_now or due or journal_.ended is not None:
-                journal_.sync()
-            if journal_.finished:
-                self._finish(journal_)
-        except OSError as error:
-            self._complain(journal_, error)
-
-    def _mark_round(self) -> None:
+        for journal in list(self._journals):
+            self._write(journal)
         now = time.monotonic()
-        if now - self._synced_at >= self._sync_interval:
+        due = hurry or now - self._synced_at >= self._sync_interval
+        if due:
             self._synced_at = now
+        self._sync([j for j in self._journals if j.unsynced and (due or j in fresh or j.ended)])
+        for journal in [journal for journal in self._journals if journal.finished]:
+            self._journals.discard(journal)
+            journal.close()
+        self._take_figures()
 
-    def _finish(self, journal_: Journal) -> None:
-        self._journals.discard(journal_)
-        journal_.close()
-        if journal_.ended is not None:
-            journal_.ended(journal_.path)
+    def _write(self, journal: Journal) -> None:
+        """Write one journal; its trouble is no other's."""
+        try:
+            self.figures.written_bytes += journal.write()
+        except OSError as error:
+            self._complain("journal_write_failed", journal, error)
+            full = journal.failing_seconds(time.monotonic()) > MOST_HELD_SECONDS
+            if full or self.figures.held_bytes > MOST_HELD_BYTES:
+                journal.start_dropping()
 
-    def _complain(self, journal_: Journal, error: OSError) -> None:
-        now = time.monotonic()
-        if now - self._complained_at < _TROUBLE_INTERVAL_SECONDS:
+    def _sync(self, journals: list[Journal]) -> None:
+        if not journals:
             return
-        self._complained_at = now
-        log.error(
-            "journal_write_failed",
-            error=error.strerror,
-            journal=journal_.path.name,
-            pending_bytes=journal_.pending_bytes,
-        )
+        began = time.monotonic()
+        if len(journals) <= _MOST_SYNCED_SINGLY or not self._sync_at_once(journals):
+            for journal in journals:
+                self._sync_one(journal)
+        self.figures.sync_seconds.append(time.monotonic() - began)
 
+    def _sync_at_once(self, journals: list[Journal]) -> bool:
+        try:
+            folders.sync_file_system(journals[0].descriptor)
+        except OSError:
+            return False  # it does not say for which file; one by one they do
+        for journal in journals:
+            journal.mark_synced()
+        return True
 
-def sync_folder(folder: Path) -> None:
-    """Have the disk hold the folder's entries."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _sync_one(self, journal: Journal) -> None:
+        try:
+            journal.sync()
+        except OSError as error:
+            # What the kernel could not write back it may drop from its cache, and says so
+            # only once: this file is not to be trusted any more.
+            self._complain("journal_sync_failed", journal, error)
+            try:
+                journal.begin_anew(error)
+            except OSError as second:
+                self._complain("journal_rescue_failed", journal, second)
 
+    def _complain(self, event: str, journal: Journal, error: OSError) -> None:
+        """Count a disk's trouble, and log it at most once a second."""
+        self.figures.errors[errno.errorcode.get(error.errno or 0, "unknown")] += 1
+        now = time.monotonic()
+        if now - self._complained_at >= _TROUBLE_INTERVAL_SECONDS:
+            self._complained_at = now
+            log.error(
+                event,
+                error=error.strerror,
+                journal=journal.path.name,
+                held_bytes=journal.held_bytes,
+                errors=self.figures.errors.total(),
+            )
 
-def make_folder(folder: Path) -> None:
-    """Create a private folder with its parents; an existing one must be ours and private.
+    def _take_figures(self) -> None:
+        now = time.monotonic()
+        self.figures.held_bytes = self._held()
+        self.figures.held_seconds = max((j.held_seconds(now) for j in self._journals), default=0.0)
 
-    Raises:
-        ConfigurationError: it cannot be created, is no folder, or others can write to it.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-    except OSError as error:
-        raise ConfigurationError(f"cannot use folder {folder}: {error.strerror}") from error
-    if status.st_uid != os.geteuid():
-        raise ConfigurationError(f"folder {folder} belongs to another user")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigurationError(f"others can write to folder {folder}; chmod go-w {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"folder {folder} is not writable")
-
-
-def lock(folder: Path) -> int:
-    """Make this process the owner of a spool; return the lock's descriptor.
-
-    Raises:
-        ConfigurationError: another living receiver owns it, or it cannot be used.
-    """
-    make_folder(folder)
-    try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(folder / "lock", flags, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"cannot lock spool {folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise ConfigurationError(f"spool {folder} is in use by another receiver") from error
-    return descriptor
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Own a spool for the length of a `with` block."""
-    descriptor = lock(folder)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+    def _say_farewell(self) -> None:
+        for journal in self._journals:
+            if journal.held_bytes:
+                log.error("audio_lost", journal=journal.path.name, bytes=journal.held_bytes)
+            journal.close()

@@ -10,9 +10,11 @@ from receiver import messages
 from receiver.errors import JournalError, MessageRejected, ProtocolViolation
 from receiver.journal import (
     ChunkRecord,
+    DroppedRecord,
     EndRecord,
     Header,
     MessageRecord,
+    NoteRecord,
     Reader,
     Record,
     RejectedRecord,
@@ -40,6 +42,7 @@ class Survey:
     dtmf: list[DtmfPress] = field(default_factory=list)
     marks: list[MarkPassed] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
+    notes: list[Finding] = field(default_factory=list)
     refused_format: str = ""
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
@@ -80,6 +83,10 @@ class Survey:
         elif type(record) is EndRecord:
             self.last_arrival_ms = max(self.last_arrival_ms, record.arrival_ms)
             self.end = record
+        elif type(record) is DroppedRecord:
+            self.track(record.track).dropped.append(record)
+        elif type(record) is NoteRecord:
+            self.notes.append(Finding(record.code, record.detail))
 
     def _take_chunk(self, record: ChunkRecord, end: int) -> None:
         index = self.tracks.get(record.track) or self.track(record.track)
@@ -113,7 +120,7 @@ class Survey:
 
     def findings(self) -> list[Finding]:
         """Return what the journal as a whole has to report."""
-        found = []
+        found = list(self.notes)
         if self.end is None:
             found.append(Finding("crashed", "the receiver ended without closing the journal"))
         elif self.end.reason in _CUT_SHORT:

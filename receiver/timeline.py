@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from receiver.clock import LONGEST_JUMP_MS, clock_rule, drift_ppm, usual_size
+from receiver.excuses import Excuses
 from receiver.media import ClockRule, Finding, Gap, GapKind, MediaFormat
 from receiver.ordering import MISSING, Column, Order, TrackIndex, order
 from receiver.recording import Ledger
@@ -138,11 +139,11 @@ class _Walk:
     _candidate: int | None = None  # a base that one absurd timestamp suggests
     _latest: int = -(2**62)  # the last accepted target
     _usual: int = 0
-    _rejected: frozenset[int] = frozenset()
+    _excuses: Excuses = field(init=False)
 
     def place_all(self) -> None:
         self._usual = usual_size(self.index)
-        self._rejected = frozenset(r.chunk for r in self.index.rejected if r.chunk is not None)
+        self._excuses = Excuses(self.index)
         sizes = self.index.size[self.order.chosen].astype(np.int64)
         targets = self._targets()
         ends = np.concatenate(([0], np.cumsum(sizes)))
@@ -151,7 +152,7 @@ class _Walk:
                 self._latest = int(targets[last - 1])
             self.runs.append(Run(first, last, self.cursor))
             self.cursor += int(ends[last] - ends[first])
-        self._place_rejected_tail()
+        self._place_excused_tail()
 
     def _targets(self) -> Column:
         """Return where each chunk's timestamp puts it, in bytes, before any shift."""
@@ -251,7 +252,7 @@ class _Walk:
         self.cursor = stop
         missing = self._missing_before(first)
         if self.order.numbers is None:
-            kinds = [(GapKind.LOST, size)]  # nobody can say: so it may be missed
+            kinds = [(self._excuses.of_unnumbered(), size)]
         elif missing <= 0:
             kinds = [(GapKind.SENDER_SILENCE, size)]
         else:
@@ -261,29 +262,29 @@ class _Walk:
             start += length
 
     def _kinds_of(self, first: int, missing: int, size: int) -> list[tuple[GapKind, int]]:
-        """Split a hole into what was lost and what came but could not be used."""
+        """Split a hole by what became of its chunks, where they fill it exactly."""
         assert self.order.numbers is not None  # noqa: S101  (the caller looked)
         number = int(self.order.numbers[first])
-        if missing * self._usual != size:
-            refused = all(n in self._rejected for n in range(number - missing, number))
-            return [(GapKind.REJECTED if refused else GapKind.LOST, size)]
-        kinds = (
-            GapKind.REJECTED if n in self._rejected else GapKind.LOST
-            for n in range(number - missing, number)
-        )
-        return [(kind, len(list(run)) * self._usual) for kind, run in itertools.groupby(kinds)]
+        rows = self._excuses.rows(number - missing, number)
+        if missing * self._usual == size:
+            return [(kind, count * self._usual) for kind, count in rows]
+        return [(rows[0][0] if len(rows) == 1 else GapKind.LOST, size)]
 
-    def _place_rejected_tail(self) -> None:
-        """Keep the place of refused chunks that follow the last one that was kept."""
+    def _place_excused_tail(self) -> None:
+        """Keep the place of chunks that came after the last one that could be kept."""
         if self.order.numbers is None:
             return
         number = int(self.order.numbers[-1]) + 1
-        start = self.cursor
-        while number in self._rejected:
+        while (kind := self._excuses.kind_of(number)) is not GapKind.LOST:
+            start, self.cursor = self.cursor, self.cursor + self._usual
+            before = self.holes.pop() if self._continues(start, kind) else Hole(start, start, kind)
+            self.holes.append(Hole(before.start, self.cursor, kind))
             number += 1
-            self.cursor += self._usual
-        if self.cursor > start:
-            self.holes.append(Hole(start, self.cursor, GapKind.REJECTED))
+
+    def _continues(self, start: int, kind: GapKind) -> bool:
+        """Whether a hole at `start` goes on where the latest one of its kind ended."""
+        latest = self.holes[-1] if self.holes else None
+        return latest is not None and (latest.stop, latest.kind) == (start, kind)
 
     def findings(self) -> Iterator[Finding]:
         """Yield what a listener should know about how the track was placed."""

@@ -17,9 +17,9 @@ FORBIDDEN_IN_PURE = frozenset(
 WORDS = ("errors", "media")
 PURE = (
     *("messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
-    *("ordering", "clock", "timeline", "survey", "report", "stream"),
+    *("ordering", "excuses", "clock", "timeline", "survey", "report", "stream"),
 )
-CONSUMERS = ("spool", "render", "wav", "archive", "publish", "tap")
+CONSUMERS = ("folders", "live_journal", "spool", "render", "wav", "archive", "publish", "tap")
 SHELL = (
     *("config", "credentials", "certificates", "logs", "metrics", "transports"),
     *("session", "publisher", "demo", "transports.websockets", "server"),

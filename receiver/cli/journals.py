@@ -34,13 +34,13 @@ def recover(recordings: Path, spool: Path, *, byte_order: str, stereo: bool) -> 
         click.echo("nothing to recover")
         return
     from receiver import publish
+    from receiver.folders import FolderLock
     from receiver.render import RenderOptions
-    from receiver.spool import locked
 
     os.umask(0o077)
     options = RenderOptions(ByteOrder(byte_order), stereo)
     quarantined = recovered = 0
-    with locked(spool):
+    with FolderLock(spool):
         for outcome in publish.recover(spool, recordings, options):
             if isinstance(outcome, publish.Published):
                 recovered += 1

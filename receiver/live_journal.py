@@ -1,0 +1,224 @@
+"""One live stream's journal, between the event loop that appends and the thread that writes.
+
+Records wait in a queue, then as written but unsynced blocks; they leave memory when the disk
+holds them. A write that fails is tried again at the same place, so a journal never holds half
+a record in its middle. A sync that fails is final for the file: the journal is begun anew in
+another one from what was synced and what memory still holds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from receiver import folders, journal
+from receiver.journal import ChunkRecord, DroppedRecord, EndRecord, Header, NoteRecord
+from receiver.media import GapKind, Track
+
+_COPY_BYTES: Final = 2**20
+
+
+class Journal:
+    """`append` and `end` are for the event loop, the rest for the writer's thread."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self.descriptor = -1
+        self._queue = deque([journal.encode(header)])
+        self.append: Callable[[bytes], None] = self._queue.append  # no frame of our own
+        self._unwritten: deque[bytes] = deque()
+        self._unsynced: list[bytes] = []  # written, but the disk may not hold them yet
+        self._written_bytes = 0
+        self._synced_bytes = 0
+        self._oldest = time.monotonic()  # when the oldest record came that is not synced
+        self._failing_since: float | None = None
+        self._dropped = _Dropped()
+        self._on_ended: Callable[[Path], None] | None = None
+
+    # For the event loop.
+
+    def end(self, record: EndRecord, ended: Callable[[Path], None]) -> None:
+        """Append the last record; `ended` is called, in the thread, once all is on disk."""
+        self._queue.append(journal.encode(record))
+        self._on_ended = ended
+
+    # For the writer's thread.
+
+    @property
+    def held_bytes(self) -> int:
+        """Return how much memory holds because the disk does not yet."""
+        held = sum(map(len, self._unwritten)) + sum(map(len, self._unsynced))
+        return held + sum(map(len, tuple(self._queue)))
+
+    def held_seconds(self, now: float) -> float:
+        """Return how old the oldest record is that the disk does not hold."""
+        return now - self._oldest if self.held_bytes else 0.0
+
+    def failing_seconds(self, now: float) -> float:
+        """Return for how long writes have failed."""
+        return now - self._failing_since if self._failing_since is not None else 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last record was appended."""
+        return self._on_ended is not None
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether something was written that is not synced."""
+        return bool(self._unsynced)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the disk holds the last record."""
+        return self.ended and not (self._queue or self._unwritten or self._unsynced)
+
+    def write(self) -> int:
+        """Write what was appended and return its size.
+
+        Raises:
+            OSError: the disk did not take all of it; the rest is kept, and can be tried again.
+        """
+        self._take_queue()
+        before = self._written_bytes
+        try:
+            while self._unwritten:
+                self._write_block(self._unwritten[0])
+                self._unsynced.append(self._unwritten.popleft())
+        except OSError:
+            if self._failing_since is None:
+                self._failing_since = time.monotonic()
+            raise
+        self._failing_since = None
+        self._stop_dropping()
+        return self._written_bytes - before
+
+    def _take_queue(self) -> None:
+        queue = self._queue
+        if not queue:
+            return
+        if not self._unwritten and not self._unsynced:
+            self._oldest = time.monotonic()
+        self._unwritten.append(b"".join([queue.popleft() for _ in range(len(queue))]))
+
+    def _write_block(self, block: bytes) -> None:
+        if self.descriptor < 0:
+            self.descriptor = _create(self.path)
+            folders.sync_folder(self.path.parent)
+        start, rest = self._written_bytes, memoryview(block)
+        while rest:
+            count = os.pwrite(self.descriptor, rest, start)
+            start, rest = start + count, rest[count:]
+        self._written_bytes = start  # only now: half a block is written again from its start
+
+    def sync(self) -> None:
+        """Have the disk hold what was written.
+
+        Raises:
+            OSError: it failed, and the file must not be trusted any more.
+        """
+        os.fdatasync(self.descriptor)
+        self.mark_synced()
+
+    def mark_synced(self) -> None:
+        """Let go of what the disk holds."""
+        self._unsynced.clear()
+        self._synced_bytes = self._written_bytes
+        self._oldest = time.monotonic()
+
+    def begin_anew(self, error: OSError) -> None:
+        """Go on in another file: what was synced, what memory holds, and a note.
+
+        Raises:
+            OSError: that failed too; nothing has changed, and it can be tried again.
+        """
+        text = f"{error.strerror}: the journal was written again from memory"
+        note = journal.encode(NoteRecord(0, "journal_rewritten", text))
+        fresh = self.path.with_suffix(".new")
+        fresh.unlink(missing_ok=True)
+        descriptor = _create(fresh)
+        try:
+            length = self._copy_synced(descriptor)
+            for block in (*self._unsynced, note):
+                length += os.pwrite(descriptor, block, length)
+            os.fdatasync(descriptor)
+            fresh.rename(self.path)
+            folders.sync_folder(self.path.parent)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self.close()
+        self.descriptor, self._written_bytes = descriptor, length
+        self.mark_synced()
+
+    def _copy_synced(self, descriptor: int) -> int:
+        copied = 0
+        while copied < self._synced_bytes:
+            size = min(_COPY_BYTES, self._synced_bytes - copied)
+            copied += os.pwrite(descriptor, os.pread(self.descriptor, size, copied), copied)
+        return copied
+
+    def start_dropping(self) -> None:
+        """Keep no more chunks, only their bounds: memory has bridged what it may."""
+        if self.append == self._queue.append:
+            self.append = self._drop
+
+    def _drop(self, record: bytes) -> None:
+        decoded = journal.decode(record)
+        if isinstance(decoded, ChunkRecord):
+            self._dropped.add(decoded)
+        else:
+            self._queue.append(record)  # small and few: messages are bounded
+
+    def _stop_dropping(self) -> None:
+        if self.append == self._queue.append and not self._dropped:
+            return
+        self.append = self._queue.append
+        self._queue.extend(journal.encode(record) for record in self._dropped.take())
+
+    def close(self) -> None:
+        """Give the file back; tell whoever waits for its end, if it is finished."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        if self.finished and self._on_ended is not None:
+            self._on_ended(self.path)
+
+
+class _Dropped:
+    """The bounds of chunks that were not kept, by track."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # chunks are added and taken by two threads
+        self._by_track: dict[Track, DroppedRecord] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_track)
+
+    def add(self, record: ChunkRecord) -> None:
+        with self._lock:
+            before = self._by_track.get(record.track)
+            self._by_track[record.track] = DroppedRecord(
+                kind=GapKind.DISK,
+                track=record.track,
+                chunks=before.chunks + 1 if before else 1,
+                first_chunk=before.first_chunk if before else record.chunk,
+                last_chunk=record.chunk,
+                first_timestamp_ms=before.first_timestamp_ms if before else record.timestamp_ms,
+                last_timestamp_ms=record.timestamp_ms,
+            )
+
+    def take(self) -> list[DroppedRecord]:
+        with self._lock:
+            taken, self._by_track = list(self._by_track.values()), {}
+            return taken
+
+
+def _create(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600)
