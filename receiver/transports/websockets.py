@@ -213,6 +213,7 @@ class _Socket(ServerConnection):
     def _send_pong(self) -> None:
         self._pong = None
         if self._backlogged:
+            self._backlogged = False  # until another large read comes
             self._wait_with_pong()
         elif self.protocol.state is State.OPEN and not self.transport.is_closing():
             super().send_data()

@@ -249,6 +249,16 @@ async def test_a_pong_waits_while_much_is_arriving(start: Start) -> None:
         assert 20 == len(peer.messages)
 
 
+async def test_a_pong_follows_when_nothing_more_arrives(start: Start) -> None:
+    """A large read with nothing behind it does not hold the pong back for good."""
+    async with start(limits=Limits(pong_delay_seconds=0.01)) as running:
+        caller, peer = await running.stream()
+        caller.writer.write(wire(TEXT, b"x" * 200_000) + wire(PING, b"one"))
+        assert b"\x8a\x03one" == await caller.reader.readexactly(5)
+        await caller.leave()
+        await peer.was_closed.wait()
+
+
 async def test_pongs_are_ignored(running: Running) -> None:
     """An unasked pong is no message and no error."""
     caller, peer = await running.stream()
