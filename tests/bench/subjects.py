@@ -1,0 +1,160 @@
+"""What is measured, each as a process of its own: how to start it, and what it costs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trustme
+
+ROOT: Final = Path(__file__).parents[2]
+TOKEN: Final = "a-token-for-benchmarks-only"
+_LISTENING = re.compile(r"listening (?:\S*:)?(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One row of the table. `module` runs with our Python, `None` is the C program."""
+
+    name: str
+    module: str | None
+    tls: bool = False
+    label: str = ""
+
+    @property
+    def is_receiver(self) -> bool:
+        """Whether it is tapreel, in one way or another of installing it."""
+        return self.module in (FAST, DEFAULT)
+
+
+FAST: Final = "receiver"
+DEFAULT: Final = "tests.bench.default_install"
+SUBJECTS: Final = (
+    Subject("default", DEFAULT, label="tapreel, default install"),
+    Subject("default-tls", DEFAULT, tls=True, label="tapreel, default install, TLS"),
+    Subject("fast", FAST, label="tapreel, `fast` extra"),
+    Subject("fast-tls", FAST, tls=True, label="tapreel, `fast` extra, TLS"),
+    Subject("naive", "tests.bench.naive", label="naive recorder"),
+    Subject("naive-tls", "tests.bench.naive", tls=True, label="naive recorder, TLS"),
+    Subject("only-reads", "tests.bench.only_read", label="asyncio protocol that only reads"),
+    Subject("floor", None, label="epoll loop in C that only reads"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """A folder for one run of the benchmark, with the certificate and the C program in it."""
+
+    folder: Path
+    processor: int | None = None  # where the subjects run; None: anywhere
+
+    def __post_init__(self) -> None:
+        """Make what the subjects need."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.authority)
+        issued = authority.issue_cert("localhost")
+        certificate, key = self.certificate
+        for part in issued.cert_chain_pems:
+            part.write_to_path(certificate, append=True)
+        issued.private_key_pem.write_to_path(key)
+        Path(key).chmod(0o600)
+
+    @property
+    def authority(self) -> str:
+        """Return the file of what clients trust."""
+        return str(self.folder / "authority.pem")
+
+    @property
+    def certificate(self) -> tuple[str, str]:
+        """Return the files of certificate and key."""
+        return str(self.folder / "certificate.pem"), str(self.folder / "key.pem")
+
+    def compile(self) -> str | None:
+        """Compile the C program; return its path, or `None` where there is no compiler."""
+        compiler = shutil.which("cc")
+        program = str(self.folder / "only_read")
+        if compiler is None:
+            return None
+        source = str(Path(__file__).with_name("only_read.c"))
+        made = subprocess.run([compiler, "-O2", "-o", program, source], check=False)
+        return program if made.returncode == 0 else None
+
+    def command(self, subject: Subject, folder: Path, options: Sequence[str] = ()) -> list[str]:
+        """Return the command line that starts a subject, which may write into `folder`."""
+        if subject.module is None:
+            return [str(self.folder / "only_read")]
+        python = [sys.executable, "-m", subject.module]
+        if not subject.is_receiver:
+            files = self.certificate if subject.tls else ()
+            return [*python, str(folder), *files]
+        security = ("--tls", *self.certificate) if subject.tls else ("--no-tls",)
+        paths = ("--recordings", str(folder / "recordings"))
+        return [*python, "serve", "--port", "0", *security, *paths, *options]
+
+    @contextlib.contextmanager
+    def running(self, subject: Subject, options: Sequence[str] = ()) -> Iterator[Process]:
+        """Run a subject for the length of a `with` block; it is killed at its end."""
+        folder = self.folder / f"run-{os.urandom(4).hex()}"
+        folder.mkdir()
+        process = Process(self.command(subject, folder, options), self.processor, folder)
+        try:
+            yield process
+        finally:
+            process.end()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Process:
+    """A started subject; `port` is where it listens."""
+
+    def __init__(self, command: Sequence[str], processor: int | None, folder: Path) -> None:
+        self.folder = folder
+        environment = {**os.environ, "TAPREEL_TOKENS": TOKEN, "TAPREEL_LOG_LEVEL": "error"}
+        environment |= {"PYTHONPATH": str(ROOT)}
+        with open(folder / "log", "w") as log:
+            self._process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self.pid = self._process.pid
+        if processor is not None:
+            os.sched_setaffinity(self.pid, {processor})
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        found = _LISTENING.search(line)
+        if found is None:
+            self.end()
+            raise RuntimeError(f"{command[:4]} did not start: {(folder / 'log').read_text()}")
+        self.port = int(found[1])
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of all its threads; its children's is not in it."""
+        spent = 0
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that just ended
+                spent += int((thread / "schedstat").read_text().split()[0])
+        return spent / 1e9
+
+    def resident_kib(self) -> int:
+        """Return its resident memory."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
+    def finish(self) -> None:
+        """Have it end in its own way, and wait for that."""
+        self._process.terminate()
+        self._process.wait(60)
+
+    def end(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
