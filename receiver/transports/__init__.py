@@ -2,11 +2,18 @@
 
 A transport accepts connections, asks the `Gate` about each request before it upgrades, and
 hands every whole message to the `Peer` it was given. All of it is synchronous and on the
-event loop. Nothing is ever sent to the other end but control traffic of the protocol.
+event loop.
+
+A peer that records sends nothing: the other end gets control traffic of the protocol only. A
+peer that serves a listener says `start_sending` once, in `opened`, and from then on sends
+whole messages, as many as the socket takes: after a `send` that returns false it waits for its
+`resume` to be called. So what a slow listener has not taken waits with its peer, who knows what
+may be dropped, and not in the transport.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +62,25 @@ class Connection(Protocol):
         """Drop the socket; `closed` follows."""
         ...
 
+    def start_sending(self, resume: Callable[[], None]) -> None:
+        """Prepare the socket for messages of ours; called at most once, before the first `send`.
+
+        `resume` is called, on the event loop, each time the socket takes more again after a
+        `send` that returned false; never once the connection is closing. The transport keeps
+        what it and the kernel buffer small (`Limits.send_buffer_bytes` each), so that the
+        answer of `send` says soon whether the other end reads.
+        """
+        ...
+
+    def send(self, message: bytes | str) -> bool:
+        """Send one whole message, `str` as text and bytes as binary, and return at once.
+
+        Returns whether the socket takes more now. The message itself is accepted also when the
+        answer is false; it is dropped only where the connection is closing or gone, and the
+        answer is false then too.
+        """
+        ...
+
 
 class Peer(Protocol):
     """Takes what one accepted socket sends."""
@@ -94,6 +120,7 @@ class Limits:
     close_timeout_seconds: float = 5  # from the first close message to the end of the socket
     max_handshake_bytes: int = 131_072  # of the whole request
     pong_delay_seconds: float = 0.5  # pings that come meanwhile share one pong
+    send_buffer_bytes: int = 65_536  # of messages of ours, in the process and in the kernel
 
 
 class Listener(Protocol):

@@ -12,8 +12,11 @@ import asyncio
 import functools
 import http
 import logging
+import os
 import re
 import ssl
+from collections.abc import Callable
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Final
 
 from websockets import http11
@@ -61,10 +64,16 @@ async def listen(
             create_connection=functools.partial(_Socket, sockets, limits),  # type: ignore[arg-type]  # a factory will do
             ssl=ssl_context,
         )
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from error
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {_why(error)}") from error
     return _WebSocketListener(server, sockets)
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    if not isinstance(error, OSError):
+        return "no host name"
+    in_system = error.errno is not None and error.errno > 0  # else of the resolver
+    return os.strerror(error.errno).lower() if in_system else str(error.strerror).lower()
 
 
 async def _live(socket: _Socket) -> None:
@@ -118,6 +127,7 @@ class _Socket(ServerConnection):
         self._pong: asyncio.TimerHandle | None = None  # sends the pong that is held back
         self._cut: asyncio.TimerHandle | None = None  # ends a closing handshake that hangs
         self._backlogged = False  # the last read was large: more is waiting in the kernel
+        self._resume: Callable[[], None] | None = None  # of a peer that sends messages
 
     # What the event loop calls.
 
@@ -161,12 +171,45 @@ class _Socket(ServerConnection):
         """
         if not self._opened or self.protocol.state is not State.OPEN:
             super().send_data()
+        elif self._resume is not None:
+            # Messages are written as they are sent, so what is due here is pongs: one is
+            # enough, and none where the other end does not even read what it came for.
+            del self.protocol.writes[: None if self.paused else -1]
+            super().send_data()
         elif self.protocol.writes:
             del self.protocol.writes[:-1]
             if self._pong is None:
                 self._wait_with_pong()
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._resume is not None and self._can_send():
+            self._resume()
+
     # What this module calls.
+
+    def start_sending(self, resume: Callable[[], None]) -> None:
+        """Keep what waits for the other end small, and tell `resume` when it has gone."""
+        self._resume = resume
+        limit = self._limits.send_buffer_bytes
+        self.transport.set_write_buffer_limits(limit)
+        tcp = self.transport.get_extra_info("socket")
+        if tcp is not None:
+            tcp.setsockopt(SOL_SOCKET, SO_SNDBUF, limit)
+
+    def send_message(self, message: bytes | str) -> bool:
+        """Write one message now; tell whether another one may follow."""
+        if not self._can_send():
+            return False
+        if isinstance(message, str):
+            self.protocol.send_text(message.encode())
+        else:
+            self.protocol.send_binary(message)
+        super().send_data()
+        return not self.paused
+
+    def _can_send(self) -> bool:
+        return self.protocol.state is State.OPEN and not self.transport.is_closing()
 
     def open(self) -> None:
         """Tell the peer, then give it what came too early."""
@@ -275,6 +318,14 @@ class _WebSocketConnection:
     def abort(self) -> None:
         """Drop the socket."""
         self._socket.transport.abort()
+
+    def start_sending(self, resume: Callable[[], None]) -> None:
+        """Prepare the socket for messages of ours."""
+        self._socket.start_sending(resume)
+
+    def send(self, message: bytes | str) -> bool:
+        """Send one message; tell whether the socket takes more now."""
+        return self._socket.send_message(message)
 
 
 class _WebSocketListener:
