@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from receiver.errors import MessageRejected
+from receiver.errors import MessageRejected, ProtocolViolation
 from receiver.media import Chunk, MediaFormat, RejectedChunk, Track, media_format
 
 _LARGEST: Final = 2**53
@@ -201,9 +201,17 @@ def _media_format(wire: object) -> MediaFormat:
         return MediaFormat()
     if not isinstance(wire, dict):
         raise MessageRejected("bad_media_format", "mediaFormat is not an object")
-    return media_format(
-        _text(wire.get("encoding")), _number(wire.get("sampleRate")), _number(wire.get("channels"))
-    )
+    sample_rate, channels = _count(wire, "sampleRate"), _count(wire, "channels")
+    return media_format(_text(wire.get("encoding")), sample_rate, channels)
+
+
+def _count(wire: dict[str, Any], name: str) -> int | None:
+    """Return a number that may be missing, but must be one where it is there: never guessed."""
+    value = wire.get(name)
+    number = _number(value)
+    if number is None and value is not None:
+        raise ProtocolViolation(f"unsupported {name} {str(value)[:40]!r}", close_code=1003)
+    return number
 
 
 def _media(document: dict[str, Any]) -> Chunk:
