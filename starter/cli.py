@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Final
 
@@ -32,10 +31,12 @@ def main() -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code; every failure is one line on stderr."""
+    """Run one command and return its exit code; every failure is one line on stderr.
+
+    A pipe whose reader has gone ends the process silently with exit code 1; click sees to it.
+    """
     try:
         code = cli.main(arguments, prog_name="starter", standalone_mode=False)
-        sys.stdout.flush()
     except click.UsageError as error:
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         return _complain(error.format_message() + hint, error.exit_code)
@@ -43,10 +44,6 @@ def run(arguments: list[str] | None = None) -> int:
         return _complain(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
-    except BrokenPipeError:
-        # the reader has gone: keep the interpreter from flushing into the pipe again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:  # the last resort: one line instead of a traceback
         return _complain(f"unexpected {type(error).__name__}: {error}", 1)
     return code if isinstance(code, int) else 0

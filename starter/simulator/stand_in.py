@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import sys
 
 import click
 
@@ -54,5 +56,9 @@ def _tell(result: Result, *, as_json: bool) -> None:
     if isinstance(result, StarterError):
         _log.warning("%s", result)
         return
-    click.echo(json.dumps(report_fields(result)) if as_json else report_line(result))
+    try:
+        click.echo(json.dumps(report_fields(result)) if as_json else report_line(result))
+    except BrokenPipeError:
+        # whoever read the address has left: go on, and write what follows to nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     warn_of_answers(result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,8 +27,6 @@ _OWN_VARIABLES = ("SIGNALWIRE_", "TAPREEL_")
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine reaches a test."""
-    import os
-
     for name in list(os.environ):
         if name.startswith(_OWN_VARIABLES):
             monkeypatch.delenv(name)
@@ -123,3 +123,16 @@ def secret_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def unused_port() -> Callable[[], int]:
+    """Finds a port of 127.0.0.1 that nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+    return find

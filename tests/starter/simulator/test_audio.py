@@ -105,6 +105,14 @@ def test_another_sound_format_is_refused(tmp_path: Path) -> None:
         read_payload(path, Codec.PCMU)
 
 
+def test_a_wav_without_a_data_chunk_is_refused(tmp_path: Path) -> None:
+    """Something that begins like a mu-law file and ends before the sound."""
+    path = mulaw_wav(tmp_path / "cut.wav", b"")
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(AudioError, match="cut"):
+        read_payload(path, Codec.PCMU)
+
+
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound at all", bytes(100)])
 def test_what_is_no_sound_is_refused(tmp_path: Path, content: bytes) -> None:
     """Any other file gives one clear line."""

@@ -1,0 +1,323 @@
+"""The stand-in as a whole: real client, real HTTP, real WebSocket with TLS."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from starter.client import StreamClient
+from starter.config import Credentials
+from starter.errors import (
+    AudioError,
+    InvalidRequestError,
+    NotFoundError,
+    RefusedError,
+    RejectedError,
+    StarterError,
+    UnreachableError,
+)
+from starter.models import Codec, StreamRequest, Track
+from starter.retry import RetryPolicy
+from starter.simulator.calls import Result
+from starter.simulator.http_server import serve
+from starter.simulator.live_stream import Studio, stream_error
+from starter.simulator.media import ByteOrder
+from starter.simulator.options import SimulateOptions
+from starter.simulator.player import CallReport
+from starter.simulator.provider import Provider
+from starter.simulator.rest import Account
+from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
+from tests.starter.receivers import ReceiverDouble
+from tests.starter.web_hooks import web_hook
+
+OTHER_CALL = "76ac3c36-0000-4000-8000-00000000000f"
+TOKEN = "bearer-token-of-the-tests"
+
+WriteWav = Callable[..., Path]
+
+
+@pytest.fixture
+def options(write_wav: WriteWav, ca_file: Path) -> SimulateOptions:
+    """A tenth of a second on both tracks, at full speed."""
+    return SimulateOptions(
+        inbound=write_wav("in.wav", seconds=0.1),
+        outbound=write_wav("out.wav", seconds=0.06),
+        demo=False,
+        param={},
+        dtmf=(),
+        codec=Codec.PCMU,
+        byte_order=ByteOrder.LITTLE,
+        packet_ms=20,
+        first_timestamp=0,
+        provider_shape="signalwire",
+        speed=0.0,
+        seed=0,
+        loss=0.0,
+        jitter=0.0,
+        reorder=0.0,
+        duplicate=0.0,
+        no_stop=False,
+        abort=False,
+        call_sid=None,
+        calls=1,
+        ca_file=str(ca_file),
+        insecure=False,
+    )
+
+
+class StandIn:
+    """A running stand-in, a client for it, and what its streams came to."""
+
+    def __init__(self, provider: Provider, port: int, results: asyncio.Queue[Result]) -> None:
+        self.provider = provider
+        self.base_url = f"http://127.0.0.1:{port}"
+        self.client = self.client_with(API_TOKEN)
+        self._results = results
+
+    def client_with(self, api_token: str) -> StreamClient:
+        """A client that tries once."""
+        credentials = Credentials(PROJECT_ID, self.base_url, api_token)
+        return StreamClient(credentials, retry=RetryPolicy(attempts=1))
+
+    async def sent(self) -> CallReport:
+        """What the next stream to end has sent."""
+        result = await asyncio.wait_for(self._results.get(), 10)
+        assert isinstance(result, CallReport)
+        return result
+
+    async def failure(self) -> StarterError:
+        """Why the next stream to end has failed."""
+        result = await asyncio.wait_for(self._results.get(), 10)
+        assert isinstance(result, StarterError)
+        return result
+
+
+@asynccontextmanager
+async def stand_in(options: SimulateOptions, **settings: Any) -> AsyncIterator[StandIn]:
+    """A stand-in that serves while the context is open."""
+    results: asyncio.Queue[Result] = asyncio.Queue()
+    studio = Studio(options, **settings)
+    provider = Provider(Account(PROJECT_ID, API_TOKEN), studio, on_end=results.put_nowait)
+    async with serve(0, provider.answer) as port:
+        running = StandIn(provider, port, results)
+        async with running.client:
+            yield running
+    await provider.close()
+
+
+def endless(options: SimulateOptions) -> SimulateOptions:
+    """So slow that only a stop ends it."""
+    return replace(options, speed=0.001)
+
+
+async def test_an_order_is_answered_and_dialled(
+    options: SimulateOptions, secure_receiver: ReceiverDouble
+) -> None:
+    """The stream brings account, call, token and parameters of the order."""
+    request = StreamRequest(
+        url=f"{secure_receiver.url}/audio", bearer_token=TOKEN, parameters={"größe": "1"}
+    )
+    async with stand_in(options) as running:
+        handle = await running.client.start(CALL_SID, request)
+        report = await running.sent()
+    heard = secure_receiver.heard()
+    start = heard.messages[1]["start"]
+
+    assert ("queued", CALL_SID, PROJECT_ID) == (handle.status, handle.call_sid, handle.account_sid)
+    assert (handle.name or "").startswith("tapreel-")
+    assert handle.date_updated is not None
+    assert ("/audio", f"Bearer {TOKEN}") == (heard.path, heard.authorization)
+    assert (handle.sid, PROJECT_ID, CALL_SID, {"größe": "1"}) == (
+        start["streamSid"],
+        start["accountSid"],
+        start["callSid"],
+        start["customParameters"],
+    )
+    assert ["connected", "start", "media", "stop"] == heard.events
+    assert (5, 3) == (report.count("inbound")["sent"], report.count("outbound")["sent"])
+
+
+@pytest.mark.parametrize(
+    ("track", "tracks"),
+    [(Track.INBOUND, ["inbound"]), (Track.OUTBOUND, ["outbound"])],
+)
+async def test_only_the_ordered_track_is_played(
+    options: SimulateOptions, secure_receiver: ReceiverDouble, track: Track, tracks: list[str]
+) -> None:
+    """`start` names it, and nothing of the other is sent."""
+    async with stand_in(options) as running:
+        await running.client.start(CALL_SID, StreamRequest(url=secure_receiver.url, track=track))
+        await running.sent()
+    heard = secure_receiver.heard()
+
+    assert tracks == heard.messages[1]["start"]["tracks"]
+    assert set(tracks) == {m["media"]["track"] for m in heard.messages if "media" in m}
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_a_stream_is_stopped_by_sid_or_name(
+    options: SimulateOptions, secure_receiver: ReceiverDouble, by_name: bool
+) -> None:
+    """The receiver gets a stop and a close, and the answer says stopped."""
+    request = StreamRequest(url=secure_receiver.url, name="my stream/1")
+    async with stand_in(endless(options)) as running:
+        started = await running.client.start(CALL_SID, request)
+        stopped = await running.client.stop(CALL_SID, "my stream/1" if by_name else started.sid)
+        await running.sent()
+        again = await running.client.stop(CALL_SID, started.sid)
+
+    assert (started.sid, "stopped") == (stopped.sid, stopped.status)
+    assert (started.sid, "stopped") == (again.sid, again.status)
+    assert "stop" == secure_receiver.heard().events[-1]
+
+
+async def test_a_name_is_unique_among_the_live_streams_of_a_call(
+    options: SimulateOptions, secure_receiver: ReceiverDouble
+) -> None:
+    """Another call may use it, and so may the same one when the first has ended."""
+    request = StreamRequest(url=secure_receiver.url, name="mine")
+    async with stand_in(endless(options)) as running:
+        first = await running.client.start(CALL_SID, request)
+        with pytest.raises(RejectedError, match="Duplicated stream name"):
+            await running.client.start(CALL_SID, request)
+        await running.client.start(OTHER_CALL, request)
+        await running.client.stop(CALL_SID, "mine")
+        await running.sent()
+        second = await running.client.start(CALL_SID, request)
+        stopped = await running.client.stop(CALL_SID, "mine")
+
+    assert first.sid != second.sid
+    assert second.sid == stopped.sid
+
+
+async def test_conferences_choose_their_codec(
+    options: SimulateOptions, secure_receiver: ReceiverDouble
+) -> None:
+    """The audio is encoded as ordered, and the answer may have no name."""
+    request = StreamRequest(url=secure_receiver.url, codec=Codec.L16, real_time=True)
+    async with stand_in(options) as running:
+        handle = await running.client.start_conference(CALL_SID, request)
+        await running.sent()
+        with pytest.raises(NotFoundError):
+            await running.client.stop(CALL_SID, handle.sid)
+        await running.client.stop_conference(CALL_SID, handle.sid)
+    start = secure_receiver.heard().messages[1]["start"]
+
+    assert (CALL_SID, None) == (handle.conference_sid, handle.call_sid)
+    assert "audio/x-L16" == start["mediaFormat"]["encoding"]
+
+
+async def test_wrong_credentials_are_refused(options: SimulateOptions) -> None:
+    """Basic auth is checked on every request."""
+    async with stand_in(options) as running, running.client_with("wrong") as stranger:
+        with pytest.raises(RefusedError, match="Authentication failed"):
+            await stranger.stop(CALL_SID, "mine")
+
+
+async def test_unknown_streams_and_calls_are_not_found(options: SimulateOptions) -> None:
+    """A stream that was never started, and a call that is not the live one."""
+    async with stand_in(replace(options, call_sid=CALL_SID)) as running:
+        with pytest.raises(NotFoundError, match="No such stream"):
+            await running.client.stop(CALL_SID, "mine")
+        with pytest.raises(NotFoundError, match="No such call"):
+            await running.client.start(OTHER_CALL, StreamRequest(url="wss://127.0.0.1"))
+
+
+async def test_events_are_reported(
+    options: SimulateOptions, secure_receiver: ReceiverDouble
+) -> None:
+    """Started and stopped, with the documented fields, signed."""
+    async with web_hook() as hook, stand_in(options, signing_key="12345") as running:
+        request = StreamRequest(
+            url=secure_receiver.url, name="mine", status_callback=f"{hook.url}/events"
+        )
+        handle = await running.client.start(CALL_SID, request)
+        await running.sent()
+    forms = [form for _, _, _, form in hook.seen]
+
+    assert ["stream-started", "stream-stopped"] == [form["StreamEvent"] for form in forms]
+    assert {
+        "AccountSid": PROJECT_ID,
+        "CallSid": CALL_SID,
+        "StreamSid": handle.sid,
+        "StreamName": "mine",
+        "StreamTrack": "both_tracks",
+        "StreamEvent": "stream-started",
+        "Timestamp": forms[0]["Timestamp"],
+        "Unique-ID": forms[0]["Unique-ID"],
+    } == forms[0]
+    assert all("X-SignalWire-Signature" in headers for _, _, headers, _ in hook.seen)
+
+
+@pytest.mark.parametrize(
+    ("url", "codec", "error"),
+    [
+        ("/audio", None, "invalid_url"),
+        ("wss://127.0.0.1:{port}/", None, "connection_refused"),
+        ("wss://127.0.0.1:{port}/", Codec.L16_16000, "codec_error"),
+    ],
+)
+async def test_failures_are_reported(
+    options: SimulateOptions,
+    unused_port: Callable[[], int],
+    url: str,
+    codec: Codec | None,
+    error: str,
+) -> None:
+    """A stream that never came about says why, in the provider's words."""
+    async with web_hook() as hook, stand_in(options) as running:
+        request = StreamRequest(
+            url=url.format(port=unused_port()), codec=codec, status_callback=hook.url
+        )
+        await running.client.start_conference(CALL_SID, request)
+        await running.failure()
+    form = hook.seen[0][3]
+
+    assert ("stream-error", error) == (form["StreamEvent"], form["StreamError"])
+    assert CALL_SID == form["ConferenceSid"]
+
+
+async def test_a_failing_web_hook_does_not_end_the_stream(
+    options: SimulateOptions,
+    secure_receiver: ReceiverDouble,
+    unused_port: Callable[[], int],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is told in the log; the https one, too."""
+    async with stand_in(options) as running:
+        for scheme in ("http", "https"):
+            hook = f"{scheme}://127.0.0.1:{unused_port()}/"
+            request = StreamRequest(url=secure_receiver.url, status_callback=hook)
+            await running.client.start(CALL_SID, request)
+            assert 5 == (await running.sent()).count("inbound")["sent"]
+
+    assert 4 == caplog.text.count("the status callback failed")
+
+
+async def test_closing_ends_the_streams_in_good_order(
+    options: SimulateOptions, secure_receiver: ReceiverDouble
+) -> None:
+    """Whoever is being streamed to gets a stop."""
+    async with stand_in(endless(options)) as running:
+        await running.client.start(CALL_SID, StreamRequest(url=secure_receiver.url))
+
+    assert "stop" == secure_receiver.heard().events[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "opened", "word"),
+    [
+        (AudioError("x"), False, "codec_error"),
+        (InvalidRequestError("x"), False, "invalid_url"),
+        (UnreachableError("x"), True, "general_error"),
+        (UnreachableError("x"), False, "connection_refused_timeout_or_ssl_error"),
+        (RefusedError("x", status=401), False, "connection_refused_timeout_or_ssl_error"),
+    ],
+)
+def test_failures_have_the_providers_words(error: StarterError, opened: bool, word: str) -> None:
+    """The closed set of the status callbacks."""
+    assert word == stream_error(error, opened=opened)

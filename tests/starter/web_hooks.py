@@ -1,0 +1,38 @@
+"""A small real HTTP server that stands where a caller's web hook would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+
+@dataclass
+class WebHook:
+    """A tiny HTTP server of the caller's: keeps what it was sent."""
+
+    status: str = "200 OK"
+    url: str = ""
+    seen: list[tuple[str, str, dict[str, str], dict[str, str]]] = field(default_factory=list)
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read one request, remember it, answer it, hang up."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        method, path, _ = head[0].split()
+        headers = dict(line.split(": ", 1) for line in head[1:] if line)
+        body = await reader.readexactly(int(headers.get("Content-Length", 0)))
+        self.seen.append((method, path, headers, dict(parse_qsl(body.decode()))))
+        writer.write(f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+
+@asynccontextmanager
+async def web_hook(status: str = "200 OK") -> AsyncIterator[WebHook]:
+    """A web hook that listens while the context is open."""
+    hook = WebHook(status)
+    server = await asyncio.start_server(hook.take, "127.0.0.1", 0)
+    hook.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        yield hook
