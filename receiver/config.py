@@ -12,12 +12,13 @@ import enum
 import ipaddress
 import itertools
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 from receiver.errors import ConfigurationError
+from receiver.kinds import PAIR, PATH, SECRET, SIZE, SWITCH, TEXT, Kind, choice, integer, seconds
 from receiver.media import ByteOrder
 from receiver.paths import SPOOL
 
@@ -34,15 +35,6 @@ class Source(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """Which values a setting takes: `accept` returns one, or raises `ValueError`."""
-
-    expected: str  # completes "... must be"
-    accept: Callable[[Any], object]
-    parse: Callable[[str], object] = str  # text of the environment -> what accept takes
-
-
-@dataclass(frozen=True, slots=True)
 class Setting:
     """One setting as the user knows it."""
 
@@ -51,83 +43,12 @@ class Setting:
     meaning: str
 
 
-def _number(low: float, high: float, types: tuple[type, ...]) -> Callable[[Any], object]:
-    def accept(value: Any) -> object:
-        if type(value) not in types or not low <= value <= high:
-            raise ValueError(value)
-        return value
-
-    return accept
-
-
-def _integer(low: int, high: int) -> Kind:
-    return Kind(f"a whole number from {low} to {high}", _number(low, high, (int,)), int)
-
-
-def _seconds(low: float, high: float) -> Kind:
-    accept = _number(low, high, (int, float))
-    return Kind(f"a number of seconds from {low:g} to {high:g}", accept, float)
-
-
-def _choice(words: Iterable[str], made: Callable[[str], object] = str) -> Kind:
-    known = tuple(words)
-
-    def accept(value: Any) -> object:
-        return made(known[known.index(value)])
-
-    return Kind(" or ".join(known), accept)
-
-
-def _switched(text: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True}
-    words |= {"0": False, "false": False, "no": False, "off": False}
-    if text.strip().lower() not in words:
-        raise ValueError(text)
-    return words[text.strip().lower()]
-
-
-def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(value)
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError(value)
-    return value.strip()
-
-
-def _path(value: Any) -> Path:
-    try:
-        return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
-    except RuntimeError as error:  # "~" where there is no home
-        raise ValueError(value) from error
-
-
-def _pair(value: Any) -> tuple[Path, Path]:
-    if isinstance(value, dict) and value.keys() == {"cert", "key"}:
-        value = (value["cert"], value["key"])
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError(value)
-    return _path(value[0]), _path(value[1])
-
-
-SWITCH: Final = Kind("true or false", _switch, _switched)
-TEXT: Final = Kind("a text", _text)
-PATH: Final = Kind("a path", _path)
-PAIR: Final = Kind(
-    "two paths, certificate and key", _pair, lambda text: text.split("," if "," in text else None)
-)
-SECRET: Final = Kind("a text", str)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Every setting; secrets are left out of its text."""
 
     host: Annotated[str, TEXT, "address to listen on"] = "127.0.0.1"
-    port: Annotated[int, _integer(0, 65535), "port to listen on; 0 takes a free one"] = 8443
+    port: Annotated[int, integer(0, 65535), "port to listen on; 0 takes a free one"] = 8443
     recordings: Annotated[Path, PATH, "folder of the recordings"] = Path("recordings")
     spool: Annotated[Path, PATH, "folder of the live journals"] = Path("recordings", SPOOL)
     tls: Annotated[tuple[Path, Path] | None, PAIR, "certificate chain and private key"] = None
@@ -139,24 +60,30 @@ class Config:
     demo: Annotated[bool, SWITCH, "make a token and place one demo call"] = False
     stereo: Annotated[bool, SWITCH, "add stereo.wav: left inbound, right outbound"] = False
     byte_order: Annotated[
-        ByteOrder, _choice(ByteOrder, ByteOrder), "order of the two bytes of an L16 sample"
+        ByteOrder, choice(ByteOrder, ByteOrder), "order of the two bytes of an L16 sample"
     ] = ByteOrder.LITTLE
     sync_interval_ms: Annotated[
-        int, _integer(0, 60_000), "audio is synced at most this much later; 0 syncs each batch"
+        int, integer(0, 60_000), "audio is synced at most this much later; 0 syncs each batch"
     ] = 500
     idle_timeout_seconds: Annotated[
-        float, _seconds(1, 86_400), "a stream without media for this long ends"
+        float, seconds(1, 86_400), "a stream without media for this long ends"
     ] = 90
     max_message_bytes: Annotated[
-        int, _integer(1024, 16_777_216), "longest message that is accepted"
+        int, integer(1024, 16_777_216), "longest message that is accepted"
     ] = 262_144
     handshake_timeout_seconds: Annotated[
-        float, _seconds(0.1, 300), "a connection must have opened within this time"
+        float, seconds(0.1, 300), "a connection must have opened within this time"
     ] = 5
-    max_streams: Annotated[int, _integer(1, 1_000_000), "streams at the same time"] = 1000
+    drain_timeout: Annotated[
+        float, seconds(0, 604_800), "how long SIGTERM waits for live streams to end"
+    ] = 7200
+    min_free: Annotated[int, SIZE, "no new streams while less space is free, for example 500M"] = (
+        134_217_728
+    )
+    max_streams: Annotated[int, integer(1, 1_000_000), "streams at the same time"] = 1000
     state: Annotated[Path, PATH, "folder of the generated certificate and token"] = Path(".tapreel")
     log_level: Annotated[
-        str, _choice(("debug", "info", "warning", "error")), "least level that is logged"
+        str, choice(("debug", "info", "warning", "error")), "least level that is logged"
     ] = "info"
     tokens: Annotated[str | None, SECRET, "bearer tokens"] = field(default=None, repr=False)
     stream_key: Annotated[str | None, SECRET, "keys that sign stream tokens"] = field(

@@ -1,29 +1,28 @@
-"""The house around the sessions: who may stream, what runs beside them, how it all ends.
+"""The house around the sessions: what runs beside them, and how it all ends.
 
-The server is the transports' gate and the sessions' recorder. It owns the spool, the
-publisher and the listener, and tears them down in the order in which audio flows.
+The server is the sessions' recorder. It owns the spool, the publisher, the gate and the
+listener, and tears them down in the order in which audio flows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import signal
 import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
-from receiver import certificates, credentials, publish
+from receiver import certificates, credentials, folders, publish
 from receiver.config import Config
 from receiver.demo import Demo
 from receiver.errors import ConfigurationError
-from receiver.folders import make_folder
+from receiver.gate import STREAMS_PATH, Gate
 from receiver.journal import Header
 from receiver.live_journal import Journal
 from receiver.media import EndReason
@@ -32,68 +31,44 @@ from receiver.publisher import Publisher
 from receiver.render import RenderOptions
 from receiver.session import Session
 from receiver.spool import Spool
-from receiver.tokens import Refused, Tokens
-from receiver.transports import HttpAnswer, Limits, Listener, Peer, UpgradeRequest
+from receiver.tokens import Grant
+from receiver.transports import Limits, Listener
 from receiver.transports.websockets import listen
+from receiver.used_tokens import UsedTokens
 
-STREAMS_PATH: Final = "/audio"
+USED_TOKENS: Final = "used-tokens"
+"""The folder in the spool that remembers single-use tokens."""
 _WATCH_SECONDS: Final = 1.0
-_GOING_AWAY: Final = 1001
 _DONE: Final = 1000
-
-_UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
-_NOT_FOUND: Final = HttpAnswer(404, "Not found\n")
-_HEALTHY: Final = HttpAnswer(200, "ok\n")
-_READY: Final = HttpAnswer(200, "ready\n")
-_NOT_READY: Final = HttpAnswer(503, "not ready\n", (("Retry-After", "5"),))
-_FULL: Final = HttpAnswer(503, "too many streams\n", (("Retry-After", "5"),))
+_GOING_AWAY: Final = 1001
 
 log = structlog.get_logger("receiver.server")
 
 
 class Server:
-    """A running receiver: gate of its listener, recorder of its sessions."""
+    """A running receiver.
+
+    Raises:
+        ConfigurationError: a folder, token or certificate cannot be used.
+    """
 
     def __init__(
-        self,
-        config: Config,
-        tokens: Tokens,
-        *,
-        published: Callable[[Published], None] = lambda _: None,
+        self, config: Config, *, published: Callable[[Published], None] = lambda _: None
     ) -> None:
+        folders.make_folder(config.recordings)
         self._config = config
-        self._tokens = tokens
         self._published = published
-        self._sessions: set[Session] = set()
-        self._refused: set[str] = set()
-        self.ready = False
+        self._ssl_context = _ssl_context(config)
+        tokens = credentials.tokens(config)
+        self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
+        self._used_tokens = UsedTokens(config.spool / USED_TOKENS)
+        self.gate = Gate(tokens, self._used_tokens, open_session=self._open_session)
+        self.sessions: set[Session] = set()
+        self._stopping = asyncio.Event()
+        self._draining_until: float | None = None
+        self._disk_full = False
 
-    # The gate.
-
-    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
-        """Decide about one request; only `/audio` with a token leads to a session."""
-        if request.path == "/healthz":
-            return _HEALTHY
-        if request.path == "/readyz":
-            return _READY if self.ready else _NOT_READY
-        if request.path != STREAMS_PATH:
-            return _NOT_FOUND
-        try:
-            grant = self._tokens.admit(request.authorization, now=time.time())
-        except Refused as refused:
-            log.warning(
-                "handshake_refused",
-                reason=refused.reason.value,
-                remote_address=request.remote_address,
-            )
-            return _UNAUTHORIZED
-        if not self.ready:
-            return _NOT_READY
-        if len(self._sessions) >= self._config.max_streams:
-            return _FULL
-        return Session(self, grant, remote_address=request.remote_address)
-
-    # The recorder.
+    # What sessions need (their `Recorder`).
 
     now = staticmethod(time.monotonic)
 
@@ -111,25 +86,29 @@ class Server:
 
     def session_opened(self, session: Session) -> None:
         """Remember a session whose socket is open."""
-        self._sessions.add(session)
+        self.sessions.add(session)
+        self._see_if_full()
 
     def session_closed(self, session: Session) -> None:
         """Forget a session."""
-        self._sessions.discard(session)
+        self.sessions.discard(session)
+        self._see_if_full()
+        self._see_if_drained()
+
+    def _open_session(self, grant: Grant, remote_address: str) -> Session:
+        return Session(self, grant, remote_address=remote_address)
 
     # Its life.
 
-    async def run(self, *, stop: asyncio.Event, listening: Callable[[Listener], None]) -> None:
-        """Serve until `stop` is set; everything that arrived is published on return.
+    async def run(self, *, listening: Callable[[Listener], None]) -> None:
+        """Serve until `stop` or a finished `drain`; all that arrived is published on return.
 
         Raises:
-            ConfigurationError: a folder, certificate or address cannot be used.
+            ConfigurationError: the address cannot be listened on.
         """
         config = self._config
         self._loop = asyncio.get_running_loop()
-        make_folder(config.recordings)
-        ssl_context = _ssl_context(config)
-        self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
+        self._loop.set_exception_handler(_log_unforeseen)
         options = RenderOptions(config.byte_order, config.stereo)
         self._publisher = Publisher(config.recordings, options, published=self._published)
         async with contextlib.AsyncExitStack() as stack:
@@ -137,80 +116,150 @@ class Server:
             stack.push_async_callback(asyncio.to_thread, self._spool.close)
             for journal in publish.waiting(config.spool):
                 self._publisher.submit(journal)
-            listener = await self._listen(ssl_context)
+            await self._look_at_disk()
+            listener = await self._listen()
             stack.push_async_callback(listener.close)
             stack.callback(self._end_sessions)
             watcher = asyncio.create_task(self._watch())
             stack.callback(watcher.cancel)
-            self.ready = True
+            self._see_if_full()
             listening(listener)
-            await stop.wait()
-            self.ready = False
+            await self._stopping.wait()
+            self.gate.closed_for = "stopping"
 
-    async def _listen(self, ssl_context: ssl.SSLContext | None) -> Listener:
+    async def _listen(self) -> Listener:
         config = self._config
         limits = Limits(
             max_message_bytes=config.max_message_bytes,
             handshake_timeout_seconds=config.handshake_timeout_seconds,
         )
         return await listen(
-            self, host=config.host, port=config.port, ssl_context=ssl_context, limits=limits
+            self.gate,
+            host=config.host,
+            port=config.port,
+            ssl_context=self._ssl_context,
+            limits=limits,
         )
 
+    def stop(self) -> None:
+        """End live streams now and publish them."""
+        self._stopping.set()
+
+    def drain(self) -> None:
+        """Take no new streams, and stop when the live ones have ended; a second call stops."""
+        if self._draining_until is not None:
+            self.stop()
+            return
+        self._draining_until = self.now() + self._config.drain_timeout
+        self.gate.closed_for = "draining"
+        log.info("draining", streams=len(self._live()), timeout_seconds=self._config.drain_timeout)
+        self._see_if_drained()
+
+    def reload(self) -> None:
+        """Read tokens, keys and certificate again; what is bad leaves the old in force."""
+        try:
+            self.gate.tokens = credentials.tokens(self._config)
+            if self._ssl_context is not None:
+                certificates.reload(self._ssl_context, *_certificate(self._config))
+        except ConfigurationError as error:
+            log.error("reload_failed", error=str(error))
+        else:
+            log.info("reloaded")
+
+    def _live(self) -> list[Session]:
+        return [session for session in self.sessions if session.recording_id is not None]
+
     def _end_sessions(self) -> None:
-        for session in list(self._sessions):
+        for session in list(self.sessions):
             session.close(EndReason.SHUTDOWN, code=_GOING_AWAY, text="the receiver was stopped")
 
+    def _see_if_drained(self) -> None:
+        if self._draining_until is None:
+            return
+        if not self._live() or self.now() >= self._draining_until:
+            self.stop()
+
+    def _see_if_full(self, free_bytes: int | None = None) -> None:
+        """Open or close the gate, unless it is closed for good."""
+        if self._draining_until is not None or self._stopping.is_set():
+            return
+        if free_bytes is not None:
+            self._disk_full = free_bytes < self._config.min_free
+        if self._disk_full:
+            self.gate.closed_for = "disk full"
+        elif len(self.sessions) >= self._config.max_streams:
+            self.gate.closed_for = "too many streams"
+        else:
+            self.gate.closed_for = ""
+
+    async def _look_at_disk(self) -> None:
+        places = (self._config.spool, self._config.recordings)
+        free = await asyncio.to_thread(lambda: min(map(folders.free_bytes, places)))
+        was_full = self._disk_full
+        self._see_if_full(free)
+        if self._disk_full and not was_full:
+            log.error("disk_full", free_bytes=free, min_free=self._config.min_free)
+        elif was_full and not self._disk_full:
+            log.info("disk_has_space", free_bytes=free)
+
     async def _watch(self) -> None:
-        """End sessions on which no media came for too long; pongs are no sign of life."""
+        """Look after what no message tells: silent sockets, free space, the end of a drain."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             oldest = self.now() - self._config.idle_timeout_seconds
-            for session in list(self._sessions):
+            for session in list(self.sessions):
                 if session.active_at < oldest:
                     session.close(EndReason.IDLE, code=_DONE, text="no media came for too long")
+            self._see_if_drained()
+            try:
+                await self._look_at_disk()
+            except OSError as error:
+                log.error("disk_unreadable", error=error.strerror)
 
 
 def run(config: Config) -> None:
-    """Run a receiver until SIGINT or SIGTERM.
+    """Run a receiver until SIGINT, or until SIGTERM and the end of its streams.
 
     Raises:
         TapreelError: it cannot start with these settings.
     """
     os.umask(0o077)
-    tokens = credentials.tokens(config)
-    asyncio.run(_run(config, tokens))
+    asyncio.run(_run(config))
 
 
-async def _run(config: Config, tokens: Tokens) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+async def _run(config: Config) -> None:
     demo = Demo(config) if config.demo else None
-    server = Server(config, tokens, published=demo.published if demo else lambda _: None)
+    server = Server(config, published=demo.published if demo else lambda _: None)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, server.stop)
+    loop.add_signal_handler(signal.SIGTERM, server.drain)
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
+
+    def listening(listener: Listener) -> None:
+        """Say where we listen, as the one line on stdout that programs wait for."""
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        scheme = "ws" if config.no_tls else "wss"
+        url = f"{scheme}://{host}:{listener.port}{STREAMS_PATH}"
+        print(f"listening {url}", flush=True)  # noqa: T201  data on stdout is the contract
+        if demo is not None:
+            demo.start(url)
+
     try:
-        await server.run(stop=stop, listening=functools.partial(_listening, config, demo))
+        await server.run(listening=listening)
     finally:
-        if demo:
+        if demo is not None:
             await demo.close()
 
 
-def _listening(config: Config, demo: Demo | None, listener: Listener) -> None:
-    """Say where we listen, as the one line on stdout that programs wait for."""
-    scheme = "ws" if config.no_tls else "wss"
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    url = f"{scheme}://{host}:{listener.port}{STREAMS_PATH}"
-    print(f"listening {url}", flush=True)  # noqa: T201  data on stdout is the contract
-    if demo is not None:
-        demo.start(url)
+def _certificate(config: Config) -> tuple[Path, Path]:
+    return config.tls or certificates.self_signed(config.state, config.host)
 
 
 def _ssl_context(config: Config) -> ssl.SSLContext | None:
-    if config.no_tls:
-        return None
-    if config.tls is not None:
-        return certificates.ssl_context(*config.tls)
-    if config.self_signed:
-        return certificates.ssl_context(*certificates.self_signed(config.state, config.host))
-    raise ConfigurationError("choose one of --tls CERT KEY, --self-signed and --no-tls")
+    return None if config.no_tls else certificates.ssl_context(*_certificate(config))
+
+
+def _log_unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Turn what nobody foresaw into one line."""
+    error = context.get("exception")
+    log.error("unforeseen", problem=context.get("message"), error=repr(error) if error else None)

@@ -29,6 +29,7 @@ from receiver.stream import (
     RecordingOpened,
     Stream,
 )
+from receiver.throttle import Throttle
 from receiver.tokens import Grant
 from receiver.transports import Connection
 
@@ -91,6 +92,7 @@ class Session:
         self._rejected_since = 0.0
         self._rejected = 0
         self._closed = False
+        self._throttle = Throttle()
         self.active_at = self._now()  # when the latest chunk came
 
     @property
@@ -204,41 +206,47 @@ class Session:
         if recording.messages <= MOST_MESSAGES:
             recording.journal.append(journal.encode(MessageRecord(self._arrival_ms(), message)))
 
+    def _names(self) -> dict[str, str | None]:
+        """Return what a log line calls this stream by."""
+        start = self._stream.start
+        return {
+            "recording_id": self.recording_id,
+            "stream_sid": start.stream_sid if start else None,
+            "call_sid": start.call_sid if start else None,
+        }
+
     def _log_started(self, start: Start) -> None:
         log.info(
             "stream_started",
-            recording_id=self.recording_id,
-            stream_sid=start.stream_sid,
-            call_sid=start.call_sid,
+            **self._names(),
             encoding=start.media_format.encoding.value,
             sample_rate=start.media_format.sample_rate,
             remote_address=self._remote_address,
         )
 
     def _end_recording(self, reason: EndReason, detail: str) -> None:
-        recording, start = self._recording, self._stream.start
+        recording = self._recording
         if recording is None:
             return
         record = EndRecord(self._arrival_ms(), reason, detail)
-        self._recording = None
         recording.journal.end(record, self._recorder.journal_ended)
         log.info(
             "stream_ended",
-            recording_id=recording.id,
-            stream_sid=start.stream_sid if start else "",
-            call_sid=start.call_sid if start else "",
+            **self._names(),
             reason=reason.value,
             detail=detail,
             chunks=recording.chunks,
             rejected=recording.rejected,
         )
+        self._recording = None
 
     def _reject(self, rejected: MessageRejected) -> None:
         """Count an unusable message; too many of them in a row end the stream."""
         now = self._now()
         if now - self._rejected_since > REJECTED_WINDOW_SECONDS:
             self._rejected_since, self._rejected = now, 0
-            log.warning("message_rejected", code=rejected.code, recording_id=self.recording_id)
+        if times := self._throttle.count(rejected.code, now):
+            log.warning("message_rejected", code=rejected.code, times=times, **self._names())
         self._rejected += 1
         recording = self._recording
         if recording is not None:
@@ -249,5 +257,5 @@ class Session:
             self._cut(ProtocolViolation("too many unusable messages"))
 
     def _cut(self, violation: ProtocolViolation) -> None:
-        log.warning("stream_refused", reason=violation.detail, recording_id=self.recording_id)
+        log.warning("stream_refused", reason=violation.detail, **self._names())
         self.close(EndReason.PROTOCOL_ERROR, code=violation.close_code, text=violation.detail)

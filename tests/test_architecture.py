@@ -19,10 +19,20 @@ PURE = (
     *("messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
     *("ordering", "excuses", "clock", "timeline", "survey", "report", "stream"),
 )
-CONSUMERS = ("folders", "live_journal", "spool", "render", "wav", "archive", "publish", "tap")
+CONSUMERS = (
+    "throttle",
+    "folders",
+    "live_journal",
+    "spool",
+    "render",
+    "wav",
+    "archive",
+    "publish",
+    "tap",
+)
 SHELL = (
-    *("config", "credentials", "certificates", "logs", "metrics", "transports"),
-    *("session", "publisher", "demo", "transports.websockets", "server"),
+    *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
+    *("session", "publisher", "used_tokens", "gate", "demo", "transports.websockets", "server"),
 )
 ORDER = (*WORDS, *PURE, *CONSUMERS, *SHELL, "cli", "__main__")
 """A room imports only rooms before it; `cli` and `transports` count as one room each."""

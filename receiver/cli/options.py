@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import click
 
-from receiver.config import PAIR, PATH, SECRET, SETTINGS, SWITCH, Config, Setting, load
+from receiver.config import SETTINGS, Config, Setting, load
+from receiver.kinds import PAIR, PATH, SECRET, SWITCH
 
 Command = Callable[..., Any]
 _METAVARS: Final = {"host": "HOST", "port": "PORT", "recordings": "DIR", "spool": "DIR"}

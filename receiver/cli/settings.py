@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from receiver.cli.options import settings
-from receiver.config import SECRET, SETTINGS, Config, check_serving
+from receiver.config import SETTINGS, Config, check_serving
+from receiver.kinds import SECRET
 from receiver.errors import ConfigurationError
 
 MASK = "********"

@@ -1,0 +1,89 @@
+"""Who gets in: every request is decided here, before any upgrade."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from receiver.throttle import Throttle
+from receiver.tokens import Grant, Refused, Tokens
+from receiver.transports import HttpAnswer, Peer, UpgradeRequest
+from receiver.used_tokens import UsedTokens
+
+STREAMS_PATH: Final = "/audio"
+
+_UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
+_NOT_FOUND: Final = HttpAnswer(404, "Not found\n")
+_HEALTHY: Final = HttpAnswer(200, "ok\n")
+_READY: Final = HttpAnswer(200, "ready\n")
+
+log = structlog.get_logger("receiver.gate")
+
+
+class Gate:
+    """Answers health checks, and lets streams in that bring a token.
+
+    `closed_for` says why no new stream is taken at the moment ("draining", "disk full");
+    empty means that the gate is open. `tokens` may be replaced at any time.
+    """
+
+    def __init__(
+        self, tokens: Tokens, used: UsedTokens, *, open_session: Callable[[Grant, str], Peer]
+    ) -> None:
+        self.tokens = tokens
+        self.closed_for = "starting"
+        self.refused: Counter[str] = Counter()  # by reason
+        self._used = used
+        self._open_session = open_session
+        self._throttle = Throttle()
+
+    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
+        """Decide about one request; only `/audio` with a token leads to a session."""
+        if request.path == "/healthz":
+            return _HEALTHY
+        if request.path == "/readyz":
+            return _unavailable(self.closed_for) if self.closed_for else _READY
+        if request.path != STREAMS_PATH:
+            return _NOT_FOUND
+        try:
+            grant = self.tokens.admit(request.authorization, now=time.time())
+        except Refused as refused:
+            self._refuse(refused.reason.value, request)
+            return _UNAUTHORIZED
+        if self.closed_for:
+            self._refuse("not_ready", request)
+            return _unavailable(self.closed_for)
+        return self._let_in(grant, request)
+
+    def _let_in(self, grant: Grant, request: UpgradeRequest) -> HttpAnswer | Peer:
+        if grant.jti is not None:
+            try:
+                unused = self._used.use(grant.jti, grant.expires_at or 0)
+            except OSError as error:
+                log.error("used_tokens_unwritable", error=error.strerror)
+                self._refuse("not_ready", request)
+                return _unavailable("used tokens cannot be recorded")
+            if not unused:
+                self._refuse("replayed", request)
+                return _UNAUTHORIZED
+        return self._open_session(grant, request.remote_address)
+
+    def _refuse(self, reason: str, request: UpgradeRequest) -> None:
+        """Count a refusal, and tell of each address at most once a second."""
+        self.refused[reason] += 1
+        times = self._throttle.count(f"{request.remote_address} {reason}", time.monotonic())
+        if times:
+            log.warning(
+                "handshake_refused",
+                reason=reason,
+                remote_address=request.remote_address,
+                times=times,
+            )
+
+
+def _unavailable(reason: str) -> HttpAnswer:
+    return HttpAnswer(503, f"not ready: {reason}\n", (("Retry-After", "5"),))

@@ -1,0 +1,103 @@
+"""Which values a setting takes, and how the text of an environment variable becomes one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Which values a setting takes: `accept` returns one, or raises `ValueError`."""
+
+    expected: str  # completes "... must be"
+    accept: Callable[[Any], object]
+    parse: Callable[[str], object] = str  # text of the environment -> what accept takes
+
+
+def _number(low: float, high: float, types: tuple[type, ...]) -> Callable[[Any], object]:
+    def accept(value: Any) -> object:
+        if type(value) not in types or not low <= value <= high:
+            raise ValueError(value)
+        return value
+
+    return accept
+
+
+def integer(low: int, high: int) -> Kind:
+    """Return the kind of a whole number within bounds."""
+    return Kind(f"a whole number from {low} to {high}", _number(low, high, (int,)), int)
+
+
+def seconds(low: float, high: float) -> Kind:
+    """Return the kind of a duration within bounds."""
+    accept = _number(low, high, (int, float))
+    return Kind(f"a number of seconds from {low:g} to {high:g}", accept, float)
+
+
+def choice(words: Iterable[str], made: Callable[[str], object] = str) -> Kind:
+    """Return the kind of one of several words; `made` turns the word into its value."""
+    known = tuple(words)
+
+    def accept(value: Any) -> object:
+        return made(known[known.index(value)])
+
+    return Kind(" or ".join(known), accept)
+
+
+def _switched(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True}
+    words |= {"0": False, "false": False, "no": False, "off": False}
+    if text.strip().lower() not in words:
+        raise ValueError(text)
+    return words[text.strip().lower()]
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError(value)
+    return value.strip()
+
+
+def _path(value: Any) -> Path:
+    try:
+        return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
+    except RuntimeError as error:  # "~" where there is no home
+        raise ValueError(value) from error
+
+
+def _pair(value: Any) -> tuple[Path, Path]:
+    if isinstance(value, dict) and value.keys() == {"cert", "key"}:
+        value = (value["cert"], value["key"])
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(value)
+    return _path(value[0]), _path(value[1])
+
+
+def _size(value: Any) -> int:
+    """Return a number of bytes, written as such or with K, M, G or T behind it."""
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
+    if type(value) is not int or value < 0:
+        raise ValueError(value)
+    return value
+
+
+_SIZE = re.compile(r"([0-9]{1,15})([KMGTkmgt]?)")
+SIZE: Final = Kind("a number of bytes, or one with K, M, G or T behind it", _size)
+SWITCH: Final = Kind("true or false", _switch, _switched)
+TEXT: Final = Kind("a text", _text)
+PATH: Final = Kind("a path", _path)
+PAIR: Final = Kind(
+    "two paths, certificate and key", _pair, lambda text: text.split("," if "," in text else None)
+)
+SECRET: Final = Kind("a text", str)
