@@ -16,7 +16,7 @@ QUARANTINE: Final = "quarantine"
 """Inside the spool: journals that cannot be trusted, each beside a text that says why."""
 
 RECORDING_ID: Final = re.compile(r"[0-9a-f]{16}")
-_FOLDER: Final = re.compile(r"\d{8}T\d{6}Z-([0-9a-f]{16})")
+_FOLDER: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{16})")
 
 
 def timestamp(milliseconds: int) -> str:
