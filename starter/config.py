@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from starter.tokens import (
     Bearer,
     StaticToken,
     StreamKey,
+    key_from_file,
+    key_from_text,
     read_secret,
     token_from_file,
     token_from_text,
@@ -111,7 +112,7 @@ class Settings:
             return _bearer_of(key_file, token_file)
         environ = self.environ
         if key := environ.get("TAPREEL_STREAM_KEY"):
-            return StreamKey(os.fsencode(key))
+            return key_from_text(key)
         if key_file := environ.get("TAPREEL_STREAM_KEY_FILE"):
             return _bearer_of(key_file, None)
         if tokens := environ.get("TAPREEL_TOKENS"):
@@ -124,9 +125,9 @@ class Settings:
         """The signing key alone. Raises ConfigError if there is none."""
         environ = self.environ
         if not key_file and (key := environ.get("TAPREEL_STREAM_KEY")):
-            return StreamKey(os.fsencode(key))
+            return key_from_text(key)
         if path := self.text("stream_key_file", key_file):
-            return StreamKey(read_secret(Path(path)))
+            return key_from_file(Path(path))
         raise ConfigError("no stream key: give --stream-key-file or set TAPREEL_STREAM_KEY_FILE")
 
 
@@ -168,7 +169,7 @@ def _checked_project(project_id: str) -> str:
 
 def _bearer_of(key_file: str | None, token_file: str | None) -> StreamKey | StaticToken | None:
     if key_file:
-        return StreamKey(read_secret(Path(key_file)))
+        return key_from_file(Path(key_file))
     return token_from_file(Path(token_file)) if token_file else None
 
 

@@ -22,6 +22,7 @@ AUDIENCE: Final = "receiver"
 DEFAULT_TTL_SECONDS: Final = 300
 MIN_KEY_BYTES: Final = 32
 _LARGEST_FILE_BYTES: Final = 65536
+_TEXT = re.compile(rb"[\t\r\n\x20-\x7e]*")
 _READABLE_BY_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -81,23 +82,48 @@ class StreamKey:
 
 def token_from_file(path: Path) -> StaticToken:
     """The first token of a file with one token per line and `#` comments. Raises ConfigError."""
-    text = read_secret(path).decode("ascii", errors="replace")
-    lines = (line.strip() for line in text.splitlines())
-    return _checked([line for line in lines if line and not line.startswith("#")], str(path))
+    return _token(_first_line(read_secret(path)), str(path))
 
 
 def token_from_text(text: str, source: str) -> StaticToken:
     """The first of several tokens, separated by commas or white space. Raises ConfigError."""
-    return _checked([token for token in re.split(r"[\s,]+", text) if token], source)
+    return _token(_first_word(text), source)
 
 
-def _checked(tokens: list[str], source: str) -> StaticToken:
-    if not tokens:
+def key_from_file(path: Path) -> StreamKey:
+    """The first key of a file that looks like a token file, as the receiver reads it.
+
+    A file that is no text is one key, byte for byte. Raises ConfigError.
+    """
+    content = read_secret(path)
+    if _TEXT.fullmatch(content):
+        content = _first_line(content).encode()
+    return StreamKey(content)
+
+
+def key_from_text(text: str) -> StreamKey:
+    """The first of several keys, separated by commas or white space. Raises ConfigError."""
+    return StreamKey(os.fsencode(_first_word(text)))
+
+
+def _token(token: str, source: str) -> StaticToken:
+    if not token:
         raise ConfigError(f"{source} holds no token")
     try:
-        return StaticToken(check_bearer_token(tokens[0]))
+        return StaticToken(check_bearer_token(token))
     except InvalidRequestError as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def _first_line(content: bytes) -> str:
+    """The first line that is neither empty nor a `#` comment; empty if there is none."""
+    text = content.decode("ascii", errors="replace")
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and not line.startswith("#")), "")
+
+
+def _first_word(text: str) -> str:
+    return next((word for word in re.split(r"[\s,]+", text) if word), "")
 
 
 def read_secret(path: Path) -> bytes:

@@ -10,7 +10,15 @@ import jwt
 import pytest
 
 from starter.errors import ConfigError
-from starter.tokens import StaticToken, StreamKey, read_secret, token_from_file, token_from_text
+from starter.tokens import (
+    StaticToken,
+    StreamKey,
+    key_from_file,
+    key_from_text,
+    read_secret,
+    token_from_file,
+    token_from_text,
+)
 
 TOKEN = "0123456789abcdef"
 KEY = bytes(range(32))
@@ -80,6 +88,26 @@ def test_a_minted_token_says_what_the_receiver_checks() -> None:
     assert 0 < claims["exp"] - time.time() <= 60
     assert claims["jti"] != again["jti"]
     assert sha256(KEY).hexdigest()[:8] == jwt.get_unverified_header(token)["kid"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"k" * 32, b"# for the receiver\n\n " + b"k" * 32 + b" \r\n" + b"o" * 32 + b"\n"],
+)
+def test_a_key_file_looks_like_a_token_file(secret_file: SecretFile, content: bytes) -> None:
+    """The first line counts, without what an editor puts around it."""
+    assert StreamKey(b"k" * 32) == key_from_file(secret_file(content))
+
+
+def test_a_key_file_that_is_no_text_is_the_key(secret_file: SecretFile) -> None:
+    """Random bytes are taken as they are, line ends among them."""
+    content = bytes(range(40)) + b"\n"
+    assert StreamKey(content) == key_from_file(secret_file(content))
+
+
+def test_the_first_key_of_a_text_counts() -> None:
+    """As with tokens."""
+    assert StreamKey(b"k" * 32) == key_from_text(f"{'k' * 32},{'o' * 32}")
 
 
 def test_a_short_key_is_refused() -> None:

@@ -20,11 +20,11 @@ from starter.errors import (
     StarterError,
     UnreachableError,
 )
-from starter.models import Codec, StreamRequest, Track
+from starter.models import Codec, StreamRequest, Target, Track
 from starter.retry import RetryPolicy
 from starter.simulator.calls import Result
 from starter.simulator.http_server import serve
-from starter.simulator.live_stream import Studio, stream_error
+from starter.simulator.live_stream import LiveStream, Studio, stream_error
 from starter.simulator.media import ByteOrder
 from starter.simulator.options import SimulateOptions
 from starter.simulator.player import CallReport
@@ -173,6 +173,35 @@ async def test_a_stream_is_stopped_by_sid_or_name(
     assert (started.sid, "stopped") == (stopped.sid, stopped.status)
     assert (started.sid, "stopped") == (again.sid, again.status)
     assert "stop" == secure_receiver.heard().events[-1]
+
+
+async def test_a_stream_stopped_before_it_was_dialled_still_introduces_itself(
+    options: SimulateOptions, secure_receiver: ReceiverDouble
+) -> None:
+    """A stop that overtakes the dialling is not forgotten."""
+    identity = endless(options).identity()
+    request = StreamRequest(url=secure_receiver.url)
+    stream = LiveStream(request, identity, Target.CALL, Studio(endless(options)))
+    stream.stop()
+    await stream.run()
+
+    assert ["connected", "start", "stop"] == secure_receiver.heard().events
+
+
+async def test_one_of_several_streams_is_stopped(
+    options: SimulateOptions, secure_receiver: ReceiverDouble
+) -> None:
+    """The others of the call go on."""
+    request = StreamRequest(url=secure_receiver.url)
+    async with stand_in(endless(options)) as running:
+        first = await running.client.start(CALL_SID, request)
+        second = await running.client.start(CALL_SID, request)
+        await running.client.stop(CALL_SID, first.sid)
+        await running.sent()
+        heard = secure_receiver.heard()
+        await running.client.stop(CALL_SID, second.sid)
+
+    assert first.sid == heard.messages[1]["start"]["streamSid"]
 
 
 async def test_a_name_is_unique_among_the_live_streams_of_a_call(
