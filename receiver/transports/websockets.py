@@ -10,30 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import http
 import logging
-import os
-import re
 import ssl
 from collections.abc import Callable
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Final
 
-from websockets import http11
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Event, State
 
 from receiver.errors import ConfigurationError
-from receiver.transports import Gate, HttpAnswer, Limits, Listener, Peer, UpgradeRequest
-
-LONGEST_REASON_BYTES: Final = 123
-"""A close message has 125 bytes, two of them for the code (RFC 6455, section 5.5)."""
+from receiver.transports import Gate, HttpAnswer, Limits, Listener, Peer, handshake
 
 _BROKEN: Final = 1006
 _LARGE_READ_BYTES: Final = 32_768  # a stream in real time brings less than 1 KiB at a time
-_OTHER_METHOD = re.compile(rb"(?!GET )[A-Z]{3,10} ")
 _log = logging.getLogger(__name__)
 
 
@@ -45,9 +37,7 @@ async def listen(
     Raises:
         ConfigurationError: the address cannot be listened on.
     """
-    # The library answers a header line over 8 KiB with 431 before anybody is asked, but a
-    # bearer token of any length deserves the same 401; the whole request is bounded instead.
-    http11.MAX_LINE_LENGTH = max(http11.MAX_LINE_LENGTH, limits.max_handshake_bytes)
+    handshake.allow_long_lines(limits)
     sockets: set[_Socket] = set()
     try:
         server = await serve(
@@ -56,7 +46,7 @@ async def listen(
             port,
             compression=None,
             process_request=functools.partial(_ask, gate),
-            server_header="tapreel",
+            server_header=handshake.SERVER,
             open_timeout=limits.handshake_timeout_seconds,
             ping_interval=None,  # liveness is judged by media, not by pongs
             close_timeout=limits.close_timeout_seconds,
@@ -65,15 +55,9 @@ async def listen(
             ssl=ssl_context,
         )
     except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {_why(error)}") from error
+        why = handshake.why_not_listening(error)
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {why}") from error
     return _WebSocketListener(server, sockets)
-
-
-def _why(error: OSError | UnicodeError) -> str:
-    if not isinstance(error, OSError):
-        return "no host name"
-    in_system = error.errno is not None and error.errno > 0  # else of the resolver
-    return os.strerror(error.errno).lower() if in_system else str(error.strerror).lower()
 
 
 async def _live(socket: _Socket) -> None:
@@ -88,25 +72,13 @@ async def _live(socket: _Socket) -> None:
 
 def _ask(gate: Gate, socket: _Socket, request: Request) -> Response | None:
     if request.method != "GET":
-        return socket.refuse_method()
-    path, _, query = request.path.partition("?")
-    decision = gate.admit(
-        UpgradeRequest(
-            method=request.method,
-            path=path,
-            query=query,
-            authorization=tuple(request.headers.get_all("Authorization")),
-            remote_address=socket.connection.remote_address,
-        )
-    )
-    if not isinstance(decision, HttpAnswer):
-        socket.peer = decision
-        return None
-    response = socket.respond(http.HTTPStatus(decision.status), decision.body)
-    for name, value in decision.headers:
-        response.headers.pop(name, None)
-        response.headers[name] = value
-    return response
+        return handshake.method_refusal(socket.protocol)
+    address = socket.connection.remote_address
+    decision = gate.admit(handshake.upgrade_request(request, address))
+    if isinstance(decision, HttpAnswer):
+        return handshake.refusal(socket.protocol, decision)
+    socket.peer = decision
+    return None
 
 
 class _Socket(ServerConnection):
@@ -227,7 +199,7 @@ class _Socket(ServerConnection):
         """Send a close message, unless the connection is closing already."""
         if self.protocol.state is not State.OPEN or self.transport.is_closing():
             return
-        self.protocol.send_close(code, _cut_reason(reason))
+        self.protocol.send_close(code, handshake.cut_reason(reason))
         self.close_deadline = self.loop.time() + self._limits.close_timeout_seconds
         self._cut = self.loop.call_at(self.close_deadline, self.transport.abort)
         self.send_data()
@@ -243,12 +215,6 @@ class _Socket(ServerConnection):
             self.peer.closed(code=last.code if last else _BROKEN, clean=received is not None)
         except Exception:
             _log.exception("a peer failed at its end")
-
-    def refuse_method(self) -> Response:
-        """Return the answer to anything but GET; it has no body, as HEAD demands."""
-        response = self.respond(http.HTTPStatus.METHOD_NOT_ALLOWED, "")
-        response.headers["Allow"] = "GET"
-        return response
 
     def _wait_with_pong(self) -> None:
         self._pong = self.loop.call_later(self._limits.pong_delay_seconds, self._send_pong)
@@ -268,8 +234,8 @@ class _Socket(ServerConnection):
         if self._received_bytes > self._limits.max_handshake_bytes:
             self.transport.abort()
             return False
-        if first and _OTHER_METHOD.match(data):
-            self.protocol.send_response(self.refuse_method())
+        if first and handshake.OTHER_METHOD.match(data):
+            self.protocol.send_response(handshake.method_refusal(self.protocol))
             self.send_data()
             return False
         return True
@@ -308,8 +274,7 @@ class _WebSocketConnection:
     @property
     def remote_address(self) -> str:
         """Return the other end's address, without the port."""
-        name = self._socket.remote_address
-        return str(name[0]) if isinstance(name, tuple) and name else ""
+        return handshake.address_of(self._socket.remote_address)
 
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake and return at once."""
@@ -349,8 +314,3 @@ class _WebSocketListener:
             if socket.protocol.state is State.CONNECTING:
                 socket.transport.abort()
         await self._server.wait_closed()
-
-
-def _cut_reason(reason: str) -> str:
-    """Return what fits of `reason`, without half a character at its end."""
-    return reason.encode("utf-8", "replace")[:LONGEST_REASON_BYTES].decode("utf-8", "ignore")

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from receiver.errors import ConfigurationError
-from receiver.transports import Gate, Limits, Listener, UpgradeRequest, websockets
+from receiver.transports import Gate, Limits, Listener, UpgradeRequest, picows, websockets
 from tests.receiver.transports.wire import (
     BINARY,
     CLOSE,
@@ -52,7 +52,7 @@ class Listen(Protocol):
         ...
 
 
-ADAPTERS = {"websockets": websockets.listen}
+ADAPTERS = {"websockets": websockets.listen, "picows": picows.listen}
 
 
 @dataclass
@@ -374,6 +374,7 @@ async def test_a_peer_that_fails_at_its_beginning_and_end(
         assert 2 == len(caplog.records)
 
 
+@pytest.mark.parametrize("adapter", ["websockets"], indirect=True)  # picows has no tasks
 async def test_a_cancelled_task_still_closes(running: Running) -> None:
     """When the library's task for a connection is cancelled, the peer learns of its end once."""
     caller, peer = await running.stream()
