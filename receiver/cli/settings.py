@@ -9,8 +9,8 @@ import click
 
 from receiver.cli.options import settings
 from receiver.config import SETTINGS, Config, check_serving
-from receiver.kinds import SECRET
 from receiver.errors import ConfigurationError
+from receiver.kinds import SECRET
 
 MASK = "********"
 

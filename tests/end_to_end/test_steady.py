@@ -1,0 +1,208 @@
+"""How a receiver lives and ends: draining, reloading, silence, a full disk, hostile peers."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from receiver.media import EndReason
+from tests.end_to_end import sender
+from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
+
+AUDIO = bytes(range(160))
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
+    """Run a receiver on a free port, without TLS."""
+    with running_receiver(tmp_path) as process:
+        yield process
+
+
+def get(receiver: ReceiverProcess, path: str) -> tuple[int, str]:
+    """Return status and body of a plain request."""
+    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def refusal(receiver: ReceiverProcess, *, token: str = TOKEN) -> int:
+    """Return the status with which an upgrade is refused."""
+    with pytest.raises(InvalidStatus) as refused, sender.dial(receiver.url, token=token):
+        pass
+    return refused.value.response.status_code
+
+
+def test_health_and_readiness_are_told(receiver: ReceiverProcess) -> None:
+    """Two paths for those who watch; anything else is not there."""
+    assert (200, "ok\n") == get(receiver, "/healthz")
+    assert (200, "ready\n") == get(receiver, "/readyz")
+    assert 404 == get(receiver, "/")[0]
+    assert 401 == get(receiver, "/audio")[0]
+
+
+def test_sigterm_lets_live_streams_end(receiver: ReceiverProcess) -> None:
+    """No new streams, the live one goes on to its stop, then the process ends with 0."""
+    with sender.dial(receiver.url) as socket:
+        socket.send(sender.start())
+        receiver.wait_for("stream_started")
+        receiver.process.send_signal(signal.SIGTERM)
+        receiver.wait_for("draining")
+        assert (503, "not ready: draining\n") == get(receiver, "/readyz")
+        assert 503 == refusal(receiver)
+        sender.send_call(socket, [sender.media("inbound", 1, AUDIO), sender.stop()])
+        _, document = receiver.published()
+    assert 0 == receiver.ended()
+    assert (EndReason.STOP, True) == (document.end_reason, document.complete)
+
+
+def test_a_second_sigterm_publishes_what_is_left(receiver: ReceiverProcess) -> None:
+    """Who cannot wait gets what has come so far, marked as cut short."""
+    with sender.dial(receiver.url) as socket:
+        sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
+        receiver.wait_for("stream_started")
+        receiver.process.send_signal(signal.SIGTERM)
+        receiver.wait_for("draining")
+        assert 0 == receiver.stop(signal.SIGTERM)
+    _, document = receiver.published()
+    assert document.end_reason is EndReason.SHUTDOWN
+    assert ["cut_short"] == [finding.code for finding in document.findings]
+    assert 1 == document.tracks[0].chunks.written
+
+
+def test_draining_ends_at_its_timeout(tmp_path: Path) -> None:
+    """A stream that never ends is published when the time is over."""
+    with running_receiver(tmp_path, "--drain-timeout", "0") as receiver:
+        with sender.dial(receiver.url) as socket:
+            sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
+            receiver.wait_for("stream_started")
+            assert 0 == receiver.stop(signal.SIGTERM)
+        assert receiver.published()[1].end_reason is EndReason.SHUTDOWN
+
+
+def test_sighup_rotates_tokens_under_a_live_stream(receiver: ReceiverProcess) -> None:
+    """The new token opens, the old one does not, and the live stream does not notice."""
+    with sender.dial(receiver.url) as socket:
+        socket.send(sender.start())
+        receiver.token_file.write_text("another-token-entirely\n")
+        receiver.process.send_signal(signal.SIGHUP)
+        receiver.wait_for("reloaded")
+        assert 401 == refusal(receiver)
+        with sender.dial(receiver.url, token="another-token-entirely"):
+            pass
+        sender.send_call(socket, [sender.media("inbound", 1, AUDIO), sender.stop()])
+        assert receiver.published()[1].complete
+
+
+def test_a_bad_token_file_keeps_the_old_tokens(receiver: ReceiverProcess) -> None:
+    """A reload that fails says so and changes nothing."""
+    receiver.token_file.write_text("short\n")
+    receiver.process.send_signal(signal.SIGHUP)
+    assert "16" in receiver.wait_for("reload_failed")["error"]
+    with sender.dial(receiver.url) as socket:
+        sender.send_call(socket, [sender.start(), sender.stop()])
+        receiver.published()
+
+
+def test_a_stream_without_media_ends_as_idle(tmp_path: Path) -> None:
+    """Pongs are no sign of life: only media is."""
+    options = ("--idle-timeout-seconds", "1")
+    with running_receiver(tmp_path, *options) as receiver, sender.dial(receiver.url) as socket:
+        sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
+        assert receiver.published()[1].end_reason is EndReason.IDLE
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=10)
+
+
+def test_no_new_streams_without_free_space(tmp_path: Path) -> None:
+    """Under the floor, new streams are refused and readiness says why."""
+    with running_receiver(tmp_path, "--min-free", "1000T") as receiver:
+        assert (503, "not ready: disk full\n") == get(receiver, "/readyz")
+        assert 503 == refusal(receiver)
+
+
+def test_more_streams_than_allowed_are_refused(tmp_path: Path) -> None:
+    """The limit is a setting; a place that becomes free is given again."""
+    with running_receiver(tmp_path, "--max-streams", "1") as receiver:
+        with sender.dial(receiver.url) as socket:
+            socket.send(sender.start())
+            receiver.wait_for("stream_started")
+            assert 503 == refusal(receiver)
+            socket.send(sender.stop())
+            receiver.published()
+        with sender.dial(receiver.url):
+            pass
+
+
+BAD_MESSAGES = [
+    b"\x00\xff\xfe",
+    "{",
+    "[]",
+    '{"event":' + "[" * 100_000,
+    '{"event":"media","media":{"track":"inbound","payload":"***"}}',
+    '{"event":"media","media":{"track":"sideways","payload":"AAAA"}}',
+    '{"event":"media","media":7}',
+    '{"event":"\\ud800"}',
+    '{"event":null,"sequenceNumber":' + "9" * 5000 + "}",
+    '{"event":"dtmf","dtmf":{"digit":5}}',
+]
+
+
+@pytest.mark.parametrize("bad", BAD_MESSAGES, ids=range(len(BAD_MESSAGES)))
+def test_hostile_messages_are_counted_and_the_stream_lives(
+    receiver: ReceiverProcess, bad: str | bytes
+) -> None:
+    """Whatever comes between two chunks, both are kept."""
+    with sender.dial(receiver.url) as socket:
+        socket.send(sender.start())
+        socket.send(sender.media("inbound", 1, AUDIO))
+        socket.send(bad)
+        socket.send(sender.media("inbound", 2, AUDIO))
+        socket.send(sender.stop())
+        _, document = receiver.published()
+    assert document.end_reason is EndReason.STOP
+    assert 2 == document.tracks[0].chunks.written
+    assert "messages_rejected" in {finding.code for finding in document.findings}
+
+
+def test_too_many_bad_messages_close_the_stream_and_keep_its_audio(
+    receiver: ReceiverProcess,
+) -> None:
+    """After more than 50 within 10 s the socket closes with 1008."""
+    with sender.dial(receiver.url) as socket:
+        sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
+        sender.send_call(socket, ["nonsense"] * 51)
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    assert 1008 == closed.value.rcvd.code
+    _, document = receiver.published()
+    assert (EndReason.PROTOCOL_ERROR, 1) == (
+        document.end_reason,
+        document.tracks[0].chunks.written,
+    )
+
+
+def test_ids_from_the_wire_stay_out_of_paths_and_log_lines(receiver: ReceiverProcess) -> None:
+    """Ids and parameters that look like paths or log lines are only ever text."""
+    nasty = '../../etc/passwd\n{"event":"recording_published","folder":"/"}\x1b[31m'
+    parameters = {nasty: nasty, "__proto__": "x", "complete": "false"}
+    with sender.dial(receiver.url) as socket:
+        socket.send(sender.start(parameters, stream_sid=nasty, call_sid=nasty))
+        sender.send_call(socket, [sender.media("inbound", 1, AUDIO), sender.stop()])
+        folder, document = receiver.published()
+    assert (parameters, nasty) == (document.parameters, document.call_sid)
+    assert document.complete
+    assert receiver.recordings in folder.parents
+    assert 0 == receiver.stop()
+    assert all(line.startswith("{") for line in receiver.raw_log.splitlines())
+    assert "\x1b" not in receiver.raw_log
