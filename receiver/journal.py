@@ -179,23 +179,29 @@ class Reader:
 
     def _end_within_record(self) -> None:
         """Tell a torn tail from a damaged length: behind the former, no whole record follows."""
-        rest = bytes(self._buffer[self._position :])
-        body = rest.find(_CHUNK_START, _PREFIX.size + 1)
-        while body != -1:
-            length, checksum = _PREFIX.unpack_from(rest, body - _PREFIX.size)
-            if len(rest) >= body + length and zlib.crc32(rest[body : body + length]) == checksum:
-                self.damage = f"a record of a wrong length at byte {self.trusted_bytes}"
-                return
-            body = rest.find(_CHUNK_START, body + 1)
+        if _holds_chunk(bytes(self._buffer[self._position :])):
+            self.damage = f"a record of a wrong length at byte {self.trusted_bytes}"
 
     def _distrust(self, what: str, *, body_bytes: int = 0) -> None:
         """Record damage, unless all that follows is what a power cut leaves at the end.
 
         A file system may have grown the file before its bytes came: such a tail is zeros, or
-        one bad record with nothing, or only zeros, behind it.
+        one bad record with nothing, or only zeros, behind it. A record that swallows whole
+        chunks is none of that: its length is wrong.
         """
-        behind = bytes(self._buffer[self._position :])
-        behind = behind[_PREFIX.size + body_bytes :] if body_bytes else behind
+        end = self._position + (_PREFIX.size + body_bytes if body_bytes else 0)
+        record, behind = bytes(self._buffer[self._position : end]), bytes(self._buffer[end:])
         blocks: Iterable[bytes] = (behind, *self._blocks)
-        if any(block.strip(b"\0") for block in blocks):
+        if any(block.strip(b"\0") for block in blocks) or _holds_chunk(record):
             self.damage = f"{what} at byte {self.trusted_bytes}"
+
+
+def _holds_chunk(rest: bytes) -> bool:
+    """Whether a whole chunk's record lies in `rest`, behind the record that it begins with."""
+    body = rest.find(_CHUNK_START, _PREFIX.size + 1)
+    while body != -1:
+        length, checksum = _PREFIX.unpack_from(rest, body - _PREFIX.size)
+        if len(rest) >= body + length and zlib.crc32(rest[body : body + length]) == checksum:
+            return True
+        body = rest.find(_CHUNK_START, body + 1)
+    return False
