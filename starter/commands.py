@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
@@ -28,6 +27,8 @@ from starter.tokens import DEFAULT_TTL_SECONDS
 
 if TYPE_CHECKING:
     from starter.client import StreamClient
+
+_Asking = Callable[["StreamClient"], Awaitable[StreamHandle]]
 
 _FILE = click.Path(dir_okay=False)
 _config = click.option("--config", type=_FILE, help="TOML file with a [starter] table.")
@@ -71,6 +72,8 @@ class _StreamOptions:
     status_callback_method: CallbackMethod | None
     codec: Codec | None
     real_time: bool | None
+    bearer_token_file: str | None
+    stream_key_file: str | None
 
 
 @click.command()
@@ -79,15 +82,7 @@ class _StreamOptions:
 @click.option("--dry-run", is_flag=True, help="Print the request instead of sending it.")
 @_json
 def start(
-    sid: str,
-    *,
-    bearer_token_file: str | None,
-    stream_key_file: str | None,
-    conference: bool,
-    config: str | None,
-    dry_run: bool,
-    as_json: bool,
-    **options: Any,
+    sid: str, *, conference: bool, config: str | None, dry_run: bool, as_json: bool, **options: Any
 ) -> None:
     """Start a stream on the live call CALL_SID.
 
@@ -96,26 +91,13 @@ def start(
     settings = load_settings(config, os.environ)
     target = _target(conference)
     target.check_sid(sid)
-    request = _request(settings, _StreamOptions(**options))
-    request.form(target)  # refuses what does not fit before a token is read
+    request = _request(settings, _StreamOptions(**options), sid)
+    form = request.form(target)
     credentials = settings.credentials(token_needed=not dry_run)
-    bearer = settings.bearer(token_file=bearer_token_file, key_file=stream_key_file)
-    if bearer:
-        request = replace(request, bearer_token=bearer.token_for(sid))
-    from starter.client import named
-
-    request = named(request)
     if dry_run:
-        url = credentials.streams_url(target, sid)
-        _show_request(url, masked(request.form(target)), as_json=as_json)
+        _show_request(credentials.streams_url(target, sid), masked(form), as_json=as_json)
         return
-
-    async def ask(client: StreamClient) -> StreamHandle:
-        if target is Target.CONFERENCE:
-            return await client.start_conference(sid, request)
-        return await client.start(sid, request)
-
-    handle = _ask(credentials, ask)
+    handle = _ask(credentials, _start_on(target, sid, request))
     _show_handle(handle, as_json=as_json)
     if not as_json:
         option = " --conference" if conference else ""
@@ -128,15 +110,10 @@ def start(
 @with_options(_conference, _config, _json)
 def stop(sid: str, stream: str, *, conference: bool, config: str | None, as_json: bool) -> None:
     """Stop a stream of the call CALL_SID, by its sid or its name."""
-
-    async def ask(client: StreamClient) -> StreamHandle:
-        if conference:
-            return await client.stop_conference(sid, stream)
-        return await client.stop(sid, stream)
-
-    _target(conference).check_sid(sid)
+    target = _target(conference)
+    target.check_sid(sid)
     credentials = load_settings(config, os.environ).credentials()
-    _show_handle(_ask(credentials, ask), as_json=as_json)
+    _show_handle(_ask(credentials, _stop_on(target, sid, stream)), as_json=as_json)
 
 
 @click.command()
@@ -165,14 +142,19 @@ def _target(conference: bool) -> Target:
     return Target.CONFERENCE if conference else Target.CALL
 
 
-def _request(settings: Settings, options: _StreamOptions) -> StreamRequest:
-    """The stream to ask for, completed by the settings. Raises InvalidRequestError."""
+def _request(settings: Settings, options: _StreamOptions, sid: str) -> StreamRequest:
+    """The named stream to ask for, completed by the settings.
+
+    Raises InvalidRequestError before any secret is read, ConfigError.
+    """
+    from starter.client import named
+
     url = settings.text("url", options.url)
     if url is None:
         raise click.UsageError("no --url: where shall the audio go?")
     track = settings.text("track", options.track) or Track.BOTH
     method = settings.text("status_callback_method", options.status_callback_method)
-    return StreamRequest(
+    request = StreamRequest(
         url=url,
         name=options.name,
         track=member(Track, track, "the track"),
@@ -184,11 +166,26 @@ def _request(settings: Settings, options: _StreamOptions) -> StreamRequest:
         codec=options.codec,
         real_time=options.real_time,
     )
+    bearer = settings.bearer(token_file=options.bearer_token_file, key_file=options.stream_key_file)
+    token = bearer.token_for(sid) if bearer else None
+    return named(replace(request, bearer_token=token))
 
 
-def _ask(
-    credentials: Credentials, ask: Callable[[StreamClient], Awaitable[StreamHandle]]
-) -> StreamHandle:
+def _start_on(target: Target, sid: str, request: StreamRequest) -> _Asking:
+    if target is Target.CONFERENCE:
+        return lambda client: client.start_conference(sid, request)
+    return lambda client: client.start(sid, request)
+
+
+def _stop_on(target: Target, sid: str, stream: str) -> _Asking:
+    if target is Target.CONFERENCE:
+        return lambda client: client.stop_conference(sid, stream)
+    return lambda client: client.stop(sid, stream)
+
+
+def _ask(credentials: Credentials, ask: _Asking) -> StreamHandle:
+    import asyncio
+
     from starter.client import StreamClient
 
     async def run() -> StreamHandle:

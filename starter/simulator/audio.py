@@ -29,7 +29,7 @@ def read_payload(path: Path, codec: Codec, *, byte_order: ByteOrder = ByteOrder.
             if sound.subtype == _UNTOUCHED.get(codec):
                 return _stored_bytes(path)
             samples = sound.read(dtype="int16")
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: named .raw
         raise AudioError(f"{path} cannot be read as a WAV file") from error
     return encode(samples, codec, byte_order=byte_order)
 

@@ -57,7 +57,7 @@ class Callback:
         try:
             connection.request(self.method.value, path, body or None, dict(headers))
             status = connection.getresponse().status
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: not for a request line
             raise UnreachableError(f"the status callback failed: {error}") from error
         finally:
             connection.close()

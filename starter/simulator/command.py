@@ -18,7 +18,7 @@ from starter.simulator.rest import Account
 
 _KEYPRESS = re.compile(r"(\d+):([0-9A-Da-d*#])")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FILE_NAME = click.Path(exists=True, dir_okay=False)
+_FILE_NAME = click.Path(dir_okay=False)
 _CHANCE = click.FloatRange(0, 1)
 
 
@@ -104,7 +104,9 @@ _FAULTS = (
     click.option(
         "--jitter", type=click.FloatRange(0), default=0.0, metavar="MS", help="Up to this late."
     ),
-    click.option("--reorder", type=_CHANCE, default=0.0, help="Share of chunks out of order."),
+    click.option(
+        "--reorder", type=_CHANCE, default=0.0, help="Share of chunks to arrive behind later ones."
+    ),
     click.option("--duplicate", type=_CHANCE, default=0.0, help="Share of chunks sent twice."),
     click.option("--no-stop", is_flag=True, help="Close without a stop message."),
     click.option("--abort", is_flag=True, help="End with a TCP reset: no stop, no close."),

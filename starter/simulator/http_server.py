@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +18,8 @@ from starter.simulator.rest import HttpReply, HttpRequest
 HOST: Final = "127.0.0.1"
 _LARGEST_BODY_BYTES: Final = 1 << 20
 _POLL_SECONDS: Final = 0.05  # how soon the server notices that it is to end
+
+_log = logging.getLogger("starter.simulator")
 
 Answer = Callable[[HttpRequest], HttpReply]
 
@@ -58,6 +62,10 @@ class _Server(ThreadingHTTPServer):
         self.answer = answer
         super().__init__((HOST, port), _Exchange)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Tell of a broken exchange in one line; the inherited way is a traceback."""
+        _log.warning("an HTTP exchange broke: %r", sys.exc_info()[1])
+
 
 class _Exchange(BaseHTTPRequestHandler):
     """Reads one request after the other from a connection."""
@@ -75,7 +83,11 @@ class _Exchange(BaseHTTPRequestHandler):
         elif int(length) > _LARGEST_BODY_BYTES:
             self._refuse(413, "The body is too large")
         else:
-            self._answer(self.rfile.read(int(length)))
+            body = self.rfile.read(int(length))
+            if len(body) < int(length):
+                self._refuse(400, "The body ends early")
+            else:
+                self._answer(body)
 
     def do_GET(self) -> None:
         """Answer a request without a body."""

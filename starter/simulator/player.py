@@ -176,12 +176,14 @@ class _Connect(connect):
 def tls_context(ca_file: str | None, *, insecure: bool) -> ssl.SSLContext:
     """TLS towards the receiver: system authorities, or only those in `ca_file`, or unchecked.
 
-    Raises ConfigError if the file holds no certificate.
+    Raises ConfigError if the file cannot be read or holds no certificate.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ValueError) as error:
+    except ssl.SSLError as error:
         raise ConfigError(f"{ca_file} holds no usable certificate") from error
+    except OSError as error:
+        raise ConfigError(f"{ca_file} cannot be read: {error.strerror}") from error
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -113,6 +113,14 @@ def test_a_wav_without_a_data_chunk_is_refused(tmp_path: Path) -> None:
         read_payload(path, Codec.PCMU)
 
 
+def test_raw_sound_is_refused(tmp_path: Path) -> None:
+    """Bytes without a header could be anything."""
+    path = tmp_path / "sound.raw"
+    path.write_bytes(bytes(1600))
+    with pytest.raises(AudioError, match="cannot be read as a WAV file"):
+        read_payload(path, Codec.PCMU)
+
+
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound at all", bytes(100)])
 def test_what_is_no_sound_is_refused(tmp_path: Path, content: bytes) -> None:
     """Any other file gives one clear line."""

@@ -77,6 +77,12 @@ async def test_a_failing_hook_is_told() -> None:
         await asyncio.to_thread(callback.send, {})
 
 
+def test_a_url_that_fits_no_request_line_is_told() -> None:
+    """Characters that HTTP cannot carry are a failure like any other."""
+    with pytest.raises(UnreachableError, match="callback failed"):
+        Callback("http://127.0.0.1:1/ü", CallbackMethod.POST).send({})
+
+
 def test_https_is_tried_with_tls(unused_port: Callable[[], int]) -> None:
     """An https hook is not called in the clear."""
     callback = Callback(f"https://127.0.0.1:{unused_port()}/", CallbackMethod.POST)

@@ -64,6 +64,42 @@ async def test_bodies_need_a_fair_length(length: bytes, status: int) -> None:
     assert (status, status) == (code, body["status"])
 
 
+async def test_half_a_body_is_not_answered() -> None:
+    """A form that was cut off could ask for something else."""
+
+    def answer(request: HttpRequest) -> HttpReply:
+        raise AssertionError
+
+    async with serve(0, answer) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel")
+        writer.write_eof()
+        status = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+    assert b"HTTP/1.1 400 Bad Request\r\n" == status
+
+
+async def test_a_broken_exchange_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever goes wrong with one request, there is no traceback and the server goes on."""
+
+    def answer(request: HttpRequest) -> HttpReply:
+        raise ValueError(request.path)
+
+    async with serve(0, answer) as port:
+        for path in (b"/one", b"/two"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"" == await reader.read()
+            writer.close()
+            await writer.wait_closed()
+
+    assert ["ValueError('/one')", "ValueError('/two')"] == [
+        record.getMessage().removeprefix("an HTTP exchange broke: ") for record in caplog.records
+    ]
+
+
 async def test_a_taken_port_is_a_configuration_error() -> None:
     """One line says which address cannot be had."""
 
