@@ -55,6 +55,15 @@ def reload(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     context.load_cert_chain(certificate, key, password=_no_password)
 
 
+def expires_at(certificate: Path) -> float | None:
+    """Return when a certificate expires, in seconds since 1970; `None` if it cannot be read."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found.not_valid_after_utc.timestamp()
+
+
 def _no_password() -> bytes:
     """Keep OpenSSL from asking the terminal for an encrypted key's password."""
     return b""

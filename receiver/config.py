@@ -74,6 +74,9 @@ class Config:
     handshake_timeout_seconds: Annotated[
         float, seconds(0.1, 300), "a connection must have opened within this time"
     ] = 5
+    metrics_port: Annotated[
+        int | None, integer(0, 65535), "serve metrics on this port of 127.0.0.1; 0: a free one"
+    ] = None
     drain_timeout: Annotated[
         float, seconds(0, 604_800), "how long SIGTERM waits for live streams to end"
     ] = 7200

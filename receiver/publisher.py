@@ -40,10 +40,12 @@ class Publisher:
         options: RenderOptions,
         *,
         published: Callable[[Published], None] = lambda _: None,
+        quarantined: Callable[[], None] = lambda: None,
     ) -> None:
         self._recordings = recordings
         self._options = options
         self._published = published
+        self._quarantined = quarantined
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self._pool = _new_pool()
@@ -99,6 +101,7 @@ class Publisher:
     def _report(self, outcome: Outcome) -> None:
         if not isinstance(outcome, Published):
             log.error("journal_quarantined", journal=str(outcome.journal), reason=outcome.reason)
+            self._quarantined()
             return
         document = outcome.recording
         log.info(

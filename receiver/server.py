@@ -26,6 +26,7 @@ from receiver.gate import STREAMS_PATH, Gate
 from receiver.journal import Header
 from receiver.live_journal import Journal
 from receiver.media import EndReason
+from receiver.metrics import Figures, Live, MetricsListener
 from receiver.publish import Published
 from receiver.publisher import Publisher
 from receiver.render import RenderOptions
@@ -39,6 +40,7 @@ from receiver.used_tokens import UsedTokens
 USED_TOKENS: Final = "used-tokens"
 """The folder in the spool that remembers single-use tokens."""
 _WATCH_SECONDS: Final = 1.0
+_LAG_SECONDS: Final = 0.1
 _DONE: Final = 1000
 _GOING_AWAY: Final = 1001
 
@@ -57,13 +59,15 @@ class Server:
     ) -> None:
         folders.make_folder(config.recordings)
         self._config = config
-        self._published = published
+        self._on_published = published
         self._ssl_context = _ssl_context(config)
         tokens = credentials.tokens(config)
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         self._used_tokens = UsedTokens(config.spool / USED_TOKENS)
         self.gate = Gate(tokens, self._used_tokens, open_session=self._open_session)
         self.sessions: set[Session] = set()
+        self.figures = Figures()
+        self._note_certificate()
         self._stopping = asyncio.Event()
         self._draining_until: float | None = None
         self._disk_full = False
@@ -110,7 +114,12 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(_log_unforeseen)
         options = RenderOptions(config.byte_order, config.stereo)
-        self._publisher = Publisher(config.recordings, options, published=self._published)
+        self._publisher = Publisher(
+            config.recordings,
+            options,
+            published=self._published,
+            quarantined=self.figures.count_quarantined,
+        )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._publisher.close)
             stack.push_async_callback(asyncio.to_thread, self._spool.close)
@@ -122,10 +131,33 @@ class Server:
             stack.callback(self._end_sessions)
             watcher = asyncio.create_task(self._watch())
             stack.callback(watcher.cancel)
+            lag_meter = asyncio.create_task(self._measure_lag())
+            stack.callback(lag_meter.cancel)
+            if config.metrics_port is not None:
+                stack.callback(self._serve_metrics(config.metrics_port).close)
             self._see_if_full()
             listening(listener)
             await self._stopping.wait()
             self.gate.closed_for = "stopping"
+
+    def _serve_metrics(self, port: int) -> MetricsListener:
+        metrics = MetricsListener(
+            port,
+            self.figures,
+            self._spool.figures,
+            refused=self.gate.refused,
+            live=self._live_figures,
+        )
+        log.info("serving_metrics", url=metrics.url)
+        return metrics
+
+    def _live_figures(self) -> Live:
+        live = self._live()
+        return Live(len(live), sum(session.chunks for session in live))
+
+    def _published(self, outcome: Published) -> None:
+        self.figures.count_published(outcome.recording)
+        self._on_published(outcome)
 
     async def _listen(self) -> Listener:
         config = self._config
@@ -164,10 +196,16 @@ class Server:
         except ConfigurationError as error:
             log.error("reload_failed", error=str(error))
         else:
+            self._note_certificate()
             log.info("reloaded")
 
+    def _note_certificate(self) -> None:
+        if self._ssl_context is not None:
+            certificate = _certificate(self._config)[0]
+            self.figures.certificate_expires_at = certificates.expires_at(certificate)
+
     def _live(self) -> list[Session]:
-        return [session for session in self.sessions if session.recording_id is not None]
+        return [session for session in list(self.sessions) if session.recording_id is not None]
 
     def _end_sessions(self) -> None:
         for session in list(self.sessions):
@@ -195,12 +233,21 @@ class Server:
     async def _look_at_disk(self) -> None:
         places = (self._config.spool, self._config.recordings)
         free = await asyncio.to_thread(lambda: min(map(folders.free_bytes, places)))
+        self.figures.free_bytes = free
         was_full = self._disk_full
         self._see_if_full(free)
         if self._disk_full and not was_full:
             log.error("disk_full", free_bytes=free, min_free=self._config.min_free)
         elif was_full and not self._disk_full:
             log.info("disk_has_space", free_bytes=free)
+
+    async def _measure_lag(self) -> None:
+        """Keep the worst delay with which the event loop came back to us."""
+        figures, now = self.figures, self._loop.time
+        while True:
+            due = now() + _LAG_SECONDS
+            await asyncio.sleep(_LAG_SECONDS)
+            figures.worst_lag_seconds = max(figures.worst_lag_seconds, now() - due)
 
     async def _watch(self) -> None:
         """Look after what no message tells: silent sockets, free space, the end of a drain."""

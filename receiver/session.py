@@ -20,6 +20,7 @@ from receiver.journal import EndRecord, Header, MessageRecord, RejectedRecord
 from receiver.live_journal import Journal
 from receiver.media import EndReason
 from receiver.messages import Start
+from receiver.metrics import Figures
 from receiver.stream import (
     ChunkReceived,
     Event,
@@ -44,6 +45,8 @@ log = structlog.get_logger("receiver.session")
 
 class Recorder(Protocol):
     """What a session needs from the house around it."""
+
+    figures: Figures
 
     def now(self) -> float:
         """Return a clock that never goes back, in seconds."""
@@ -99,6 +102,11 @@ class Session:
     def recording_id(self) -> str | None:
         """Return the id of the recording that is open, if any."""
         return self._recording.id if self._recording else None
+
+    @property
+    def chunks(self) -> int:
+        """Return how many chunks came for the recording that is open."""
+        return self._recording.chunks if self._recording else 0
 
     def opened(self, connection: Connection) -> None:
         """Take the socket, now that the upgrade is done."""
@@ -191,6 +199,7 @@ class Session:
             receiver_version=receiver.__version__,
         )
         opened = self._recorder.open_journal(header)
+        self._recorder.figures.started += 1
         self._recording = _Recording(header.recording_id, opened, self._now())
         if self._greeting:
             self._keep(self._greeting)
@@ -230,6 +239,8 @@ class Session:
             return
         record = EndRecord(self._arrival_ms(), reason, detail)
         recording.journal.end(record, self._recorder.journal_ended)
+        self._recorder.figures.ended[reason.value] += 1
+        self._recorder.figures.chunks_received += recording.chunks
         log.info(
             "stream_ended",
             **self._names(),

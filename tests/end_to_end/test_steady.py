@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,3 +207,37 @@ def test_ids_from_the_wire_stay_out_of_paths_and_log_lines(receiver: ReceiverPro
     assert 0 == receiver.stop()
     assert all(line.startswith("{") for line in receiver.raw_log.splitlines())
     assert "\x1b" not in receiver.raw_log
+
+
+def test_metrics_tell_what_happened(tmp_path: Path) -> None:
+    """A separate loopback listener says what came, what became of it, and who was refused."""
+    with running_receiver(tmp_path, "--metrics-port", "0") as receiver:
+        url = receiver.wait_for("serving_metrics")["url"]
+        assert 401 == refusal(receiver, token="not-a-token-of-theirs")
+        with sender.dial(receiver.url) as socket:
+            socket.send(sender.start())
+            for number in (1, 2, 2):
+                socket.send(sender.media("inbound", number, AUDIO))
+            socket.send(sender.media("inbound", 3, AUDIO).replace('"payload": "', '"payload": "*'))
+            socket.send(sender.stop())
+            receiver.published()
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  our own loopback url
+            lines = set(answer.read().decode().splitlines())
+    expected = {
+        "tapreel_streams_active 0.0",
+        "tapreel_streams_started_total 1.0",
+        'tapreel_streams_ended_total{reason="stop"} 1.0',
+        "tapreel_chunks_received_total 3.0",
+        'tapreel_chunks_total{fate="written",track="inbound"} 2.0',
+        'tapreel_chunks_total{fate="duplicate",track="inbound"} 1.0',
+        'tapreel_chunks_total{fate="rejected",track="inbound"} 1.0',
+        'tapreel_recordings_total{state="incomplete"} 1.0',
+        'tapreel_handshakes_refused_total{reason="unknown"} 1.0',
+    }
+    assert set() == expected - lines
+    names = {line.partition("{")[0].partition(" ")[0] for line in lines}
+    assert {
+        *("tapreel_sync_seconds_count", "tapreel_free_bytes", "tapreel_loop_lag_seconds"),
+        *("tapreel_spool_held_seconds", "tapreel_journal_bytes_total", "tapreel_build_info"),
+    } <= names
+    assert not any(sender.CALL_SID in line or sender.STREAM_SID in line for line in lines)

@@ -1,0 +1,186 @@
+"""Figures for Prometheus, served on a listener of their own on loopback.
+
+The parts count in plain numbers, which costs a chunk nothing; they become metrics when
+somebody asks. No sid is ever a label: there would be as many time series as calls.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from receiver import __version__
+from receiver.errors import ConfigurationError
+from receiver.recording import Recording
+from receiver.spool import SpoolFigures
+
+HOST: Final = "127.0.0.1"
+_SYNC_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the event loop's side of a receiver counts."""
+
+    started: int = 0  # recordings
+    ended: Counter[str] = field(default_factory=Counter)  # by reason
+    chunks_received: int = 0  # of recordings that ended
+    chunks: Counter[tuple[str, str]] = field(default_factory=Counter)  # by track and fate
+    published: Counter[str] = field(default_factory=Counter)  # "complete" or "incomplete"
+    quarantined: int = 0
+    worst_lag_seconds: float = 0.0  # of the event loop, since somebody last asked
+    free_bytes: int = 0
+    certificate_expires_at: float | None = None
+
+    def count_quarantined(self) -> None:
+        """Count a journal that was set aside."""
+        self.quarantined += 1
+
+    def count_published(self, document: Recording) -> None:
+        """Count a finished recording and what became of its chunks."""
+        self.published["complete" if document.complete else "incomplete"] += 1
+        for track in document.tracks:
+            for fate in ("written", "duplicate", "late", "conflict", "rejected"):
+                self.chunks[track.track.value, fate] += getattr(track.chunks, fate)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What is going on at this moment."""
+
+    streams: int
+    chunks_received: int  # of recordings that are open
+
+
+class _Collector:
+    """Turns the parts' numbers into metrics when somebody asks."""
+
+    def __init__(
+        self,
+        figures: Figures,
+        spool: SpoolFigures,
+        *,
+        refused: Counter[str],
+        live: Callable[[], Live],
+    ) -> None:
+        self._figures = figures
+        self._spool = spool
+        self._refused = refused
+        self._live = live
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric but the histogram."""
+        yield from self._streams()
+        yield from self._recordings()
+        yield from self._disk()
+        figures = self._figures
+        lag, figures.worst_lag_seconds = figures.worst_lag_seconds, 0.0
+        yield _gauge("loop_lag_seconds", "Worst delay of the event loop since last asked", lag)
+        if figures.certificate_expires_at is not None:
+            text = "When the certificate expires, in seconds since 1970"
+            yield _gauge("certificate_expiry_seconds", text, figures.certificate_expires_at)
+        build = GaugeMetricFamily(
+            "tapreel_build_info", "Versions", labels=("version", "python_version")
+        )
+        build.add_metric((__version__, platform.python_version()), 1)
+        yield build
+
+    def _streams(self) -> Iterator[Metric]:
+        figures, live = self._figures, self._live()
+        received = figures.chunks_received + live.chunks_received
+        yield _gauge("streams_active", "Streams that are being recorded", live.streams)
+        yield _counter("streams_started", "Streams begun", {(): figures.started})
+        yield _counter("streams_ended", "Streams ended", _by(figures.ended), ("reason",))
+        yield _counter("chunks_received", "Chunks received", {(): received})
+        yield _counter("handshakes_refused", "Upgrades refused", _by(self._refused), ("reason",))
+
+    def _recordings(self) -> Iterator[Metric]:
+        figures = self._figures
+        text = "Chunks of published recordings, by what became of them; late ones are written too"
+        yield _counter("chunks", text, dict(figures.chunks), ("track", "fate"))
+        yield _counter("recordings", "Recordings published", _by(figures.published), ("state",))
+        yield _counter("journals_quarantined", "Journals set aside", {(): figures.quarantined})
+
+    def _disk(self) -> Iterator[Metric]:
+        spool = self._spool
+        yield _counter("journal_bytes", "Bytes written to journals", {(): spool.written_bytes})
+        yield _counter("write_errors", "Failed disk calls", _by(spool.errors), ("errno",))
+        yield _gauge("spool_held_bytes", "Bytes that the disk does not hold", spool.held_bytes)
+        text = "Age of the oldest record that the disk does not hold"
+        yield _gauge("spool_held_seconds", text, spool.held_seconds)
+        yield _gauge("free_bytes", "Free disk space", self._figures.free_bytes)
+
+
+class _SyncSeconds(Histogram):
+    """The histogram of sync times; takes what the spool measured when somebody asks."""
+
+    spool: SpoolFigures
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the histogram, up to date."""
+        while self.spool.sync_seconds:
+            self.observe(self.spool.sync_seconds.popleft())
+        return super().collect()
+
+
+class MetricsListener:
+    """Serves `/metrics` on loopback until it is closed.
+
+    Raises:
+        ConfigurationError: the port cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        figures: Figures,
+        spool: SpoolFigures,
+        *,
+        refused: Counter[str],
+        live: Callable[[], Live],
+    ) -> None:
+        registry = CollectorRegistry()
+        registry.register(_Collector(figures, spool, refused=refused, live=live))
+        histogram = _SyncSeconds(
+            "tapreel_sync_seconds", "Time to sync", registry=None, buckets=_SYNC_BUCKETS
+        )
+        histogram.spool = spool
+        registry.register(histogram)
+        try:
+            self._server, self._thread = start_http_server(port, HOST, registry)
+        except OSError as error:
+            text = f"cannot listen on {HOST} port {port} for metrics: {error.strerror}"
+            raise ConfigurationError(text.lower()) from error
+        self.url = f"http://{HOST}:{self._server.server_port}/metrics"
+
+    def close(self) -> None:
+        """Stop serving; idempotent."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _by(counted: Counter[str]) -> dict[tuple[str, ...], float]:
+    return {(word,): count for word, count in counted.copy().items()}
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"tapreel_{name}", text, value=value)
+
+
+def _counter(
+    name: str,
+    text: str,
+    values: dict[tuple[str, ...], float] | dict[tuple[()], int] | dict[tuple[str, str], int],
+    labels: tuple[str, ...] = (),
+) -> Metric:
+    family = CounterMetricFamily(f"tapreel_{name}", text, labels=labels)
+    for words, value in values.items():
+        family.add_metric(words, value)
+    return family
