@@ -1,9 +1,8 @@
 """The picows library behind the seam: protocol units are parsed in C, straight from the socket.
 
-picows knows 16 KiB requests and the answer 400 only, so a request is read and answered here,
-with the same parser as in the other adapter; an admitted connection is then handed over with
-the shortest request that picows takes. aiofastnet, which comes with picows, reads the sockets:
-on both event loops and with TLS it costs less than what they bring along (see DESIGN.md).
+picows knows 16 KiB requests and the answer 400 only, so requests are read by our own doorway,
+with the same parser as in the other adapter. aiofastnet, which comes with picows, reads the
+sockets: on both event loops, and with TLS, it costs less than what they bring along.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import array
 import asyncio
 import contextlib
 import fcntl
-import http
+import functools
 import logging
 import ssl
 import termios
@@ -21,28 +20,15 @@ from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Final
 
 import aiofastnet
-from picows import (
-    WSAutoPingStrategy,
-    WSFrame,
-    WSListener,
-    WSMsgType,
-    WSTransport,
-    WSUpgradeRequest,
-    WSUpgradeResponse,
-    WSUpgradeResponseWithListener,
-)
-from picows.picows import WSProtocol  # type: ignore[attr-defined]  # only its use is documented
-from websockets.http11 import Request, Response
-from websockets.server import ServerProtocol
+from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from receiver.errors import ConfigurationError
-from receiver.transports import Gate, HttpAnswer, Limits, Listener, Peer, handshake
+from receiver.transports import Gate, Limits, Listener, Peer, handshake, picows_wiring
+from receiver.transports.doorway import Admitted, Doorway, House
 
-READ_BUFFER_BYTES: Final = 4096
-"""Per connection, to begin with. Ten chunks fit in; it grows where messages are longer."""
 _BROKEN: Final = 1006
 _NO_CODE: Final = 1005
-_END_OF_HEAD: Final = b"\r\n\r\n"
+_GOING_AWAY: Final = 1001
 _ONE_UNIT: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
 _log = logging.getLogger(__name__)
 
@@ -56,11 +42,11 @@ async def listen(
         ConfigurationError: the address cannot be listened on.
     """
     handshake.allow_long_lines(limits)
-    house = _House(gate, limits)
+    listener = _PicowsListener(gate, limits)
     try:
-        server = await aiofastnet.create_server(
+        listener.server = await aiofastnet.create_server(
             asyncio.get_running_loop(),
-            lambda: _Doorway(house),
+            lambda: Doorway(listener.house),
             host,
             port,
             ssl=ssl_context,
@@ -69,119 +55,74 @@ async def listen(
     except (OSError, UnicodeError) as error:
         why = handshake.why_not_listening(error)
         raise ConfigurationError(f"cannot listen on {host} port {port}: {why}") from error
-    return _PicowsListener(server, house)
+    return listener
 
 
-class _House:
-    """What the connections of one listener share: the gate, the limits, and a list of them."""
+class _PicowsListener:
+    """A server and the connections it has accepted."""
+
+    server: asyncio.Server
 
     def __init__(self, gate: Gate, limits: Limits) -> None:
-        self.gate = gate
-        self.limits = limits
-        self.doorways: set[_Doorway] = set()
+        self.house = House(gate, limits, upgrade=self._upgrade, left=self.see_if_empty)
         self.sockets: set[_Socket] = set()
-        self.empty = asyncio.Event()  # means something only once the listener is closing
+        self._gone = asyncio.Event()
 
-    def left(self) -> None:
-        """Note that a connection is gone."""
-        if not self.doorways and not self.sockets:
-            self.empty.set()
+    @property
+    def port(self) -> int:
+        """Return the port, also where a free one was asked for."""
+        port: int = self._names[0][1]
+        return port
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return every address it listens on."""
+        return tuple(name[0] for name in self._names)
 
-class _Doorway(asyncio.Protocol):
-    """One connection up to its upgrade, or up to the answer that refuses it."""
+    @functools.cached_property
+    def _names(self) -> list[Any]:
+        return [listening.getsockname() for listening in self.server.sockets]
 
-    def __init__(self, house: _House) -> None:
-        self._house = house
-        self._received = bytearray()
-        self._answered = False
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; open connections live on."""
+        self.server.close()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport  # aiofastnet's own kind, or the event loop's
-        self._house.doorways.add(self)
-        timeout = self._house.limits.handshake_timeout_seconds
-        self._cut = asyncio.get_running_loop().call_later(timeout, transport.abort)  # type: ignore[attr-defined]  # every transport of a socket has it
+    async def close(self) -> None:
+        """Close every connection with 1001 and return when all sockets are gone."""
+        self.server.close()
+        for doorway in list(self.house.doorways):
+            doorway.abort()
+        for socket in list(self.sockets):
+            socket.start_closing(_GOING_AWAY, "the receiver is shutting down")
+        self._gone.clear()
+        self.see_if_empty()
+        await self._gone.wait()
+        await self.server.wait_closed()
 
-    def data_received(self, data: bytes) -> None:
-        if self._answered:
-            return  # what follows a refused request is for nobody
-        searched = max(0, len(self._received) - len(_END_OF_HEAD))
-        self._received += data
-        end = self._received.find(_END_OF_HEAD, searched) + len(_END_OF_HEAD)
-        longest = self._house.limits.max_handshake_bytes
-        if end < len(_END_OF_HEAD):
-            if len(self._received) > longest:
-                self.abort()
-        elif end > longest:
-            self.abort()
-        else:
-            self._decide(bytes(self._received[:end]), bytes(self._received[end:]))
+    def see_if_empty(self) -> None:
+        """Let `close` return when the last connection is gone."""
+        if not self.house.doorways and not self.sockets:
+            self._gone.set()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
-
-    def abort(self) -> None:
-        """Drop the socket."""
-        self._transport.abort()
-
-    def _decide(self, head: bytes, rest: bytes) -> None:
-        protocol = ServerProtocol()
-        if handshake.OTHER_METHOD.match(head):
-            self._refuse(handshake.method_refusal(protocol))
-            return
-        protocol.receive_data(head)
-        requests = protocol.events_received()
-        if not requests or not isinstance(requests[0], Request):
-            self._transport.close()  # it is no HTTP, so no answer would be understood
-            return
-        decision = self._ask(protocol, requests[0])
-        if isinstance(decision, Response):
-            self._refuse(decision)
-            return
-        response = protocol.accept(requests[0])
-        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            self._refuse(response)
-            return
-        self._leave()
-        socket = _Socket(decision, self._transport, self._house)
-        socket.take_over(requests[0].headers["Sec-WebSocket-Key"], rest)
-
-    def _ask(self, protocol: ServerProtocol, request: Request) -> Response | Peer:
-        remote_address = handshake.address_of(self._transport.get_extra_info("peername"))
-        try:
-            decision = self._house.gate.admit(handshake.upgrade_request(request, remote_address))
-        except Exception:
-            _log.exception("the gate failed; a connection is refused")
-            return protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, "internal error\n")
-        if isinstance(decision, HttpAnswer):
-            return handshake.refusal(protocol, decision)
-        return decision
-
-    def _refuse(self, response: Response) -> None:
-        """Answer, and wait for the other end to hang up: a body may still be on its way."""
-        self._answered = True
-        response.headers["Server"] = handshake.SERVER
-        self._transport.write(response.serialize())
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-
-    def _leave(self) -> None:
-        self._cut.cancel()
-        self._house.doorways.discard(self)
-        self._house.left()
+    def _upgrade(self, admitted: Admitted) -> None:
+        socket = _Socket(admitted.peer, admitted.transport, self)
+        ears = picows_wiring.Ears(socket.broken_off)
+        longest = self.house.limits.max_message_bytes
+        protocol = picows_wiring.make_protocol(socket, ears, max_message_bytes=longest)
+        self.sockets.add(socket)
+        picows_wiring.hand_over(protocol, admitted.transport, key=admitted.key, rest=admitted.rest)
 
 
 class _Socket(WSListener):
     """One open connection; its messages go to `peer` between `opened` and `closed`."""
 
-    def __init__(self, peer: Peer, transport: Any, house: _House) -> None:
+    def __init__(self, peer: Peer, transport: Any, listener: _PicowsListener) -> None:
         self.transport = transport
         self.paused = False  # the other end does not read, or not fast enough
         self._peer = peer
         self._receive = peer.message_received
-        self._house = house
+        self._listener = listener
+        self._limits = listener.house.limits
         self._loop = asyncio.get_running_loop()
         self._wire: WSTransport | None = None  # picows' side of the transport, once it is open
         self._deaf = False  # nothing that comes now is a message any more
@@ -194,23 +135,10 @@ class _Socket(WSListener):
         self._cut: asyncio.TimerHandle | None = None  # ends a connection that hangs in closing
         self._resume: Callable[[], None] | None = None  # of a peer that sends messages
 
-    def take_over(self, key: str, rest: bytes) -> None:
-        """Make picows answer the upgrade, and give it what came behind the request."""
-        protocol = _picows_protocol(self._answer, _Ears(self), self._house.limits)
-        self.transport.set_protocol(protocol)
-        protocol.connection_made(self.transport)
-        _feed(protocol, _REQUEST % key.encode())
-        _feed(protocol, rest)
-
-    def _answer(self, _: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        response = WSUpgradeResponse.create_101_response({"Server": handshake.SERVER})
-        return WSUpgradeResponseWithListener(response, self)
-
     # What picows calls.
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._wire = transport
-        self._house.sockets.add(self)
         try:
             self._peer.opened(_PicowsConnection(self))
         except Exception:
@@ -228,7 +156,7 @@ class _Socket(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._deaf = True
-        self._house.sockets.discard(self)
+        self._listener.sockets.discard(self)
         for timer in (self._pong, self._cut):
             if timer is not None:
                 timer.cancel()
@@ -238,7 +166,7 @@ class _Socket(WSListener):
             self._peer.closed(code=code, clean=self._received_code is not None)
         except Exception:
             _log.exception("a peer failed at its end")
-        self._house.left()
+        self._listener.see_if_empty()
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -280,7 +208,7 @@ class _Socket(WSListener):
     def start_sending(self, resume: Callable[[], None]) -> None:
         """Keep what waits for the other end small, and tell `resume` when it has gone."""
         self._resume = resume
-        limit = self._house.limits.send_buffer_bytes
+        limit = self._limits.send_buffer_bytes
         self.transport.set_write_buffer_limits(limit)
         self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, limit)
 
@@ -313,7 +241,7 @@ class _Socket(WSListener):
         if self._fragments is None:
             self._fragments = bytearray()
         self._fragments += frame.get_payload_as_memoryview()
-        if len(self._fragments) > self._house.limits.max_message_bytes:
+        if len(self._fragments) > self._limits.max_message_bytes:
             self.break_off(1009, "the message is too long")
         elif frame.fin:
             message, self._fragments = bytes(self._fragments), None
@@ -342,7 +270,7 @@ class _Socket(WSListener):
             self._wait_with_pong()
 
     def _wait_with_pong(self) -> None:
-        delay = self._house.limits.pong_delay_seconds
+        delay = self._limits.pong_delay_seconds
         self._pong = self._loop.call_later(delay, self._send_pong)
 
     def _send_pong(self) -> None:
@@ -381,7 +309,7 @@ class _Socket(WSListener):
 
     def _cut_later(self) -> None:
         if self._cut is None:
-            timeout = self._house.limits.close_timeout_seconds
+            timeout = self._limits.close_timeout_seconds
             self._cut = self._loop.call_later(timeout, self.transport.abort)
 
 
@@ -408,93 +336,6 @@ class _PicowsConnection:
     def send(self, message: bytes | str) -> bool:
         """Send one message; tell whether the socket takes more now."""
         return self._socket.send_message(message)
-
-
-class _Ears:
-    """Listens to what picows logs, which is how it tells that it has closed a connection."""
-
-    def __init__(self, socket: _Socket) -> None:
-        self._socket = socket
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  a logger's own spelling
-        """Want nothing of the details."""
-        return False
-
-    def debug(self, *_: object) -> None:
-        """Drop it."""
-
-    info = warning = debug
-
-    def error(self, text: str, *arguments: Any) -> None:
-        """Take the close code out of the note about a unit that breaks the protocol."""
-        codes = [int(a[0]) for a in arguments if isinstance(a, tuple) and a]
-        self._socket.broken_off(codes[0] if codes else 1002)
-
-    exception = error
-
-
-class _PicowsListener:
-    """A server and the connections it has accepted."""
-
-    def __init__(self, server: asyncio.Server, house: _House) -> None:
-        self._server = server
-        self._house = house
-        names = [listening.getsockname() for listening in server.sockets]
-        self.port: int = names[0][1]
-        self.addresses: tuple[str, ...] = tuple(name[0] for name in names)
-
-    def stop_accepting(self) -> None:
-        """Close the listening sockets; open connections live on."""
-        self._server.close()
-
-    async def close(self) -> None:
-        """Close every connection with 1001 and return when all sockets are gone."""
-        self._server.close()
-        house = self._house
-        for doorway in list(house.doorways):
-            doorway.abort()
-        for socket in list(house.sockets):
-            socket.start_closing(1001, "the receiver is shutting down")
-        house.left()
-        await house.empty.wait()
-        await self._server.wait_closed()
-
-
-_REQUEST: Final = (
-    b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n"
-)
-
-
-def _picows_protocol(answer: Callable[..., object], ears: _Ears, limits: Limits) -> Any:
-    return WSProtocol(
-        None,  # host, of clients
-        None,  # path, of clients
-        False,  # is_client_side
-        answer,
-        ears,
-        False,  # disconnect_on_exception
-        None,  # websocket_handshake_timeout: it is over
-        False,  # enable_auto_ping: liveness is judged by media, not by pongs
-        1.0,
-        1.0,
-        WSAutoPingStrategy.PING_WHEN_IDLE,
-        False,  # enable_auto_pong
-        limits.max_message_bytes,
-        None,  # extra_headers, of clients
-        READ_BUFFER_BYTES,
-    )
-
-
-def _feed(protocol: Any, received: bytes) -> None:
-    """Give picows bytes as a transport would."""
-    rest = memoryview(received)
-    while rest:
-        room = protocol.get_buffer(-1)
-        size = min(len(room), len(rest))
-        room[:size] = rest[:size]
-        protocol.buffer_updated(size)
-        rest = rest[size:]
 
 
 def _unread_bytes(descriptor: int) -> int:

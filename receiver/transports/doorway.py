@@ -1,0 +1,124 @@
+"""One connection up to its upgrade, for transports whose library only speaks WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from receiver.transports import Gate, HttpAnswer, Limits, Peer, handshake
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A connection that is to be upgraded: by whose key, and what came behind the request."""
+
+    peer: Peer
+    transport: Any  # of the event loop, or of a library that stands in for it
+    key: str
+    rest: bytes
+
+
+@dataclass(slots=True)
+class House:
+    """What the doorways of one listener share."""
+
+    gate: Gate
+    limits: Limits
+    upgrade: Callable[[Admitted], None]
+    left: Callable[[], None]  # called when a connection is no longer in a doorway
+    doorways: set[Doorway] = field(default_factory=set)
+
+
+class Doorway(asyncio.Protocol):
+    """Reads one request, asks the gate, and answers or hands the connection over."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._received = bytearray()
+        self._answered = False
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the clock."""
+        self._transport = transport
+        self._house.doorways.add(self)
+        timeout = self._house.limits.handshake_timeout_seconds
+        self._cut = asyncio.get_running_loop().call_later(timeout, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Collect one request, of bounded length."""
+        if self._answered:
+            return  # what follows a refused request is for nobody
+        searched = max(0, len(self._received) - len(_END_OF_HEAD))
+        self._received += data
+        found = self._received.find(_END_OF_HEAD, searched)
+        end = found + len(_END_OF_HEAD) if found >= 0 else len(self._received)
+        if end > self._house.limits.max_handshake_bytes:
+            self.abort()
+        elif found >= 0:
+            self._decide(bytes(self._received[:end]), bytes(self._received[end:]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave, unless the connection was handed over."""
+        self._leave()
+
+    def abort(self) -> None:
+        """Drop the socket."""
+        self._transport.abort()
+
+    def _decide(self, head: bytes, rest: bytes) -> None:
+        protocol = ServerProtocol()
+        if handshake.OTHER_METHOD.match(head):
+            self._refuse(handshake.method_refusal(protocol))
+            return
+        protocol.receive_data(head)
+        request = next(iter(protocol.events_received()), None)
+        if not isinstance(request, Request):
+            self._transport.close()  # it is no HTTP, so no answer would be understood
+            return
+        decision = self._ask(protocol, request)
+        if isinstance(decision, Response):
+            self._refuse(decision)
+            return
+        response = protocol.accept(request)
+        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            self._refuse(response)
+            return
+        self._leave()
+        key = request.headers["Sec-WebSocket-Key"]
+        self._house.upgrade(Admitted(decision, self._transport, key, rest))
+
+    def _ask(self, protocol: ServerProtocol, request: Request) -> Response | Peer:
+        remote_address = handshake.address_of(self._transport.get_extra_info("peername"))
+        try:
+            decision = self._house.gate.admit(handshake.upgrade_request(request, remote_address))
+        except Exception:
+            _log.exception("the gate failed; a connection is refused")
+            return protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, "internal error\n")
+        if isinstance(decision, HttpAnswer):
+            return handshake.refusal(protocol, decision)
+        return decision
+
+    def _refuse(self, response: Response) -> None:
+        """Answer, and wait for the other end to hang up: a body may still be on its way."""
+        self._answered = True
+        response.headers["Server"] = handshake.SERVER
+        self._transport.write(response.serialize())
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _leave(self) -> None:
+        self._cut.cancel()
+        self._house.doorways.discard(self)
+        self._house.left()
