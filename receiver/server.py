@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import ssl
 import time
 from collections.abc import Callable
@@ -20,9 +18,8 @@ import structlog
 
 from receiver import certificates, credentials, folders, publish
 from receiver.config import Config
-from receiver.demo import Demo
 from receiver.errors import ConfigurationError
-from receiver.gate import STREAMS_PATH, Gate
+from receiver.gate import Gate
 from receiver.journal import Header
 from receiver.live_journal import Journal
 from receiver.media import EndReason
@@ -262,40 +259,6 @@ class Server:
                 await self._look_at_disk()
             except OSError as error:
                 log.error("disk_unreadable", error=error.strerror)
-
-
-def run(config: Config) -> None:
-    """Run a receiver until SIGINT, or until SIGTERM and the end of its streams.
-
-    Raises:
-        TapreelError: it cannot start with these settings.
-    """
-    os.umask(0o077)
-    asyncio.run(_run(config))
-
-
-async def _run(config: Config) -> None:
-    demo = Demo(config) if config.demo else None
-    server = Server(config, published=demo.published if demo else lambda _: None)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, server.stop)
-    loop.add_signal_handler(signal.SIGTERM, server.drain)
-    loop.add_signal_handler(signal.SIGHUP, server.reload)
-
-    def listening(listener: Listener) -> None:
-        """Say where we listen, as the one line on stdout that programs wait for."""
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        scheme = "ws" if config.no_tls else "wss"
-        url = f"{scheme}://{host}:{listener.port}{STREAMS_PATH}"
-        print(f"listening {url}", flush=True)  # noqa: T201  data on stdout is the contract
-        if demo is not None:
-            demo.start(url)
-
-    try:
-        await server.run(listening=listening)
-    finally:
-        if demo is not None:
-            await demo.close()
 
 
 def _certificate(config: Config) -> tuple[Path, Path]:

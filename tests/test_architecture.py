@@ -33,6 +33,7 @@ CONSUMERS = (
 SHELL = (
     *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
     *("session", "publisher", "used_tokens", "gate", "demo", "transports.websockets", "server"),
+    "process",
 )
 ORDER = (*WORDS, *PURE, *CONSUMERS, *SHELL, "cli", "__main__")
 """A room imports only rooms before it; `cli` and `transports` count as one room each."""

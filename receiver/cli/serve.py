@@ -13,7 +13,7 @@ from receiver.config import Config, check_serving
 def serve(config: Config) -> None:
     """Receive streams, record every track, and go on until Ctrl-C or SIGTERM."""
     check_serving(config)
-    from receiver import logs, server
+    from receiver import logs, process
 
     logs.configure(config.log_level)
-    server.run(config)
+    process.run(config)
