@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from receiver.cli.options import recordings_folder, spool_folder
+from receiver.cli.options import spool_folder
 from receiver.errors import ConfigurationError, UnreadableError
 from receiver.media import ByteOrder
 
@@ -25,7 +25,6 @@ def _render_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@recordings_folder
 @spool_folder
 @_render_options
 def recover(recordings: Path, spool: Path, *, byte_order: str, stereo: bool) -> None:
