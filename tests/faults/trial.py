@@ -1,0 +1,117 @@
+"""One run of a fault: a folder, the receivers that live and die in it, and the final account."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from receiver import paths
+from tests.end_to_end.receiver_process import PATIENCE_SECONDS, ReceiverProcess
+from tests.faults.accounting import Allowance, Sent, Tally, account
+
+
+@dataclass
+class Trial:
+    """Starts receivers over one spool; whatever is still running ends with the `with` block."""
+
+    folder: Path
+    figures: dict[str, str] = field(default_factory=dict)  # for the printed table
+    _receivers: list[ReceiverProcess] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for receiver in self._receivers:
+            receiver.release()
+
+    @property
+    def recordings(self) -> Path:
+        """Return the folder of recordings."""
+        return self.folder / "recordings"
+
+    @property
+    def spool(self) -> Path:
+        """Return the folder of journals."""
+        return self.recordings / paths.SPOOL
+
+    def start(self, *options: str, environment: dict[str, str] | None = None) -> ReceiverProcess:
+        """Start a receiver over this trial's folders."""
+        receiver = ReceiverProcess(self.folder, *options, environment=environment)
+        self._receivers.append(receiver)
+        return receiver
+
+    def recover(self) -> str:
+        """Run `receiver recover` and return what it says."""
+        command = [sys.executable, "-m", "receiver", "recover"]
+        done = subprocess.run(
+            [*command, "--recordings", str(self.recordings), "--spool", str(self.spool)],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    def restart(self, *options: str) -> None:
+        """Start a receiver, let it publish what is left, and end it in peace."""
+        receiver = self.start(*options)
+        self.wait_until_published()
+        assert receiver.stop() == 0, receiver.raw_log
+
+    def journals(self) -> list[Path]:
+        """Return the journals in the spool."""
+        return sorted(self.spool.glob(f"*{paths.JOURNAL_SUFFIX}"))
+
+    def wait_until_published(self) -> None:
+        """Return once the spool is empty; fail when it stays as it is."""
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while self.journals():
+            assert time.monotonic() < patience, f"never published: {self.journals()}"
+            time.sleep(0.02)  # nothing tells when the last journal goes
+
+    def account(self, streams: Iterable[Sent], allowance: Allowance | None = None) -> Tally:
+        """Return what became of every chunk; quarantined journals are problems."""
+        tally = account(list(streams), self.recordings, allowance or Allowance())
+        for reason in self.spool.glob(f"{paths.QUARANTINE}/*.txt"):
+            tally.problems.append(f"quarantine: {reason.read_text()}")
+        return tally
+
+    def check_that_recovery_is_over(self, tally: Tally) -> None:
+        """Note a problem unless recovering once more changes no byte."""
+        before = digests(self.recordings)
+        said = self.recover()
+        if digests(self.recordings) != before or "nothing to recover" not in said:
+            tally.problems.append(f"a second recovery changed something: {said}")
+
+
+def kill(receiver: ReceiverProcess) -> float:
+    """End a receiver as the kernel's out-of-memory killer does; return when."""
+    at = time.monotonic()
+    receiver.process.send_signal(signal.SIGKILL)
+    receiver.ended()
+    return at
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return every file below a folder with its hash; locks are empty and count too."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
