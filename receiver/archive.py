@@ -100,12 +100,11 @@ def parse_since(text: str, now: datetime) -> datetime:
 def select(recordings: Path, wanted: Wanted) -> Iterator[Kept | Damaged]:
     """Yield the published recordings that are wanted, newest first, and what cannot be read."""
     for found in _walk(recordings, _LEVELS):
-        if isinstance(found, Damaged):
-            yield found
-        elif wanted.may_hold(found):
-            entry = _read_or_tell(found)
-            if isinstance(entry, Damaged) or wanted.accepts(entry.recording):
-                yield entry
+        if isinstance(found, Path) and not wanted.may_hold(found):
+            continue
+        entry = _read_or_tell(found) if isinstance(found, Path) else found
+        if isinstance(entry, Damaged) or wanted.accepts(entry.recording):
+            yield entry
 
 
 def _walk(folder: Path, levels: tuple[Callable[[str], object], ...]) -> Iterator[Path | Damaged]:
