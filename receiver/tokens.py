@@ -72,7 +72,7 @@ class Tokens:
     __slots__ = ("_digests", "_keys")
 
     def __init__(self, tokens: Iterable[str] = (), stream_keys: Iterable[str] = ()) -> None:
-        self._digests = tuple(_digest(token) for token in tokens)
+        self._digests = tuple(digest(token) for token in tokens)
         self._keys: Mapping[str, bytes] = {key_id(k.encode()): k.encode() for k in stream_keys}
 
     def __repr__(self) -> str:
@@ -85,10 +85,10 @@ class Tokens:
         Raises:
             Refused: the caller has no valid token.
         """
-        token = _bearer_token(authorization_values)
-        digest = _digest(token)
+        token = bearer_token(authorization_values)
+        hashed = digest(token)
         # Every token is compared, so that the time says nothing about which one came close.
-        matches = [hmac.compare_digest(known, digest) for known in self._digests]
+        matches = [hmac.compare_digest(known, hashed) for known in self._digests]
         if any(matches):
             return Grant()
         return self._admit_signed(token, now)
@@ -96,13 +96,9 @@ class Tokens:
     def _admit_signed(self, token: str, now: float) -> Grant:
         if not self._keys or token.count(".") != 2:
             raise Refused(RefusalReason.UNKNOWN)
-        claims = _verified_claims(token, self._keys)
-        expires_at = _seconds(claims["exp"]) + LEEWAY_SECONDS
-        if now >= expires_at:
-            raise Refused(RefusalReason.EXPIRED)
-        if now < _seconds(claims.get("nbf", 0)) - LEEWAY_SECONDS:
-            raise Refused(RefusalReason.NOT_YET_VALID)
-        return Grant(_text(claims["sub"]), _text(claims["jti"]), expires_at)
+        claims = verified_claims(token, self._keys, audience=AUDIENCE, required=("sub", "jti"))
+        expires_at = check_times(claims, now=now)
+        return Grant(claim_text(claims["sub"]), claim_text(claims["jti"]), expires_at)
 
 
 def key_id(key: bytes) -> str:
@@ -145,11 +141,17 @@ def _secrets(text: str, what: str, shortest: int) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _digest(token: str) -> bytes:
+def digest(token: str) -> bytes:
+    """Return what is kept of a token, to compare it with others."""
     return hashlib.sha256(token.encode()).digest()
 
 
-def _bearer_token(values: Sequence[str]) -> str:
+def bearer_token(values: Sequence[str]) -> str:
+    """Return the token in the values of an Authorization header.
+
+    Raises:
+        Refused: there is not exactly one.
+    """
     if not values:
         raise Refused(RefusalReason.MISSING)
     if len(values) > 1:
@@ -164,11 +166,18 @@ def _bearer_token(values: Sequence[str]) -> str:
     return match["token"]
 
 
-def _verified_claims(token: str, keys: Mapping[str, bytes]) -> Mapping[str, Any]:
+def verified_claims(
+    token: str, keys: Mapping[str, bytes], *, audience: str, required: Sequence[str]
+) -> Mapping[str, Any]:
+    """Return what a signed token says, its times still unchecked.
+
+    Raises:
+        Refused: no known key signed it, or it is for another audience or lacks a claim.
+    """
     import jwt  # only where a key is configured
 
     options: Any = {  # the time is checked here, against the caller's clock
-        "require": ["sub", "aud", "exp", "jti"],
+        "require": ["aud", "exp", *required],
         "strict_aud": True,
         "verify_exp": False,
         "verify_nbf": False,
@@ -176,14 +185,33 @@ def _verified_claims(token: str, keys: Mapping[str, bytes]) -> Mapping[str, Any]
     }
     try:
         key = keys[jwt.get_unverified_header(token)["kid"]]
-        return jwt.decode(token, key, [ALGORITHM], options, audience=AUDIENCE)
+        return jwt.decode(token, key, [ALGORITHM], options, audience=audience)
     except (jwt.InvalidAudienceError, jwt.MissingRequiredClaimError) as error:
         raise Refused(RefusalReason.UNSUITABLE) from error
     except Exception as error:  # hostile bytes end in many exceptions, RecursionError among them
         raise Refused(RefusalReason.UNKNOWN) from error
 
 
-def _seconds(claim: object) -> float:
+def check_times(claims: Mapping[str, Any], *, now: float) -> float:
+    """Return the second since 1970 from which on a token is refused, leeway included.
+
+    Raises:
+        Refused: that is past, or its time has not come.
+    """
+    expires_at = seconds(claims["exp"]) + LEEWAY_SECONDS
+    if now >= expires_at:
+        raise Refused(RefusalReason.EXPIRED)
+    if now < seconds(claims.get("nbf", 0)) - LEEWAY_SECONDS:
+        raise Refused(RefusalReason.NOT_YET_VALID)
+    return expires_at
+
+
+def seconds(claim: object) -> float:
+    """Return a claim that is a time, in seconds since 1970.
+
+    Raises:
+        Refused: it is none.
+    """
     if isinstance(claim, bool) or not isinstance(claim, int | float):
         raise Refused(RefusalReason.UNSUITABLE)
     if not (math.isfinite(claim) and abs(claim) < 2**53):
@@ -191,7 +219,12 @@ def _seconds(claim: object) -> float:
     return float(claim)
 
 
-def _text(claim: object) -> str:
+def claim_text(claim: object) -> str:
+    """Return a claim that is a text of sane length.
+
+    Raises:
+        Refused: it is none.
+    """
     if not isinstance(claim, str) or not 0 < len(claim) <= _LONGEST_CLAIM:
         raise Refused(RefusalReason.UNSUITABLE)
     return claim
