@@ -1,0 +1,195 @@
+"""Where a live chunk belongs on its track's time line, decided as it arrives.
+
+The rules are those of `receiver.timeline`, which sees the whole track and may look ahead; a
+listener cannot wait, so here the past is settled: what has been given away is never changed,
+and a chunk that comes too late for its place is left out. Positions are counted in payload
+bytes from stream time 0 and are exact.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from receiver.clock import LONGEST_JUMP_MS
+from receiver.media import Chunk, MediaFormat
+
+
+class GapReason(enum.StrEnum):
+    """Why a listener gets silence, or nothing. A closed set: programs may match on it."""
+
+    LOST = "lost"  # chunk numbers are missing, or nobody can say
+    SENDER_SILENCE = "sender_silence"  # numbers are contiguous, the clock jumped
+    LATE = "late"  # the chunk came after its place was given away
+    SLOW_LISTENER = "slow_listener"  # the listener did not read
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Whole samples, still encoded, from byte `start` of the time line on."""
+
+    start: int
+    payload: bytes
+
+    @property
+    def end(self) -> int:
+        """Return where it ends."""
+        return self.start + len(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Silence from byte `start` to `end`; `reason` covers all of it from `noticed` on."""
+
+    start: int
+    end: int
+    reason: GapReason
+    noticed: int
+
+
+Piece = Audio | Hole
+
+
+class Placer:
+    """One track's live time line.
+
+    It begins at byte `begin`: what belongs before is cut off. `arrival_ms` is when listening
+    began, on the clock of the chunks' arrival times.
+    """
+
+    def __init__(self, media: MediaFormat, *, begin: int = 0, arrival_ms: int = 0) -> None:
+        self.cursor = begin  # where the audio so far ends
+        self.left_out = 0  # chunks that came too late, or twice
+        self._media = media
+        self._unit = media.bytes_per_ms  # of one tick of the sender's clock
+        self._floor = begin  # what is before has been given away
+        self._noticed = begin  # where silence that was given away unasked began
+        self._base = 0  # what the sender's clock is shifted by
+        self._candidate: int | None = None  # a base that one absurd timestamp suggests
+        self._half = b""  # of a sample, at the end of a chunk of an odd number of bytes
+        self._latest: Chunk | None = None
+        self._latest_target = -(2**62)
+        self._arrival_ms = arrival_ms  # of the latest chunk
+
+    def follow(self, latest: Chunk) -> None:
+        """Take over a sender's clock in mid-call: `latest` is what came just before `begin`."""
+        if latest.timestamp_ms is not None:
+            end = latest.timestamp_ms * self._unit + len(latest.payload)
+            self._base = self.cursor - end
+
+    def take(self, chunk: Chunk, arrival_ms: int) -> tuple[Piece, ...]:
+        """Return what follows on the time line now: silence, audio, both, or nothing."""
+        if self._is_late(chunk):
+            self.left_out += 1
+            return ()
+        self._settle_unit(chunk, arrival_ms)
+        jump = self._jump(chunk, arrival_ms)
+        missing = self._missing(chunk)
+        self._latest, self._arrival_ms = chunk, arrival_ms
+        given_away = 0 < self._floor == self.cursor
+        cut = min(max(0, -jump), len(chunk.payload)) if given_away else 0
+        if cut and cut == len(chunk.payload):
+            self.left_out += 1
+            return ()
+        one_ms = self._media.bytes_per_ms  # timestamps are whole ms, so less is rounding
+        hole = self._hole(jump if jump >= one_ms else 0, missing, late=bool(cut))
+        audio = self._audio(chunk.payload[cut:])
+        return tuple(piece for piece in (hole, audio) if piece is not None)
+
+    def give_up(self, position: int) -> None:
+        """Give away the time up to `position` as silence: nobody waits for it any longer."""
+        if position > self.cursor:
+            if self._floor != self.cursor:
+                self._noticed = self.cursor
+            self._half = b""
+            self.cursor = self._floor = position
+
+    def _is_late(self, chunk: Chunk) -> bool:
+        """Whether all that is known of a chunk says that it belongs before the latest one."""
+        latest = self._latest
+        if latest is None:
+            return False
+        pairs = ((chunk.chunk, latest.chunk), (chunk.timestamp_ms, latest.timestamp_ms))
+        known = [
+            mine <= newest for mine, newest in pairs if mine is not None and newest is not None
+        ]
+        if not known and chunk.sequence_number is not None and latest.sequence_number is not None:
+            return chunk.sequence_number <= latest.sequence_number
+        return bool(known) and all(known)
+
+    def _settle_unit(self, chunk: Chunk, arrival_ms: int) -> None:
+        """Notice a sender whose timestamps count samples, not milliseconds (and a mistake)."""
+        latest, media = self._latest, self._media
+        if latest is None or chunk.timestamp_ms is None or latest.timestamp_ms is None:
+            return
+        if self._missing(chunk) or chunk.chunk is None:
+            return
+        step, size = chunk.timestamp_ms - latest.timestamp_ms, len(latest.payload)
+        waited = arrival_ms - self._arrival_ms
+        if step * media.bytes_per_sample == size and 2 * waited < step:
+            unit = media.bytes_per_sample
+        elif step * media.bytes_per_ms == size:
+            unit = media.bytes_per_ms
+        else:
+            return
+        if unit != self._unit:
+            self._unit = unit
+            self._base = self.cursor - chunk.timestamp_ms * unit
+            self._latest_target = latest.timestamp_ms * unit
+
+    def _jump(self, chunk: Chunk, arrival_ms: int) -> int:
+        """Return the bytes from the cursor to where the chunk belongs; 0 is `append`."""
+        if chunk.timestamp_ms is None:
+            usual = len(self._latest.payload) if self._latest else 0
+            jump = self._missing(chunk) * usual
+            return jump if self._believable(jump, arrival_ms) else 0
+        target = chunk.timestamp_ms * self._unit
+        for base in (self._base, self._candidate):
+            if base is None:
+                continue
+            jump = base + target - self.cursor
+            backwards = target < self._latest_target if base == self._base else jump < 0
+            if not backwards and self._believable(jump, arrival_ms):
+                self._base, self._candidate, self._latest_target = base, None, target
+                return jump
+        self._candidate = self.cursor - target
+        return 0
+
+    def _believable(self, jump: int, arrival_ms: int) -> bool:
+        jump_ms = jump / self._media.bytes_per_ms
+        waited_ms = arrival_ms - self._arrival_ms
+        return jump_ms <= LONGEST_JUMP_MS or jump_ms - waited_ms <= LONGEST_JUMP_MS
+
+    def _missing(self, chunk: Chunk) -> int:
+        """Return how many chunk numbers are missing before this one."""
+        latest = self._latest
+        if latest is None or latest.chunk is None or chunk.chunk is None:
+            return 0
+        return max(0, chunk.chunk - latest.chunk - 1)
+
+    def _hole(self, jump: int, missing: int, *, late: bool) -> Hole | None:
+        """Move the cursor over a hole that begins and ends on a sample."""
+        given_up = self._noticed < self._floor == self.cursor
+        noticed = self._noticed if given_up else self.cursor
+        unit = self._media.bytes_per_sample
+        start = self.cursor - len(self._half)
+        end = (self.cursor + jump) // unit * unit
+        if end <= start and not given_up:
+            return None
+        if jump:
+            self._half, self.cursor = b"", end
+        self._floor = self._noticed = 0
+        reason = GapReason.LOST if missing else GapReason.SENDER_SILENCE
+        reason = GapReason.LATE if late else reason
+        return Hole(start, max(start, end), reason, min(noticed, start))
+
+    def _audio(self, payload: bytes) -> Audio | None:
+        unit = self._media.bytes_per_sample
+        start = self.cursor - len(self._half)
+        payload = self._half + payload if self._half else payload
+        whole = len(payload) // unit * unit
+        self._half = payload[whole:]
+        self.cursor = start + len(payload)
+        if not whole:
+            return None
+        return Audio(start, payload if whole == len(payload) else payload[:whole])

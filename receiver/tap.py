@@ -1,0 +1,289 @@
+"""The live hub: what streams say while they live, and who hears it.
+
+`Tap` and `Hub` are the seam. A session knows its `Tap` and publishes to it; a listener knows
+the `Hub`, subscribes, and is called with events in order. `LocalHub` joins the two within one
+process. Another implementation may carry the same events, which are plain values, between
+machines; neither side can tell.
+
+A tap never makes anyone wait. With no subscriber a session does not even call it; with any
+number of them publishing is one append, and the rest is done later, when the event loop is
+through with what it has read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from receiver.media import Chunk, EndReason, MediaFormat
+
+
+class LiveStream(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream that is being received; what `GET /tap` says of it."""
+
+    recording_id: str
+    account_sid: str
+    call_sid: str
+    stream_sid: str
+    parameters: dict[str, Any]
+    media_format: MediaFormat
+    tracks: tuple[str, ...]
+    started_at: str
+    greeting: bytes = b""  # the connected message, verbatim; empty where none came
+    start_message: bytes = b""  # verbatim
+
+    def described(self) -> dict[str, Any]:
+        """Return what a listener is told."""
+        known = msgspec.to_builtins(self)
+        return {name: known[name] for name in known if name not in ("greeting", "start_message")}
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a stream stood when somebody began to listen.
+
+    `chunks` and `messages` are how many of them its journal had been given; `latest` is the
+    last chunk that came. Times count from the recording's start.
+    """
+
+    chunks: int
+    messages: int
+    arrival_ms: int
+    latest: Chunk | None
+
+
+class Joined(msgspec.Struct, frozen=True, tag="joined"):
+    """The first event that a subscriber gets: everything after `standing` follows."""
+
+    live: LiveStream
+    standing: Standing
+
+
+class ChunkHeard(msgspec.Struct, frozen=True, tag="chunk"):
+    """A chunk came."""
+
+    chunk: Chunk
+    arrival_ms: int
+
+
+class MessageHeard(msgspec.Struct, frozen=True, tag="message"):
+    """A message other than media came, verbatim."""
+
+    message: bytes
+    arrival_ms: int
+
+
+class StreamEnded(msgspec.Struct, frozen=True, tag="ended"):
+    """The last event: nothing more comes."""
+
+    reason: EndReason
+    arrival_ms: int
+
+
+class StreamBegan(msgspec.Struct, frozen=True, tag="began"):
+    """A stream can be listened to from now on."""
+
+    live: LiveStream
+
+
+class StreamLeft(msgspec.Struct, frozen=True, tag="left"):
+    """A stream can no longer be listened to."""
+
+    live: LiveStream
+    reason: EndReason
+
+
+class RecordingKept(msgspec.Struct, frozen=True, tag="kept"):
+    """A recording was published: where it is, and whether anything is missing of it."""
+
+    recording_id: str
+    call_sid: str
+    stream_sid: str
+    parameters: dict[str, Any]
+    complete: bool
+    folder: str
+
+
+Event = Joined | ChunkHeard | MessageHeard | StreamEnded
+Lifecycle = StreamBegan | StreamLeft | RecordingKept
+Hear = Callable[[Event], None]
+Leave = Callable[[], None]
+"""Ends a subscription; idempotent."""
+
+
+class Source(Protocol):
+    """What a hub may ask the session of a stream."""
+
+    def standing(self) -> Standing:
+        """Return where the stream stands."""
+        ...
+
+
+class Tap(Protocol):
+    """The session's end of one stream."""
+
+    wanted: bool
+    """Whether anybody listens; chunks need not be published where nobody does."""
+
+    def publish(self, event: ChunkHeard | MessageHeard | StreamEnded) -> None:
+        """Tell an event, and return at once; after `StreamEnded` nothing may follow."""
+        ...
+
+
+class Hub(Protocol):
+    """Where taps and listeners meet."""
+
+    def open(self, live: LiveStream, source: Source) -> Tap:
+        """Begin a stream."""
+        ...
+
+    def kept(self, event: RecordingKept) -> None:
+        """Tell what became of a stream."""
+        ...
+
+    def streams(self) -> Iterable[LiveStream]:
+        """Return the streams that live now."""
+        ...
+
+    def subscribe(self, recording_id: str, hear: Hear) -> Leave:
+        """Have `hear` called with `Joined` and then with every event of one stream.
+
+        The first call may come before this returns. Of a stream that has ended, or never was,
+        only `StreamEnded` is heard.
+        """
+        ...
+
+    def watch(self, tell: Callable[[Lifecycle], None]) -> Leave:
+        """Have `tell` called with what happens to any stream from now on."""
+        ...
+
+
+class _Silent:
+    """The tap of a stream that cannot be listened to (yet)."""
+
+    wanted = False
+
+    def publish(self, event: object) -> None:
+        """Do nothing."""
+
+
+SILENT: Tap = _Silent()
+
+
+class LocalHub:
+    """The hub of one process. `soon` runs a call when the event loop gets to it."""
+
+    def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
+        self._soon = soon
+        self._taps: dict[str, _LocalTap] = {}
+        self._watchers: list[_Once] = []
+
+    def open(self, live: LiveStream, source: Source) -> Tap:
+        """Begin a stream."""
+        opened = self._taps[live.recording_id] = _LocalTap(self, live, source)
+        self._tell(StreamBegan(live))
+        return opened
+
+    def kept(self, event: RecordingKept) -> None:
+        """Tell what became of a stream."""
+        self._tell(event)
+
+    def streams(self) -> Iterable[LiveStream]:
+        """Return the streams that live now, oldest first."""
+        return [tap.live for tap in self._taps.values()]
+
+    def subscribe(self, recording_id: str, hear: Hear) -> Leave:
+        """Have `hear` called with every event of one stream."""
+        tap = self._taps.get(recording_id)
+        if tap is None:
+            hear(StreamEnded(EndReason.CLOSED, 0))
+            return _nothing
+        return tap.subscribe(hear)
+
+    def watch(self, tell: Callable[[Lifecycle], None]) -> Leave:
+        """Have `tell` called with what happens to any stream from now on."""
+        watcher = _Once(tell)
+        self._watchers.append(watcher)
+
+        def leave() -> None:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+        return leave
+
+    def ended(self, live: LiveStream, reason: EndReason) -> None:
+        """Forget a stream; called by its tap."""
+        if self._taps.pop(live.recording_id, None) is not None:
+            self._tell(StreamLeft(live, reason))
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Run `call` when the event loop gets to it."""
+        self._soon(call)
+
+    def _tell(self, event: Lifecycle) -> None:
+        for tell in tuple(self._watchers):
+            tell(event)
+
+
+def _nothing() -> None:
+    """Leave what was never joined."""
+
+
+class _Once:
+    """A call with an identity of its own, so that one function may watch twice."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[Any], None]) -> None:
+        self._call = call
+
+    def __call__(self, event: Any) -> None:
+        self._call(event)
+
+
+class _LocalTap:
+    """One stream of a `LocalHub`."""
+
+    def __init__(self, hub: LocalHub, live: LiveStream, source: Source) -> None:
+        self.live = live
+        self.wanted = False
+        self._hub = hub
+        self._source = source
+        self._subscribers: tuple[_Once, ...] = ()
+        self._waiting: deque[Event] = deque()
+        self._awake = False
+
+    def publish(self, event: ChunkHeard | MessageHeard | StreamEnded) -> None:
+        """Tell an event: one append, whoever listens."""
+        if self.wanted:
+            self._waiting.append(event)
+            if not self._awake:
+                self._awake = True
+                self._hub.soon(self._distribute)
+        if type(event) is StreamEnded:
+            # Once per stream, and now: the sockets of listeners may be closed next.
+            self._distribute()
+            self._subscribers, self.wanted = (), False
+            self._hub.ended(self.live, event.reason)
+
+    def subscribe(self, hear: Hear) -> Leave:
+        """Add a subscriber behind everything that was published before."""
+        self._distribute()
+        subscriber = _Once(hear)
+        subscriber(Joined(self.live, self._source.standing()))
+        self._subscribers += (subscriber,)
+        self.wanted = True
+        return lambda: self._leave(subscriber)
+
+    def _leave(self, subscriber: _Once) -> None:
+        self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
+        self.wanted = bool(self._subscribers)
+
+    def _distribute(self) -> None:
+        self._awake = False
+        waiting, self._waiting = self._waiting, deque()
+        for event in waiting:
+            for subscriber in self._subscribers:
+                subscriber(event)

@@ -1,0 +1,134 @@
+"""One track as samples or payloads: silence where the time line has silence, and notices of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from receiver import codec
+from receiver.media import ByteOrder, Encoding, MediaFormat, Track
+from receiver.placing import Audio, Hole, Placer
+from receiver.tap import ChunkHeard, Event, Joined, MessageHeard, StreamEnded
+from receiver.tap_kinds import LONGEST_CLOCK_MS, Format, begin_ms, event_items, gap, stopped
+from receiver.tap_queue import Item
+
+_PROBE_BYTES: Final = 32_000
+_SILENCE: Final = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.L16: b"\0\0"}
+
+
+class Output:
+    """Samples or payloads: how encoded audio and silence are written."""
+
+    def __init__(self, media: MediaFormat, shape: Format, byte_order: ByteOrder) -> None:
+        self.media = media
+        self.decodes = shape is Format.PCM16
+        self.silence = b"\0\0" if self.decodes else _SILENCE[media.encoding]
+        self._byte_order = byte_order
+        self._probe = b"" if byte_order is ByteOrder.AUTO else None
+
+    def audio(self, payload: bytes) -> bytes:
+        """Return whole samples as they are sent."""
+        if not self.decodes:
+            return payload
+        encoding = self.media.encoding
+        if self._probe is not None and encoding is Encoding.L16:
+            self._listen(payload)
+        order = ByteOrder.LITTLE if self._byte_order is ByteOrder.AUTO else self._byte_order
+        return codec.decode(payload, encoding, byte_order=order).astype("<i2").tobytes()
+
+    def _listen(self, payload: bytes) -> None:
+        """Choose the smoother byte order, until enough was heard to be sure."""
+        assert self._probe is not None  # noqa: S101  the caller looked
+        self._probe += payload
+        self._byte_order = codec.smoother_byte_order(self._probe)
+        if len(self._probe) >= _PROBE_BYTES:
+            self._probe = None
+
+    def milliseconds(self, size: int) -> float:
+        """Return a position or length in payload bytes as milliseconds."""
+        return size / self.media.bytes_per_ms
+
+    def silent(self, track: str, start: int, size: int, channels: int) -> Item:
+        """Return silence of `size` payload bytes."""
+        return Item(
+            self.silence * channels,
+            track,
+            self.milliseconds(start),
+            self.milliseconds(size),
+            size // self.media.bytes_per_sample,
+        )
+
+    def interleave(self, left: bytes, right: bytes) -> bytes:
+        """Return two tracks as one, sample by sample."""
+        if len(self.silence) == 2:
+            return codec.interleave(left, right)
+        both = bytearray(2 * len(left))
+        both[::2], both[1::2] = left, right
+        return bytes(both)
+
+
+def placer_for(joined: Joined, media: MediaFormat, begin: float | None) -> Placer:
+    """Return a placer that begins at `begin` milliseconds, or where the stream stands now."""
+    standing = joined.standing
+    at_ms = begin_ms(joined) if begin is None else begin
+    place = int(at_ms * media.bytes_per_ms) // media.bytes_per_sample * media.bytes_per_sample
+    placer = Placer(media, begin=place, arrival_ms=0 if begin is not None else standing.arrival_ms)
+    stamp = standing.latest.timestamp_ms if standing.latest else None
+    if standing.latest and stamp is not None and not 0 <= stamp < LONGEST_CLOCK_MS:
+        placer.follow(standing.latest)
+    return placer
+
+
+def hole_notice(output: Output, track: str, hole: Hole) -> str:
+    """Return the notice of a hole in a track."""
+    start, length = hole.noticed, hole.end - hole.noticed
+    return gap(hole.reason, track, output.milliseconds(start), output.milliseconds(length))
+
+
+class MonoEncoder:
+    """One track, one message for each chunk."""
+
+    waiting_since_ms = None
+
+    def __init__(self, joined: Joined, output: Output, track: Track, begin: float | None) -> None:
+        self._output = output
+        self._track = track
+        self._placer = placer_for(joined, output.media, begin)
+
+    @property
+    def position_ms(self) -> float:
+        """Return where a listener begins that joins now."""
+        return self._output.milliseconds(self._placer.cursor)
+
+    @property
+    def left_out(self) -> int:
+        """Return how many chunks came too late, or twice."""
+        return self._placer.left_out
+
+    def take(self, event: Event) -> list[Item]:
+        """Return what follows from an event."""
+        if type(event) is ChunkHeard:
+            if event.chunk.track is not self._track:
+                return []
+            pieces = self._placer.take(event.chunk, event.arrival_ms)
+            return [item for piece in pieces for item in self._items(piece)]
+        if isinstance(event, MessageHeard):
+            return event_items(event, self.position_ms)
+        if isinstance(event, StreamEnded):
+            return [stopped(event.reason, self.position_ms)]
+        return []
+
+    def due(self, now_ms: int) -> list[Item]:
+        """Return what has waited long enough."""
+        return []
+
+    def _items(self, piece: Audio | Hole) -> Iterator[Item]:
+        output, track = self._output, self._track.value
+        at_ms = output.milliseconds(piece.start)
+        if isinstance(piece, Audio):
+            length_ms = output.milliseconds(len(piece.payload))
+            yield Item(output.audio(piece.payload), track, at_ms, length_ms)
+            return
+        yield Item(hole_notice(output, track, piece))
+        if piece.end > piece.start:
+            yield output.silent(track, piece.start, piece.end - piece.start, 1)
