@@ -258,11 +258,9 @@ def _append_parameters(file: FileIO, surveyed: Survey) -> None:
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     appended = tags.appended(file.read(tags.HEAD_BYTES), length, chunk)
-    file.seek(length)
-    file.write(appended.tail)
-    for offset, patch in appended.patches:
+    for offset, content in ((length, appended.tail), *appended.patches):
         file.seek(offset)
-        file.write(patch)
+        _write_all(file, content)
 
 
 def file_sha256(path: Path) -> str:
@@ -284,5 +282,12 @@ def _sha256(source: FileIO, length: int) -> str:
 def _write_file(path: Path, content: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with open(os.open(path, flags, 0o600), "wb", buffering=0) as file:
-        file.write(content)
+        _write_all(file, content)
         os.fsync(file.fileno())
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    """Write all of `content`; one call may take less of it where the disk is nearly full."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]

@@ -31,7 +31,7 @@ from receiver.session import Session
 from receiver.spool import Spool
 from receiver.tokens import Grant
 from receiver.transports import Limits, Listener
-from receiver.transports.websockets import listen
+from receiver.transports.choice import choose
 from receiver.used_tokens import UsedTokens
 
 USED_TOKENS: Final = "used-tokens"
@@ -123,6 +123,7 @@ class Server:
             for journal in publish.waiting(config.spool):
                 self._publisher.submit(journal)
             await self._look_at_disk()
+            await asyncio.to_thread(self._used_tokens.forget_expired)
             listener = await self._listen()
             stack.push_async_callback(listener.close)
             stack.callback(self._end_sessions)

@@ -76,8 +76,9 @@ def place(index: TrackIndex, media: MediaFormat) -> Placement:
 def gaps(placement: Placement, length: int, media: MediaFormat) -> tuple[Gap, ...]:
     """Return the holes of a track in milliseconds, filled up to `length` bytes at its end."""
     holes = list(placement.holes)
-    if length > placement.length:
-        holes.append(Hole(placement.length, length, GapKind.SENDER_SILENCE))
+    end = placement.length - placement.length % media.bytes_per_sample
+    if length > end:
+        holes.append(Hole(end, length, GapKind.SENDER_SILENCE))
     return tuple(
         Gap(
             milliseconds(hole.start, media),

@@ -11,7 +11,7 @@ from receiver import journal
 from receiver.journal import ChunkRecord, EndRecord, Header, MessageRecord, Record
 from receiver.media import EndReason, Track
 
-STARTED_AT_MS = 1_795_293_000_000  # 2026-11-22T20:30:00Z
+STARTED_AT_MS = 1_795_379_400_000  # 2026-11-22T20:30:00Z
 HEADER = Header("00112233aabbccdd", STARTED_AT_MS, journal.VERSION, "0.1.0")
 
 

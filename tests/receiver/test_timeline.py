@@ -359,3 +359,10 @@ def test_a_track_without_numbers_calls_a_hole_lost() -> None:
     records = [chunk(None, spoken(n), timestamp_ms=n * 20) for n in (0, 1, 2, 4, 5)]
     _, placement = laid_out(records)
     assert [(60, 80, GapKind.LOST)] == kinds(placement)
+
+
+def test_half_a_sample_at_the_end_is_silenced_with_the_rest() -> None:
+    """The silence that fills a track up begins on a whole sample, too."""
+    index, _ = index_of([chunk(0, b"\1" * 639, timestamp_ms=0)])
+    (filled,) = gaps(place(index, L16), 1280, L16)
+    assert (638 / 32, 642 / 32) == (filled.start_ms, filled.duration_ms)

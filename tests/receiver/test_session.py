@@ -1,0 +1,268 @@
+"""One connection's life: messages in, records of a journal out; real spool, real files."""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver import journal, session
+from receiver.journal import (
+    ChunkRecord,
+    EndRecord,
+    Header,
+    MessageRecord,
+    Reader,
+    Record,
+    RejectedRecord,
+)
+from receiver.live_journal import Journal
+from receiver.media import EndReason
+from receiver.metrics import Figures
+from receiver.session import Session
+from receiver.spool import Spool
+from receiver.tokens import Grant
+from tests.receiver.journals import STARTED_AT_MS, start_message
+
+PATIENCE_SECONDS = 20
+MEDIA = (
+    b'{"event":"media","media":{"track":"inbound","chunk":"1","timestamp":"0","payload":"//8="}}'
+)
+STOP = b'{"event":"stop","sequenceNumber":"9"}'
+CALL_SID = "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff"
+
+
+class House:
+    """A recorder with a real spool and a clock that the test moves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.figures = Figures()
+        self.sessions: set[Session] = set()
+        self.spool = Spool(folder)
+        self.seconds = 100.0
+        self.ended: queue.Queue[Path] = queue.Queue()
+
+    def now(self) -> float:
+        return self.seconds
+
+    def utc_ms(self) -> int:
+        return STARTED_AT_MS
+
+    def open_journal(self, header: Header) -> Journal:
+        return self.spool.open(header)
+
+    def journal_ended(self, path: Path) -> None:
+        self.ended.put(path)
+
+    def session_opened(self, session: Session) -> None:
+        self.sessions.add(session)
+
+    def session_closed(self, session: Session) -> None:
+        self.sessions.discard(session)
+
+    def journal(self) -> list[Record]:
+        """Return the records of the next journal that ends."""
+        path = self.ended.get(timeout=PATIENCE_SECONDS)
+        return [record for _, record in Reader([path.read_bytes()])]
+
+
+class Socket:
+    """A connection that remembers how it was closed."""
+
+    remote_address = "192.0.2.7"
+
+    def __init__(self) -> None:
+        self.closings: list[tuple[int, str]] = []
+
+    def close(self, code: int, reason: str) -> None:
+        self.closings.append((code, reason))
+
+    def abort(self) -> None:
+        self.closings.append((1006, ""))
+
+    def send(self, message: bytes | str) -> None:
+        raise AssertionError("a stream's socket never gets a message")
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A spool in an empty folder."""
+    made = House(tmp_path / "spool")
+    yield made
+    made.spool.close()
+
+
+def opened(house: House, grant: Grant | None = None) -> tuple[Session, Socket]:
+    """Return a session on an open socket."""
+    made, socket = Session(house, grant or Grant(), remote_address="192.0.2.7"), Socket()
+    made.opened(socket)  # type: ignore[arg-type]  # it has what a session uses
+    return made, socket
+
+
+def test_a_call_becomes_a_journal_with_everything_in_order(house: House) -> None:
+    """Header, greeting, start, chunk with its arrival time, stop, end."""
+    made, socket = opened(house)
+    hello = b'{"event":"connected","protocol":"Call","version":"0.2.0"}'
+    for message in (hello, start_message(), MEDIA):
+        house.seconds += 0.5
+        made.message_received(message)
+    made.message_received(STOP)
+    header, *rest = house.journal()
+    assert isinstance(header, Header)
+    assert (STARTED_AT_MS, journal.VERSION) == (header.started_at_ms, header.version)
+    assert [
+        MessageRecord(0, hello),
+        MessageRecord(0, start_message()),
+        ChunkRecord("inbound", None, 1, 0, 500, b"\xff\xff"),  # type: ignore[arg-type]
+        MessageRecord(500, STOP),
+        EndRecord(500, EndReason.STOP, ""),
+    ] == rest
+    assert [] == socket.closings
+
+
+def test_an_open_session_is_known_until_its_socket_is_gone(house: House) -> None:
+    """The house can reach every live session, and no other."""
+    made, _ = opened(house)
+    assert {made} == house.sessions
+    made.closed(code=1000, clean=True)
+    made.closed(code=1000, clean=True)
+    assert set() == house.sessions
+
+
+@pytest.mark.parametrize(("clean", "detail"), [(True, ""), (False, "broke")])
+def test_closing_without_stop_says_how_the_socket_went(
+    house: House, clean: bool, detail: str
+) -> None:
+    """A broken connection is told from one that was closed."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    made.closed(code=1000 if clean else 1006, clean=clean)
+    end = house.journal()[-1]
+    assert isinstance(end, EndRecord)
+    assert end.reason is EndReason.CLOSED
+    assert detail in end.detail
+    assert bool(detail) == bool(end.detail)
+
+
+def test_a_signed_token_for_another_call_keeps_nothing(house: House) -> None:
+    """Audio that came before start goes too, and the socket closes with 1008."""
+    made, socket = opened(house, Grant(call_sid="somebody else's"))
+    made.message_received(MEDIA)
+    made.message_received(start_message())
+    made.closed(code=1008, clean=True)
+    assert [(1008, "the token is for another call")] == socket.closings
+    house.spool.close()
+    assert [] == list(house.spool.folder.glob("*.journal"))
+    assert house.ended.empty()
+
+
+def test_a_signed_token_for_this_call_records(house: House) -> None:
+    """The call that the token names is recorded as any other."""
+    made, _ = opened(house, Grant(call_sid=CALL_SID))
+    made.message_received(start_message())
+    made.message_received(STOP)
+    assert EndRecord(0, EndReason.STOP, "") == house.journal()[-1]
+
+
+def test_media_after_stop_keeps_the_name_of_its_stream(house: House) -> None:
+    """Late audio opens another journal that begins with the same start message."""
+    made, _ = opened(house)
+    for message in (start_message(), STOP, MEDIA):
+        made.message_received(message)
+    made.closed(code=1000, clean=True)
+    house.journal()
+    second = house.journal()
+    assert MessageRecord(0, start_message()) == second[1]
+    assert isinstance(second[2], ChunkRecord)
+
+
+def test_rejected_messages_are_in_the_journal(house: House) -> None:
+    """What could not be used is listed with its reason and, where known, its chunk."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    made.message_received(MEDIA.replace(b"//8=", b"//8*"))
+    made.message_received(b"nonsense")
+    made.message_received(STOP)
+    rejected = [record for record in house.journal() if isinstance(record, RejectedRecord)]
+    assert ["bad_base64", "not_json"] == [record.code for record in rejected]
+    assert rejected[0].chunk is not None
+    assert 1 == rejected[0].chunk.chunk
+    assert rejected[1].chunk is None
+
+
+def test_rejected_messages_over_a_long_time_do_not_end_a_stream(house: House) -> None:
+    """Only many within ten seconds do."""
+    made, socket = opened(house)
+    made.message_received(start_message())
+    for _ in range(5 * session.MOST_REJECTED):
+        house.seconds += 1
+        made.message_received(b"nonsense")
+    assert [] == socket.closings
+    for _ in range(session.MOST_REJECTED + 1):
+        made.message_received(b"nonsense")
+    assert [(1008, "too many unusable messages")] == socket.closings[:1]
+
+
+def test_messages_other_than_media_are_bounded(house: House) -> None:
+    """A flood of key presses does not fill the journal; audio goes on."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    press = b'{"event":"dtmf","dtmf":{"digit":"5"}}'
+    for _ in range(session.MOST_MESSAGES + 100):
+        made.message_received(press)
+    made.message_received(MEDIA)
+    made.message_received(STOP)
+    records = house.journal()
+    kept = [record for record in records if isinstance(record, MessageRecord)]
+    assert session.MOST_MESSAGES == len(kept)
+    assert any(isinstance(record, ChunkRecord) for record in records)
+
+
+def test_an_unknown_encoding_in_mid_stream_keeps_the_early_audio(house: House) -> None:
+    """Audio before a start that cannot be used is kept, and the reason with it."""
+    made, socket = opened(house)
+    made.message_received(MEDIA)
+    made.message_received(start_message(encoding="audio/opus"))
+    end = house.journal()[-1]
+    assert isinstance(end, EndRecord)
+    assert end.reason is EndReason.PROTOCOL_ERROR
+    assert 1003 == socket.closings[0][0]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=200),
+            st.sampled_from([MEDIA, STOP, start_message(), b'{"event":"mark"}', b"[]"]),
+            st.fixed_dictionaries(
+                {
+                    "event": st.sampled_from(["start", "media", "dtmf", "stop", "mark", "x"]),
+                    "media": st.none() | st.dictionaries(st.text(), st.integers() | st.text()),
+                    "start": st.none() | st.dictionaries(st.text(), st.text()),
+                }
+            ).map(lambda message: json.dumps(message).encode()),
+        ),
+        max_size=20,
+    )
+)
+def test_any_bytes_leave_a_readable_journal(
+    tmp_path_factory: pytest.TempPathFactory, received: list[bytes]
+) -> None:
+    """Whatever a peer sends, nothing is raised and what was kept can be read."""
+    house = House(tmp_path_factory.mktemp("house") / "spool")
+    made, _ = opened(house)
+    for message in received:
+        made.message_received(message)
+    made.closed(code=1006, clean=False)
+    house.spool.close()
+    while not house.ended.empty():
+        reader = Reader([house.ended.get().read_bytes()])
+        records = [record for _, record in reader]
+        assert reader.damage is None
+        assert isinstance(records[0], Header)
+        assert isinstance(records[-1], EndRecord)

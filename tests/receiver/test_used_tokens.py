@@ -1,0 +1,56 @@
+"""Signed tokens that were used: once, whoever tries and whenever."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from receiver.errors import ConfigurationError
+from receiver.used_tokens import UsedTokens
+
+
+def test_a_token_can_be_used_once(tmp_path: Path) -> None:
+    """The second use is refused, also by another process that comes later."""
+    later = time.time() + 60
+    assert UsedTokens(tmp_path / "used").use("a", later)
+    assert not UsedTokens(tmp_path / "used").use("a", later)
+    assert UsedTokens(tmp_path / "used").use("b", later)
+
+
+def test_of_many_at_once_exactly_one_gets_in(tmp_path: Path) -> None:
+    """A replay at the same moment is still a replay."""
+    used = UsedTokens(tmp_path / "used")
+    with ThreadPoolExecutor(20) as pool:
+        admitted = list(pool.map(lambda _: used.use("a", time.time() + 60), range(20)))
+    assert 1 == admitted.count(True)
+
+
+def test_ids_never_become_paths(tmp_path: Path) -> None:
+    """Any text is an id; what is on disk is its hash."""
+    used = UsedTokens(tmp_path / "used")
+    for jti in ("../../etc/passwd", "", "\0", "\ud800", "x" * 10_000):
+        assert used.use(jti, time.time() + 60)
+    names = [path.name for path in (tmp_path / "used").iterdir()]
+    assert 5 == len(names)
+    assert all(len(name) == 64 for name in names)
+
+
+def test_expired_tokens_are_forgotten(tmp_path: Path) -> None:
+    """What is refused for its age need not be remembered."""
+    used = UsedTokens(tmp_path / "used")
+    used.use("old", time.time() - 60)
+    used.use("new", time.time() + 60)
+    used.forget_expired()
+    assert not used.use("new", time.time() + 60)
+    assert 1 == len(list((tmp_path / "used").iterdir()))
+
+
+def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    """Who can remove a used token can use it again."""
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used").chmod(0o777)
+    with pytest.raises(ConfigurationError, match="chmod 700"):
+        UsedTokens(tmp_path / "used")
