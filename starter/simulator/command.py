@@ -16,6 +16,7 @@ from starter.simulator.media import ByteOrder, Keypress
 from starter.simulator.options import SimulateOptions
 from starter.simulator.rest import Account
 
+_RECEIVER_URL = re.compile(r"wss?://[^/@\s]+(?:/\S*)?$", re.IGNORECASE)  # no credentials
 _KEYPRESS = re.compile(r"(\d+):([0-9A-Da-d*#])")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FILE_NAME = click.Path(dir_okay=False)
@@ -164,8 +165,8 @@ def simulate(
 def _check(url: str | None, provider_port: int | None, options: SimulateOptions) -> None:
     if (url is None) == (provider_port is None):
         raise click.UsageError("give either the receiver's URL or --provider-port")
-    if url is not None and not re.match("wss?://[^/]", url, re.IGNORECASE):
-        raise click.UsageError(f"the receiver's URL must begin with wss:// or ws://, not {url!r}")
+    if url is not None and not _RECEIVER_URL.match(url):
+        raise click.UsageError("the receiver's URL must be wss://HOST… or ws://HOST…")
     given = options.inbound or options.outbound
     if bool(given) == options.demo:
         raise click.UsageError("give --inbound, --outbound or both, or else --demo")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -28,36 +28,6 @@ class MediaPlace:
     timestamp_ms: int
 
 
-class Shape(Protocol):
-    """One provider's spelling of the messages of one stream."""
-
-    def connected(self) -> bytes:
-        """The greeting, before anything is known."""
-        ...
-
-    def start(
-        self,
-        sequence: int,
-        tracks: tuple[str, ...],
-        media_format: MediaFormat,
-        parameters: Mapping[str, str],
-    ) -> bytes:
-        """Who calls, what is played, and the custom parameters."""
-        ...
-
-    def media(self, sequence: int, place: MediaPlace, payload: bytes) -> bytes:
-        """One chunk of one track."""
-        ...
-
-    def dtmf(self, sequence: int, digit: str) -> bytes:
-        """One key pressed on the phone."""
-        ...
-
-    def stop(self, sequence: int) -> bytes:
-        """The end."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class SignalWireShape:
     """SignalWire: the stream is named only inside `start`, and `stop` has no body."""
@@ -65,44 +35,8 @@ class SignalWireShape:
     identity: Identity
 
     def connected(self) -> bytes:
-        """The greeting; it has no sequence number."""
-        return _encode({"event": "connected", "protocol": "Call", "version": "0.2.0"})
-
-    def start(
-        self,
-        sequence: int,
-        tracks: tuple[str, ...],
-        media_format: MediaFormat,
-        parameters: Mapping[str, str],
-    ) -> bytes:
-        """Who calls, what is played, and the custom parameters."""
-        body = _start_body(self.identity, tracks, media_format, parameters)
-        return _encode({"event": "start", "sequenceNumber": str(sequence), "start": body})
-
-    def media(self, sequence: int, place: MediaPlace, payload: bytes) -> bytes:
-        """One chunk of one track."""
-        body = _media_body(place, payload)
-        return _encode({"event": "media", "sequenceNumber": str(sequence), "media": body})
-
-    def dtmf(self, sequence: int, digit: str) -> bytes:
-        """One key; the digit is text and the duration a number, as documented."""
-        body = {"digit": digit, "duration": _DTMF_DURATION}
-        return _encode({"event": "dtmf", "sequenceNumber": str(sequence), "dtmf": body})
-
-    def stop(self, sequence: int) -> bytes:
-        """The end, without a body."""
-        return _encode({"event": "stop", "sequenceNumber": str(sequence)})
-
-
-@dataclass(frozen=True, slots=True)
-class TwilioShape:
-    """Twilio: `streamSid` on top of every message after the greeting, `stop` with a body."""
-
-    identity: Identity
-
-    def connected(self) -> bytes:
-        """The greeting; the stream is not named yet."""
-        return _encode({"event": "connected", "protocol": "Call", "version": "1.0.0"})
+        """The greeting, before the stream is named; it has no sequence number."""
+        return _encode({"event": "connected", "protocol": "Call", "version": self._version()})
 
     def start(
         self,
@@ -120,18 +54,51 @@ class TwilioShape:
         return self._message("media", sequence, _media_body(place, payload))
 
     def dtmf(self, sequence: int, digit: str) -> bytes:
-        """One key; keys are heard on the inbound track only."""
-        return self._message("dtmf", sequence, {"track": "inbound_track", "digit": digit})
+        """One key pressed on the phone."""
+        return self._message("dtmf", sequence, self._dtmf_body(digit))
 
     def stop(self, sequence: int) -> bytes:
-        """The end, naming account and call once more."""
-        identity = self.identity
-        body = {"accountSid": identity.account_sid, "callSid": identity.call_sid}
-        return self._message("stop", sequence, body)
+        """The end."""
+        return self._message("stop", sequence, self._stop_body())
 
-    def _message(self, event: str, sequence: int, body: Mapping[str, Any]) -> bytes:
-        message = {"event": event, "sequenceNumber": str(sequence), event: body}
-        return _encode(message | {"streamSid": self.identity.stream_sid})
+    def _version(self) -> str:
+        return "0.2.0"
+
+    def _dtmf_body(self, digit: str) -> dict[str, Any]:
+        return {"digit": digit, "duration": _DTMF_DURATION}
+
+    def _stop_body(self) -> dict[str, Any] | None:
+        return None
+
+    def _message(self, event: str, sequence: int, body: Mapping[str, Any] | None) -> bytes:
+        message: dict[str, Any] = {"event": event, "sequenceNumber": str(sequence)}
+        if body is not None:
+            message[event] = body
+        return _encode(message | self._on_top())
+
+    def _on_top(self) -> dict[str, str]:
+        """What every numbered message holds beside its body."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class TwilioShape(SignalWireShape):
+    """Twilio: `streamSid` on top of every message after the greeting, `stop` with a body."""
+
+    def _version(self) -> str:
+        return "1.0.0"
+
+    def _dtmf_body(self, digit: str) -> dict[str, Any]:
+        return {"track": "inbound_track", "digit": digit}  # keys are heard on that one only
+
+    def _stop_body(self) -> dict[str, Any]:
+        return {"accountSid": self.identity.account_sid, "callSid": self.identity.call_sid}
+
+    def _on_top(self) -> dict[str, str]:
+        return {"streamSid": self.identity.stream_sid}
+
+
+Shape = SignalWireShape | TwilioShape
 
 
 def _start_body(

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
-from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -33,48 +32,12 @@ from starter import (
 )
 from starter.client import named
 from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
+from tests.starter.exchanges import Answer, Exchange
 
 URL = "wss://rec.example.com/audio"
 BEARER = 'bearer"token/of+the-tests'
 REQUEST = StreamRequest(url=URL, bearer_token=BEARER)
 STARTED = httpx.Response(200, json={"sid": "s-1", "call_sid": CALL_SID, "status": "queued"})
-
-Answer = httpx.Response | Exception
-
-
-class Exchange:
-    """Plays the provider: gives the answers in turn, and keeps requests and waits."""
-
-    def __init__(self, *answers: Answer, base_url: str = "https://x.example") -> None:
-        self.requests: list[httpx.Request] = []
-        self.waits: list[float] = []
-        self._answers = list(answers)
-        self._credentials = Credentials(PROJECT_ID, base_url, API_TOKEN)
-
-    @property
-    def forms(self) -> list[dict[str, str]]:
-        """The forms of all requests."""
-        return [dict(parse_qsl(request.content.decode())) for request in self.requests]
-
-    def client(self, **settings: Any) -> StreamClient:
-        """A client that talks to this exchange and does not really wait."""
-        return StreamClient(
-            self._credentials,
-            transport=httpx.MockTransport(self._answer),
-            sleep=self._wait,
-            dice=lambda: 1.0,
-            **settings,
-        )
-
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        answer = self._answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def _wait(self, seconds: float) -> None:
-        self.waits.append(seconds)
 
 
 async def test_a_start_is_a_form_post_with_basic_auth() -> None:

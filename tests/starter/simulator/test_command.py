@@ -148,7 +148,9 @@ def test_nobody_there_ends_with_7(starter: Starter, unused_port: Callable[[], in
     [
         (2, ["--demo"], "give either the receiver's URL or --provider-port"),
         (2, ["ws://x", "--demo", "--provider-port", "0"], "give either"),
-        (2, ["http://x", "--demo"], "must begin with wss:// or ws://"),
+        (2, ["http://x", "--demo"], "must be wss://HOST"),
+        (2, ["wss://me:hunter22@x/", "--demo"], "must be wss://HOST"),
+        (2, ["wss:///x", "--demo"], "must be wss://HOST"),
         (2, ["ws://x"], "or else --demo"),
         (2, ["ws://x", "--demo", "--inbound", __file__], "or else --demo"),
         (2, ["ws://x", "--inbound", "/nonexistent.wav"], "does not exist"),
