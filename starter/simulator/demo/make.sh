@@ -13,16 +13,16 @@ say() {
   sox "$work/spoken.wav" -r 8000 -c 1 "$line" norm -6 pad "$2"
 }
 
-agent() { say outbound "$1" en-gb+f3 55 "$2"; }
+shop() { say outbound "$1" en-gb+f3 55 "$2"; }
 caller() { say inbound "$1" en-us+m3 40 "$2"; }
 
-agent 0.5 "Good morning, Harbour Bicycles, this is Alice."
+shop 0.5 "Good morning, Harbour Bicycles, this is Alice."
 caller 2.0 "Hello! Yes, hello, this is Bob."
 caller 5.0 "I left a red bicycle with you last week. Is it ready?"
-agent 7.6 "One moment, let me look."
-agent 11.4 "Yes, it is ready. The brakes are new, and the bell works again."
+shop 7.6 "One moment, let me look."
+shop 11.4 "Yes, it is ready. The brakes are new, and the bell works again."
 caller 14.2 "Oh, that is good news. When do you close?"
-agent 16.4 "At six o'clock. See you then."
+shop 16.4 "At six o'clock. See you then."
 caller 18.4 "Thank you, goodbye!"
 
 for track in inbound outbound; do

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 from starter.errors import (
     ApiError,
@@ -183,12 +185,6 @@ async def test_a_policy_close_is_a_refusal(receiver: ReceiverDouble) -> None:
         await player(f"{receiver.url}/close/1008", ENDLESS, speed=1.0).play()
 
 
-async def test_a_refusal_after_everything_was_sent_counts_too(receiver: ReceiverDouble) -> None:
-    """A short call may be over before its refusal arrives."""
-    with pytest.raises(RefusedError, match="1008"):
-        await player(f"{receiver.url}/close/1008", replace(PLAN, tracks=())).play()
-
-
 async def test_another_close_is_a_broken_line(receiver: ReceiverDouble) -> None:
     """The receiver going away in the middle of a call is not the caller's end of it."""
     with pytest.raises(UnreachableError, match="closed the stream: 1001"):
@@ -232,24 +228,37 @@ async def test_nobody_listens() -> None:
         await player(url).play()
 
 
-async def test_a_line_that_breaks(receiver: ReceiverDouble) -> None:
-    """A connection that just ends is told apart from a close."""
+@asynccontextmanager
+async def accepting_server(final_words: bytes, *, heard: bytes) -> AsyncIterator[str]:
+    """A server that accepts the stream, reads up to `heard`, says its final words and hangs up."""
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from websockets.http11 import Request
-        from websockets.server import ServerProtocol
-
         protocol = ServerProtocol()
         protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
         request = protocol.events_received()[0]
         assert isinstance(request, Request)
         protocol.send_response(protocol.accept(request))
         writer.writelines(protocol.data_to_send())
-        await reader.read(1)
+        await reader.readuntil(heard)
+        writer.write(final_words)
         writer.close()
 
     server = await asyncio.start_server(take, "127.0.0.1", 0)
     async with server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_line_that_breaks() -> None:
+    """A connection that just ends is told apart from a close."""
+    text_message = b"\x81"
+    async with accepting_server(b"", heard=text_message) as url:
         with pytest.raises(UnreachableError, match="the receiver broke the connection"):
             await player(url, ENDLESS, speed=1.0).play()
+
+
+async def test_a_refusal_after_everything_was_sent_counts_too() -> None:
+    """A short call may be over, and its close on the way, before its refusal arrives."""
+    close_from_client, close_1008 = b"\x88\x82", b"\x88\x02\x03\xf0"
+    async with accepting_server(close_1008, heard=close_from_client) as url:
+        with pytest.raises(RefusedError, match="the receiver closed the stream: 1008"):
+            await player(url, replace(PLAN, tracks=())).play()
