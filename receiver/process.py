@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 
 from receiver.config import Config
 from receiver.demo import Demo
@@ -20,7 +21,17 @@ def run(config: Config) -> None:
         TapreelError: it cannot start with these settings.
     """
     os.umask(0o077)
-    asyncio.run(_run(config))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(config))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the fastest event loop that is installed; `None` is asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _run(config: Config) -> None:

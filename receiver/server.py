@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ssl
 import time
 from collections.abc import Callable
@@ -134,6 +135,7 @@ class Server:
             if config.metrics_port is not None:
                 stack.callback(self._serve_metrics(config.metrics_port).close)
             self._see_if_full()
+            gc.freeze()  # what is here by now stays: a full collection need not look at it
             listening(listener)
             await self._stopping.wait()
             self.gate.closed_for = "stopping"
@@ -163,13 +165,18 @@ class Server:
             max_message_bytes=config.max_message_bytes,
             handshake_timeout_seconds=config.handshake_timeout_seconds,
         )
-        return await listen(
+        transport, listen = choose(config.transport)
+        listener = await listen(
             self.gate,
             host=config.host,
             port=config.port,
             ssl_context=self._ssl_context,
             limits=limits,
+            shared_port=config.workers > 1,
         )
+        event_loop = type(self._loop).__module__.partition(".")[0]
+        log.info("listening", port=listener.port, transport=transport, event_loop=event_loop)
+        return listener
 
     def stop(self) -> None:
         """End live streams now and publish them."""

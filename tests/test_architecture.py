@@ -32,7 +32,9 @@ CONSUMERS = (
 )
 SHELL = (
     *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
-    *("session", "publisher", "used_tokens", "gate", "demo", "transports.websockets", "server"),
+    *("session", "publisher", "used_tokens", "gate", "demo"),
+    *("transports.handshake", "transports.doorway", "transports.picows_wiring"),
+    *("transports.picows", "transports.websockets", "transports.choice", "server"),
     "process",
 )
 ORDER = (*WORDS, *PURE, *CONSUMERS, *SHELL, "cli", "__main__")

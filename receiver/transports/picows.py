@@ -34,9 +34,18 @@ _log = logging.getLogger(__name__)
 
 
 async def listen(
-    gate: Gate, *, host: str, port: int, ssl_context: ssl.SSLContext | None, limits: Limits
+    gate: Gate,
+    *,
+    host: str,
+    port: int,
+    ssl_context: ssl.SSLContext | None,
+    limits: Limits,
+    shared_port: bool = False,
 ) -> Listener:
     """Listen on `host` and `port` (0: a free one) until the listener is closed.
+
+    With `shared_port`, other processes of the same user may listen there too, and the kernel
+    deals the connections out.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
@@ -50,6 +59,7 @@ async def listen(
             host,
             port,
             ssl=ssl_context,
+            reuse_port=shared_port,
             ssl_handshake_timeout=limits.handshake_timeout_seconds if ssl_context else None,
         )
     except (OSError, UnicodeError) as error:

@@ -30,9 +30,18 @@ _log = logging.getLogger(__name__)
 
 
 async def listen(
-    gate: Gate, *, host: str, port: int, ssl_context: ssl.SSLContext | None, limits: Limits
+    gate: Gate,
+    *,
+    host: str,
+    port: int,
+    ssl_context: ssl.SSLContext | None,
+    limits: Limits,
+    shared_port: bool = False,
 ) -> Listener:
     """Listen on `host` and `port` (0: a free one) until the listener is closed.
+
+    With `shared_port`, other processes of the same user may listen there too, and the kernel
+    deals the connections out.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
@@ -53,6 +62,7 @@ async def listen(
             max_size=limits.max_message_bytes,
             create_connection=functools.partial(_Socket, sockets, limits),  # type: ignore[arg-type]  # a factory will do
             ssl=ssl_context,
+            reuse_port=shared_port,
         )
     except (OSError, UnicodeError) as error:
         why = handshake.why_not_listening(error)
