@@ -6,11 +6,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 seconds=20
 
+# sox -D everywhere: without dither pauses are exact silence, and every run gives the same files
+
 # say TRACK START_SECONDS VOICE PITCH TEXT: one line of the conversation at its place on the stream's clock
 say() {
   local line="$work/$1-$2.wav"
   espeak-ng -v "$3" -p "$4" -s 165 -w "$work/spoken.wav" "$5"
-  sox "$work/spoken.wav" -r 8000 -c 1 "$line" norm -6 pad "$2"
+  sox -D "$work/spoken.wav" -r 8000 -c 1 "$line" norm -6 pad "$2"
 }
 
 shop() { say outbound "$1" en-gb+f3 55 "$2"; }
@@ -28,6 +30,5 @@ caller 18.4 "Thank you, goodbye!"
 for track in inbound outbound; do
   lines=("$work/$track"-*.wav)
   sox -V1 -D -m "${lines[@]}" "$work/$track.wav" gain -n -3 pad 0 "$seconds" trim 0 "$seconds"
-  # -D: no dither, so that the pauses are exact silence
   sox -D "$work/$track.wav" -e mu-law -b 8 -r 8000 -c 1 "$track.wav"
 done
