@@ -40,8 +40,8 @@ SHELL = (
 ORDER = (*WORDS, *PURE, *CONSUMERS, *SHELL, "cli", "__main__")
 """A room imports only rooms before it; `cli` and `transports` count as one room each."""
 STARTER_ORDER = (
-    *("errors", "rules", "answers", "models", "tokens", "retry", "config", "client"),
-    *("simulator", "options", "commands", "cli", "__main__"),
+    *("errors", "rules", "models", "answers", "tokens", "retry", "config", "client"),
+    *("options", "simulator", "commands", "cli", "__main__"),
 )
 ONLY_IN = {
     "soundfile": {"receiver/render.py", "starter/simulator/audio.py"},

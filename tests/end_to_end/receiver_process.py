@@ -26,26 +26,33 @@ PATIENCE_SECONDS = 30.0
 class ReceiverProcess:
     """One receiver process; `url` is where it listens, `recordings` where it publishes."""
 
-    def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        token_file: bool = True,
+    ) -> None:
         self.folder = folder
         self.recordings = folder / "recordings"
         self.spool = self.recordings / paths.SPOOL
         self.token_file = folder / "tokens"
-        if not self.token_file.exists():
+        if token_file and not self.token_file.exists():
             self.token_file.write_text(TOKEN + "\n")
             self.token_file.chmod(0o600)
+        token = ("--token-file", str(self.token_file)) if token_file else ()
         security = () if {"--tls", "--self-signed"} & set(options) else ("--no-tls",)
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "receiver", "serve", *security, "--port", "0"),
-                *("--recordings", str(self.recordings), "--token-file", str(self.token_file)),
-                *options,
+                *(sys.executable, *program, "serve", *security, "--port", "0"),
+                *("--recordings", self.recordings.name, *token, *options),
             ],
             cwd=folder,
             env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # so that a fault can kill it with all its children
         )
         self.log: list[dict[str, Any]] = []
         self.raw_log = ""

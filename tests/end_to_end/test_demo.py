@@ -1,0 +1,58 @@
+"""`receiver serve --self-signed --demo`: what a newcomer meets first."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+from receiver.media import EndReason
+from tests.end_to_end.receiver_process import ReceiverProcess, read_document
+
+PATIENCE_SECONDS = 60
+
+
+def newcomer(folder: Path) -> ReceiverProcess:
+    """Start a receiver that makes its own certificate and token."""
+    return ReceiverProcess(folder, "--self-signed", "--demo", token_file=False)
+
+
+def test_the_demo_call_is_recorded_and_everything_is_said(tmp_path: Path) -> None:
+    """The listening line, the recording, the token, and a command that places another call."""
+    receiver = newcomer(tmp_path)
+    try:
+        assert receiver.listening.startswith("listening wss://127.0.0.1:")
+        folder, document = receiver.published()
+        assert document.complete
+        assert document.end_reason is EndReason.STOP
+        assert {"inbound", "outbound"} == {track.track.value for track in document.tracks}
+        assert 18_000 < document.duration_ms < 25_000
+        assert receiver.process.stdout is not None
+        said = [receiver.process.stdout.readline() for _ in range(5)]
+        assert f"recording:    {folder.relative_to(tmp_path)}\n" in said
+        assert "token:        .tapreel/token\n" in said
+        for secret in ("token", "key.pem"):
+            assert 0o600 == stat.S_IMODE((tmp_path / ".tapreel" / secret).stat().st_mode)
+        (another,) = [line for line in said if line.startswith("another call: ")]
+        command = [*shlex.split(another.removeprefix("another call: ")), "--speed", "0"]
+        subprocess.run(command, cwd=tmp_path, check=True, timeout=PATIENCE_SECONDS)
+        assert receiver.published()[1].complete
+        assert 0 == receiver.stop(signal.SIGINT)
+        assert "Traceback" not in receiver.raw_log
+    finally:
+        receiver.release()
+
+
+def test_ctrl_c_during_the_demo_call_ends_cleanly(tmp_path: Path) -> None:
+    """The call in progress is published, its sender goes, nothing is left behind."""
+    receiver = newcomer(tmp_path)
+    try:
+        receiver.wait_for("stream_started")
+        assert 0 == receiver.stop(signal.SIGINT)
+        (document,) = (tmp_path / "recordings").rglob("recording.json")
+        assert read_document(document.parent).end_reason is EndReason.SHUTDOWN
+        assert "Traceback" not in receiver.raw_log
+    finally:
+        receiver.release()
