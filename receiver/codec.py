@@ -62,3 +62,9 @@ def smoother_byte_order(payload: bytes) -> ByteOrder:
 def interleave(left: bytes, right: bytes) -> bytes:
     """Return two equally long rows of int16 samples as one row of stereo samples."""
     return np.stack((np.frombuffer(left, np.int16), np.frombuffer(right, np.int16)), 1).tobytes()
+
+
+def rows(message: bytes, channels: int) -> Samples:
+    """Return int16 samples as soxr takes them: shape `(n,)`, or `(n, 2)` for stereo."""
+    samples = np.frombuffer(message, "<i2").astype(np.int16)
+    return samples if channels == 1 else samples.reshape(-1, channels)

@@ -33,17 +33,19 @@ class Item(msgspec.Struct, frozen=True):
     repeat: int = 1
 
     def messages(self) -> Iterator[bytes | str]:
-        """Yield what is to be sent."""
+        """Return what is to be sent."""
         if self.repeat == 1 or isinstance(self.message, str):
-            yield self.message
-            return
-        at_a_time = max(1, _SILENCE_BLOCK_BYTES // len(self.message))
+            return iter((self.message,))
+        return self._blocks(self.message)
+
+    def _blocks(self, message: bytes) -> Iterator[bytes]:
+        at_a_time = max(1, _SILENCE_BLOCK_BYTES // len(message))
         whole, rest = divmod(self.repeat, at_a_time)
-        block = self.message * at_a_time
+        block = message * at_a_time
         for _ in range(whole):
             yield block
         if rest:
-            yield self.message * rest
+            yield message * rest
 
 
 class _Gap:
@@ -58,7 +60,11 @@ class _Gap:
 
 
 class TapQueue:
-    """The queue of one listener. `wake` is called when it has been empty and no longer is."""
+    """The queue of one listener.
+
+    `wake` is called when it has been empty and no longer is, `rested` when it was found empty,
+    and `notice(track, timestamp_ms, duration_ms)` returns what tells of a gap, if anything does.
+    """
 
     def __init__(
         self,
@@ -67,13 +73,15 @@ class TapQueue:
         limit_ms: float = LIMIT_MS,
         limit_bytes: int = LIMIT_BYTES,
         notice: Callable[[str, float, float], str | None] = lambda *_: None,
+        rested: Callable[[], None] = lambda: None,
     ) -> None:
         self.dropped = 0  # pieces of audio
         self.dropped_ms = 0.0
         self._wake = wake
         self._limit_ms = limit_ms
         self._limit_bytes = limit_bytes
-        self._notice = notice  # (track, timestamp_ms, duration_ms) -> what tells of a gap
+        self._notice = notice
+        self._rested = rested
         self._items: deque[Item] = deque()
         self._kept: deque[Item | _Gap] = deque()  # what is left of what was dropped, in order
         self._open: dict[str, _Gap] = {}  # gaps at the end of `_kept` that may still grow
@@ -93,6 +101,11 @@ class TapQueue:
     def waiting_bytes(self) -> int:
         """Return how much memory is used."""
         return self._bytes
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more than half of it is used; who can wait should."""
+        return 2 * self._ms > self._limit_ms or 2 * self._bytes > self._limit_bytes
 
     def put(self, item: Item) -> None:
         """Append one item; what does not fit any longer is dropped, oldest first."""
@@ -122,6 +135,7 @@ class TapQueue:
             self._forget(item)
             return item
         self._idle = True
+        self._rested()
         return None
 
     def clear(self) -> None:

@@ -1,0 +1,224 @@
+"""One listener's socket: what its channel puts into its queue goes out as the socket takes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from receiver.placing import GapReason
+from receiver.tap import LiveStream
+from receiver.tap_kinds import Format, Kind, gap, head
+from receiver.tap_queue import LIMIT_BYTES, LIMIT_MS, Item, TapQueue
+from receiver.transports import Connection
+
+DONE: Final = 1000
+TRY_AGAIN_LATER: Final = 1013
+NO_SUCH_STREAM: Final = 4404
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerLimits:
+    """What one listener may take of us."""
+
+    queue_ms: float = LIMIT_MS
+    queue_bytes: int = LIMIT_BYTES
+    patience_seconds: float = 30  # of a socket that takes nothing
+
+
+class Attendant(Protocol):
+    """Who looks after listeners: finds their streams, counts them, and what they missed."""
+
+    def opened(self, listener: Listener) -> None:
+        """Begin to serve a listener."""
+        ...
+
+    def closed(self, listener: Listener) -> None:
+        """Stop serving it."""
+        ...
+
+    def listening_to(self, recording_id: str) -> int:
+        """Return how many listen to a stream."""
+        ...
+
+
+class Sender:
+    """Sends a queue's items over a socket at the socket's own pace."""
+
+    def __init__(self, connection: Connection, limits: ListenerLimits) -> None:
+        self.slow = False  # closed because it did not read
+        self._connection = connection
+        self._patience = limits.patience_seconds
+        self._queue: TapQueue | None = None
+        self._loop = asyncio.get_running_loop()
+        self._rest: Iterator[bytes | str] = iter(())  # of the item that is being sent
+        self._blocked: asyncio.TimerHandle | None = None
+        self._farewell: tuple[int, str] | None = None
+        connection.start_sending(self._resume)
+
+    def serve(self, queue: TapQueue) -> None:
+        """Send what is, and will be, in a queue."""
+        self._queue = queue
+
+    def wake(self) -> None:
+        """Send soon: never within the call that brought the audio."""
+        self._loop.call_soon(self._send)
+
+    def finish(self, code: int, reason: str) -> None:
+        """Send what waits, and close."""
+        self._farewell = (code, reason)
+        self._send()
+
+    def stop(self) -> None:
+        """Send no more: the socket is gone."""
+        self._queue = None
+        self._rest = iter(())
+        if self._blocked is not None:
+            self._blocked.cancel()
+
+    def _resume(self) -> None:
+        if self._blocked is not None:
+            self._blocked.cancel()
+            self._blocked = None
+        self._send()
+
+    def _send(self) -> None:
+        while self._blocked is None:
+            message = next(self._rest, None)
+            if message is None:
+                item = self._queue.take() if self._queue is not None else None
+                if item is None:
+                    self._part()
+                    return
+                self._rest = item.messages()
+            elif not self._connection.send(message):
+                self._blocked = self._loop.call_later(self._patience, self._give_up)
+
+    def _part(self) -> None:
+        if self._farewell is not None:
+            self._connection.close(*self._farewell)
+
+    def _give_up(self) -> None:
+        self.slow = True
+        self._connection.close(TRY_AGAIN_LATER, "too slow: nothing was read for too long")
+
+
+class Listener:
+    """A transport's `Peer` that listens to one stream (a channel's `Outlet`)."""
+
+    def __init__(self, kind: Kind, attendant: Attendant, limits: ListenerLimits) -> None:
+        self.kind = kind
+        self.live: LiveStream | None = None
+        self.leave: Callable[[], None] = lambda: None  # ends what the attendant has begun
+        self._attendant = attendant
+        # Both tracks' messages wait in one queue: two seconds of audio are four of theirs.
+        tracks = 2 if kind.format is Format.MESSAGES else 1
+        self.queue = TapQueue(
+            self._wake,
+            limit_ms=limits.queue_ms * tracks,
+            limit_bytes=limits.queue_bytes,
+            notice=self._notice,
+            rested=self._rest,
+        )
+        self.at_rest = asyncio.Event()  # nothing waits in the queue
+        self.at_rest.set()
+        self.put = self.queue.put
+        self._limits = limits
+        self._sender: Sender | None = None
+
+    # A transport's peer.
+
+    def opened(self, connection: Connection) -> None:
+        """Take the socket, now that the upgrade is done."""
+        self._sender = Sender(connection, self._limits)
+        self._sender.serve(self.queue)
+        self._attendant.opened(self)
+
+    def message_received(self, message: bytes) -> None:
+        """Take no notice: listeners listen."""
+
+    def closed(self, *, code: int, clean: bool) -> None:
+        """Forget everything, because the socket is gone."""
+        self.leave()
+        if self._sender is not None:
+            self._sender.stop()
+        self._attendant.closed(self)
+        self.queue.clear()
+
+    # A channel's outlet.
+
+    def begin(self, live: LiveStream, timestamp_ms: float) -> None:
+        """Say what is listened to."""
+        self.live = live
+        listeners = self._attendant.listening_to(live.recording_id)
+        for item in head(self.kind, live, listeners=listeners, timestamp_ms=timestamp_ms):
+            self.queue.put(item)
+
+    def end(self) -> None:
+        """Close once everything is sent."""
+        if self.live is None:
+            self.refuse()
+        elif self._sender is not None:
+            self._sender.finish(DONE, "the stream has ended")
+
+    def refuse(self) -> None:
+        """Close: there is no such stream, or not for this listener."""
+        if self._sender is not None:
+            self._sender.finish(NO_SUCH_STREAM, "no such stream")
+
+    @property
+    def slow(self) -> bool:
+        """Whether it was closed because it did not read."""
+        return self._sender is not None and self._sender.slow
+
+    def _wake(self) -> None:
+        self.at_rest.clear()
+        if self._sender is not None:
+            self._sender.wake()
+
+    def _rest(self) -> None:
+        self.at_rest.set()
+
+    @staticmethod
+    def _notice(track: str, timestamp_ms: float, duration_ms: float) -> str:
+        return gap(GapReason.SLOW_LISTENER, track, timestamp_ms, duration_ms)
+
+
+class Watcher:
+    """A transport's `Peer` that is told what happens to streams."""
+
+    def __init__(
+        self, watch: Callable[[Watcher], Callable[[], None]], limits: ListenerLimits
+    ) -> None:
+        self._watch = watch
+        self._leave: Callable[[], None] = lambda: None
+        self._limits = limits
+        self._queue = TapQueue(self._wake, limit_bytes=limits.queue_bytes)
+        self._sender: Sender | None = None
+
+    def opened(self, connection: Connection) -> None:
+        """Take the socket, now that the upgrade is done."""
+        self._sender = Sender(connection, self._limits)
+        self._sender.serve(self._queue)
+        self._leave = self._watch(self)
+
+    def message_received(self, message: bytes) -> None:
+        """Take no notice."""
+
+    def closed(self, *, code: int, clean: bool) -> None:
+        """Be told no more, because the socket is gone."""
+        self._leave()
+        if self._sender is not None:
+            self._sender.stop()
+        self._queue.clear()
+
+    def tell(self, document: dict[str, object]) -> None:
+        """Send one event."""
+        self._queue.put(Item(msgspec.json.encode(document).decode()))
+
+    def _wake(self) -> None:
+        if self._sender is not None:
+            self._sender.wake()

@@ -1,0 +1,157 @@
+"""One stream in one shape: each event is encoded once, whoever listens, and put into each queue.
+
+A channel subscribes to the hub while it has listeners. What it does per listener is one bounded
+append; sockets are the listeners' own business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from receiver import tap_formats
+from receiver.media import ByteOrder
+from receiver.resampling import Resampling
+from receiver.tap import Event, Hub, Joined, LiveStream, StreamEnded
+from receiver.tap_kinds import Encoder, Kind
+from receiver.tap_queue import Item
+from receiver.tap_stereo import LONGEST_WAIT_MS
+
+
+class Outlet(Protocol):
+    """Where a channel puts what one listener gets."""
+
+    def begin(self, live: LiveStream, timestamp_ms: float) -> None:
+        """Learn what is listened to, and where on its clock it begins."""
+        ...
+
+    def put(self, item: Item) -> None:
+        """Take one item; never waits."""
+        ...
+
+    def end(self) -> None:
+        """Learn that nothing more comes. Called without `begin` where there is no stream."""
+        ...
+
+
+class Channel:
+    """Everything that listeners of one kind share. `begin_ms` is for one that hears the past."""
+
+    def __init__(self, kind: Kind, *, byte_order: ByteOrder, begin_ms: float | None = None) -> None:
+        self.kind = kind
+        self.left_out = 0  # chunks that came too late, or twice
+        self._byte_order = byte_order
+        self._begin_ms = begin_ms
+        self._loop = asyncio.get_running_loop()
+        self._outlets: tuple[Outlet, ...] = ()
+        self._live: LiveStream | None = None
+        self._encoder: Encoder | None = None
+        self._resampling: Resampling | None = None
+        self._epoch = 0.0  # when the clock of arrival times began
+        self._due: asyncio.TimerHandle | None = None
+        self._position_ms = 0.0  # where a listener begins that joins now
+        self._ended = False
+        self._in_the_past = begin_ms is not None
+        self._leave: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self._outlets)
+
+    def subscribe(self, hub: Hub, recording_id: str) -> None:
+        """Begin to hear a stream."""
+        self._leave = hub.subscribe(recording_id, self.hear)
+
+    def add(self, outlet: Outlet) -> None:
+        """Begin to serve one more listener."""
+        self._outlets += (outlet,)
+        if self._live is not None:
+            outlet.begin(self._live, self._position_ms)
+        if self._ended:
+            outlet.end()
+
+    def remove(self, outlet: Outlet) -> None:
+        """Serve a listener no longer; idempotent."""
+        self._outlets = tuple(known for known in self._outlets if known is not outlet)
+
+    def close(self) -> None:
+        """Hear no more; idempotent."""
+        self._leave()
+        if self._due is not None:
+            self._due.cancel()
+
+    def hear(self, event: Event) -> None:
+        """Take one event of the stream."""
+        if isinstance(event, Joined):
+            self._join(event)
+            return
+        last = isinstance(event, StreamEnded)
+        if self._encoder is not None:
+            self._deliver(self._encoder.take(event), last=last)
+            self._look_at_waiting()
+        elif last:
+            self._end()
+
+    def reach_the_present(self) -> None:
+        """Learn that the past has been heard: from now on audio is due by the clock."""
+        self._in_the_past = False
+        if self._encoder is not None and not self._ended:
+            self._look_at_waiting()
+
+    def _join(self, joined: Joined) -> None:
+        if self._encoder is not None:
+            return  # it has heard the past, and now the present follows
+        self._live = joined.live
+        self._epoch = self._loop.time() - joined.standing.arrival_ms / 1000
+        self._encoder = tap_formats.encoder(
+            self.kind, joined, byte_order=self._byte_order, since_ms=self._begin_ms
+        )
+        self._position_ms = self._encoder.position_ms
+        rate, source_rate = self.kind.rate, joined.live.media_format.sample_rate
+        if rate is not None and rate != source_rate:
+            self._resampling = Resampling(source_rate, self.kind, begin_ms=self._position_ms)
+        for outlet in self._outlets:
+            outlet.begin(joined.live, self._position_ms)
+
+    def _deliver(self, items: Iterable[Item], *, last: bool) -> None:
+        if self._resampling is not None:
+            self._resampling.submit(list(items), last=last, done=self._resampled)
+            return
+        self._fan_out(items)
+        if last:
+            self._end()
+
+    def _resampled(self, items: Iterable[Item], last: bool) -> None:
+        self._fan_out(items)
+        if last:
+            self._end()
+
+    def _fan_out(self, items: Iterable[Item]) -> None:
+        for item in items:
+            if item.duration_ms:
+                self._position_ms = item.timestamp_ms + item.duration_ms
+            for outlet in self._outlets:
+                outlet.put(item)
+
+    def _look_at_waiting(self) -> None:
+        """Have audio that waits for its counterpart of the other track sent when it is due."""
+        encoder = self._encoder
+        assert encoder is not None  # noqa: S101  it has just been used
+        self.left_out = encoder.left_out
+        since = encoder.waiting_since_ms
+        if since is not None and self._due is None and not self._in_the_past:
+            at = self._epoch + (since + LONGEST_WAIT_MS) / 1000
+            self._due = self._loop.call_at(at, self._send_due)
+
+    def _send_due(self) -> None:
+        self._due = None
+        if self._encoder is not None and not self._ended:
+            now_ms = int((self._loop.time() - self._epoch) * 1000) + 1
+            self._deliver(self._encoder.due(now_ms), last=False)
+            self._look_at_waiting()
+
+    def _end(self) -> None:
+        self._ended = True
+        self.close()
+        for outlet in self._outlets:
+            outlet.end()

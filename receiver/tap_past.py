@@ -1,0 +1,109 @@
+"""The past of a live stream, read from its journal while the journal grows.
+
+Reading is for a thread; what it finds are the events that listeners would have heard.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from receiver.journal import ChunkRecord, EndRecord, MessageRecord, Reader
+from receiver.media import Chunk, MediaFormat
+from receiver.tap import ChunkHeard, MessageHeard, Standing
+
+_BLOCK_BYTES: Final = 2**17
+
+Heard = ChunkHeard | MessageHeard
+
+
+class Past:
+    """What a journal holds from `begin_ms` of the stream's clock on.
+
+    `since_ms` is the same moment on the clock of arrival times, for what has no timestamp.
+    """
+
+    def __init__(
+        self, journal: Path, media: MediaFormat, *, begin_ms: float, since_ms: float
+    ) -> None:
+        self._journal = journal
+        self._media = media
+        self._begin_ms = begin_ms
+        self._since_ms = since_ms
+        self._descriptor = -1
+        self._hungry = False  # whether the reader may have another block
+        self._records = Reader(self._blocks())
+        self._chunks = 0  # read so far
+        self._messages = 0
+        self._beyond = False  # a record was met that came later than asked for
+
+    def read(self, until: Standing | None = None) -> list[Heard]:
+        """Return what the next block of the file holds; nothing at its present end.
+
+        With `until`, what came after a stream stood there is left out.
+        """
+        self._hungry = True
+        found: list[Heard] = []
+        for _, record in self._records:
+            if until is not None and self._is_beyond(record, until):
+                self._beyond = True
+                break
+            if isinstance(record, ChunkRecord):
+                self._chunks += 1
+                self._take_chunk(record, found)
+            elif isinstance(record, MessageRecord):
+                self._messages += 1
+                if record.arrival_ms >= self._since_ms:
+                    found.append(MessageHeard(record.message, record.arrival_ms))
+            if until is not None and self.has_reached(until):
+                break
+        return found
+
+    def has_reached(self, standing: Standing) -> bool:
+        """Whether everything was read that had come when the stream stood there."""
+        everything = self._chunks >= standing.chunks and self._messages >= standing.messages
+        return self._beyond or everything
+
+    def close(self) -> None:
+        """Give the file back; idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _is_beyond(self, record: object, until: Standing) -> bool:
+        """Whether a record came after the stream stood there.
+
+        Counting tells exactly; the time of arrival does where chunks of the past were dropped
+        because the disk was full, and counting would go on into the present.
+        """
+        if self.has_reached(until) or isinstance(record, EndRecord):
+            return True
+        known = isinstance(record, ChunkRecord | MessageRecord)
+        return known and record.arrival_ms > until.arrival_ms  # type: ignore[attr-defined]  # both have one
+
+    def _take_chunk(self, record: ChunkRecord, found: list[Heard]) -> None:
+        stamp = record.timestamp_ms
+        if stamp is None:
+            wanted = record.arrival_ms >= self._since_ms
+        else:
+            wanted = stamp + len(record.payload) / self._media.bytes_per_ms > self._begin_ms
+        if wanted:
+            chunk = Chunk(record.track, record.sequence_number, record.chunk, stamp, record.payload)
+            found.append(ChunkHeard(chunk, record.arrival_ms))
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield one block for each call of `read`, then nothing: the file may have grown later."""
+        while True:
+            hungry, self._hungry = self._hungry, False
+            yield self._read_block() if hungry else b""
+
+    def _read_block(self) -> bytes:
+        if self._descriptor < 0:
+            try:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._descriptor = os.open(self._journal, flags)
+            except FileNotFoundError:
+                return b""  # the first batch has yet to be written
+        return os.read(self._descriptor, _BLOCK_BYTES)

@@ -1,0 +1,302 @@
+"""Everything under `/tap`: who may listen, to what, and who listens now.
+
+Unknown streams and forbidden ones answer alike, also where a caller waits for a stream: what
+may not be heard does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from receiver import resampling, tap_requests
+from receiver.listeners import Listener, ListenerLimits, Watcher
+from receiver.media import ByteOrder
+from receiver.tap import Hub, Lifecycle, LiveStream, RecordingKept, StreamBegan
+from receiver.tap_channels import Channel
+from receiver.tap_kinds import Kind
+from receiver.tap_requests import BadRequest, TapRequest
+from receiver.tap_rewind import Rewind
+from receiver.tap_tokens import Scope, TapTokens
+from receiver.throttle import Throttle
+from receiver.tokens import Refused
+from receiver.transports import HttpAnswer, Peer, UpgradeRequest
+
+_UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
+_NO_STREAM: Final = HttpAnswer(404, "no such stream\n")
+_FULL: Final = HttpAnswer(503, "too many listeners\n", (("Retry-After", "5"),))
+_NO_RESAMPLER: Final = HttpAnswer(501, "rate needs the extra dsp: pip install 'tapreel[dsp]'\n")
+_JSON: Final = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
+
+log = structlog.get_logger("receiver.taps")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapOptions:
+    """What the house gives its listeners."""
+
+    journal_of: Callable[[str], Path]  # where a live recording's journal is
+    flush: Callable[[], None] = lambda: None  # has journals written now
+    byte_order: ByteOrder = ByteOrder.LITTLE
+    limits: ListenerLimits = field(default_factory=ListenerLimits)
+    max_listeners: int = 1000
+
+
+@dataclass(slots=True)
+class TapFigures:
+    """What listeners missed, and why; for metrics."""
+
+    dropped: Counter[str] = field(default_factory=Counter)  # pieces of audio by reason
+    closed_slow: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one listener asked for, and what it may have."""
+
+    name: str
+    request: TapRequest
+    scope: Scope
+
+    def means(self, live: LiveStream) -> bool:
+        named = self.name in (live.recording_id, live.stream_sid, live.call_sid)
+        return named and self.scope.permits(live.call_sid, live.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """The attendant of one listener: remembers what it asked for."""
+
+    taps: Taps
+    asked: _Asked
+
+    def opened(self, listener: Listener) -> None:
+        self.taps.opened(listener, self.asked)
+
+    def closed(self, listener: Listener) -> None:
+        self.taps.closed(listener)
+
+    def listening_to(self, recording_id: str) -> int:
+        return self.taps.listening_to(recording_id)
+
+
+class Taps:
+    """The tap's end of the gate, and all that listen."""
+
+    def __init__(self, hub: Hub, tokens: TapTokens, options: TapOptions) -> None:
+        self.tokens = tokens  # may be replaced at any time
+        self.figures = TapFigures()
+        self._hub = hub
+        self._options = options
+        self._listeners: set[Listener] = set()
+        self._listening: Counter[str] = Counter()  # by recording id
+        self._channels: dict[tuple[str, Kind], Channel] = {}
+        self._throttle = Throttle()
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    # The gate.
+
+    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
+        """Decide about one request for a path under `/tap`."""
+        try:
+            token = tap_requests.access_token(request.query)
+            scope = self.tokens.admit(request.authorization, token, now=time.time())
+            return self._route(tap_requests.name_in(request.path), request.query, scope)
+        except Refused as refused:
+            self._refuse(refused.reason.value, request)
+            return _UNAUTHORIZED
+        except BadRequest as bad:
+            return HttpAnswer(400, f"{bad}\n")
+
+    def _route(self, name: str, query: str, scope: Scope) -> HttpAnswer | Peer:
+        if not name:
+            return self._list(query, scope)
+        if len(self._listeners) >= self._options.max_listeners:
+            return _FULL
+        if name == tap_requests.ALL:
+            return self._watch(tap_requests.parse_filters(query), scope)
+        asked = _Asked(name, tap_requests.parse_request(query), scope)
+        if asked.request.kind.rate is not None and not resampling.available():
+            return _NO_RESAMPLER
+        if self._find(asked) is None and not asked.request.wait_seconds:
+            return _NO_STREAM
+        return Listener(asked.request.kind, _Visit(self, asked), self._options.limits)
+
+    def _list(self, query: str, scope: Scope) -> HttpAnswer:
+        filters = tap_requests.parse_filters(query)
+        found = [
+            self._described(live)
+            for live in self._hub.streams()
+            if scope.permits(live.call_sid, live.parameters)
+            and tap_requests.matches(filters, live.parameters)
+        ]
+        return HttpAnswer(200, msgspec.json.encode(found).decode() + "\n", _JSON)
+
+    def _described(self, live: LiveStream) -> dict[str, Any]:
+        return {**live.described(), "listeners": self.listening_to(live.recording_id)}
+
+    def _refuse(self, reason: str, request: UpgradeRequest) -> None:
+        """Count a refusal, and tell of each address at most once a second."""
+        self.figures.refused[reason] += 1
+        address = request.remote_address
+        if times := self._throttle.count(f"{address} {reason}", time.monotonic()):
+            log.warning("listener_refused", reason=reason, remote_address=address, times=times)
+
+    # The listeners.
+
+    def opened(self, listener: Listener, asked: _Asked) -> None:
+        """Find the listener's stream, or wait for it."""
+        self._listeners.add(listener)
+        live = self._find(asked)
+        if live is not None:
+            self._attach(listener, live, asked.request)
+        elif asked.request.wait_seconds:
+            self._wait(listener, asked)
+        else:  # it ended within the handshake
+            listener.refuse()
+
+    def closed(self, listener: Listener) -> None:
+        """Forget a listener, and remember what it missed."""
+        self._listeners.discard(listener)
+        self.figures.dropped["slow_listener"] += listener.queue.dropped
+        if listener.slow:
+            self.figures.closed_slow += 1
+            live = listener.live
+            log.warning("listener_too_slow", call_sid=live.call_sid if live else None)
+
+    def listening_to(self, recording_id: str) -> int:
+        """Return how many listen to a stream."""
+        return self._listening[recording_id]
+
+    def _find(self, asked: _Asked) -> LiveStream | None:
+        """Return the newest stream that is meant: a call may have several."""
+        found = None
+        for live in self._hub.streams():
+            if asked.means(live):
+                found = live
+        return found
+
+    def _wait(self, listener: Listener, asked: _Asked) -> None:
+        def tell(event: Lifecycle) -> None:
+            if isinstance(event, StreamBegan) and asked.means(event.live):
+                listener.leave()
+                self._attach(listener, event.live, asked.request)
+
+        leave = self._hub.watch(tell)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(asked.request.wait_seconds, listener.refuse)
+
+        def stop() -> None:
+            leave()
+            timer.cancel()
+
+        listener.leave = stop
+
+    def _attach(self, listener: Listener, live: LiveStream, request: TapRequest) -> None:
+        self._listening[live.recording_id] += 1
+        if request.since_seconds:
+            self._rewind(listener, live.recording_id, request)
+        else:
+            self._join(listener, live.recording_id)
+
+    def _join(self, listener: Listener, recording_id: str) -> None:
+        key = (recording_id, listener.kind)
+        channel = self._channels.get(key)
+        fresh = channel is None
+        if channel is None:
+            channel = self._channels[key] = self._channel(listener.kind)
+        listener.leave = lambda: self._leave(listener, key)
+        channel.add(listener)
+        if fresh:
+            channel.subscribe(self._hub, recording_id)
+
+    def _leave(self, listener: Listener, key: tuple[str, Kind]) -> None:
+        listener.leave = _nothing
+        self._forget_listening(key[0])
+        channel = self._channels[key]
+        channel.remove(listener)
+        if not len(channel):
+            self.figures.dropped["late"] += channel.left_out
+            channel.close()
+            del self._channels[key]
+
+    def _rewind(self, listener: Listener, recording_id: str, request: TapRequest) -> None:
+        rewind = Rewind(
+            self._hub,
+            lambda begin_ms: self._channel(listener.kind, begin_ms),
+            flush=self._options.flush,
+        )
+        task = asyncio.ensure_future(
+            rewind.play(
+                listener,
+                recording_id,
+                since_seconds=request.since_seconds,
+                journal=self._options.journal_of(recording_id),
+            )
+        )
+
+        def stop() -> None:
+            listener.leave = _nothing
+            self._forget_listening(recording_id)
+            task.cancel()
+            rewind.stop()
+
+        listener.leave = stop
+
+    def _forget_listening(self, recording_id: str) -> None:
+        self._listening[recording_id] -= 1
+        if not self._listening[recording_id]:
+            del self._listening[recording_id]
+
+    def _channel(self, kind: Kind, begin_ms: float | None = None) -> Channel:
+        return Channel(kind, byte_order=self._options.byte_order, begin_ms=begin_ms)
+
+    # Those who watch all streams.
+
+    def _watch(self, filters: dict[str, str], scope: Scope) -> Watcher:
+        def wanted(call_sid: str, parameters: dict[str, Any]) -> bool:
+            return scope.permits(call_sid, parameters) and tap_requests.matches(filters, parameters)
+
+        def begin(watcher: Watcher) -> Callable[[], None]:
+            def tell(event: Lifecycle) -> None:
+                about = event if isinstance(event, RecordingKept) else event.live
+                if wanted(about.call_sid, about.parameters):
+                    watcher.tell(self._told(event))
+
+            for live in self._hub.streams():
+                tell(StreamBegan(live))
+            return self._hub.watch(tell)
+
+        return Watcher(begin, self._options.limits)
+
+    def _told(self, event: Lifecycle) -> dict[str, Any]:
+        if isinstance(event, StreamBegan):
+            return {"event": "started", **self._described(event.live)}
+        if isinstance(event, RecordingKept):
+            told = msgspec.to_builtins(event)
+            del told["type"]
+            return {"event": "recorded", **told}
+        live = event.live
+        return {
+            "event": "stopped",
+            "recording_id": live.recording_id,
+            "call_sid": live.call_sid,
+            "stream_sid": live.stream_sid,
+            "parameters": live.parameters,
+            "reason": event.reason.value,
+        }
+
+
+def _nothing() -> None:
+    """Leave what has been left."""
