@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from receiver.errors import ConfigurationError
 
 PRIVATE: Final = 0o700
 LOCK: Final = "lock"
+_SYNCFS_TELLS_ERRORS: Final = (5, 8)
+"""Since this Linux; before it, syncfs said yes whatever became of the writes (its man page)."""
 
 
 def make_folder(folder: Path) -> None:
@@ -64,6 +67,9 @@ def free_bytes(folder: Path) -> int:
 
 
 def _find_syncfs() -> Callable[[int], int] | None:
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    if not release or (int(release[1]), int(release[2])) < _SYNCFS_TELLS_ERRORS:
+        return None
     with contextlib.suppress(AttributeError, OSError):
         found: Callable[[int], int] = ctypes.CDLL(None, use_errno=True).syncfs
         return found
@@ -75,6 +81,8 @@ _syncfs: Final = _find_syncfs()
 
 def sync_file_system(descriptor: int) -> None:
     """Have the disk hold all that was written to a file's file system (Linux: syncfs).
+
+    Errors are those since the last call with this descriptor, or since it was opened.
 
     Raises:
         OSError: it failed for some file of that file system, or there is no such call.
@@ -97,11 +105,11 @@ class FolderLock:
         make_private_folder(folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._descriptor = os.open(folder / LOCK, flags, 0o600)
+            self.descriptor = os.open(folder / LOCK, flags, 0o600)
         except OSError as error:
             raise ConfigurationError(f"cannot lock {folder}: {error.strerror}") from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.close()
             raise ConfigurationError(f"{folder} is in use by another receiver") from error
@@ -114,6 +122,6 @@ class FolderLock:
 
     def close(self) -> None:
         """Give the folder up; idempotent."""
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -8,6 +8,8 @@ another one from what was synced and what memory still holds.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import threading
 import time
@@ -16,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from receiver import folders, journal
+from receiver import folders, journal, paths
 from receiver.journal import ChunkRecord, DroppedRecord, EndRecord, Header, NoteRecord
 from receiver.media import GapKind, Track
 
@@ -35,6 +37,8 @@ class Journal:
         self._unsynced: list[bytes] = []  # written, but the disk may not hold them yet
         self._written_bytes = 0
         self._synced_bytes = 0
+        self._entry_synced = False  # the disk knows the file by name
+        self._distrusted: OSError | None = None  # why the file is not to be trusted any more
         self._oldest = time.monotonic()  # when the oldest record came that is not synced
         self._failing_since: float | None = None
         self._dropped = _Dropped()
@@ -60,7 +64,7 @@ class Journal:
         return now - self._oldest if self.held_bytes else 0.0
 
     def failing_seconds(self, now: float) -> float:
-        """Return for how long writes have failed."""
+        """Return for how long the disk has not taken what was written."""
         return now - self._failing_since if self._failing_since is not None else 0.0
 
     @property
@@ -74,9 +78,15 @@ class Journal:
         return bool(self._unsynced)
 
     @property
+    def trusted(self) -> bool:
+        """Whether no sync of the file has failed."""
+        return self._distrusted is None
+
+    @property
     def finished(self) -> bool:
         """Whether the disk holds the last record."""
-        return self.ended and not (self._queue or self._unwritten or self._unsynced)
+        waiting = self._queue or self._unwritten or self._unsynced or self._dropped
+        return self.ended and not waiting
 
     def write(self) -> int:
         """Write what was appended and return its size.
@@ -91,12 +101,16 @@ class Journal:
                 self._write_block(self._unwritten[0])
                 self._unsynced.append(self._unwritten.popleft())
         except OSError:
-            if self._failing_since is None:
-                self._failing_since = time.monotonic()
+            self._note_failure()
             raise
-        self._failing_since = None
-        self._stop_dropping()
+        if self.trusted:
+            self._failing_since = None
+            self._stop_dropping()
         return self._written_bytes - before
+
+    def _note_failure(self) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
 
     def _take_queue(self) -> None:
         queue = self._queue
@@ -109,20 +123,27 @@ class Journal:
     def _write_block(self, block: bytes) -> None:
         if self.descriptor < 0:
             self.descriptor = _create(self.path)
+        if not self._entry_synced:
             folders.sync_folder(self.path.parent)
-        start, rest = self._written_bytes, memoryview(block)
-        while rest:
-            count = os.pwrite(self.descriptor, rest, start)
-            start, rest = start + count, rest[count:]
-        self._written_bytes = start  # only now: half a block is written again from its start
+            self._entry_synced = True
+        # Moved on only now: half a block is written again from its start.
+        self._written_bytes = _write_at(self.descriptor, block, self._written_bytes)
 
     def sync(self) -> None:
         """Have the disk hold what was written.
 
         Raises:
-            OSError: it failed, and the file must not be trusted any more.
+            OSError: it failed, now or before, and the file is not to be trusted any more.
         """
-        os.fdatasync(self.descriptor)
+        if self._distrusted is not None:
+            # The kernel tells of a page that it could not write once, then forgets the page.
+            raise self._distrusted
+        try:
+            os.fdatasync(self.descriptor)
+        except OSError as error:
+            self._distrusted = error
+            self._note_failure()
+            raise
         self.mark_synced()
 
     def mark_synced(self) -> None:
@@ -139,28 +160,34 @@ class Journal:
         """
         text = f"{error.strerror}: the journal was written again from memory"
         note = journal.encode(NoteRecord(0, "journal_rewritten", text))
-        fresh = self.path.with_suffix(".new")
+        fresh = self.path.with_suffix(paths.REWRITTEN_SUFFIX)
         fresh.unlink(missing_ok=True)
         descriptor = _create(fresh)
         try:
             length = self._copy_synced(descriptor)
             for block in (*self._unsynced, note):
-                length += os.pwrite(descriptor, block, length)
+                length = _write_at(descriptor, block, length)
             os.fdatasync(descriptor)
             fresh.rename(self.path)
             folders.sync_folder(self.path.parent)
         except OSError:
             os.close(descriptor)
+            fresh.unlink(missing_ok=True)  # a full disk has better use for its space
             raise
-        self.close()
+        _close(self.descriptor)
         self.descriptor, self._written_bytes = descriptor, length
+        self._distrusted = self._failing_since = None
+        self._entry_synced = True
         self.mark_synced()
 
     def _copy_synced(self, descriptor: int) -> int:
         copied = 0
         while copied < self._synced_bytes:
             size = min(_COPY_BYTES, self._synced_bytes - copied)
-            copied += os.pwrite(descriptor, os.pread(self.descriptor, size, copied), copied)
+            block = os.pread(self.descriptor, size, copied)
+            if not block:
+                raise OSError(errno.EIO, "the journal is shorter than what was synced")
+            copied = _write_at(descriptor, block, copied)
         return copied
 
     def start_dropping(self) -> None:
@@ -184,8 +211,7 @@ class Journal:
     def close(self) -> None:
         """Give the file back; tell whoever waits for its end, if it is finished."""
         descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        _close(descriptor)
         if self.finished and self._on_ended is not None:
             self._on_ended(self.path)
 
@@ -217,6 +243,21 @@ class _Dropped:
         with self._lock:
             taken, self._by_track = list(self._by_track.values()), {}
             return taken
+
+
+def _write_at(descriptor: int, block: bytes, start: int) -> int:
+    """Write all of `block` from byte `start` on, and return where it ends."""
+    rest = memoryview(block)
+    while rest:
+        count = os.pwrite(descriptor, rest, start)
+        start, rest = start + count, rest[count:]
+    return start
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        with contextlib.suppress(OSError):  # of a network's file system; what counts is synced
+            os.close(descriptor)
 
 
 def _create(path: Path) -> int:

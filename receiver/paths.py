@@ -10,6 +10,8 @@ from typing import Final
 RECORDING_JSON: Final = "recording.json"
 STEREO_WAV: Final = "stereo.wav"
 JOURNAL_SUFFIX: Final = ".journal"
+REWRITTEN_SUFFIX: Final = ".rewritten"
+"""A journal that is being written again, because the disk failed; it replaces the old one."""
 SPOOL: Final = ".spool"
 """The spool's default name inside the recordings folder."""
 QUARANTINE: Final = "quarantine"

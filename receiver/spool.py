@@ -33,6 +33,7 @@ LONGEST_FAREWELL_SECONDS: Final = 8.0
 _MOST_SYNCED_SINGLY: Final = 4
 """More files than this are synced faster by one syncfs: see the design page for figures."""
 _TROUBLE_INTERVAL_SECONDS: Final = 1.0
+_GUARD_INTERVAL_SECONDS: Final = 1.0
 
 log = structlog.get_logger("receiver.spool")
 
@@ -62,8 +63,11 @@ class Spool:
         self._closing_since: float | None = None
         self._synced_at = self._complained_at = time.monotonic()
         self._complained_at -= _TROUBLE_INTERVAL_SECONDS
+        self._round_since: float | None = None  # when the thread began the round it is in
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._guard, name="journal-guard", daemon=True).start()
 
     def open(self, header: Header) -> Journal:
         """Begin the journal of a new recording; nothing waits for the disk."""
@@ -93,12 +97,26 @@ class Spool:
             self._wake.wait(BATCH_INTERVAL_SECONDS)
             self._wake.clear()
             closing = self._closing_since  # read before the round: what came until then counts
-            self._go_round(hurry=closing is not None)
+            self._round_since = time.monotonic()
+            try:
+                self._go_round(hurry=closing is not None)
+            except Exception:
+                log.exception("journal_round_failed")  # the thread outlives a mistake of ours
+            self._round_since = None
             if closing is None:
                 continue
             if not self._held() or time.monotonic() - closing > LONGEST_FAREWELL_SECONDS:
                 self._say_farewell()
+                self._over.set()
                 return
+
+    def _guard(self) -> None:
+        """Bound what memory holds while the thread hangs in one write or sync."""
+        while not self._over.wait(_GUARD_INTERVAL_SECONDS):
+            since = self._round_since
+            if since is not None and time.monotonic() - since > MOST_HELD_SECONDS:
+                for journal in (*self._journals, *self._opened):
+                    journal.start_dropping()
 
     def _held(self) -> int:
         return sum(journal.held_bytes for journal in self._journals)
@@ -118,6 +136,15 @@ class Spool:
             self._journals.discard(journal)
             journal.close()
         self._take_figures()
+        self._bound_memory()
+
+    def _bound_memory(self) -> None:
+        """Stop keeping chunks for which the disk was not ready in time."""
+        now, full = time.monotonic(), self.figures.held_bytes > MOST_HELD_BYTES
+        for journal in self._journals:
+            failing = journal.failing_seconds(now)
+            if failing > MOST_HELD_SECONDS or (failing and full):
+                journal.start_dropping()
 
     def _write(self, journal: Journal) -> None:
         """Write one journal; its trouble is no other's."""
@@ -125,27 +152,28 @@ class Spool:
             self.figures.written_bytes += journal.write()
         except OSError as error:
             self._complain("journal_write_failed", journal, error)
-            full = journal.failing_seconds(time.monotonic()) > MOST_HELD_SECONDS
-            if full or self.figures.held_bytes > MOST_HELD_BYTES:
-                journal.start_dropping()
 
     def _sync(self, journals: list[Journal]) -> None:
         if not journals:
             return
         began = time.monotonic()
-        if len(journals) <= _MOST_SYNCED_SINGLY or not self._sync_at_once(journals):
-            for journal in journals:
+        if len(journals) > _MOST_SYNCED_SINGLY:
+            self._sync_at_once([journal for journal in journals if journal.trusted])
+        for journal in journals:
+            if journal.unsynced:
                 self._sync_one(journal)
         self.figures.sync_seconds.append(time.monotonic() - began)
 
-    def _sync_at_once(self, journals: list[Journal]) -> bool:
+    def _sync_at_once(self, journals: list[Journal]) -> None:
+        """Sync all with one call; where that fails they stay unsynced."""
+        # The lock's descriptor lives as long as we do, so it misses no error: a journal's own
+        # would not tell of those before it was opened, if somebody else has seen them.
         try:
-            folders.sync_file_system(journals[0].descriptor)
+            folders.sync_file_system(self._lock.descriptor)
         except OSError:
-            return False  # it does not say for which file; one by one they do
+            return  # it does not say for which file; one by one they do
         for journal in journals:
             journal.mark_synced()
-        return True
 
     def _sync_one(self, journal: Journal) -> None:
         try:
