@@ -86,14 +86,12 @@ def recordings_folder(function: Command) -> Command:
     return decorated
 
 
-def spool_folder(function: Command) -> Command:
-    """Add `--recordings`, `--spool` and `--config`; pass `spool: Path` and `recordings: Path`."""
-    given = _with_settings(
-        ["recordings", "spool"],
-        lambda config: {"recordings": config.recordings, "spool": config.spool},
+def named_settings(*names: str) -> Callable[[Command], Command]:
+    """Return a decorator: a flag for each of these settings and `--config`; pass their values."""
+    decorate: Callable[[Command], Command] = _with_settings(
+        list(names), lambda config: {name: getattr(config, name) for name in names}
     )
-    decorated: Command = given(function)
-    return decorated
+    return decorate
 
 
 def settings(function: Command) -> Command:

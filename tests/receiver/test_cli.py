@@ -16,7 +16,7 @@ import pytest
 
 from receiver import __version__, cli
 from receiver.cli import COMMANDS, main
-from receiver.cli.options import recordings_folder, settings, spool_folder
+from receiver.cli.options import named_settings, recordings_folder, settings
 from receiver.config import Config
 from receiver.errors import ConfigurationError, NotFoundError
 
@@ -159,7 +159,7 @@ def test_every_option_of_a_folder_reaches_the_command(
         seen.append((recordings,))
 
     @click.command()
-    @spool_folder
+    @named_settings("recordings", "spool")
     def recover(recordings: Path, spool: Path) -> None:
         seen.append((recordings, spool))
 

@@ -1,0 +1,92 @@
+"""`receiver recover` and `receiver render`, as a user runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from receiver.cli.journals import recover, render
+from receiver.errors import ConfigurationError, UnreadableError
+from receiver.folders import FolderLock
+from receiver.media import EndReason
+from tests.receiver import journals
+
+
+@pytest.fixture
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spool with one journal, in the default place of an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "recordings" / ".spool"
+    folder.mkdir(mode=0o700, parents=True)
+    chunks = [journals.chunk(n, bytes(160), timestamp_ms=n * 20) for n in range(5)]
+    journals.write(folder / "a.journal", journals.records(chunks, reason=EndReason.STOP))
+    return folder
+
+
+def run(command: object, *arguments: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(command, arguments)  # type: ignore[arg-type]  # a click command
+
+
+def test_recover_publishes_and_says_where(spool: Path) -> None:
+    """One line per recording; the second time there is nothing to do."""
+    first, second = run(recover), run(recover)
+    assert (0, 0) == (first.exit_code, second.exit_code)
+    folder = Path(first.stdout.removeprefix("published ").strip())
+    assert (folder / "recording.json").is_file()
+    assert "nothing to recover\n" == second.stdout
+
+
+def test_recover_without_a_spool_has_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder where no receiver ever ran is no error."""
+    monkeypatch.chdir(tmp_path)
+    assert (0, "nothing to recover\n") == (run(recover).exit_code, run(recover).stdout)
+
+
+def test_recover_leaves_the_journals_of_a_living_receiver(spool: Path) -> None:
+    """Who holds the lock is alive, and its journals are its own."""
+    with FolderLock(spool):
+        result = run(recover)
+    assert isinstance(result.exception, ConfigurationError)
+    assert "in use by another receiver" in str(result.exception)
+    assert (spool / "a.journal").is_file()
+
+
+def test_recover_sets_aside_what_it_cannot_read(spool: Path) -> None:
+    """The good journal is published, the bad one kept with a reason, and the exit code tells."""
+    (spool / "b.journal").write_bytes(b"\x07\0\0\0garbage")
+    result = run(recover)
+    assert isinstance(result.exception, UnreadableError)
+    assert "published" in result.stdout
+    assert (spool / "quarantine" / "b.journal").is_file()
+    assert "not a journal" in (spool / "quarantine" / "b.txt").read_text()
+
+
+def test_render_leaves_the_journal_as_it_is(spool: Path, tmp_path: Path) -> None:
+    """The result is beside us, under the journal's name or the one that was asked for."""
+    before = (spool / "a.journal").read_bytes()
+    result = run(render, str(spool / "a.journal"), "--stereo", "--output", "out")
+    assert (0, "out\n") == (result.exit_code, result.stdout)
+    assert (tmp_path / "out" / "stereo.wav").is_file()
+    assert before == (spool / "a.journal").read_bytes()
+    assert "a\n" == run(render, str(spool / "a.journal")).stdout
+
+
+def test_render_overwrites_nothing(spool: Path, tmp_path: Path) -> None:
+    """An existing folder is refused."""
+    (tmp_path / "a").mkdir()
+    result = run(render, str(spool / "a.journal"))
+    assert isinstance(result.exception, ConfigurationError)
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF....", b"\0" * 100])
+def test_render_refuses_what_is_no_journal(spool: Path, content: bytes) -> None:
+    """One clear line, and no folder."""
+    (spool / "c.journal").write_bytes(content)
+    result = run(render, str(spool / "c.journal"))
+    assert isinstance(result.exception, UnreadableError)
+    assert not Path("c").exists()
