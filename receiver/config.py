@@ -57,6 +57,14 @@ class Config:
     behind_proxy: Annotated[bool, SWITCH, "a reverse proxy does the TLS"] = False
     token_file: Annotated[Path | None, PATH, "file of bearer tokens, one per line"] = None
     stream_key_file: Annotated[Path | None, PATH, "file of keys that sign stream tokens"] = None
+    tap_token_file: Annotated[
+        Path | None, PATH, "file of tokens that open live taps, one per line"
+    ] = None
+    tap_key_file: Annotated[Path | None, PATH, "file of keys that sign tap tokens"] = None
+    tap_queue_seconds: Annotated[
+        float, seconds(0.1, 60), "audio that waits for a slow listener before the oldest is dropped"
+    ] = 2
+    max_listeners: Annotated[int, integer(0, 100_000), "live listeners at the same time"] = 1000
     demo: Annotated[bool, SWITCH, "make a token and place one demo call"] = False
     stereo: Annotated[bool, SWITCH, "add stereo.wav: left inbound, right outbound"] = False
     byte_order: Annotated[
@@ -96,6 +104,12 @@ class Config:
     stream_key: Annotated[str | None, SECRET, "keys that sign stream tokens"] = field(
         default=None, repr=False
     )
+    tap_tokens: Annotated[str | None, SECRET, "tokens that open live taps"] = field(
+        default=None, repr=False
+    )
+    tap_key: Annotated[str | None, SECRET, "keys that sign tap tokens"] = field(
+        default=None, repr=False
+    )
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)  # where not DEFAULT
 
     def source(self, name: str) -> Source:
@@ -119,6 +133,8 @@ ALTERNATIVES: Final = (
     ("tls", "self_signed", "no_tls"),
     ("token_file", "tokens"),
     ("stream_key_file", "stream_key"),
+    ("tap_token_file", "tap_tokens"),
+    ("tap_key_file", "tap_key"),
 )
 """Settings that stand for one decision: the highest source that names one of them decides."""
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from receiver.config import Config
 from receiver.errors import ConfigurationError
+from receiver.tap_tokens import TapTokens
 from receiver.tokens import Tokens, parse_keys, parse_tokens
 
 _LONGEST_FILE: Final = 1_048_576
@@ -105,6 +106,27 @@ def tokens(config: Config) -> Tokens:
     keys = _listed(config.stream_key, "TAPREEL_STREAM_KEY", parse_keys)
     keys += _in_file(config.stream_key_file, parse_keys)
     return Tokens(static, keys)
+
+
+def tap_tokens(config: Config) -> TapTokens:
+    """Return every tap token and key that is configured now.
+
+    Raises:
+        ConfigurationError: one of them cannot be used; the text names no secret.
+    """
+    static = _listed(config.tap_tokens, "TAPREEL_TAP_TOKENS", parse_tokens)
+    static += _in_file(config.tap_token_file, parse_tokens)
+    return TapTokens(static, tap_keys(config))
+
+
+def tap_keys(config: Config) -> tuple[str, ...]:
+    """Return the keys that sign tap tokens, the one to sign with first.
+
+    Raises:
+        ConfigurationError: one of them cannot be used; the text names no secret.
+    """
+    keys = _listed(config.tap_key, "TAPREEL_TAP_KEY", parse_keys)
+    return keys + _in_file(config.tap_key_file, parse_keys)
 
 
 def _listed(text: str | None, variable: str, parse: _Parse) -> tuple[str, ...]:

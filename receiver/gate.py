@@ -9,6 +9,8 @@ from typing import Final
 
 import structlog
 
+from receiver.tap_requests import is_tap
+from receiver.taps import Taps
 from receiver.throttle import Throttle
 from receiver.tokens import Grant, Refused, Tokens
 from receiver.transports import HttpAnswer, Peer, UpgradeRequest
@@ -32,13 +34,19 @@ class Gate:
     """
 
     def __init__(
-        self, tokens: Tokens, used: UsedTokens, *, open_session: Callable[[Grant, str], Peer]
+        self,
+        tokens: Tokens,
+        used: UsedTokens,
+        *,
+        open_session: Callable[[Grant, str], Peer],
+        taps: Taps | None = None,
     ) -> None:
         self.tokens = tokens
         self.closed_for = "starting"
         self.refused: Counter[str] = Counter()  # by reason
         self._used = used
         self._open_session = open_session
+        self._taps = taps
         self._throttle = Throttle()
 
     def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
@@ -47,6 +55,8 @@ class Gate:
             return _HEALTHY
         if request.path == "/readyz":
             return _unavailable(self.closed_for) if self.closed_for else _READY
+        if self._taps is not None and is_tap(request.path):
+            return self._taps.admit(request)
         if request.path != STREAMS_PATH:
             return _NOT_FOUND
         try:

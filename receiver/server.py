@@ -17,11 +17,12 @@ from typing import Any, Final
 
 import structlog
 
-from receiver import certificates, credentials, folders, publish
+from receiver import certificates, credentials, folders, paths, publish, taps
 from receiver.config import Config
 from receiver.errors import ConfigurationError
 from receiver.gate import Gate
 from receiver.journal import Header
+from receiver.listeners import ListenerLimits
 from receiver.live_journal import Journal
 from receiver.media import EndReason
 from receiver.metrics import Figures, Live, MetricsListener
@@ -30,6 +31,8 @@ from receiver.publisher import Publisher
 from receiver.render import RenderOptions
 from receiver.session import Session
 from receiver.spool import Spool
+from receiver.tap import Hub, LocalHub
+from receiver.taps import TapOptions, Taps
 from receiver.tokens import Grant
 from receiver.transports import Limits, Listener
 from receiver.transports.choice import choose
@@ -62,7 +65,11 @@ class Server:
         tokens = credentials.tokens(config)
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         self._used_tokens = UsedTokens(config.spool / USED_TOKENS)
-        self.gate = Gate(tokens, self._used_tokens, open_session=self._open_session)
+        self.hub: Hub = LocalHub(lambda call: self._loop.call_soon(call))
+        self._taps = Taps(self.hub, credentials.tap_tokens(config), self._tap_options())
+        self.gate = Gate(
+            tokens, self._used_tokens, open_session=self._open_session, taps=self._taps
+        )
         self.sessions: set[Session] = set()
         self.figures = Figures()
         self._note_certificate()
@@ -96,6 +103,16 @@ class Server:
         self.sessions.discard(session)
         self._see_if_full()
         self._see_if_drained()
+
+    def _tap_options(self) -> TapOptions:
+        config = self._config
+        return TapOptions(
+            journal_of=lambda recording_id: config.spool / paths.journal_name(recording_id),
+            flush=self._spool.flush,
+            byte_order=config.byte_order,
+            limits=ListenerLimits(queue_ms=config.tap_queue_seconds * 1000),
+            max_listeners=config.max_listeners,
+        )
 
     def _open_session(self, grant: Grant, remote_address: str) -> Session:
         return Session(self, grant, remote_address=remote_address)
@@ -157,6 +174,7 @@ class Server:
 
     def _published(self, outcome: Published) -> None:
         self.figures.count_published(outcome.recording)
+        self.hub.kept(taps.kept(outcome.recording, outcome.folder))
         self._on_published(outcome)
 
     async def _listen(self) -> Listener:
@@ -195,7 +213,9 @@ class Server:
     def reload(self) -> None:
         """Read tokens, keys and certificate again; what is bad leaves the old in force."""
         try:
-            self.gate.tokens = credentials.tokens(self._config)
+            tokens = credentials.tokens(self._config)
+            self._taps.tokens = credentials.tap_tokens(self._config)
+            self.gate.tokens = tokens
             if self._ssl_context is not None:
                 certificates.reload(self._ssl_context, *_certificate(self._config))
         except ConfigurationError as error:

@@ -7,6 +7,7 @@ adapter, and a slow disk or listener cannot slow the socket's reader.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,11 +15,11 @@ from typing import Final, Protocol
 import structlog
 
 import receiver
-from receiver import journal, messages
+from receiver import journal, messages, paths
 from receiver.errors import MessageRejected, ProtocolViolation
 from receiver.journal import EndRecord, Header, MessageRecord, RejectedRecord
 from receiver.live_journal import Journal
-from receiver.media import EndReason
+from receiver.media import Chunk, EndReason
 from receiver.messages import Start
 from receiver.metrics import Figures
 from receiver.stream import (
@@ -29,6 +30,16 @@ from receiver.stream import (
     RecordingEnded,
     RecordingOpened,
     Stream,
+)
+from receiver.tap import (
+    SILENT,
+    ChunkHeard,
+    Hub,
+    LiveStream,
+    MessageHeard,
+    Standing,
+    StreamEnded,
+    Tap,
 )
 from receiver.throttle import Throttle
 from receiver.tokens import Grant
@@ -47,6 +58,7 @@ class Recorder(Protocol):
     """What a session needs from the house around it."""
 
     figures: Figures
+    hub: Hub
 
     def now(self) -> float:
         """Return a clock that never goes back, in seconds."""
@@ -73,10 +85,23 @@ class _Recording:
 
     id: str
     journal: Journal
+    started_at_ms: int
+    now: Callable[[], float]
     opened_at: float
+    tap: Tap = SILENT  # until the stream has a name
+    latest: Chunk | None = None
     chunks: int = 0
     messages: int = 0
     rejected: int = 0
+
+    def arrival_ms(self) -> int:
+        """Return what the clock of arrival times shows."""
+        return int((self.now() - self.opened_at) * 1000)
+
+    def standing(self) -> Standing:
+        """Return where the stream stands, for those who begin to listen."""
+        kept = min(self.messages, MOST_MESSAGES)
+        return Standing(self.chunks, kept, self.arrival_ms(), self.latest)
 
 
 class Session:
@@ -161,6 +186,7 @@ class Session:
         if self._recording is not None:
             record = EndRecord(self._arrival_ms(), EndReason.PROTOCOL_ERROR, "discarded")
             self._recording.journal.end(record, Path.unlink)
+            self._recording.tap.publish(StreamEnded(record.reason, record.arrival_ms))
             self._recording = None
         self._stream.closed(EndReason.PROTOCOL_ERROR)
 
@@ -178,18 +204,22 @@ class Session:
             arrival_ms = int((now - recording.opened_at) * 1000)
             recording.chunks += 1
             recording.journal.append(journal.encode_chunk(event.chunk, arrival_ms))
+            recording.latest = event.chunk
+            if recording.tap.wanted:
+                recording.tap.publish(ChunkHeard(event.chunk, arrival_ms))
         elif isinstance(event, RecordingOpened):
             self._open_recording(event)
         elif isinstance(event, MessageReceived):
             self._keep(message)
+            self._tell_tap(message)
             if isinstance(event.message, Start):
+                self._announce(event.message)
                 self._log_started(event.message)
         elif isinstance(event, RecordingEnded):
             self._end_recording(event.reason, "")
 
     def _arrival_ms(self) -> int:
-        recording = self._recording
-        return int((self._now() - recording.opened_at) * 1000) if recording else 0
+        return self._recording.arrival_ms() if self._recording else 0
 
     def _open_recording(self, event: RecordingOpened) -> None:
         header = Header(
@@ -200,11 +230,37 @@ class Session:
         )
         opened = self._recorder.open_journal(header)
         self._recorder.figures.started += 1
-        self._recording = _Recording(header.recording_id, opened, self._now())
+        self._recording = _Recording(
+            header.recording_id, opened, header.started_at_ms, self._now, self._now()
+        )
         if self._greeting:
             self._keep(self._greeting)
         if event.followed is not None:
             self._keep(self._start_message)
+            self._announce(event.followed)
+
+    def _announce(self, start: Start) -> None:
+        """Have the stream be listened to, now that it has a name."""
+        recording = self._recording
+        if recording is None or recording.tap is not SILENT:
+            return
+        live = LiveStream(
+            recording_id=recording.id,
+            account_sid=start.account_sid,
+            call_sid=start.call_sid,
+            stream_sid=start.stream_sid,
+            parameters=start.parameters,
+            media_format=start.media_format,
+            tracks=start.tracks,
+            started_at=paths.timestamp(recording.started_at_ms),
+            greeting=self._greeting,
+            start_message=self._start_message,
+        )
+        recording.tap = self._recorder.hub.open(live, recording)
+
+    def _tell_tap(self, message: bytes) -> None:
+        if self._recording is not None:
+            self._recording.tap.publish(MessageHeard(message, self._arrival_ms()))
 
     def _keep(self, message: bytes) -> None:
         """Put a message other than media into the journal, verbatim."""
@@ -239,6 +295,7 @@ class Session:
             return
         record = EndRecord(self._arrival_ms(), reason, detail)
         recording.journal.end(record, self._recorder.journal_ended)
+        recording.tap.publish(StreamEnded(reason, record.arrival_ms))
         self._recorder.figures.ended[reason.value] += 1
         self._recorder.figures.chunks_received += recording.chunks
         log.info(

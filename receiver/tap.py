@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
+import structlog
 
 from receiver.media import Chunk, EndReason, MediaFormat
+
+log = structlog.get_logger("receiver.tap")
 
 
 class LiveStream(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,7 +243,10 @@ class _Once:
         self._call = call
 
     def __call__(self, event: Any) -> None:
-        self._call(event)
+        try:
+            self._call(event)
+        except Exception:  # a listener's trouble is never the recording's
+            log.exception("listener_failed")
 
 
 class _LocalTap:

@@ -20,6 +20,7 @@ import structlog
 from receiver import resampling, tap_requests
 from receiver.listeners import Listener, ListenerLimits, Watcher
 from receiver.media import ByteOrder
+from receiver.recording import Recording
 from receiver.tap import Hub, Lifecycle, LiveStream, RecordingKept, StreamBegan
 from receiver.tap_channels import Channel
 from receiver.tap_kinds import Kind
@@ -296,6 +297,18 @@ class Taps:
             "parameters": live.parameters,
             "reason": event.reason.value,
         }
+
+
+def kept(document: Recording, folder: Path) -> RecordingKept:
+    """Return what watchers are told of a published recording."""
+    return RecordingKept(
+        document.id,
+        document.call_sid,
+        document.stream_sid,
+        document.parameters,
+        document.complete,
+        str(folder),
+    )
 
 
 def _nothing() -> None:

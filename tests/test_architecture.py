@@ -18,6 +18,7 @@ WORDS = ("errors", "media")
 PURE = (
     *("messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
     *("ordering", "excuses", "clock", "timeline", "survey", "report", "stream"),
+    *("placing", "tap_queue", "tap_tokens"),
 )
 CONSUMERS = (
     "throttle",
@@ -28,10 +29,12 @@ CONSUMERS = (
     "wav",
     "archive",
     "publish",
-    "tap",
+    *("tap", "tap_kinds", "tap_samples", "tap_stereo", "tap_formats", "tap_requests"),
+    *("tap_past", "resampling"),
 )
 SHELL = (
     *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
+    *("listeners", "tap_channels", "tap_rewind", "taps"),
     *("session", "publisher", "used_tokens", "gate", "demo"),
     *("transports.handshake", "transports.doorway", "transports.picows_wiring"),
     *("transports.picows", "transports.websockets", "transports.choice", "server"),

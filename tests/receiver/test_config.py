@@ -190,7 +190,8 @@ def test_secrets_are_not_in_the_text() -> None:
     environ = {"TAPREEL_TOKENS": "hush-hush-hush-1", "TAPREEL_STREAM_KEY": "hush" * 8}
     config = load({}, environ=environ)
     assert "hush" not in repr(config)
-    assert {"tokens", "stream_key"} == {n for n, s in SETTINGS.items() if s.kind is SECRET}
+    secrets = {"tokens", "stream_key", "tap_tokens", "tap_key"}
+    assert secrets == {n for n, s in SETTINGS.items() if s.kind is SECRET}
 
 
 def test_one_kind_of_tls_must_be_chosen() -> None:

@@ -26,6 +26,7 @@ from receiver.media import EndReason
 from receiver.metrics import Figures
 from receiver.session import Session
 from receiver.spool import Spool
+from receiver.tap import Hub, LocalHub
 from receiver.tokens import Grant
 from tests.receiver.journals import STARTED_AT_MS, start_message
 
@@ -42,6 +43,7 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.figures = Figures()
+        self.hub: Hub = LocalHub(lambda call: call())
         self.sessions: set[Session] = set()
         self.spool = Spool(folder)
         self.seconds = 100.0
