@@ -8,18 +8,25 @@ by the journal's hash.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from receiver import archive, paths, recording
 from receiver.errors import JournalError, UnreadableError
 from receiver.folders import PRIVATE, sync_folder
 from receiver.recording import Recording
-from receiver.render import RenderOptions, identify, render
+from receiver.render import RenderOptions, identify, open_journal, render
 from receiver.survey import Survey
+
+_UNREADABLE: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM})
+"""What will not get better by itself: a journal that cannot be opened for this is set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +55,34 @@ def publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
     set aside in the spool's quarantine, after what can be trusted of it was published.
 
     Raises:
+        FileNotFoundError: the journal is gone; another process has published it.
         OSError: reading or writing failed; the journal stays, and it can be tried again.
     """
     try:
-        surveyed, digest = identify(journal)
+        with _claimed(journal):
+            return _publish(journal, recordings, options)
     except JournalError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno not in _UNREADABLE:
+            raise cause from None
         return quarantine(journal, str(error))
+
+
+@contextlib.contextmanager
+def _claimed(journal: Path) -> Iterator[None]:
+    """Wait for whoever publishes the journal at this moment.
+
+    The rendering process of a receiver that was killed may outlive it by a moment, in which
+    the next receiver finds the same journal.
+    """
+    with open_journal(journal) as claim:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+        journal.lstat()
+        yield
+
+
+def _publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
+    surveyed, digest = identify(journal)
     header = surveyed.header
     folder = recordings / paths.recording_folder(header.recording_id, header.started_at_ms)
     if not folder.is_dir():
@@ -67,8 +96,12 @@ def _render_and_rename(journal: Path, folder: Path, options: RenderOptions) -> N
     if hidden.exists():
         shutil.rmtree(hidden)  # half rendered when the receiver ended; the journal has it all
     hidden.mkdir(PRIVATE)
-    render(journal, hidden, options)
-    sync_folder(hidden)
+    try:
+        render(journal, hidden, options)
+        sync_folder(hidden)
+    except OSError:
+        shutil.rmtree(hidden, ignore_errors=True)  # live journals may need the space
+        raise
     hidden.rename(folder)
     sync_folder(folder.parent)
 
@@ -96,6 +129,8 @@ def _settle(journal: Path, folder: Path, surveyed: Survey, digest: str) -> Outco
         quarantine(journal, f"published up to {surveyed.damage}")
     else:
         journal.unlink()
+        # Left by a crash while the journal was begun anew; it never took the journal's place.
+        journal.with_suffix(paths.REWRITTEN_SUFFIX).unlink(missing_ok=True)
         sync_folder(journal.parent)
     return Published(folder, document)
 
@@ -106,7 +141,7 @@ def quarantine(journal: Path, reason: str) -> Quarantined:
     folder.mkdir(PRIVATE, exist_ok=True)
     target = folder / journal.name
     number = 0
-    while target.exists():
+    while _taken(target) or _taken(target.with_suffix(".txt")):
         number += 1
         target = folder / f"{journal.stem}-{number}{journal.suffix}"
     journal.rename(target)
@@ -118,6 +153,10 @@ def quarantine(journal: Path, reason: str) -> Quarantined:
     return Quarantined(target, reason)
 
 
+def _taken(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
 def waiting(spool: Path) -> list[Path]:
     """Return the journals that wait in a spool, oldest first. Its owner must be known dead."""
     journals = [path for path in spool.glob(f"*{paths.JOURNAL_SUFFIX}") if path.is_file()]
@@ -127,4 +166,10 @@ def waiting(spool: Path) -> list[Path]:
 def recover(spool: Path, recordings: Path, options: RenderOptions) -> Iterator[Outcome]:
     """Publish what a dead receiver left behind; the caller holds the spool's lock."""
     for journal in waiting(spool):
-        yield publish(journal, recordings, options)
+        try:
+            outcome = publish(journal, recordings, options)
+        except FileNotFoundError:
+            if journal.exists():
+                raise
+            continue  # the renderer of a killed receiver was faster
+        yield outcome

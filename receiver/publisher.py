@@ -49,6 +49,7 @@ class Publisher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self._pool = _new_pool()
+        self._turn = asyncio.Lock()
 
     def submit(self, journal: Path) -> None:
         """Have `journal` published; for the event loop's thread."""
@@ -78,7 +79,13 @@ class Publisher:
                 log.error("renderer_failed", journal=journal.name, times=broken)
                 continue
             except OSError as error:
+                if _gone(journal):  # the renderer of a killed receiver was faster
+                    log.warning("journal_gone", journal=journal.name)
+                    return
                 log.error("publishing_failed", journal=journal.name, error=str(error))
+            except Exception:  # a mistake of ours: the journal stays for the next start
+                log.exception("renderer_failed", journal=journal.name)
+                return
             else:
                 self._report(outcome)
                 return
@@ -89,14 +96,14 @@ class Publisher:
                 return
 
     async def _render_elsewhere(self, journal: Path) -> Outcome:
-        loop, pool = asyncio.get_running_loop(), self._pool
+        loop = asyncio.get_running_loop()
         arguments = (journal, self._recordings, self._options)
-        try:
-            return await loop.run_in_executor(pool, publish.publish, *arguments)
-        except BrokenProcessPool:
-            if self._pool is pool:  # the first of those it took down makes the new one
+        async with self._turn:  # one at a time, so that a process is taken down by its own journal
+            try:
+                return await loop.run_in_executor(self._pool, publish.publish, *arguments)
+            except BrokenProcessPool:
                 self._pool = _new_pool()
-            raise
+                raise
 
     def _report(self, outcome: Outcome) -> None:
         if not isinstance(outcome, Published):
@@ -115,6 +122,10 @@ class Publisher:
             complete=document.complete,
         )
         self._published(outcome)
+
+
+def _gone(journal: Path) -> bool:
+    return not journal.exists()
 
 
 def _new_pool() -> ProcessPoolExecutor:

@@ -7,6 +7,8 @@ call is only the index of its chunks.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -224,21 +226,38 @@ def _write_wav(
     container = "WAV" if size <= _LARGEST_RIFF_BYTES else "RF64"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "r+b", buffering=0) as file:
-        with soundfile.SoundFile(
-            descriptor,
-            "w",
-            samplerate=media.sample_rate,
-            channels=channels,
-            subtype="PCM_16",
-            format=container,
-            closefd=False,
-        ) as wav:
+        with (
+            _told_as_os_errors(path),
+            soundfile.SoundFile(
+                descriptor,
+                "w",
+                samplerate=media.sample_rate,
+                channels=channels,
+                subtype="PCM_16",
+                format=container,
+                closefd=False,
+            ) as wav,
+        ):
             for tag, text in _tags(surveyed, name).strings().items():
                 setattr(wav, tag, text)
             for block in blocks:
                 wav.buffer_write(block, "int16")
+        if file.seek(0, os.SEEK_END) < size:
+            raise OSError(errno.EIO, f"{path.name} is shorter than its samples")
         _append_parameters(file, surveyed)
         os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _told_as_os_errors(path: Path) -> Iterator[None]:
+    """Have a write that fails say so as every other one does.
+
+    libsndfile keeps the reason to itself, and its wrapper asserts that all was written.
+    """
+    try:
+        yield
+    except (soundfile.SoundFileError, AssertionError) as error:
+        raise OSError(errno.EIO, f"{path.name} cannot be written: {error}") from error
 
 
 def _tags(surveyed: Survey, name: str) -> tags.Tags:

@@ -1,0 +1,314 @@
+"""From journal to finished recording: whole or not at all, once, and again after any crash."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver import archive, journal, paths, publish, recording
+from receiver.journal import Header, Record
+from receiver.media import EndReason, Track
+from receiver.publish import Published, Quarantined
+from receiver.render import RenderOptions
+from tests.receiver.journals import HEADER, STARTED_AT_MS, chunk, records, write
+
+CALLS = ("fsync", "mkdir", "rename", "unlink")
+"""What publishing does to a disk, besides writing into files that nobody knows yet."""
+
+
+class PowerCut(BaseException):
+    """Nothing in the receiver may catch this, as nothing could."""
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Return a spool with nothing in it."""
+    folder = tmp_path / "spool"
+    folder.mkdir(0o700)
+    return folder
+
+
+def content(*, reason: EndReason | None = EndReason.STOP) -> list[Record]:
+    """Return a journal of two tracks, one with a gap."""
+    chunks: list[Record] = [
+        chunk(n, b"%03d" % n * 50, track=track, timestamp_ms=20 * n)
+        for n in (0, 1, 3, 4)
+        for track in Track
+    ]
+    return records(chunks, reason=reason)
+
+
+def ended(spool: Path, *, name: str = "00112233aabbccdd") -> Path:
+    """Put a whole journal into the spool."""
+    return write(spool / paths.journal_name(name), content())
+
+
+def files(folder: Path) -> dict[str, bytes | None]:
+    """Return everything below a folder; folders have no content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def published(journal: Path, recordings: Path) -> Published:
+    """Publish a journal with which everything is in order."""
+    outcome = publish.publish(journal, recordings, RenderOptions())
+    assert isinstance(outcome, Published)
+    return outcome
+
+
+def set_aside(journal: Path, recordings: Path) -> Quarantined:
+    """Publish a journal with which something is wrong."""
+    outcome = publish.publish(journal, recordings, RenderOptions())
+    assert isinstance(outcome, Quarantined)
+    assert not journal.exists()
+    assert outcome.reason + "\n" == outcome.journal.with_suffix(".txt").read_text()
+    return outcome
+
+
+def test_a_published_recording_is_whole_private_and_replaces_its_journal(
+    tmp_path: Path, spool: Path
+) -> None:
+    """The folder has its final name, nothing is left beside it, and others cannot look."""
+    before = os.umask(0o022)
+    try:
+        outcome = published(ended(spool), tmp_path / "recordings")
+    finally:
+        os.umask(before)
+    expected = paths.recording_folder(HEADER.recording_id, STARTED_AT_MS)
+    assert tmp_path / "recordings" / expected == outcome.folder
+    assert {"inbound.wav", "outbound.wav", "recording.json"} == set(files(outcome.folder))
+    assert {} == files(spool)
+    assert () == archive.verify(outcome.folder, outcome.recording)
+    kept = list((tmp_path / "recordings").rglob("*"))
+    assert {0o600} == {path.stat().st_mode & 0o777 for path in kept if path.is_file()}
+    assert {0o700} == {path.stat().st_mode & 0o777 for path in kept if path.is_dir()}
+
+
+def cut_at(patch: pytest.MonkeyPatch, turn: int, *, after: bool) -> list[str]:
+    """Cut the power at one of the disk calls to come; return those that were made."""
+    made: list[str] = []
+
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            made.append(name)
+            if len(made) == turn and not after:
+                raise PowerCut
+            result = real(*arguments, **options)
+            if len(made) == turn:
+                raise PowerCut
+            return result
+
+        return call
+
+    for name in CALLS:
+        patch.setattr(os, name, counted(name, getattr(os, name)))
+    return made
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_at_any_moment_is_mended_by_doing_it_again(tmp_path: Path, after: bool) -> None:
+    """Before and after each disk call: the second time gives what one time would have given."""
+    (tmp_path / "calm").mkdir()
+    calm = tmp_path / "calm" / "recordings"
+    published(ended(tmp_path / "calm"), calm)
+    for turn in range(1, 100):
+        folder = tmp_path / f"{turn}"
+        folder.mkdir()
+        live = ended(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            made = cut_at(patch, turn, after=after)
+            try:
+                publish.publish(live, folder / "recordings", RenderOptions())
+            except PowerCut:
+                pass
+            else:
+                break
+        assert turn == len(made)
+        for folder_name in (folder / "recordings").glob("*/*/*/[0-9]*"):
+            assert files(folder_name).keys() == {"inbound.wav", "outbound.wav", "recording.json"}
+        list(publish.recover(folder, folder / "recordings", RenderOptions()))
+        assert files(calm) == files(folder / "recordings")
+        assert [] == list(folder.glob("*.journal"))
+    assert turn > 10
+
+
+def test_what_is_published_already_is_left_as_it_is(tmp_path: Path, spool: Path) -> None:
+    """A journal that comes again finds its recording and goes."""
+    first = published(ended(spool), tmp_path / "recordings")
+    before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    again = published(ended(spool), tmp_path / "recordings")
+    assert first == again
+    assert before == {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    assert {} == files(spool)
+
+
+def test_another_journal_under_the_same_name_is_set_aside(tmp_path: Path, spool: Path) -> None:
+    """Nothing that is published is ever replaced."""
+    first = published(ended(spool), tmp_path / "recordings")
+    before = files(first.folder)
+    other = write(spool / "other.journal", content(reason=None))
+    assert "another journal" in set_aside(other, tmp_path / "recordings").reason
+    assert before == files(first.folder)
+
+
+@pytest.mark.parametrize("spoilt", ["inbound.wav", "recording.json"])
+def test_a_journal_goes_only_when_the_files_read_back_agree(
+    tmp_path: Path, spool: Path, spoilt: str
+) -> None:
+    """A file that is not what was written keeps its journal from being removed."""
+    first = published(ended(spool), tmp_path / "recordings")
+    file = first.folder / spoilt
+    file.write_bytes(file.read_bytes()[:-30])
+    outcome = set_aside(ended(spool), tmp_path / "recordings")
+    assert first.folder.name in outcome.reason
+    assert b"".join(map(journal.encode, content())) == outcome.journal.read_bytes()
+
+
+def test_a_damaged_journal_is_published_and_kept(tmp_path: Path, spool: Path) -> None:
+    """What can be trusted becomes a recording; the rest is for somebody to look at."""
+    live = ended(spool)
+    whole = live.read_bytes()
+    spoilt = bytearray(whole)
+    spoilt[len(whole) - 300] ^= 1
+    live.write_bytes(spoilt)
+    outcome = published(live, tmp_path / "recordings")
+    assert "journal_damaged" in [finding.code for finding in outcome.recording.findings]
+    quarantined = spool / paths.QUARANTINE / live.name
+    assert bytes(spoilt) == quarantined.read_bytes()
+    assert "published up to" in quarantined.with_suffix(".txt").read_text()
+
+
+@pytest.mark.parametrize("junk", [b"", b"\0" * 100, b"RIFF....", os.urandom(3000)])
+def test_what_is_no_journal_is_set_aside(tmp_path: Path, spool: Path, junk: bytes) -> None:
+    """It is never deleted, nothing is published, and a second one overwrites neither."""
+    for _ in range(2):
+        (spool / "x.journal").write_bytes(junk)
+        set_aside(spool / "x.journal", tmp_path / "recordings")
+    aside = files(spool / paths.QUARANTINE)
+    assert {"x.journal", "x.txt", "x-1.journal", "x-1.txt"} == set(aside)
+    assert junk == aside["x.journal"] == aside["x-1.journal"]
+    assert not (tmp_path / "recordings").exists()
+
+
+def test_a_note_without_its_journal_is_not_overwritten(tmp_path: Path, spool: Path) -> None:
+    """Somebody may have taken the journal away to look at it."""
+    (spool / paths.QUARANTINE).mkdir()
+    (spool / paths.QUARANTINE / "x.txt").write_text("why the first one is here")
+    (spool / "x.journal").write_bytes(b"junk")
+    assert "x-1.journal" == set_aside(spool / "x.journal", tmp_path / "recordings").journal.name
+    assert "why" in (spool / paths.QUARANTINE / "x.txt").read_text()
+
+
+def test_a_symbolic_link_is_set_aside_unread(tmp_path: Path, spool: Path) -> None:
+    """Somebody else's file does not become a recording."""
+    target = write(tmp_path / "target", content())
+    (spool / "x.journal").symlink_to(target)
+    outcome = set_aside(spool / "x.journal", tmp_path / "recordings")
+    assert outcome.journal.is_symlink()
+    assert not (tmp_path / "recordings").exists()
+
+
+def test_trouble_that_passes_leaves_the_journal_where_it_is(
+    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files are no reason to doubt a journal."""
+    live = ended(spool)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        publish.publish(live, tmp_path / "recordings", RenderOptions())
+    monkeypatch.undo()
+    assert [live.name] == list(files(spool))
+    published(live, tmp_path / "recordings")
+
+
+def test_rendering_that_fails_leaves_no_half_recording(
+    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Live journals may need the space; the journal stays and can be tried again."""
+    live = ended(spool)
+    real = recording.encode
+
+    def fail(_: object) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(recording, "encode", fail)
+    with pytest.raises(OSError, match="No space"):
+        publish.publish(live, tmp_path / "recordings", RenderOptions())
+    assert [] == [path for path in (tmp_path / "recordings").rglob("*") if path.is_file()]
+    monkeypatch.setattr(recording, "encode", real)
+    published(live, tmp_path / "recordings")
+
+
+def test_two_processes_do_not_publish_the_same_journal(tmp_path: Path, spool: Path) -> None:
+    """The second waits for the first, then finds that nothing is left to do."""
+    live = ended(spool)
+    failed: list[BaseException] = []
+
+    def second() -> None:
+        try:
+            publish.publish(live, tmp_path / "recordings", RenderOptions())
+        except OSError as error:
+            failed.append(error)
+
+    with open(live, "rb") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        live.unlink()
+    waiting.join(10)
+    assert [FileNotFoundError] == [type(error) for error in failed]
+    assert {} == files(spool)
+
+
+def test_a_rewritten_journal_that_was_never_finished_goes_with_the_journal(
+    tmp_path: Path, spool: Path
+) -> None:
+    """It is a copy of what the journal holds, left by a crash."""
+    live = ended(spool)
+    live.with_suffix(paths.REWRITTEN_SUFFIX).write_bytes(b"half")
+    published(live, tmp_path / "recordings")
+    assert {} == files(spool)
+
+
+def test_recovery_publishes_everything_oldest_first(tmp_path: Path, spool: Path) -> None:
+    """Also streams of which nothing but the start came; what is no journal is set aside."""
+    for age, (number, rows) in enumerate([(3, []), (1, content()[2:]), (2, content()[2:])]):
+        header = Header(f"{number:016x}", STARTED_AT_MS, journal.VERSION, "0.1.0")
+        live = write(spool / f"{number:016x}.journal", [header, content()[1], *rows])
+        os.utime(live, (age, age))
+    (spool / "junk.journal").write_bytes(b"junk")
+    outcomes = list(publish.recover(spool, tmp_path / "recordings", RenderOptions()))
+    found = [o.recording.id for o in outcomes if isinstance(o, Published)]
+    assert [f"{number:016x}" for number in (3, 1, 2)] == found
+    assert 1 == len([outcome for outcome in outcomes if isinstance(outcome, Quarantined)])
+    first = outcomes[0]
+    assert isinstance(first, Published)
+    assert (0, ()) == (first.recording.duration_ms, first.recording.tracks)
+    assert [] == list(publish.recover(spool, tmp_path / "recordings", RenderOptions()))
+
+
+def test_recovery_goes_on_where_another_was_faster(
+    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that went away meanwhile is no trouble."""
+    here = ended(spool)
+    gone = spool / "gone.journal"
+
+    def list_both(_: Path) -> Iterator[Path]:
+        yield from (gone, here)
+
+    monkeypatch.setattr(publish, "waiting", list_both)
+    assert 1 == len(list(publish.recover(spool, tmp_path / "recordings", RenderOptions())))

@@ -1,0 +1,211 @@
+"""A journal in, files out: the same bytes each time, or an error, but never half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from receiver import archive, journal, render
+from receiver.errors import JournalError
+from receiver.journal import Record
+from receiver.media import ByteOrder, EndReason, Track
+from receiver.recording import Recording
+from receiver.render import RenderOptions
+from tests.receiver.g711 import MULAW
+from tests.receiver.journals import chunk, records, start_message, write
+
+CODES = bytes(range(160))
+
+
+def call(
+    *, tracks: Sequence[Track] = (Track.INBOUND,), chunks: int = 5, missing: Sequence[int] = ()
+) -> list[Record]:
+    """Return a whole journal of mu-law chunks, each of them rotated by its number."""
+    rows: list[Record] = [
+        chunk(n, CODES[n:] + CODES[:n], track=track, timestamp_ms=20 * n)
+        for n in range(chunks)
+        for track in tracks
+        if n not in missing
+    ]
+    return records(rows, reason=EndReason.STOP)
+
+
+def rendered(
+    folder: Path, content: Sequence[Record], options: RenderOptions | None = None
+) -> tuple[Path, Recording]:
+    """Render a journal of these records into a new folder."""
+    folder.mkdir(0o700)
+    path = write(folder.with_suffix(".journal"), content)
+    return folder, render.render(path, folder, options or RenderOptions())
+
+
+def samples(file: Path) -> list[int]:
+    """Return a WAV file's samples."""
+    return [int(sample) for sample in soundfile.read(file, dtype="int16")[0]]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files in a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("stereo", [False, True])
+def test_rendering_twice_gives_the_same_bytes(tmp_path: Path, stereo: bool) -> None:
+    """So recovery is rendering, and doing it again changes nothing."""
+    options = RenderOptions(stereo=stereo)
+    content = call(tracks=tuple(Track), missing=[2])
+    first, _ = rendered(tmp_path / "first", content, options)
+    second, _ = rendered(tmp_path / "second", content, options)
+    assert contents(first) == contents(second)
+    assert stereo == ("stereo.wav" in contents(first))
+
+
+def test_samples_are_at_their_places_and_silence_is_zero(tmp_path: Path) -> None:
+    """Sample by sample, by the tables of G.711."""
+    folder, document = rendered(tmp_path / "r", call(missing=[1]))
+    expected = []
+    for number in range(5):
+        codes = CODES[number:] + CODES[:number]
+        expected += [0] * 160 if number == 1 else [MULAW[code] for code in codes]
+    assert expected == samples(folder / "inbound.wav")
+    assert () == archive.verify(folder, document)
+
+
+def test_tracks_are_of_one_length(tmp_path: Path) -> None:
+    """Silence at the end of the shorter one, so that they can be laid side by side."""
+    longer = call(chunks=7)[2:-1]
+    shorter = call(tracks=[Track.OUTBOUND], chunks=3)[2:-1]
+    folder, document = rendered(
+        tmp_path / "r",
+        records([*longer, *shorter], reason=EndReason.STOP),
+        RenderOptions(stereo=True),
+    )
+    assert {140} == {track.duration_ms for track in document.tracks} | {document.duration_ms}
+    stereo = soundfile.read(folder / "stereo.wav", dtype="int16")[0]
+    assert stereo[:, 0].tolist() == samples(folder / "inbound.wav")
+    assert stereo[:, 1].tolist() == samples(folder / "outbound.wav")
+    assert [0] * 640 == samples(folder / "outbound.wav")[480:]
+
+
+def test_a_track_without_audio_has_no_file(tmp_path: Path) -> None:
+    """But it is silent in the stereo file; a stream without any audio has no files at all."""
+    folder, document = rendered(tmp_path / "one", call(), RenderOptions(stereo=True))
+    assert ["inbound.wav"] == [track.file for track in document.tracks]
+    stereo = soundfile.read(folder / "stereo.wav", dtype="int16")[0]
+    assert not stereo[:, 1].any()
+    folder, document = rendered(tmp_path / "none", call(chunks=0), RenderOptions(stereo=True))
+    assert {"recording.json"} == set(contents(folder))
+    assert (0, (), None) == (document.duration_ms, document.tracks, document.stereo)
+
+
+@pytest.mark.parametrize("order", [ByteOrder.LITTLE, ByteOrder.BIG])
+def test_linear_samples_are_read_in_the_order_of_the_sender(
+    tmp_path: Path, order: ByteOrder
+) -> None:
+    """By setting, or by listening which order is smoother."""
+    wave = (8000 * np.sin(np.arange(1600) / 20)).astype("<i2" if order == "little" else ">i2")
+    start = start_message(encoding="audio/x-L16", sample_rate=16000)
+    rows = [
+        chunk(n, wave[n * 320 : (n + 1) * 320].tobytes(), timestamp_ms=20 * n) for n in range(5)
+    ]
+    content = records(rows, start=start, reason=EndReason.STOP)
+    for name, option in (("told", order), ("heard", ByteOrder.AUTO)):
+        folder, document = rendered(tmp_path / name, content, RenderOptions(byte_order=option))
+        assert wave.tolist() == samples(folder / "inbound.wav")
+        assert order is document.byte_order
+        chosen = "byte_order_chosen" in [finding.code for finding in document.findings]
+        assert (option is ByteOrder.AUTO) == chosen
+
+
+def test_half_a_sample_is_silenced(tmp_path: Path) -> None:
+    """A chunk of an odd number of bytes before a gap leaves no noise behind it."""
+    start = start_message(encoding="audio/x-L16", sample_rate=8000)
+    rows = [chunk(0, b"\1" * 319, timestamp_ms=0), chunk(2, b"\1" * 320, timestamp_ms=40)]
+    folder, _ = rendered(tmp_path / "r", records(rows, start=start, reason=EndReason.STOP))
+    assert [257] * 159 + [0] * 161 + [257] * 160 == samples(folder / "inbound.wav")
+
+
+def test_long_audio_flows_through_in_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of a block changes nothing in the files."""
+    content = call(tracks=tuple(Track), chunks=40, missing=[3, 4, 20])
+    options = RenderOptions(stereo=True)
+    whole, _ = rendered(tmp_path / "whole", content, options)
+    monkeypatch.setattr(render, "BLOCK_BYTES", 250)
+    pieces, _ = rendered(tmp_path / "pieces", content, options)
+    assert contents(whole) == contents(pieces)
+
+
+def test_a_file_too_long_for_32_bits_gets_64(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above 4 GiB a WAV file is an RF64 file, which soundfile, ffmpeg and sox read."""
+    monkeypatch.setattr(render, "_LARGEST_RIFF_BYTES", 1000)
+    folder, document = rendered(tmp_path / "r", call())
+    assert b"RF64" == (folder / "inbound.wav").read_bytes()[:4]
+    assert 800 == len(samples(folder / "inbound.wav"))
+    assert () == archive.verify(folder, document)
+
+
+def test_a_journal_without_an_end_is_a_crash(tmp_path: Path) -> None:
+    """What is there is rendered, and the torn tail is not missed."""
+    whole = b"".join(map(journal.encode, call()[:-1]))
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (tmp_path / "torn").write_bytes(whole[:-50])
+    document = render.render(tmp_path / "torn", folder, RenderOptions())
+    assert (EndReason.CRASH, False, 80) == (
+        document.end_reason,
+        document.complete,
+        document.duration_ms,
+    )
+
+
+def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
+    """With the reason: it cannot be opened, is a link, or holds something else."""
+    (tmp_path / "junk").write_bytes(struct.pack("<II", 5, 0) + b"hello, is this a journal?")
+    (tmp_path / "link").symlink_to("junk")
+    for name, reason in (("junk", "checksum"), ("link", "symbolic"), ("none", "No such file")):
+        with pytest.raises(JournalError, match=reason):
+            render.identify(tmp_path / name)
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """Have the kernel take no more of any file, as a full disk does: a short write, then none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_at_any_byte_is_an_error(tmp_path: Path) -> None:
+    """Header, samples, tags or document: what was not written whole is not called a recording."""
+    content = call(chunks=6)
+    content[1] = records([], start=start_message(Name="Jane", Note="x" * 200))[1]
+    whole, _ = rendered(tmp_path / "whole", content)
+    path = tmp_path / "whole.journal"
+    needed = max(map(len, contents(whole).values()))
+    failures = 0
+    for size in [*range(0, needed + 40, 13), needed - 1, needed, needed + 1]:
+        folder = tmp_path / f"{size}-{failures}"
+        folder.mkdir()
+        try:
+            with files_no_larger_than(size):
+                render.render(path, folder, RenderOptions())
+        except OSError:
+            failures += 1
+            assert size < needed
+        else:
+            assert contents(whole) == contents(folder)
+    assert failures > 100
