@@ -28,10 +28,8 @@ def read_secret(path: Path) -> bytes:
             its owner can read it.
     """
     try:
-        # A pipe without a writer must not make us wait.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            _check_mode(path, os.fstat(descriptor).st_mode)
+        with open(path, "rb", opener=_without_waiting) as file:
+            _check_mode(path, os.fstat(file.fileno()).st_mode)
             content = file.read(_LONGEST_FILE + 1)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
@@ -40,6 +38,10 @@ def read_secret(path: Path) -> bytes:
     if len(content) > _LONGEST_FILE:
         raise ConfigurationError(f"{path} is too long for a secret")
     return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # for a pipe that nobody writes to
 
 
 def _check_mode(path: Path, mode: int) -> None:

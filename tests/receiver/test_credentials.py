@@ -69,10 +69,7 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
     assert f"{empty} is empty" == refusal(empty)
     long = secret(tmp_path / "long", "x" * 1_048_577)
     assert f"{long} is too long for a secret" == refusal(long)
-    assert refusal(tmp_path) in (
-        f"{tmp_path} is not a plain file",
-        f"cannot read {tmp_path}: Is a directory",
-    )
+    assert f"cannot read {tmp_path}: Is a directory" == refusal(tmp_path)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     assert f"{pipe} is not a plain file" == refusal(pipe)

@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import termios
+import time
 from dataclasses import dataclass, field
 
 from receiver.transports import Connection, HttpAnswer, Peer, UpgradeRequest
@@ -147,13 +148,14 @@ async def call(port: int, context: ssl.SSLContext | None) -> Caller:
 
 def send_and_reset(port: int, sent: list[bytes]) -> None:
     """Upgrade, send, wait until the other kernel has all of it, and reset the connection."""
-    with socket.create_connection(("127.0.0.1", port)) as sender:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sender:
         sender.sendall(request())
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
             answer += sender.recv(4096)
         sender.sendall(b"".join(sent))
         unacknowledged = array.array("i", [1])
-        while unacknowledged[0]:
+        deadline = time.monotonic() + 20
+        while unacknowledged[0] and time.monotonic() < deadline:
             fcntl.ioctl(sender, termios.TIOCOUTQ, unacknowledged)
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
