@@ -5,6 +5,7 @@ TapreelError                      1  unexpected
 ├── NotFoundError                 5  no such recording
 ├── UnreadableError               6  a file that was given is not what it should be
 │   └── JournalError              6  ... and it is a journal
+├── DialError                     7  another end cannot be reached, or refuses: 4, 5 or 6 then
 └── PeerError                     -  the other end of a stream misbehaved
     ├── MessageRejected           -  one message cannot be used; the stream lives on
     └── ProtocolViolation         -  the stream cannot go on; it is closed with a code
@@ -44,6 +45,18 @@ class UnreadableError(TapreelError):
 
 class JournalError(UnreadableError):
     """The file is not a journal, or holds nothing that can be trusted."""
+
+
+class DialError(TapreelError):
+    """Another end cannot be reached, or refuses us; then `status` is what it answered."""
+
+    exit_code = 7
+
+    def __init__(self, detail: str, *, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        if status is not None:
+            self.exit_code = {401: 4, 403: 4, 404: 5, 400: 6, 422: 6, 501: 6}.get(status, 7)
 
 
 class PeerError(TapreelError):

@@ -13,7 +13,7 @@ from typing import Protocol
 from receiver import tap_formats
 from receiver.media import ByteOrder
 from receiver.resampling import Resampling
-from receiver.tap import Event, Hub, Joined, LiveStream, StreamEnded
+from receiver.tap import Event, Hub, Joined, Leave, LiveStream, StreamEnded
 from receiver.tap_kinds import Encoder, Kind
 from receiver.tap_queue import Item
 from receiver.tap_stereo import LONGEST_WAIT_MS
@@ -155,3 +155,34 @@ class Channel:
         self.close()
         for outlet in self._outlets:
             outlet.end()
+
+
+class Channels:
+    """All channels of a hub that begin in the present, each shared by whoever wants its kind."""
+
+    def __init__(self, hub: Hub, *, byte_order: ByteOrder) -> None:
+        self.left_out = 0  # chunks that came too late, or twice, of channels that are gone
+        self._hub = hub
+        self._byte_order = byte_order
+        self._channels: dict[tuple[str, Kind], Channel] = {}
+
+    def join(self, recording_id: str, kind: Kind, outlet: Outlet) -> Leave:
+        """Serve an outlet from now on; its `begin` and `end` may be called before this returns."""
+        key = (recording_id, kind)
+        channel = self._channels.get(key)
+        fresh = channel is None
+        if channel is None:
+            channel = self._channels[key] = Channel(kind, byte_order=self._byte_order)
+        channel.add(outlet)
+        if fresh:
+            channel.subscribe(self._hub, recording_id)
+        joined = channel
+        return lambda: self._leave(key, joined, outlet)
+
+    def _leave(self, key: tuple[str, Kind], channel: Channel, outlet: Outlet) -> None:
+        channel.remove(outlet)
+        if len(channel) or self._channels.get(key) is not channel:
+            return
+        self.left_out += channel.left_out
+        channel.close()
+        del self._channels[key]

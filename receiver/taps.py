@@ -22,8 +22,7 @@ from receiver.listeners import Listener, ListenerLimits, Watcher
 from receiver.media import ByteOrder
 from receiver.recording import Recording
 from receiver.tap import Hub, Lifecycle, LiveStream, RecordingKept, StreamBegan
-from receiver.tap_channels import Channel
-from receiver.tap_kinds import Kind
+from receiver.tap_channels import Channel, Channels
 from receiver.tap_requests import BadRequest, TapRequest
 from receiver.tap_rewind import Rewind
 from receiver.tap_tokens import Scope, TapTokens
@@ -93,14 +92,16 @@ class _Visit:
 class Taps:
     """The tap's end of the gate, and all that listen."""
 
-    def __init__(self, hub: Hub, tokens: TapTokens, options: TapOptions) -> None:
+    def __init__(
+        self, hub: Hub, channels: Channels, tokens: TapTokens, options: TapOptions
+    ) -> None:
         self.tokens = tokens  # may be replaced at any time
         self.figures = TapFigures()
         self._hub = hub
         self._options = options
         self._listeners: set[Listener] = set()
         self._listening: Counter[str] = Counter()  # by recording id
-        self._channels: dict[tuple[str, Kind], Channel] = {}
+        self._channels = channels
         self._throttle = Throttle()
 
     def __len__(self) -> int:
@@ -212,30 +213,21 @@ class Taps:
             self._join(listener, live.recording_id)
 
     def _join(self, listener: Listener, recording_id: str) -> None:
-        key = (recording_id, listener.kind)
-        channel = self._channels.get(key)
-        fresh = channel is None
-        if channel is None:
-            channel = self._channels[key] = self._channel(listener.kind)
-        listener.leave = lambda: self._leave(listener, key)
-        channel.add(listener)
-        if fresh:
-            channel.subscribe(self._hub, recording_id)
+        leave = self._channels.join(recording_id, listener.kind, listener)
 
-    def _leave(self, listener: Listener, key: tuple[str, Kind]) -> None:
-        listener.leave = _nothing
-        self._forget_listening(key[0])
-        channel = self._channels[key]
-        channel.remove(listener)
-        if not len(channel):
-            self.figures.dropped["late"] += channel.left_out
-            channel.close()
-            del self._channels[key]
+        def stop() -> None:
+            listener.leave = _nothing
+            self._forget_listening(recording_id)
+            leave()
+
+        listener.leave = stop
 
     def _rewind(self, listener: Listener, recording_id: str, request: TapRequest) -> None:
         rewind = Rewind(
             self._hub,
-            lambda begin_ms: self._channel(listener.kind, begin_ms),
+            lambda begin_ms: Channel(
+                listener.kind, byte_order=self._options.byte_order, begin_ms=begin_ms
+            ),
             flush=self._options.flush,
         )
         task = asyncio.ensure_future(
@@ -259,9 +251,6 @@ class Taps:
         self._listening[recording_id] -= 1
         if not self._listening[recording_id]:
             del self._listening[recording_id]
-
-    def _channel(self, kind: Kind, begin_ms: float | None = None) -> Channel:
-        return Channel(kind, byte_order=self._options.byte_order, begin_ms=begin_ms)
 
     # Those who watch all streams.
 
