@@ -69,10 +69,12 @@ class Allowance:
     kinds: frozenset[GapKind] = frozenset()
     cut_at: float | None = None  # on the clock of `Sent.chunks`
     seconds: float = MOST_IN_FLIGHT_SECONDS
+    later_cuts: dict[str, float] = field(default_factory=dict)  # by stream, where not `cut_at`
 
-    def covers(self, sent_at: float) -> bool:
-        """Whether a chunk sent then may have been on its way."""
-        return self.cut_at is not None and sent_at >= self.cut_at - self.seconds
+    def covers(self, sent: Sent, name: Name) -> bool:
+        """Whether a chunk may have been on its way at the cut."""
+        cut_at = self.later_cuts.get(sent.stream_sid, self.cut_at)
+        return cut_at is not None and sent.chunks[name] >= cut_at - self.seconds
 
 
 @dataclass(slots=True)
@@ -150,7 +152,7 @@ def _account_stream(sent: Sent, lanes: Lanes, allowance: Allowance) -> Tally:
     for name in sent.chunks.keys() - kept - elsewhere:
         _blame(name, sent, lanes, allowance, tally, at_end=name.chunk > last[name.track])
     for name in sent.skipped:
-        if name.chunk < last[name.track] and _excuses(name, lanes) != {GapKind.LOST}:
+        if name.chunk < last[name.track] and GapKind.LOST not in _excuses(name, lanes):
             tally.problems.append(f"{name} was never sent, but is not listed as lost")
     return tally
 
@@ -191,7 +193,7 @@ def _blame(
     """Find a reason for a chunk that is nowhere."""
     if _excuses(name, lanes) & allowance.kinds:
         tally.excused += 1
-    elif at_end and allowance.covers(sent.chunks[name]):
+    elif at_end and allowance.covers(sent, name):
         tally.in_flight += 1
     else:
         tally.lost += 1

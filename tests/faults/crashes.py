@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
+from tests.end_to_end.receiver_process import PATIENCE_SECONDS
 from tests.faults.accounting import Allowance, Tally
 from tests.faults.calls import Callers
+from tests.faults.faulty_disk import Orders
 from tests.faults.trial import Trial, kill
+
+MOMENTS = (
+    "fsync before 0 inbound.wav",
+    "fsync after 0 inbound.wav",  # between two tracks
+    "fsync after 0 outbound.wav",
+    "fsync after 0 recording.json",
+    "rename before 0 .partial",
+    "rename after 0 .partial",  # between rename and journal removal
+    "unlink before 0 .journal",
+    "unlink after 0 .journal",
+)
+"""When a receiver dies while it publishes, as orders for the shim."""
 
 
 def killed(folder: Path, seed: int) -> Tally:
@@ -18,6 +33,44 @@ def killed(folder: Path, seed: int) -> Tally:
         with Callers(receiver.url, source.randint(2, 6), seed) as callers:
             callers.wait_for(source.randint(60, 240))
             cut_at = kill(receiver)
+        trial.restart()
+        tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
+        trial.check_that_recovery_is_over(tally)
+        return tally
+
+
+def killed_twice(folder: Path, seed: int) -> Tally:
+    """SIGKILL during calls, and again while the next start recovers and takes other calls."""
+    source = random.Random(seed)
+    with Trial(folder) as trial:
+        receiver = trial.start()
+        with Callers(receiver.url, 4, seed) as callers:
+            callers.wait_for(source.randint(60, 200))
+            cut_at = kill(receiver)
+        receiver = trial.start()
+        with Callers(receiver.url, 2, seed, first=5) as later:
+            later.wait_for(source.randint(1, 120))
+            cut_again_at = kill(receiver)
+        trial.restart()
+        by_cut = ((callers, cut_at), (later, cut_again_at))
+        cuts = {sent.stream_sid: at for group, at in by_cut for sent in group.streams}
+        streams = [*callers.streams, *later.streams]
+        tally = trial.account(streams, Allowance(cut_at=cut_at, later_cuts=cuts))
+        trial.check_that_recovery_is_over(tally)
+        return tally
+
+
+def killed_while_publishing(folder: Path, seed: int) -> Tally:
+    """SIGKILL of all processes at one of the moments at which publishing touches the disk."""
+    orders = Orders(folder / "shim")
+    with Trial(folder) as trial:
+        receiver = trial.start(orders=orders)
+        orders.give(MOMENTS[seed % len(MOMENTS)])
+        with Callers(receiver.url, 2, seed) as callers:
+            callers.wait_for(60)
+            callers.hang_up()
+            receiver.process.wait(PATIENCE_SECONDS)
+            cut_at = time.monotonic()
         trial.restart()
         tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
         trial.check_that_recovery_is_over(tally)

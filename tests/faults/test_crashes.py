@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults import crashes
+from tests.faults.faulty_disk import needs
 
 
 def test_a_killed_receiver_loses_only_the_last_moment(tmp_path: Path) -> None:
@@ -12,3 +15,19 @@ def test_a_killed_receiver_loses_only_the_last_moment(tmp_path: Path) -> None:
     tally = crashes.killed(tmp_path, 1)
     assert tally.passed, tally
     assert tally.kept
+
+
+def test_a_receiver_killed_while_it_recovers_recovers_again(tmp_path: Path) -> None:
+    """SIGKILL of the first start and of the second: both lose only the last moment."""
+    tally = crashes.killed_twice(tmp_path, 2)
+    assert tally.passed, tally
+    assert tally.kept
+
+
+@needs("cc")
+@pytest.mark.parametrize("moment", [1, 5])
+def test_a_receiver_killed_while_publishing_publishes_once(tmp_path: Path, moment: int) -> None:
+    """Between two tracks, and between the rename and the removal of the journal."""
+    tally = crashes.killed_while_publishing(tmp_path, moment)
+    assert tally.passed, tally
+    assert tally.sent == tally.kept

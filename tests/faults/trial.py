@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,11 @@ from typing import Self
 from receiver import paths
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS, ReceiverProcess
 from tests.faults.accounting import Allowance, Sent, Tally, account
+from tests.faults.faulty_disk import Orders
+
+ROOT = Path(__file__).parents[2]
+MIN_FREE = "256K"
+"""Below this no new streams; the disks of these trials are small."""
 
 
 @dataclass
@@ -23,7 +28,6 @@ class Trial:
     """Starts receivers over one spool; whatever is still running ends with the `with` block."""
 
     folder: Path
-    figures: dict[str, str] = field(default_factory=dict)  # for the printed table
     _receivers: list[ReceiverProcess] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -49,10 +53,19 @@ class Trial:
         """Return the folder of journals."""
         return self.recordings / paths.SPOOL
 
-    def start(self, *options: str, environment: dict[str, str] | None = None) -> ReceiverProcess:
-        """Start a receiver over this trial's folders."""
-        receiver = ReceiverProcess(self.folder, *options, environment=environment)
+    def start(
+        self, *options: str, orders: Orders | None = None, limits: Sequence[str] = ()
+    ) -> ReceiverProcess:
+        """Start a receiver over this trial's folders, on a disk that takes orders if given."""
+        launcher = ("-m", "tests.faults.launcher", *limits, "--")
+        receiver = ReceiverProcess(
+            self.folder,
+            *("--min-free", MIN_FREE, *options),
+            environment={"PYTHONPATH": str(ROOT), **(orders.environment if orders else {})},
+            program=launcher if limits else ("-m", "receiver"),
+        )
         self._receivers.append(receiver)
+        assert receiver.url, f"it did not start:\n{receiver.raw_log}"
         return receiver
 
     def recover(self) -> str:
