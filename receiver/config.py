@@ -18,7 +18,19 @@ from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 from receiver.errors import ConfigurationError
-from receiver.kinds import PAIR, PATH, SECRET, SIZE, SWITCH, TEXT, Kind, choice, integer, seconds
+from receiver.kinds import (
+    PAIR,
+    PATH,
+    SECRET,
+    SIZE,
+    SWITCH,
+    TEXT,
+    TEXTS,
+    Kind,
+    choice,
+    integer,
+    seconds,
+)
 from receiver.media import ByteOrder
 from receiver.paths import SPOOL
 
@@ -65,6 +77,12 @@ class Config:
         float, seconds(0.1, 60), "audio that waits for a slow listener before the oldest is dropped"
     ] = 2
     max_listeners: Annotated[int, integer(0, 100_000), "live listeners at the same time"] = 1000
+    forward: Annotated[
+        tuple[str, ...], TEXTS, "send each stream on to URL[#param.NAME=VALUE]; repeatable"
+    ] = ()
+    forward_token_file: Annotated[
+        Path | None, PATH, "file of the bearer token that consumers get"
+    ] = None
     demo: Annotated[bool, SWITCH, "make a token and place one demo call"] = False
     stereo: Annotated[bool, SWITCH, "add stereo.wav: left inbound, right outbound"] = False
     byte_order: Annotated[
@@ -110,6 +128,9 @@ class Config:
     tap_key: Annotated[str | None, SECRET, "keys that sign tap tokens"] = field(
         default=None, repr=False
     )
+    forward_token: Annotated[str | None, SECRET, "bearer token that consumers get"] = field(
+        default=None, repr=False
+    )
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)  # where not DEFAULT
 
     def source(self, name: str) -> Source:
@@ -135,6 +156,7 @@ ALTERNATIVES: Final = (
     ("stream_key_file", "stream_key"),
     ("tap_token_file", "tap_tokens"),
     ("tap_key_file", "tap_key"),
+    ("forward_token_file", "forward_token"),
 )
 """Settings that stand for one decision: the highest source that names one of them decides."""
 

@@ -131,6 +131,16 @@ def tap_keys(config: Config) -> tuple[str, ...]:
     return keys + _in_file(config.tap_key_file, parse_keys)
 
 
+def forward_token(config: Config) -> str | None:
+    """Return the token that consumers of forwarded streams get, if there is one.
+
+    Raises:
+        ConfigurationError: it cannot be used; the text names no secret.
+    """
+    given = _listed(config.forward_token, "TAPREEL_FORWARD_TOKEN", parse_tokens)
+    return next(iter(given + _in_file(config.forward_token_file, parse_tokens)), None)
+
+
 def _listed(text: str | None, variable: str, parse: _Parse) -> tuple[str, ...]:
     """Return the secrets of a variable, which are separated by commas or white space."""
     return _parsed(re.sub(r"[,\s]+", "\n", text.strip(", \t\r\n")), variable, parse) if text else ()

@@ -68,6 +68,12 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(value)
+    return tuple(_text(item) for item in value)
+
+
 def _path(value: Any) -> Path:
     try:
         return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
@@ -96,6 +102,7 @@ _SIZE = re.compile(r"([0-9]{1,15})([KMGTkmgt]?)")
 SIZE: Final = Kind("a number of bytes, or one with K, M, G or T behind it", _size)
 SWITCH: Final = Kind("true or false", _switch, _switched)
 TEXT: Final = Kind("a text", _text)
+TEXTS: Final = Kind("a list of texts", _texts, str.split)
 PATH: Final = Kind("a path", _path)
 PAIR: Final = Kind(
     "two paths, certificate and key", _pair, lambda text: text.split("," if "," in text else None)

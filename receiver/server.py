@@ -20,6 +20,7 @@ import structlog
 from receiver import certificates, credentials, folders, paths, publish, taps
 from receiver.config import Config
 from receiver.errors import ConfigurationError
+from receiver.forward import Forwarder, Way, parse_consumer
 from receiver.gate import Gate
 from receiver.journal import Header
 from receiver.listeners import ListenerLimits
@@ -32,6 +33,7 @@ from receiver.render import RenderOptions
 from receiver.session import Session
 from receiver.spool import Spool
 from receiver.tap import Hub, LocalHub
+from receiver.tap_channels import Channels
 from receiver.taps import TapOptions, Taps
 from receiver.tokens import Grant
 from receiver.transports import Limits, Listener
@@ -66,7 +68,16 @@ class Server:
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         self._used_tokens = UsedTokens(config.spool / USED_TOKENS)
         self.hub: Hub = LocalHub(lambda call: self._loop.call_soon(call))
-        self._taps = Taps(self.hub, credentials.tap_tokens(config), self._tap_options())
+        self._channels = Channels(self.hub, byte_order=config.byte_order)
+        self._taps = Taps(
+            self.hub, self._channels, credentials.tap_tokens(config), self._tap_options()
+        )
+        self._forwarder = Forwarder(
+            self.hub,
+            self._channels,
+            tuple(map(parse_consumer, config.forward)),
+            Way(token=credentials.forward_token(config)),
+        )
         self.gate = Gate(
             tokens, self._used_tokens, open_session=self._open_session, taps=self._taps
         )
@@ -144,6 +155,8 @@ class Server:
             await asyncio.to_thread(self._used_tokens.forget_expired)
             listener = await self._listen()
             stack.push_async_callback(listener.close)
+            self._forwarder.start()
+            stack.push_async_callback(self._forwarder.close)
             stack.callback(self._end_sessions)
             watcher = asyncio.create_task(self._watch())
             stack.callback(watcher.cancel)

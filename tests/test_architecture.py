@@ -34,11 +34,12 @@ CONSUMERS = (
 )
 SHELL = (
     *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
-    *("listeners", "tap_channels", "tap_rewind", "taps"),
+    *("transports.dialing", "listeners", "tap_channels", "tap_rewind", "taps", "forward"),
     *("session", "publisher", "used_tokens", "gate", "demo"),
     *("transports.handshake", "transports.doorway", "transports.picows_wiring"),
     *("transports.picows", "transports.websockets", "transports.choice", "server"),
     "process",
+    "listen",
 )
 ORDER = (*WORDS, *PURE, *CONSUMERS, *SHELL, "cli", "__main__")
 """A room imports only rooms before it; `cli` and `transports` count as one room each."""
@@ -51,6 +52,7 @@ ONLY_IN = {
     "httpx": {"starter/client.py"},
     "numpy": {
         *("receiver/codec.py", "receiver/ordering.py", "receiver/clock.py", "receiver/timeline.py"),
+        "receiver/listen.py",  # samples as arrays are what it is for
         *("starter/simulator/audio.py", "starter/simulator/g711.py"),
     },
 }

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from receiver.config import SETTINGS, Config, Setting, load
-from receiver.kinds import PAIR, PATH, SECRET, SWITCH
+from receiver.kinds import PAIR, PATH, SECRET, SWITCH, TEXTS
 
 Command = Callable[..., Any]
 _METAVARS: Final = {"host": "HOST", "port": "PORT", "recordings": "DIR", "spool": "DIR"}
@@ -41,6 +41,15 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
         path = click.Path(path_type=Path)
         return click.option(
             flag, setting.name, nargs=2, type=path, metavar="CERT KEY", help=setting.meaning
+        )
+    if setting.kind is TEXTS:
+        return click.option(
+            flag,
+            setting.name,
+            multiple=True,
+            callback=lambda _, __, given: given or None,  # none given: other sources decide
+            metavar="TEXT",
+            help=setting.meaning,
         )
     return click.option(
         flag,

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from receiver.config import (
-    SECRET,
     SETTINGS,
     Config,
     Source,
@@ -17,6 +16,7 @@ from receiver.config import (
     load,
 )
 from receiver.errors import ConfigurationError
+from receiver.kinds import SECRET
 from receiver.media import ByteOrder
 
 
@@ -190,7 +190,7 @@ def test_secrets_are_not_in_the_text() -> None:
     environ = {"TAPREEL_TOKENS": "hush-hush-hush-1", "TAPREEL_STREAM_KEY": "hush" * 8}
     config = load({}, environ=environ)
     assert "hush" not in repr(config)
-    secrets = {"tokens", "stream_key", "tap_tokens", "tap_key"}
+    secrets = {"tokens", "stream_key", "tap_tokens", "tap_key", "forward_token"}
     assert secrets == {n for n, s in SETTINGS.items() if s.kind is SECRET}
 
 

@@ -1,0 +1,272 @@
+"""Forwarding: one provider stream to any number of media-stream servers, as the provider speaks.
+
+A relay carries one stream to one consumer. It has a listener's queue and loses what a listener
+would lose, but says nothing of it: consumers are programs written for providers, and the
+counters of the messages tell them. A consumer that is down is tried again with backoff and
+joins in mid-call with `connected` and `start`; one that closes with 1000 has had enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import structlog
+
+from receiver.config import is_loopback
+from receiver.errors import ConfigurationError, DialError
+from receiver.listeners import ListenerLimits
+from receiver.tap import Hub, Leave, Lifecycle, LiveStream, StreamBegan, StreamLeft
+from receiver.tap_channels import Channels, Outlet
+from receiver.tap_kinds import Format, Kind, head
+from receiver.tap_queue import Item, TapQueue
+from receiver.tap_requests import matches
+from receiver.transports.dialing import Line, LineClosed, dial
+
+KIND: Final = Kind(Format.MESSAGES, "stereo")
+_TRACKS: Final = 2
+_FIRST_DELAY_SECONDS: Final = 0.25
+_LONGEST_DELAY_SECONDS: Final = 10.0
+_FAREWELL_SECONDS: Final = 10.0
+_ENOUGH: Final = 1000
+_FILTER: Final = "param."
+
+log = structlog.get_logger("receiver.forward")
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A media-stream server, and which streams it gets."""
+
+    url: str
+    filters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """Return the URL without what may be secret in it, for logs."""
+        parts = urlsplit(self.url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def parse_consumer(text: str) -> Consumer:
+    """Return the consumer that `URL` or `URL#param.NAME=VALUE&...` names.
+
+    Raises:
+        ConfigurationError: it is no wss URL (or ws on loopback), or has another fragment.
+    """
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+        pairs = (
+            parse_qsl(parts.fragment, keep_blank_values=True, strict_parsing=True)
+            if parts.fragment
+            else []
+        )
+    except ValueError as error:
+        raise ConfigurationError("a consumer is wss://HOST/PATH[#param.NAME=VALUE]") from error
+    if not host or parts.scheme not in ("ws", "wss"):
+        raise ConfigurationError("a consumer must be given as wss://HOST/PATH")
+    if parts.scheme == "ws" and not is_loopback(host):
+        raise ConfigurationError("a consumer elsewhere needs wss: ws sends audio in the clear")
+    if any(not name.startswith(_FILTER) or name == _FILTER for name, _ in pairs):
+        raise ConfigurationError("the filter behind # must be param.NAME=VALUE")
+    filters = {name.removeprefix(_FILTER): value for name, value in pairs}
+    return Consumer(urlunsplit(parts._replace(fragment="")), filters)
+
+
+class Outbox:
+    """What waits for one consumer (a channel's `Outlet`)."""
+
+    def __init__(self, limits: ListenerLimits) -> None:
+        self.queue = TapQueue(
+            self._wake, limit_ms=limits.queue_ms * _TRACKS, limit_bytes=limits.queue_bytes
+        )
+        self.put = self.queue.put
+        self._ended = False
+        self._closed: LineClosed | None = None
+        self._something = asyncio.Event()
+
+    def begin(self, live: LiveStream, timestamp_ms: float) -> None:
+        """Greet as the provider does."""
+        for item in head(KIND, live, listeners=0, timestamp_ms=timestamp_ms):
+            self.queue.put(item)
+
+    def end(self) -> None:
+        """Learn that nothing more comes."""
+        self._ended = True
+        self._something.set()
+
+    def cut(self, closed: LineClosed) -> None:
+        """Learn that nothing more is taken."""
+        self._closed = closed
+        self._something.set()
+
+    def _wake(self) -> None:
+        self._something.set()
+
+    async def next(self) -> Item | None:
+        """Wait for an item; `None` is the end of the stream. Raises LineClosed."""
+        while True:
+            if self._closed is not None:
+                raise self._closed
+            item = self.queue.take()
+            if item is not None or self._ended:
+                return item
+            self._something.clear()
+            await self._something.wait()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How consumers are reached, and what they may take of us."""
+
+    token: str | None = field(default=None, repr=False)
+    trust: ssl.SSLContext | None = None
+    limits: ListenerLimits = field(default_factory=ListenerLimits)
+
+
+class Relay:
+    """One stream on its way to one consumer. `attach` begins to fill an outlet."""
+
+    def __init__(
+        self, consumer: Consumer, attach: Callable[[Outlet], Leave], way: Way, *, call_sid: str
+    ) -> None:
+        self.dropped = 0  # messages that a slow consumer did not get
+        self._consumer = consumer
+        self._attach = attach
+        self._way = way
+        self._names = {"consumer": consumer.address, "call_sid": call_sid}
+        self._over = asyncio.Event()
+        self._reached = False
+
+    def stop(self) -> None:
+        """Try no more: the stream has ended. What is on its way is still sent."""
+        self._over.set()
+
+    async def run(self) -> None:
+        """Carry the stream until it ends or the consumer has had enough; never fails."""
+        delay = _FIRST_DELAY_SECONDS
+        while not self._over.is_set():
+            outbox = Outbox(self._way.limits)  # from now on, so that dialing loses nothing
+            leave = self._attach(outbox)
+            self._reached = False
+            try:
+                if await self._carry(outbox):
+                    return
+            except DialError as error:
+                self._note("consumer_unreachable", str(error))
+            finally:
+                leave()
+                self.dropped += outbox.queue.dropped
+            delay = _FIRST_DELAY_SECONDS if self._reached else delay
+            await self._pause(delay * random.uniform(0.5, 1))  # noqa: S311  no secret
+            delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+
+    async def _carry(self, outbox: Outbox) -> bool:
+        """Send until the end and return true, or false where the consumer is to be tried again."""
+        line = await dial(self._consumer.url, token=self._way.token, trust=self._way.trust)
+        self._reached = True
+        log.info("forwarding", **self._names)
+        reading = asyncio.create_task(_discard(line, outbox))
+        try:
+            while (item := await outbox.next()) is not None:
+                for message in item.messages():
+                    async with asyncio.timeout(self._way.limits.patience_seconds):
+                        await line.send(message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await line.close()
+            return True
+        except TimeoutError:
+            self._note("consumer_too_slow", "nothing was read for too long")
+            return False
+        except LineClosed as closed:
+            self._note("consumer_closed", str(closed))
+            return closed.code == _ENOUGH
+        finally:
+            reading.cancel()
+            line.abort()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), seconds)
+
+    def _note(self, event: str, reason: str) -> None:
+        log.warning(event, reason=reason, **self._names)
+
+
+async def _discard(line: Line, outbox: Outbox) -> None:
+    """Read what a consumer says, which on a one-way stream means nothing, until it closes."""
+    while True:
+        try:
+            await line.receive()
+        except LineClosed as closed:
+            outbox.cut(closed)
+            return
+
+
+class Forwarder:
+    """Has every stream of a hub carried to the consumers that want it."""
+
+    def __init__(
+        self, hub: Hub, channels: Channels, consumers: tuple[Consumer, ...], way: Way
+    ) -> None:
+        self.dropped: Counter[str] = Counter()  # by consumer
+        self._hub = hub
+        self._channels = channels
+        self._consumers = consumers
+        self._way = way
+        self._relays: dict[str, set[Relay]] = {}  # by recording id
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leave: Leave = lambda: None
+
+    def start(self) -> None:
+        """Begin, with the streams that live already."""
+        self._leave = self._hub.watch(self._tell)
+        for live in self._hub.streams():
+            self._begin(live)
+
+    async def close(self) -> None:
+        """Let what is on its way arrive, for a while; idempotent."""
+        self._leave()
+        for relays in self._relays.values():
+            for relay in relays:
+                relay.stop()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_FAREWELL_SECONDS)
+            for task in late:
+                task.cancel()
+
+    def _tell(self, event: Lifecycle) -> None:
+        if isinstance(event, StreamBegan):
+            self._begin(event.live)
+        elif isinstance(event, StreamLeft):
+            for relay in self._relays.pop(event.live.recording_id, ()):
+                relay.stop()
+
+    def _begin(self, live: LiveStream) -> None:
+        for consumer in self._consumers:
+            if matches(consumer.filters, live.parameters):
+                self._relay(consumer, live)
+
+    def _relay(self, consumer: Consumer, live: LiveStream) -> None:
+        def attach(outlet: Outlet) -> Leave:
+            return self._channels.join(live.recording_id, KIND, outlet)
+
+        relay = Relay(consumer, attach, self._way, call_sid=live.call_sid)
+        self._relays.setdefault(live.recording_id, set()).add(relay)
+        task = asyncio.ensure_future(relay.run())
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self.dropped[consumer.address] += relay.dropped
+
+        task.add_done_callback(done)
