@@ -1,0 +1,32 @@
+"""The disk is full, fails, or is slow, while calls go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults import disks
+from tests.faults.faulty_disk import needs
+
+
+@needs("mount")
+def test_a_full_disk_is_bridged_by_memory(tmp_path: Path) -> None:
+    """Everything is written when space returns; new streams are refused meanwhile."""
+    tally = disks.full(tmp_path / "disk", 1, seconds=3)
+    assert tally.passed, tally
+    assert tally.sent == tally.kept
+
+
+@needs("mount")
+def test_what_memory_may_not_hold_is_one_gap(tmp_path: Path) -> None:
+    """A disk that is full for too long costs one `disk` gap per track, with exact bounds."""
+    tally = disks.full_for_too_long(tmp_path / "disk", 1, limit=0.5, seconds=2)
+    assert tally.passed, tally
+    assert tally.excused
+
+
+@needs("cc")
+def test_failing_syncs_lose_nothing(tmp_path: Path) -> None:
+    """EIO from a sync: the journal is written again elsewhere, with a finding."""
+    tally = disks.failing(tmp_path, 1)
+    assert tally.passed, tally
+    assert tally.sent == tally.kept
