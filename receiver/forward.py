@@ -145,6 +145,15 @@ class Relay:
         self._names = {"consumer": consumer.address, "call_sid": call_sid}
         self._over = asyncio.Event()
         self._reached = False
+        self._open()  # in the call that told of the stream, so that its first chunk is not lost
+
+    def _open(self) -> None:
+        self._outbox = Outbox(self._way.limits)
+        self._leave = self._attach(self._outbox)
+
+    def _close(self) -> None:
+        self._leave()
+        self.dropped += self._outbox.queue.dropped
 
     def stop(self) -> None:
         """Try no more: the stream has ended. What is on its way is still sent."""
@@ -153,21 +162,21 @@ class Relay:
     async def run(self) -> None:
         """Carry the stream until it ends or the consumer has had enough; never fails."""
         delay = _FIRST_DELAY_SECONDS
-        while not self._over.is_set():
-            outbox = Outbox(self._way.limits)  # from now on, so that dialing loses nothing
-            leave = self._attach(outbox)
+        while True:
             self._reached = False
             try:
-                if await self._carry(outbox):
+                if await self._carry(self._outbox):
                     return
             except DialError as error:
                 self._note("consumer_unreachable", str(error))
             finally:
-                leave()
-                self.dropped += outbox.queue.dropped
+                self._close()
             delay = _FIRST_DELAY_SECONDS if self._reached else delay
             await self._pause(delay * random.uniform(0.5, 1))  # noqa: S311  no secret
             delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+            if self._over.is_set():
+                return
+            self._open()  # what comes while we dial waits
 
     async def _carry(self, outbox: Outbox) -> bool:
         """Send until the end and return true, or false where the consumer is to be tried again."""
