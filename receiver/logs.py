@@ -17,6 +17,7 @@ import structlog
 MASK: Final = "********"
 _AUTHORIZATION = re.compile(r"(?i)(authorization\b\W{0,8})[^\r\n]+")
 _BEARER = re.compile(r"(?i)(\bbearer\W+)[^\s'\"]+")
+_ACCESS_TOKEN = re.compile(r"(?i)(\baccess_token(?:=|%3d))[^&\s'\"]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRACEBACK: Final = "exception"
 
@@ -70,7 +71,9 @@ def _route(level: str, stream: TextIO, formatter: logging.Formatter) -> None:
 
 def masked(text: str) -> str:
     """Return `text` without the value of an Authorization header or a bearer token."""
-    return _BEARER.sub(rf"\1{MASK}", _AUTHORIZATION.sub(rf"\1{MASK}", text))
+    for secret in (_AUTHORIZATION, _BEARER, _ACCESS_TOKEN):
+        text = secret.sub(rf"\1{MASK}", text)
+    return text
 
 
 def _cleaned(

@@ -39,7 +39,7 @@ SHELL = (
     *("transports.handshake", "transports.doorway", "transports.picows_wiring"),
     *("transports.picows", "transports.websockets", "transports.choice", "server"),
     "process",
-    "listen",
+    *("remote_feed", "listen"),
 )
 ORDER = (*WORDS, *PURE, *CONSUMERS, *SHELL, "cli", "__main__")
 """A room imports only rooms before it; `cli` and `transports` count as one room each."""

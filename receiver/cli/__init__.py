@@ -19,6 +19,9 @@ COMMANDS: Final = {
     "show": ("receiver.cli.archive:show", "Show one recording."),
     "verify": ("receiver.cli.archive:verify", "Read recordings again and check them."),
     "render": ("receiver.cli.journals:render", "Turn one journal into a recording."),
+    "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),
+    "forward": ("receiver.cli.forward:forward", "Send a live call on to another server."),
+    "token": ("receiver.cli.token:token", "Mint tokens for those who listen."),
     "config": ("receiver.cli.settings:config", "Print the effective settings."),
 }
 """Where each subcommand is, and its line in `receiver --help`."""

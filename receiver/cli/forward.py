@@ -1,0 +1,54 @@
+"""`receiver forward`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from receiver.cli.tapping import receiver_options, tap_url
+
+
+@click.command()
+@click.argument("call_sid")
+@click.argument("url")
+@click.option(
+    "--forward-token-file",
+    type=click.Path(path_type=Path),
+    help="file of the bearer token that the consumer gets",
+)
+@click.option(
+    "--consumer-ca-file",
+    type=click.Path(path_type=Path),
+    help="certificate of an authority to trust for the consumer",
+)
+@click.option("--wait", type=click.FloatRange(0, 3600), default=0.0, help="seconds for it to begin")
+@receiver_options
+def forward(
+    call_sid: str,
+    url: str,
+    *,
+    forward_token_file: Path | None,
+    consumer_ca_file: Path | None,
+    wait: float,
+    tap: str,
+    token: str,
+    ca_file: str | None,
+) -> None:
+    """Send one live call on to the media-stream server at URL, as the provider would."""
+    from receiver import logs
+    from receiver.cli.tapping import tap_token
+    from receiver.forward import Way, parse_consumer
+    from receiver.remote_feed import carry_call
+    from receiver.transports.dialing import trust_in
+
+    logs.configure("info")
+    consumer = parse_consumer(url)
+    way = Way(
+        token=tap_token(forward_token_file) if forward_token_file else None,
+        trust=trust_in(str(consumer_ca_file)) if consumer_ca_file else None,
+    )
+    source = f"{tap_url(tap, call_sid)}?format=messages&wait={wait:g}"
+    trust = trust_in(ca_file)
+    asyncio.run(carry_call(source, consumer, way, token=token, trust=trust))

@@ -1,0 +1,127 @@
+"""`receiver listen`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from receiver.cli.tapping import receiver_options, tap_url
+
+if TYPE_CHECKING:
+    from receiver.listen import Event
+
+_STDOUT: Final = 1
+_UNKNOWN_BYTES: Final = 0xFFFFFFFF  # the length of a WAV file that is still growing
+_BYTES_PER_SAMPLE: Final = 2
+
+
+@click.command()
+@click.argument("call_sid")
+@click.option(
+    "--track",
+    type=click.Choice(("inbound", "outbound", "stereo")),
+    default="inbound",
+    show_default=True,
+    help="whom to hear; stereo is inbound left, outbound right",
+)
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(("wav", "pcm16")),
+    default="wav",
+    show_default=True,
+    help="pcm16 is raw little-endian samples, without a header",
+)
+@click.option(
+    "--rate",
+    type=click.Choice(("8000", "16000", "24000", "48000")),
+    help="samples per second; default: the stream's own (others need the extra dsp)",
+)
+@click.option("--since", type=click.FloatRange(0, 86_400), default=0.0, help="seconds of the past")
+@click.option("--wait", type=click.FloatRange(0, 3600), default=0.0, help="seconds for it to begin")
+@receiver_options
+def listen(call_sid: str, shape: str, tap: str, **options: object) -> None:
+    """Write a live call's audio to stdout; CALL_SID may be a stream's or recording's id, too.
+
+    For example:  receiver listen CALL_SID | ffplay -nodisp -
+    """
+    if sys.stdout.isatty():
+        raise click.UsageError("audio would go to the terminal: pipe it into a program")
+    asyncio.run(_write(tap_url(tap, call_sid), shape == "wav", options))
+
+
+async def _write(url: str, with_header: bool, options: dict[str, object]) -> None:
+    from receiver.listen import listen as hear
+
+    rate = options["rate"]
+    events = hear(
+        url,
+        token=str(options["token"]),
+        track=str(options["track"]),
+        rate=int(str(rate)) if rate else None,
+        since=float(str(options["since"])),
+        wait=float(str(options["wait"])),
+        trust=str(options["ca_file"]) if options["ca_file"] else None,
+    )
+    tape = _Tape(with_header)
+    async for event in events:
+        tape.take(event)
+
+
+class _Tape:
+    """Keeps the output's clock that of the stream: what was missed is written as silence."""
+
+    def __init__(self, with_header: bool) -> None:
+        self._with_header = with_header
+        self._bytes_per_second = 0
+        self._unit = _BYTES_PER_SAMPLE
+
+    def take(self, event: Event) -> None:
+        from receiver.listen import Audio, Gap, Started
+
+        if isinstance(event, Audio):
+            _put(event.samples.astype("<i2").tobytes())
+        elif isinstance(event, Started):
+            self._start(event.sample_rate, event.channels)
+        elif isinstance(event, Gap):
+            _complain(event)
+            if not event.is_silent:
+                self._be_silent(event.duration_ms)
+
+    def _start(self, rate: int, channels: int) -> None:
+        self._unit = channels * _BYTES_PER_SAMPLE
+        self._bytes_per_second = rate * self._unit
+        if self._with_header:
+            _put(_header(rate, channels))
+            self._with_header = False
+
+    def _be_silent(self, duration_ms: float) -> None:
+        left = round(duration_ms * self._bytes_per_second / 1000 / self._unit) * self._unit
+        while left > 0:
+            block = min(left, self._bytes_per_second)
+            _put(bytes(block))
+            left -= block
+
+
+def _header(rate: int, channels: int) -> bytes:
+    """Return the head of a WAV file of unknown length, as programs that read pipes accept it."""
+    unit = channels * _BYTES_PER_SAMPLE
+    shape = struct.pack("<HHIIHH", 1, channels, rate, rate * unit, unit, 8 * _BYTES_PER_SAMPLE)
+    length = struct.pack("<I", _UNKNOWN_BYTES)
+    return b"RIFF" + length + b"WAVEfmt " + struct.pack("<I", 16) + shape + b"data" + length
+
+
+def _put(content: bytes) -> None:
+    """Write to stdout now: nothing of a live call waits in a buffer."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(_STDOUT, rest) :]
+
+
+def _complain(gap: object) -> None:
+    click.echo(f"receiver: {gap}", err=True)
