@@ -1,0 +1,67 @@
+"""Being asked to end while calls go on."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+from receiver.media import EndReason
+from tests.end_to_end.receiver_process import PATIENCE_SECONDS, read_document
+from tests.faults.accounting import Allowance, Tally, recording_folders
+from tests.faults.calls import Callers
+from tests.faults.trial import Trial
+from tests.faults.watching import ask
+
+CALLS = 5
+MOST_SECONDS = 10.0
+"""How long the end may take after a second SIGTERM."""
+_ON_THE_WIRE_SECONDS = 0.1
+
+
+def drained(folder: Path, seed: int) -> Tally:
+    """SIGTERM: not ready at once, no new streams, and the live ones go on to their own end."""
+    with Trial(folder) as trial:
+        receiver = trial.start()
+        with Callers(receiver.url, CALLS, seed) as callers:
+            callers.wait_for(50)
+            receiver.process.send_signal(signal.SIGTERM)
+            receiver.wait_for("draining")
+            ready = ask(receiver, "/readyz")
+            with Callers(receiver.url, 1, seed, first=900) as late:
+                late.wait_for(1)
+            callers.wait_for(200)
+        code = receiver.ended()
+        tally = trial.account(callers.streams)
+        tally.expect(ready == 503, f"/readyz said {ready}")
+        tally.expect(late.calls[0].ended_by_peer, "a new stream was let in")
+        tally.expect(code == 0, f"exit code {code}")
+        reasons = _reasons(trial)
+        tally.expect(reasons == {EndReason.STOP}, f"ended with {reasons}")
+        return tally
+
+
+def stopped(folder: Path, seed: int) -> Tally:
+    """A second SIGTERM: what is live is published at once, up to that moment."""
+    with Trial(folder) as trial:
+        receiver = trial.start()
+        with Callers(receiver.url, CALLS, seed) as callers:
+            callers.wait_for(100)
+            receiver.process.send_signal(signal.SIGTERM)
+            receiver.wait_for("draining")
+            callers.wait_for(120)
+            at = time.monotonic()
+            receiver.process.send_signal(signal.SIGTERM)
+            code = receiver.process.wait(PATIENCE_SECONDS)
+            took = time.monotonic() - at
+        tally = trial.account(callers.streams, Allowance(cut_at=at, seconds=_ON_THE_WIRE_SECONDS))
+        tally.expect(code == 0, f"exit code {code}")
+        tally.expect(took < MOST_SECONDS, f"it took {took:.1f} s")
+        tally.expect(EndReason.SHUTDOWN in _reasons(trial), "nothing ended with shutdown")
+        tally.expect(not trial.journals(), "it left journals behind")
+        tally.figures.append(f"ended after {took:.1f} s")
+        return tally
+
+
+def _reasons(trial: Trial) -> set[EndReason]:
+    return {read_document(folder).end_reason for folder in recording_folders(trial.recordings)}
