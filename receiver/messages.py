@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -74,13 +74,16 @@ class Unknown(msgspec.Struct, frozen=True):
 Message = Connected | Start | Chunk | Dtmf | Mark | Stop | Unknown
 
 
+_Counter = Annotated[int, msgspec.Meta(gt=-_LARGEST, lt=_LARGEST)]
+
+
 class _WireMedia(msgspec.Struct):
     """The `media` object as nearly every provider writes it."""
 
     track: Track
     payload: bytes
-    chunk: int | None = None
-    timestamp: int | None = None
+    chunk: _Counter | None = None
+    timestamp: _Counter | None = None
 
 
 class _WireMessage(msgspec.Struct, rename="camel"):
@@ -88,7 +91,7 @@ class _WireMessage(msgspec.Struct, rename="camel"):
 
     event: str
     media: _WireMedia | None = None
-    sequence_number: int | None = None
+    sequence_number: _Counter | None = None
 
 
 _decode_quickly = msgspec.json.Decoder(_WireMessage, strict=False).decode
@@ -110,13 +113,7 @@ def parse(message: bytes | bytearray | memoryview) -> Message:
     media = wire.media
     if wire.event != "media" or media is None:
         return _parse_carefully(message)
-    return Chunk(
-        media.track,
-        _bounded(wire.sequence_number),
-        _bounded(media.chunk),
-        _bounded(media.timestamp),
-        media.payload,
-    )
+    return Chunk(media.track, wire.sequence_number, media.chunk, media.timestamp, media.payload)
 
 
 def _bounded(number: int | None) -> int | None:

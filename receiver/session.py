@@ -20,7 +20,7 @@ from receiver.errors import MessageRejected, ProtocolViolation
 from receiver.journal import EndRecord, Header, MessageRecord, RejectedRecord
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason
-from receiver.messages import Start
+from receiver.messages import Message, Start
 from receiver.metrics import Figures
 from receiver.stream import (
     ChunkReceived,
@@ -29,6 +29,7 @@ from receiver.stream import (
     MessageReceived,
     RecordingEnded,
     RecordingOpened,
+    State,
     Stream,
 )
 from receiver.tap import (
@@ -142,16 +143,16 @@ class Session:
         """Take one whole message; never fails on what a peer may send."""
         try:
             parsed = messages.parse(message)
-            if isinstance(parsed, Start):
-                self._check_call(parsed)
-                self._start_message = message
-            elif isinstance(parsed, messages.Connected):
-                self._greeting = message
+            if type(parsed) is not Chunk:
+                self._remember(parsed, message)
         except MessageRejected as rejected:
             self._reject(rejected)
         except ProtocolViolation as violation:
             self._cut(violation)
         else:
+            if type(parsed) is Chunk and self._stream.state is not State.IDLE:
+                self._keep_chunk(parsed)  # nearly every message; no event need be made of it
+                return
             for event in self._stream.receive(parsed):
                 self._apply(event, message)
 
@@ -175,6 +176,14 @@ class Session:
         if self._connection is not None:
             self._connection.close(code, text)
 
+    def _remember(self, parsed: Message, message: bytes) -> None:
+        """Keep what a recording that opens later needs of its beginning."""
+        if isinstance(parsed, Start):
+            self._check_call(parsed)
+            self._start_message = message
+        elif isinstance(parsed, messages.Connected):
+            self._greeting = message
+
     def _check_call(self, start: Start) -> None:
         """Hold a stream to the call that its signed token names."""
         if self._grant.call_sid is not None and start.call_sid != self._grant.call_sid:
@@ -197,16 +206,7 @@ class Session:
 
     def _apply(self, event: Event, message: bytes) -> None:
         if type(event) is ChunkReceived:
-            recording = self._recording
-            if recording is None:
-                return
-            self.active_at = now = self._now()
-            arrival_ms = int((now - recording.opened_at) * 1000)
-            recording.chunks += 1
-            recording.journal.append(journal.encode_chunk(event.chunk, arrival_ms))
-            recording.latest = event.chunk
-            if recording.tap.wanted:
-                recording.tap.publish(ChunkHeard(event.chunk, arrival_ms))
+            self._keep_chunk(event.chunk)
         elif isinstance(event, RecordingOpened):
             self._open_recording(event)
         elif isinstance(event, MessageReceived):
@@ -217,6 +217,18 @@ class Session:
                 self._log_started(event.message)
         elif isinstance(event, RecordingEnded):
             self._end_recording(event.reason, "")
+
+    def _keep_chunk(self, chunk: Chunk) -> None:
+        recording = self._recording
+        if recording is None:
+            return
+        self.active_at = now = self._now()
+        arrival_ms = int((now - recording.opened_at) * 1000)
+        recording.chunks += 1
+        recording.journal.append(journal.encode_chunk(chunk, arrival_ms))
+        recording.latest = chunk
+        if recording.tap.wanted:
+            recording.tap.publish(ChunkHeard(chunk, arrival_ms))
 
     def _arrival_ms(self) -> int:
         return self._recording.arrival_ms() if self._recording else 0
