@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test setup check format coverage clean
+.PHONY: run test faults setup check format coverage clean
 
 run: setup  ## start the receiver on this machine and place a demo call
 	@$(BIN)/receiver serve --self-signed --demo
 
 test: setup  ## the whole test suite
 	$(BIN)/pytest
+
+faults: setup  ## break everything that can break; SEEDS=200 is the long run
+	@$(BIN)/python -m tests.faults
 
 setup: $(READY)  ## make .venv with the versions pinned in constraints.txt
 

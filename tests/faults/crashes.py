@@ -31,7 +31,7 @@ def killed(folder: Path, seed: int) -> Tally:
     with Trial(folder) as trial:
         receiver = trial.start()
         with Callers(receiver.url, source.randint(2, 6), seed) as callers:
-            callers.wait_for(source.randint(60, 240))
+            callers.wait_for(source.randint(60, 200))
             cut_at = kill(receiver)
         trial.restart()
         tally = trial.account(callers.streams, Allowance(cut_at=cut_at))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.faults import crashes
 from tests.faults.faulty_disk import needs
 
@@ -25,9 +23,8 @@ def test_a_receiver_killed_while_it_recovers_recovers_again(tmp_path: Path) -> N
 
 
 @needs("cc")
-@pytest.mark.parametrize("moment", [1, 5])
-def test_a_receiver_killed_while_publishing_publishes_once(tmp_path: Path, moment: int) -> None:
-    """Between two tracks, and between the rename and the removal of the journal."""
-    tally = crashes.killed_while_publishing(tmp_path, moment)
+def test_a_receiver_killed_while_publishing_publishes_once(tmp_path: Path) -> None:
+    """Between the rename and the removal of the journal; `make faults` tries all moments."""
+    tally = crashes.killed_while_publishing(tmp_path, 5)
     assert tally.passed, tally
     assert tally.sent == tally.kept

@@ -11,7 +11,7 @@ from tests.faults.faulty_disk import needs
 @needs("mount")
 def test_a_full_disk_is_bridged_by_memory(tmp_path: Path) -> None:
     """Everything is written when space returns; new streams are refused meanwhile."""
-    tally = disks.full(tmp_path / "disk", 1, seconds=3)
+    tally = disks.full(tmp_path / "disk", 1, seconds=2)
     assert tally.passed, tally
     assert tally.sent == tally.kept
 

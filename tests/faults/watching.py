@@ -61,8 +61,11 @@ class Watch:
             except OSError:
                 continue  # refused, as in a flood of connections; memory still counts
             finally:
-                self.memory_most = max(self.memory_most, memory_bytes(self._receiver.process.pid))
+                self._weigh()
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
+
+    def _weigh(self) -> None:
+        self.memory_most = max(self.memory_most, memory_bytes(self._receiver.process.pid))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -76,3 +79,4 @@ class Watch:
     ) -> None:
         self._over.set()
         self._thread.join()
+        self._weigh()

@@ -1,0 +1,122 @@
+"""`make faults`: every fault, several times, and a table of what became of every chunk.
+
+SEEDS (default 2) is how often the commonest faults are tried; the slow ones are tried less
+often. FAULT limits the run to faults with that word in their names.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+from tests.faults import crashes, disks, floods, power, resets, signals
+from tests.faults.accounting import Tally, summed
+from tests.faults.faulty_disk import missing
+
+COLUMNS = ("sent", "kept", "excused", "in_flight", "lost", "doubled", "misplaced", "foreign")
+_MOST_PROBLEMS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One row of the table; it runs `share` times SEEDS, but at least `least` times."""
+
+    name: str
+    run: Callable[[Path, int], Tally]
+    share: float = 1.0
+    least: int = 1
+    needs: tuple[str, ...] = ()
+
+    def skipped(self) -> str:
+        """Return what is missing here to try it."""
+        return ", ".join(filter(None, map(missing, self.needs)))
+
+
+FAULTS = (
+    Fault("SIGKILL during calls", crashes.killed),
+    Fault("SIGKILL twice", crashes.killed_twice, 0.5),
+    Fault(
+        "SIGKILL while publishing",
+        crashes.killed_while_publishing,
+        0.5,
+        len(crashes.MOMENTS),
+        ("cc",),
+    ),
+    Fault("power cut", power.cut, 0.5, 1, ("mount", "losetup", "mkfs.ext4")),
+    Fault("disk full for 10 s", disks.full, 0.02, 1, ("mount",)),
+    Fault("disk full for too long (2 s bound)", disks.full_for_too_long, 0.1, 1, ("mount",)),
+    Fault(
+        "disk full for 40 s (the real bound)",
+        partial(disks.full_for_too_long, limit=30.0, seconds=40.0),
+        0,
+        1,
+        ("mount",),
+    ),
+    Fault("syncs fail (EIO)", disks.failing, 0.2, 2, ("cc",)),
+    Fault("syncs take 3 s", disks.slow, 0.05, 1, ("cc",)),
+    Fault("a sync hangs for too long", disks.hanging, 0.05, 1, ("cc",)),
+    Fault("3000 chunks, then a reset", resets.burst, 0.2, 1, ("cc",)),
+    Fault("SIGTERM", signals.drained, 0.1),
+    Fault("SIGTERM twice", signals.stopped, 0.1),
+    Fault("floods", floods.flood, 0.06, len(floods.FLOODS)),
+)
+
+
+def try_out(fault: Fault, runs: int, progress: TextIO) -> Tally:
+    """Run one fault with seeds from 0 on."""
+    tallies = []
+    for seed in range(runs):
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="tapreel-faults-") as folder:
+            try:
+                tally = fault.run(Path(folder, "trial"), seed)
+            except Exception:
+                tally = Tally(problems=[traceback.format_exc()])
+        tally.problems[:] = [f"seed {seed}: {problem}" for problem in tally.problems]
+        if not tally.passed and not tally.problems:
+            tally.problems.append(f"seed {seed}: {tally}")
+        tallies.append(tally)
+        verdict = "ok" if tally.passed else "FAILED"
+        took = time.monotonic() - began
+        figures = "".join(f", {figure}" for figure in tally.figures)
+        print(f"{fault.name}, seed {seed}: {verdict}, {took:.1f} s{figures}", file=progress)
+    return summed(tallies)
+
+
+def row(*cells: object) -> str:
+    """Return one line of the table."""
+    first, *others = map(str, cells)
+    return f"| {first:<36} |" + "".join(f" {cell:>9} |" for cell in others)
+
+
+def main() -> int:
+    """Try every fault, print the table, and return the exit code."""
+    seeds, word = int(os.environ.get("SEEDS", "2")), os.environ.get("FAULT", "")
+    rows, problems = [], []
+    for fault in FAULTS:
+        if word not in fault.name:
+            continue
+        if reason := fault.skipped():
+            rows.append(row(fault.name, 0, *("" for _ in COLUMNS), f"skipped: {reason}"))
+            continue
+        runs = max(fault.least, round(fault.share * seeds))
+        tally = try_out(fault, runs, sys.stderr)
+        counts = [getattr(tally, column) for column in COLUMNS]
+        rows.append(row(fault.name, runs, *counts, "ok" if tally.passed else "FAILED"))
+        problems += [f"{fault.name}: {problem}" for problem in tally.problems[:_MOST_PROBLEMS]]
+    heads = [column.replace("_", " ") for column in COLUMNS]
+    lines = [row("fault", "runs", *heads, "verdict"), row("---", *["--:"] * 10), *rows, *problems]
+    print("\n".join(lines))  # noqa: T201  the table is what this program is for
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
