@@ -280,6 +280,57 @@ async def test_nothing_is_sent_to_the_other_end(running: Running) -> None:
     assert b"\x88\x02" + struct.pack(">H", 1000) == answer
 
 
+# Sending, for peers that serve a listener.
+
+
+async def test_messages_are_sent_whole(running: Running) -> None:
+    """Text goes out as text, bytes as binary, and pings are still answered."""
+    caller, peer = await running.stream()
+    assert peer.connection is not None
+    peer.connection.start_sending(lambda: None)
+    assert peer.connection.send("é")
+    assert peer.connection.send(b"\x00\xff")
+    assert b"\x81\x02\xc3\xa9" + b"\x82\x02\x00\xff" == await caller.reader.readexactly(8)
+    caller.writer.write(wire(PING, b"one"))
+    assert b"\x8a\x03one" == await caller.reader.readexactly(5)
+    await caller.leave()
+    await peer.was_closed.wait()
+
+
+async def test_a_slow_reader_is_noticed_and_resumed(running: Running) -> None:
+    """`send` says when the socket is full; `resume` says when it takes more; nothing is lost."""
+    caller, peer = await running.stream()
+    resumed = asyncio.Event()
+    assert peer.connection is not None
+    peer.connection.start_sending(resumed.set)
+    sent = 1
+    while peer.connection.send(b"x" * 60_000):
+        sent += 1
+        assert sent < 1000
+        await asyncio.sleep(0)  # let the loop pass on what the kernel takes
+    caller.writer.write(wire(PING, b"unread"))
+    assert not resumed.is_set()
+    received = await caller.reader.readexactly(sent * 60_004)
+    await resumed.wait()
+    assert b"x" * 60_000 == received[-60_000:]
+    assert peer.connection.send("again")
+    assert b"\x81\x05again" == (await caller.reader.readexactly(7))[-7:]
+    await caller.leave()
+    await peer.was_closed.wait()
+
+
+async def test_nothing_is_sent_once_closing(running: Running) -> None:
+    """A message for a connection that is closing or gone is dropped, and `send` says so."""
+    caller, peer = await running.stream()
+    assert peer.connection is not None
+    peer.connection.start_sending(lambda: None)
+    peer.connection.close(1000, "")
+    assert not peer.connection.send("late")
+    assert b"\x88\x02" + struct.pack(">H", 1000) == await caller.exchange(wire(CLOSE))
+    await peer.was_closed.wait()
+    assert not peer.connection.send(b"too late")
+
+
 # Closing.
 
 
