@@ -18,6 +18,7 @@ MASK: Final = "********"
 _AUTHORIZATION = re.compile(r"(?i)(authorization\b\W{0,8})[^\r\n]+")
 _BEARER = re.compile(r"(?i)(\bbearer\W+)[^\s'\"]+")
 _ACCESS_TOKEN = re.compile(r"(?i)(\baccess_token(?:=|%3d))[^&\s'\"]+")
+_TAP_QUERY = re.compile(r"(/tap[^\s?'\"]*\?)[^\s'\"]+")  # whatever spells it, it may hold a token
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRACEBACK: Final = "exception"
 
@@ -70,8 +71,8 @@ def _route(level: str, stream: TextIO, formatter: logging.Formatter) -> None:
 
 
 def masked(text: str) -> str:
-    """Return `text` without the value of an Authorization header or a bearer token."""
-    for secret in (_AUTHORIZATION, _BEARER, _ACCESS_TOKEN):
+    """Return `text` without bearer tokens, wherever they are: headers, and URLs of taps."""
+    for secret in (_AUTHORIZATION, _BEARER, _ACCESS_TOKEN, _TAP_QUERY):
         text = secret.sub(rf"\1{MASK}", text)
     return text
 

@@ -89,7 +89,7 @@ class Placer:
         given_away = 0 < self._floor == self.cursor
         cut = min(max(0, -jump), len(chunk.payload)) if given_away else 0
         if cut and cut == len(chunk.payload):
-            self.left_out += 1
+            self.left_out += self._noticed < self._floor  # or it is before the beginning
             return ()
         one_ms = self._media.bytes_per_ms  # timestamps are whole ms, so less is rounding
         hole = self._hole(jump if jump >= one_ms else 0, missing, late=bool(cut))

@@ -151,10 +151,8 @@ class TapQueue:
             self._ms -= item.duration_ms
 
     def _drop(self) -> None:
-        if not self._items:  # nothing but events: those of the call's past go, too
-            kept = self._kept.popleft()
-            if isinstance(kept, Item):
-                self._bytes -= len(kept.message) + _ITEM_BYTES
+        if not self._items:  # nothing but events: the oldest of them go, too
+            self._drop_event()
             return
         item = self._items.popleft()
         if not item.duration_ms:
@@ -169,3 +167,18 @@ class TapQueue:
             gap = self._open[item.track] = _Gap(item)
             self._kept.append(gap)
         gap.end_ms = item.timestamp_ms + item.duration_ms
+
+    def _drop_event(self) -> None:
+        """Forget the oldest event; the gaps on both of its sides become one for each track."""
+        joined: dict[str, _Gap] = {}
+        dropped = False
+        while self._kept and not (dropped and isinstance(self._kept[0], Item)):
+            kept = self._kept.popleft()
+            if isinstance(kept, Item):
+                dropped = True
+                self._bytes -= len(kept.message) + _ITEM_BYTES
+            else:
+                joined.setdefault(kept.track, kept).end_ms = kept.end_ms
+        if not self._kept:
+            self._open = dict(joined)
+        self._kept.extendleft(reversed(joined.values()))

@@ -75,9 +75,12 @@ def parse_request(query: str) -> TapRequest:
         raise BadRequest("track cannot be chosen: format messages carries both")
     if shape is not Format.PCM16 and asked_rate is not None:
         raise BadRequest("rate can be chosen for format pcm16 only")
-    track = "stereo" if shape is Format.MESSAGES else asked_track or "inbound"
+    track = "stereo" if shape is Format.MESSAGES else asked_track
+    track = "inbound" if track is None else track
     track = _one_of("track", track, {name: name for name in _TRACKS})
-    rate = _one_of("rate", asked_rate, {str(r): r for r in RATES}) if asked_rate else None
+    rate = (
+        _one_of("rate", asked_rate, {str(r): r for r in RATES}) if asked_rate is not None else None
+    )
     return TapRequest(Kind(shape, track, rate), since, wait)
 
 

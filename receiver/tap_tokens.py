@@ -116,7 +116,9 @@ class TapTokens:
         lifetime = seconds(claims["exp"]) - seconds(claims["iat"])
         # What is left counts too: a token that claims to be minted tomorrow is no younger.
         left = expires_at - LEEWAY_SECONDS - now
-        if longest is not None and not (lifetime <= longest and left <= longest + LEEWAY_SECONDS):
+        if longest is not None and not (
+            0 < lifetime <= longest and left <= longest + LEEWAY_SECONDS
+        ):
             raise Refused(RefusalReason.UNSUITABLE)
         try:
             return parse_scope(claim_text(claims["scope"]))

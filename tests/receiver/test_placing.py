@@ -1,0 +1,152 @@
+"""Where live chunks are placed: by the rules of the recording, without a look ahead."""
+
+from __future__ import annotations
+
+import pytest
+
+from receiver.media import Chunk, Encoding, MediaFormat, Track
+from receiver.placing import Audio, GapReason, Hole, Piece, Placer
+
+MULAW = MediaFormat()
+LINEAR = MediaFormat(Encoding.L16, 8000)
+A, B, C = bytes([1]) * 160, bytes([2]) * 160, bytes([3]) * 160
+
+
+def chunk(
+    number: int | None, at_ms: int | None, payload: bytes = A, sequence: int | None = None
+) -> Chunk:
+    """Return a chunk of the inbound track."""
+    return Chunk(Track.INBOUND, sequence, number, at_ms, payload)
+
+
+def placed(chunks: list[Chunk], *, media: MediaFormat = MULAW, begin: int = 0) -> list[Piece]:
+    """Place chunks that arrive when their timestamps say."""
+    placer = Placer(media, begin=begin)
+    return [piece for c in chunks for piece in placer.take(c, max(0, c.timestamp_ms or 0))]
+
+
+def test_chunks_in_a_row_are_back_to_back() -> None:
+    """No silence, no notice."""
+    assert [Audio(0, A), Audio(160, B)] == placed([chunk(1, 0), chunk(2, 20, B)])
+
+
+@pytest.mark.parametrize(("number", "reason"), [(3, GapReason.LOST), (2, GapReason.SENDER_SILENCE)])
+def test_a_jump_of_the_clock_is_silence(number: int, reason: GapReason) -> None:
+    """Missing numbers tell loss from a sender that said nothing."""
+    pieces = placed([chunk(1, 0), chunk(number, 40, B)])
+    assert [Audio(0, A), Hole(160, 320, reason, 160), Audio(320, B)] == pieces
+
+
+def test_a_late_start_is_silence_from_the_beginning() -> None:
+    """The stream's clock began at 0, whatever the first timestamp."""
+    assert [Hole(0, 792, GapReason.SENDER_SILENCE, 0), Audio(792, A)] == placed([chunk(1, 99)])
+
+
+@pytest.mark.parametrize(
+    "again",
+    [chunk(1, 0), chunk(None, 0), chunk(1, None)],
+    ids=["chunk and time", "time", "chunk"],
+)
+def test_what_comes_twice_or_late_is_left_out(again: Chunk) -> None:
+    """Its place has been given away."""
+    placer = Placer(MULAW)
+    for c in (chunk(1, 0), chunk(2, 20, B)):
+        placer.take(c, 0)
+    assert () == placer.take(again, 60)
+    assert 1 == placer.left_out
+
+
+def test_the_sequence_number_tells_where_nothing_else_does() -> None:
+    """Neither chunk numbers nor timestamps: what is newer is appended, the rest left out."""
+    chunks = [chunk(None, None, p, s) for p, s in ((A, 5), (B, 6), (C, 6))]
+    assert [Audio(0, A), Audio(160, B)] == placed(chunks)
+
+
+def test_a_restarted_counter_is_followed() -> None:
+    """A number far behind on a clock that goes on is no late chunk."""
+    pieces = placed([chunk(65_535, 0), chunk(0, 20, B), chunk(1, 40, C)])
+    assert [A, B, C] == [piece.payload for piece in pieces if isinstance(piece, Audio)]
+    assert not [piece for piece in pieces if isinstance(piece, Hole)]
+
+
+def test_a_sender_without_timestamps_is_placed_by_numbers() -> None:
+    """A missing number is as much silence as the chunk before it was long."""
+    pieces = placed([chunk(1, None), chunk(3, None, B)])
+    assert [Audio(0, A), Hole(160, 320, GapReason.LOST, 160), Audio(320, B)] == pieces
+
+
+def test_too_little_room_appends() -> None:
+    """Audio is never overwritten: a clock that runs slow delays what follows."""
+    pieces = placed([chunk(1, 0), chunk(2, 10, B), chunk(3, 20, C)])
+    assert [Audio(0, A), Audio(160, B), Audio(320, C)] == pieces
+
+
+def test_an_absurd_timestamp_is_not_followed() -> None:
+    """Neither a day ahead nor back; the clock counts again where it makes sense."""
+    chunks = [chunk(1, 0), chunk(2, 86_400_000, B), chunk(3, 40, C), chunk(4, 60)]
+    placer = Placer(MULAW)
+    pieces = [piece for c in chunks for piece in placer.take(c, 20)]
+    assert [Audio(0, A), Audio(160, B), Audio(320, C), Audio(480, A)] == pieces
+
+
+def test_a_new_clock_is_believed_when_two_chunks_agree() -> None:
+    """A sender whose clock was set goes on without silence, and loses chunks as before."""
+    stamps = [(1, 0), (2, 10**9), (3, 10**9 + 20), (5, 10**9 + 60)]
+    placer = Placer(MULAW)
+    pieces = [piece for n, at in stamps for piece in placer.take(chunk(n, at), n * 20)]
+    starts = [piece.start for piece in pieces if isinstance(piece, Audio)]
+    assert [0, 160, 320, 640] == starts
+
+
+def test_timestamps_that_count_samples_are_noticed() -> None:
+    """160 for each chunk of 20 ms is no silence of 140 ms; a mistake about it is mended."""
+    placer = Placer(MULAW)
+    pieces = [piece for n in range(5) for piece in placer.take(chunk(n, n * 160), n * 20)]
+    assert [Audio(n * 160, A) for n in range(5)] == pieces
+    for n in range(5, 8):
+        placer.take(chunk(n, 640 + (n - 4) * 20), n * 20)
+    assert 8 * 160 == placer.cursor
+    assert 0 == placer.left_out
+
+
+def test_halves_of_samples_are_joined() -> None:
+    """Chunks of an odd number of bytes keep their samples whole; silence swallows a half."""
+    odd, rest = bytes(range(159)), bytes(range(161))
+    pieces = placed(
+        [chunk(1, 0, odd), chunk(2, 10, rest), chunk(3, 20, odd), chunk(5, 40, A)], media=LINEAR
+    )
+    whole = odd + rest
+    assert [
+        Audio(0, whole[:158]),
+        Audio(158, whole[158:]),
+        Audio(320, odd[:158]),
+        Hole(478, 640, GapReason.LOST, 478),
+        Audio(640, A),
+    ] == pieces
+
+
+def test_what_is_before_the_beginning_is_cut() -> None:
+    """A listener who joins in the middle of a chunk hears its second half."""
+    placer = Placer(MULAW, begin=240)
+    assert () == placer.take(chunk(1, 0), 0)
+    assert (Audio(240, B[80:]),) == placer.take(chunk(2, 20, B), 20)
+    assert 0 == placer.left_out  # it was not there yet: nothing came too late
+
+
+def test_giving_up_is_told_when_the_track_goes_on() -> None:
+    """The notice covers all that was silent, whoever asked for it."""
+    placer = Placer(MULAW)
+    placer.take(chunk(1, 0), 0)
+    placer.give_up(320)
+    placer.give_up(480)
+    hole, audio = placer.take(chunk(6, 100, B), 100)
+    assert Hole(480, 800, GapReason.LOST, 160) == hole
+    assert Audio(800, B) == audio
+
+
+def test_a_clock_can_be_taken_over_in_mid_call() -> None:
+    """Where timestamps are no time since the start, what follows is still back to back."""
+    placer = Placer(MULAW, begin=1600, arrival_ms=200)
+    placer.follow(chunk(7, 10**12))
+    placer.follow(chunk(7, None))
+    assert (Audio(1600, B),) == placer.take(chunk(8, 10**12 + 20, B), 220)

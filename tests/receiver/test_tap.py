@@ -1,0 +1,156 @@
+"""The hub of one process: order, joining, leaving, and listeners that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from receiver.media import EndReason
+from receiver.tap import (
+    SILENT,
+    Event,
+    Joined,
+    Lifecycle,
+    LocalHub,
+    RecordingKept,
+    Standing,
+    StreamBegan,
+    StreamEnded,
+    StreamLeft,
+)
+from tests.receiver.taps import heard, live_stream
+
+LIVE = live_stream()
+STOPPED = StreamEnded(EndReason.STOP, 40)
+
+
+@dataclass
+class Loop:
+    """Runs calls when the test says so."""
+
+    calls: list[Callable[[], None]] = field(default_factory=list)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Remember a call."""
+        self.calls.append(call)
+
+    def run(self) -> int:
+        """Run what is due; return how much it was."""
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+        return len(calls)
+
+
+@dataclass
+class Standpoint:
+    """A stream that has had so many chunks."""
+
+    chunks: int = 0
+
+    def standing(self) -> Standing:
+        """Say where it stands."""
+        return Standing(self.chunks, 1, self.chunks * 20, None)
+
+
+def test_a_chunk_is_wanted_only_where_somebody_listens() -> None:
+    """The session asks this before anything else is done."""
+    loop = Loop()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    assert not tap.wanted
+    leave = hub.subscribe(LIVE.recording_id, lambda _: None)
+    other = hub.subscribe(LIVE.recording_id, lambda _: None)
+    leave()
+    leave()
+    assert tap.wanted
+    other()
+    assert not tap.wanted
+    tap.publish(heard(1, b"x"))
+    assert 0 == loop.run()
+
+
+def test_publishing_is_one_append_whoever_listens() -> None:
+    """Any number of chunks costs one call later, and nobody is called before."""
+    loop, got = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint(7))
+    for _ in range(3):
+        hub.subscribe(LIVE.recording_id, got.append)
+    assert [Joined(LIVE, Standing(7, 1, 140, None))] * 3 == got
+    got.clear()
+    chunks = [heard(number, b"x") for number in range(5)]
+    for chunk in chunks:
+        tap.publish(chunk)
+    assert [] == got
+    assert 1 == loop.run()
+    assert [chunk for chunk in chunks for _ in range(3)] == got
+
+
+def test_who_joins_hears_nothing_that_was_before() -> None:
+    """What was published and not yet distributed goes to those who were there."""
+    loop, first, second = Loop(), list[Event](), list[Event]()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    hub.subscribe(LIVE.recording_id, first.append)
+    tap.publish(heard(1, b"x"))
+    hub.subscribe(LIVE.recording_id, second.append)
+    tap.publish(heard(2, b"x"))
+    loop.run()
+    assert [heard(1, b"x"), heard(2, b"x")] == first[1:]
+    assert [heard(2, b"x")] == second[1:]
+
+
+def test_the_end_is_told_at_once() -> None:
+    """The sockets of listeners may be closed next; afterwards there is no such stream."""
+    loop, got, happened = Loop(), list[Event](), list[Lifecycle]()
+    hub = LocalHub(loop.soon)
+    hub.watch(happened.append)
+    tap = hub.open(LIVE, Standpoint())
+    leave = hub.subscribe(LIVE.recording_id, got.append)
+    tap.publish(heard(1, b"x"))
+    tap.publish(STOPPED)
+    assert [heard(1, b"x"), STOPPED] == got[1:]
+    assert [] == list(hub.streams())
+    late: list[Event] = []
+    hub.subscribe(LIVE.recording_id, late.append)()
+    leave()
+    assert [StreamEnded(EndReason.CLOSED, 0)] == late
+    assert [StreamBegan(LIVE), StreamLeft(LIVE, EndReason.STOP)] == happened
+
+
+def test_watchers_are_told_until_they_leave() -> None:
+    """Also what became of a recording; leaving twice does no harm."""
+    hub = LocalHub(Loop().soon)
+    happened: list[Lifecycle] = []
+    leave = hub.watch(happened.append)
+    kept = RecordingKept("id", "call", "stream", {}, True, "folder")
+    hub.kept(kept)
+    leave()
+    leave()
+    hub.kept(kept)
+    assert [kept] == happened
+
+
+def test_a_listener_that_fails_hurts_nobody() -> None:
+    """Neither the others nor the session that publishes."""
+
+    def fail(event: object) -> None:
+        raise ValueError(event)
+
+    loop, got = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    hub.watch(fail)
+    tap = hub.open(LIVE, Standpoint())
+    hub.subscribe(LIVE.recording_id, fail)
+    hub.subscribe(LIVE.recording_id, got.append)
+    tap.publish(heard(1, b"x"))
+    loop.run()
+    tap.publish(STOPPED)
+    assert [heard(1, b"x"), STOPPED] == got[1:]
+
+
+def test_a_stream_without_a_name_cannot_be_heard() -> None:
+    """Audio before `start` is published to nobody."""
+    assert not SILENT.wanted
+    SILENT.publish(STOPPED)

@@ -1,0 +1,201 @@
+"""What listeners of one track, or of the provider's own messages, are sent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+
+import pytest
+
+from receiver.media import ByteOrder, Chunk, Encoding, Track
+from receiver.tap import ChunkHeard, Joined, MessageHeard, Standing
+from receiver.tap_kinds import Format, Kind, begin_ms, head
+from tests.receiver.g711 import MULAW
+from tests.receiver.taps import an_encoder, ended, heard, live_stream, pcm, samples, sound, told
+
+INBOUND = pcm("inbound")
+MESSAGES = Kind(Format.MESSAGES, "stereo")
+CODES = bytes(range(160))
+DTMF = b'{"event":"dtmf","sequenceNumber":"12","dtmf":{"digit":"5","duration":2000}}'
+MARK = b'{"event":"mark","mark":{"name":"here"}}'
+
+
+def test_each_chunk_is_one_message_of_samples() -> None:
+    """Decoded, little endian, with its place on the stream's clock; the other track is not sent."""
+    listening = an_encoder(INBOUND)
+    first = listening.take(heard(1, CODES))
+    assert [MULAW[code] for code in CODES] == samples(first)
+    assert [("inbound", 0, 20)] == [(i.track, i.timestamp_ms, i.duration_ms) for i in first]
+    assert [] == listening.take(heard(1, CODES, track=Track.OUTBOUND))
+    assert [20] == [item.timestamp_ms for item in listening.take(heard(2, CODES))]
+    assert (40, 0, None) == (listening.position_ms, listening.left_out, listening.waiting_since_ms)
+    assert [] == listening.due(10_000)
+
+
+def test_silence_comes_where_the_time_line_has_it() -> None:
+    """A notice first, then zeros, then the chunk: the listener's clock is the stream's."""
+    listening = an_encoder(INBOUND)
+    listening.take(heard(1, CODES))
+    items = listening.take(heard(4, CODES))
+    assert [
+        {
+            "event": "gap",
+            "reason": "lost",
+            "track": "inbound",
+            "timestamp_ms": 20,
+            "duration_ms": 40,
+        }
+    ] == told(items)
+    assert [0] * 320 + [MULAW[code] for code in CODES] == samples(items)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "silence"),
+    [(Encoding.PCMU, b"\xff"), (Encoding.PCMA, b"\xd5"), (Encoding.L16, b"\0")],
+)
+def test_payloads_come_as_they_were(encoding: Encoding, silence: bytes) -> None:
+    """Encoded bytes untouched, and silence as the encoding writes it."""
+    kind = Kind(Format.PAYLOAD, "inbound")
+    listening = an_encoder(kind, live_stream(encoding))
+    assert CODES == sound(listening.take(heard(1, CODES, at_ms=0)))
+    gap_bytes = 40 * (16 if encoding is Encoding.L16 else 8) - 160
+    items = listening.take(heard(3, CODES, at_ms=40))
+    assert silence * gap_bytes + CODES == sound(items)
+
+
+@pytest.mark.parametrize("order", [ByteOrder.BIG, ByteOrder.AUTO])
+def test_the_byte_order_is_the_recordings(order: ByteOrder) -> None:
+    """Big-endian samples are heard as such, also where the order has to be found out."""
+    wave = [n * 37 % 3000 for n in range(800)]
+    payload = b"".join(n.to_bytes(2, "big") for n in wave)
+    listening = an_encoder(INBOUND, live_stream(Encoding.L16), byte_order=order)
+    assert wave == samples(listening.take(heard(1, payload)))
+    for number in range(2, 40):
+        listening.take(heard(number, payload, at_ms=(number - 1) * 100))
+    assert wave == samples(listening.take(heard(40, payload, at_ms=3900)))
+
+
+def test_keys_and_marks_are_told_in_their_place() -> None:
+    """With the moment on the stream's clock; other messages and broken ones are not."""
+    for kind in (INBOUND, pcm("stereo")):
+        listening = an_encoder(kind)
+        for track in Track:
+            listening.take(heard(1, CODES, track=track))
+        items = [
+            item
+            for message in (DTMF, MARK, b'{"event":"new"}', b"{", b'{"event":"stop"}')
+            for item in listening.take(MessageHeard(message, 20))
+        ]
+        assert [
+            {"event": "dtmf", "digit": "5", "duration_ms": 2000, "timestamp_ms": 20},
+            {"event": "mark", "name": "here", "timestamp_ms": 20},
+        ] == told(items)
+        last = told(listening.take(ended()))
+        assert [{"event": "stopped", "reason": "stop", "timestamp_ms": 20}] == last
+
+
+def test_who_joins_late_begins_behind_the_latest_chunk() -> None:
+    """`started` says where; what belongs before is not sent."""
+    latest = heard(50, CODES).chunk
+    joined = Joined(live_stream(), Standing(50, 1, 990, latest))
+    assert 1000 == begin_ms(joined)
+    listening = an_encoder(INBOUND, standing=joined.standing)
+    assert 1000 == listening.position_ms
+    assert [] == listening.take(heard(50, CODES))
+    assert [1000] == [item.timestamp_ms for item in listening.take(heard(51, CODES))]
+
+
+@pytest.mark.parametrize("stamp", [None, 10**12, -5])
+def test_a_clock_that_is_none_is_replaced_by_ours(stamp: int | None) -> None:
+    """Where timestamps say nothing, a late listener begins when it joined."""
+    latest = Chunk(Track.INBOUND, 7, 7, stamp, CODES)
+    standing = Standing(7, 1, 5000, latest)
+    listening = an_encoder(INBOUND, standing=standing)
+    assert 5000 == listening.position_ms
+    following = Chunk(Track.INBOUND, 8, 8, None if stamp is None else stamp + 20, CODES)
+    assert [5000] == [item.timestamp_ms for item in listening.take(ChunkHeard(following, 5020))]
+
+
+def test_the_first_message_says_everything() -> None:
+    """All that `GET /tap` says, and what comes: track, format, rate, channels, beginning."""
+    live = live_stream(Encoding.L16, 16000, FirstName="Jane")
+    document = json.loads(str(head(pcm("stereo"), live, listeners=3, timestamp_ms=40.0)[0].message))
+    assert {
+        "event": "started",
+        "recording_id": live.recording_id,
+        "account_sid": live.account_sid,
+        "call_sid": live.call_sid,
+        "stream_sid": live.stream_sid,
+        "parameters": {"FirstName": "Jane"},
+        "media_format": {"encoding": "audio/x-L16", "sample_rate": 16000, "channels": 1},
+        "tracks": ["inbound", "outbound"],
+        "started_at": live.started_at,
+        "listeners": 3,
+        "track": "stereo",
+        "format": "pcm16",
+        "rate": 16000,
+        "channels": 2,
+        "timestamp_ms": 40,
+    } == document
+
+
+def test_messages_have_the_providers_shape() -> None:
+    """connected, start, media of both tracks, keys and stop, as SignalWire writes them."""
+    live = live_stream()
+    greeting, start = (str(i.message) for i in head(MESSAGES, live, listeners=0, timestamp_ms=0))
+    assert {"event": "connected", "protocol": "Call", "version": "0.2.0"} == json.loads(greeting)
+    assert live.start_message.decode() == start
+    listening = an_encoder(MESSAGES, live)
+    items = listening.take(heard(1, CODES, sequence=2))
+    items += listening.take(heard(1, CODES, track=Track.OUTBOUND, at_ms=99))
+    assert ["inbound", "outbound"] == [item.track for item in items]
+    assert [20, 20] == [item.duration_ms for item in items]
+    payload = base64.b64encode(CODES).decode()
+    first = {"track": "inbound", "chunk": "1", "timestamp": "0", "payload": payload}
+    second = {"track": "outbound", "chunk": "1", "timestamp": "99", "payload": payload}
+    assert [
+        {"event": "media", "sequenceNumber": "2", "media": first},
+        {"event": "media", "media": second},
+    ] == told(items)
+    assert DTMF.decode() == listening.take(MessageHeard(DTMF, 0))[0].message
+    assert [] == listening.take(MessageHeard(live.start_message, 0))
+    assert [] == listening.take(MessageHeard(b"{", 0))
+    assert [] == listening.due(1000)
+    assert [{"event": "stop", "sequenceNumber": "3"}] == told(listening.take(ended()))
+
+
+def test_the_providers_own_stop_is_enough() -> None:
+    """It is sent verbatim, and no second one is made up."""
+    listening = an_encoder(MESSAGES)
+    assert 1 == len(listening.take(MessageHeard(b'{"event":"stop"}', 0)))
+    assert [] == listening.take(ended())
+
+
+def test_twilios_messages_name_the_stream() -> None:
+    """Where `start` has a streamSid outside its body, every message has."""
+    known = live_stream()
+    start = json.loads(known.start_message) | {"streamSid": known.stream_sid}
+    live = live_stream().__class__(
+        **{name: getattr(known, name) for name in known.__struct_fields__}
+        | {"start_message": json.dumps(start).encode()}
+    )
+    listening = an_encoder(MESSAGES, live)
+    items = listening.take(heard(1, CODES, sequence=2)) + listening.take(ended())
+    assert [known.stream_sid] * 2 == [document["streamSid"] for document in told(items)]
+    ids = {"accountSid": known.account_sid, "callSid": known.call_sid}
+    assert ids == told(items)[-1]["stop"]
+
+
+def test_odd_payloads_do_not_tear_samples() -> None:
+    """Chunks cut anywhere give the same samples as whole ones."""
+    audio = random.Random(3).randbytes(1600)
+    listening = an_encoder(INBOUND, live_stream(Encoding.L16))
+    received: list[int] = []
+    position = 0
+    for number, size in enumerate((159, 161, 320, 1, 799, 160), 1):
+        chunk = heard(number, audio[position : position + size], at_ms=position // 16)
+        received += samples(listening.take(chunk))
+        position += size
+    whole = [int.from_bytes(audio[n : n + 2], "little", signed=True) for n in range(0, 1600, 2)]
+    assert whole == received

@@ -1,0 +1,178 @@
+"""Both tracks as one: aligned by the clock, patient for 60 ms, equal to what is recorded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from receiver.journal import ChunkRecord
+from receiver.media import ByteOrder, Encoding, EndReason, Track
+from receiver.render import RenderOptions, render
+from receiver.tap_kinds import Format, Kind
+from receiver.tap_queue import Item
+from tests.receiver import journals
+from tests.receiver.taps import (
+    an_encoder,
+    ended,
+    from_record,
+    heard,
+    live_stream,
+    pcm,
+    samples,
+    sound,
+    told,
+)
+
+STEREO = pcm("stereo")
+LOUD = b"\x00" * 160
+SAMPLE = -32124  # of that code
+
+
+def recorded(records: list[ChunkRecord], encoding: Encoding, rate: int) -> list[list[int]]:
+    """Return what `stereo.wav` of a recording with these chunks holds."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "out")
+        folder.mkdir()
+        start = journals.start_message(encoding=encoding.value, sample_rate=rate)
+        content = journals.records(records, start=start, reason=EndReason.STOP)
+        journal = journals.write(Path(name, "journal"), content)
+        render(journal, folder, RenderOptions(ByteOrder.LITTLE, True))
+        read, _ = soundfile.read(folder / "stereo.wav", dtype="int16")
+        return [[int(left), int(right)] for left, right in read]
+
+
+def tapped(records: list[ChunkRecord], encoding: Encoding, rate: int) -> list[list[int]]:
+    """Return what a listener from the beginning hears of these chunks."""
+    listening = an_encoder(STEREO, live_stream(encoding, rate))
+    items: list[Item] = []
+    for record in records:
+        since = listening.waiting_since_ms
+        if since is not None and record.arrival_ms - since >= 60:
+            items += listening.due(since + 60)
+        items += listening.take(from_record(record))
+    items += listening.take(ended())
+    return np.frombuffer(sound(items), "<i2").reshape(-1, 2).tolist()
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[list[ChunkRecord], Encoding, int]:
+    """Draw a call whose tracks lose chunks, pause, and lag behind each other.
+
+    By under 40 ms: a chunk's end may need the other track's next one, which is 20 ms later.
+    """
+    encoding = draw(st.sampled_from(list(Encoding)))
+    rate = draw(st.sampled_from([8000, 16000])) if encoding is Encoding.L16 else 8000
+    size = rate // 50 * (2 if encoding is Encoding.L16 else 1)
+    records = []
+    for track in Track:
+        lag_ms = draw(st.integers(0, 39))
+        first_ms = draw(st.integers(0, 200))
+        pause_at, pause_ms = draw(st.integers(1, 30)), draw(st.sampled_from([0, 7, 500, 3000]))
+        lost = draw(st.sets(st.integers(1, 25)))
+        for number in range(1, draw(st.integers(2, 30)) + 1):
+            at_ms = first_ms + (number - 1) * 20 + (pause_ms if number >= pause_at else 0)
+            if number not in lost:
+                payload = bytes([(number * 7 + len(track)) % 256]) * size
+                chunk = journals.chunk(
+                    number, payload, track=track, timestamp_ms=at_ms, arrival_ms=at_ms + lag_ms
+                )
+                records.append(chunk)
+    records.sort(key=lambda record: record.arrival_ms)
+    return records, encoding, rate
+
+
+@given(calls())
+@settings(max_examples=60, deadline=None)
+def test_it_equals_the_recording(call: tuple[list[ChunkRecord], Encoding, int]) -> None:
+    """Sample for sample, with loss, pauses and a track that lags, where nothing came too late."""
+    records, encoding, rate = call
+    if records:
+        assert recorded(records, encoding, rate) == tapped(records, encoding, rate)
+
+
+def test_a_chunk_waits_for_its_counterpart() -> None:
+    """Nothing is sent of one track while the other may still come; then both at once."""
+    listening = an_encoder(STEREO)
+    assert [] == listening.take(heard(1, LOUD))
+    assert 0 == listening.waiting_since_ms
+    assert [] == listening.due(59)
+    both = listening.take(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=59))
+    assert [SAMPLE, SAMPLE] * 160 == samples(both)
+    assert [(0, 20)] == [(item.timestamp_ms, item.duration_ms) for item in both]
+    assert listening.waiting_since_ms is None
+
+
+def test_nobody_waits_longer_than_60_ms() -> None:
+    """Then the other track is silent, and what comes of it later is left out, with a notice."""
+    listening = an_encoder(STEREO)
+    listening.take(heard(1, LOUD))
+    assert [SAMPLE, 0] * 160 == samples(listening.due(60))
+    assert 20 == listening.position_ms
+    assert [] == listening.take(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=61))
+    assert 1 == listening.left_out
+    assert [] == listening.take(heard(2, LOUD, track=Track.OUTBOUND, arrival_ms=62))
+    items = listening.take(heard(2, LOUD, arrival_ms=63))
+    assert [SAMPLE, SAMPLE] * 160 == samples(items)
+
+
+def test_half_of_a_late_chunk_is_kept() -> None:
+    """What of it belongs behind the silence that was sent is heard, and a notice says the rest."""
+    listening = an_encoder(STEREO)
+    listening.take(heard(1, LOUD))
+    listening.due(60)
+    items = listening.take(heard(1, LOUD * 2, track=Track.OUTBOUND, arrival_ms=70))
+    items += listening.take(ended())
+    notice = told(items)[0]
+    assert ("late", "outbound", 0, 20) == tuple(
+        notice[name] for name in ("reason", "track", "timestamp_ms", "duration_ms")
+    )
+    assert [0, SAMPLE] * 160 == samples(items)
+
+
+def test_a_track_that_never_comes_is_silence() -> None:
+    """Every chunk of the one that does is sent after 60 ms, as one message, without notices."""
+    listening = an_encoder(STEREO)
+    items: list[Item] = []
+    for number in range(1, 20):
+        items += listening.take(heard(number, LOUD))
+    items += listening.take(ended())
+    assert [SAMPLE, 0] * 160 * 19 == samples(items)
+    assert ["stopped"] == [event["event"] for event in told(items)]
+
+
+def test_a_track_far_ahead_waits_no_longer() -> None:
+    """What is over five seconds ahead by the stream's clock is sent, however fast it came."""
+    listening = an_encoder(STEREO)
+    items: list[Item] = []
+    for number in range(1, 302):
+        items += listening.take(heard(number, LOUD, arrival_ms=0))
+    assert 51 * 160 * 2 == len(samples(items))
+
+
+def test_a_long_silence_of_both_takes_no_memory() -> None:
+    """Half a minute on hold is one item of a few bytes."""
+    listening = an_encoder(STEREO)
+    for track in Track:
+        listening.take(heard(1, LOUD, track=track))
+    items = listening.take(heard(2, LOUD, at_ms=30_000))
+    items += listening.take(heard(2, LOUD, track=Track.OUTBOUND, at_ms=30_000))
+    assert 1000 > sum(len(item.message) for item in items if item.repeat > 1)
+    assert 2 * 8000 * 30 == len(samples(items))
+
+
+@pytest.mark.parametrize(("encoding", "unit"), [(Encoding.PCMA, 1), (Encoding.L16, 2)])
+def test_payloads_are_interleaved_as_they_came(encoding: Encoding, unit: int) -> None:
+    """Encoded samples alternate; a track that is missing is its encoding's silence."""
+    listening = an_encoder(Kind(Format.PAYLOAD, "stereo"), live_stream(encoding))
+    payload = bytes(range(80)) * 2 * unit
+    listening.take(heard(1, payload))
+    sent = sound(listening.due(60))
+    silence = b"\xd5" if unit == 1 else b"\0\0"
+    assert silence == sent[unit : 2 * unit]
+    assert payload == b"".join(sent[n : n + unit] for n in range(0, len(sent), 2 * unit))
