@@ -113,6 +113,12 @@ class Config:
         str | None, choice(("websockets", "picows")), "WebSocket library; default: the fastest"
     ] = None
     workers: Annotated[int, integer(1, 256), "processes that share the port"] = 1
+    max_waiting: Annotated[
+        int, integer(1, 1_000_000), "connections that have not been admitted; then the oldest goes"
+    ] = 256
+    max_waiting_per_address: Annotated[
+        int, integer(1, 1_000_000), "the same from one address; no bound behind a proxy"
+    ] = 16
     max_streams: Annotated[int, integer(1, 1_000_000), "streams at the same time"] = 1000
     state: Annotated[Path, PATH, "folder of the generated certificate and token"] = Path(".tapreel")
     log_level: Annotated[

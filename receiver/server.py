@@ -195,6 +195,10 @@ class Server:
         limits = Limits(
             max_message_bytes=config.max_message_bytes,
             handshake_timeout_seconds=config.handshake_timeout_seconds,
+            max_waiting=config.max_waiting,
+            max_waiting_per_address=(
+                None if config.behind_proxy else config.max_waiting_per_address
+            ),
         )
         transport, listen = choose(config.transport)
         listener = await listen(

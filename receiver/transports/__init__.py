@@ -119,6 +119,8 @@ class Limits:
     handshake_timeout_seconds: float = 5  # from the first byte to the upgrade, and for TLS
     close_timeout_seconds: float = 5  # from the first close message to the end of the socket
     max_handshake_bytes: int = 131_072  # of the whole request
+    max_waiting: int = 256  # connections that nobody has admitted yet; then the oldest goes
+    max_waiting_per_address: int | None = 16  # `None`: no bound, as behind a proxy
     pong_delay_seconds: float = 0.5  # pings that come meanwhile share one pong
     send_buffer_bytes: int = 65_536  # of messages of ours, in the process and in the kernel
 

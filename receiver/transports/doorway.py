@@ -13,6 +13,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from receiver.transports import Gate, HttpAnswer, Limits, Peer, handshake
+from receiver.transports.acceptor import Waiting
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _log = logging.getLogger(__name__)
@@ -42,8 +43,9 @@ class House:
 class Doorway(asyncio.Protocol):
     """Reads one request, asks the gate, and answers or hands the connection over."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, waiting: Waiting) -> None:
         self._house = house
+        self._waiting = waiting
         self._received = bytearray()
         self._answered = False
 
@@ -120,5 +122,6 @@ class Doorway(asyncio.Protocol):
 
     def _leave(self) -> None:
         self._cut.cancel()
+        self._waiting.leave()
         self._house.doorways.discard(self)
         self._house.left()

@@ -22,8 +22,8 @@ from typing import Any, Final
 import aiofastnet
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
-from receiver.errors import ConfigurationError
 from receiver.transports import Gate, Limits, Listener, Peer, handshake, picows_wiring
+from receiver.transports.acceptor import Acceptor, Lobby, Waiting, open_sockets
 from receiver.transports.doorway import Admitted, Doorway, House
 
 _BROKEN: Final = 1006
@@ -52,26 +52,25 @@ async def listen(
     """
     handshake.allow_long_lines(limits)
     listener = _PicowsListener(gate, limits)
-    try:
-        listener.server = await aiofastnet.create_server(
+    sockets = await open_sockets(host, port, shared_port=shared_port)
+
+    async def connect(waiting: Waiting) -> None:
+        await aiofastnet.connect_accepted_socket(
             asyncio.get_running_loop(),
-            lambda: Doorway(listener.house),
-            host,
-            port,
+            lambda: Doorway(listener.house, waiting),
+            waiting.tcp,
             ssl=ssl_context,
-            reuse_port=shared_port,
             ssl_handshake_timeout=limits.handshake_timeout_seconds if ssl_context else None,
         )
-    except (OSError, UnicodeError) as error:
-        why = handshake.why_not_listening(error)
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {why}") from error
+
+    listener.server = Acceptor(sockets, Lobby(limits), connect)
     return listener
 
 
 class _PicowsListener:
     """A server and the connections it has accepted."""
 
-    server: asyncio.Server
+    server: Acceptor
 
     def __init__(self, gate: Gate, limits: Limits) -> None:
         self.house = House(gate, limits, upgrade=self._upgrade, left=self.see_if_empty)

@@ -14,15 +14,17 @@ import logging
 import ssl
 from collections.abc import Callable
 from socket import SO_SNDBUF, SOL_SOCKET
-from typing import Any, Final
+from typing import Final, cast
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Event, State
+from websockets.server import ServerProtocol
 
-from receiver.errors import ConfigurationError
 from receiver.transports import Gate, HttpAnswer, Limits, Listener, Peer, handshake
+from receiver.transports.acceptor import Acceptor, Lobby, Waiting, open_sockets
+from receiver.transports.units import UnitReader
 
 _BROKEN: Final = 1006
 _LARGE_READ_BYTES: Final = 32_768  # a stream in real time brings less than 1 KiB at a time
@@ -47,37 +49,52 @@ async def listen(
         ConfigurationError: the address cannot be listened on.
     """
     handshake.allow_long_lines(limits)
-    sockets: set[_Socket] = set()
-    try:
-        server = await serve(
-            _live,  # type: ignore[arg-type]  # ours are always _Socket
-            host,
-            port,
-            compression=None,
-            process_request=functools.partial(_ask, gate),
-            server_header=handshake.SERVER,
-            open_timeout=limits.handshake_timeout_seconds,
-            ping_interval=None,  # liveness is judged by media, not by pongs
-            close_timeout=limits.close_timeout_seconds,
-            max_size=limits.max_message_bytes,
-            create_connection=functools.partial(_Socket, sockets, limits),  # type: ignore[arg-type]  # a factory will do
+    house = _House(gate, limits)
+    tcp_sockets = await open_sockets(host, port, shared_port=shared_port)
+
+    async def connect(waiting: Waiting) -> None:
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: _Socket(house, waiting),
+            waiting.tcp,
             ssl=ssl_context,
-            reuse_port=shared_port,
+            ssl_handshake_timeout=limits.handshake_timeout_seconds if ssl_context else None,
         )
-    except (OSError, UnicodeError) as error:
-        why = handshake.why_not_listening(error)
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {why}") from error
-    return _WebSocketListener(server, sockets)
+
+    # What `websockets.serve` would listen with, were it not for the lobby.
+    house.server.server = cast(asyncio.Server, Acceptor(tcp_sockets, Lobby(limits), connect))
+    return _WebSocketListener(house)
 
 
-async def _live(socket: _Socket) -> None:
-    """Live as long as the socket; when cancelled, take the socket along."""
-    try:
-        socket.open()
-        await socket.wait_closed()
-    finally:
-        socket.transport.abort()
-        socket.finish()
+class _House:
+    """What the sockets of one listener share."""
+
+    def __init__(self, gate: Gate, limits: Limits) -> None:
+        self.gate = gate
+        self.limits = limits
+        self.sockets: set[_Socket] = set()  # all that are alive
+        self.server = Server(_never, self.look_after)  # type: ignore[arg-type]  # always a _Socket
+
+    async def look_after(self, socket: _Socket) -> None:
+        """Live as long as the socket; when cancelled, take the socket along."""
+        ask = functools.partial(_ask, self.gate)
+        try:
+            async with asyncio.timeout(self.limits.handshake_timeout_seconds):
+                await socket.handshake(ask, None, handshake.SERVER)
+            if socket.protocol.state is State.OPEN:
+                self.server.all_connections.add(socket)
+                socket.open()
+                await socket.wait_closed()
+        except TimeoutError:
+            _log.debug("a handshake took too long")
+        finally:
+            self.server.all_connections.discard(socket)
+            self.server.handler_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            socket.transport.abort()
+            socket.finish()
+
+
+async def _never() -> asyncio.Server:
+    raise NotImplementedError  # the acceptor stands in for what this would make
 
 
 def _ask(gate: Gate, socket: _Socket, request: Request) -> Response | None:
@@ -94,17 +111,26 @@ def _ask(gate: Gate, socket: _Socket, request: Request) -> Response | None:
 class _Socket(ServerConnection):
     """One connection; its messages go to `peer` between `opened` and `closed`."""
 
-    def __init__(self, sockets: set[_Socket], limits: Limits, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, house: _House, waiting: Waiting) -> None:
+        limits = house.limits
+        super().__init__(
+            ServerProtocol(max_size=limits.max_message_bytes),
+            house.server,
+            ping_interval=None,  # liveness is judged by media, not by pongs
+            close_timeout=limits.close_timeout_seconds,
+        )
         self.peer: Peer | None = None  # set when the gate admits the request
         self.connection = _WebSocketConnection(self)
-        self._sockets = sockets  # all that are alive, for the listener
+        self._house = house
+        self._waiting = waiting
         self._limits = limits
         self._opened = False
         self._finished = False
         self._failed = False  # the peer raised an error: it gets no more messages
         self._received_bytes = 0  # before it opened
         self._early: list[Frame] = []  # came before it opened
+        self._receive = super().data_received  # of the library, until whole units can be cut
+        self._at_a_border = False  # what came so far ends with the request
         self._fragments = bytearray()  # of a message that is not yet whole
         self._pong: asyncio.TimerHandle | None = None  # sends the pong that is held back
         self._cut: asyncio.TimerHandle | None = None  # ends a closing handshake that hangs
@@ -115,20 +141,21 @@ class _Socket(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._sockets.add(self)
+        self._house.sockets.add(self)
 
     def data_received(self, data: bytes) -> None:
         if not self._opened and not self._may_go_on(data):
             return
         self._backlogged = len(data) >= _LARGE_READ_BYTES
-        super().data_received(data)
+        self._receive(data)
         if self.close_deadline is not None and self._cut is None:
             # The library waits for the other end, which may never close its side.
             self._cut = self.loop.call_at(self.close_deadline, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._sockets.discard(self)
+        self._house.sockets.discard(self)
+        self._waiting.leave()
         for timer in (self._pong, self._cut):
             if timer is not None:
                 timer.cancel()
@@ -197,6 +224,7 @@ class _Socket(ServerConnection):
         """Tell the peer, then give it what came too early."""
         assert self.peer is not None  # noqa: S101  the library upgrades only what was admitted
         self._opened = True
+        self._waiting.leave()
         try:
             self.peer.opened(self.connection)
         except Exception:
@@ -204,6 +232,13 @@ class _Socket(ServerConnection):
         early, self._early = self._early, []
         for event in early:
             self.process_event(event)
+        if self._at_a_border:
+            longest = self._limits.max_message_bytes
+            units = UnitReader(self._deliver, self._receive, self._is_sound, longest=longest)
+            self._receive = units.receive
+
+    def _is_sound(self) -> bool:
+        return self.protocol.parser_exc is None and self.protocol.close_rcvd is None
 
     def start_closing(self, code: int, reason: str) -> None:
         """Send a close message, unless the connection is closing already."""
@@ -241,6 +276,7 @@ class _Socket(ServerConnection):
         """Bound the request, and answer what the library would drop: a POST with a body."""
         first = not self._received_bytes
         self._received_bytes += len(data)
+        self._at_a_border = self.request is None and data.endswith(b"\r\n\r\n")
         if self._received_bytes > self._limits.max_handshake_bytes:
             self.transport.abort()
             return False
@@ -306,10 +342,10 @@ class _WebSocketConnection:
 class _WebSocketListener:
     """A websockets server and the sockets it has accepted."""
 
-    def __init__(self, server: Server, sockets: set[_Socket]) -> None:
-        self._server = server
-        self._sockets = sockets
-        names = [listening.getsockname() for listening in server.sockets]
+    def __init__(self, house: _House) -> None:
+        self._server = house.server
+        self._sockets = house.sockets
+        names = [listening.getsockname() for listening in house.server.sockets]
         self.port: int = names[0][1]
         self.addresses: tuple[str, ...] = tuple(name[0] for name in names)
 

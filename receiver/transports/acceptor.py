@@ -1,0 +1,201 @@
+"""Accepts connections, and bounds how many may wait that nobody has admitted yet.
+
+Counted from `accept` on, so that a TLS handshake that never comes is bounded as well. Where
+there are too many, the oldest goes: real callers are through within milliseconds, so it is
+the idle ones that age.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from receiver.errors import ConfigurationError
+from receiver.transports import Limits, handshake
+
+BACKLOG: Final = 1024
+_AT_ONCE: Final = 64
+"""Connections accepted before the open ones have their turn again."""
+_NO_DESCRIPTORS_SECONDS: Final = 0.2
+"""How long accepting pauses when the process has run out of file descriptors."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A connection that was accepted but not yet admitted."""
+
+    tcp: socket.socket
+    address: str
+    _lobby: Lobby
+
+    def leave(self) -> None:
+        """Count the connection no more: it was admitted, or it is gone. Idempotent."""
+        self._lobby.forget(self)
+
+    def cut(self) -> None:
+        """End the connection, whoever holds it by now."""
+        with contextlib.suppress(OSError):  # it is gone already
+            self.tcp.shutdown(socket.SHUT_RDWR)
+
+
+class Lobby:
+    """All connections that wait, the oldest first."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._waiting: dict[Waiting, None] = {}
+        self._by_address: dict[str, dict[Waiting, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, tcp: socket.socket, address: str) -> Waiting:
+        """Count one more, and make room for it where there is none."""
+        neighbours = self._by_address.setdefault(address, {})
+        per_address = self._limits.max_waiting_per_address
+        if per_address is not None and len(neighbours) >= per_address:
+            self._evict(neighbours)
+        elif len(self._waiting) >= self._limits.max_waiting:
+            self._evict(self._waiting)
+        entered = Waiting(tcp, address, self)
+        self._waiting[entered] = None
+        self._by_address.setdefault(address, {})[entered] = None
+        return entered
+
+    def _evict(self, among: Iterable[Waiting]) -> None:
+        oldest = next(iter(among))
+        self.forget(oldest)
+        oldest.cut()
+
+    def forget(self, waiting: Waiting) -> None:
+        """Count a connection no more."""
+        self._waiting.pop(waiting, None)
+        neighbours = self._by_address.get(waiting.address, {})
+        neighbours.pop(waiting, None)
+        if not neighbours:
+            self._by_address.pop(waiting.address, None)
+
+
+Connect = Callable[[Waiting], Awaitable[Any]]
+"""Makes a transport of an accepted socket; returns when TLS is done, or raises."""
+
+
+class Acceptor:
+    """Listening sockets; does what `asyncio.Server` does, one connection at a time."""
+
+    def __init__(self, sockets: list[socket.socket], lobby: Lobby, connect: Connect) -> None:
+        self.sockets = sockets
+        self._lobby = lobby
+        self._connect = connect
+        self._loop = asyncio.get_running_loop()
+        self._serving = True
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._start_accepting()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop."""
+        return self._loop
+
+    def is_serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._serving
+
+    def close(self) -> None:
+        """Accept no more, and drop what is in the middle of TLS; idempotent."""
+        if self._serving:
+            self._serving = False
+            self._stop_accepting()
+            for listening in self.sockets:
+                listening.close()
+        for task in self._connecting:
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Return when nothing of this is left."""
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+
+    def _start_accepting(self) -> None:
+        if self._serving:
+            for listening in self.sockets:
+                self._loop.add_reader(listening, self._accept, listening)
+
+    def _stop_accepting(self) -> None:
+        for listening in self.sockets:
+            self._loop.remove_reader(listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept what waits; the event loop calls again where that was not all."""
+        for _ in range(_AT_ONCE):
+            try:
+                tcp, name = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                _log.error("cannot accept connections: %s", error.strerror)
+                self._stop_accepting()
+                self._loop.call_later(_NO_DESCRIPTORS_SECONDS, self._start_accepting)
+                return
+            tcp.setblocking(False)
+            waiting = self._lobby.enter(tcp, handshake.address_of(name))
+            task = self._loop.create_task(self._welcome(waiting))
+            self._connecting.add(task)
+            task.add_done_callback(functools.partial(self._welcomed, waiting))
+
+    async def _welcome(self, waiting: Waiting) -> None:
+        with contextlib.suppress(OSError, TimeoutError):  # TLS errors are OSErrors
+            await self._connect(waiting)
+            return
+        waiting.leave()
+        waiting.tcp.close()
+
+    def _welcomed(self, waiting: Waiting, task: asyncio.Task[None]) -> None:
+        """Clean up where we were cancelled, perhaps before the first step, or are to blame."""
+        self._connecting.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("a connection failed: %r", error)
+        if task.cancelled() or error is not None:
+            waiting.leave()
+            waiting.tcp.close()
+
+
+async def open_sockets(host: str, port: int, *, shared_port: bool) -> list[socket.socket]:
+    """Return sockets that listen on every address of `host`; port 0 takes a free one.
+
+    Raises:
+        ConfigurationError: an address cannot be listened on.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        with contextlib.ExitStack() as stack:
+            opened = []
+            for family, _, _, _, address in dict.fromkeys(found):
+                opened.append(stack.enter_context(socket.socket(family, socket.SOCK_STREAM)))
+                _listen(opened[-1], address, shared_port=shared_port)
+            stack.pop_all()
+            return opened
+    except (OSError, UnicodeError) as error:
+        why = handshake.why_not_listening(error)
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {why}") from error
+
+
+def _listen(tcp: socket.socket, address: Any, *, shared_port: bool) -> None:
+    tcp.setblocking(False)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if tcp.family == socket.AF_INET6:
+        tcp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if shared_port:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    tcp.bind(address)
+    tcp.listen(BACKLOG)
