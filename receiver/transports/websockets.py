@@ -129,7 +129,9 @@ class _Socket(ServerConnection):
         self._failed = False  # the peer raised an error: it gets no more messages
         self._received_bytes = 0  # before it opened
         self._early: list[Frame] = []  # came before it opened
-        self._receive = super().data_received  # of the library, until whole units can be cut
+        self._receive: Callable[[bytes], None] = (
+            super().data_received
+        )  # of the library, until whole units can be cut
         self._at_a_border = False  # what came so far ends with the request
         self._fragments = bytearray()  # of a message that is not yet whole
         self._pong: asyncio.TimerHandle | None = None  # sends the pong that is held back
