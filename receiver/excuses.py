@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from receiver.journal import DroppedRecord
@@ -25,19 +26,17 @@ class Excuses:
     """What is known of a track's missing chunks, by chunk number."""
 
     def __init__(self, index: TrackIndex) -> None:
-        refused = [
-            _Excuse(refused.chunk, refused.chunk, GapKind.REJECTED)
-            for refused in index.rejected
-            if refused.chunk is not None
-        ]
-        self._excuses = sorted(refused + [row for row in map(_dropped, index.dropped) if row])
+        self._refused = {refused.chunk for refused in index.rejected}
+        self._rows = _apart(row for row in map(_dropped, index.dropped) if row)
         self._unnumbered = [row.kind for row in index.dropped]
 
     def kind_of(self, number: int) -> GapKind:
         """Return why chunk `number` is missing; nobody knowing is LOST."""
-        at = bisect_right(self._excuses, number, key=lambda excuse: excuse.first) - 1
-        known = at >= 0 and number <= self._excuses[at].last
-        return self._excuses[at].kind if known else GapKind.LOST
+        if number in self._refused:
+            return GapKind.REJECTED
+        at = bisect_right(self._rows, number, key=lambda row: row.first) - 1
+        known = at >= 0 and number <= self._rows[at].last
+        return self._rows[at].kind if known else GapKind.LOST
 
     def rows(self, first: int, last: int) -> list[tuple[GapKind, int]]:
         """Return the chunks `[first:last]` as rows of one kind, each with its length."""
@@ -49,6 +48,16 @@ class Excuses:
     def of_unnumbered(self) -> GapKind:
         """Return the kind of a hole on a track whose chunks have no numbers."""
         return self._unnumbered[0] if self._unnumbered else GapKind.LOST
+
+
+def _apart(rows: Iterable[_Excuse]) -> list[_Excuse]:
+    """Return rows by their first chunk; where they overlap, the one that begins first counts."""
+    apart: list[_Excuse] = []
+    for row in sorted(rows):
+        first = max(row.first, apart[-1].last + 1) if apart else row.first
+        if first <= row.last:
+            apart.append(_Excuse(first, row.last, row.kind))
+    return apart
 
 
 def _dropped(row: DroppedRecord) -> _Excuse | None:

@@ -83,7 +83,7 @@ def _findings(surveyed: Survey, rendered: Rendered) -> Iterator[Finding]:
         yield from placement.findings
     for track in rendered.tracks:
         yield from _track_findings(track)
-    yield from _audio_refused(surveyed)
+    yield from _audio_missing(surveyed)
 
 
 def _clock_rule(placements: Iterable[Placement]) -> ClockRule:
@@ -108,9 +108,15 @@ def _track_findings(track: RecordedTrack) -> Iterator[Finding]:
         yield Finding("ledger_mismatch", f"{ledger}", track.track)
 
 
-def _audio_refused(surveyed: Survey) -> Iterator[Finding]:
-    """Yield a finding for each track of which no chunk at all could be used."""
+def _audio_missing(surveyed: Survey) -> Iterator[Finding]:
+    """Yield a finding for each track of which no chunk at all could be kept."""
     for track, index in surveyed.tracks.items():
-        if index.rejected and not len(index):
+        if len(index):
+            continue
+        if index.rejected:
             text = f"all {len(index.rejected)} chunks were refused"
             yield Finding("audio_rejected", text, track)
+        if index.dropped:
+            dropped = sum(row.chunks for row in index.dropped)
+            text = f"all {dropped} chunks came while the disk took none"
+            yield Finding("audio_disk", text, track)

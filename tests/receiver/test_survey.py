@@ -1,0 +1,166 @@
+"""One reading of a journal: everything that rendering and the document need."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from receiver import journal
+from receiver.errors import JournalError
+from receiver.journal import (
+    DroppedRecord,
+    EndRecord,
+    MessageRecord,
+    NoteRecord,
+    Record,
+    RejectedRecord,
+)
+from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, RejectedChunk, Track
+from receiver.recording import DtmfPress, MarkPassed
+from receiver.survey import Survey, survey
+from tests.receiver.journals import HEADER, STARTED_AT_MS, chunk, records, start_message
+
+
+def surveyed(*content: Record) -> Survey:
+    """Return what is said of a journal of these records behind the header."""
+    return survey([b"".join(journal.encode(record) for record in (HEADER, *content))])
+
+
+def said(event: str, at_ms: int = 0, **body: object) -> MessageRecord:
+    """Return the record of a message."""
+    return MessageRecord(at_ms, json.dumps({"event": event, event: body}).encode())
+
+
+def codes(found: Survey) -> list[str]:
+    """Return the codes of a journal's findings."""
+    return [finding.code for finding in found.findings()]
+
+
+def test_a_whole_journal_has_nothing_to_report() -> None:
+    """Header, start, chunks of two tracks, end."""
+    chunks = [chunk(1, b"a", timestamp_ms=0), chunk(1, b"b", track=Track.OUTBOUND)]
+    found = surveyed(*records(chunks, reason=EndReason.STOP)[1:])
+    assert [] == found.findings()
+    assert (HEADER, EndReason.STOP) == (found.header, found.end_reason)
+    assert {Track.INBOUND: 1, Track.OUTBOUND: 1} == {t: len(i) for t, i in found.tracks.items()}
+    assert STARTED_AT_MS + 10_000 == found.ended_at_ms
+    assert found.start is not None
+    assert MediaFormat() == found.media_format
+
+
+def test_payloads_are_where_the_index_says() -> None:
+    """The end and size of each are offsets into the journal."""
+    payloads = [b"first", b"second one", b""]
+    content = [journal.encode(HEADER)] + [
+        journal.encode(chunk(n, payload)) for n, payload in enumerate(payloads)
+    ]
+    source = b"".join(content)
+    index = survey([source]).tracks[Track.INBOUND]
+    found = [source[e - s : e] for e, s in zip(index.end, index.size, strict=True)]
+    assert payloads == found
+
+
+def test_the_format_is_that_of_the_first_start() -> None:
+    """A repeated start does not change how samples are read."""
+    first = MessageRecord(0, start_message(encoding="audio/x-L16", sample_rate=16000))
+    found = surveyed(first, MessageRecord(1, start_message()))
+    assert MediaFormat(Encoding.L16, 16000) == found.media_format
+
+
+def test_keys_and_marks_stand_on_the_streams_clock() -> None:
+    """They are where the audio before them ends; the provider gives them no time."""
+    found = surveyed(
+        MessageRecord(0, start_message()),
+        said("mark", name="early"),
+        chunk(1, b"x" * 160, timestamp_ms=480),
+        said("dtmf", digit="5", duration=120),
+        said("mark", name="late"),
+    )
+    assert [DtmfPress(500, "5", 120)] == found.dtmf
+    assert [MarkPassed(0, "early"), MarkPassed(500, "late")] == found.marks
+
+
+def test_a_journal_without_an_end_is_a_crash() -> None:
+    """It ended when the last thing came, as far as we know."""
+    found = surveyed(MessageRecord(5, start_message()), chunk(1, b"x", arrival_ms=1234))
+    assert (EndReason.CRASH, ["crashed"]) == (found.end_reason, codes(found))
+    assert STARTED_AT_MS + 1234 == found.ended_at_ms
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "expected"),
+    [
+        (EndReason.STOP, "", None),
+        (EndReason.REPLACED, "", None),
+        (EndReason.CLOSED, "", None),
+        (EndReason.CLOSED, "broken", Finding("connection_lost", "broken")),
+        (EndReason.IDLE, "", Finding("cut_short", "no audio came for too long")),
+        (EndReason.SHUTDOWN, "stopped", Finding("cut_short", "stopped")),
+        (EndReason.PROTOCOL_ERROR, "", Finding("cut_short", "the stream was cut")),
+    ],
+)
+def test_an_end_that_was_not_the_senders_is_a_finding(
+    reason: EndReason, detail: str, expected: Finding | None
+) -> None:
+    """What we or the network cut short may miss something."""
+    found = surveyed(MessageRecord(0, start_message()), EndRecord(9, reason, detail))
+    assert ([expected] if expected else []) == found.findings()
+
+
+def test_what_was_rejected_is_counted_by_code_and_kept_by_track() -> None:
+    """Chunks that could not be used belong to their track's ledger."""
+    refused = RejectedChunk(Track.OUTBOUND, chunk=4)
+    found = surveyed(
+        *records([], reason=EndReason.STOP)[1:],
+        RejectedRecord(1, "bad_base64", refused),
+        RejectedRecord(2, "not_json", None),
+        RejectedRecord(3, "not_json", None),
+    )
+    assert [refused] == found.tracks[Track.OUTBOUND].rejected
+    assert [
+        Finding("messages_rejected", "1 times bad_base64"),
+        Finding("messages_rejected", "2 times not_json"),
+    ] == found.findings()
+
+
+def test_what_happened_to_the_journal_itself_is_passed_on() -> None:
+    """Notes become findings; rows of dropped chunks belong to their track, also after the end."""
+    row = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 4, 5, 80, 100)
+    note = NoteRecord(0, "journal_rewritten", "why")
+    found = surveyed(*records([], reason=EndReason.STOP)[1:], note, row)
+    assert [row] == found.tracks[Track.INBOUND].dropped
+    assert [Finding("journal_rewritten", "why")] == found.findings()
+
+
+def test_a_stream_without_a_start_says_so() -> None:
+    """Its format is assumed; a format that cannot be read is named."""
+    assert ["crashed", "start_missing"] == codes(surveyed(chunk(1, b"x")))
+    odd = MessageRecord(0, start_message(encoding="audio/opus"))
+    *_, last = surveyed(odd).findings()
+    assert ("start_missing", True) == (last.code, "audio/opus" in last.detail)
+
+
+def test_a_kept_message_that_makes_no_sense_is_counted() -> None:
+    """A later version may have kept what this one cannot read."""
+    found = surveyed(MessageRecord(0, start_message()), MessageRecord(1, b"{"))
+    assert "messages_rejected" in codes(found)
+
+
+def test_damage_ends_trust_and_is_reported() -> None:
+    """What came before counts; what follows does not."""
+    whole = [journal.encode(record) for record in records([chunk(1, b"x"), chunk(2, b"y")])]
+    spoilt = b"".join([*whole[:-1], whole[-1][:-1] + b"?", whole[-1]])
+    found = survey([spoilt])
+    assert 1 == len(found.tracks[Track.INBOUND])
+    assert sum(map(len, whole[:-1])) == found.trusted_bytes
+    assert "journal_damaged" in codes(found)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 64, b"nonsense, in any case", journal.encode(chunk(1, b"x"))]
+)
+def test_what_has_no_header_is_no_journal(content: bytes) -> None:
+    """Whatever else it is."""
+    with pytest.raises(JournalError, match="not a journal"):
+        survey([content])
