@@ -35,6 +35,7 @@ from receiver.spool import Spool
 from receiver.tap import Hub, LocalHub
 from receiver.tap_channels import Channels
 from receiver.taps import TapOptions, Taps
+from receiver.throttle import Throttle
 from receiver.tokens import Grant
 from receiver.transports import Limits, Listener
 from receiver.transports.choice import choose
@@ -138,7 +139,7 @@ class Server:
         """
         config = self._config
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(_log_unforeseen)
+        self._loop.set_exception_handler(_Unforeseen())
         options = RenderOptions(config.byte_order, config.stereo)
         self._publisher = Publisher(
             config.recordings,
@@ -314,7 +315,13 @@ def _ssl_context(config: Config) -> ssl.SSLContext | None:
     return None if config.no_tls else certificates.ssl_context(*_certificate(config))
 
 
-def _log_unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Turn what nobody foresaw into one line."""
-    error = context.get("exception")
-    log.error("unforeseen", problem=context.get("message"), error=repr(error) if error else None)
+class _Unforeseen:
+    """Turns what nobody foresaw into one line, at most once a second for each kind."""
+
+    def __init__(self) -> None:
+        self._throttle = Throttle()
+
+    def __call__(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        problem, error = str(context.get("message")), context.get("exception")
+        if times := self._throttle.count(problem, time.monotonic()):
+            log.error("unforeseen", problem=problem, error=repr(error), times=times)
