@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test faults setup check format coverage clean
+.PHONY: run test faults setup check format coverage clean bench
 
 run: setup  ## start the receiver on this machine and place a demo call
 	@$(BIN)/receiver serve --self-signed --demo
@@ -36,6 +36,12 @@ coverage: setup  ## branch coverage of both packages, started processes included
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
+
+CALLS ?= 150
+SECONDS ?= 6
+
+bench: setup  ## CPU per chunk, memory, delays: 5 minutes; BENCH='--json', '--markdown FILE'
+	@$(BIN)/python -m tests.bench --calls $(CALLS) --seconds $(SECONDS) $(BENCH)
 
 clean:
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

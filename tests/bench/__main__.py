@@ -1,37 +1,98 @@
-"""`make bench`: one table from one run."""
+"""`make bench`: one table from one run, on loopback, which ends by itself."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
+from tests.bench import aside, rendering, table
 from tests.bench.rounds import Amount, interleaved
 from tests.bench.subjects import SUBJECTS, Workshop
+from tests.bench.table import Report
+
+MOST_CALLS: Final = 2000
+MOST_SECONDS: Final = 60.0
+MOST_ROUNDS: Final = 20
+RENDERED_HOURS: Final = 0.25
+ASIDES: Final = ("default", "fast", "default-tls", "fast-tls")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--calls", type=int, default=150)
-    parser.add_argument("--seconds", type=float, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", action="append", default=[])
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; every amount is bounded."""
+    options = _options(arguments)
+    processors = sorted(os.sched_getaffinity(0))
+    several = len(processors) > 1
     with tempfile.TemporaryDirectory(prefix="tapreel-bench-") as name:
-        processors = sorted(os.sched_getaffinity(0))
-        workshop = Workshop(Path(name), processors[0] if len(processors) > 1 else None)
-        workshop.compile()
-        amount = Amount(calls=options.calls, seconds=options.seconds,
-                        processor=processors[-1] if len(processors) > 1 else None)
-        subjects = [s for s in SUBJECTS if not options.only or s.name in options.only]
-        figures = interleaved(workshop, subjects, amount, rounds=options.rounds,
-            progress=lambda line: print(line, file=sys.stderr))
-        for n, f in figures.items():
-            print(n, round(f.median, 1), [round(x,1) for x in f.rounds], round(f.calls_per_core), f.late_ms)
+        workshop = Workshop(Path(name), processors[0] if several else None)
+        report = _measure(options, workshop, processors[-1] if several else None)
+    if options.json:
+        print(json.dumps(report.as_json(), indent=2))  # noqa: T201  the result
+    else:
+        print(table.as_text(report))  # noqa: T201  the result
+    if options.markdown:
+        Path(options.markdown).write_text(table.as_markdown(report) + "\n", "utf-8")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    names = [subject.name for subject in SUBJECTS]
+    parser.add_argument("--calls", type=int, default=150, help="calls of two tracks")
+    parser.add_argument("--seconds", type=float, default=6, help="measured seconds of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", action="append", choices=names, help="measure only this; repeat")
+    parser.add_argument("--chunks-only", action="store_true", help="leave out all but CPU time")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", metavar="FILE", help="also write the README's tables")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.calls <= MOST_CALLS or not 0.1 <= options.seconds <= MOST_SECONDS:
+        parser.error(f"at most {MOST_CALLS} calls and {MOST_SECONDS:g} seconds")
+    if not 1 <= options.rounds <= MOST_ROUNDS:
+        parser.error(f"at most {MOST_ROUNDS} rounds")
+    return options
+
+
+def _measure(options: argparse.Namespace, workshop: Workshop, processor: int | None) -> Report:
+    report = Report(options.calls, options.seconds, options.rounds)
+    subjects = [s for s in SUBJECTS if not options.only or s.name in options.only]
+    if workshop.compile() is None:
+        report.skipped["floor"] = "no C compiler"
+        subjects = [subject for subject in subjects if subject.name != "floor"]
+    amount = Amount(calls=options.calls, seconds=options.seconds, processor=processor)
+    report.per_chunk = interleaved(
+        workshop, subjects, amount, rounds=options.rounds, progress=_progress
+    )
+    if not options.chunks_only:
+        _measure_beside(report, workshop, amount)
+    return report
+
+
+def _measure_beside(report: Report, workshop: Workshop, amount: Amount) -> None:
+    short = replace(amount, seconds=min(amount.seconds, 4.0))
+    for subject in SUBJECTS:
+        if subject.name not in ASIDES or subject.name not in report.per_chunk:
+            continue
+        _progress(f"memory and delays: {subject.name}")
+        found = aside.memory(workshop, subject, short)
+        if not subject.tls:
+            found |= aside.delays(workshop, subject, short)
+            found["serve_seconds"] = aside.serve_seconds(workshop, subject)
+        report.asides[subject.name] = found
+    _progress("rendering, starting")
+    report.rendering = rendering.measure(RENDERED_HOURS)
+    report.help_seconds = aside.help_seconds()
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  a run takes minutes
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -26,7 +26,7 @@ PACKET_SECONDS: Final = 0.02
 TRACKS: Final = ("inbound", "outbound")
 PAYLOAD_BYTES: Final = 160
 PATIENCE_SECONDS: Final = 20.0
-_SPIN_SECONDS: Final = 0.0002  # a shorter wait is no sleep
+_SPIN_SECONDS: Final = 0.0002  # a sleep ends this much too late; the rest is spun away
 
 
 def masked_message(text: bytes, source: random.Random) -> bytes:
@@ -143,10 +143,11 @@ class Load:
 
     def _wait_until(self, due: float) -> None:
         left = due - time.monotonic()
+        self._late.append(max(0.0, -left))
         if left > _SPIN_SECONDS:
-            time.sleep(left)
-        elif left < 0:
-            self._late.append(-left)
+            time.sleep(left - _SPIN_SECONDS)
+        while time.monotonic() < due:
+            pass
 
     def close(self) -> None:
         """End every stream, regularly but without waiting."""

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,24 +88,26 @@ class Workshop:
         made = subprocess.run([compiler, "-O2", "-o", program, source], check=False)
         return program if made.returncode == 0 else None
 
-    def command(self, subject: Subject, folder: Path, options: Sequence[str] = ()) -> list[str]:
-        """Return the command line that starts a subject, which may write into `folder`."""
+    def command(self, subject: Subject, folder: Path, python: Sequence[str] = ()) -> list[str]:
+        """Return the command line that starts a subject, which may write into `folder`.
+
+        `python` is what Python runs in its place.
+        """
         if subject.module is None:
             return [str(self.folder / "only_read")]
-        python = [sys.executable, "-m", subject.module]
+        program = [sys.executable, *(python or ("-m", subject.module))]
         if not subject.is_receiver:
             files = self.certificate if subject.tls else ()
-            return [*python, str(folder), *files]
+            return [*program, str(folder), *files]
         security = ("--tls", *self.certificate) if subject.tls else ("--no-tls",)
-        paths = ("--recordings", str(folder / "recordings"))
-        return [*python, "serve", "--port", "0", *security, *paths, *options]
+        return [*program, "serve", "--port", "0", *security, "--recordings", str(folder / "out")]
 
     @contextlib.contextmanager
-    def running(self, subject: Subject, options: Sequence[str] = ()) -> Iterator[Process]:
+    def running(self, subject: Subject, *, python: Sequence[str] = ()) -> Iterator[Process]:
         """Run a subject for the length of a `with` block; it is killed at its end."""
         folder = self.folder / f"run-{os.urandom(4).hex()}"
         folder.mkdir()
-        process = Process(self.command(subject, folder, options), self.processor, folder)
+        process = Process(self.command(subject, folder, python), self.processor, folder)
         try:
             yield process
         finally:
@@ -133,6 +136,7 @@ class Process:
             self.end()
             raise RuntimeError(f"{command[:4]} did not start: {(folder / 'log').read_text()}")
         self.port = int(found[1])
+        self.listening_at = time.perf_counter()
 
     def cpu_seconds(self) -> float:
         """Return the processor time of all its threads; its children's is not in it."""
@@ -142,15 +146,19 @@ class Process:
                 spent += int((thread / "schedstat").read_text().split()[0])
         return spent / 1e9
 
+    def unread_bytes(self) -> int:
+        """Return what waits in its sockets: a subject that is too slow still has to read it."""
+        waiting = 0
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if int(fields[1].partition(":")[2], 16) == self.port:
+                waiting += int(fields[4].partition(":")[2], 16)
+        return waiting
+
     def resident_kib(self) -> int:
         """Return its resident memory."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0])
-
-    def finish(self) -> None:
-        """Have it end in its own way, and wait for that."""
-        self._process.terminate()
-        self._process.wait(60)
 
     def end(self) -> None:
         """Kill it."""
