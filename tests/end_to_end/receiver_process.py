@@ -32,6 +32,7 @@ class ReceiverProcess:
         *options: str,
         environment: dict[str, str] | None = None,
         token_file: bool = True,
+        program: tuple[str, ...] = ("-m", "receiver"),
     ) -> None:
         self.folder = folder
         self.recordings = folder / "recordings"
