@@ -228,21 +228,34 @@ class _Dropped:
 
     def add(self, record: ChunkRecord) -> None:
         with self._lock:
-            before = self._by_track.get(record.track)
+            row = _row_of(record)
+            before = self._by_track.get(record.track, row)
             self._by_track[record.track] = DroppedRecord(
                 kind=GapKind.DISK,
                 track=record.track,
-                chunks=before.chunks + 1 if before else 1,
-                first_chunk=before.first_chunk if before else record.chunk,
-                last_chunk=record.chunk,
-                first_timestamp_ms=before.first_timestamp_ms if before else record.timestamp_ms,
-                last_timestamp_ms=record.timestamp_ms,
+                chunks=row.chunks if before is row else before.chunks + 1,
+                first_chunk=_known(min, before.first_chunk, row.first_chunk),
+                last_chunk=_known(max, before.last_chunk, row.last_chunk),
+                first_timestamp_ms=_known(min, before.first_timestamp_ms, row.first_timestamp_ms),
+                last_timestamp_ms=_known(max, before.last_timestamp_ms, row.last_timestamp_ms),
             )
 
     def take(self) -> list[DroppedRecord]:
         with self._lock:
             taken, self._by_track = list(self._by_track.values()), {}
             return taken
+
+
+def _row_of(record: ChunkRecord) -> DroppedRecord:
+    number, stamp = record.chunk, record.timestamp_ms
+    return DroppedRecord(GapKind.DISK, record.track, 1, number, number, stamp, stamp)
+
+
+def _known(choose: Callable[[int, int], int], one: int | None, other: int | None) -> int | None:
+    """Return the outer of two bounds: chunks need not come in order."""
+    if one is None or other is None:
+        return other if one is None else one
+    return choose(one, other)
 
 
 def _write_at(descriptor: int, block: bytes, start: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from pathlib import Path
@@ -36,6 +37,23 @@ def killed(folder: Path, seed: int) -> Tally:
         trial.restart()
         tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
         trial.check_that_recovery_is_over(tally)
+        return tally
+
+
+def recovered_too_early(folder: Path, seed: int) -> Tally:
+    """`receiver recover` and a second receiver beside a living one: both keep their hands off."""
+    with Trial(folder) as trial:
+        receiver = trial.start()
+        with Callers(receiver.url, 2, seed) as callers:
+            callers.wait_for(60)
+            said = trial.recover()
+            with contextlib.suppress(AssertionError):
+                said += trial.start().url
+            callers.wait_for(120)
+        trial.wait_until_published()
+        tally = trial.account(callers.streams)
+        tally.expect("in use by another receiver" in said, f"recover said {said!r}")
+        tally.expect("listening" not in said and "ws:" not in said, "two receivers share a spool")
         return tally
 
 

@@ -80,6 +80,21 @@ def full_for_too_long(
         return tally
 
 
+def full_for_files(folder: Path, seed: int) -> Tally:
+    """Space for the journals, but not for the recordings: they are published when there is."""
+    with small_disk(folder, megabytes=24), Trial(folder) as trial:
+        receiver = trial.start()
+        with Callers(receiver.url, 2, seed) as ending, Callers(receiver.url, 2, first=3) as living:
+            ending.wait_for(500)
+            with filled(folder, spare_bytes=96 * 1024):
+                ending.hang_up()
+                receiver.wait_for("publishing_failed")
+                living.wait_for(len(living.streams[0].chunks) + 20)
+            living.wait_for(len(living.streams[0].chunks) + 50)
+        trial.wait_until_published()
+        return trial.account([*ending.streams, *living.streams])
+
+
 def hanging(folder: Path, seed: int) -> Tally:
     """One sync takes longer than memory may bridge: the same gap, and no more memory."""
     orders = Orders(folder / "shim")

@@ -88,14 +88,15 @@ def small_disk(folder: Path, *, megabytes: int) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def filled(folder: Path) -> Iterator[None]:
-    """Take every byte of a folder's file system until the end of the `with` block."""
+def filled(folder: Path, *, spare_bytes: int = 0) -> Iterator[None]:
+    """Take a folder's file system, but for some bytes, until the end of the `with` block."""
     ballast = folder / "ballast"
     with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (2**20, 2**12, 1):
             with contextlib.suppress(OSError):
                 while file.write(b"\xff" * size) == size:
                     pass
+    os.truncate(ballast, max(0, ballast.stat().st_size - spare_bytes))
     try:
         yield
     finally:

@@ -28,3 +28,10 @@ def test_a_receiver_killed_while_publishing_publishes_once(tmp_path: Path) -> No
     tally = crashes.killed_while_publishing(tmp_path, 5)
     assert tally.passed, tally
     assert tally.sent == tally.kept
+
+
+def test_a_living_receivers_journals_are_left_alone(tmp_path: Path) -> None:
+    """Recovery beside it, and a second receiver, are refused; its calls do not notice."""
+    tally = crashes.recovered_too_early(tmp_path, 3)
+    assert tally.passed, tally
+    assert tally.sent == tally.kept

@@ -227,7 +227,7 @@ def test_dropped_chunks_are_one_row_per_track_with_exact_bounds(live: Journal, d
     append(live, START, *chunks(1))
     live.write()
     live.start_dropping()
-    append(live, *chunks(2, 3, 4), START, *chunks(7, track=Track.OUTBOUND))
+    append(live, *chunks(3, 4, 2), START, *chunks(7, track=Track.OUTBOUND))
     live.write()
     live.write()
     append(live, *chunks(5))
