@@ -9,12 +9,14 @@ journal had been given when the stream was joined is known exactly, so nothing i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from receiver.listeners import Listener
-from receiver.tap import Event, Hub, Joined, Standing, StreamEnded
+from receiver.tap import Event, Hub, Joined, Standing
 from receiver.tap_channels import Channel
 from receiver.tap_kinds import begin_ms
 from receiver.tap_past import Past
@@ -22,6 +24,8 @@ from receiver.tap_past import Past
 _PATIENCE_SECONDS: Final = 2.0
 """How long the journal may lack what has come; a failing disk does not hold up the present."""
 _PAUSE_SECONDS: Final = 0.02
+_MOST_HELD: Final = 1000
+"""Of what comes while the past is played; then the listener's queue decides what is dropped."""
 
 
 class Rewind:
@@ -54,7 +58,7 @@ class Rewind:
             channel.add(listener)
             channel.hear(joined)
             await self._follow(past, channel, listener)
-            await self._catch_up(past, channel, recording_id)
+            await self._catch_up(past, channel, listener, recording_id)
         finally:
             past.close()
 
@@ -83,8 +87,10 @@ class Rewind:
                 if listener.queue.crowded:
                     await listener.at_rest.wait()
 
-    async def _catch_up(self, past: Past, channel: Channel, recording_id: str) -> None:
-        held: list[Event] = []
+    async def _catch_up(
+        self, past: Past, channel: Channel, listener: Listener, recording_id: str
+    ) -> None:
+        held: deque[Event] = deque()
         heard = asyncio.Event()
 
         def hold(event: Event) -> None:
@@ -94,24 +100,36 @@ class Rewind:
         self._hear = hold
         self._leave = self._hub.subscribe(recording_id, lambda event: self._hear(event))
         await heard.wait()
-        first = held.pop(0)
+        first = held.popleft()
         if isinstance(first, Joined):
-            await self._await_rest(past, channel, first.standing)
+            await self._await_rest(past, first.standing, lambda e: self._play(e, listener, held))
         else:  # it ended meanwhile: its journal holds the rest, up to the end
-            await self._await_rest(past, channel, Standing(2**62, 2**62, 2**62, None))
-            held.append(StreamEnded(first.reason, 0) if isinstance(first, StreamEnded) else first)
-        for event in held:
-            channel.hear(event)
+            everything = Standing(2**62, 2**62, 2**62, None)
+            await self._await_rest(past, everything, lambda e: self._play(e, listener, held))
+            held.append(first)
+        while held:
+            await self._play(held.popleft(), listener, held)
         self._hear = channel.hear
         channel.reach_the_present()
 
-    async def _await_rest(self, past: Past, channel: Channel, until: Standing) -> None:
+    async def _play(self, event: Event, listener: Listener, held: deque[Event]) -> None:
+        """Let a listener hear an event, at its own pace, unless the present waits for too long."""
+        assert self._channel is not None  # noqa: S101  it was made before anything is played
+        self._channel.hear(event)
+        while listener.queue.crowded and len(held) < _MOST_HELD:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await listener.at_rest.wait()
+
+    async def _await_rest(
+        self, past: Past, until: Standing, play: Callable[[Event], Awaitable[None]]
+    ) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _PATIENCE_SECONDS
         while not past.has_reached(until) and loop.time() < deadline:
             events = await asyncio.to_thread(past.read, until)
             for event in events:
-                channel.hear(event)
+                await play(event)
             if not events:
                 self._flush()
                 await asyncio.sleep(_PAUSE_SECONDS)

@@ -1,0 +1,91 @@
+"""A receiver whose calls can be listened to, and listeners that share no code with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.end_to_end.receiver_process import PATIENCE_SECONDS, ReceiverProcess, running_receiver
+
+TAP_TOKEN = "a-tap-token-for-tests"
+TAP_KEY = "a-tap-key-for-tests-of-32-letters"
+BEARER = {"Authorization": f"Bearer {TAP_TOKEN}"}
+
+
+def secret_file(path: Path, content: str) -> Path:
+    """Write a file that only we can read."""
+    path.write_text(content + "\n")
+    path.chmod(0o600)
+    return path
+
+
+@contextlib.contextmanager
+def tapped_receiver(folder: Path, *options: str) -> Iterator[ReceiverProcess]:
+    """Run a receiver that takes `TAP_TOKEN`, and tap tokens signed with `TAP_KEY`."""
+    tokens = secret_file(folder / "tap-tokens", TAP_TOKEN)
+    keys = secret_file(folder / "tap-keys", TAP_KEY)
+    files = ("--tap-token-file", str(tokens), "--tap-key-file", str(keys))
+    with running_receiver(folder, *files, *options) as process:
+        yield process
+
+
+def tap_url(process: ReceiverProcess, rest: str = "") -> str:
+    """Return the URL of something under `/tap`."""
+    return process.url.removesuffix("/audio") + "/tap" + rest
+
+
+def hear(process: ReceiverProcess, rest: str, *, token: str | None = TAP_TOKEN) -> ClientConnection:
+    """Open a listener's socket."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return connect(
+        tap_url(process, rest),
+        additional_headers=headers,
+        compression=None,
+        proxy=None,
+        max_queue=None,  # reads whatever comes, while the test is busy
+        legacy=True,  # no `with` yet: listeners are opened by the dozen
+    )
+
+
+def ask(
+    process: ReceiverProcess, rest: str = "", *, token: str | None = TAP_TOKEN
+) -> tuple[int, str]:
+    """Return status and body of a plain GET."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = tap_url(process, rest).replace("ws", "http", 1)
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  http, on loopback
+    try:
+        with urllib.request.urlopen(request) as answer:  # noqa: S310  http, on loopback
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.read().decode()
+
+
+def event(socket: ClientConnection) -> dict[str, Any]:
+    """Return the next message, which is a text."""
+    message = socket.recv(timeout=PATIENCE_SECONDS)
+    assert isinstance(message, str)
+    document: dict[str, Any] = json.loads(message)
+    return document
+
+
+def everything(socket: ClientConnection) -> list[bytes | str]:
+    """Return all messages up to the end of the connection."""
+    return list(socket)
+
+
+def sound(messages: list[bytes | str]) -> bytes:
+    """Return the binary ones, one behind the other."""
+    return b"".join(message for message in messages if isinstance(message, bytes))
+
+
+def told(messages: list[bytes | str]) -> list[dict[str, Any]]:
+    """Return the texts."""
+    return [json.loads(message) for message in messages if isinstance(message, str)]

@@ -1,0 +1,497 @@
+"""Live calls are heard while they happen: real processes, real sockets, recorded beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import socket as sockets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jwt
+import numpy as np
+import pytest
+import soundfile
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from receiver.tap_tokens import Scope, mint
+from receiver.tokens import key_id
+from tests.end_to_end import sender
+from tests.end_to_end.receiver_process import PATIENCE_SECONDS, TOKEN, ReceiverProcess
+from tests.end_to_end.taps import (
+    BEARER,
+    TAP_KEY,
+    TAP_TOKEN,
+    ask,
+    event,
+    everything,
+    hear,
+    secret_file,
+    sound,
+    tapped_receiver,
+    told,
+)
+from tests.receiver.g711 import MULAW
+
+TRACKS = ("inbound", "outbound")
+CALL = f"/{sender.CALL_SID}"
+PATIENT = ("--tap-queue-seconds", "60")
+"""Tests say in an instant what takes seconds to hear."""
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
+    """Run a receiver on a free port, without TLS, whose calls can be listened to."""
+    with tapped_receiver(tmp_path, *PATIENT) as process:
+        yield process
+
+
+def payload(track: str, number: int) -> bytes:
+    """Return a chunk that says which one it is."""
+    return random.Random(f"{track} {number}").randbytes(160)
+
+
+def pcm(track: str, numbers: range) -> bytes:
+    """Return chunks as samples, by the reference table."""
+    codes = b"".join(payload(track, number) for number in numbers)
+    return np.array([MULAW[code] for code in codes], "<i2").tobytes()
+
+
+def stereo(numbers: range) -> bytes:
+    """Return chunks of both tracks as interleaved samples."""
+    sides = [np.frombuffer(pcm(track, numbers), "<i2") for track in TRACKS]
+    return np.stack(sides, 1).tobytes()
+
+
+@contextlib.contextmanager
+def begin(receiver: ReceiverProcess, **parameters: str) -> Iterator[ClientConnection]:
+    """Begin a call, and wait until the receiver knows it."""
+    with sender.dial(receiver.url) as call:
+        sender.send_call(call, [sender.connected(), sender.start(parameters)])
+        receiver.wait_for("stream_started")
+        yield call
+
+
+def say(call: ClientConnection, numbers: range) -> None:
+    """Send chunks of both tracks."""
+    for number in numbers:
+        for track in TRACKS:
+            call.send(sender.media(track, number, payload(track, number), sequence=number))
+
+
+def test_every_kind_of_listener_hears_the_call(receiver: ReceiverProcess) -> None:
+    """From its first chunk to its end, byte for byte, with keys in their place."""
+    kinds = ["", "?track=outbound", "?track=stereo", "?format=payload", "?format=messages"]
+    with begin(receiver, FirstName="Jane") as call:
+        listeners = [hear(receiver, CALL + kind) for kind in kinds]
+        started = [event(listener) for listener in listeners]
+        say(call, range(1, 31))
+        call.send(json.dumps({"event": "dtmf", "dtmf": {"digit": "5", "duration": 2000}}))
+        say(call, range(31, 51))
+        call.send(sender.stop())
+        heard = [everything(listener) for listener in listeners]
+    numbers = range(1, 51)
+    assert pcm("inbound", numbers) == sound(heard[0])
+    assert pcm("outbound", numbers) == sound(heard[1])
+    assert stereo(numbers) == sound(heard[2])
+    assert b"".join(payload("inbound", n) for n in numbers) == sound(heard[3])
+    assert ["started"] * 4 + ["connected"] == [first["event"] for first in started]
+    assert {"FirstName": "Jane"} == started[0]["parameters"]
+    for messages in heard[:4]:
+        key, last = told(messages)
+        assert ("dtmf", "5", 600) == (key["event"], key["digit"], key["timestamp_ms"])
+        assert ("stopped", "stop", 1000) == (last["event"], last["reason"], last["timestamp_ms"])
+    shapes = [message["event"] for message in told(heard[4])]
+    assert ["start", *["media"] * 60, "dtmf", *["media"] * 40, "stop"] == shapes
+    for listener in listeners:
+        assert listener.protocol.close_rcvd is not None
+        assert 1000 == listener.protocol.close_rcvd.code
+    assert receiver.published()[1].complete
+
+
+def test_the_list_says_what_can_be_heard(receiver: ReceiverProcess) -> None:
+    """Ids, parameters, format, tracks, beginning, and how many listen."""
+    assert (200, "[]\n") == ask(receiver)
+    with begin(receiver, Queue="sales") as call, hear(receiver, CALL) as listener:
+        started = event(listener)
+        (found,) = json.loads(ask(receiver)[1])
+        call.send(sender.stop())
+        everything(listener)
+    assert {
+        "call_sid": sender.CALL_SID,
+        "stream_sid": sender.STREAM_SID,
+        "account_sid": sender.ACCOUNT_SID,
+        "parameters": {"Queue": "sales"},
+        "media_format": {"encoding": "audio/x-mulaw", "sample_rate": 8000, "channels": 1},
+        "tracks": ["inbound", "outbound"],
+        "listeners": 1,
+    }.items() <= found.items()
+    assert found.items() <= started.items()
+    assert receiver.published()[1].id == found["recording_id"]
+    assert (200, "[]\n") == ask(receiver)
+
+
+def test_a_stream_has_three_names(receiver: ReceiverProcess) -> None:
+    """Recording id, stream sid, call sid."""
+    with begin(receiver):
+        (found,) = json.loads(ask(receiver)[1])
+        for name in (found["recording_id"], sender.STREAM_SID, sender.CALL_SID):
+            with hear(receiver, f"/{name}") as listener:
+                assert found["recording_id"] == event(listener)["recording_id"]
+
+
+def test_late_listeners_of_a_kind_hear_the_same(receiver: ReceiverProcess) -> None:
+    """They begin where `started` says, and from there on get identical messages."""
+    with begin(receiver) as call, hear(receiver, f"{CALL}?track=stereo") as early:
+        event(early)
+        say(call, range(1, 26))
+        before = [early.recv(timeout=PATIENCE_SECONDS) for _ in range(25)]
+        with hear(receiver, f"{CALL}?track=stereo") as late:
+            assert 500 == event(late)["timestamp_ms"]
+            say(call, range(26, 51))
+            call.send(sender.stop())
+            heard = everything(early)
+            assert everything(late) == heard
+    assert stereo(range(1, 51)) == sound(before + heard)
+
+
+@pytest.mark.parametrize("track", ["inbound", "stereo"])
+def test_the_past_comes_first_and_without_a_break(receiver: ReceiverProcess, track: str) -> None:
+    """From the journal to the live part, while chunks keep coming: each once, in order."""
+    with begin(receiver) as call:
+        say(call, range(1, 101))
+        listeners = []
+        for number in range(101, 301):
+            say(call, range(number, number + 1))
+            if number % 40 == 0:
+                listeners.append(hear(receiver, f"{CALL}?since=1000&track={track}"))
+        call.send(sender.stop())
+        heard = [everything(listener) for listener in listeners]
+    expected = pcm("inbound", range(1, 301)) if track == "inbound" else stereo(range(1, 301))
+    for messages in heard:
+        first, *_, last = told(messages)
+        assert (0, 6000) == (first["timestamp_ms"], last["timestamp_ms"])
+        assert expected == sound(messages)
+
+
+def test_the_past_may_be_short(receiver: ReceiverProcess) -> None:
+    """So many seconds before now, to the sample."""
+    with begin(receiver) as call:
+        say(call, range(1, 101))
+        with hear(receiver, CALL) as live:
+            event(live)
+            say(call, range(101, 102))
+            live.recv(timeout=PATIENCE_SECONDS)  # everything before has arrived
+            with hear(receiver, f"{CALL}?since=0.51") as listener:
+                assert 2020 - 510 == event(listener)["timestamp_ms"]
+                call.send(sender.stop())
+                heard = sound(everything(listener))
+    assert pcm("inbound", range(1, 102))[-510 * 16 :] == heard
+
+
+def test_the_past_of_messages_begins_with_start(receiver: ReceiverProcess) -> None:
+    """connected, start, and the media of both tracks since then."""
+    with begin(receiver) as call:
+        say(call, range(1, 51))
+        with hear(receiver, f"{CALL}?format=messages&since=1000") as listener:
+            assert ["connected", "start"] == [event(listener)["event"] for _ in range(2)]
+            call.send(sender.stop())
+            shapes = [message["event"] for message in told(everything(listener))]
+    assert ["media"] * 100 + ["stop"] == shapes
+
+
+def test_a_slow_listener_hurts_nobody(tmp_path: Path) -> None:
+    """It misses audio and is told where; one beside it and the recording are whole."""
+    with tapped_receiver(tmp_path) as receiver:
+        with begin(receiver) as call:
+            (found,) = json.loads(ask(receiver)[1])
+            slow = deaf(receiver, f"{CALL}?format=pcm16&track=stereo")
+            with hear(receiver, f"{CALL}?track=stereo") as good:
+                event(good)
+                heard = []
+                for number in range(1, 3001):
+                    say(call, range(number, number + 1))
+                    heard.append(good.recv(timeout=PATIENCE_SECONDS))
+                assert stereo(range(1, 3001)) == b"".join(bytes(m) for m in heard)
+            call.send(sender.stop())
+            messages = until_now(slow)
+        assert receiver.published()[1].complete
+    assert found["recording_id"] == receiver.log[-1]["recording_id"]
+    position, missed = 0.0, 0
+    for message in messages:
+        if isinstance(message, bytes):
+            position += len(message) / 32
+            continue
+        notice = json.loads(message)
+        if notice["event"] == "gap":
+            missed += 1
+            assert ("slow_listener", "stereo") == (notice["reason"], notice["track"])
+            assert position == notice["timestamp_ms"]
+            position += notice["duration_ms"]
+    assert missed
+    assert 60_000 == position
+
+
+def deaf(receiver: ReceiverProcess, rest: str) -> sockets.socket:
+    """Open a listener's socket that does not read, with little room in its kernel."""
+    raw = sockets.socket()
+    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", receiver.port))
+    head = (
+        f"GET /tap{rest} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Authorization: {BEARER['Authorization']}\r\n\r\n"
+    )
+    raw.sendall(head.encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += raw.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    return raw
+
+
+def until_now(raw: sockets.socket) -> list[bytes | str]:
+    """Read a deaf listener's messages at last, up to the close of its stream."""
+    raw.settimeout(PATIENCE_SECONDS)
+    with raw, raw.makefile("rb") as file:
+        messages: list[bytes | str] = []
+        while True:
+            kind, size = file.read(2)
+            if size == 126:
+                size = int.from_bytes(file.read(2), "big")
+            elif size == 127:
+                size = int.from_bytes(file.read(8), "big")
+            content = file.read(size)
+            if kind == 0x88:
+                return messages
+            messages.append(content if kind == 0x82 else content.decode())
+
+
+def test_waiting_for_a_call(receiver: ReceiverProcess) -> None:
+    """A listener may come before its call; one for another call waits in vain."""
+    with hear(receiver, f"{CALL}?wait=20") as listener, hear(receiver, "/other?wait=0.3") as other:
+        with begin(receiver) as call:
+            assert 0 == event(listener)["timestamp_ms"]
+            say(call, range(1, 11))
+            call.send(sender.stop())
+        assert pcm("inbound", range(1, 11)) == sound(everything(listener))
+        with pytest.raises(ConnectionClosed, match="no such stream") as closed:
+            other.recv(timeout=PATIENCE_SECONDS)
+    assert closed.value.rcvd is not None
+    assert 4404 == closed.value.rcvd.code
+
+
+def test_all_streams_can_be_watched(receiver: ReceiverProcess) -> None:
+    """Started, stopped, and where the recording is; filtered by parameters."""
+    with hear(receiver, "/all") as everyone, hear(receiver, "/all?param.Queue=sales") as sales:
+        for sid, queue in (("first", "support"), ("second", "sales")):
+            with sender.dial(receiver.url) as call:
+                start = sender.start({"Queue": queue}, stream_sid=sid, call_sid=f"call {sid}")
+                sender.send_call(call, [sender.connected(), start, sender.stop()])
+            receiver.published()
+        seen = [event(everyone) for _ in range(6)]
+        chosen = [event(sales) for _ in range(3)]
+    assert ["started", "stopped", "recorded"] * 2 == [one["event"] for one in seen]
+    assert seen[3:] == chosen
+    started, stopped, recorded = chosen
+    assert {"Queue": "sales"} == started["parameters"] == recorded["parameters"]
+    assert ("second", "stop") == (stopped["stream_sid"], stopped["reason"])
+    assert recorded["complete"]
+    document = json.loads((receiver.folder / recorded["folder"] / "recording.json").read_text())
+    assert started["recording_id"] == document["id"] == recorded["recording_id"]
+
+
+def test_who_watches_late_learns_what_lives(receiver: ReceiverProcess) -> None:
+    """A service that starts in mid-call can attach to it."""
+    with begin(receiver, Queue="sales"), hear(receiver, "/all") as watching:
+        assert ("started", sender.CALL_SID) == (
+            (first := event(watching))["event"],
+            first["call_sid"],
+        )
+
+
+def refusal(
+    receiver: ReceiverProcess, rest: str, *, token: str | None = TAP_TOKEN
+) -> tuple[int, str]:
+    """Return status and reason of a refused upgrade."""
+    with pytest.raises(InvalidStatus) as refused:
+        hear(receiver, rest, token=token)
+    response = refused.value.response
+    return response.status_code, (response.body or b"").decode().strip()
+
+
+def test_bad_requests_get_a_status_and_a_reason(receiver: ReceiverProcess) -> None:
+    """Before the upgrade, one line each."""
+    with begin(receiver):
+        for rest, reason in (
+            ("?format=mp3", "format must be pcm16 or payload or messages"),
+            ("?track=left", "track must be inbound or outbound or stereo"),
+            ("?rate=11025", "rate must be 8000 or 16000 or 24000 or 48000"),
+            ("?volume=11", "unknown parameter 'volume'"),
+            ("?since=-1", "since must be a number of seconds from 0 to 86400"),
+        ):
+            assert (400, reason) == refusal(receiver, CALL + rest)
+        assert (404, "no such stream") == refusal(receiver, "/unknown")
+        assert (400, "unknown parameter 'queue': only param.NAME=VALUE is known") == refusal(
+            receiver, "/all?queue=sales"
+        )
+
+
+def test_only_tap_tokens_open_taps(receiver: ReceiverProcess) -> None:
+    """None, a wrong one, a stream's one, a dead one: 401, and nothing about what is live."""
+    dead = mint(TAP_KEY, Scope(), now=time.time() - 1000, ttl_seconds=300)
+    foreign = mint("x" * 32, Scope(), now=time.time(), ttl_seconds=300)
+    with begin(receiver):
+        for token in (None, "not-a-token-of-ours", TOKEN, dead, foreign):
+            assert (401, "Unauthorized") == refusal(receiver, CALL, token=token)
+            assert 401 == ask(receiver, token=token)[0]
+        with pytest.raises(InvalidStatus, match="401"):
+            sender.dial(receiver.url, token=TAP_TOKEN)
+
+
+def test_a_scope_hides_everything_else(receiver: ReceiverProcess) -> None:
+    """A stream that may not be heard answers as one that does not exist."""
+    now = time.time()
+    other = mint(TAP_KEY, Scope(call_sid="other"), now=now, ttl_seconds=300)
+    sales = mint(TAP_KEY, Scope(parameter=("Queue", "sales")), now=now, ttl_seconds=300)
+    this = mint(TAP_KEY, Scope(call_sid=sender.CALL_SID), now=now, ttl_seconds=300)
+    with begin(receiver, Queue="sales"):
+        assert refusal(receiver, "/unknown", token=other) == refusal(receiver, CALL, token=other)
+        assert (200, "[]\n") == ask(receiver, token=other)
+        for token in (sales, this):
+            assert 1 == len(json.loads(ask(receiver, token=token)[1]))
+            for _ in range(2):
+                with hear(receiver, CALL, token=token) as listener:
+                    assert "started" == event(listener)["event"]
+        waiting = hear(receiver, f"{CALL}?wait=0.2", token=other)
+        with waiting, pytest.raises(ConnectionClosed, match="no such stream"):
+            waiting.recv(timeout=PATIENCE_SECONDS)
+
+
+def test_a_browser_brings_a_short_lived_token_in_the_url(tmp_path: Path) -> None:
+    """Signed, five minutes at most, and in no log at any level."""
+    short = mint(TAP_KEY, Scope(), now=time.time(), ttl_seconds=300)
+    long = mint(TAP_KEY, Scope(), now=time.time(), ttl_seconds=301)
+    with tapped_receiver(tmp_path, "--log-level", "debug") as receiver:
+        with begin(receiver):
+            with hear(receiver, f"{CALL}?access_token={short}", token=None) as listener:
+                assert "started" == event(listener)["event"]
+            for token in (long, TAP_TOKEN, "x"):
+                rest = f"{CALL}?access%5Ftoken={token}"
+                assert 401 == refusal(receiver, rest, token=None)[0]
+            assert 401 == refusal(receiver, f"{CALL}?access_token={short}", token=TAP_TOKEN)[0]
+        receiver.published()
+        assert 0 == receiver.stop()
+    for secret in (short, long, TAP_TOKEN, TAP_KEY):
+        assert secret not in receiver.raw_log
+
+
+def test_tokens_are_minted_on_the_command_line(receiver: ReceiverProcess) -> None:
+    """`receiver token tap` prints one that the receiver takes."""
+    command = [sys.executable, "-m", "receiver", "token", "tap", "--call", sender.CALL_SID]
+    key_file = str(receiver.folder / "tap-keys")
+    minted = subprocess.run(
+        [*command, "--tap-key-file", key_file, "--ttl", "60"], capture_output=True, text=True
+    )
+    assert ("", 0) == (minted.stderr, minted.returncode)
+    token = minted.stdout.strip()
+    assert key_id(TAP_KEY.encode()) == jwt.get_unverified_header(token)["kid"]
+    with begin(receiver), hear(receiver, CALL, token=token) as listener:
+        assert "started" == event(listener)["event"]
+
+
+def test_listeners_have_a_limit(tmp_path: Path) -> None:
+    """One too many is told to try again."""
+    limit = ("--max-listeners", "1")
+    with (
+        tapped_receiver(tmp_path, *limit) as receiver,
+        begin(receiver),
+        hear(receiver, CALL) as listener,
+    ):
+        event(listener)
+        assert (503, "too many listeners") == refusal(receiver, CALL)
+
+
+def test_the_end_of_the_receiver_is_told(receiver: ReceiverProcess) -> None:
+    """Ctrl-C ends the recording, and every listener hears why."""
+    with begin(receiver) as call, hear(receiver, CALL) as listener:
+        event(listener)
+        say(call, range(1, 3))
+        heard = [listener.recv(timeout=PATIENCE_SECONDS) for _ in range(2)]
+        assert pcm("inbound", range(1, 3)) == sound(heard)
+        assert 0 == receiver.stop(signal.SIGINT)
+        assert ["stopped"] == [last["event"] for last in told(everything(listener))]
+    assert "Traceback" not in receiver.raw_log
+
+
+def test_stereo_is_what_is_recorded(tmp_path: Path) -> None:
+    """A lossy track beside one that lags: sample for sample the recording's stereo.wav."""
+    source = random.Random(11)
+    with tapped_receiver(tmp_path, "--stereo", *PATIENT) as receiver, begin(receiver) as call:
+        with hear(receiver, f"{CALL}?track=stereo") as listener:
+            event(listener)
+            for number in range(1, 151):
+                if source.random() > 0.2 or number in (1, 150):
+                    call.send(sender.media("inbound", number, payload("inbound", number)))
+                if number > 1:
+                    lagging = number - 1
+                    call.send(sender.media("outbound", lagging, payload("outbound", lagging)))
+            call.send(sender.media("outbound", 150, payload("outbound", 150)))
+            call.send(sender.stop())
+            heard = everything(listener)
+        folder, _ = receiver.published()
+    recorded, _ = soundfile.read(folder / "stereo.wav", dtype="int16")
+    assert recorded.astype("<i2").tobytes() == sound(heard)
+    assert {"lost"} == {one["reason"] for one in told(heard) if one["event"] == "gap"}
+
+
+def test_another_rate_is_resampled(receiver: ReceiverProcess) -> None:
+    """Twice the samples for the same time, keys and the end in their place."""
+    with begin(receiver) as call, hear(receiver, f"{CALL}?rate=16000") as listener:
+        assert 16000 == event(listener)["rate"]
+        say(call, range(1, 101))
+        call.send(sender.stop())
+        heard = everything(listener)
+    assert 2 * 2 * 16000 == len(sound(heard))
+    assert ["stopped"] == [last["event"] for last in told(heard)]
+
+
+def test_listen_pipes_into_sox(receiver: ReceiverProcess) -> None:
+    """`receiver listen ... | sox -t raw ... -n stat` says how long the call was."""
+    listen = [sys.executable, "-m", "receiver", "listen", sender.CALL_SID, "--format", "pcm16"]
+    listen += ["--wait", "20", "--receiver", f"ws://127.0.0.1:{receiver.port}"]
+    listen += ["--token-file", str(secret_file(receiver.folder / "token", TAP_TOKEN))]
+    raw = ["-t", "raw", "-r", "8000", "-e", "signed", "-b", "16", "-c", "1", "-"]
+    with subprocess.Popen(listen, stdout=subprocess.PIPE) as listening:
+        sox = subprocess.Popen(
+            ["sox", *raw, "-n", "stat"], stdin=listening.stdout, stderr=subprocess.PIPE, text=True
+        )
+        assert listening.stdout is not None
+        listening.stdout.close()  # sox has it now
+        with hear(receiver, f"{CALL}?wait=20"):  # both wait: the call begins when we say
+            wait_until_waiting(receiver)
+            with begin(receiver) as call:
+                say(call, range(1, 101))
+                call.send(sender.stop())
+        _, statistics = sox.communicate(timeout=PATIENCE_SECONDS)
+    assert 0 == listening.returncode
+    assert "Length (seconds):      2.000000" in statistics
+
+
+def wait_until_waiting(receiver: ReceiverProcess) -> None:
+    """Wait until two sockets besides the asking one are open."""
+    patience = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < patience:
+        table = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        rows = [line.split() for line in table]
+        local = f":{receiver.port:04X}"
+        if sum(row[1].endswith(local) and row[3] == "01" for row in rows) >= 2:
+            return
+        time.sleep(0.02)  # nothing tells when another process has connected
+    raise AssertionError("nobody came to listen")
