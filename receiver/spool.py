@@ -2,8 +2,8 @@
 
 The socket's reader only appends to a queue. Every 200 ms the thread takes what came in and
 writes one block per journal; what was written is synced at most `sync_interval_ms` later. A
-slow disk delays the thread, never a socket. What the disk does not take stays in memory
-(`receiver.pending`) and is written when it does.
+slow disk delays the thread, never a socket. What the disk does not take stays in memory, up to
+a bound, and is written when it does.
 """
 
 from __future__ import annotations

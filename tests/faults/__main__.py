@@ -50,6 +50,7 @@ FAULTS = (
         len(crashes.MOMENTS),
         ("cc",),
     ),
+    Fault("SIGKILL while rewriting (EIO)", crashes.killed_while_rewriting, 0.1, 2, ("cc",)),
     Fault("recovery beside a living receiver", crashes.recovered_too_early, 0.05),
     Fault("power cut", power.cut, 0.5, 1, ("mount", "losetup", "mkfs.ext4")),
     Fault("disk full for 10 s", disks.full, 0.02, 1, ("mount",)),

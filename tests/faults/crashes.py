@@ -7,6 +7,7 @@ import random
 import time
 from pathlib import Path
 
+from receiver.paths import REWRITTEN_SUFFIX
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS
 from tests.faults.accounting import Allowance, Tally
 from tests.faults.calls import Callers
@@ -36,6 +37,25 @@ def killed(folder: Path, seed: int) -> Tally:
             cut_at = kill(receiver)
         trial.restart()
         tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
+        trial.check_that_recovery_is_over(tally)
+        return tally
+
+
+def killed_while_rewriting(folder: Path, seed: int) -> Tally:
+    """SIGKILL while a journal is written again because a sync failed."""
+    orders = Orders(folder / "shim")
+    with Trial(folder) as trial:
+        receiver = trial.start(orders=orders)
+        with Callers(receiver.url, 3, seed) as callers:
+            callers.wait_for(60)
+            moment = ("before", "after")[seed % 2]
+            orders.give("fdatasync error 5 .journal", f"rename {moment} 0 {REWRITTEN_SUFFIX}")
+            receiver.process.wait(PATIENCE_SECONDS)
+            cut_at = time.monotonic()
+        trial.restart()
+        tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
+        left = [path.name for path in trial.spool.glob(f"*{REWRITTEN_SUFFIX}")]
+        tally.expect(not left, f"half copies are left: {left}")
         trial.check_that_recovery_is_over(tally)
         return tally
 
