@@ -1,7 +1,8 @@
 """`make faults`: every fault, several times, and a table of what became of every chunk.
 
 SEEDS (default 2) is how often the commonest faults are tried; the slow ones are tried less
-often. FAULT limits the run to faults with that word in their names.
+often. FAULT limits the run to faults with that word in their names. In the table, `oldest` is
+the age of the oldest chunk that was in flight at a cut.
 """
 
 from __future__ import annotations
@@ -108,15 +109,21 @@ def main() -> int:
         if word not in fault.name:
             continue
         if reason := fault.skipped():
-            rows.append(row(fault.name, 0, *("" for _ in COLUMNS), f"skipped: {reason}"))
+            rows.append(row(fault.name, 0, *("" for _ in COLUMNS), "", f"skipped: {reason}"))
             continue
         runs = max(fault.least, round(fault.share * seeds))
         tally = try_out(fault, runs, sys.stderr)
         counts = [getattr(tally, column) for column in COLUMNS]
-        rows.append(row(fault.name, runs, *counts, "ok" if tally.passed else "FAILED"))
+        worst = f"{tally.worst_seconds:.2f} s" if tally.in_flight else ""
+        rows.append(row(fault.name, runs, *counts, worst, "ok" if tally.passed else "FAILED"))
         problems += [f"{fault.name}: {problem}" for problem in tally.problems[:_MOST_PROBLEMS]]
     heads = [column.replace("_", " ") for column in COLUMNS]
-    lines = [row("fault", "runs", *heads, "verdict"), row("---", *["--:"] * 10), *rows, *problems]
+    lines = [
+        row("fault", "runs", *heads, "oldest", "verdict"),
+        row("---", *["--:"] * 11),
+        *rows,
+        *problems,
+    ]
     print("\n".join(lines))  # noqa: T201  the table is what this program is for
     return 1 if problems else 0
 

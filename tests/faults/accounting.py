@@ -6,6 +6,7 @@ has listed, and for what reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,7 @@ class Tally:
     doubled: int = 0
     misplaced: int = 0
     foreign: int = 0
+    worst_seconds: float = 0.0  # the age of the oldest chunk in flight at a cut
     problems: list[str] = field(default_factory=list)  # what no chunk can be blamed for
     figures: list[str] = field(default_factory=list)  # measured on the way; judged by nobody
 
@@ -64,8 +66,10 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Sum another one up."""
+        worst = max(self.worst_seconds, other.worst_seconds)
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.worst_seconds = worst
 
 
 @dataclass(slots=True)
@@ -77,10 +81,10 @@ class Allowance:
     seconds: float = MOST_IN_FLIGHT_SECONDS
     later_cuts: dict[str, float] = field(default_factory=dict)  # by stream, where not `cut_at`
 
-    def covers(self, sent: Sent, name: Name) -> bool:
-        """Whether a chunk may have been on its way at the cut."""
+    def age(self, sent: Sent, name: Name) -> float:
+        """Return how long before its stream's cut a chunk was sent; endless without a cut."""
         cut_at = self.later_cuts.get(sent.stream_sid, self.cut_at)
-        return cut_at is not None and sent.chunks[name] >= cut_at - self.seconds
+        return math.inf if cut_at is None else cut_at - sent.chunks[name]
 
 
 @dataclass(slots=True)
@@ -200,8 +204,9 @@ def _blame(
     """Find a reason for a chunk that is nowhere."""
     if _excuses(name, lanes) & allowance.kinds:
         tally.excused += 1
-    elif at_end and allowance.covers(sent, name):
+    elif at_end and allowance.age(sent, name) <= allowance.seconds:
         tally.in_flight += 1
+        tally.worst_seconds = max(tally.worst_seconds, allowance.age(sent, name))
     else:
         tally.lost += 1
 
