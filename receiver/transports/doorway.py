@@ -13,7 +13,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from receiver.transports import Gate, HttpAnswer, Limits, Peer, handshake
-from receiver.transports.acceptor import Waiting
+from receiver.transports.lobby import Waiting
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _log = logging.getLogger(__name__)

@@ -1,0 +1,179 @@
+"""Who may stream: signed tokens that open one call once, and secrets that appear nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.end_to_end import sender
+from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
+
+KEY = "canary-key-" + "k" * 40
+KEY_ID = hashlib.sha256(KEY.encode()).hexdigest()[:8]
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """A file that holds the key that signs stream tokens."""
+    file = tmp_path / "stream-key"
+    file.write_text(KEY + "\n")
+    file.chmod(0o600)
+    return file
+
+
+@pytest.fixture
+def receiver(tmp_path: Path, key_file: Path) -> Iterator[ReceiverProcess]:
+    """Run a receiver that takes signed tokens."""
+    with running_receiver(tmp_path, "--stream-key-file", str(key_file)) as process:
+        yield process
+
+
+def minted(*, key: str = KEY, algorithm: str = "HS256", kid: str = KEY_ID, **claims: Any) -> str:
+    """Return a token for the sender's call, good for a minute, but for what is told otherwise."""
+    usual = {
+        "sub": sender.CALL_SID,
+        "aud": "receiver",
+        "exp": time.time() + 60,
+        "jti": str(time.perf_counter_ns()),
+    }
+    wanted = {name: value for name, value in (usual | claims).items() if value is not None}
+    return jwt.encode(wanted, key if algorithm != "none" else "", algorithm, headers={"kid": kid})
+
+
+def status(receiver: ReceiverProcess, token: str) -> int:
+    """Return the status with which an upgrade is answered."""
+    try:
+        with sender.dial(receiver.url, token=token):
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+def test_a_signed_token_opens_its_call_once(receiver: ReceiverProcess) -> None:
+    """The same token again is refused."""
+    token = minted()
+    with sender.dial(receiver.url, token=token) as stream:
+        sender.send_call(stream, [sender.start(), sender.media("inbound", 1, bytes(160))])
+        stream.send(sender.stop())
+        assert sender.CALL_SID == receiver.published()[1].call_sid
+    assert 401 == status(receiver, token)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"exp": 1_000_000_000},
+        {"exp": None},
+        {"jti": None},
+        {"sub": None},
+        {"aud": "tap"},
+        {"aud": None},
+        {"kid": "00000000"},
+        {"key": "another-key-" + "x" * 40},
+        {"algorithm": "none"},
+        {"algorithm": "HS384"},
+        {"exp": "soon"},
+    ],
+    ids=str,
+)
+def test_what_is_not_quite_a_token_is_refused(
+    receiver: ReceiverProcess, wrong: dict[str, Any]
+) -> None:
+    """Expired, for another audience, by another key or algorithm, or without a claim: 401."""
+    try:
+        token = minted(**wrong)
+    except TypeError:  # PyJWT does not even mint an expiry that is no number
+        token = ".".join(("e30", "e30", "e30"))
+    assert 401 == status(receiver, token)
+
+
+def test_clocks_may_be_a_minute_apart(receiver: ReceiverProcess) -> None:
+    """A token that expired half a minute ago by our clock is still good."""
+    assert 101 == status(receiver, minted(exp=time.time() - 30))
+
+
+def test_of_twenty_at_once_one_gets_in(receiver: ReceiverProcess) -> None:
+    """A replay at the same moment is a replay."""
+    token = minted()
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: status(receiver, token), range(20)))
+    assert (1, 19) == (answers.count(101), answers.count(401))
+
+
+def test_single_use_holds_across_restarts(tmp_path: Path, key_file: Path) -> None:
+    """Also after a kill."""
+    token = minted()
+    options = ("--stream-key-file", str(key_file))
+    with running_receiver(tmp_path, *options) as first:
+        assert 101 == status(first, token)
+        first.process.kill()
+        first.ended()
+    with running_receiver(tmp_path, *options) as second:
+        assert 401 == status(second, token)
+
+
+def test_a_token_for_another_call_keeps_nothing(receiver: ReceiverProcess) -> None:
+    """Only `start` can tell: the socket closes with 1008 and no recording is made."""
+    token = minted(sub="11111111-2222-4333-8444-555555555555")
+    with sender.dial(receiver.url, token=token) as stream:
+        sender.send_call(stream, [sender.media("inbound", 1, bytes(160)), sender.start()])
+        with pytest.raises(ConnectionClosed) as closed:
+            stream.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    assert 1008 == closed.value.rcvd.code
+    assert 0 == receiver.stop()
+    assert [] == list(receiver.recordings.rglob("recording.json"))
+    assert [] == list(receiver.spool.glob("*.journal"))
+
+
+def raw_exchange(receiver: ReceiverProcess, authorization: bytes) -> bytes:
+    """Send an upgrade request as it stands and return the answer."""
+    with socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as tcp:
+        tcp.sendall(
+            b"GET /audio HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            + authorization
+            + b"\r\n"
+        )
+        return tcp.recv(65_536)
+
+
+@pytest.mark.parametrize("transport", ["websockets", "picows"])
+def test_no_secret_appears_anywhere(tmp_path: Path, key_file: Path, transport: str) -> None:
+    """Not in any log, at the level debug, nor in an answer or a file, used or refused."""
+    canary = "canary-wrong-token-1234567890"
+    options = ("--stream-key-file", str(key_file), "--transport", transport)
+    with running_receiver(tmp_path, *options, "--log-level", "debug") as receiver:
+        signed = minted()
+        answers = [
+            raw_exchange(receiver, b"Authorization: Bearer " + canary.encode() + b"\r\n"),
+            raw_exchange(receiver, b"authorization:   bEaReR " + canary.encode() + b"\r\n"),
+            raw_exchange(receiver, b"Authorization: " + canary.encode() + b"\r\n"),
+            raw_exchange(receiver, (b"Authorization: Bearer " + canary.encode() + b"\r\n") * 2),
+            raw_exchange(receiver, b"Authorization: Basic " + canary.encode() * 600 + b"\r\n"),
+            raw_exchange(receiver, b"Authorization: Bearer " + signed.encode()[:-2] + b"\r\n"),
+        ]
+        for token in (TOKEN, signed):
+            with sender.dial(receiver.url, token=token) as stream:
+                sender.send_call(stream, [sender.start(), sender.stop()])
+                receiver.published()
+        receiver.process.send_signal(signal.SIGHUP)
+        receiver.wait_for("reloaded")
+        assert 0 == receiver.stop()
+    assert all(answer.startswith(b"HTTP/1.1 401 ") for answer in answers)
+    assert all(b"WWW-Authenticate: Bearer" in answer for answer in answers)
+    files = b"".join(path.read_bytes() for path in receiver.recordings.rglob("*") if path.is_file())
+    outputs = receiver.raw_log.encode() + b"".join(answers) + files
+    for secret in (canary, TOKEN, KEY, signed, signed[:-2]):
+        assert secret.encode() not in outputs
+    assert b"handshake_refused" in outputs
