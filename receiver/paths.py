@@ -14,6 +14,8 @@ REWRITTEN_SUFFIX: Final = ".rewritten"
 """A journal that is being written again, because the disk failed; it replaces the old one."""
 SPOOL: Final = ".spool"
 """The spool's default name inside the recordings folder."""
+WORKER: Final = "worker-"
+"""Inside the spool: folders of workers, by number."""
 QUARANTINE: Final = "quarantine"
 """Inside the spool: journals that cannot be trusted, each beside a text that says why."""
 

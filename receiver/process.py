@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
-from collections.abc import Callable
 
+from receiver import loops
 from receiver.config import Config
 from receiver.demo import Demo
 from receiver.gate import STREAMS_PATH
 from receiver.server import Server
 from receiver.transports import Listener
+from receiver.workers import Workers
 
 
 def run(config: Config) -> None:
@@ -21,17 +23,23 @@ def run(config: Config) -> None:
         TapreelError: it cannot start with these settings.
     """
     os.umask(0o077)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(config))
+    if config.workers > 1:
+        loops.run(_run_workers(config))
+    else:
+        loops.run(_run(config))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the fastest event loop that is installed; `None` is asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+async def _run_workers(config: Config) -> None:
+    await Workers(config, listening=functools.partial(_announce, config)).run()
+
+
+def _announce(config: Config, port: int) -> str:
+    """Say where we listen, as the one line on stdout that programs wait for."""
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    scheme = "ws" if config.no_tls else "wss"
+    url = f"{scheme}://{host}:{port}{STREAMS_PATH}"
+    print(f"listening {url}", flush=True)  # noqa: T201  data on stdout is the contract
+    return url
 
 
 async def _run(config: Config) -> None:
@@ -43,11 +51,7 @@ async def _run(config: Config) -> None:
     loop.add_signal_handler(signal.SIGHUP, server.reload)
 
     def listening(listener: Listener) -> None:
-        """Say where we listen, as the one line on stdout that programs wait for."""
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        scheme = "ws" if config.no_tls else "wss"
-        url = f"{scheme}://{host}:{listener.port}{STREAMS_PATH}"
-        print(f"listening {url}", flush=True)  # noqa: T201  data on stdout is the contract
+        url = _announce(config, listener.port)
         if demo is not None:
             demo.start(url)
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from receiver import archive, paths, recording
 from receiver.errors import JournalError, UnreadableError
-from receiver.folders import PRIVATE, sync_folder
+from receiver.folders import PRIVATE, FolderLock, sync_folder
 from receiver.recording import Recording
 from receiver.render import RenderOptions, identify, open_journal, render
 from receiver.survey import Survey
@@ -163,8 +163,23 @@ def waiting(spool: Path) -> list[Path]:
     return sorted(journals, key=lambda path: path.stat().st_mtime_ns)
 
 
+def gather(spool: Path) -> None:
+    """Move what workers left in their folders into the spool, whose lock the caller holds.
+
+    Raises:
+        ConfigurationError: a worker lives.
+    """
+    for folder in sorted(spool.glob(f"{paths.WORKER}*")):
+        with FolderLock(folder):
+            for journal in waiting(folder):
+                journal.rename(spool / journal.name)
+            sync_folder(spool)
+            sync_folder(folder)
+
+
 def recover(spool: Path, recordings: Path, options: RenderOptions) -> Iterator[Outcome]:
     """Publish what a dead receiver left behind; the caller holds the spool's lock."""
+    gather(spool)
     for journal in waiting(spool):
         try:
             outcome = publish(journal, recordings, options)

@@ -39,6 +39,7 @@ from receiver.throttle import Throttle
 from receiver.tokens import Grant
 from receiver.transports import Limits, Listener
 from receiver.transports.choice import choose
+from receiver.transports.sharing import SharedPort
 from receiver.used_tokens import UsedTokens
 
 USED_TOKENS: Final = "used-tokens"
@@ -59,15 +60,21 @@ class Server:
     """
 
     def __init__(
-        self, config: Config, *, published: Callable[[Published], None] = lambda _: None
+        self,
+        config: Config,
+        *,
+        published: Callable[[Published], None] = lambda _: None,
+        shared: SharedPort | None = None,
     ) -> None:
         folders.make_folder(config.recordings)
         self._config = config
+        self._shared = shared  # with other workers, whose folders are beside ours
         self._on_published = published
         self._ssl_context = _ssl_context(config)
         tokens = credentials.tokens(config)
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
-        self._used_tokens = UsedTokens(config.spool / USED_TOKENS)
+        common = config.spool.parent if shared else config.spool
+        self._used_tokens = UsedTokens(common / USED_TOKENS)
         self.hub: Hub = LocalHub(lambda call: self._loop.call_soon(call))
         self._channels = Channels(self.hub, byte_order=config.byte_order)
         self._taps = Taps(
@@ -108,13 +115,18 @@ class Server:
     def session_opened(self, session: Session) -> None:
         """Remember a session whose socket is open."""
         self.sessions.add(session)
-        self._see_if_full()
+        self._note_sessions()
 
     def session_closed(self, session: Session) -> None:
         """Forget a session."""
         self.sessions.discard(session)
-        self._see_if_full()
+        self._note_sessions()
         self._see_if_drained()
+
+    def _note_sessions(self) -> None:
+        if self._shared is not None:
+            self._shared.carry(len(self.sessions))
+        self._see_if_full()
 
     def _tap_options(self) -> TapOptions:
         config = self._config
@@ -150,6 +162,7 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._publisher.close)
             stack.push_async_callback(asyncio.to_thread, self._spool.close)
+            publish.gather(config.spool)
             for journal in publish.waiting(config.spool):
                 self._publisher.submit(journal)
             await self._look_at_disk()
@@ -208,7 +221,7 @@ class Server:
             port=config.port,
             ssl_context=self._ssl_context,
             limits=limits,
-            shared_port=config.workers > 1,
+            shared=self._shared,
         )
         event_loop = type(self._loop).__module__.partition(".")[0]
         log.info("listening", port=listener.port, transport=transport, event_loop=event_loop)

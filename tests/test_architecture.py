@@ -36,9 +36,11 @@ SHELL = (
     *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
     *("transports.dialing", "listeners", "tap_channels", "tap_rewind", "taps", "forward"),
     *("session", "publisher", "used_tokens", "gate", "demo"),
+    *("loops", "transports.sharing"),
     *("transports.handshake", "transports.acceptor", "transports.units"),
     *("transports.doorway", "transports.picows_wiring"),
     *("transports.picows", "transports.websockets", "transports.choice", "server"),
+    "workers",
     "process",
     *("remote_feed", "listen"),
 )

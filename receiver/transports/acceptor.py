@@ -18,12 +18,15 @@ from typing import Any, Final
 
 from receiver.errors import ConfigurationError
 from receiver.transports import Limits, handshake
+from receiver.transports.sharing import SharedPort
 
 BACKLOG: Final = 1024
 _AT_ONCE: Final = 64
 """Connections accepted before the open ones have their turn again."""
 _NO_DESCRIPTORS_SECONDS: Final = 0.2
 """How long accepting pauses when the process has run out of file descriptors."""
+_TURN_SECONDS: Final = 0.002
+"""How long a connection is left to the other processes before we look again."""
 _log = logging.getLogger(__name__)
 
 
@@ -90,8 +93,16 @@ Connect = Callable[[Waiting], Awaitable[Any]]
 class Acceptor:
     """Listening sockets; does what `asyncio.Server` does, one connection at a time."""
 
-    def __init__(self, sockets: list[socket.socket], lobby: Lobby, connect: Connect) -> None:
+    def __init__(
+        self,
+        sockets: list[socket.socket],
+        lobby: Lobby,
+        connect: Connect,
+        *,
+        shared: SharedPort | None = None,
+    ) -> None:
         self.sockets = sockets
+        self._shared = shared
         self._lobby = lobby
         self._connect = connect
         self._loop = asyncio.get_running_loop()
@@ -131,17 +142,23 @@ class Acceptor:
         for listening in self.sockets:
             self._loop.remove_reader(listening)
 
+    def _pause(self, seconds: float) -> None:
+        self._stop_accepting()
+        self._loop.call_later(seconds, self._start_accepting)
+
     def _accept(self, listening: socket.socket) -> None:
         """Accept what waits; the event loop calls again where that was not all."""
         for _ in range(_AT_ONCE):
+            if self._shared is not None and not self._shared.is_ours(len(self._lobby)):
+                self._pause(_TURN_SECONDS)
+                return
             try:
                 tcp, name = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 _log.error("cannot accept connections: %s", error.strerror)
-                self._stop_accepting()
-                self._loop.call_later(_NO_DESCRIPTORS_SECONDS, self._start_accepting)
+                self._pause(_NO_DESCRIPTORS_SECONDS)
                 return
             tcp.setblocking(False)
             waiting = self._lobby.enter(tcp, handshake.address_of(name))
@@ -167,7 +184,7 @@ class Acceptor:
             waiting.tcp.close()
 
 
-async def open_sockets(host: str, port: int, *, shared_port: bool) -> list[socket.socket]:
+async def open_sockets(host: str, port: int) -> list[socket.socket]:
     """Return sockets that listen on every address of `host`; port 0 takes a free one.
 
     Raises:
@@ -182,7 +199,7 @@ async def open_sockets(host: str, port: int, *, shared_port: bool) -> list[socke
             opened = []
             for family, _, _, _, address in dict.fromkeys(found):
                 opened.append(stack.enter_context(socket.socket(family, socket.SOCK_STREAM)))
-                _listen(opened[-1], address, shared_port=shared_port)
+                _listen(opened[-1], address)
             stack.pop_all()
             return opened
     except (OSError, UnicodeError) as error:
@@ -190,12 +207,10 @@ async def open_sockets(host: str, port: int, *, shared_port: bool) -> list[socke
         raise ConfigurationError(f"cannot listen on {host} port {port}: {why}") from error
 
 
-def _listen(tcp: socket.socket, address: Any, *, shared_port: bool) -> None:
+def _listen(tcp: socket.socket, address: Any) -> None:
     tcp.setblocking(False)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if tcp.family == socket.AF_INET6:
         tcp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    if shared_port:
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     tcp.bind(address)
     tcp.listen(BACKLOG)

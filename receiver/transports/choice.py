@@ -10,6 +10,7 @@ from typing import Final, Protocol, cast
 
 from receiver.errors import ConfigurationError
 from receiver.transports import Gate, Limits, Listener
+from receiver.transports.sharing import SharedPort
 
 FASTEST_FIRST: Final = ("picows", "websockets")
 
@@ -25,9 +26,9 @@ class Listen(Protocol):
         port: int,
         ssl_context: ssl.SSLContext | None,
         limits: Limits,
-        shared_port: bool = False,
+        shared: SharedPort | None = None,
     ) -> Awaitable[Listener]:
-        """Listen until the listener is closed; several processes may share a port."""
+        """Listen until the listener is closed, on a port that may be shared."""
         ...
 
 

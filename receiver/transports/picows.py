@@ -26,6 +26,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from receiver.transports import Gate, Limits, Listener, Peer, handshake, picows_wiring
 from receiver.transports.acceptor import Acceptor, Lobby, Waiting, open_sockets
 from receiver.transports.doorway import Admitted, Doorway, House
+from receiver.transports.sharing import SharedPort
 
 _BROKEN: Final = 1006
 _NO_CODE: Final = 1005
@@ -41,19 +42,16 @@ async def listen(
     port: int,
     ssl_context: ssl.SSLContext | None,
     limits: Limits,
-    shared_port: bool = False,
+    shared: SharedPort | None = None,
 ) -> Listener:
-    """Listen on `host` and `port` (0: a free one) until the listener is closed.
-
-    With `shared_port`, other processes of the same user may listen there too, and the kernel
-    deals the connections out.
+    """Listen on `host` and `port` (0: a free one), or take turns on a port that is `shared`.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
     """
     handshake.allow_long_lines(limits)
     listener = _PicowsListener(gate, limits)
-    sockets = await open_sockets(host, port, shared_port=shared_port)
+    sockets = shared.sockets if shared else await open_sockets(host, port)
 
     async def connect(waiting: Waiting) -> None:
         loop = asyncio.get_running_loop()
@@ -66,7 +64,7 @@ async def listen(
                 make, waiting.tcp, ssl=ssl_context, ssl_handshake_timeout=timeout
             )
 
-    listener.server = Acceptor(sockets, Lobby(limits), connect)
+    listener.server = Acceptor(sockets, Lobby(limits), connect, shared=shared)
     return listener
 
 

@@ -24,6 +24,7 @@ from websockets.server import ServerProtocol
 
 from receiver.transports import Gate, HttpAnswer, Limits, Listener, Peer, handshake
 from receiver.transports.acceptor import Acceptor, Lobby, Waiting, open_sockets
+from receiver.transports.sharing import SharedPort
 from receiver.transports.units import UnitReader
 
 _BROKEN: Final = 1006
@@ -38,19 +39,16 @@ async def listen(
     port: int,
     ssl_context: ssl.SSLContext | None,
     limits: Limits,
-    shared_port: bool = False,
+    shared: SharedPort | None = None,
 ) -> Listener:
-    """Listen on `host` and `port` (0: a free one) until the listener is closed.
-
-    With `shared_port`, other processes of the same user may listen there too, and the kernel
-    deals the connections out.
+    """Listen on `host` and `port` (0: a free one), or take turns on a port that is `shared`.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
     """
     handshake.allow_long_lines(limits)
     house = _House(gate, limits)
-    tcp_sockets = await open_sockets(host, port, shared_port=shared_port)
+    tcp_sockets = shared.sockets if shared else await open_sockets(host, port)
 
     async def connect(waiting: Waiting) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(
@@ -61,7 +59,9 @@ async def listen(
         )
 
     # What `websockets.serve` would listen with, were it not for the lobby.
-    house.server.server = cast(asyncio.Server, Acceptor(tcp_sockets, Lobby(limits), connect))
+    house.server.server = cast(
+        asyncio.Server, Acceptor(tcp_sockets, Lobby(limits), connect, shared=shared)
+    )
     return _WebSocketListener(house)
 
 

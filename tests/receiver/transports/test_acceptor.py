@@ -91,7 +91,7 @@ class Hall:
 
     async def open(self) -> None:
         """Listen on a free port."""
-        sockets = await open_sockets("127.0.0.1", 0, shared_port=False)
+        sockets = await open_sockets("127.0.0.1", 0)
         self.port: int = sockets[0].getsockname()[1]
         self.acceptor = Acceptor(sockets, self.lobby, self._connect)
 
@@ -145,4 +145,4 @@ async def test_closing_twice_is_fine(hall: Hall) -> None:
 async def test_an_address_in_use_is_one_clear_line(hall: Hall) -> None:
     """The reason is the system's, without a number or a traceback."""
     with pytest.raises(ConfigurationError, match=r"address already in use$"):
-        await open_sockets("127.0.0.1", hall.port, shared_port=False)
+        await open_sockets("127.0.0.1", hall.port)

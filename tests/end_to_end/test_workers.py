@@ -1,0 +1,185 @@
+"""Several workers behind one port, with real processes, sockets and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from receiver import paths
+from receiver.media import EndReason
+from tests.end_to_end import sender
+from tests.end_to_end.receiver_process import ReceiverProcess, running_receiver
+from tests.receiver import journals
+
+CALLS = 100
+
+
+@pytest.fixture(params=["picows", "websockets"])
+def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReceiverProcess]:
+    """Run two workers, with either transport."""
+    with running_receiver(tmp_path, "--workers", "2", "--transport", request.param) as process:
+        yield process
+
+
+def pids(receiver: ReceiverProcess, count: int = 2) -> dict[int, int]:
+    """Return the processes of the workers that have come up since the last call, by number."""
+    lines = [receiver.wait_for("worker_serving") for _ in range(count)]
+    return {line["worker"]: line["pid"] for line in lines}
+
+
+def test_calls_are_dealt_out_evenly(receiver: ReceiverProcess) -> None:
+    """Of 100 calls at once no worker has more than 60."""
+    with contextlib.ExitStack() as calls:
+        for number in range(CALLS):
+            call = calls.enter_context(sender.dial(receiver.url))
+            call.send(sender.start(stream_sid=f"stream-{number}"))
+        lines = [receiver.wait_for("stream_started") for _ in range(CALLS)]
+        carried = Counter(line["worker"] for line in lines)
+        assert {1, 2} == carried.keys()
+        assert max(carried.values()) <= 60
+    for _ in range(CALLS):
+        receiver.wait_for("recording_published")
+    assert 0 == receiver.stop()
+
+
+def test_a_killed_worker_is_replaced_and_its_journals_recovered(
+    receiver: ReceiverProcess,
+) -> None:
+    """Its streams end as crashed, the other worker's go on, and new ones are taken."""
+    workers = pids(receiver)
+    sockets = {}
+    with contextlib.ExitStack() as calls:
+        for sid in ("one", "two"):
+            call = calls.enter_context(sender.dial(receiver.url))
+            call.send(sender.start(stream_sid=sid))
+            call.send(sender.media("inbound", 1, b"\x00" * 160))
+            sockets[receiver.wait_for("stream_started")["worker"]] = sid, call
+        assert {1, 2} == sockets.keys()
+        waiting_for_disk(receiver, 2)
+        os.kill(workers[1], signal.SIGKILL)
+        killed, broken = sockets[1]
+        with pytest.raises(ConnectionClosed):
+            broken.recv(timeout=30)
+        assert -signal.SIGKILL == receiver.wait_for("worker_died")["exit_code"]
+        fresh = pids(receiver, 1)
+        assert {1} == fresh.keys() != {1: workers[1]}
+        _, document = receiver.published()
+        assert (killed, EndReason.CRASH) == (document.stream_sid, document.end_reason)
+        alive, call = sockets[2]
+        call.send(sender.stop())
+        _, document = receiver.published()
+        assert (alive, EndReason.STOP) == (document.stream_sid, document.end_reason)
+        replacement = calls.enter_context(sender.dial(receiver.url))
+        replacement.send(sender.start(stream_sid="three"))
+        assert 1 == receiver.wait_for("stream_started")["worker"]
+        assert 0 == receiver.stop(signal.SIGINT)
+
+
+def waiting_for_disk(receiver: ReceiverProcess, count: int) -> None:
+    """Return when so many journals hold a chunk."""
+    while count > sum(
+        path.stat().st_size > 400 for path in receiver.spool.glob("worker-*/*.journal")
+    ):
+        os.sched_yield()
+
+
+def test_a_drain_waits_for_the_streams_of_all_workers(receiver: ReceiverProcess) -> None:
+    """SIGTERM to the parent lets live streams end, and the exit code is 0."""
+    with contextlib.ExitStack() as calls:
+        sockets = [calls.enter_context(sender.dial(receiver.url)) for _ in range(2)]
+        for call in sockets:
+            call.send(sender.start())
+            receiver.wait_for("stream_started")
+        receiver.process.send_signal(signal.SIGTERM)
+        for _ in sockets:
+            receiver.wait_for("draining")
+        for call in sockets:
+            call.send(sender.media("inbound", 1, b"\x00" * 160))
+            call.send(sender.stop())
+        reasons = {receiver.published()[1].end_reason for _ in sockets}
+    assert {EndReason.STOP} == reasons
+    assert 0 == receiver.ended()
+
+
+def test_workers_end_with_their_parent(receiver: ReceiverProcess) -> None:
+    """When the parent is killed, the workers end their streams and publish them."""
+    with sender.dial(receiver.url) as call:
+        call.send(sender.start())
+        receiver.wait_for("stream_started")
+        receiver.process.kill()
+        assert receiver.published()[1].end_reason is EndReason.SHUTDOWN
+    receiver.ended()
+    assert [] == list(receiver.spool.glob("worker-*/*.journal"))
+
+
+def test_one_line_says_where_all_listen(receiver: ReceiverProcess) -> None:
+    """The workers' port is printed once, when all of them serve."""
+    assert receiver.listening.startswith("listening ws://127.0.0.1:")
+    assert 0 == receiver.stop()
+    assert receiver.process.stdout is not None
+    assert "" == receiver.process.stdout.read()
+
+
+def crashed(spool: Path, worker: int) -> None:
+    """Leave a journal in a worker's folder, as a crash would."""
+    folder = spool / f"{paths.WORKER}{worker}"
+    folder.mkdir(0o700, parents=True, exist_ok=True)
+    chunks = [journals.chunk(1, b"\x00" * 160, timestamp_ms=0)]
+    name = paths.journal_name(journals.HEADER.recording_id)
+    journals.write(folder / name, journals.records(chunks))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_recovers_what_others_left(tmp_path: Path, workers: int) -> None:
+    """A journal of a third worker is published whether one or two are started now."""
+    spool = tmp_path / "recordings" / paths.SPOOL
+    crashed(spool, 3)
+    spool.chmod(0o700)
+    with running_receiver(tmp_path, "--workers", str(workers)) as receiver:
+        assert receiver.published()[1].end_reason is EndReason.CRASH
+        assert 0 == receiver.stop()
+
+
+def test_recover_finds_the_journals_of_workers(tmp_path: Path) -> None:
+    """`receiver recover` looks into the workers' folders too."""
+    spool = tmp_path / "recordings" / paths.SPOOL
+    crashed(spool, 2)
+    spool.chmod(0o700)
+    command = [sys.executable, "-m", "receiver", "recover", "--recordings", "recordings"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("published ")
+
+
+def test_a_second_receiver_keeps_off_the_workers_spool(receiver: ReceiverProcess) -> None:
+    """The spool above the workers' is locked too."""
+    command = [sys.executable, "-m", "receiver", "recover", "--recordings", "recordings"]
+    done = subprocess.run(command, cwd=receiver.folder, capture_output=True, text=True, check=False)
+    assert 3 == done.returncode
+    assert "in use by another receiver" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--port", "1"), "cannot listen on 127.0.0.1 port 1: permission denied"),
+        (("--demo",), "--demo is for one worker"),
+    ],
+)
+def test_what_no_worker_could_use_is_said_once(
+    tmp_path: Path, options: tuple[str, ...], problem: str
+) -> None:
+    """A bad setting is one line on stderr and exit code 3, as with one worker."""
+    if os.geteuid() == 0 and "--port" in options:
+        pytest.skip("the super-user may listen on any port")
+    with running_receiver(tmp_path, "--workers", "2", *options) as receiver:
+        assert 3 == receiver.ended()
+        assert 1 == receiver.raw_log.count(problem)
