@@ -1,9 +1,4 @@
-"""Accepts connections, and bounds how many may wait that nobody has admitted yet.
-
-Counted from `accept` on, so that a TLS handshake that never comes is bounded as well. Where
-there are too many, the oldest goes: real callers are through within milliseconds, so it is
-the idle ones that age.
-"""
+"""Accepts connections, so that they can be counted from there on."""
 
 from __future__ import annotations
 
@@ -12,12 +7,12 @@ import contextlib
 import functools
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from receiver.errors import ConfigurationError
-from receiver.transports import Limits, handshake
+from receiver.transports import handshake
+from receiver.transports.lobby import Lobby, Waiting
 from receiver.transports.sharing import SharedPort
 
 BACKLOG: Final = 1024
@@ -28,62 +23,6 @@ _NO_DESCRIPTORS_SECONDS: Final = 0.2
 _TURN_SECONDS: Final = 0.002
 """How long a connection is left to the other processes before we look again."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False, slots=True)
-class Waiting:
-    """A connection that was accepted but not yet admitted."""
-
-    tcp: socket.socket
-    address: str
-    _lobby: Lobby
-
-    def leave(self) -> None:
-        """Count the connection no more: it was admitted, or it is gone. Idempotent."""
-        self._lobby.forget(self)
-
-    def cut(self) -> None:
-        """End the connection, whoever holds it by now."""
-        with contextlib.suppress(OSError):  # it is gone already
-            self.tcp.shutdown(socket.SHUT_RDWR)
-
-
-class Lobby:
-    """All connections that wait, the oldest first."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._waiting: dict[Waiting, None] = {}
-        self._by_address: dict[str, dict[Waiting, None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def enter(self, tcp: socket.socket, address: str) -> Waiting:
-        """Count one more, and make room for it where there is none."""
-        neighbours = self._by_address.setdefault(address, {})
-        per_address = self._limits.max_waiting_per_address
-        if per_address is not None and len(neighbours) >= per_address:
-            self._evict(neighbours)
-        elif len(self._waiting) >= self._limits.max_waiting:
-            self._evict(self._waiting)
-        entered = Waiting(tcp, address, self)
-        self._waiting[entered] = None
-        self._by_address.setdefault(address, {})[entered] = None
-        return entered
-
-    def _evict(self, among: Iterable[Waiting]) -> None:
-        oldest = next(iter(among))
-        self.forget(oldest)
-        oldest.cut()
-
-    def forget(self, waiting: Waiting) -> None:
-        """Count a connection no more."""
-        self._waiting.pop(waiting, None)
-        neighbours = self._by_address.get(waiting.address, {})
-        neighbours.pop(waiting, None)
-        if not neighbours:
-            self._by_address.pop(waiting.address, None)
 
 
 Connect = Callable[[Waiting], Awaitable[Any]]

@@ -24,8 +24,9 @@ import aiofastnet
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from receiver.transports import Gate, Limits, Listener, Peer, handshake, picows_wiring
-from receiver.transports.acceptor import Acceptor, Lobby, Waiting, open_sockets
+from receiver.transports.acceptor import Acceptor, open_sockets
 from receiver.transports.doorway import Admitted, Doorway, House
+from receiver.transports.lobby import Lobby, Waiting
 from receiver.transports.sharing import SharedPort
 
 _BROKEN: Final = 1006

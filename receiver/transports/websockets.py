@@ -23,7 +23,8 @@ from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
 from receiver.transports import Gate, HttpAnswer, Limits, Listener, Peer, handshake
-from receiver.transports.acceptor import Acceptor, Lobby, Waiting, open_sockets
+from receiver.transports.acceptor import Acceptor, open_sockets
+from receiver.transports.lobby import Lobby, Waiting
 from receiver.transports.sharing import SharedPort
 from receiver.transports.units import UnitReader
 

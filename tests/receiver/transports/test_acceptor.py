@@ -1,84 +1,16 @@
-"""Connections that nobody has admitted yet: counted from the start, and the oldest goes."""
+"""Accepting: counted from the first moment, and nothing is left behind."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from receiver.errors import ConfigurationError
 from receiver.transports import Limits
-from receiver.transports.acceptor import Acceptor, Lobby, Waiting, open_sockets
-
-
-@pytest.fixture
-def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
-    """Connected sockets: our end, the caller's end."""
-    with contextlib.ExitStack() as stack:
-        made = []
-        for _ in range(6):
-            ends = socket.socketpair()
-            for end in ends:
-                stack.enter_context(end).settimeout(10)
-            made.append(ends)
-        yield made
-
-
-def is_cut(caller: socket.socket) -> bool:
-    """Whether the other end of `caller` was ended."""
-    caller.setblocking(False)
-    try:
-        return caller.recv(1) == b""
-    except BlockingIOError:
-        return False
-
-
-def test_the_oldest_goes_where_there_are_too_many(
-    pairs: list[tuple[socket.socket, socket.socket]],
-) -> None:
-    """Those that come later get the room of those that idle."""
-    lobby = Lobby(Limits(max_waiting=3, max_waiting_per_address=None))
-    for ours, _ in pairs[:4]:
-        lobby.enter(ours, "192.0.2.1")
-    assert [True, False, False, False] == [is_cut(caller) for _, caller in pairs[:4]]
-    assert 3 == len(lobby)
-
-
-def test_one_address_takes_no_room_from_others(
-    pairs: list[tuple[socket.socket, socket.socket]],
-) -> None:
-    """Over its share, an address pushes out its own oldest connection."""
-    lobby = Lobby(Limits(max_waiting=100, max_waiting_per_address=2))
-    lobby.enter(pairs[0][0], "192.0.2.1")
-    for ours, _ in pairs[1:4]:
-        lobby.enter(ours, "192.0.2.9")
-    assert [False, True, False, False] == [is_cut(caller) for _, caller in pairs[:4]]
-
-
-def test_who_was_admitted_is_counted_no_more(
-    pairs: list[tuple[socket.socket, socket.socket]],
-) -> None:
-    """Leaving makes room, twice is once, and nothing is remembered of an address."""
-    lobby = Lobby(Limits(max_waiting=1, max_waiting_per_address=1))
-    for ours, caller in pairs:
-        waiting = lobby.enter(ours, "192.0.2.1")
-        waiting.leave()
-        waiting.leave()
-        assert not is_cut(caller)
-    assert 0 == len(lobby)
-    assert {} == lobby._by_address
-
-
-def test_cutting_what_is_gone_already_is_fine(
-    pairs: list[tuple[socket.socket, socket.socket]],
-) -> None:
-    """A connection may end by itself at the same moment."""
-    waiting = Lobby(Limits()).enter(pairs[0][0], "192.0.2.1")
-    pairs[0][0].close()
-    waiting.cut()
+from receiver.transports.acceptor import Acceptor, open_sockets
+from receiver.transports.lobby import Lobby, Waiting
 
 
 class Hall:
