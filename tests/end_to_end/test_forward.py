@@ -1,0 +1,283 @@
+"""One provider stream feeds consumers that were written for providers, unmodified."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from websockets.sync.server import Server, ServerConnection, serve
+
+from tests.end_to_end import sender
+from tests.end_to_end.receiver_process import (
+    PATIENCE_SECONDS,
+    TOKEN,
+    ReceiverProcess,
+    running_receiver,
+)
+from tests.end_to_end.taps import TAP_TOKEN, secret_file, tapped_receiver
+from tests.receiver.g711 import MULAW
+
+CONSUMERS = Path(__file__).parent / "consumers"
+CONSUMER_PYTHON = Path(sys.prefix).parent / ".venv-consumers" / "bin" / "python"
+CODES = {"inbound": b"\x10" * 160, "outbound": b"\x90" * 160}
+PATIENT = ("--tap-queue-seconds", "60")
+
+
+class Consumer:
+    """A media-stream server in the hands of the test: keeps messages, closes when told."""
+
+    def __init__(self) -> None:
+        self.calls: queue.Queue[queue.Queue[dict[str, Any] | None]] = queue.Queue()
+        self.tokens: list[str | None] = []
+        self.sockets: list[ServerConnection] = []
+        self._server: Server | None = None
+        self.port = free_port()
+        self.url = f"ws://127.0.0.1:{self.port}/stream"
+
+    def start(self) -> None:
+        """Listen."""
+        self._server = serve(self._take, "127.0.0.1", self.port, compression=None)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.shutdown()
+
+    def _take(self, connection: ServerConnection) -> None:
+        assert connection.request is not None
+        self.tokens.append(connection.request.headers.get("Authorization"))
+        self.sockets.append(connection)
+        messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.calls.put(messages)
+        with contextlib.suppress(Exception):
+            for message in connection:
+                messages.put(json.loads(message))
+        messages.put(None)
+
+    def call(self) -> queue.Queue[dict[str, Any] | None]:
+        """Wait for the next connection; return its messages as they come."""
+        return self.calls.get(timeout=PATIENCE_SECONDS)
+
+
+def rest_of(messages: queue.Queue[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """Return everything up to the end of a connection."""
+    found = []
+    while (message := messages.get(timeout=PATIENCE_SECONDS)) is not None:
+        found.append(message)
+    return found
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def consumer() -> Iterator[Consumer]:
+    """Run a consumer."""
+    running = Consumer()
+    running.start()
+    yield running
+    running.stop()
+
+
+def call_of(seconds: float) -> Iterator[str]:
+    """Yield the media of both tracks."""
+    for number in range(1, int(seconds * 50) + 1):
+        for track, codes in CODES.items():
+            yield sender.media(track, number, codes, sequence=2 * number)
+
+
+def play(receiver: ReceiverProcess, **parameters: str) -> None:
+    """Place a whole call of two seconds."""
+    with sender.dial(receiver.url) as call:
+        sender.send_call(call, [sender.connected(), sender.start(parameters), *call_of(2)])
+        call.send(json.dumps({"event": "dtmf", "dtmf": {"digit": "5", "duration": 100}}))
+        call.send(sender.stop())
+
+
+def test_a_consumer_hears_what_the_provider_says(tmp_path: Path, consumer: Consumer) -> None:
+    """connected, start, media of both tracks, keys and stop, with a token of its own."""
+    token = secret_file(tmp_path / "forward", "a-token-for-consumers")
+    options = ("--forward", consumer.url, "--forward-token-file", str(token), *PATIENT)
+    with running_receiver(tmp_path, *options) as receiver:
+        play(receiver, FirstName="Jane")
+        messages = rest_of(consumer.call())
+    assert ["Bearer a-token-for-consumers"] == consumer.tokens
+    sent = [sender.connected(), sender.start({"FirstName": "Jane"}), *call_of(2)]
+    assert [json.loads(message) for message in sent] == messages[:-2]
+    assert ["dtmf", "stop"] == [message["event"] for message in messages[-2:]]
+
+
+def test_filters_choose_streams(tmp_path: Path, consumer: Consumer) -> None:
+    """Each consumer gets the streams whose parameters it names."""
+    options = ("--forward", f"{consumer.url}#param.Queue=sales", *PATIENT)
+    with running_receiver(tmp_path, *options) as receiver:
+        for name in ("support", "sales"):
+            play(receiver, Queue=name)
+        messages = rest_of(consumer.call())
+    assert {"Queue": "sales"} == messages[1]["start"]["customParameters"]
+    assert consumer.calls.empty()
+
+
+def test_another_receiver_records_the_same(tmp_path: Path) -> None:
+    """Forwarded to a second receiver, every sample and parameter arrives."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with running_receiver(second) as backup:
+        token = ("--forward-token-file", str(second / "tokens"))
+        with running_receiver(first, "--forward", backup.url, *token, *PATIENT) as receiver:
+            play(receiver, Case="7")
+            kept, _ = receiver.published()
+            copied, document = backup.published()
+    assert document.complete
+    assert {"Case": "7"} == document.parameters
+    for track in CODES:
+        original, copy = (
+            soundfile.read(f / f"{track}.wav", dtype="int16")[0] for f in (kept, copied)
+        )
+        assert original.tolist() == copy.tolist()
+
+
+def test_a_consumer_that_was_down_joins_in_mid_call(tmp_path: Path) -> None:
+    """It is tried again; then it gets connected and start, and the call from there on."""
+    consumer = Consumer()
+    with running_receiver(tmp_path, "--forward", consumer.url, *PATIENT) as receiver:
+        with sender.dial(receiver.url) as call:
+            sender.send_call(call, [sender.connected(), sender.start({"A": "b"}), *call_of(1)])
+            receiver.wait_for("consumer_unreachable")
+            consumer.start()
+            messages = consumer.call()
+            assert ["connected", "start"] == [
+                (messages.get(timeout=PATIENCE_SECONDS) or {})["event"] for _ in range(2)
+            ]
+            call.send(sender.media("inbound", 51, CODES["inbound"]))
+            call.send(sender.stop())
+            last = rest_of(messages)
+    assert ("51", "stop") == (last[0]["media"]["chunk"], last[-1]["event"])
+    consumer.stop()
+
+
+def test_a_consumer_that_fails_is_called_again(tmp_path: Path, consumer: Consumer) -> None:
+    """Closing with an error is a failure; closing with 1000 means it has had enough."""
+    with running_receiver(tmp_path, "--forward", consumer.url) as receiver:
+        with sender.dial(receiver.url) as call:
+            sender.send_call(call, [sender.connected(), sender.start()])
+            consumer.call()
+            consumer.sockets[0].close(1011, "a mistake")
+            consumer.call()
+            consumer.sockets[1].close(1000, "thank you")
+            assert "1011 a mistake" == receiver.wait_for("consumer_closed")["reason"]
+            assert "1000 thank you" == receiver.wait_for("consumer_closed")["reason"]
+            call.send(sender.stop())
+        assert receiver.published()[1].complete
+    assert consumer.calls.empty()
+
+
+def test_a_consumer_that_does_not_read_loses_and_hurts_nobody(tmp_path: Path) -> None:
+    """What it misses is dropped, without a word that the provider would not say."""
+    raw = socket.create_server(("127.0.0.1", 0))
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    url = f"ws://127.0.0.1:{raw.getsockname()[1]}/stuck"
+    with raw, running_receiver(tmp_path, "--forward", url) as receiver:
+        with sender.dial(receiver.url) as call:
+            sender.send_call(call, [sender.connected(), sender.start()])
+            sender.send_call(call, call_of(60))
+            call.send(sender.stop())
+        assert receiver.published()[1].complete
+
+
+def test_bad_consumers_are_refused_at_the_start(tmp_path: Path) -> None:
+    """Configuration errors: exit code 3 and one line."""
+    for url in ("https://x/y", "ws://192.0.2.1/y", "wss://x/y#Queue=sales", "wss://x:y/"):
+        with running_receiver(tmp_path, "--forward", url) as receiver:
+            assert 3 == receiver.ended()
+            assert "Traceback" not in receiver.raw_log
+            assert "consumer" in receiver.raw_log or "filter" in receiver.raw_log
+
+
+def forward_command(receiver: ReceiverProcess, call: str, url: str, *options: str) -> list[str]:
+    """Return `receiver forward` for a call of a tapped receiver."""
+    command = [sys.executable, "-m", "receiver", "forward", call, url, *options]
+    command += ["--receiver", f"ws://127.0.0.1:{receiver.port}"]
+    return [*command, "--token-file", str(secret_file(receiver.folder / "token", TAP_TOKEN))]
+
+
+def test_one_call_is_forwarded_by_command(tmp_path: Path, consumer: Consumer) -> None:
+    """`receiver forward CALL_SID URL`, as if the consumer had been named before."""
+    token = secret_file(tmp_path / "forward", TOKEN)
+    with tapped_receiver(tmp_path, *PATIENT) as receiver:
+        command = forward_command(
+            receiver,
+            sender.CALL_SID,
+            consumer.url,
+            *("--wait", "20", "--forward-token-file", str(token)),
+        )
+        with sender.dial(receiver.url) as call:
+            sender.send_call(call, [sender.connected(), sender.start({"A": "b"})])
+            receiver.wait_for("stream_started")
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            messages = consumer.call()
+            assert ["connected", "start"] == [
+                (messages.get(timeout=PATIENCE_SECONDS) or {})["event"] for _ in range(2)
+            ]
+            sender.send_call(call, call_of(1))
+            call.send(sender.stop())
+        _, log = process.communicate(timeout=PATIENCE_SECONDS)
+        rest = rest_of(messages)
+    assert 0 == process.returncode, log
+    assert [*map(json.loads, call_of(1)), json.loads(sender.stop())] == rest
+    assert [f"Bearer {TOKEN}"] == consumer.tokens
+
+
+def test_an_unknown_call_is_not_forwarded(tmp_path: Path) -> None:
+    """Exit code 5, one line."""
+    with tapped_receiver(tmp_path) as receiver:
+        for options in ((), ("--wait", "0.2")):
+            command = forward_command(receiver, "nobody", "ws://127.0.0.1:9/x", *options)
+            ended = subprocess.run(command, capture_output=True, text=True)
+            assert (5, 1) == (ended.returncode, ended.stderr.count("\n")), ended.stderr
+
+
+@pytest.mark.skipif(not CONSUMER_PYTHON.exists(), reason="no .venv-consumers: see .ci/run")
+def test_pipecat_takes_a_forwarded_stream(tmp_path: Path) -> None:
+    """Its server and its serializer, as they come from the registry, get both tracks."""
+    port = free_port()
+    server = subprocess.Popen(
+        [CONSUMER_PYTHON, str(CONSUMERS / "pipecat_server.py"), str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    with server:
+        assert server.stdout is not None
+        lines = iter(server.stdout)
+        assert "ready" in next(line.strip() for line in lines if "ready" in line)
+        with running_receiver(
+            tmp_path, "--forward", f"ws://127.0.0.1:{port}/", *PATIENT
+        ) as process:
+            play(process)
+            taken = next(json.loads(line) for line in lines if line.startswith("{"))
+    audio = bytes.fromhex(taken["audio"])
+    samples = [
+        int.from_bytes(audio[n : n + 2], "little", signed=True) for n in range(0, len(audio), 2)
+    ]
+    expected = [MULAW[codes[0]] for codes in CODES.values() for _ in range(160)] * 100
+    assert expected == samples
