@@ -37,7 +37,7 @@ SHELL = (
     *("transports.dialing", "listeners", "tap_channels", "tap_rewind", "taps", "forward"),
     *("session", "publisher", "used_tokens", "gate", "demo"),
     *("loops", "transports.sharing"),
-    *("transports.handshake", "transports.acceptor", "transports.units"),
+    *("transports.handshake", "transports.lobby", "transports.acceptor", "transports.units"),
     *("transports.doorway", "transports.picows_wiring"),
     *("transports.picows", "transports.websockets", "transports.choice", "server"),
     "workers",
