@@ -127,6 +127,14 @@ def test_every_room_imports_only_what_stands_before_it(
         assert set() == later, f"{file.relative_to(ROOT)} reaches up"
 
 
+@pytest.mark.parametrize("room", ORDER[:-1])
+def test_the_design_page_names_every_room(room: str) -> None:
+    """A stranger finds each room in one line of DESIGN.md."""
+    house = (ROOT / "DESIGN.md").read_text("utf-8").partition("## The house")[2]
+    rows = [line.split("|")[1] for line in house.splitlines() if line.startswith("| `")]
+    assert any(f"`{room.removeprefix('transports.')}`" in row for row in rows)
+
+
 @pytest.mark.parametrize("room", [*WORDS, *PURE])
 def test_pure_rooms_touch_nothing_outside(room: str) -> None:
     """No clock, file, socket, log, environment or waiting in the core."""
