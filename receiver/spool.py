@@ -30,6 +30,8 @@ MOST_HELD_BYTES: Final = 2**30
 """... and for all streams together."""
 LONGEST_FAREWELL_SECONDS: Final = 8.0
 """How long the end of the process waits for a disk that takes nothing."""
+_LAST_ROUND_SECONDS: Final = 1.0
+"""... and how long the thread may take to notice."""
 _MOST_SYNCED_SINGLY: Final = 4
 """More files than this are synced faster by one syncfs: see the design page for figures."""
 _TROUBLE_INTERVAL_SECONDS: Final = 1.0
@@ -89,7 +91,10 @@ class Spool:
         if self._closing_since is None:
             self._closing_since = time.monotonic()
         self._wake.set()
-        self._thread.join()
+        self._thread.join(LONGEST_FAREWELL_SECONDS + _LAST_ROUND_SECONDS)
+        if self._thread.is_alive():  # in a call that hangs; the lock goes with the process
+            log.error("audio_lost", reason="the disk hangs", bytes=self._held())
+            return
         self._lock.close()
 
     def _run(self) -> None:

@@ -276,6 +276,26 @@ def test_the_end_waits_for_a_full_disk_only_so_long(
     assert lost[0]["bytes"] > 0
 
 
+def test_the_end_does_not_wait_for_a_disk_that_hangs(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process can end, and says what it could not save; the spool stays locked until then."""
+    monkeypatch.setattr(spool, "LONGEST_FAREWELL_SECONDS", 0.0)
+    monkeypatch.setattr(spool, "_LAST_ROUND_SECONDS", 0.05)
+    go_on = threading.Event()
+    monkeypatch.setattr(Journal, "sync", lambda _: go_on.wait(PATIENCE_SECONDS) and None)
+    spool_ = opened()
+    live = begin(spool_)
+    until(lambda: START in on_disk(live))
+    with capture_logs() as logs:
+        spool_.close()
+    assert ["the disk hangs"] == [line["reason"] for line in logs if line["event"] == "audio_lost"]
+    with pytest.raises(ConfigurationError, match="in use"):
+        opened()
+    monkeypatch.undo()
+    go_on.set()
+
+
 def test_a_spool_has_one_owner(opened: Open) -> None:
     """A second receiver is refused until the first has gone."""
     first = opened()
