@@ -158,18 +158,20 @@ def test_another_receiver_records_the_same(tmp_path: Path) -> None:
 def test_a_consumer_that_was_down_joins_in_mid_call(tmp_path: Path) -> None:
     """It is tried again; then it gets connected and start, and the call from there on."""
     consumer = Consumer()
-    with running_receiver(tmp_path, "--forward", consumer.url, *PATIENT) as receiver:
-        with sender.dial(receiver.url) as call:
-            sender.send_call(call, [sender.connected(), sender.start({"A": "b"}), *call_of(1)])
-            receiver.wait_for("consumer_unreachable")
-            consumer.start()
-            messages = consumer.call()
-            assert ["connected", "start"] == [
-                (messages.get(timeout=PATIENCE_SECONDS) or {})["event"] for _ in range(2)
-            ]
-            call.send(sender.media("inbound", 51, CODES["inbound"]))
-            call.send(sender.stop())
-            last = rest_of(messages)
+    with (
+        running_receiver(tmp_path, "--forward", consumer.url, *PATIENT) as receiver,
+        sender.dial(receiver.url) as call,
+    ):
+        sender.send_call(call, [sender.connected(), sender.start({"A": "b"}), *call_of(1)])
+        receiver.wait_for("consumer_unreachable")
+        consumer.start()
+        messages = consumer.call()
+        assert ["connected", "start"] == [
+            (messages.get(timeout=PATIENCE_SECONDS) or {})["event"] for _ in range(2)
+        ]
+        call.send(sender.media("inbound", 51, CODES["inbound"]))
+        call.send(sender.stop())
+        last = rest_of(messages)
     assert ("51", "stop") == (last[0]["media"]["chunk"], last[-1]["event"])
     consumer.stop()
 
@@ -255,18 +257,27 @@ def test_an_unknown_call_is_not_forwarded(tmp_path: Path) -> None:
             assert (5, 1) == (ended.returncode, ended.stderr.count("\n")), ended.stderr
 
 
+@contextlib.contextmanager
+def killing(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End a process in any case."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 @pytest.mark.skipif(not CONSUMER_PYTHON.exists(), reason="no .venv-consumers: see .ci/run")
 def test_pipecat_takes_a_forwarded_stream(tmp_path: Path) -> None:
     """Its server and its serializer, as they come from the registry, get both tracks."""
     port = free_port()
     server = subprocess.Popen(
-        [CONSUMER_PYTHON, str(CONSUMERS / "pipecat_server.py"), str(port)],
+        [CONSUMER_PYTHON, str(CONSUMERS / "pipecat_server.py"), str(port), "64000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    with server:
+    with server, killing(server):
         assert server.stdout is not None
         lines = iter(server.stdout)
         assert "ready" in next(line.strip() for line in lines if "ready" in line)
