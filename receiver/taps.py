@@ -99,13 +99,13 @@ class Taps:
         self.figures = TapFigures()
         self._hub = hub
         self._options = options
-        self._listeners: set[Listener] = set()
+        self.listeners: set[Listener] = set()  # whose sockets are open
         self._listening: Counter[str] = Counter()  # by recording id
         self._channels = channels
         self._throttle = Throttle()
 
     def __len__(self) -> int:
-        return len(self._listeners)
+        return len(self.listeners)
 
     # The gate.
 
@@ -124,7 +124,7 @@ class Taps:
     def _route(self, name: str, query: str, scope: Scope) -> HttpAnswer | Peer:
         if not name:
             return self._list(query, scope)
-        if len(self._listeners) >= self._options.max_listeners:
+        if len(self.listeners) >= self._options.max_listeners:
             return _FULL
         if name == tap_requests.ALL:
             return self._watch(tap_requests.parse_filters(query), scope)
@@ -159,7 +159,7 @@ class Taps:
 
     def opened(self, listener: Listener, asked: _Asked) -> None:
         """Find the listener's stream, or wait for it."""
-        self._listeners.add(listener)
+        self.listeners.add(listener)
         live = self._find(asked)
         if live is not None:
             self._attach(listener, live, asked.request)
@@ -170,7 +170,7 @@ class Taps:
 
     def closed(self, listener: Listener) -> None:
         """Forget a listener, and remember what it missed."""
-        self._listeners.discard(listener)
+        self.listeners.discard(listener)
         self.figures.dropped["slow_listener"] += listener.queue.dropped
         if listener.slow:
             self.figures.closed_slow += 1

@@ -1,0 +1,228 @@
+"""`receiver.listen`: typed events, sample clocks, and connections that break."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from receiver.errors import ConfigurationError, DialError
+from receiver.listen import Audio, Dtmf, Event, Gap, Mark, Started, Stopped, listen
+
+SAMPLES = np.arange(160, dtype="<i2")
+Script = list[bytes | dict[str, Any] | int]
+"""What one connection of a made-up tap says; a number closes it with that code."""
+
+
+def started(timestamp_ms: float = 0, **changes: object) -> dict[str, Any]:
+    """Return what a tap says first."""
+    return {
+        "event": "started",
+        "recording_id": "0011",
+        "call_sid": "CA1",
+        "stream_sid": "MZ1",
+        "parameters": {"A": "b"},
+        "track": "inbound",
+        "rate": 8000,
+        "channels": 1,
+        "timestamp_ms": timestamp_ms,
+    } | changes
+
+
+STOPPED = {"event": "stopped", "reason": "stop", "timestamp_ms": 40}
+
+
+class Tap:
+    """A made-up tap: each connection plays the next script; 0 refuses it with that status."""
+
+    def __init__(self, scripts: list[Script]) -> None:
+        self.scripts = scripts
+        self.paths: list[str] = []
+        self.tokens: list[str | None] = []
+        self.url = ""
+
+    def gate(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Refuse where the script is a status."""
+        self.paths.append(request.path)
+        self.tokens.append(request.headers.get("Authorization"))
+        first = self.scripts[0][0] if self.scripts else 404
+        if isinstance(first, int) and first < 1000:
+            if self.scripts:
+                self.scripts.pop(0)
+            return Response(first, "No", Headers(), b"no such thing\n")
+        return None
+
+    async def play(self, connection: ServerConnection) -> None:
+        """Say what the script says."""
+        for line in self.scripts.pop(0):
+            if isinstance(line, int):
+                await connection.close(line)
+                return
+            await connection.send(line if isinstance(line, bytes) else json.dumps(line))
+
+
+@asynccontextmanager
+async def a_tap(*scripts: Script) -> AsyncIterator[Tap]:
+    """Run a made-up tap."""
+    tap = Tap(list(scripts))
+    async with serve(tap.play, "127.0.0.1", 0, process_request=tap.gate) as server:
+        tap.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/tap/CA1"
+        yield tap
+
+
+async def heard(tap: Tap, **options: Any) -> list[Event]:
+    """Return all events."""
+    return [event async for event in listen(tap.url, token="secret", **options)]
+
+
+async def test_events_are_typed() -> None:
+    """From Started to Stopped; audio as int16 arrays with their place on the clock."""
+    script: Script = [
+        started(),
+        SAMPLES.tobytes(),
+        {"event": "dtmf", "digit": "5", "duration_ms": None, "timestamp_ms": 20},
+        {"event": "mark", "name": "here", "timestamp_ms": 20},
+        {"event": "something new"},
+        SAMPLES.tobytes(),
+        STOPPED,
+    ]
+    async with a_tap(script) as tap:
+        first, audio, key, mark, more, last = await heard(tap, since=1, wait=2, rate=8000)
+    assert ["Bearer secret"] == tap.tokens
+    assert ["/tap/CA1?track=inbound&format=pcm16&rate=8000&since=1&wait=2"] == tap.paths
+    assert Started("0011", "CA1", "MZ1", {"A": "b"}, "inbound", 8000, 1, 0) == first
+    assert isinstance(audio, Audio)
+    assert isinstance(more, Audio)
+    assert (8000, "inbound") == (audio.sample_rate, audio.track)
+    assert audio.samples.dtype == np.int16
+    assert SAMPLES.tolist() == audio.samples.tolist()
+    assert [0, 20] == [audio.timestamp_ms, more.timestamp_ms]
+    assert (Dtmf("5", None, 20), Mark("here", 20)) == (key, mark)
+    assert Stopped("stop", 40) == last
+
+
+async def test_stereo_has_two_columns() -> None:
+    """Inbound left, outbound right."""
+    both = np.stack((SAMPLES, -SAMPLES), 1)
+    script: Script = [started(channels=2, track="stereo"), both.tobytes(), STOPPED]
+    async with a_tap(script) as tap:
+        _, audio, _ = await heard(tap, track="stereo")
+    assert isinstance(audio, Audio)
+    assert both.tolist() == audio.samples.tolist()
+
+
+def gap(reason: str) -> dict[str, Any]:
+    """Return a gap from 20 to 60 ms."""
+    return {
+        "event": "gap",
+        "reason": reason,
+        "track": "inbound",
+        "timestamp_ms": 20,
+        "duration_ms": 40,
+    }
+
+
+@pytest.mark.parametrize(("reason", "following"), [("lost", 20), ("slow_listener", 60)])
+async def test_gaps_keep_the_clock(reason: str, following: float) -> None:
+    """Silence comes in place of lost audio; of what we did not read nothing comes."""
+    script: Script = [started(), SAMPLES.tobytes(), gap(reason), SAMPLES.tobytes(), STOPPED]
+    async with a_tap(script) as tap:
+        events = await heard(tap)
+    assert Gap(reason, "inbound", 20, 40) == events[2]
+    assert isinstance(events[3], Audio)
+    assert following == events[3].timestamp_ms
+
+
+@pytest.mark.parametrize("code", [1011, 1013, 1001])
+async def test_a_broken_connection_is_opened_again(code: int) -> None:
+    """By the recording's id, without the past, and with a word about what was missed."""
+    first: Script = [started(), SAMPLES.tobytes(), code]
+    second: Script = [started(500), SAMPLES.tobytes(), STOPPED]
+    async with a_tap(first, second) as tap:
+        events = await heard(tap, since=3, wait=1)
+    assert Gap("disconnected", "inbound", 20, 480) == events[2]
+    assert isinstance(events[3], Audio)
+    assert 500 == events[3].timestamp_ms
+    assert Stopped("stop", 40) == events[-1]
+    assert "/tap/0011?track=inbound&format=pcm16" == tap.paths[1]
+
+
+async def test_a_stream_that_ended_meanwhile_has_stopped() -> None:
+    """Nobody knows why."""
+    async with a_tap([started(), SAMPLES.tobytes(), 1011], [404]) as tap:
+        events = await heard(tap)
+    assert Stopped("unknown", 20) == events[-1]
+
+
+async def test_another_stream_of_the_call_is_no_gap() -> None:
+    """A connection that never said which stream it was comes back by the first name."""
+    async with a_tap([1011], [started(), STOPPED]) as tap:
+        events = await heard(tap)
+    assert [Started, Stopped] == [type(event) for event in events]
+    assert "/tap/CA1?track=inbound&format=pcm16" == tap.paths[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "exit_code", "reason"),
+    [
+        ([401], 4, "refused with 401: no such thing"),
+        ([404], 5, "refused with 404"),
+        ([400], 6, "refused with 400"),
+        ([503], 7, "refused with 503"),
+        ([4404], 5, "no such stream"),
+    ],
+)
+async def test_refusals_say_why(script: Script, exit_code: int, reason: str) -> None:
+    """As errors that know what a command exits with."""
+    async with a_tap(script) as tap:
+        with pytest.raises(DialError, match=reason) as refused:
+            await heard(tap)
+    assert exit_code == refused.value.exit_code
+
+
+async def test_a_token_that_died_ends_the_attempts() -> None:
+    """Trying again cannot help."""
+    async with a_tap([started(), 1011], [401]) as tap:
+        with pytest.raises(DialError, match="401"):
+            await heard(tap)
+
+
+async def test_patience_has_an_end() -> None:
+    """A receiver that does not come back is an error, after a while."""
+    async with a_tap([started(), 1011], [503], [503], [503], [503], [503]) as tap:
+        with pytest.raises(DialError, match="503"):
+            await heard(tap, patience_seconds=0)
+
+
+async def test_nobody_there() -> None:
+    """No connection, and authorities that are none."""
+    with pytest.raises(DialError, match="no connection"):
+        await anext(listen("ws://127.0.0.1:9/tap/x"))
+    with pytest.raises(ConfigurationError, match="no usable certificate"):
+        await anext(listen("wss://127.0.0.1:9/tap/x", trust=__file__))
+
+
+async def test_leaving_early_closes_the_connection() -> None:
+    """A program that breaks out of its loop leaves no socket behind."""
+    closed = asyncio.Event()
+
+    async def wait(connection: ServerConnection) -> None:
+        await connection.send(json.dumps(started()))
+        await connection.wait_closed()
+        closed.set()
+
+    async with serve(wait, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/tap/x"
+        events = listen(url)
+        assert isinstance(await anext(events), Started)
+        close: Callable[[], Any] = events.aclose  # type: ignore[attr-defined]  # a generator
+        await close()
+        await asyncio.wait_for(closed.wait(), 10)

@@ -1,0 +1,243 @@
+"""Listeners on real sockets, behind every transport: slow ones, stuck ones, and neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from receiver.listeners import ListenerLimits
+from receiver.media import ByteOrder, Encoding, EndReason, Track
+from receiver.tap import LiveStream, LocalHub, RecordingKept, Standing, StreamEnded, Tap
+from receiver.tap_channels import Channels
+from receiver.tap_tokens import TapTokens
+from receiver.taps import TapOptions, Taps
+from receiver.transports import Limits, Listener, picows, websockets
+from tests.receiver.taps import heard, live_stream
+from tests.receiver.transports.test_websockets import Listen
+
+ADAPTERS = {"websockets": websockets.listen, "picows": picows.listen}
+TOKEN = "a-tap-token-for-tests"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+LIMITS = ListenerLimits(patience_seconds=0.3)
+CHUNK = b"\x10" * 160
+
+
+@dataclass
+class Stream:
+    """A live stream in the hands of the test."""
+
+    live: LiveStream
+    tap: Tap
+    chunks: int = 0
+
+    def say(self, count: int, *, track: Track = Track.INBOUND) -> None:
+        """Publish chunks, as a session would."""
+        for _ in range(count):
+            self.chunks += 1
+            if self.tap.wanted:
+                self.tap.publish(heard(self.chunks, CHUNK, track=track))
+
+    def end(self) -> None:
+        """Publish the end."""
+        self.tap.publish(StreamEnded(EndReason.STOP, self.chunks * 20))
+
+
+class FromTheBeginning:
+    """A stream that nobody heard before."""
+
+    def standing(self) -> Standing:
+        """Say so."""
+        return Standing(0, 0, 0, None)
+
+
+@dataclass
+class House:
+    """A hub, and a listening transport that serves its taps."""
+
+    hub: LocalHub
+    taps: Taps
+    listener: Listener
+    streams: list[Stream] = field(default_factory=list)
+
+    def stream(self, **parameters: str) -> Stream:
+        """Begin a stream."""
+        live = live_stream(Encoding.PCMU, 8000, **parameters)
+        return Stream(live, self.hub.open(live, FromTheBeginning()))
+
+    def hear(self, rest: str, **options: Any) -> Any:
+        """Return a client's connection to be opened."""
+        url = f"ws://127.0.0.1:{self.listener.port}/tap/{rest}"
+        return connect(url, additional_headers=HEADERS, compression=None, proxy=None, **options)
+
+
+@asynccontextmanager
+async def a_house(listen: Listen, limits: ListenerLimits = LIMITS) -> AsyncIterator[House]:
+    """Serve taps until the end of the block."""
+    hub = LocalHub(asyncio.get_running_loop().call_soon)
+    options = TapOptions(journal_of=lambda _: Path("nowhere"), limits=limits)
+    channels = Channels(hub, byte_order=ByteOrder.LITTLE)
+    taps = Taps(hub, channels, TapTokens([TOKEN]), options)
+    listener = await listen(
+        taps, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(close_timeout_seconds=5)
+    )
+    try:
+        yield House(hub, taps, listener)
+    finally:
+        await listener.close()
+
+
+@pytest.fixture(params=ADAPTERS)
+async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    """Run one house per transport."""
+    async with a_house(ADAPTERS[request.param]) as running:
+        yield running
+
+
+async def text(connection: ClientConnection) -> dict[str, Any]:
+    """Return the next message, which is a text."""
+    message = await connection.recv(decode=True)
+    document: dict[str, Any] = json.loads(message)
+    return document
+
+
+async def until_closed(connection: ClientConnection) -> None:
+    """Read until the connection is closed, which is an error."""
+    while True:
+        await connection.recv()
+
+
+async def everything(connection: ClientConnection) -> tuple[bytes, list[dict[str, Any]]]:
+    """Return the sound and the texts up to the end of a connection."""
+    sound, texts = b"", []
+    async for message in connection:
+        if isinstance(message, bytes):
+            sound += message
+        else:
+            texts.append(json.loads(message))
+    return sound, texts
+
+
+async def test_a_stuck_listener_is_closed_with_1013(house: House) -> None:
+    """After the patience is over; whoever reads beside it misses nothing."""
+    stream = house.stream()
+    async with (
+        house.hear(stream.live.call_sid) as good,
+        house.hear(stream.live.call_sid, max_queue=1) as stuck,
+    ):
+        await text(good)
+        await text(stuck)
+        stuck.transport.pause_reading()
+        while not any(listener.slow for listener in house.taps.listeners):
+            stream.say(50)
+            received = [await good.recv(decode=False) for _ in range(50)]
+            assert 50 * 320 == sum(map(len, received))
+        stuck.transport.resume_reading()
+        with pytest.raises(ConnectionClosed, match="1013"):
+            await until_closed(stuck)
+        stream.end()
+        assert "stopped" == (await text(good))["event"]
+    assert 1 == house.taps.figures.closed_slow
+    assert house.taps.figures.dropped["slow_listener"]
+
+
+async def test_a_listener_that_wakes_up_goes_on(house: House) -> None:
+    """It gets what waited, a notice of what did not, and the present."""
+    stream = house.stream()
+    async with house.hear(stream.live.stream_sid, max_queue=1) as sleeper:
+        await text(sleeper)
+        sleeper.transport.pause_reading()
+        while not any(len(listener.queue) > 20 for listener in house.taps.listeners):
+            stream.say(50)
+            await asyncio.sleep(0)  # the receiver's turn
+        stream.say(200)
+        await asyncio.sleep(0)
+        sleeper.transport.resume_reading()
+        stream.end()
+        sound, texts = await everything(sleeper)
+    missed = sum(event["duration_ms"] for event in texts if event["event"] == "gap")
+    assert ["gap"] * (len(texts) - 1) + ["stopped"] == [event["event"] for event in texts]
+    assert stream.chunks * 20 == len(sound) / 16 + missed
+    assert missed
+
+
+async def test_pings_of_a_listener_are_answered(house: House) -> None:
+    """Also while it is being sent audio."""
+    stream = house.stream()
+    async with house.hear(stream.live.recording_id) as listener:
+        await text(listener)
+        stream.say(3)
+        await (await listener.ping())
+        stream.end()
+        assert 3 * 320 == len((await everything(listener))[0])
+
+
+async def test_what_listeners_say_is_ignored(house: House) -> None:
+    """They listen; leaving early is their right."""
+    stream = house.stream()
+    for rest in (stream.live.call_sid, "all"):
+        async with house.hear(rest) as listener:
+            await text(listener)
+            await listener.send("hello")
+            await listener.send(b"\0")
+    stream.say(1)
+    async with house.hear(stream.live.call_sid) as listener:
+        await text(listener)
+        stream.end()
+        assert (b"", ["stopped"]) == (
+            (got := await everything(listener))[0],
+            [event["event"] for event in got[1]],
+        )
+
+
+async def test_a_watcher_is_told_of_everything(house: House) -> None:
+    """As lifecycle events; it may leave whenever it likes."""
+    async with house.hear("all?param.A=b") as watcher:
+        await (await watcher.ping())
+        house.stream(A="x").end()
+        stream = house.stream(A="b")
+        assert "started" == (await text(watcher))["event"]
+        stream.end()
+        assert "stopped" == (await text(watcher))["event"]
+        house.hub.kept(RecordingKept("id", "call", "stream", {"A": "b"}, False, "folder"))
+        assert {
+            "event": "recorded",
+            "recording_id": "id",
+            "call_sid": "call",
+            "stream_sid": "stream",
+            "parameters": {"A": "b"},
+            "complete": False,
+            "folder": "folder",
+        } == await text(watcher)
+
+
+async def test_the_past_that_is_nowhere_is_not_waited_for_long(house: House) -> None:
+    """A journal that cannot be read leaves the present: here there is none, and no end either."""
+    stream = house.stream()
+    async with house.hear(f"{stream.live.call_sid}?since=5") as listener:
+        assert 0 == (await text(listener))["timestamp_ms"]
+        while not stream.tap.wanted:
+            await asyncio.sleep(0)  # noqa: ASYNC110  nothing tells when the past is at its end
+        stream.say(2)
+        stream.end()
+        sound, texts = await everything(listener)
+    assert (640, "stopped") == (len(sound), texts[-1]["event"])
+
+
+async def test_a_stereo_chunk_without_counterpart_is_sent_after_60_ms(house: House) -> None:
+    """By the clock, though nothing else comes."""
+    stream = house.stream()
+    async with house.hear(f"{stream.live.call_sid}?track=stereo") as listener:
+        await text(listener)
+        stream.say(1)
+        assert 640 == len(await listener.recv(decode=False))
+        stream.end()
+        assert "stopped" == (await text(listener))["event"]
