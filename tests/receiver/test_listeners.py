@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from receiver import resampling
 from receiver.listeners import ListenerLimits
 from receiver.media import ByteOrder, Encoding, EndReason, Track
 from receiver.tap import LiveStream, LocalHub, RecordingKept, Standing, StreamEnded, Tap
@@ -198,6 +199,18 @@ async def test_what_listeners_say_is_ignored(house: House) -> None:
         )
 
 
+async def test_without_resampler_there_is_no_other_rate(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """501 names the extra that is missing."""
+    monkeypatch.setattr(resampling, "available", lambda: False)
+    call = house.stream().live.call_sid
+    with pytest.raises(InvalidStatus) as refused:
+        await house.hear(f"{call}?rate=16000")
+    assert 501 == refused.value.response.status_code
+    assert b"tapreel[dsp]" in (refused.value.response.body or b"")
+
+
 async def test_a_watcher_is_told_of_everything(house: House) -> None:
     """As lifecycle events; it may leave whenever it likes."""
     async with house.hear("all?param.A=b") as watcher:
@@ -224,8 +237,8 @@ async def test_the_past_that_is_nowhere_is_not_waited_for_long(house: House) -> 
     stream = house.stream()
     async with house.hear(f"{stream.live.call_sid}?since=5") as listener:
         assert 0 == (await text(listener))["timestamp_ms"]
-        while not stream.tap.wanted:
-            await asyncio.sleep(0)  # noqa: ASYNC110  nothing tells when the past is at its end
+        while not stream.tap.wanted:  # noqa: ASYNC110  nothing tells when the past is at its end
+            await asyncio.sleep(0)
         stream.say(2)
         stream.end()
         sound, texts = await everything(listener)

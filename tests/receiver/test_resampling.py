@@ -1,0 +1,61 @@
+"""Other rates: the same time, other samples, and everything in its place."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from receiver.resampling import Resampling
+from receiver.tap_kinds import Format, Kind
+from receiver.tap_queue import Item
+from tests.receiver.taps import sound, told
+
+pytest.importorskip("soxr")
+
+
+def tone(count: int) -> bytes:
+    """Return 20 ms pieces of 400 Hz at 8000 Hz."""
+    return (9000 * np.sin(np.arange(count) * 2 * np.pi * 400 / 8000)).astype("<i2").tobytes()
+
+
+async def test_a_tone_stays_a_tone() -> None:
+    """At twice the rate it has twice the samples and the same pitch, and items follow on."""
+    kind = Kind(Format.PCM16, "inbound", 16000)
+    changing = Resampling(8000, kind, begin_ms=500)
+    wave = tone(8000)
+    items = [Item(wave[n : n + 320], "inbound", 500 + n / 16, 20) for n in range(0, 16000, 320)]
+    made = [new for item in items for new in changing.convert([item], last=False)]
+    made += changing.convert([Item('{"event":"stopped"}')], last=True)
+    samples = np.frombuffer(sound(made), "<i2")
+    assert 16000 == len(samples)
+    assert 400 == int(np.abs(np.fft.rfft(samples)).argmax())
+    position = 500.0
+    for item in made[:-1]:
+        assert position == pytest.approx(item.timestamp_ms)
+        position += item.duration_ms
+    assert [{"event": "stopped"}] == told(made)
+
+
+async def test_stereo_silence_and_events_keep_their_order() -> None:
+    """In a thread of its own, handed back to the event loop."""
+    kind = Kind(Format.PCM16, "stereo", 24000)
+    changing = Resampling(8000, kind, begin_ms=0)
+    got: list[Item] = []
+    done = asyncio.Event()
+
+    def take(items: list[Item], last: bool) -> None:
+        got.extend(items)
+        if last:
+            done.set()
+
+    changing.submit(
+        [Item('{"event":"gap"}'), Item(bytes(4), "stereo", 0, 3000, 24000)], last=False, done=take
+    )
+    changing.submit([], last=False, done=take)
+    changing.submit([Item('{"event":"stopped"}')], last=True, done=take)
+    await asyncio.wait_for(done.wait(), 10)
+    assert 3 * 24000 * 4 == len(sound(got))
+    assert ["gap", "stopped"] == [event["event"] for event in told(got)]
+    assert {"stereo"} == {item.track for item in got if item.duration_ms}
