@@ -1,0 +1,278 @@
+"""What live listeners cost: latency from socket in to socket out, and CPU with and without them.
+
+`python -m tests.bench.bench_tap` prints a small table; all ratios are from one run. A real
+receiver is fed paced calls over loopback; every chunk carries the moment it was sent. The
+receiver has one processor, the calls and listeners another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import logging
+import os
+import random
+import select
+import socket
+import statistics
+import struct
+import tempfile
+import time
+import timeit
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from receiver import journal
+from receiver.journal import Header
+from receiver.live_journal import Journal
+from receiver.metrics import Figures
+from receiver.session import Session
+from receiver.stream import ChunkReceived, Event
+from receiver.tap import Hub, LocalHub
+from receiver.tokens import Grant
+from tests.bench.load import start_message
+from tests.end_to_end.receiver_process import TOKEN, running_receiver
+from tests.end_to_end.taps import TAP_TOKEN, secret_file
+
+PACKET_SECONDS: Final = 0.02
+PAYLOAD_BYTES: Final = 160
+_WIRE_HEAD: Final = struct.pack(">BBH", 0x82, 126, PAYLOAD_BYTES)  # of a listener's message
+_STAMP: Final = struct.Struct(">d")
+_MICRO_CHUNKS: Final = 20_000
+
+
+@dataclass
+class Outcome:
+    """One round: CPU seconds of the receiver, and the delays of what listeners heard."""
+
+    sent: int = 0
+    heard: int = 0
+    cpu_seconds: float = 0
+    delays_ms: list[float] = field(default_factory=list)
+
+    @property
+    def cpu_us(self) -> float:
+        """Return CPU time per chunk that came in."""
+        return self.cpu_seconds / max(1, self.sent) * 1e6
+
+
+class Calls:
+    """Calls with and without listeners, driven by one loop."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self.port = port
+        self.outcome = Outcome()
+        self._said = 0
+        self._streams = [self._dial("/audio", TOKEN) for _ in range(count)]
+        self._poll = select.epoll()
+        self._rest: dict[int, bytes] = {}
+        self._listeners: dict[int, socket.socket] = {}
+        source = random.Random(5)
+        for call, stream in enumerate(self._streams):
+            stream.sendall(start_message(call, source))
+
+    def _dial(self, path: str, token: str) -> socket.socket:
+        stream = socket.create_connection(("127.0.0.1", self.port), 20)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            f"Authorization: Bearer {token}\r\n\r\n".encode()
+        )
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += stream.recv(1)
+        if not answer.startswith(b"HTTP/1.1 101 "):
+            raise SystemExit(f"refused: {answer[:60]!r}")
+        return stream
+
+    def listen(self) -> None:
+        """Open one listener for each call."""
+        for call in range(len(self._streams)):
+            path = f"/tap/call-{call}?format=payload&wait=10"
+            listener = self._dial(path, TAP_TOKEN)
+            listener.setblocking(False)
+            self._listeners[listener.fileno()] = listener
+            self._rest[listener.fileno()] = b""
+            self._poll.register(listener, select.EPOLLIN)
+
+    def run(self, seconds: float) -> None:
+        """Send every call's chunks at their time, and hear what comes meanwhile."""
+        step = PACKET_SECONDS / len(self._streams)
+        began = time.perf_counter()
+        for number in range(int(seconds / step)):
+            due = began + number * step
+            while (left := due - time.perf_counter()) > 0:
+                self._hear(left)
+            self._say(self._said)
+            self._said += 1
+        self._hear(0.2)
+
+    def _say(self, number: int) -> None:
+        tick, call = divmod(number, len(self._streams))
+        stamp = _STAMP.pack(time.perf_counter())
+        payload = base64.b64encode(stamp + bytes(PAYLOAD_BYTES - _STAMP.size)).decode()
+        sent = b""
+        for track in ("inbound", "outbound"):
+            text = (
+                f'{{"event":"media","sequenceNumber":"{2 * tick}","media":{{"track":"{track}",'
+                f'"chunk":"{tick + 1}","timestamp":"{tick * 20}","payload":"{payload}"}}}}'
+            ).encode()
+            # A mask of zeros is as good as any other, and costs the sender nothing.
+            sent += struct.pack(">BBH4x", 0x81, 0x80 | 126, len(text)) + text
+        self._streams[call].sendall(sent)
+        self.outcome.sent += 2
+
+    def _hear(self, patience: float) -> None:
+        for number, _ in self._poll.poll(max(0, patience)):
+            arrived = time.perf_counter()
+            content = self._rest[number] + self._listeners[number].recv(65536)
+            position = content.find(_WIRE_HEAD)
+            while position >= 0 and len(content) >= position + 4 + PAYLOAD_BYTES:
+                sent = _STAMP.unpack_from(content, position + 4)[0]
+                self.outcome.delays_ms.append((arrived - sent) * 1000)
+                self.outcome.heard += 1
+                position = content.find(_WIRE_HEAD, position + 4 + PAYLOAD_BYTES)
+            self._rest[number] = content[position:] if position >= 0 else b""
+
+    def close(self) -> None:
+        """Hang up."""
+        for stream in (*self._streams, *self._listeners.values()):
+            stream.close()
+        self._poll.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used, all threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(calls: int, seconds: float, *, listening: bool) -> Outcome:
+    """Run one receiver with so many calls."""
+    with tempfile.TemporaryDirectory(prefix="tapreel-bench-") as name:
+        folder = Path(name)
+        tap = secret_file(folder / "tap", TAP_TOKEN)
+        with running_receiver(folder, "--tap-token-file", str(tap)) as process:
+            _pin(process.process.pid, first=True)
+            load = Calls(process.port, calls)
+            if listening:
+                load.listen()
+            load.run(0.5)  # warm up
+            load.outcome = Outcome()
+            before = cpu_seconds(process.process.pid)
+            load.run(seconds)
+            load.outcome.cpu_seconds = cpu_seconds(process.process.pid) - before
+            load.close()
+            return load.outcome
+
+
+def _pin(pid: int, *, first: bool) -> None:
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) > 1:
+        os.sched_setaffinity(pid, processors[:1] if first else processors[1:])
+
+
+class _House:
+    """A recorder that keeps nothing, so that only the session is measured."""
+
+    def __init__(self) -> None:
+        self.figures = Figures()
+        self.hub: Hub = LocalHub(lambda call: None)
+        self.now: Callable[[], float] = time.monotonic
+
+    def utc_ms(self) -> int:
+        return 0
+
+    def open_journal(self, header: Header) -> Journal:
+        return Journal(Path("nowhere"), header)
+
+    def journal_ended(self, path: Path) -> None:
+        """Nothing ends here."""
+
+    def session_opened(self, session: Session) -> None:
+        """Nothing opens here."""
+
+    def session_closed(self, session: Session) -> None:
+        """Nothing closes here."""
+
+
+class _SessionWithoutTap(Session):
+    """The session as it was before there was a tap."""
+
+    def _apply(self, event: Event, message: bytes) -> None:
+        if type(event) is ChunkReceived:
+            recording = self._recording
+            if recording is None:
+                return
+            self.active_at = now = self._now()
+            arrival_ms = int((now - recording.opened_at) * 1000)
+            recording.chunks += 1
+            recording.journal.append(journal.encode_chunk(event.chunk, arrival_ms))
+        else:
+            super()._apply(event, message)
+
+
+def ingest_us(kind: type[Session]) -> float:
+    """Return how long a session takes for one chunk, from message to journal."""
+    payload = base64.b64encode(bytes(PAYLOAD_BYTES)).decode()
+    start = (
+        b'{"event":"start","start":{"streamSid":"s","callSid":"c","mediaFormat":'
+        b'{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}'
+    )
+    media = (
+        '{"event":"media","sequenceNumber":"2","media":{"track":"inbound","chunk":"1",'
+        f'"timestamp":"0","payload":"{payload}"}}}}'
+    ).encode()
+    session = kind(_House(), Grant(), remote_address="")
+    session.message_received(start)
+    seconds = timeit.timeit(lambda: session.message_received(media), number=_MICRO_CHUNKS)
+    return seconds / _MICRO_CHUNKS * 1e6
+
+
+def lines(calls: int, seconds: float, rounds: int) -> Iterator[str]:
+    """Measure, and yield the table."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    pairs = [(ingest_us(_SessionWithoutTap), ingest_us(Session)) for _ in range(9)]
+    without, with_tap = (min(side) for side in zip(*pairs, strict=True))
+    ratio = statistics.median(later / earlier for earlier, later in pairs)
+    yield f"session, one chunk, no tap in the code      {without:8.2f} us"
+    yield f"session, one chunk, nobody listens          {with_tap:8.2f} us   ratio {ratio:.3f}"
+    _pin(0, first=False)
+    outcomes = [
+        (measure(calls, seconds, listening=False), measure(calls, seconds, listening=True))
+        for _ in range(rounds)
+    ]
+    alone = statistics.median(pair[0].cpu_us for pair in outcomes)
+    heard = statistics.median(pair[1].cpu_us for pair in outcomes)
+    delays = sorted(delay for pair in outcomes for delay in pair[1].delays_ms)
+    missing = sum(pair[1].sent // 2 - pair[1].heard for pair in outcomes)
+    ratio = heard / alone
+    yield f"{calls} calls, nobody listens: CPU per chunk    {alone:8.2f} us"
+    yield f"{calls} calls, {calls} listeners: CPU per chunk      {heard:8.2f} us   ratio {ratio:.2f}"
+    for name, share in (("median", 0.5), ("99th percentile", 0.99), ("worst", 1.0)):
+        delay = delays[min(len(delays) - 1, int(len(delays) * share))] if delays else 0.0
+        yield f"socket in to socket out, {name:<15}    {delay:8.2f} ms"
+    yield f"chunks that listeners missed                {missing:8d}    of {len(delays) + missing}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; every amount is bounded."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=150)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    if not (1 <= options.calls <= 500 and 0.1 <= options.seconds <= 30 and 0 < options.rounds < 10):
+        parser.error("at most 500 calls, 30 seconds and 9 rounds")
+    for line in lines(options.calls, options.seconds, options.rounds):
+        print(line, flush=True)  # noqa: T201  the result
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
