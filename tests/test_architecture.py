@@ -38,7 +38,7 @@ SHELL = (
     *("session", "publisher", "used_tokens", "gate", "demo"),
     *("loops", "transports.sharing"),
     *("transports.handshake", "transports.lobby", "transports.acceptor", "transports.units"),
-    *("transports.doorway", "transports.picows_wiring"),
+    *("transports.connection", "transports.doorway", "transports.picows_wiring"),
     *("transports.picows", "transports.websockets", "transports.choice", "server"),
     "workers",
     "process",

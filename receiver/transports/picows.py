@@ -25,6 +25,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from receiver.transports import Gate, Limits, Listener, Peer, handshake, picows_wiring
 from receiver.transports.acceptor import Acceptor, open_sockets
+from receiver.transports.connection import SocketConnection
 from receiver.transports.doorway import Admitted, Doorway, House
 from receiver.transports.lobby import Lobby, Waiting
 from receiver.transports.sharing import SharedPort
@@ -151,7 +152,7 @@ class _Socket(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._wire = transport
         try:
-            self._peer.opened(_PicowsConnection(self))
+            self._peer.opened(SocketConnection(self))
         except Exception:
             self._fail()
 
@@ -322,31 +323,6 @@ class _Socket(WSListener):
         if self._cut is None:
             timeout = self._limits.close_timeout_seconds
             self._cut = self._loop.call_later(timeout, self.transport.abort)
-
-
-class _PicowsConnection:
-    """What a peer may do with its socket."""
-
-    def __init__(self, socket: _Socket) -> None:
-        self._socket = socket
-        name = socket.transport.get_extra_info("peername")
-        self.remote_address = handshake.address_of(name)
-
-    def close(self, code: int, reason: str) -> None:
-        """Start the closing handshake and return at once."""
-        self._socket.start_closing(code, reason)
-
-    def abort(self) -> None:
-        """Drop the socket."""
-        self._socket.transport.abort()
-
-    def start_sending(self, resume: Callable[[], None]) -> None:
-        """Prepare the socket for messages of ours."""
-        self._socket.start_sending(resume)
-
-    def send(self, message: bytes | str) -> bool:
-        """Send one message; tell whether the socket takes more now."""
-        return self._socket.send_message(message)
 
 
 def _unread_bytes(descriptor: int) -> int:

@@ -24,6 +24,7 @@ from websockets.server import ServerProtocol
 
 from receiver.transports import Gate, HttpAnswer, Limits, Listener, Peer, handshake
 from receiver.transports.acceptor import Acceptor, open_sockets
+from receiver.transports.connection import SocketConnection
 from receiver.transports.lobby import Lobby, Waiting
 from receiver.transports.sharing import SharedPort
 from receiver.transports.units import UnitReader
@@ -121,7 +122,7 @@ class _Socket(ServerConnection):
             close_timeout=limits.close_timeout_seconds,
         )
         self.peer: Peer | None = None  # set when the gate admits the request
-        self.connection = _WebSocketConnection(self)
+        self.connection = SocketConnection(self)
         self._house = house
         self._waiting = waiting
         self._limits = limits
@@ -312,34 +313,6 @@ class _Socket(ServerConnection):
         self._failed = True
         _log.exception("a peer failed; its connection is closed")
         self.start_closing(1011, "internal error")
-
-
-class _WebSocketConnection:
-    """What a peer may do with its socket."""
-
-    def __init__(self, socket: _Socket) -> None:
-        self._socket = socket
-
-    @property
-    def remote_address(self) -> str:
-        """Return the other end's address, without the port."""
-        return handshake.address_of(self._socket.remote_address)
-
-    def close(self, code: int, reason: str) -> None:
-        """Start the closing handshake and return at once."""
-        self._socket.start_closing(code, reason)
-
-    def abort(self) -> None:
-        """Drop the socket."""
-        self._socket.transport.abort()
-
-    def start_sending(self, resume: Callable[[], None]) -> None:
-        """Prepare the socket for messages of ours."""
-        self._socket.start_sending(resume)
-
-    def send(self, message: bytes | str) -> bool:
-        """Send one message; tell whether the socket takes more now."""
-        return self._socket.send_message(message)
 
 
 class _WebSocketListener:
