@@ -1,0 +1,53 @@
+"""The README's program for live taps does what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.end_to_end import sender
+from tests.end_to_end.taps import TAP_TOKEN, ask, tap_url, tapped_receiver
+
+README = Path(__file__).parents[2] / "README.md"
+LOUD, SILENT = b"\x10" * 160, b"\xff" * 160
+
+
+def example() -> str:
+    """Return the program."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    (program,) = [block for block in blocks if "receiver.listen" in block]
+    return program
+
+
+def test_it_tells_speech_from_silence(tmp_path: Path) -> None:
+    """Per party, live, in at most 25 lines of code."""
+    program = tmp_path / "speech.py"
+    program.write_text(example())
+    assert 25 >= len([line for line in example().splitlines() if line.strip()])
+    with tapped_receiver(tmp_path) as receiver, sender.dial(receiver.url) as call:
+        sender.send_call(call, [sender.connected(), sender.start()])
+        receiver.wait_for("stream_started")
+        running = subprocess.Popen(
+            [sys.executable, program, tap_url(receiver, f"/{sender.CALL_SID}")],
+            env={**os.environ, "TAPREEL_TAP_TOKENS": TAP_TOKEN},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        while not json.loads(ask(receiver)[1])[0]["listeners"]:
+            assert running.poll() is None
+            time.sleep(0.02)  # nothing tells when another process has connected
+        for number in range(1, 31):
+            for track, speaks in (("inbound", number <= 20), ("outbound", number > 10)):
+                call.send(sender.media(track, number, LOUD if speaks else SILENT))
+        call.send(sender.stop())
+        output, _ = running.communicate(timeout=30)
+    assert [
+        ["0.00", "caller", "speaks"],
+        ["0.20", "agent", "speaks"],
+        ["0.40", "caller", "is", "silent"],
+    ] == [line.split() for line in output.splitlines()]
