@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import random
 import ssl
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +22,7 @@ import structlog
 from receiver.config import is_loopback
 from receiver.errors import ConfigurationError, DialError
 from receiver.listeners import ListenerLimits
+from receiver.metrics import TapFigures
 from receiver.tap import Hub, Leave, Lifecycle, LiveStream, StreamBegan, StreamLeft
 from receiver.tap_channels import Channels, Outlet
 from receiver.tap_kinds import Format, Kind, head
@@ -130,6 +130,7 @@ class Way:
     token: str | None = field(default=None, repr=False)
     trust: ssl.SSLContext | None = None
     limits: ListenerLimits = field(default_factory=ListenerLimits)
+    figures: TapFigures = field(default_factory=TapFigures)
 
 
 class Relay:
@@ -138,7 +139,6 @@ class Relay:
     def __init__(
         self, consumer: Consumer, attach: Callable[[Outlet], Leave], way: Way, *, call_sid: str
     ) -> None:
-        self.dropped = 0  # messages that a slow consumer did not get
         self._consumer = consumer
         self._attach = attach
         self._way = way
@@ -153,7 +153,7 @@ class Relay:
 
     def _close(self) -> None:
         self._leave()
-        self.dropped += self._outbox.queue.dropped
+        self._way.figures.dropped["slow_consumer"] += self._outbox.queue.dropped
 
     def stop(self) -> None:
         """Try no more: the stream has ended. What is on its way is still sent."""
@@ -227,7 +227,6 @@ class Forwarder:
     def __init__(
         self, hub: Hub, channels: Channels, consumers: tuple[Consumer, ...], way: Way
     ) -> None:
-        self.dropped: Counter[str] = Counter()  # by consumer
         self._hub = hub
         self._channels = channels
         self._consumers = consumers
@@ -273,9 +272,4 @@ class Forwarder:
         self._relays.setdefault(live.recording_id, set()).add(relay)
         task = asyncio.ensure_future(relay.run())
         self._tasks.add(task)
-
-        def done(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            self.dropped[consumer.address] += relay.dropped
-
-        task.add_done_callback(done)
+        task.add_done_callback(self._tasks.discard)

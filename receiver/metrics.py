@@ -25,6 +25,16 @@ _SYNC_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 @dataclass(slots=True)
+class TapFigures:
+    """What listeners missed, and why."""
+
+    listeners: int = 0  # whose sockets are open
+    dropped: Counter[str] = field(default_factory=Counter)  # pieces of audio, by reason
+    closed_slow: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # by reason
+
+
+@dataclass(slots=True)
 class Figures:
     """What the event loop's side of a receiver counts."""
 
@@ -37,6 +47,7 @@ class Figures:
     worst_lag_seconds: float = 0.0  # of the event loop, since somebody last asked
     free_bytes: int = 0
     certificate_expires_at: float | None = None
+    taps: TapFigures = field(default_factory=TapFigures)
 
     def count_quarantined(self) -> None:
         """Count a journal that was set aside."""
@@ -79,6 +90,7 @@ class _Collector:
         yield from self._streams()
         yield from self._recordings()
         yield from self._disk()
+        yield from self._taps()
         figures = self._figures
         lag, figures.worst_lag_seconds = figures.worst_lag_seconds, 0.0
         yield _gauge("loop_lag_seconds", "Worst delay of the event loop since last asked", lag)
@@ -115,6 +127,15 @@ class _Collector:
         text = "Age of the oldest record that the disk does not hold"
         yield _gauge("spool_held_seconds", text, spool.held_seconds)
         yield _gauge("free_bytes", "Free disk space", self._figures.free_bytes)
+
+    def _taps(self) -> Iterator[Metric]:
+        taps = self._figures.taps
+        yield _gauge("listeners", "Live listeners", taps.listeners)
+        text = "Pieces of audio that listeners and consumers did not get"
+        yield _counter("tap_dropped", text, _by(taps.dropped), ("reason",))
+        text = "Listeners that were closed because they did not read"
+        yield _counter("tap_closed_slow", text, {(): taps.closed_slow})
+        yield _counter("listeners_refused", "Listeners refused", _by(taps.refused), ("reason",))
 
 
 class _SyncSeconds(Histogram):

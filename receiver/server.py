@@ -76,21 +76,24 @@ class Server:
         common = config.spool.parent if shared else config.spool
         self._used_tokens = UsedTokens(common / USED_TOKENS)
         self.hub: Hub = LocalHub(lambda call: self._loop.call_soon(call))
-        self._channels = Channels(self.hub, byte_order=config.byte_order)
+        self.figures = Figures()
+        self._channels = Channels(self.hub, byte_order=config.byte_order, figures=self.figures.taps)
         self._taps = Taps(
-            self.hub, self._channels, credentials.tap_tokens(config), self._tap_options()
+            self.hub,
+            self._channels,
+            credentials.tap_tokens(config),
+            options=self._tap_options(),
         )
         self._forwarder = Forwarder(
             self.hub,
             self._channels,
             tuple(map(parse_consumer, config.forward)),
-            Way(token=credentials.forward_token(config)),
+            Way(token=credentials.forward_token(config), figures=self.figures.taps),
         )
         self.gate = Gate(
             tokens, self._used_tokens, open_session=self._open_session, taps=self._taps
         )
         self.sessions: set[Session] = set()
-        self.figures = Figures()
         self._note_certificate()
         self._stopping = asyncio.Event()
         self._draining_until: float | None = None
@@ -136,6 +139,7 @@ class Server:
             byte_order=config.byte_order,
             limits=ListenerLimits(queue_ms=config.tap_queue_seconds * 1000),
             max_listeners=config.max_listeners,
+            figures=self.figures.taps,
         )
 
     def _open_session(self, grant: Grant, remote_address: str) -> Session:

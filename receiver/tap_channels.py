@@ -12,6 +12,7 @@ from typing import Protocol
 
 from receiver import tap_formats
 from receiver.media import ByteOrder
+from receiver.metrics import TapFigures
 from receiver.resampling import Resampling
 from receiver.tap import Event, Hub, Joined, Leave, LiveStream, StreamEnded
 from receiver.tap_kinds import Encoder, Kind
@@ -160,8 +161,8 @@ class Channel:
 class Channels:
     """All channels of a hub that begin in the present, each shared by whoever wants its kind."""
 
-    def __init__(self, hub: Hub, *, byte_order: ByteOrder) -> None:
-        self.left_out = 0  # chunks that came too late, or twice, of channels that are gone
+    def __init__(self, hub: Hub, *, byte_order: ByteOrder, figures: TapFigures) -> None:
+        self._figures = figures
         self._hub = hub
         self._byte_order = byte_order
         self._channels: dict[tuple[str, Kind], Channel] = {}
@@ -183,6 +184,6 @@ class Channels:
         channel.remove(outlet)
         if len(channel) or self._channels.get(key) is not channel:
             return
-        self.left_out += channel.left_out
+        self._figures.dropped["late"] += channel.left_out
         channel.close()
         del self._channels[key]

@@ -20,6 +20,7 @@ import structlog
 from receiver import resampling, tap_requests
 from receiver.listeners import Listener, ListenerLimits, Watcher
 from receiver.media import ByteOrder
+from receiver.metrics import TapFigures
 from receiver.recording import Recording
 from receiver.tap import Hub, Lifecycle, LiveStream, RecordingKept, StreamBegan
 from receiver.tap_channels import Channel, Channels
@@ -48,15 +49,7 @@ class TapOptions:
     byte_order: ByteOrder = ByteOrder.LITTLE
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     max_listeners: int = 1000
-
-
-@dataclass(slots=True)
-class TapFigures:
-    """What listeners missed, and why; for metrics."""
-
-    dropped: Counter[str] = field(default_factory=Counter)  # pieces of audio by reason
-    closed_slow: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    figures: TapFigures = field(default_factory=TapFigures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +86,10 @@ class Taps:
     """The tap's end of the gate, and all that listen."""
 
     def __init__(
-        self, hub: Hub, channels: Channels, tokens: TapTokens, options: TapOptions
+        self, hub: Hub, channels: Channels, tokens: TapTokens, *, options: TapOptions
     ) -> None:
         self.tokens = tokens  # may be replaced at any time
-        self.figures = TapFigures()
+        self.figures = options.figures
         self._hub = hub
         self._options = options
         self.listeners: set[Listener] = set()  # whose sockets are open
@@ -160,6 +153,7 @@ class Taps:
     def opened(self, listener: Listener, asked: _Asked) -> None:
         """Find the listener's stream, or wait for it."""
         self.listeners.add(listener)
+        self.figures.listeners = len(self.listeners)
         live = self._find(asked)
         if live is not None:
             self._attach(listener, live, asked.request)
@@ -171,6 +165,7 @@ class Taps:
     def closed(self, listener: Listener) -> None:
         """Forget a listener, and remember what it missed."""
         self.listeners.discard(listener)
+        self.figures.listeners = len(self.listeners)
         self.figures.dropped["slow_listener"] += listener.queue.dropped
         if listener.slow:
             self.figures.closed_slow += 1

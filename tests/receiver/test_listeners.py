@@ -85,8 +85,8 @@ async def a_house(listen: Listen, limits: ListenerLimits = LIMITS) -> AsyncItera
     """Serve taps until the end of the block."""
     hub = LocalHub(asyncio.get_running_loop().call_soon)
     options = TapOptions(journal_of=lambda _: Path("nowhere"), limits=limits)
-    channels = Channels(hub, byte_order=ByteOrder.LITTLE)
-    taps = Taps(hub, channels, TapTokens([TOKEN]), options)
+    channels = Channels(hub, byte_order=ByteOrder.LITTLE, figures=options.figures)
+    taps = Taps(hub, channels, TapTokens([TOKEN]), options=options)
     listener = await listen(
         taps, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(close_timeout_seconds=5)
     )
