@@ -1,0 +1,159 @@
+"""`receiver listen`, `forward` and `token`: what they write, and how they refuse."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import jwt
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from websockets.sync.server import ServerConnection, serve
+
+from receiver.cli import main
+from receiver.cli import receiver as receiver_command
+from receiver.tap_tokens import Scope, TapTokens
+from tests.receiver.test_listen import SAMPLES, STOPPED, gap, started
+
+TOKEN = "a-tap-token-for-tests"
+KEY = "k" * 32
+
+
+@pytest.fixture
+def tap() -> Iterator[str]:
+    """Run a made-up receiver; return its address."""
+
+    def play(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        stereo = "track=stereo" in connection.request.path
+        channels = 2 if stereo else 1
+        lines = [
+            started(channels=channels),
+            SAMPLES.tobytes() * channels,
+            gap("slow_listener"),
+            gap("lost"),
+            SAMPLES.tobytes() * channels,
+            STOPPED,
+        ]
+        for line in lines:
+            connection.send(line if isinstance(line, bytes) else json.dumps(line))
+
+    with serve(play, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "receiver", *arguments],
+        capture_output=True,
+        env={**os.environ, "TAPREEL_TAP_TOKENS": TOKEN, **environment},
+    )
+
+
+def test_listen_writes_samples_and_keeps_the_clock(tap: str) -> None:
+    """What the tap did not send because we were slow is silence; lost audio came as such."""
+    ended = run("listen", "CA1", "--format", "pcm16", "--receiver", tap)
+    assert 0 == ended.returncode, ended.stderr
+    expected = [*SAMPLES, *[0] * 320, *SAMPLES]
+    assert expected == np.frombuffer(ended.stdout, "<i2").tolist()
+    assert b"slow_listener" in ended.stderr
+
+
+@pytest.mark.parametrize(("track", "channels"), [("inbound", 1), ("stereo", 2)])
+def test_listen_writes_wav(tap: str, track: str, channels: int) -> None:
+    """With a head of unknown length, as programs that read pipes take it."""
+    ended = run("listen", "CA1", "--track", track, "--receiver", tap)
+    head, samples = ended.stdout[:44], ended.stdout[44:]
+    known = head[:40] + len(samples).to_bytes(4, "little") + samples
+    with wave.open(io.BytesIO(known)) as read:
+        assert (channels, 2, 8000, 640) == read.getparams()[:4]
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "complaint"),
+    [
+        (["--receiver", "ws://127.0.0.1:9"], 7, "no connection"),
+        (["--receiver", "ws://192.0.2.1"], 3, "needs wss"),
+        (["--receiver", "http://x"], 3, "--receiver must be like"),
+        (["--receiver", "wss://x:y"], 3, "--receiver must be like"),
+        (["--token-file", "/nowhere"], 3, "cannot read"),
+        (["--track", "left"], 2, "Invalid value"),
+        (["--rate", "11025"], 2, "Invalid value"),
+        (["--receiver", "wss://127.0.0.1:9", "--ca-file", "/nowhere"], 3, "no usable certificate"),
+    ],
+)
+def test_listen_says_what_is_wrong(options: list[str], exit_code: int, complaint: str) -> None:
+    """One line, the right exit code, nothing on stdout."""
+    ended = run("listen", "CA1", *options)
+    assert (exit_code, b"") == (ended.returncode, ended.stdout)
+    assert complaint in ended.stderr.decode()
+    assert b"Traceback" not in ended.stderr
+
+
+def test_listen_needs_a_token() -> None:
+    """And says where it looks for one."""
+    ended = run("listen", "CA1", TAPREEL_TAP_TOKENS="")
+    assert 3 == ended.returncode
+    assert b"--token-file" in ended.stderr
+
+
+def test_audio_does_not_go_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would only make noise of another kind."""
+    monkeypatch.setenv("TAPREEL_TAP_TOKENS", TOKEN)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert 2 == main(["listen", "CA1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "scope"),
+    [
+        (["--call", "CA1"], Scope(call_sid="CA1")),
+        (["--param", "Queue=a=b"], Scope(parameter=("Queue", "a=b"))),
+        (["--all"], Scope()),
+    ],
+)
+def test_tap_tokens_say_what_was_asked(tmp_path: Path, options: list[str], scope: Scope) -> None:
+    """The receiver that holds the same key admits them."""
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    key.chmod(0o600)
+    command = ["token", "tap", *options, "--ttl", "60", "--tap-key-file", str(key)]
+    token = CliRunner().invoke(receiver_command, command).output.strip()
+    claims = jwt.decode(token, KEY, ["HS256"], audience="tap")
+    assert 60 == claims["exp"] - claims["iat"]
+    assert scope == TapTokens([], [KEY]).admit((), token, now=claims["iat"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--all", "--call", "CA1"], ["--param", "Queue"], ["--call", ""], ["--all", "--ttl", "0"]],
+)
+def test_tokens_for_nothing_in_particular_are_not_minted(options: list[str]) -> None:
+    """Usage errors."""
+    assert 2 == main(["token", "tap", *options])
+
+
+def test_a_token_needs_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    """Which is a secret, and so no argument."""
+    assert 3 == main(["token", "tap", "--all"])
+    assert "--tap-key-file" in capsys.readouterr().err
+
+
+def test_forward_checks_its_consumer() -> None:
+    """Before anything is dialled."""
+    ended = run("forward", "CA1", "https://x", "--receiver", "ws://127.0.0.1:9")
+    assert (3, b"") == (ended.returncode, ended.stdout)
+    assert b"a consumer must be given as wss://HOST/PATH" in ended.stderr
