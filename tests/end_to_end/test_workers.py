@@ -23,9 +23,16 @@ from tests.receiver import journals
 CALLS = 100
 
 
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
+    """Run two workers."""
+    with running_receiver(tmp_path, "--workers", "2") as process:
+        yield process
+
+
 @pytest.fixture(params=["picows", "websockets"])
-def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReceiverProcess]:
-    """Run two workers, with either transport."""
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReceiverProcess]:
+    """Run two workers, with each transport in turn."""
     with running_receiver(tmp_path, "--workers", "2", "--transport", request.param) as process:
         yield process
 
@@ -36,19 +43,19 @@ def pids(receiver: ReceiverProcess, count: int = 2) -> dict[int, int]:
     return {line["worker"]: line["pid"] for line in lines}
 
 
-def test_calls_are_dealt_out_evenly(receiver: ReceiverProcess) -> None:
+def test_calls_are_dealt_out_evenly(either: ReceiverProcess) -> None:
     """Of 100 calls at once no worker has more than 60."""
     with contextlib.ExitStack() as calls:
         for number in range(CALLS):
-            call = calls.enter_context(sender.dial(receiver.url))
+            call = calls.enter_context(sender.dial(either.url))
             call.send(sender.start(stream_sid=f"stream-{number}"))
-        lines = [receiver.wait_for("stream_started") for _ in range(CALLS)]
+        lines = [either.wait_for("stream_started") for _ in range(CALLS)]
         carried = Counter(line["worker"] for line in lines)
         assert {1, 2} == carried.keys()
         assert max(carried.values()) <= 60
     for _ in range(CALLS):
-        receiver.wait_for("recording_published")
-    assert 0 == receiver.stop()
+        either.wait_for("recording_published")
+    assert 0 == either.stop()
 
 
 def test_a_killed_worker_is_replaced_and_its_journals_recovered(
@@ -108,6 +115,28 @@ def test_a_drain_waits_for_the_streams_of_all_workers(receiver: ReceiverProcess)
         reasons = {receiver.published()[1].end_reason for _ in sockets}
     assert {EndReason.STOP} == reasons
     assert 0 == receiver.ended()
+
+
+def test_a_worker_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) -> None:
+    """At once the first time, then after 1 s; the streams of the others never notice."""
+    with running_receiver(tmp_path, "--workers", "2") as receiver:
+        pid = pids(receiver)[2]
+        for delay in (0.0, 1.0):
+            os.kill(pid, signal.SIGKILL)
+            line = receiver.wait_for("worker_died")
+            assert (2, delay) == (line["worker"], line["restart_seconds"])
+            pid = pids(receiver, 1)[2]
+        assert 0 == receiver.stop()
+
+
+def test_each_worker_reloads_and_has_metrics_of_its_own(tmp_path: Path) -> None:
+    """SIGHUP reaches all of them, and each serves its own figures."""
+    with running_receiver(tmp_path, "--workers", "2", "--metrics-port", "0") as receiver:
+        urls = {receiver.wait_for("serving_metrics")["url"] for _ in range(2)}
+        assert 2 == len(urls)
+        receiver.process.send_signal(signal.SIGHUP)
+        assert {1, 2} == {receiver.wait_for("reloaded")["worker"] for _ in range(2)}
+        assert 0 == receiver.stop()
 
 
 def test_workers_end_with_their_parent(receiver: ReceiverProcess) -> None:
