@@ -186,9 +186,7 @@ class Relay:
         reading = asyncio.create_task(_discard(line, outbox))
         try:
             while (item := await outbox.next()) is not None:
-                for message in item.messages():
-                    async with asyncio.timeout(self._way.limits.patience_seconds):
-                        await line.send(message)
+                await self._send(line, item)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FAREWELL_SECONDS):
                     await line.close()
@@ -202,6 +200,12 @@ class Relay:
         finally:
             reading.cancel()
             line.abort()
+
+    async def _send(self, line: Line, item: Item) -> None:
+        """Send an item; raises TimeoutError where the consumer does not read."""
+        for message in item.messages():
+            async with asyncio.timeout(self._way.limits.patience_seconds):
+                await line.send(message)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -187,23 +187,23 @@ class _Ear:
     stopped: bool = False
 
     def take(self, message: bytes | str) -> Iterator[Event]:
-        """Yield what one message says."""
+        """Yield what one message says; what this version does not know, it leaves out."""
         if isinstance(message, bytes):
             yield self._audio(message)
             return
         told = msgspec.json.decode(message)
-        kind = told.get("event")
-        if kind == "started":
-            yield from self._started(told)
-        elif kind == "gap":
-            yield self._gap(told)
-        elif kind == "dtmf":
-            yield Dtmf(told["digit"], told["duration_ms"], told["timestamp_ms"])
-        elif kind == "mark":
-            yield Mark(told["name"], told["timestamp_ms"])
-        elif kind == "stopped":
-            self.stopped = True
-            yield Stopped(told["reason"], told["timestamp_ms"])
+        match told.get("event"):
+            case "started":
+                yield from self._started(told)
+            case "gap":
+                yield self._gap(told)
+            case "dtmf":
+                yield Dtmf(told["digit"], told["duration_ms"], told["timestamp_ms"])
+            case "mark":
+                yield Mark(told["name"], told["timestamp_ms"])
+            case "stopped":
+                self.stopped = True
+                yield Stopped(told["reason"], told["timestamp_ms"])
 
     def _started(self, told: dict[str, Any]) -> Iterator[Event]:
         begin, known = told["timestamp_ms"], self.recording_id

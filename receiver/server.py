@@ -17,13 +17,11 @@ from typing import Any, Final
 
 import structlog
 
-from receiver import certificates, credentials, folders, paths, publish, taps
+from receiver import certificates, credentials, folders, publish
 from receiver.config import Config
 from receiver.errors import ConfigurationError
-from receiver.forward import Forwarder, Way, parse_consumer
 from receiver.gate import Gate
 from receiver.journal import Header
-from receiver.listeners import ListenerLimits
 from receiver.live_journal import Journal
 from receiver.media import EndReason
 from receiver.metrics import Figures, Live, MetricsListener
@@ -32,9 +30,7 @@ from receiver.publisher import Publisher
 from receiver.render import RenderOptions
 from receiver.session import Session
 from receiver.spool import Spool
-from receiver.tap import Hub, LocalHub
-from receiver.tap_channels import Channels
-from receiver.taps import TapOptions, Taps
+from receiver.tap_house import TapHouse
 from receiver.throttle import Throttle
 from receiver.tokens import Grant
 from receiver.transports import Limits, Listener
@@ -75,23 +71,11 @@ class Server:
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         common = config.spool.parent if shared else config.spool
         self._used_tokens = UsedTokens(common / USED_TOKENS)
-        self.hub: Hub = LocalHub(lambda call: self._loop.call_soon(call))
         self.figures = Figures()
-        self._channels = Channels(self.hub, byte_order=config.byte_order, figures=self.figures.taps)
-        self._taps = Taps(
-            self.hub,
-            self._channels,
-            credentials.tap_tokens(config),
-            options=self._tap_options(),
-        )
-        self._forwarder = Forwarder(
-            self.hub,
-            self._channels,
-            tuple(map(parse_consumer, config.forward)),
-            Way(token=credentials.forward_token(config), figures=self.figures.taps),
-        )
+        self._tap_house = TapHouse(config, flush=self._spool.flush, figures=self.figures.taps)
+        self.hub = self._tap_house.hub
         self.gate = Gate(
-            tokens, self._used_tokens, open_session=self._open_session, taps=self._taps
+            tokens, self._used_tokens, open_session=self._open_session, taps=self._tap_house.taps
         )
         self.sessions: set[Session] = set()
         self._note_certificate()
@@ -131,17 +115,6 @@ class Server:
             self._shared.carry(len(self.sessions))
         self._see_if_full()
 
-    def _tap_options(self) -> TapOptions:
-        config = self._config
-        return TapOptions(
-            journal_of=lambda recording_id: config.spool / paths.journal_name(recording_id),
-            flush=self._spool.flush,
-            byte_order=config.byte_order,
-            limits=ListenerLimits(queue_ms=config.tap_queue_seconds * 1000),
-            max_listeners=config.max_listeners,
-            figures=self.figures.taps,
-        )
-
     def _open_session(self, grant: Grant, remote_address: str) -> Session:
         return Session(self, grant, remote_address=remote_address)
 
@@ -173,8 +146,8 @@ class Server:
             await asyncio.to_thread(self._used_tokens.forget_expired)
             listener = await self._listen()
             stack.push_async_callback(listener.close)
-            self._forwarder.start()
-            stack.push_async_callback(self._forwarder.close)
+            self._tap_house.start()
+            stack.push_async_callback(self._tap_house.close)
             stack.callback(self._end_sessions)
             watcher = asyncio.create_task(self._watch())
             stack.callback(watcher.cancel)
@@ -205,7 +178,7 @@ class Server:
 
     def _published(self, outcome: Published) -> None:
         self.figures.count_published(outcome.recording)
-        self.hub.kept(taps.kept(outcome.recording, outcome.folder))
+        self._tap_house.kept(outcome.recording, outcome.folder)
         self._on_published(outcome)
 
     async def _listen(self) -> Listener:
@@ -249,7 +222,7 @@ class Server:
         """Read tokens, keys and certificate again; what is bad leaves the old in force."""
         try:
             tokens = credentials.tokens(self._config)
-            self._taps.tokens = credentials.tap_tokens(self._config)
+            self._tap_house.reload()
             self.gate.tokens = tokens
             if self._ssl_context is not None:
                 certificates.reload(self._ssl_context, *_certificate(self._config))

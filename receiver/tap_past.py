@@ -50,13 +50,7 @@ class Past:
             if until is not None and self._is_beyond(record, until):
                 self._beyond = True
                 break
-            if isinstance(record, ChunkRecord):
-                self._chunks += 1
-                self._take_chunk(record, found)
-            elif isinstance(record, MessageRecord):
-                self._messages += 1
-                if record.arrival_ms >= self._since_ms:
-                    found.append(MessageHeard(record.message, record.arrival_ms))
+            self._take(record, found)
             if until is not None and self.has_reached(until):
                 break
         return found
@@ -82,6 +76,15 @@ class Past:
             return True
         known = isinstance(record, ChunkRecord | MessageRecord)
         return known and record.arrival_ms > until.arrival_ms  # type: ignore[attr-defined]  # both have one
+
+    def _take(self, record: object, found: list[Heard]) -> None:
+        if isinstance(record, ChunkRecord):
+            self._chunks += 1
+            self._take_chunk(record, found)
+        elif isinstance(record, MessageRecord):
+            self._messages += 1
+            if record.arrival_ms >= self._since_ms:
+                found.append(MessageHeard(record.message, record.arrival_ms))
 
     def _take_chunk(self, record: ChunkRecord, found: list[Heard]) -> None:
         stamp = record.timestamp_ms

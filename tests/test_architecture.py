@@ -35,6 +35,7 @@ CONSUMERS = (
 SHELL = (
     *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
     *("transports.dialing", "listeners", "tap_channels", "tap_rewind", "taps", "forward"),
+    "tap_house",
     *("session", "publisher", "used_tokens", "gate", "demo"),
     *("loops", "transports.sharing"),
     *("transports.handshake", "transports.lobby", "transports.acceptor", "transports.units"),

@@ -13,7 +13,7 @@ import click
 from receiver.cli.tapping import receiver_options, tap_url
 
 if TYPE_CHECKING:
-    from receiver.listen import Event
+    from receiver.listen import Event, Gap
 
 _STDOUT: Final = 1
 _UNKNOWN_BYTES: Final = 0xFFFFFFFF  # the length of a WAV file that is still growing
@@ -89,9 +89,12 @@ class _Tape:
         elif isinstance(event, Started):
             self._start(event.sample_rate, event.channels)
         elif isinstance(event, Gap):
-            _complain(event)
-            if not event.is_silent:
-                self._be_silent(event.duration_ms)
+            self._bridge(event)
+
+    def _bridge(self, gap: Gap) -> None:
+        click.echo(f"receiver: {gap}", err=True)
+        if not gap.is_silent:
+            self._be_silent(gap.duration_ms)
 
     def _start(self, rate: int, channels: int) -> None:
         self._unit = channels * _BYTES_PER_SAMPLE
@@ -121,7 +124,3 @@ def _put(content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(_STDOUT, rest) :]
-
-
-def _complain(gap: object) -> None:
-    click.echo(f"receiver: {gap}", err=True)

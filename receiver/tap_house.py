@@ -1,0 +1,68 @@
+"""All that serves listeners and consumers of one receiver, built from its settings.
+
+The hub is chosen here and nowhere else: another one may carry the same events further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from receiver import credentials, paths, taps
+from receiver.config import Config
+from receiver.forward import Forwarder, Way, parse_consumer
+from receiver.listeners import ListenerLimits
+from receiver.metrics import TapFigures
+from receiver.recording import Recording
+from receiver.tap import Hub, LocalHub
+from receiver.tap_channels import Channels
+from receiver.taps import TapOptions, Taps
+
+
+class TapHouse:
+    """The hub, the taps of the gate, and the forwarder.
+
+    `flush` has the journals written now.
+
+    Raises:
+        ConfigurationError: a token, key or consumer cannot be used.
+    """
+
+    def __init__(self, config: Config, *, flush: Callable[[], None], figures: TapFigures) -> None:
+        self.hub: Hub = LocalHub(lambda call: asyncio.get_running_loop().call_soon(call))
+        self._config = config
+        channels = Channels(self.hub, byte_order=config.byte_order, figures=figures)
+        options = TapOptions(
+            journal_of=lambda recording_id: config.spool / paths.journal_name(recording_id),
+            flush=flush,
+            byte_order=config.byte_order,
+            limits=ListenerLimits(queue_ms=config.tap_queue_seconds * 1000),
+            max_listeners=config.max_listeners,
+            figures=figures,
+        )
+        tokens = credentials.tap_tokens(config)
+        self.taps = Taps(self.hub, channels, tokens, options=options)
+        consumers = tuple(map(parse_consumer, config.forward))
+        way = Way(token=credentials.forward_token(config), limits=options.limits, figures=figures)
+        self._forwarder = Forwarder(self.hub, channels, consumers, way)
+
+    def start(self) -> None:
+        """Begin to forward."""
+        self._forwarder.start()
+
+    async def close(self) -> None:
+        """Let what is on its way to consumers arrive, for a while; idempotent."""
+        await self._forwarder.close()
+
+    def reload(self) -> None:
+        """Read tap tokens and keys again.
+
+        Raises:
+            ConfigurationError: one of them cannot be used; the old ones stay in force.
+        """
+        self.taps.tokens = credentials.tap_tokens(self._config)
+
+    def kept(self, document: Recording, folder: Path) -> None:
+        """Tell watchers of a published recording."""
+        self.hub.kept(taps.kept(document, folder))
