@@ -18,6 +18,7 @@ from receiver.transports import Connection
 DONE: Final = 1000
 TRY_AGAIN_LATER: Final = 1013
 NO_SUCH_STREAM: Final = 4404
+_FAILED: Final = 1011
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +169,11 @@ class Listener:
         """Close: there is no such stream, or not for this listener."""
         if self._sender is not None:
             self._sender.finish(NO_SUCH_STREAM, "no such stream")
+
+    def fail(self) -> None:
+        """Close: something of ours went wrong."""
+        if self._sender is not None:
+            self._sender.finish(_FAILED, "internal error")
 
     @property
     def slow(self) -> bool:

@@ -6,6 +6,7 @@ Reading is for a thread; what it finds are the events that listeners would have 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,10 @@ class Past:
         self._begin_ms = begin_ms
         self._since_ms = since_ms
         self._descriptor = -1
+        # A listener may leave while the thread reads: the descriptor must not be given back, and
+        # taken by a socket, under its hands.
+        self._lock = threading.Lock()
+        self._closed = False
         self._hungry = False  # whether the reader may have another block
         self._records = Reader(self._blocks())
         self._chunks = 0  # read so far
@@ -62,9 +67,11 @@ class Past:
 
     def close(self) -> None:
         """Give the file back; idempotent."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        with self._lock:
+            self._closed = True
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _is_beyond(self, record: object, until: Standing) -> bool:
         """Whether a record came after the stream stood there.
@@ -100,7 +107,9 @@ class Past:
         """Yield one block for each call of `read`, then nothing: the file may have grown later."""
         while True:
             hungry, self._hungry = self._hungry, False
-            yield self._read_block() if hungry else b""
+            with self._lock:
+                block = self._read_block() if hungry and not self._closed else b""
+            yield block
 
     def _read_block(self) -> bytes:
         if self._descriptor < 0:

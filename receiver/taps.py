@@ -234,6 +234,13 @@ class Taps:
             )
         )
 
+        def done(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                log.error("past_unreadable", recording_id=recording_id, error=str(task.exception()))
+                listener.fail()
+
+        task.add_done_callback(done)
+
         def stop() -> None:
             listener.leave = _nothing
             self._forget_listening(recording_id)

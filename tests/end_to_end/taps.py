@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -32,8 +33,18 @@ def tapped_receiver(folder: Path, *options: str) -> Iterator[ReceiverProcess]:
     tokens = secret_file(folder / "tap-tokens", TAP_TOKEN)
     keys = secret_file(folder / "tap-keys", TAP_KEY)
     files = ("--tap-token-file", str(tokens), "--tap-key-file", str(keys))
-    with running_receiver(folder, *files, *options) as process:
+    with stopping_receiver(folder, *files, *options) as process:
         yield process
+
+
+@contextlib.contextmanager
+def stopping_receiver(folder: Path, *options: str) -> Iterator[ReceiverProcess]:
+    """Run a receiver that ends by itself when it is asked to, as it should whoever listens."""
+    with running_receiver(folder, *options) as process:
+        yield process
+        if process.process.poll() is None:
+            assert 0 == process.stop(signal.SIGINT)
+            assert "Traceback" not in process.raw_log
 
 
 def tap_url(process: ReceiverProcess, rest: str = "") -> str:

@@ -19,13 +19,8 @@ import soundfile
 from websockets.sync.server import Server, ServerConnection, serve
 
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import (
-    PATIENCE_SECONDS,
-    TOKEN,
-    ReceiverProcess,
-    running_receiver,
-)
-from tests.end_to_end.taps import TAP_TOKEN, secret_file, tapped_receiver
+from tests.end_to_end.receiver_process import PATIENCE_SECONDS, TOKEN, ReceiverProcess
+from tests.end_to_end.taps import TAP_TOKEN, secret_file, stopping_receiver, tapped_receiver
 from tests.receiver.g711 import MULAW
 
 CONSUMERS = Path(__file__).parent / "consumers"
@@ -115,7 +110,7 @@ def test_a_consumer_hears_what_the_provider_says(tmp_path: Path, consumer: Consu
     """connected, start, media of both tracks, keys and stop, with a token of its own."""
     token = secret_file(tmp_path / "forward", "a-token-for-consumers")
     options = ("--forward", consumer.url, "--forward-token-file", str(token), *PATIENT)
-    with running_receiver(tmp_path, *options) as receiver:
+    with stopping_receiver(tmp_path, *options) as receiver:
         play(receiver, FirstName="Jane")
         messages = rest_of(consumer.call())
     assert ["Bearer a-token-for-consumers"] == consumer.tokens
@@ -127,7 +122,7 @@ def test_a_consumer_hears_what_the_provider_says(tmp_path: Path, consumer: Consu
 def test_filters_choose_streams(tmp_path: Path, consumer: Consumer) -> None:
     """Each consumer gets the streams whose parameters it names."""
     options = ("--forward", f"{consumer.url}#param.Queue=sales", *PATIENT)
-    with running_receiver(tmp_path, *options) as receiver:
+    with stopping_receiver(tmp_path, *options) as receiver:
         for name in ("support", "sales"):
             play(receiver, Queue=name)
         messages = rest_of(consumer.call())
@@ -140,9 +135,9 @@ def test_another_receiver_records_the_same(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
-    with running_receiver(second) as backup:
+    with stopping_receiver(second) as backup:
         token = ("--forward-token-file", str(second / "tokens"))
-        with running_receiver(first, "--forward", backup.url, *token, *PATIENT) as receiver:
+        with stopping_receiver(first, "--forward", backup.url, *token, *PATIENT) as receiver:
             play(receiver, Case="7")
             kept, _ = receiver.published()
             copied, document = backup.published()
@@ -159,7 +154,7 @@ def test_a_consumer_that_was_down_joins_in_mid_call(tmp_path: Path) -> None:
     """It is tried again; then it gets connected and start, and the call from there on."""
     consumer = Consumer()
     with (
-        running_receiver(tmp_path, "--forward", consumer.url, *PATIENT) as receiver,
+        stopping_receiver(tmp_path, "--forward", consumer.url, *PATIENT) as receiver,
         sender.dial(receiver.url) as call,
     ):
         sender.send_call(call, [sender.connected(), sender.start({"A": "b"}), *call_of(1)])
@@ -178,7 +173,7 @@ def test_a_consumer_that_was_down_joins_in_mid_call(tmp_path: Path) -> None:
 
 def test_a_consumer_that_fails_is_called_again(tmp_path: Path, consumer: Consumer) -> None:
     """Closing with an error is a failure; closing with 1000 means it has had enough."""
-    with running_receiver(tmp_path, "--forward", consumer.url) as receiver:
+    with stopping_receiver(tmp_path, "--forward", consumer.url) as receiver:
         with sender.dial(receiver.url) as call:
             sender.send_call(call, [sender.connected(), sender.start()])
             consumer.call()
@@ -197,7 +192,7 @@ def test_a_consumer_that_does_not_read_loses_and_hurts_nobody(tmp_path: Path) ->
     raw = socket.create_server(("127.0.0.1", 0))
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     url = f"ws://127.0.0.1:{raw.getsockname()[1]}/stuck"
-    with raw, running_receiver(tmp_path, "--forward", url) as receiver:
+    with raw, stopping_receiver(tmp_path, "--forward", url) as receiver:
         with sender.dial(receiver.url) as call:
             sender.send_call(call, [sender.connected(), sender.start()])
             sender.send_call(call, call_of(60))
@@ -208,7 +203,7 @@ def test_a_consumer_that_does_not_read_loses_and_hurts_nobody(tmp_path: Path) ->
 def test_bad_consumers_are_refused_at_the_start(tmp_path: Path) -> None:
     """Configuration errors: exit code 3 and one line."""
     for url in ("https://x/y", "ws://192.0.2.1/y", "wss://x/y#Queue=sales", "wss://x:y/"):
-        with running_receiver(tmp_path, "--forward", url) as receiver:
+        with stopping_receiver(tmp_path, "--forward", url) as receiver:
             assert 3 == receiver.ended()
             assert "Traceback" not in receiver.raw_log
             assert "consumer" in receiver.raw_log or "filter" in receiver.raw_log
@@ -281,7 +276,7 @@ def test_pipecat_takes_a_forwarded_stream(tmp_path: Path) -> None:
         assert server.stdout is not None
         lines = iter(server.stdout)
         assert "ready" in next(line.strip() for line in lines if "ready" in line)
-        with running_receiver(
+        with stopping_receiver(
             tmp_path, "--forward", f"ws://127.0.0.1:{port}/", *PATIENT
         ) as process:
             play(process)

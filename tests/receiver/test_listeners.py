@@ -15,14 +15,28 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from receiver import resampling
-from receiver.listeners import ListenerLimits
+from receiver.listeners import Listener, ListenerLimits
 from receiver.media import ByteOrder, Encoding, EndReason, Track
-from receiver.tap import LiveStream, LocalHub, RecordingKept, Standing, StreamEnded, Tap
-from receiver.tap_channels import Channels
+from receiver.tap import (
+    Hear,
+    Leave,
+    LiveStream,
+    LocalHub,
+    RecordingKept,
+    Standing,
+    StreamEnded,
+    Tap,
+)
+from receiver.tap_channels import Channel, Channels
+from receiver.tap_kinds import Format, Kind
+from receiver.tap_rewind import Rewind
 from receiver.tap_tokens import TapTokens
 from receiver.taps import TapOptions, Taps
-from receiver.transports import Limits, Listener, picows, websockets
-from tests.receiver.taps import heard, live_stream
+from receiver.transports import Limits, picows, websockets
+from receiver.transports import Listener as TransportListener
+from tests.receiver.journals import chunk, records, write
+from tests.receiver.taps import heard, live_stream, sound
+from tests.receiver.taps import told as texts_of
 from tests.receiver.transports.test_websockets import Listen
 
 ADAPTERS = {"websockets": websockets.listen, "picows": picows.listen}
@@ -66,7 +80,8 @@ class House:
 
     hub: LocalHub
     taps: Taps
-    listener: Listener
+    listener: TransportListener
+    journal: Path
     streams: list[Stream] = field(default_factory=list)
 
     def stream(self, **parameters: str) -> Stream:
@@ -81,25 +96,25 @@ class House:
 
 
 @asynccontextmanager
-async def a_house(listen: Listen, limits: ListenerLimits = LIMITS) -> AsyncIterator[House]:
+async def a_house(listen: Listen, journal: Path) -> AsyncIterator[House]:
     """Serve taps until the end of the block."""
     hub = LocalHub(asyncio.get_running_loop().call_soon)
-    options = TapOptions(journal_of=lambda _: Path("nowhere"), limits=limits)
+    options = TapOptions(journal_of=lambda _: journal, limits=LIMITS)
     channels = Channels(hub, byte_order=ByteOrder.LITTLE, figures=options.figures)
     taps = Taps(hub, channels, TapTokens([TOKEN]), options=options)
     listener = await listen(
         taps, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(close_timeout_seconds=5)
     )
     try:
-        yield House(hub, taps, listener)
+        yield House(hub, taps, listener, journal)
     finally:
         await listener.close()
 
 
 @pytest.fixture(params=ADAPTERS)
-async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
     """Run one house per transport."""
-    async with a_house(ADAPTERS[request.param]) as running:
+    async with a_house(ADAPTERS[request.param], tmp_path / "x.journal") as running:
         yield running
 
 
@@ -243,6 +258,69 @@ async def test_the_past_that_is_nowhere_is_not_waited_for_long(house: House) -> 
         stream.end()
         sound, texts = await everything(listener)
     assert (640, "stopped") == (len(sound), texts[-1]["event"])
+
+
+async def test_a_past_that_cannot_be_read_closes_with_1011(house: House, tmp_path: Path) -> None:
+    """A link in the place of a journal is not followed."""
+    house.journal.symlink_to(tmp_path)
+    stream = house.stream()
+    async with house.hear(f"{stream.live.call_sid}?since=5") as listener:
+        await text(listener)
+        with pytest.raises(ConnectionClosed, match="1011"):
+            await until_closed(listener)
+
+
+class EndingHub(LocalHub):
+    """A hub whose streams end while their past is being read."""
+
+    def __init__(self, subscriptions: int) -> None:
+        super().__init__(lambda call: call())
+        self.left = subscriptions
+
+    def subscribe(self, recording_id: str, hear: Hear) -> Leave:
+        """Answer so often; then the stream has ended."""
+        self.left -= 1
+        if self.left >= 0:
+            return super().subscribe(recording_id, hear)
+        return super().subscribe("another", hear)
+
+
+@pytest.mark.parametrize(("subscriptions", "told"), [(0, []), (1, ["started", "stopped"])])
+async def test_a_stream_may_end_while_its_past_is_read(
+    tmp_path: Path, subscriptions: int, told: list[str]
+) -> None:
+    """Then its journal holds the rest; nothing of it is missed."""
+    hub, live = EndingHub(subscriptions), live_stream()
+    hub.open(live, FromTheBeginning())
+    chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 11)]
+    journal = write(tmp_path / "journal", records(chunks, reason=EndReason.STOP))
+    listener = Listener(Kind(Format.PCM16, "inbound"), Nobody(), LIMITS)
+    rewind = Rewind(
+        hub,
+        lambda begin: Channel(listener.kind, byte_order=ByteOrder.LITTLE, begin_ms=begin),
+        flush=lambda: None,
+    )
+    await rewind.play(listener, live.recording_id, since_seconds=60, journal=journal)
+    rewind.stop()
+    items = []
+    while (item := listener.queue.take()) is not None:
+        items.append(item)
+    assert told == [event["event"] for event in texts_of(items)]
+    assert 3200 * len(told) // 2 == len(sound(items))
+
+
+class Nobody:
+    """An attendant without other listeners."""
+
+    def opened(self, listener: Listener) -> None:
+        """Never called: there is no socket."""
+
+    def closed(self, listener: Listener) -> None:
+        """Never called: there is no socket."""
+
+    def listening_to(self, recording_id: str) -> int:
+        """Count nobody."""
+        return 0
 
 
 async def test_a_stereo_chunk_without_counterpart_is_sent_after_60_ms(house: House) -> None:
