@@ -25,6 +25,7 @@ from receiver.journal import Header
 from receiver.live_journal import Journal
 from receiver.media import EndReason
 from receiver.metrics import Figures, Live, MetricsListener
+from receiver.pacer import Pacer
 from receiver.publish import Published
 from receiver.publisher import Publisher
 from receiver.render import RenderOptions
@@ -111,6 +112,7 @@ class Server:
         self._see_if_drained()
 
     def _note_sessions(self) -> None:
+        self._pacer.note(len(self.sessions))
         if self._shared is not None:
             self._shared.carry(len(self.sessions))
         self._see_if_full()
@@ -128,6 +130,7 @@ class Server:
         """
         config = self._config
         self._loop = asyncio.get_running_loop()
+        self._pacer = Pacer()
         self._loop.set_exception_handler(_Unforeseen())
         options = RenderOptions(config.byte_order, config.stereo)
         self._publisher = Publisher(

@@ -37,7 +37,7 @@ SHELL = (
     *("transports.dialing", "listeners", "tap_channels", "tap_rewind", "taps", "forward"),
     "tap_house",
     *("session", "publisher", "used_tokens", "gate", "demo"),
-    *("loops", "transports.sharing"),
+    *("loops", "pacer", "transports.sharing"),
     *("transports.handshake", "transports.lobby", "transports.acceptor", "transports.units"),
     *("transports.connection", "transports.doorway", "transports.picows_wiring"),
     *("transports.picows", "transports.websockets", "transports.choice", "server"),

@@ -1,0 +1,73 @@
+"""The event loop rests while many streams live, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from receiver import pacer
+from receiver.pacer import FEWEST_STREAMS, Pacer
+
+
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the lengths of all rests, during which time goes on."""
+    now, taken = [1000.0], []
+
+    def sleep(seconds: float) -> None:
+        taken.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("receiver.pacer.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("receiver.pacer.time.sleep", sleep)
+    return taken
+
+
+async def rounds(count: int) -> None:
+    """Let the event loop go round."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_few_streams_are_never_held_up(rests: list[float]) -> None:
+    """Below the threshold nothing rests."""
+    Pacer().note(FEWEST_STREAMS - 1)
+    await rounds(5)
+    assert [] == rests
+
+
+async def test_with_many_streams_each_round_rests_once(rests: list[float]) -> None:
+    """The first round only sets the time; noting more streams changes nothing."""
+    paced = Pacer()
+    paced.note(FEWEST_STREAMS)
+    paced.note(FEWEST_STREAMS + 1)
+    await rounds(4)
+    assert [pytest.approx(pacer.INTERVAL_SECONDS)] * 3 == rests
+    paced.note(0)
+    await rounds(4)
+    assert 3 == len(rests)
+
+
+async def test_it_begins_again_when_streams_come_back(rests: list[float]) -> None:
+    """That streams were few for a while is no end for good."""
+    paced = Pacer()
+    paced.note(FEWEST_STREAMS)
+    await rounds(2)
+    paced.note(0)
+    await rounds(2)
+    before = len(rests)
+    paced.note(FEWEST_STREAMS)
+    await rounds(2)
+    assert before < len(rests)
+
+
+async def test_a_late_loop_does_not_rest(
+    rests: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one round takes longer than the interval, none of it is slept away."""
+    late = iter(range(1000))
+    monkeypatch.setattr("receiver.pacer.time.monotonic", lambda: float(next(late)))
+    Pacer().note(FEWEST_STREAMS)
+    await rounds(5)
+    assert [] == rests
