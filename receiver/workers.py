@@ -111,8 +111,10 @@ class Workers:
         finally:
             del self._workers[place]
             self._counts[place] = _DEAD
-        if worker.problem:
+        if worker.problem and place not in self._served:
             raise ConfigurationError(worker.problem)
+        if worker.problem:  # settings went bad since the start: the others live on
+            log.error("worker_refused_to_start", worker=place + 1, problem=worker.problem)
         return code
 
     def _serves(self, place: int) -> None:

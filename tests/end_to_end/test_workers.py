@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from receiver import paths
 from receiver.media import EndReason
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import ReceiverProcess, running_receiver
+from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
 from tests.receiver import journals
 
 CALLS = 100
@@ -127,6 +127,22 @@ def test_a_worker_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) -
             assert (2, delay) == (line["worker"], line["restart_seconds"])
             pid = pids(receiver, 1)[2]
         assert 0 == receiver.stop()
+
+
+def test_settings_that_went_bad_stop_no_other_worker(receiver: ReceiverProcess) -> None:
+    """A worker that cannot start again is tried again; the other one goes on."""
+    workers = pids(receiver)
+    receiver.token_file.write_text("short\n")
+    with sender.dial(receiver.url) as call:
+        call.send(sender.start())
+        alive = receiver.wait_for("stream_started")["worker"]
+        os.kill(workers[3 - alive], signal.SIGKILL)
+        assert "shorter" in receiver.wait_for("worker_refused_to_start")["problem"]
+        receiver.token_file.write_text(TOKEN + "\n")
+        pids(receiver, 1)
+        call.send(sender.stop())
+        assert receiver.published()[1].end_reason is EndReason.STOP
+    assert 0 == receiver.stop()
 
 
 def test_each_worker_reloads_and_has_metrics_of_its_own(tmp_path: Path) -> None:
