@@ -18,6 +18,7 @@ from receiver.recording import Recording
 from receiver.tap import Hub, LocalHub
 from receiver.tap_channels import Channels
 from receiver.taps import TapOptions, Taps
+from receiver.transports.dialing import trust_in
 
 
 class TapHouse:
@@ -44,7 +45,12 @@ class TapHouse:
         tokens = credentials.tap_tokens(config)
         self.taps = Taps(self.hub, channels, tokens, options=options)
         consumers = tuple(map(parse_consumer, config.forward))
-        way = Way(token=credentials.forward_token(config), limits=options.limits, figures=figures)
+        way = Way(
+            token=credentials.forward_token(config),
+            trust=trust_in(None) if consumers else None,  # read once: it takes milliseconds
+            limits=options.limits,
+            figures=figures,
+        )
         self._forwarder = Forwarder(self.hub, channels, consumers, way)
 
     def start(self) -> None:

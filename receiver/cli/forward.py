@@ -47,7 +47,7 @@ def forward(
     consumer = parse_consumer(url)
     way = Way(
         token=tap_token(forward_token_file) if forward_token_file else None,
-        trust=trust_in(str(consumer_ca_file)) if consumer_ca_file else None,
+        trust=trust_in(str(consumer_ca_file) if consumer_ca_file else None),
     )
     source = f"{tap_url(tap, call_sid)}?format=messages&wait={wait:g}"
     trust = trust_in(ca_file)

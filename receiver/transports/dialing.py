@@ -55,7 +55,7 @@ async def dial(url: str, *, token: str | None, trust: ssl.SSLContext | None = No
     try:
         connection = await _Connect(
             url,
-            ssl=trust if url.lower().startswith("wss:") else None,
+            ssl=(trust or True) if url.lower().startswith("wss:") else None,
             additional_headers=headers,
             compression=None,  # audio hardly shrinks
             proxy=None,

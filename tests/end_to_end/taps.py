@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -100,3 +101,15 @@ def sound(messages: list[bytes | str]) -> bytes:
 def told(messages: list[bytes | str]) -> list[dict[str, Any]]:
     """Return the texts."""
     return [json.loads(message) for message in messages if isinstance(message, str)]
+
+
+def wait_for_sockets(receiver: ReceiverProcess, count: int) -> None:
+    """Wait until so many sockets to a receiver are open."""
+    patience = time.monotonic() + PATIENCE_SECONDS
+    local = f":{receiver.port:04X}"
+    while time.monotonic() < patience:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        if sum(row[1].endswith(local) and row[3] == "01" for row in rows) >= count:
+            return
+        time.sleep(0.02)  # nothing tells when another process has connected
+    raise AssertionError("nobody came to listen")

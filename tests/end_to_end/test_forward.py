@@ -14,13 +14,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
+import trustme
 from websockets.sync.server import Server, ServerConnection, serve
 
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS, TOKEN, ReceiverProcess
-from tests.end_to_end.taps import TAP_TOKEN, secret_file, stopping_receiver, tapped_receiver
+from tests.end_to_end.receiver_process import (
+    PATIENCE_SECONDS,
+    TOKEN,
+    ReceiverProcess,
+    running_receiver,
+)
+from tests.end_to_end.taps import (
+    TAP_TOKEN,
+    secret_file,
+    stopping_receiver,
+    tapped_receiver,
+    wait_for_sockets,
+)
 from tests.receiver.g711 import MULAW
 
 CONSUMERS = Path(__file__).parent / "consumers"
@@ -207,6 +220,38 @@ def test_bad_consumers_are_refused_at_the_start(tmp_path: Path) -> None:
             assert 3 == receiver.ended()
             assert "Traceback" not in receiver.raw_log
             assert "consumer" in receiver.raw_log or "filter" in receiver.raw_log
+
+
+def test_tls_all_the_way(tmp_path: Path) -> None:
+    """A consumer behind wss, and `receiver listen` on that one's tap, with a real certificate."""
+    authority = trustme.CA()
+    ca, cert, key = (tmp_path / f"{name}.pem" for name in ("ca", "cert", "key"))
+    authority.cert_pem.write_to_path(ca)
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(cert)
+    issued.private_key_pem.write_to_path(key)
+    key.chmod(0o600)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with tapped_receiver(second, "--tls", str(cert), str(key), *PATIENT) as backup:
+        listen = [sys.executable, "-m", "receiver", "listen", sender.CALL_SID, "--wait", "20"]
+        listen += ["--receiver", f"wss://127.0.0.1:{backup.port}", "--ca-file", str(ca)]
+        listen += ["--token-file", str(second / "tap-tokens"), "--format", "pcm16"]
+        listening = subprocess.Popen(listen, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for_sockets(backup, 1)
+        options = ("--forward", backup.url, "--forward-token-file", str(second / "tokens"))
+        trust = {"SSL_CERT_FILE": str(ca)}
+        with running_receiver(first, *options, *PATIENT, environment=trust) as receiver:
+            with sender.dial(receiver.url) as call:
+                sender.send_call(call, [sender.connected(), sender.start()])
+                backup.wait_for("stream_started")
+                sender.send_call(call, call_of(2))
+                call.send(sender.stop())
+            assert backup.published()[1].complete
+        heard, complaint = listening.communicate(timeout=PATIENCE_SECONDS)
+    assert (0, b"") == (listening.returncode, complaint)
+    assert {MULAW[CODES["inbound"][0]]} == {*np.frombuffer(heard, "<i2").tolist()}
 
 
 def forward_command(receiver: ReceiverProcess, call: str, url: str, *options: str) -> list[str]:

@@ -21,7 +21,7 @@ def example() -> str:
     """Return the program."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     (program,) = [block for block in blocks if "receiver.listen" in block]
-    return program
+    return str(program)
 
 
 def test_it_tells_speech_from_silence(tmp_path: Path) -> None:

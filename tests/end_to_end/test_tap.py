@@ -36,11 +36,14 @@ from tests.end_to_end.taps import (
     sound,
     tapped_receiver,
     told,
+    wait_for_sockets,
 )
 from tests.receiver.g711 import MULAW
 
 TRACKS = ("inbound", "outbound")
 CALL = f"/{sender.CALL_SID}"
+MOST_GROWTH_MIB = 8
+"""A minute of both tracks is 2 MiB of samples in 6000 messages; they are not kept."""
 PATIENT = ("--tap-queue-seconds", "60")
 """Tests say in an instant what takes seconds to hear."""
 
@@ -215,10 +218,12 @@ def test_a_slow_listener_hurts_nobody(tmp_path: Path) -> None:
             with hear(receiver, f"{CALL}?track=stereo") as good:
                 event(good)
                 heard = []
+                before = resident_mib(receiver)
                 for number in range(1, 3001):
                     say(call, range(number, number + 1))
                     heard.append(good.recv(timeout=PATIENCE_SECONDS))
                 assert stereo(range(1, 3001)) == sound(heard)
+            assert MOST_GROWTH_MIB > resident_mib(receiver) - before
             call.send(sender.stop())
             messages = until_now(slow)
         assert receiver.published()[1].complete
@@ -236,6 +241,12 @@ def test_a_slow_listener_hurts_nobody(tmp_path: Path) -> None:
             position += notice["duration_ms"]
     assert missed
     assert 60_000 == position
+
+
+def resident_mib(receiver: ReceiverProcess) -> float:
+    """Return how much memory the receiver has."""
+    status = Path(f"/proc/{receiver.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def deaf(receiver: ReceiverProcess, rest: str) -> sockets.socket:
@@ -475,23 +486,10 @@ def test_listen_pipes_into_sox(receiver: ReceiverProcess) -> None:
         assert listening.stdout is not None
         listening.stdout.close()  # sox has it now
         with hear(receiver, f"{CALL}?wait=20"):  # both wait: the call begins when we say
-            wait_until_waiting(receiver)
+            wait_for_sockets(receiver, 2)
             with begin(receiver) as call:
                 say(call, range(1, 101))
                 call.send(sender.stop())
         _, statistics = sox.communicate(timeout=PATIENCE_SECONDS)
     assert 0 == listening.returncode
     assert "Length (seconds):      2.000000" in statistics
-
-
-def wait_until_waiting(receiver: ReceiverProcess) -> None:
-    """Wait until two sockets besides the asking one are open."""
-    patience = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < patience:
-        table = Path("/proc/net/tcp").read_text().splitlines()[1:]
-        rows = [line.split() for line in table]
-        local = f":{receiver.port:04X}"
-        if sum(row[1].endswith(local) and row[3] == "01" for row in rows) >= 2:
-            return
-        time.sleep(0.02)  # nothing tells when another process has connected
-    raise AssertionError("nobody came to listen")

@@ -165,6 +165,12 @@ async def test_a_stuck_listener_is_closed_with_1013(house: House) -> None:
     assert house.taps.figures.dropped["slow_listener"]
 
 
+def test_the_limits_are_the_documented_ones() -> None:
+    """Two seconds, one MiB, thirty seconds."""
+    limits = ListenerLimits()
+    assert (2000, 2**20, 30) == (limits.queue_ms, limits.queue_bytes, limits.patience_seconds)
+
+
 async def test_a_listener_that_wakes_up_goes_on(house: House) -> None:
     """It gets what waited, a notice of what did not, and the present."""
     stream = house.stream()
