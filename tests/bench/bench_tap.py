@@ -251,9 +251,9 @@ def lines(calls: int, seconds: float, rounds: int) -> Iterator[str]:
     heard = statistics.median(pair[1].cpu_us for pair in outcomes)
     delays = sorted(delay for pair in outcomes for delay in pair[1].delays_ms)
     missing = sum(pair[1].sent // 2 - pair[1].heard for pair in outcomes)
-    ratio = f"ratio {heard / alone:.2f}"
+    more = f"ratio {heard / alone:.2f}"
     yield f"{calls} calls, nobody listens: CPU per chunk    {alone:8.2f} us"
-    yield f"{calls} calls, {calls} listeners: CPU per chunk      {heard:8.2f} us   {ratio}"
+    yield f"{calls} calls, {calls} listeners: CPU per chunk      {heard:8.2f} us   {more}"
     for name, share in (("median", 0.5), ("99th percentile", 0.99), ("worst", 1.0)):
         delay = delays[min(len(delays) - 1, int(len(delays) * share))] if delays else 0.0
         yield f"socket in to socket out, {name:<15}    {delay:8.2f} ms"
