@@ -206,9 +206,7 @@ class _Socket(ServerConnection):
         self._resume = resume
         limit = self._limits.send_buffer_bytes
         self.transport.set_write_buffer_limits(limit)
-        tcp = self.transport.get_extra_info("socket")
-        if tcp is not None:
-            tcp.setsockopt(SOL_SOCKET, SO_SNDBUF, limit)
+        self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, limit)
 
     def send_message(self, message: bytes | str) -> bool:
         """Write one message now; tell whether another one may follow."""
