@@ -7,21 +7,20 @@ adapter, and a slow disk or listener cannot slow the socket's reader.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
 import receiver
-from receiver import journal, messages, paths
+from receiver import journal, messages
 from receiver.errors import MessageRejected, ProtocolViolation
 from receiver.journal import EndRecord, Header, MessageRecord, RejectedRecord
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason
 from receiver.messages import Message, Start
 from receiver.metrics import Figures
+from receiver.open_recording import MOST_MESSAGES, OpenRecording
 from receiver.stream import (
     ChunkReceived,
     Event,
@@ -32,16 +31,7 @@ from receiver.stream import (
     State,
     Stream,
 )
-from receiver.tap import (
-    SILENT,
-    ChunkHeard,
-    Hub,
-    LiveStream,
-    MessageHeard,
-    Standing,
-    StreamEnded,
-    Tap,
-)
+from receiver.tap import ChunkHeard, Hub, MessageHeard, StreamEnded
 from receiver.throttle import Throttle
 from receiver.tokens import Grant
 from receiver.transports import Connection
@@ -49,8 +39,6 @@ from receiver.transports import Connection
 MOST_REJECTED: Final = 50
 """More unusable messages than this within `REJECTED_WINDOW_SECONDS` end the stream."""
 REJECTED_WINDOW_SECONDS: Final = 10.0
-MOST_MESSAGES: Final = 10_000
-"""Messages other than media that are kept of one recording; the rest is counted."""
 
 log = structlog.get_logger("receiver.session")
 
@@ -80,31 +68,6 @@ class Recorder(Protocol):
         """Forget a session."""
 
 
-@dataclass(slots=True)
-class _Recording:
-    """The recording that is open on a session."""
-
-    id: str
-    journal: Journal
-    started_at_ms: int
-    now: Callable[[], float]
-    opened_at: float
-    tap: Tap = SILENT  # until the stream has a name
-    latest: Chunk | None = None
-    chunks: int = 0
-    messages: int = 0
-    rejected: int = 0
-
-    def arrival_ms(self) -> int:
-        """Return what the clock of arrival times shows."""
-        return int((self.now() - self.opened_at) * 1000)
-
-    def standing(self) -> Standing:
-        """Return where the stream stands, for those who begin to listen."""
-        kept = min(self.messages, MOST_MESSAGES)
-        return Standing(self.chunks, kept, self.arrival_ms(), self.latest)
-
-
 class Session:
     """Takes the messages of one accepted socket (a transport's `Peer`)."""
 
@@ -115,7 +78,7 @@ class Session:
         self._remote_address = remote_address
         self._stream = Stream()
         self._connection: Connection | None = None
-        self._recording: _Recording | None = None
+        self._recording: OpenRecording | None = None
         self._greeting = b""  # the connected message, which comes before a recording opens
         self._start_message = b""
         self._rejected_since = 0.0
@@ -242,7 +205,7 @@ class Session:
         )
         opened = self._recorder.open_journal(header)
         self._recorder.figures.started += 1
-        self._recording = _Recording(
+        self._recording = OpenRecording(
             header.recording_id, opened, header.started_at_ms, self._now, self._now()
         )
         if self._greeting:
@@ -252,23 +215,10 @@ class Session:
             self._announce(event.followed)
 
     def _announce(self, start: Start) -> None:
-        """Have the stream be listened to, now that it has a name."""
-        recording = self._recording
-        if recording is None or recording.tap is not SILENT:
-            return
-        live = LiveStream(
-            recording_id=recording.id,
-            account_sid=start.account_sid,
-            call_sid=start.call_sid,
-            stream_sid=start.stream_sid,
-            parameters=start.parameters,
-            media_format=start.media_format,
-            tracks=start.tracks,
-            started_at=paths.timestamp(recording.started_at_ms),
-            greeting=self._greeting,
-            start_message=self._start_message,
-        )
-        recording.tap = self._recorder.hub.open(live, recording)
+        if self._recording is not None:
+            self._recording.announce(
+                self._recorder.hub, start, greeting=self._greeting, message=self._start_message
+            )
 
     def _tell_tap(self, message: bytes) -> None:
         if self._recording is not None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver import journal, session
+from receiver import journal, open_recording, session
 from receiver.journal import (
     ChunkRecord,
     EndRecord,
@@ -215,13 +215,13 @@ def test_messages_other_than_media_are_bounded(house: House) -> None:
     made, _ = opened(house)
     made.message_received(start_message())
     press = b'{"event":"dtmf","dtmf":{"digit":"5"}}'
-    for _ in range(session.MOST_MESSAGES + 100):
+    for _ in range(open_recording.MOST_MESSAGES + 100):
         made.message_received(press)
     made.message_received(MEDIA)
     made.message_received(STOP)
     records = house.journal()
     kept = [record for record in records if isinstance(record, MessageRecord)]
-    assert session.MOST_MESSAGES == len(kept)
+    assert open_recording.MOST_MESSAGES == len(kept)
     assert any(isinstance(record, ChunkRecord) for record in records)
 
 
