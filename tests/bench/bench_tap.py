@@ -111,7 +111,9 @@ class Calls:
                 self._hear(left)
             self._say(self._said)
             self._said += 1
-        self._hear(0.2)
+        until = time.perf_counter() + 0.5  # what is on its way arrives
+        while (left := until - time.perf_counter()) > 0:
+            self._hear(left)
 
     def _say(self, number: int) -> None:
         tick, call = divmod(number, len(self._streams))
