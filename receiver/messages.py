@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
@@ -145,7 +147,7 @@ def _parse_carefully(message: bytes | bytearray | memoryview) -> Message:
 
 def _document(message: bytes | bytearray | memoryview) -> dict[str, Any]:
     try:
-        document = _decode_anything(message)
+        document = _decode_liberally(bytes(message))
     except UnicodeDecodeError:
         raise MessageRejected("not_utf8", "the message is not UTF-8 text") from None
     except RecursionError:
@@ -155,6 +157,36 @@ def _document(message: bytes | bytearray | memoryview) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise MessageRejected("not_object", "the message is not a JSON object")
     return document
+
+
+def _decode_liberally(message: bytes) -> Any:
+    """Return what JSON says, also where it is of the kind that only some programs write.
+
+    A start message must not be lost for one value: a byte order mark is passed over, half a
+    surrogate pair becomes its own escape, and a number that is none stays text.
+    """
+    try:
+        return _decode_anything(message)
+    except UnicodeDecodeError:
+        raise
+    except ValueError:
+        text = message.decode("utf-8-sig")
+        document = json.loads(text, parse_constant=str, parse_float=_finite_or_text)
+    return json.loads(json.dumps(document), object_pairs_hook=_without_surrogates)
+
+
+def _finite_or_text(text: str) -> float | str:
+    return float(text) if math.isfinite(float(text)) else text
+
+
+def _without_surrogates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {_whole(name): _whole(value) for name, value in pairs}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def _body(document: dict[str, Any], event: str) -> dict[str, Any]:
@@ -196,8 +228,10 @@ def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:
 def _media_format(wire: object) -> MediaFormat:
     if wire is None:  # mu-law at 8000 Hz is the documented default
         return MediaFormat()
+    if isinstance(wire, str):
+        return media_format(wire, None, None)
     if not isinstance(wire, dict):
-        raise MessageRejected("bad_media_format", "mediaFormat is not an object")
+        raise ProtocolViolation("mediaFormat is no object", close_code=1003)
     sample_rate, channels = _count(wire, "sampleRate"), _count(wire, "channels")
     return media_format(_text(wire.get("encoding")), sample_rate, channels)
 

@@ -22,6 +22,7 @@ Column = NDArray[np.int64]
 
 MISSING: Final = -(2**63)
 """Stands for a missing counter in a column."""
+_LATEST_ARRIVAL_MS: Final = 2**31 - 1  # after 24 days
 _RESTART: Final = 1000
 """A number this far behind the highest one, later on the clock, is a restarted counter."""
 _MOST_RESTARTS: Final = 64
@@ -40,28 +41,34 @@ class TrackIndex:
         self._number = array("q")
         self._sequence = array("q")
         self._timestamp = array("q")
-        self._arrival = array("q")
+        self._arrival = array("i")
         self._end = array("q")
         self._size = array("i")
         self._checksum = array("L" if array("L").itemsize == 4 else "I")
 
     def __len__(self) -> int:
-        return len(self._number)
+        return len(self._end)
 
     def add(self, record: ChunkRecord, end: int) -> None:
         """Remember one chunk whose payload ends at byte `end` of the journal."""
         self._number.append(MISSING if record.chunk is None else record.chunk)
         self._sequence.append(MISSING if record.sequence_number is None else record.sequence_number)
         self._timestamp.append(MISSING if record.timestamp_ms is None else record.timestamp_ms)
-        self._arrival.append(record.arrival_ms)
+        self._arrival.append(min(record.arrival_ms, _LATEST_ARRIVAL_MS))
         self._end.append(end)
         self._size.append(len(record.payload))
         self._checksum.append(zlib.crc32(record.payload))
 
+    def forget_counters(self) -> None:
+        """Keep only where the payloads are: the rest has done its part once chunks are placed."""
+        self._number = self._sequence = self._timestamp = array("q")
+        self._arrival = array("i")
+        self._checksum = array("I")
+
     number = property(lambda self: _column(self._number))
     sequence = property(lambda self: _column(self._sequence))
     timestamp = property(lambda self: _column(self._timestamp))
-    arrival = property(lambda self: _column(self._arrival))
+    arrival = property(lambda self: np.frombuffer(self._arrival, np.int32))
     end = property(lambda self: _column(self._end))
     size = property(lambda self: np.frombuffer(self._size, np.int32))
     checksum = property(lambda self: np.frombuffer(self._checksum, np.uint32))

@@ -51,6 +51,7 @@ class _Audio:
     placements: dict[Track, Placement]
     length: int  # of every track, in payload bytes
     byte_order: ByteOrder
+    origin_ms: int  # the timestamp at which the time line begins
 
     @property
     def media(self) -> MediaFormat:
@@ -108,6 +109,7 @@ def render(journal: Path, folder: Path, options: RenderOptions) -> Recording:
             placements=tuple(audio.placements.values()),
             tracks=tuple(_write_track(audio, track, folder) for track in audio.placements),
             length=audio.length,
+            origin_ms=audio.origin_ms,
             journal_sha256=_sha256(source, surveyed.trusted_bytes),
             byte_order=audio.byte_order if audio.media.encoding is Encoding.L16 else None,
             byte_order_chosen=options.byte_order is ByteOrder.AUTO,
@@ -126,6 +128,7 @@ def identify(journal: Path) -> tuple[Survey, str]:
     """
     with open_journal(journal) as source:
         surveyed = survey(blocks_of(source))
+        surveyed.tracks.clear()  # by far the largest part, and nobody asks for it
         return surveyed, _sha256(source, surveyed.trusted_bytes)
 
 
@@ -149,14 +152,17 @@ def open_journal(journal: Path) -> FileIO:
 
 def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
     media = surveyed.media_format
-    placements = {
-        track: timeline.place(surveyed.tracks[track], media)
-        for track in Track
-        if track in surveyed.tracks and len(surveyed.tracks[track])
-    }
+    heard = [surveyed.tracks[track] for track in Track if len(surveyed.tracks.get(track, ()))]
+    origin_ms = timeline.origin_ms(heard)
+    placements = {}
+    for index in heard:
+        placements[index.track] = timeline.place(index, media, origin_ms=origin_ms)
+        index.forget_counters()
     unit = media.bytes_per_sample
     length = max((placed.length for placed in placements.values()), default=0) // unit * unit
-    audio = _Audio(source, surveyed, placements, length, options.byte_order)
+    if not length:  # chunks came, but not one whole sample: there is nothing to write
+        placements = {}
+    audio = _Audio(source, surveyed, placements, length, options.byte_order, origin_ms)
     if options.byte_order is ByteOrder.AUTO:
         audio = replace(audio, byte_order=_smoother_byte_order(audio))
     return audio
@@ -164,12 +170,16 @@ def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
 
 def _smoother_byte_order(audio: _Audio) -> ByteOrder:
     probe = b""
-    for track, placement in audio.placements.items():
-        for run in placement.runs:
-            for payload in audio.payloads(track, run):
-                probe += payload
-                if len(probe) >= _BYTE_ORDER_PROBE_BYTES:
-                    return codec.smoother_byte_order(probe)
+    payloads = (
+        payload
+        for track, placement in audio.placements.items()
+        for run in placement.runs
+        for payload in audio.payloads(track, run)
+    )
+    for payload in payloads:
+        probe += payload
+        if len(probe) >= _BYTE_ORDER_PROBE_BYTES:
+            break
     return codec.smoother_byte_order(probe)
 
 

@@ -21,6 +21,7 @@ UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
 _UNHEARD: Final = frozenset(
     {"byte_order_chosen", "clock_rule", "counters_restarted", "counters_unusable"}
     | {"journal_rewritten"}
+    | {"messages_not_kept", "unknown_events", "clock_origin"}
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
 )
 """Findings that leave out nothing a listener would miss."""
@@ -38,6 +39,7 @@ class Rendered:
     byte_order: ByteOrder | None = None  # for L16 only
     byte_order_chosen: bool = False  # by comparing, not by a setting
     stereo: dict[str, str] | None = None
+    origin_ms: int = 0  # the timestamp at which the time line begins
 
 
 def report(surveyed: Survey, rendered: Rendered) -> Recording:
@@ -79,6 +81,8 @@ def _findings(surveyed: Survey, rendered: Rendered) -> Iterator[Finding]:
     yield from surveyed.findings()
     if rendered.byte_order_chosen and rendered.byte_order is not None:
         yield Finding("byte_order_chosen", f"{rendered.byte_order.value} is the smoother reading")
+    if rendered.origin_ms:
+        yield Finding("clock_origin", f"stream time was counted from {rendered.origin_ms} ms on")
     for placement in rendered.placements:
         yield from placement.findings
     for track in rendered.tracks:

@@ -7,6 +7,7 @@ adapter, and a slow disk or listener cannot slow the socket's reader.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -15,7 +16,7 @@ import structlog
 import receiver
 from receiver import journal, messages
 from receiver.errors import MessageRejected, ProtocolViolation
-from receiver.journal import EndRecord, Header, MessageRecord, RejectedRecord
+from receiver.journal import EndRecord, Header, MessageRecord, NoteRecord, RejectedRecord
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason
 from receiver.messages import Message, Start
@@ -39,6 +40,8 @@ from receiver.transports import Connection
 MOST_REJECTED: Final = 50
 """More unusable messages than this within `REJECTED_WINDOW_SECONDS` end the stream."""
 REJECTED_WINDOW_SECONDS: Final = 10.0
+MOST_EARLY: Final = 10
+"""Messages that are kept until a recording opens which they belong into."""
 
 log = structlog.get_logger("receiver.session")
 
@@ -79,11 +82,12 @@ class Session:
         self._stream = Stream()
         self._connection: Connection | None = None
         self._recording: OpenRecording | None = None
-        self._greeting = b""  # the connected message, which comes before a recording opens
+        self._greeting = b""  # the connected message
+        self._early: list[bytes] = []  # came before a recording opened, and belong into it
         self._start_message = b""
-        self._rejected_since = 0.0
-        self._rejected = 0
+        self._rejected_at: deque[float] = deque()  # when the latest unusable messages came
         self._closed = False
+        self._deaf = False  # we have closed the connection
         self._throttle = Throttle()
         self.active_at = self._now()  # when the latest chunk came
 
@@ -104,12 +108,14 @@ class Session:
 
     def message_received(self, message: bytes) -> None:
         """Take one whole message; never fails on what a peer may send."""
+        if self._deaf:
+            return  # we have closed: what still comes belongs to no recording
         try:
             parsed = messages.parse(message)
             if type(parsed) is not Chunk:
                 self._remember(parsed, message)
         except MessageRejected as rejected:
-            self._reject(rejected)
+            self._reject(rejected, message)
         except ProtocolViolation as violation:
             self._cut(violation)
         else:
@@ -135,6 +141,7 @@ class Session:
 
     def close(self, reason: EndReason, *, code: int, text: str) -> None:
         """End the open recording and ask the peer to close the socket."""
+        self._deaf = True
         self.end(reason, text)
         if self._connection is not None:
             self._connection.close(code, text)
@@ -146,6 +153,12 @@ class Session:
             self._start_message = message
         elif isinstance(parsed, messages.Connected):
             self._greeting = message
+            self._keep_early(message)
+
+    def _keep_early(self, message: bytes) -> None:
+        """Keep a message for the journal of the recording that opens next."""
+        if self._recording is None and len(self._early) < MOST_EARLY:
+            self._early.append(message)
 
     def _check_call(self, start: Start) -> None:
         """Hold a stream to the call that its signed token names."""
@@ -168,18 +181,19 @@ class Session:
                 self._end_recording(event.reason, detail)
 
     def _apply(self, event: Event, message: bytes) -> None:
-        if type(event) is ChunkReceived:
-            self._keep_chunk(event.chunk)
-        elif isinstance(event, RecordingOpened):
-            self._open_recording(event)
-        elif isinstance(event, MessageReceived):
-            self._keep(message)
-            self._tell_tap(message)
-            if isinstance(event.message, Start):
-                self._announce(event.message)
-                self._log_started(event.message)
-        elif isinstance(event, RecordingEnded):
-            self._end_recording(event.reason, "")
+        match event:
+            case ChunkReceived():
+                self._keep_chunk(event.chunk)
+            case RecordingOpened():
+                self._open_recording(event)
+            case MessageReceived():
+                self._keep(message)
+                self._tell_tap(message)
+                if isinstance(event.message, Start):
+                    self._announce(event.message)
+                    self._log_started(event.message)
+            case RecordingEnded():
+                self._end_recording(event.reason, "")
 
     def _keep_chunk(self, chunk: Chunk) -> None:
         recording = self._recording
@@ -208,8 +222,8 @@ class Session:
         self._recording = OpenRecording(
             header.recording_id, opened, header.started_at_ms, self._now, self._now()
         )
-        if self._greeting:
-            self._keep(self._greeting)
+        for message in self._early:
+            self._keep(message)
         if event.followed is not None:
             self._keep(self._start_message)
             self._announce(event.followed)
@@ -255,6 +269,13 @@ class Session:
         recording = self._recording
         if recording is None:
             return
+        if self._grant.call_sid is not None and self._stream.start is None:
+            self._discard()  # no start message ever said that it is the token's call
+            return
+        if recording.messages > MOST_MESSAGES:
+            text = f"{recording.messages - MOST_MESSAGES} messages other than media"
+            note = NoteRecord(self._arrival_ms(), "messages_not_kept", text)
+            recording.journal.append(journal.encode(note))
         record = EndRecord(self._arrival_ms(), reason, detail)
         recording.journal.end(record, self._recorder.journal_ended)
         recording.tap.publish(StreamEnded(reason, record.arrival_ms))
@@ -270,20 +291,24 @@ class Session:
         )
         self._recording = None
 
-    def _reject(self, rejected: MessageRejected) -> None:
+    def _reject(self, rejected: MessageRejected, message: bytes) -> None:
         """Count an unusable message; too many of them in a row end the stream."""
         now = self._now()
-        if now - self._rejected_since > REJECTED_WINDOW_SECONDS:
-            self._rejected_since, self._rejected = now, 0
         if times := self._throttle.count(rejected.code, now):
             log.warning("message_rejected", code=rejected.code, times=times, **self._names())
-        self._rejected += 1
         recording = self._recording
-        if recording is not None:
+        if recording is None:
+            self._keep_early(message)
+        elif rejected.chunk is None:
+            recording.rejected += 1
+            self._keep(message)  # verbatim, and rejected again whenever it is read
+        else:
             recording.rejected += 1
             record = RejectedRecord(self._arrival_ms(), rejected.code, rejected.chunk)
             recording.journal.append(journal.encode(record))
-        if self._rejected > MOST_REJECTED:
+        self._rejected_at.append(now)
+        full = len(self._rejected_at) > MOST_REJECTED
+        if full and now - self._rejected_at.popleft() <= REJECTED_WINDOW_SECONDS:
             self._cut(ProtocolViolation("too many unusable messages"))
 
     def _cut(self, violation: ProtocolViolation) -> None:

@@ -20,7 +20,7 @@ from receiver.journal import (
     RejectedRecord,
 )
 from receiver.media import EndReason, Finding, MediaFormat, Track
-from receiver.messages import Dtmf, Mark, Start
+from receiver.messages import Dtmf, Mark, Start, Unknown
 from receiver.ordering import TrackIndex
 from receiver.recording import DtmfPress, MarkPassed
 
@@ -43,6 +43,7 @@ class Survey:
     marks: list[MarkPassed] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     notes: list[Finding] = field(default_factory=list)
+    unknown_events: int = 0
     refused_format: str = ""
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
@@ -72,21 +73,25 @@ class Survey:
         """Remember one record, which ends at byte `end` of the journal."""
         if type(record) is ChunkRecord:
             self._take_chunk(record, end)
-        elif type(record) is MessageRecord:
-            self.last_arrival_ms = max(self.last_arrival_ms, record.arrival_ms)
-            self._take_message(record.message)
-        elif type(record) is RejectedRecord:
-            self.last_arrival_ms = max(self.last_arrival_ms, record.arrival_ms)
-            self.rejected[record.code] += 1
-            if record.chunk is not None:
-                self.track(record.chunk.track).rejected.append(record.chunk)
-        elif type(record) is EndRecord:
-            self.last_arrival_ms = max(self.last_arrival_ms, record.arrival_ms)
-            self.end = record
-        elif type(record) is DroppedRecord:
-            self.track(record.track).dropped.append(record)
-        elif type(record) is NoteRecord:
-            self.notes.append(Finding(record.code, record.detail))
+            return
+        match record:
+            case MessageRecord():
+                self._take_message(record.message)
+            case RejectedRecord():
+                self._take_rejected(record)
+            case EndRecord():
+                self.end = record
+            case DroppedRecord():
+                self.track(record.track).dropped.append(record)
+            case NoteRecord():
+                self.notes.append(Finding(record.code, record.detail))
+        arrival_ms = getattr(record, "arrival_ms", 0)
+        self.last_arrival_ms = max(self.last_arrival_ms, arrival_ms)
+
+    def _take_rejected(self, record: RejectedRecord) -> None:
+        self.rejected[record.code] += 1
+        if record.chunk is not None:
+            self.track(record.chunk.track).rejected.append(record.chunk)
 
     def _take_chunk(self, record: ChunkRecord, end: int) -> None:
         index = self.tracks.get(record.track) or self.track(record.track)
@@ -117,6 +122,8 @@ class Survey:
             self.dtmf.append(DtmfPress(at_ms, parsed.digit, parsed.duration_ms))
         elif isinstance(parsed, Mark):
             self.marks.append(MarkPassed(at_ms, parsed.name))
+        elif isinstance(parsed, Unknown):
+            self.unknown_events += 1
 
     def findings(self) -> list[Finding]:
         """Return what the journal as a whole has to report."""
@@ -133,6 +140,8 @@ class Survey:
         if self.start is None:
             text = self.refused_format or "no start message came; mu-law at 8000 Hz was assumed"
             found.append(Finding("start_missing", text))
+        if self.unknown_events:
+            found.append(Finding("unknown_events", f"{self.unknown_events} times; ignored"))
         found += [
             Finding("messages_rejected", f"{count} times {code}")
             for code, count in sorted(self.rejected.items())

@@ -8,8 +8,10 @@ which are exact: every sample rate has whole samples per millisecond.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from receiver.excuses import Excuses
 from receiver.media import ClockRule, Finding, Gap, GapKind, MediaFormat
 from receiver.ordering import MISSING, Column, Order, TrackIndex, order
 from receiver.recording import Ledger
+
+_KINDS: Final = tuple(GapKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +47,60 @@ class Placement:
     """A track's time line. `length` is where its audio ends, in bytes."""
 
     order: Order
-    runs: tuple[Run, ...]
-    holes: tuple[Hole, ...]
     length: int
     clock_rule: ClockRule
     findings: tuple[Finding, ...]
     ledger: Ledger
     first_timestamp_ms: int | None
     drift_ppm: float | None
+    _runs: array[int]  # a lossy call has so many that objects would take most of the memory
+    _holes: array[int]
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        """Yield the runs, in their order."""
+        return itertools.starmap(Run, zip(*[iter(self._runs)] * 3, strict=True))
+
+    @property
+    def holes(self) -> Iterator[Hole]:
+        """Yield the holes, in their order."""
+        for start, stop, kind in zip(*[iter(self._holes)] * 3, strict=True):
+            yield Hole(start, stop, _KINDS[kind])
 
 
-def place(index: TrackIndex, media: MediaFormat) -> Placement:
-    """Return the time line of one track that carried at least one chunk."""
+def origin_ms(tracks: Iterable[TrackIndex]) -> int:
+    """Return where stream time begins: 0, or where all tracks agree that it is far from it.
+
+    A sender whose timestamps count from long ago still says how its tracks lie to each other.
+    """
+    first = [(int(track.timestamp[0]), int(track.arrival[0])) for track in tracks]
+    if not first or any(
+        stamp == MISSING or stamp - arrival <= LONGEST_JUMP_MS for stamp, arrival in first
+    ):
+        return 0
+    return min(stamp for stamp, _ in first)
+
+
+def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Placement:
+    """Return the time line of one track that carried at least one chunk.
+
+    `origin_ms` is the timestamp at which the time line begins.
+    """
     ordered = order(index)
     rule = clock_rule(index, ordered, media)
-    walk = _Walk(index, ordered, media, rule)
+    walk = _Walk(index, ordered, media, rule, origin_ms)
     walk.place_all()
     findings = (*ordered.findings, *walk.findings())
     return Placement(
-        order=ordered,
-        runs=tuple(walk.runs),
-        holes=tuple(walk.holes),
+        order=replace(ordered, numbers=None),  # they have done their part
         length=walk.cursor,
         clock_rule=rule,
         findings=findings,
         ledger=_ledger(index, ordered),
         first_timestamp_ms=_present(int(index.timestamp[ordered.chosen[0]])),
         drift_ppm=drift_ppm(index, ordered, rule),
+        _runs=walk.runs,
+        _holes=walk.holes,
     )
 
 
@@ -130,10 +161,11 @@ class _Walk:
     order: Order
     media: MediaFormat
     rule: ClockRule
+    origin_ms: int
     cursor: int = 0  # where the audio so far ends, in bytes
     base: int = 0  # what the current clock's targets are shifted by
-    runs: list[Run] = field(default_factory=list)
-    holes: list[Hole] = field(default_factory=list)
+    runs: array[int] = field(default_factory=lambda: array("q"))  # rows of Run's fields
+    holes: array[int] = field(default_factory=lambda: array("q"))  # the same of Hole
     overlap: _Trouble = field(default_factory=_Trouble)
     absurd: _Trouble = field(default_factory=_Trouble)
     unstamped: int = 0
@@ -151,7 +183,7 @@ class _Walk:
         for first, last in self._stretches(sizes, targets):
             if self._place(first, last, int(targets[first])):
                 self._latest = int(targets[last - 1])
-            self.runs.append(Run(first, last, self.cursor))
+            self.runs.extend((first, last, self.cursor))
             self.cursor += int(ends[last] - ends[first])
         self._place_excused_tail()
 
@@ -161,7 +193,7 @@ class _Walk:
         media = self.media
         counts_samples = self.rule is ClockRule.SAMPLES
         unit = media.bytes_per_sample if counts_samples else media.bytes_per_ms
-        return np.where(stamps == MISSING, MISSING, stamps * unit)
+        return np.where(stamps == MISSING, MISSING, (stamps - self.origin_ms) * unit)
 
     def _stretches(self, sizes: Column, targets: Column) -> Iterator[tuple[int, int]]:
         """Yield `(first, last)` of chunks that follow each other without a break."""
@@ -236,7 +268,9 @@ class _Walk:
         # Counters start at 0 or 1, or anywhere: only where clock and counter agree is a
         # chunk known to be missing at the beginning.
         for origin in (1, 0):
-            target = int(self.index.timestamp[self.order.chosen[0]]) * self.media.bytes_per_ms
+            target = (
+                int(self.index.timestamp[self.order.chosen[0]]) - self.origin_ms
+            ) * self.media.bytes_per_ms
             if number > 1 and target == (number - origin) * self._usual:
                 return number - origin
         return 0
@@ -259,8 +293,11 @@ class _Walk:
         else:
             kinds = self._kinds_of(first, missing, size)
         for kind, length in kinds:
-            self.holes.append(Hole(start, start + length, kind))
+            self._add_hole(start, start + length, kind)
             start += length
+
+    def _add_hole(self, start: int, stop: int, kind: GapKind) -> None:
+        self.holes.extend((start, stop, _KINDS.index(kind)))
 
     def _kinds_of(self, first: int, missing: int, size: int) -> list[tuple[GapKind, int]]:
         """Split a hole by what became of its chunks, where they fill it exactly."""
@@ -278,14 +315,11 @@ class _Walk:
         number = int(self.order.numbers[-1]) + 1
         while (kind := self._excuses.kind_of(number)) is not GapKind.LOST:
             start, self.cursor = self.cursor, self.cursor + self._usual
-            before = self.holes.pop() if self._continues(start, kind) else Hole(start, start, kind)
-            self.holes.append(Hole(before.start, self.cursor, kind))
+            if self.holes and self.holes[-2:] == array("q", (start, _KINDS.index(kind))):
+                self.holes[-2] = self.cursor  # it goes on where one of its kind ended
+            else:
+                self._add_hole(start, self.cursor, kind)
             number += 1
-
-    def _continues(self, start: int, kind: GapKind) -> bool:
-        """Whether a hole at `start` goes on where the latest one of its kind ended."""
-        latest = self.holes[-1] if self.holes else None
-        return latest is not None and (latest.stop, latest.kind) == (start, kind)
 
     def findings(self) -> Iterator[Finding]:
         """Yield what a listener should know about how the track was placed."""

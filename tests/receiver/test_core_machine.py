@@ -357,7 +357,7 @@ class Core(RuleBasedStateMachine):
         written = [said[int(chosen)] for chosen in placement.order.chosen]
         assert len(set(map(int, placement.order.chosen))) == len(written) == ledger.written
         holes = sum(hole.stop - hole.start for hole in placement.holes)
-        slack = len(placement.holes) * (media.bytes_per_sample - 1)
+        slack = len(list(placement.holes)) * (media.bytes_per_sample - 1)
         assert abs(len(line) - holes - sum(map(len, written))) <= slack
         assert all(payload in line for payload in written if media == MediaFormat())
 

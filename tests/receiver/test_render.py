@@ -15,7 +15,7 @@ import soundfile
 from receiver import archive, journal, render
 from receiver.errors import JournalError
 from receiver.journal import Record
-from receiver.media import ByteOrder, EndReason, Track
+from receiver.media import ByteOrder, EndReason, Gap, GapKind, Track
 from receiver.recording import Recording
 from receiver.render import RenderOptions
 from tests.receiver.g711 import MULAW
@@ -209,3 +209,53 @@ def test_a_disk_that_is_full_at_any_byte_is_an_error(tmp_path: Path) -> None:
         else:
             assert contents(whole) == contents(folder)
     assert failures > 100
+
+
+def test_tracks_line_up_whatever_their_clock_counts_from(tmp_path: Path) -> None:
+    """Timestamps since 1970 still say that one track began half a second after the other."""
+    now = 1_795_379_400_000
+    chunks = [
+        chunk(
+            n + 1,
+            bytes(160),
+            track=track,
+            timestamp_ms=now + late + n * 20,
+            arrival_ms=late + n * 20,
+        )
+        for track, late in ((Track.INBOUND, 0), (Track.OUTBOUND, 500))
+        for n in range(10)
+    ]
+    journal_file = write(tmp_path / "j", records(chunks, reason=EndReason.STOP))
+    (tmp_path / "out").mkdir()
+    document = render.render(journal_file, tmp_path / "out", RenderOptions())
+    gaps = {track.track: track.gaps for track in document.tracks}
+    assert (Gap(0, 500, GapKind.SENDER_SILENCE),) == gaps[Track.OUTBOUND]
+    assert (Gap(200, 500, GapKind.SENDER_SILENCE),) == gaps[Track.INBOUND]
+    assert ["clock_origin"] == [finding.code for finding in document.findings]
+    assert document.complete
+
+
+@pytest.mark.parametrize(("encoding", "payload"), [("audio/x-mulaw", b""), ("audio/x-L16", b"x")])
+def test_not_one_whole_sample_is_no_track(tmp_path: Path, encoding: str, payload: bytes) -> None:
+    """A chunk came, but there is nothing to hear: no file is better than an empty one."""
+    start = start_message(encoding=encoding)
+    content = records([chunk(1, payload, timestamp_ms=0)], start=start, reason=EndReason.STOP)
+    journal_file = write(tmp_path / "j", content)
+    (tmp_path / "out").mkdir()
+    assert () == render.render(journal_file, tmp_path / "out", RenderOptions(stereo=True)).tracks
+    assert ["recording.json"] == [path.name for path in (tmp_path / "out").iterdir()]
+
+
+def test_the_files_say_whose_they_are(tmp_path: Path) -> None:
+    """Title, date, artist and comment are in every WAV."""
+    start = start_message(agent="Jane")
+    content = records([chunk(1, bytes(160), timestamp_ms=0)], start=start, reason=EndReason.STOP)
+    journal_file = write(tmp_path / "j", content)
+    (tmp_path / "out").mkdir()
+    render.render(journal_file, tmp_path / "out", RenderOptions())
+    with soundfile.SoundFile(tmp_path / "out" / "inbound.wav") as wav:
+        tags = wav.copy_metadata()
+    assert "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff inbound" == tags["title"]
+    assert "2026-11-22T20:30:00.000Z" == tags["date"]
+    assert "b08dacad-1111-4222-8333-444455556666" == tags["artist"]
+    assert '{"agent": "Jane"}' == tags["comment"]
