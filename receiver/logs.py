@@ -65,9 +65,10 @@ def _route(level: str, stream: TextIO, formatter: logging.Formatter) -> None:
     root = logging.getLogger()
     root.handlers[:] = [destination]
     root.setLevel(level.upper())
-    # websockets tells of every connection at the level info, and so do we, in our own words.
-    quiet = logging.NOTSET if level == "debug" else logging.WARNING
-    logging.getLogger("websockets").setLevel(max(quiet, root.level))
+    # The libraries' debug logs hold requests, and who knows where in them somebody puts a
+    # token; websockets tells of every connection at the level info, and so do we.
+    for library, quietest in (("websockets", logging.WARNING), ("asyncio", logging.INFO)):
+        logging.getLogger(library).setLevel(max(quietest, root.level))
 
 
 def masked(text: str) -> str:

@@ -30,19 +30,28 @@ _UNREADABLE: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM})
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """A recording that is on disk under its final name."""
-
-    folder: Path
-    recording: Recording
-
-
-@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A journal that was set aside, and why."""
 
     journal: Path
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """A journal that cannot be published now and stays where it is, and why."""
+
+    journal: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A recording that is on disk under its final name."""
+
+    folder: Path
+    recording: Recording
+    set_aside: Quarantined | None = None  # its journal, where that was damaged
 
 
 Outcome = Published | Quarantined
@@ -84,7 +93,11 @@ def _claimed(journal: Path) -> Iterator[None]:
 def _publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
     surveyed, digest = identify(journal)
     header = surveyed.header
-    folder = recordings / paths.recording_folder(header.recording_id, header.started_at_ms)
+    try:
+        name = paths.recording_folder(header.recording_id, header.started_at_ms)
+    except (ValueError, OverflowError, OSError) as error:
+        raise JournalError(f"it began at no time that there is: {error}") from None
+    folder = recordings / name
     if not folder.is_dir():
         _render_and_rename(journal, folder, options)
     return _settle(journal, folder, surveyed, digest)
@@ -126,12 +139,12 @@ def _settle(journal: Path, folder: Path, surveyed: Survey, digest: str) -> Outco
     if problems:
         return quarantine(journal, f"{folder.name} does not agree: {'; '.join(problems)}")
     if surveyed.damage:
-        quarantine(journal, f"published up to {surveyed.damage}")
-    else:
-        journal.unlink()
-        # Left by a crash while the journal was begun anew; it never took the journal's place.
-        journal.with_suffix(paths.REWRITTEN_SUFFIX).unlink(missing_ok=True)
-        sync_folder(journal.parent)
+        set_aside = quarantine(journal, f"published up to {surveyed.damage}")
+        return Published(folder, document, set_aside)
+    journal.unlink()
+    # Left by a crash while the journal was begun anew; it never took the journal's place.
+    journal.with_suffix(paths.REWRITTEN_SUFFIX).unlink(missing_ok=True)
+    sync_folder(journal.parent)
     return Published(folder, document)
 
 
@@ -177,14 +190,18 @@ def gather(spool: Path) -> None:
             sync_folder(folder)
 
 
-def recover(spool: Path, recordings: Path, options: RenderOptions) -> Iterator[Outcome]:
-    """Publish what a dead receiver left behind; the caller holds the spool's lock."""
+def recover(spool: Path, recordings: Path, options: RenderOptions) -> Iterator[Outcome | Postponed]:
+    """Publish what a dead receiver left behind; the caller holds the spool's lock.
+
+    The trouble of one journal is no other's.
+    """
     gather(spool)
     for journal in waiting(spool):
         try:
             outcome = publish(journal, recordings, options)
-        except FileNotFoundError:
-            if journal.exists():
-                raise
-            continue  # the renderer of a killed receiver was faster
-        yield outcome
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not journal.exists():
+                continue  # the renderer of a killed receiver was faster
+            yield Postponed(journal, str(error))
+        else:
+            yield outcome

@@ -110,6 +110,8 @@ class Publisher:
             log.error("journal_quarantined", journal=str(outcome.journal), reason=outcome.reason)
             self._quarantined()
             return
+        if outcome.set_aside is not None:
+            self._report(outcome.set_aside)
         document = outcome.recording
         log.info(
             "recording_published",

@@ -116,14 +116,15 @@ class Survey:
             self.refused_format = violation.detail
             return
         at_ms = int(self._clock_ms)
-        if isinstance(parsed, Start) and self.start is None:
-            self.start = parsed
-        elif isinstance(parsed, Dtmf):
-            self.dtmf.append(DtmfPress(at_ms, parsed.digit, parsed.duration_ms))
-        elif isinstance(parsed, Mark):
-            self.marks.append(MarkPassed(at_ms, parsed.name))
-        elif isinstance(parsed, Unknown):
-            self.unknown_events += 1
+        match parsed:
+            case Start():
+                self.start = self.start or parsed
+            case Dtmf():
+                self.dtmf.append(DtmfPress(at_ms, parsed.digit, parsed.duration_ms))
+            case Mark():
+                self.marks.append(MarkPassed(at_ms, parsed.name))
+            case Unknown():
+                self.unknown_events += 1
 
     def findings(self) -> list[Finding]:
         """Return what the journal as a whole has to report."""

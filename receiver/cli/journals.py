@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from receiver.cli.options import named_settings
 from receiver.errors import ConfigurationError, UnreadableError
 from receiver.media import ByteOrder
+
+if TYPE_CHECKING:
+    from receiver.publish import Postponed, Quarantined
 
 
 @click.command()
@@ -24,19 +28,30 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
     from receiver.render import RenderOptions
 
     os.umask(0o077)
-    recovered = quarantined = 0
+    recovered = troubled = 0
     with FolderLock(spool):
         for outcome in publish.recover(spool, recordings, RenderOptions(byte_order, stereo)):
+            trouble: Quarantined | Postponed | None
             if isinstance(outcome, publish.Published):
                 recovered += 1
                 click.echo(f"published {outcome.folder}")
+                trouble = outcome.set_aside
             else:
-                quarantined += 1
-                click.echo(f"set aside {outcome.journal}: {outcome.reason}", err=True)
-    if quarantined:
-        raise UnreadableError(f"{quarantined} journals cannot be read; they are in quarantine")
+                trouble = outcome
+            if trouble is not None:
+                troubled += 1
+                click.echo(_told(trouble), err=True)
+    if troubled:
+        raise UnreadableError(f"{troubled} journals could not be used up")
     if not recovered:
         click.echo("nothing to recover")
+
+
+def _told(trouble: Quarantined | Postponed) -> str:
+    from receiver.publish import Postponed
+
+    what = "left" if isinstance(trouble, Postponed) else "set aside"
+    return f"{what} {trouble.journal}: {trouble.reason}"
 
 
 @click.command()

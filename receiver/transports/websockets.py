@@ -182,17 +182,16 @@ class _Socket(ServerConnection):
         that was received and not yet read. A pong may wait (RFC 6455, section 5.5.3: the most
         recent ping is enough), so it waits until the socket has been read empty.
         """
-        if not self._opened or self.protocol.state is not State.OPEN:
-            super().send_data()
-        elif self._resume is not None:
-            # Messages are written as they are sent, so what is due here is pongs: one is
+        if self._opened and self.protocol.state is State.OPEN:
+            # What is due here is pongs, since messages are written as they are sent: one is
             # enough, and none where the other end does not even read what it came for.
-            del self.protocol.writes[: None if self.paused else -1]
-            super().send_data()
-        elif self.protocol.writes:
-            del self.protocol.writes[:-1]
-            if self._pong is None:
-                self._wait_with_pong()
+            drop_all = self._resume is not None and self.paused
+            del self.protocol.writes[: None if drop_all else -1]
+            if self._resume is None:
+                if self.protocol.writes and self._pong is None:
+                    self._wait_with_pong()
+                return
+        super().send_data()
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -90,3 +90,31 @@ def test_render_refuses_what_is_no_journal(spool: Path, content: bytes) -> None:
     result = run(render, str(spool / "c.journal"))
     assert isinstance(result.exception, UnreadableError)
     assert not Path("c").exists()
+
+
+def test_one_journal_that_cannot_be_published_holds_up_no_other(spool: Path) -> None:
+    """What is in the way of one is told; the others are published, and nothing is lost."""
+    header = journals.HEADER
+    old = [type(header)("1" * 16, 1_000_000_000_000, 1, "0.1.0")]
+    journals.write(spool / "old.journal", [*old, *journals.records([], reason=EndReason.STOP)[1:]])
+    never = [type(header)("2" * 16, 2**60, 1, "0.1.0")]
+    journals.write(spool / "never.journal", never)
+    (spool.parent / "2001").write_text("in the way")
+    result = run(recover)
+    assert isinstance(result.exception, UnreadableError)
+    assert 1 == result.stdout.count("published")
+    assert "left" in result.stderr
+    assert (spool / "old.journal").is_file()
+    assert (spool / "quarantine" / "never.journal").is_file()
+
+
+def test_recover_says_that_a_damaged_journal_was_set_aside(spool: Path) -> None:
+    """What can be trusted is published; the exit code and a line say that there is more."""
+    journal = spool / "a.journal"
+    content = bytearray(journal.read_bytes())
+    content[-100] ^= 1
+    journal.write_bytes(content)
+    result = run(recover)
+    assert isinstance(result.exception, UnreadableError)
+    assert "published" in result.stdout
+    assert "set aside" in result.stderr
