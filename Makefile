@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test faults setup check format coverage clean bench
+.PHONY: run test faults setup check format coverage clean bench bench-tap
 
 run: setup  ## start the receiver on this machine and place a demo call
 	@$(BIN)/receiver serve --self-signed --demo
@@ -42,6 +42,9 @@ SECONDS ?= 6
 
 bench: setup  ## CPU per chunk, memory, delays: 5 minutes; BENCH='--json', '--markdown FILE'
 	@$(BIN)/python -m tests.bench --calls $(CALLS) --seconds $(SECONDS) $(BENCH)
+
+bench-tap: setup  ## what live listeners cost, and how late they hear: 1 minute
+	@$(BIN)/python -m tests.bench.bench_tap
 
 clean:
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
