@@ -11,13 +11,11 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import MutableSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-HEAD_START: Final = 1
-"""How many more connections than the others a process may carry and still accept."""
-LONGEST_WAIT_SECONDS: Final = 0.05
-"""After this long nobody else has come: better here than not at all."""
+LONGEST_WAIT_SECONDS: Final = 0.25
+"""After this long without a sign of life of the others: better here than not at all."""
 
 
 @dataclass(slots=True)
@@ -28,8 +26,9 @@ class SharedPort:
     counts: MutableSequence[int]  # connections by process; below zero: it does not live
     place: int  # ours among the counts
     carried: int = 0  # by us, of those that were admitted
-    _left_since: float = 0.0  # when we first left the connection that waits to the others
+    _left_since: float = 0.0  # when we first left to the others what nobody has taken since
     _left_at: float = 0.0  # ... and when we last did
+    _seen: list[tuple[int, int]] = field(default_factory=list)  # who carried less then
 
     def carry(self, connections: int) -> None:
         """Note how many admitted connections this process has."""
@@ -37,13 +36,17 @@ class SharedPort:
         self.carried = connections
 
     def is_ours(self, waiting: int) -> bool:
-        """Return whether to accept now; `waiting` are our connections not yet admitted."""
+        """Return whether to accept now; `waiting` are our connections not yet admitted.
+
+        Patience is measured from the last sign of life of those who carry less, not from
+        connection to connection: where many come, one waits nearly always, never the same.
+        """
         ours = self.counts[self.place] = self.carried + waiting
-        least = min(count for count in self.counts if count >= 0)
-        if ours < least + HEAD_START:
+        fewer = [(place, count) for place, count in enumerate(self.counts) if 0 <= count < ours]
+        if not fewer:
             return True
         now = time.monotonic()
-        if now - self._left_at > LONGEST_WAIT_SECONDS:
-            self._left_since = now  # it is another connection than the last one we left
+        if fewer != self._seen or now - self._left_at > LONGEST_WAIT_SECONDS:
+            self._left_since, self._seen = now, fewer
         self._left_at = now
         return now - self._left_since > LONGEST_WAIT_SECONDS

@@ -34,13 +34,15 @@ def test_the_dead_carry_nothing() -> None:
 
 
 def test_nobody_waits_for_a_worker_that_hangs(clock: list[float]) -> None:
-    """A connection that the others do not take is taken after all."""
+    """What the others do not take is taken after all, and at once what comes right behind it."""
     port = SharedPort([], [0, 0], 0)
     assert not port.is_ours(1)
-    clock[0] += 0.04
+    clock[0] += 0.2
     assert not port.is_ours(1)
-    clock[0] += 0.02
+    clock[0] += 0.1
     assert port.is_ours(1)
+    clock[0] += 0.01
+    assert port.is_ours(2)
 
 
 def test_patience_begins_anew_with_each_connection(clock: list[float]) -> None:
@@ -49,3 +51,26 @@ def test_patience_begins_anew_with_each_connection(clock: list[float]) -> None:
     assert not port.is_ours(1)
     clock[0] += 10
     assert not port.is_ours(1)
+
+
+def test_patience_lasts_as_long_as_the_others_are_busy(clock: list[float]) -> None:
+    """One connection after the other is not one that nobody takes."""
+    port = SharedPort([], counts := [0, 0], 0)
+    port.carry(10)
+    for taken in range(9):
+        counts[1] = taken
+        clock[0] += 0.2
+        assert not port.is_ours(0)
+
+
+def test_a_worker_that_hangs_is_not_waited_for_because_others_live(clock: list[float]) -> None:
+    """Signs of life count only from those who would be next."""
+    port = SharedPort([], counts := [0, 0, 9], 0)
+    port.carry(1)
+    assert not port.is_ours(0)
+    clock[0] += 0.2
+    counts[2] = 8
+    assert not port.is_ours(0)
+    clock[0] += 0.1
+    counts[2] = 7
+    assert port.is_ours(0)
