@@ -134,26 +134,27 @@ class Reader:
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
         self._blocks = iter(blocks)
-        self._buffer = bytearray()
+        self._buffer = b""
         self._position = 0  # of the next record, within the buffer
         self.trusted_bytes = 0
         self.damage: str | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Record]]:
-        while self.damage is None and self._fill(_PREFIX.size):
+        prefix = _PREFIX.size
+        while self.damage is None and self._fill(prefix):
             length, checksum = _PREFIX.unpack_from(self._buffer, self._position)
             if not 0 < length <= LONGEST_RECORD_BYTES:
                 self._distrust(f"a record of {length} bytes")
                 return
-            if not self._fill(_PREFIX.size + length):
+            if not self._fill(prefix + length):
                 self._end_within_record()
                 return
-            start = self._position + _PREFIX.size
-            record = self._checked(bytes(self._buffer[start : start + length]), checksum)
+            start = self._position + prefix
+            record = self._checked(self._buffer[start : start + length], checksum)
             if record is None:
                 return
             self._position = start + length
-            self.trusted_bytes += _PREFIX.size + length
+            self.trusted_bytes += prefix + length
             yield self.trusted_bytes, record
 
     def _fill(self, wanted: int) -> bool:
@@ -162,9 +163,8 @@ class Reader:
             block = next(self._blocks, b"")
             if not block:
                 return False
-            del self._buffer[: self._position]
+            self._buffer = self._buffer[self._position :] + block
             self._position = 0
-            self._buffer += block
         return True
 
     def _checked(self, body: bytes, checksum: int) -> Record | None:
@@ -179,7 +179,7 @@ class Reader:
 
     def _end_within_record(self) -> None:
         """Tell a torn tail from a damaged length: behind the former, no whole record follows."""
-        if _holds_chunk(bytes(self._buffer[self._position :])):
+        if _holds_chunk(self._buffer[self._position :]):
             self.damage = f"a record of a wrong length at byte {self.trusted_bytes}"
 
     def _distrust(self, what: str, *, body_bytes: int = 0) -> None:
@@ -190,7 +190,7 @@ class Reader:
         chunks is none of that: its length is wrong.
         """
         end = self._position + (_PREFIX.size + body_bytes if body_bytes else 0)
-        record, behind = bytes(self._buffer[self._position : end]), bytes(self._buffer[end:])
+        record, behind = self._buffer[self._position : end], self._buffer[end:]
         blocks: Iterable[bytes] = (behind, *self._blocks)
         if any(block.strip(b"\0") for block in blocks) or _holds_chunk(record):
             self.damage = f"{what} at byte {self.trusted_bytes}"

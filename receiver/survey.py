@@ -48,7 +48,7 @@ class Survey:
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
     damage: str | None = None
-    _clock_ms: float = 0  # where the stream's clock stands, for messages without a timestamp
+    _stamped: ChunkRecord | None = None  # the latest chunk that says where the clock stands
 
     @property
     def media_format(self) -> MediaFormat:
@@ -99,12 +99,14 @@ class Survey:
         if record.arrival_ms > self.last_arrival_ms:
             self.last_arrival_ms = record.arrival_ms
         if record.timestamp_ms is not None:
-            self._clock_ms = record.timestamp_ms + len(record.payload) / self.bytes_per_ms
+            self._stamped = record
 
-    @property
-    def bytes_per_ms(self) -> int:
-        """Return how many payload bytes one millisecond takes."""
-        return self.media_format.bytes_per_ms
+    def _clock_ms(self) -> int:
+        """Return where the stream's clock stands, for messages without a timestamp."""
+        if self._stamped is None or self._stamped.timestamp_ms is None:
+            return 0
+        audio_ms = len(self._stamped.payload) / self.media_format.bytes_per_ms
+        return int(self._stamped.timestamp_ms + audio_ms)
 
     def _take_message(self, message: bytes) -> None:
         try:
@@ -115,7 +117,7 @@ class Survey:
         except ProtocolViolation as violation:
             self.refused_format = violation.detail
             return
-        at_ms = int(self._clock_ms)
+        at_ms = self._clock_ms()
         match parsed:
             case Start():
                 self.start = self.start or parsed
