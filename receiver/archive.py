@@ -110,14 +110,16 @@ def select(recordings: Path, wanted: Wanted) -> Iterator[Kept | Damaged]:
 def _walk(folder: Path, levels: tuple[Callable[[str], object], ...]) -> Iterator[Path | Damaged]:
     try:
         with os.scandir(folder) as entries:
-            names = [
-                e.name for e in entries if levels[0](e.name) and e.is_dir(follow_symlinks=False)
-            ]
+            named = [entry for entry in entries if levels[0](entry.name)]
+            names = [entry.name for entry in named if entry.is_dir(follow_symlinks=False)]
+            links = [entry.name for entry in named if entry.is_symlink()]
     except FileNotFoundError:
         return
     except OSError as error:
         yield Damaged(folder, f"cannot be read: {error.strerror}")
         return
+    for name in sorted(links):  # somebody may look for recordings behind it
+        yield Damaged(folder / name, "is a symbolic link, which is not followed")
     for name in sorted(names, reverse=True):
         if len(levels) == 1:
             yield folder / name

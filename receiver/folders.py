@@ -9,16 +9,21 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath
 from typing import Final, Self
 
 from receiver.errors import ConfigurationError
 
 PRIVATE: Final = 0o700
 LOCK: Final = "lock"
+_ROOT: Final = 0
 _SYNCFS_TELLS_ERRORS: Final = (5, 8)
 """Since this Linux; before it, syncfs said yes whatever became of the writes (its man page)."""
+
+
+class UnsafeFolderError(OSError):
+    """Others made a folder, or could put things into it; nothing is written there."""
 
 
 def make_folder(folder: Path) -> None:
@@ -51,13 +56,95 @@ def make_private_folder(folder: Path) -> None:
         raise ConfigurationError(f"others can write to folder {folder}: chmod 700 {folder}")
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the disk hold the folder's entries."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def make_recordings_folder(folder: Path) -> None:
+    """Like `make_folder`; nobody but us, root, and a group of ours may put anything into it.
+
+    The folder may be a symbolic link, which is how a recordings folder moves to a larger disk.
+
+    Raises:
+        ConfigurationError: it cannot be created or used, or others could plant things there.
+    """
+    make_folder(folder)
+    if danger := _danger(folder.stat()):
+        raise ConfigurationError(f"folder {folder} {danger}")
+
+
+def _danger(status: os.stat_result) -> str:
+    """Return what lets others put things into a folder; nothing where that is as it should be.
+
+    The group may write: with Ubuntu's umask of 002 every folder of a user is like that, and
+    whoever opens a folder to a group has chosen the group.
+    """
+    if not stat.S_ISDIR(status.st_mode):
+        return "is a symbolic link" if stat.S_ISLNK(status.st_mode) else "is not a folder"
+    if status.st_uid not in (os.geteuid(), _ROOT):
+        return "belongs to another user"
+    if status.st_mode & stat.S_IWOTH:
+        return "can be written to by everybody: chmod o-w"
+    return ""
+
+
+@contextlib.contextmanager
+def folder_within(root: Path, inner: PurePath) -> Iterator[int]:
+    """Open `inner` in `root`, made private where it is missing, and yield its descriptor.
+
+    Every step is taken from the descriptor of the one before, so that what was checked is what
+    is used, whoever renames things meanwhile. Below `root` no symbolic link is followed.
+
+    Raises:
+        UnsafeFolderError: others made one of the folders, or could put things into it.
+        OSError: they cannot be made or opened.
+    """
+    _make_with_parents(root)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(open_folder(root, follow=True))
+        _refuse(root, os.fstat(folder))
+        for name in inner.parts:
+            root /= name
+            _make_within(folder, name)
+            _refuse(root, os.stat(name, dir_fd=folder, follow_symlinks=False))
+            folder = stack.enter_context(open_folder(name, within=folder))
+            _refuse(root, os.fstat(folder))  # it may have been another one a moment ago
+        yield folder
+
+
+def _make_with_parents(folder: Path) -> None:
+    """Create a folder and its parents, each of them private and on disk before its content."""
+    if not folder.is_dir():
+        _make_with_parents(folder.parent)
+        folder.mkdir(PRIVATE, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def _make_within(folder: int, name: str) -> None:
+    """Create a folder in another one, on disk before it holds anything."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, PRIVATE, dir_fd=folder)
+        os.fsync(folder)
+
+
+def _refuse(folder: Path, status: os.stat_result) -> None:
+    if danger := _danger(status):
+        raise UnsafeFolderError(f"nothing is written through {folder}: it {danger}")
+
+
+@contextlib.contextmanager
+def open_folder(
+    folder: Path | str, *, within: int | None = None, follow: bool = False
+) -> Iterator[int]:
+    """Open a folder, by its name in another one where `within` is given."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(folder, flags, dir_fd=within)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk hold the folder's entries."""
+    with open_folder(folder, follow=True) as descriptor:
+        os.fsync(descriptor)
 
 
 def free_bytes(folder: Path) -> int:

@@ -8,7 +8,8 @@ from pathlib import PurePath
 from typing import Final
 
 RECORDING_JSON: Final = "recording.json"
-STEREO_WAV: Final = "stereo.wav"
+STEREO: Final = "stereo"
+STEREO_WAV: Final = f"{STEREO}.wav"
 JOURNAL_SUFFIX: Final = ".journal"
 REWRITTEN_SUFFIX: Final = ".rewritten"
 """A journal that is being written again, because the disk failed; it replaces the old one."""

@@ -13,17 +13,25 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from receiver import archive, paths, recording
 from receiver.errors import JournalError, UnreadableError
-from receiver.folders import PRIVATE, FolderLock, sync_folder
+from receiver.folders import PRIVATE, FolderLock, folder_within, open_folder, sync_folder
+from receiver.journal import Header, Reader
 from receiver.recording import Recording
-from receiver.render import RenderOptions, identify, open_journal, render
-from receiver.survey import Survey
+from receiver.render import (
+    Identified,
+    RenderOptions,
+    blocks_of,
+    identify,
+    open_journal,
+    render_surveyed,
+)
 
 _UNREADABLE: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM})
 """What will not get better by itself: a journal that cannot be opened for this is set aside."""
@@ -54,14 +62,22 @@ class Published:
     set_aside: Quarantined | None = None  # its journal, where that was damaged
 
 
-Outcome = Published | Quarantined
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """A journal of no bytes at all, which was removed."""
+
+    journal: Path
+
+
+Outcome = Published | Quarantined | Empty
 
 
 def publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
     """Render `journal` below `recordings`, and remove it once the result was read back.
 
     A journal that cannot be read, is damaged, or does not agree with what was published is
-    set aside in the spool's quarantine, after what can be trusted of it was published.
+    set aside in the spool's quarantine, after what can be trusted of it was published. One of
+    no bytes is removed: its receiver ended before anything came.
 
     Raises:
         FileNotFoundError: the journal is gone; another process has published it.
@@ -69,6 +85,9 @@ def publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
     """
     try:
         with _claimed(journal):
+            if _holds_nothing(journal):
+                _remove(journal)
+                return Empty(journal)
             return _publish(journal, recordings, options)
     except JournalError as error:
         cause = error.__cause__
@@ -91,61 +110,90 @@ def _claimed(journal: Path) -> Iterator[None]:
 
 
 def _publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
-    surveyed, digest = identify(journal)
-    header = surveyed.header
+    identified = identify(journal)
+    name = _recording_name(identified.survey.header)
+    with folder_within(recordings, name.parent) as day:
+        if not _is_folder(name.name, day):
+            _render_and_rename(journal, identified, name, day=day, options=options)
+    return _settle(journal, recordings / name, identified)
+
+
+def _recording_name(header: Header) -> PurePath:
     try:
-        name = paths.recording_folder(header.recording_id, header.started_at_ms)
+        return paths.recording_folder(header.recording_id, header.started_at_ms)
     except (ValueError, OverflowError, OSError) as error:
         raise JournalError(f"it began at no time that there is: {error}") from None
-    folder = recordings / name
-    if not folder.is_dir():
-        _render_and_rename(journal, folder, options)
-    return _settle(journal, folder, surveyed, digest)
 
 
-def _render_and_rename(journal: Path, folder: Path, options: RenderOptions) -> None:
-    hidden = folder.with_name(paths.hidden_folder(folder).name)
-    _make_private_folders(folder.parent)
-    if hidden.exists():
-        shutil.rmtree(hidden)  # half rendered when the receiver ended; the journal has it all
-    hidden.mkdir(PRIVATE)
+def _is_folder(name: str, within: int) -> bool:
     try:
-        render(journal, hidden, options)
-        sync_folder(hidden)
+        return stat.S_ISDIR(os.stat(name, dir_fd=within, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _render_and_rename(
+    journal: Path, identified: Identified, name: PurePath, *, day: int, options: RenderOptions
+) -> None:
+    hidden = paths.hidden_folder(name).name
+    if _is_folder(hidden, day):
+        shutil.rmtree(hidden, dir_fd=day)  # half rendered when we ended; the journal has it all
+    os.mkdir(hidden, PRIVATE, dir_fd=day)
+    try:
+        with open_folder(hidden, within=day) as folder:
+            render_surveyed(journal, identified, folder, options)
+            os.fsync(folder)
     except OSError:
-        shutil.rmtree(hidden, ignore_errors=True)  # live journals may need the space
+        # Live journals may need the space.
+        shutil.rmtree(hidden, ignore_errors=True, dir_fd=day)
         raise
-    hidden.rename(folder)
-    sync_folder(folder.parent)
+    os.rename(hidden, name.name, src_dir_fd=day, dst_dir_fd=day)
+    os.fsync(day)
 
 
-def _make_private_folders(folder: Path) -> None:
-    """Create a folder and its parents, each of them private and on disk before its content."""
-    if not folder.is_dir():
-        _make_private_folders(folder.parent)
-        folder.mkdir(PRIVATE, exist_ok=True)
-        sync_folder(folder.parent)
+def forget_rendering(journal: Path, recordings: Path) -> None:
+    """Remove what was rendered of a journal by a process that was killed meanwhile.
+
+    The next start would do it too; whatever stands in the way of doing it now may stand.
+    """
+    with contextlib.suppress(OSError, JournalError, ValueError, OverflowError):
+        with open_journal(journal) as source:
+            _, header = next(iter(Reader(blocks_of(source))))
+        assert isinstance(header, Header)  # noqa: S101  somebody has begun to render it
+        name = _recording_name(header)
+        with folder_within(recordings, name.parent) as day:
+            shutil.rmtree(paths.hidden_folder(name).name, dir_fd=day)
 
 
-def _settle(journal: Path, folder: Path, surveyed: Survey, digest: str) -> Outcome:
+def _settle(journal: Path, folder: Path, identified: Identified) -> Outcome:
     """Read the published files back; only if they agree with the journal does it go."""
     try:
         document = recording.decode((folder / paths.RECORDING_JSON).read_bytes())
     except (OSError, UnreadableError) as error:
         return quarantine(journal, f"{folder.name} cannot be read back: {error}")
     problems = archive.verify(folder, document)
-    if document.journal_sha256 != digest:
+    if document.journal_sha256 != identified.sha256:
         problems = (*problems, "it was made from another journal")
     if problems:
         return quarantine(journal, f"{folder.name} does not agree: {'; '.join(problems)}")
-    if surveyed.damage:
-        set_aside = quarantine(journal, f"published up to {surveyed.damage}")
+    if damage := identified.survey.damage:
+        set_aside = quarantine(journal, f"published up to {damage}")
         return Published(folder, document, set_aside)
+    _remove(journal)
+    return Published(folder, document)
+
+
+def _holds_nothing(journal: Path) -> bool:
+    """Whether a journal has no byte, nor a successor that was being written when we ended."""
+    rewritten = journal.with_suffix(paths.REWRITTEN_SUFFIX)
+    return not journal.lstat().st_size and not _taken(rewritten)
+
+
+def _remove(journal: Path) -> None:
     journal.unlink()
     # Left by a crash while the journal was begun anew; it never took the journal's place.
     journal.with_suffix(paths.REWRITTEN_SUFFIX).unlink(missing_ok=True)
     sync_folder(journal.parent)
-    return Published(folder, document)
 
 
 def quarantine(journal: Path, reason: str) -> Quarantined:

@@ -22,7 +22,7 @@ from typing import Final
 import structlog
 
 from receiver import publish
-from receiver.publish import Outcome, Published
+from receiver.publish import Empty, Outcome, Published
 from receiver.render import RenderOptions
 
 _RETRY_SECONDS: Final = (1.0, 5.0, 30.0)
@@ -106,6 +106,9 @@ class Publisher:
                 raise
 
     def _report(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Empty):
+            log.warning("journal_empty", journal=outcome.journal.name)
+            return
         if not isinstance(outcome, Published):
             log.error("journal_quarantined", journal=str(outcome.journal), reason=outcome.reason)
             self._quarantined()

@@ -21,6 +21,7 @@ import soundfile
 
 from receiver import codec, paths, recording, tags, timeline
 from receiver.errors import JournalError
+from receiver.folders import open_folder
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track
 from receiver.recording import RecordedTrack, Recording
 from receiver.report import UNNAMED, Rendered, report
@@ -29,6 +30,8 @@ from receiver.timeline import Placement, Run
 
 BLOCK_BYTES: Final = 2**17
 """How much is decoded, written, hashed or silenced at a time."""
+_WINDOW_BYTES: Final = 2**15
+_CHUNKS_AT_ONCE: Final = 1024
 _LARGEST_RIFF_BYTES: Final = 2**32 - 2**20
 """Above this a WAV file needs 64-bit sizes (RF64); the rest is room for the tags."""
 _BYTE_ORDER_PROBE_BYTES: Final = 2**18
@@ -43,10 +46,18 @@ class RenderOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Identified:
+    """What a journal says, and the SHA-256 of what can be trusted of it."""
+
+    survey: Survey
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Audio:
     """One stream's placed tracks, and how to read their samples."""
 
-    journal: FileIO
+    journal: _Window
     survey: Survey
     placements: dict[Track, Placement]
     length: int  # of every track, in payload bytes
@@ -73,17 +84,34 @@ class _Audio:
     def payloads(self, track: Track, run: Run) -> Iterator[bytes]:
         """Yield a run's payload in blocks of whole samples; half a one at its end is dropped."""
         index, chosen = self.survey.tracks[track], self.placements[track].order.chosen
-        ends, sizes = index.end, index.size
-        descriptor, unit = self.journal.fileno(), self.media.bytes_per_sample
+        unit, cut = self.media.bytes_per_sample, self.journal.cut
         payload = bytearray()
-        for chunk in chosen[run.first : run.last]:
-            size = int(sizes[chunk])
-            payload += os.pread(descriptor, size, int(ends[chunk]) - size)
-            if len(payload) >= BLOCK_BYTES:
-                whole = len(payload) // unit * unit
-                yield bytes(payload[:whole])
-                del payload[:whole]
+        for first in range(run.first, run.last, _CHUNKS_AT_ONCE):
+            rows = chosen[first : min(first + _CHUNKS_AT_ONCE, run.last)]
+            for end, size in zip(index.end[rows].tolist(), index.size[rows].tolist(), strict=True):
+                payload += cut(end - size, size)
+                if len(payload) >= BLOCK_BYTES:
+                    whole = len(payload) // unit * unit
+                    yield bytes(payload[:whole])
+                    del payload[:whole]
         yield bytes(payload[: len(payload) // unit * unit])
+
+
+class _Window:
+    """Reads small pieces of a file that mostly follow each other with few calls."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._descriptor = file.fileno()
+        self._start = 0
+        self._block = b""
+
+    def cut(self, start: int, size: int) -> bytes:
+        """Return `size` bytes from byte `start` on."""
+        first = start - self._start
+        if first < 0 or first + size > len(self._block):
+            self._block = os.pread(self._descriptor, max(_WINDOW_BYTES, size), start)
+            self._start, first = start, 0
+        return self._block[first : first + size]
 
 
 def _silence(samples: int) -> Iterator[bytes]:
@@ -102,34 +130,47 @@ def render(journal: Path, folder: Path, options: RenderOptions) -> Recording:
         JournalError: the file is no journal.
         OSError: reading or writing failed.
     """
+    with open_folder(folder) as descriptor:
+        return render_surveyed(journal, identify(journal), descriptor, options)
+
+
+def render_surveyed(
+    journal: Path, identified: Identified, folder: int, options: RenderOptions
+) -> Recording:
+    """Like `render`, for a journal that was read, into a folder that is open; uses the index up.
+
+    Raises:
+        JournalError: the file is no journal.
+        OSError: reading or writing failed.
+    """
+    surveyed = identified.survey
     with open_journal(journal) as source:
-        surveyed = survey(blocks_of(source))
         audio = _place(source, surveyed, options)
         rendered = Rendered(
             placements=tuple(audio.placements.values()),
             tracks=tuple(_write_track(audio, track, folder) for track in audio.placements),
             length=audio.length,
             origin_ms=audio.origin_ms,
-            journal_sha256=_sha256(source, surveyed.trusted_bytes),
+            journal_sha256=identified.sha256,
             byte_order=audio.byte_order if audio.media.encoding is Encoding.L16 else None,
             byte_order_chosen=options.byte_order is ByteOrder.AUTO,
             stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
         )
+    surveyed.tracks.clear()  # by far the largest part, and nobody asks for it any more
     document = report(surveyed, rendered)
-    _write_file(folder / paths.RECORDING_JSON, recording.encode(document))
+    _write_file(folder, recording.encode(document))
     return document
 
 
-def identify(journal: Path) -> tuple[Survey, str]:
-    """Return what a journal says and the SHA-256 of what can be trusted of it.
+def identify(journal: Path) -> Identified:
+    """Read a journal.
 
     Raises:
         JournalError: the file is no journal.
     """
     with open_journal(journal) as source:
         surveyed = survey(blocks_of(source))
-        surveyed.tracks.clear()  # by far the largest part, and nobody asks for it
-        return surveyed, _sha256(source, surveyed.trusted_bytes)
+        return Identified(surveyed, _sha256(source, surveyed.trusted_bytes))
 
 
 def blocks_of(file: FileIO) -> Iterator[bytes]:
@@ -162,7 +203,7 @@ def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
     length = max((placed.length for placed in placements.values()), default=0) // unit * unit
     if not length:  # chunks came, but not one whole sample: there is nothing to write
         placements = {}
-    audio = _Audio(source, surveyed, placements, length, options.byte_order, origin_ms)
+    audio = _Audio(_Window(source), surveyed, placements, length, options.byte_order, origin_ms)
     if options.byte_order is ByteOrder.AUTO:
         audio = replace(audio, byte_order=_smoother_byte_order(audio))
     return audio
@@ -183,18 +224,18 @@ def _smoother_byte_order(audio: _Audio) -> ByteOrder:
     return codec.smoother_byte_order(probe)
 
 
-def _write_track(audio: _Audio, track: Track, folder: Path) -> RecordedTrack:
+def _write_track(audio: _Audio, track: Track, folder: int) -> RecordedTrack:
     placement, media = audio.placements[track], audio.media
-    path = folder / f"{track.value}.wav"
     samples = audio.length // media.bytes_per_sample
-    _write_wav(audio, path, track.value, channels=1, blocks=audio.samples(track))
+    blocks = audio.samples(track)
+    written = _write_wav(audio, folder, track.value, channels=1, blocks=blocks)
     gaps = timeline.gaps(placement, audio.length, media)
     return RecordedTrack(
         track=track,
-        file=path.name,
+        file=written["file"],
         samples=samples,
         duration_ms=timeline.milliseconds(audio.length, media),
-        sha256=file_sha256(path),
+        sha256=written["sha256"],
         chunks=placement.ledger,
         silence_ms=sum(gap.duration_ms for gap in gaps),
         gaps=gaps,
@@ -203,8 +244,7 @@ def _write_track(audio: _Audio, track: Track, folder: Path) -> RecordedTrack:
     )
 
 
-def _write_stereo(audio: _Audio, folder: Path) -> dict[str, str]:
-    path = folder / paths.STEREO_WAV
+def _write_stereo(audio: _Audio, folder: int) -> dict[str, str]:
     samples = audio.length // audio.media.bytes_per_sample
     left, right = (
         audio.samples(track) if track in audio.placements else _silence(samples)
@@ -212,8 +252,7 @@ def _write_stereo(audio: _Audio, folder: Path) -> dict[str, str]:
     )
     pairs = zip(_even_blocks(left), _even_blocks(right), strict=True)
     blocks = (codec.interleave(*pair) for pair in pairs)
-    _write_wav(audio, path, "stereo", channels=2, blocks=blocks)
-    return {"file": path.name, "sha256": file_sha256(path)}
+    return _write_wav(audio, folder, paths.STEREO, channels=2, blocks=blocks)
 
 
 def _even_blocks(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -228,16 +267,21 @@ def _even_blocks(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _write_wav(
-    audio: _Audio, path: Path, name: str, *, channels: int, blocks: Iterable[bytes]
-) -> None:
-    """Write one 16-bit PCM file with its tags: LIST/INFO before the samples, ID3 behind them."""
+    audio: _Audio, folder: int, title: str, *, channels: int, blocks: Iterable[bytes]
+) -> dict[str, str]:
+    """Write one 16-bit PCM file with its tags: LIST/INFO before the samples, ID3 behind them.
+
+    Returns its name and SHA-256.
+    """
+    name = f"{title}.wav"
     surveyed, media = audio.survey, audio.media
     size = audio.length // media.bytes_per_sample * 2 * channels
     container = "WAV" if size <= _LARGEST_RIFF_BYTES else "RF64"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
     with open(descriptor, "r+b", buffering=0) as file:
         with (
-            _told_as_os_errors(path),
+            _told_as_os_errors(name),
             soundfile.SoundFile(
                 descriptor,
                 "w",
@@ -248,18 +292,19 @@ def _write_wav(
                 closefd=False,
             ) as wav,
         ):
-            for tag, text in _tags(surveyed, name).strings().items():
+            for tag, text in _tags(surveyed, title).strings().items():
                 setattr(wav, tag, text)
             for block in blocks:
                 wav.buffer_write(block, "int16")
         if file.seek(0, os.SEEK_END) < size:
-            raise OSError(errno.EIO, f"{path.name} is shorter than its samples")
+            raise OSError(errno.EIO, f"{name} is shorter than its samples")
         _append_parameters(file, surveyed)
         os.fsync(descriptor)
+        return {"file": name, "sha256": _sha256(file)}
 
 
 @contextlib.contextmanager
-def _told_as_os_errors(path: Path) -> Iterator[None]:
+def _told_as_os_errors(name: str) -> Iterator[None]:
     """Have a write that fails say so as every other one does.
 
     libsndfile keeps the reason to itself, and its wrapper asserts that all was written.
@@ -267,7 +312,7 @@ def _told_as_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (soundfile.SoundFileError, AssertionError) as error:
-        raise OSError(errno.EIO, f"{path.name} cannot be written: {error}") from error
+        raise OSError(errno.EIO, f"{name} cannot be written: {error}") from error
 
 
 def _tags(surveyed: Survey, name: str) -> tags.Tags:
@@ -292,25 +337,21 @@ def _append_parameters(file: FileIO, surveyed: Survey) -> None:
         _write_all(file, content)
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sha256(source: FileIO, length: int) -> str:
-    """Return the SHA-256 of the first `length` bytes of a file."""
+def _sha256(source: FileIO, length: int | None = None) -> str:
+    """Return the SHA-256 of a file, or of its first `length` bytes."""
     digest = hashlib.sha256()
     source.seek(0)
-    while length and (block := source.read(min(length, BLOCK_BYTES))):
+    rest = os.fstat(source.fileno()).st_size if length is None else length
+    while rest and (block := source.read(min(rest, BLOCK_BYTES))):
         digest.update(block)
-        length -= len(block)
+        rest -= len(block)
     return digest.hexdigest()
 
 
-def _write_file(path: Path, content: bytes) -> None:
+def _write_file(folder: int, content: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with open(os.open(path, flags, 0o600), "wb", buffering=0) as file:
+    descriptor = os.open(paths.RECORDING_JSON, flags, 0o600, dir_fd=folder)
+    with open(descriptor, "wb", buffering=0) as file:
         _write_all(file, content)
         os.fsync(file.fileno())
 

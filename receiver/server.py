@@ -63,7 +63,7 @@ class Server:
         published: Callable[[Published], None] = lambda _: None,
         shared: SharedPort | None = None,
     ) -> None:
-        folders.make_folder(config.recordings)
+        folders.make_recordings_folder(config.recordings)
         self._config = config
         self._shared = shared  # with other workers, whose folders are beside ours
         self._on_published = published

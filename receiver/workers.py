@@ -27,7 +27,7 @@ import structlog
 from receiver import certificates, credentials, logs, loops, paths, publish
 from receiver.config import Config
 from receiver.errors import ConfigurationError, TapreelError
-from receiver.folders import FolderLock, make_folder, make_private_folder
+from receiver.folders import FolderLock, make_private_folder, make_recordings_folder
 from receiver.server import Server
 from receiver.transports import Listener
 from receiver.transports.acceptor import open_sockets
@@ -166,7 +166,7 @@ def _check(config: Config) -> None:
     """Refuse what every worker would refuse, and make what all of them would make."""
     if config.demo:
         raise ConfigurationError("--demo is for one worker")
-    make_folder(config.recordings)
+    make_recordings_folder(config.recordings)
     credentials.tokens(config)
     if config.self_signed:
         certificates.self_signed(config.state, config.host)

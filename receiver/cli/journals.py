@@ -13,45 +13,47 @@ from receiver.errors import ConfigurationError, UnreadableError
 from receiver.media import ByteOrder
 
 if TYPE_CHECKING:
-    from receiver.publish import Postponed, Quarantined
+    from receiver.publish import Outcome, Postponed
 
 
 @click.command()
 @named_settings("recordings", "spool", "byte_order", "stereo")
 def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: bool) -> None:
     """Publish what a receiver that is no longer running left in its spool."""
-    if not spool.is_dir():
+    if not spool.exists():
         click.echo("nothing to recover")
         return
-    from receiver import publish
-    from receiver.folders import FolderLock
+    if not spool.is_dir():
+        raise ConfigurationError(f"{spool} is not a folder: give the spool that holds the journals")
+    from receiver import folders, publish
     from receiver.render import RenderOptions
 
     os.umask(0o077)
     recovered = troubled = 0
-    with FolderLock(spool):
+    with folders.FolderLock(spool):
+        folders.make_recordings_folder(recordings)
         for outcome in publish.recover(spool, recordings, RenderOptions(byte_order, stereo)):
-            trouble: Quarantined | Postponed | None
-            if isinstance(outcome, publish.Published):
-                recovered += 1
-                click.echo(f"published {outcome.folder}")
-                trouble = outcome.set_aside
-            else:
-                trouble = outcome
-            if trouble is not None:
-                troubled += 1
-                click.echo(_told(trouble), err=True)
+            recovered += isinstance(outcome, publish.Published)
+            troubled += _tell(outcome)
     if troubled:
         raise UnreadableError(f"{troubled} journals could not be used up")
     if not recovered:
         click.echo("nothing to recover")
 
 
-def _told(trouble: Quarantined | Postponed) -> str:
-    from receiver.publish import Postponed
+def _tell(outcome: Outcome | Postponed) -> bool:
+    """Print what became of a journal; return whether it was trouble."""
+    from receiver.publish import Empty, Postponed, Published
 
-    what = "left" if isinstance(trouble, Postponed) else "set aside"
-    return f"{what} {trouble.journal}: {trouble.reason}"
+    if isinstance(outcome, Published):
+        click.echo(f"published {outcome.folder}")
+        return outcome.set_aside is not None and _tell(outcome.set_aside)
+    if isinstance(outcome, Empty):
+        click.echo(f"removed {outcome.journal}: it was empty", err=True)
+        return False
+    what = "left" if isinstance(outcome, Postponed) else "set aside"
+    click.echo(f"{what} {outcome.journal}: {outcome.reason}", err=True)
+    return True
 
 
 @click.command()

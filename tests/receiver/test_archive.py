@@ -109,14 +109,20 @@ def test_only_published_names_count(three: Path) -> None:
 
 
 def test_links_are_not_followed(three: Path, tmp_path: Path) -> None:
-    """A link could lead anywhere, or in circles."""
+    """A link could lead anywhere, or in circles; whoever looks for more than that is told."""
     elsewhere = tmp_path / "elsewhere"
     builder.build(elsewhere, recording_id="cccc444444444444")
     (three / "2027").symlink_to(elsewhere / "2026")
     (three / "2026" / "12").symlink_to(elsewhere / "2026" / "11")
     target = next(elsewhere.glob("*/*/*/*"))
     (three / "2026" / "11" / "22" / target.name).symlink_to(target)
-    assert ["aaaa1", "aaaa2", "bbbb3"] == ids(archive.select(three, Wanted()))
+    found = list(archive.select(three, Wanted()))
+    assert 3 == sum(isinstance(entry, Kept) for entry in found)
+    links = {entry.folder.name: entry.problem for entry in found if isinstance(entry, Damaged)}
+    assert (
+        dict.fromkeys(("2027", "12", target.name), "is a symbolic link, which is not followed")
+        == links
+    )
 
 
 def test_a_linked_document_is_not_followed(recordings: Path) -> None:

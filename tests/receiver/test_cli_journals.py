@@ -47,6 +47,43 @@ def test_recover_without_a_spool_has_nothing_to_do(
     assert (0, "nothing to recover\n") == (run(recover).exit_code, run(recover).stdout)
 
 
+def test_recover_of_a_file_is_one_error(spool: Path) -> None:
+    """Whoever names a journal learns that the spool is meant."""
+    result = run(recover, "--spool", str(spool / "a.journal"))
+    assert isinstance(result.exception, ConfigurationError)
+    assert "a.journal is not a folder: give the spool" in str(result.exception)
+
+
+def test_recover_removes_an_empty_journal_without_alarm(spool: Path) -> None:
+    """It held nothing, which is no trouble."""
+    (spool / "b.journal").touch()
+    result = run(recover)
+    assert 0 == result.exit_code
+    assert "published" in result.stdout
+    assert f"removed {Path('recordings', '.spool', 'b.journal')}: it was empty\n" == result.stderr
+    assert not (spool / "b.journal").exists()
+
+
+def test_recover_refuses_recordings_that_everybody_can_write_to(spool: Path) -> None:
+    """One error, before any journal is touched."""
+    spool.parent.chmod(0o777)
+    result = run(recover)
+    assert isinstance(result.exception, ConfigurationError)
+    assert "can be written to by everybody" in str(result.exception)
+    assert (spool / "a.journal").is_file()
+
+
+def test_recover_leaves_what_a_link_is_in_the_way_of(spool: Path, tmp_path: Path) -> None:
+    """The journal stays, the reason is told, and the exit code tells."""
+    (tmp_path / "elsewhere").mkdir()
+    (spool.parent / "2026").symlink_to(tmp_path / "elsewhere")
+    result = run(recover)
+    assert isinstance(result.exception, UnreadableError)
+    assert "a symbolic link" in result.stderr
+    assert (spool / "a.journal").is_file()
+    assert [] == list((tmp_path / "elsewhere").iterdir())
+
+
 def test_recover_leaves_the_journals_of_a_living_receiver(spool: Path) -> None:
     """Who holds the lock is alive, and its journals are its own."""
     with FolderLock(spool):

@@ -13,7 +13,7 @@ import pytest
 
 from receiver import folders
 from receiver.errors import ConfigurationError
-from receiver.folders import FolderLock, make_folder, make_private_folder
+from receiver.folders import FolderLock, make_folder, make_private_folder, make_recordings_folder
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root")
 
@@ -37,6 +37,32 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         make_folder(tmp_path / "a")
     with pytest.raises(ConfigurationError, match=r"cannot use folder .*b: Not a directory"):
         make_folder(tmp_path / "a" / "b")
+
+
+@pytest.mark.parametrize("bits", [0o702, 0o777, 0o1777])
+def test_recordings_where_everybody_can_write_are_refused(tmp_path: Path, bits: int) -> None:
+    """One line says why and what to do, and the sticky bit is no excuse."""
+    tmp_path.chmod(bits)
+    with pytest.raises(ConfigurationError, match="can be written to by everybody: chmod o-w"):
+        make_recordings_folder(tmp_path)
+
+
+@pytest.mark.parametrize("bits", [0o700, 0o755, 0o775])
+def test_recordings_may_be_open_to_readers_and_to_a_group(tmp_path: Path, bits: int) -> None:
+    """With a umask of 002, as Ubuntu has it, a fresh clone's folder is 0775."""
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "mount").chmod(bits)
+    (tmp_path / "recordings").symlink_to("mount")
+    make_recordings_folder(tmp_path / "mount")
+    make_recordings_folder(tmp_path / "recordings")
+
+
+@needs_root
+def test_recordings_of_another_user_are_refused(tmp_path: Path) -> None:
+    """Their owner could put anything in the way of ours."""
+    os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
+        make_recordings_folder(tmp_path)
 
 
 @pytest.mark.parametrize("bits", [0o770, 0o702, 0o777])

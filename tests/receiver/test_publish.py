@@ -13,14 +13,18 @@ from typing import Any
 import pytest
 
 from receiver import archive, journal, paths, publish, recording
+from receiver.folders import UnsafeFolderError
 from receiver.journal import Header, Record
 from receiver.media import EndReason, Track
-from receiver.publish import Published, Quarantined
+from receiver.publish import Empty, Published, Quarantined
 from receiver.render import RenderOptions
 from tests.receiver.journals import HEADER, STARTED_AT_MS, chunk, records, write
 
 CALLS = ("fsync", "mkdir", "rename", "unlink")
 """What publishing does to a disk, besides writing into files that nobody knows yet."""
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root")
 
 
 class PowerCut(BaseException):
@@ -187,7 +191,7 @@ def test_a_damaged_journal_is_published_and_kept(tmp_path: Path, spool: Path) ->
     assert "published up to" in quarantined.with_suffix(".txt").read_text()
 
 
-@pytest.mark.parametrize("junk", [b"", b"\0" * 100, b"RIFF....", os.urandom(3000)])
+@pytest.mark.parametrize("junk", [b"\0", b"\0" * 100, b"RIFF....", os.urandom(3000)])
 def test_what_is_no_journal_is_set_aside(tmp_path: Path, spool: Path, junk: bytes) -> None:
     """It is never deleted, nothing is published, and a second one overwrites neither."""
     for _ in range(2):
@@ -199,6 +203,23 @@ def test_what_is_no_journal_is_set_aside(tmp_path: Path, spool: Path, junk: byte
     assert not (tmp_path / "recordings").exists()
 
 
+def test_a_journal_of_no_bytes_goes_without_alarm(tmp_path: Path, spool: Path) -> None:
+    """Its receiver was killed before it had written the header: there is nothing to keep."""
+    (spool / "x.journal").touch()
+    outcome = publish.publish(spool / "x.journal", tmp_path / "recordings", RenderOptions())
+    assert Empty(spool / "x.journal") == outcome
+    assert {} == files(spool)
+    assert not (tmp_path / "recordings").exists()
+
+
+def test_an_empty_journal_with_a_successor_is_set_aside(tmp_path: Path, spool: Path) -> None:
+    """The disk had failed: what was being written again may hold what the journal lacks."""
+    (spool / "x.journal").touch()
+    (spool / "x.rewritten").write_bytes(b"something")
+    set_aside(spool / "x.journal", tmp_path / "recordings")
+    assert b"something" == (spool / "x.rewritten").read_bytes()
+
+
 def test_a_note_without_its_journal_is_not_overwritten(tmp_path: Path, spool: Path) -> None:
     """Somebody may have taken the journal away to look at it."""
     (spool / paths.QUARANTINE).mkdir()
@@ -206,6 +227,77 @@ def test_a_note_without_its_journal_is_not_overwritten(tmp_path: Path, spool: Pa
     (spool / "x.journal").write_bytes(b"junk")
     assert "x-1.journal" == set_aside(spool / "x.journal", tmp_path / "recordings").journal.name
     assert "why" in (spool / paths.QUARANTINE / "x.txt").read_text()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_nothing_is_written_through_a_link_below_the_recordings(
+    tmp_path: Path, spool: Path, depth: int
+) -> None:
+    """A year, month or day that leads elsewhere is refused, and the journal stays."""
+    elsewhere, day = tmp_path / "elsewhere", tmp_path / "recordings"
+    elsewhere.mkdir()
+    parts = paths.recording_folder(HEADER.recording_id, STARTED_AT_MS).parent.parts
+    day = day.joinpath(*parts[:depth])
+    day.mkdir(parents=True)
+    (day / parts[depth]).symlink_to(elsewhere)
+    live = ended(spool)
+    with pytest.raises(UnsafeFolderError, match=f"{parts[depth]}: it is a symbolic link"):
+        publish.publish(live, tmp_path / "recordings", RenderOptions())
+    assert live.exists()
+    assert {} == files(elsewhere)
+
+
+def test_the_recordings_folder_itself_may_be_a_link(tmp_path: Path, spool: Path) -> None:
+    """Its owner has put it there, for example to a larger disk."""
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "recordings").symlink_to("mount")
+    outcome = published(ended(spool), tmp_path / "recordings")
+    assert "recording.json" in files(
+        tmp_path / "mount" / outcome.folder.relative_to(tmp_path / "recordings")
+    )
+
+
+@pytest.mark.parametrize("bits", [0o702, 0o777, 0o1777])
+@pytest.mark.parametrize("inner", ["", "2026"])
+def test_nothing_is_written_where_everybody_can_write(
+    tmp_path: Path, spool: Path, bits: int, inner: str
+) -> None:
+    """Whoever can write there can plant what we would take for ours."""
+    folder = tmp_path / "recordings" / inner
+    folder.mkdir(parents=True)
+    folder.chmod(bits)
+    live = ended(spool)
+    with pytest.raises(UnsafeFolderError, match="can be written to by everybody"):
+        publish.publish(live, tmp_path / "recordings", RenderOptions())
+    assert live.exists()
+
+
+@needs_root
+def test_nothing_is_written_into_a_strangers_folder(tmp_path: Path, spool: Path) -> None:
+    """Its owner can do with a recording in it what he likes."""
+    folder = tmp_path / "recordings" / "2026" / "11"
+    folder.mkdir(parents=True)
+    os.chown(folder, 12345, 12345)
+    live = ended(spool)
+    with pytest.raises(UnsafeFolderError, match="11: it belongs to another user"):
+        publish.publish(live, tmp_path / "recordings", RenderOptions())
+    assert live.exists()
+    assert [] == list(folder.iterdir())
+
+
+def test_what_a_killed_process_was_rendering_goes(tmp_path: Path, spool: Path) -> None:
+    """The hidden folder goes, the journal and finished recordings stay."""
+    first = published(ended(spool), tmp_path / "recordings")
+    live = ended(spool)
+    hidden = paths.hidden_folder(first.folder)
+    Path(hidden).mkdir()
+    (Path(hidden) / "inbound.wav").write_bytes(b"RIFF")
+    publish.forget_rendering(live, tmp_path / "recordings")
+    assert not Path(hidden).exists()
+    assert live.exists()
+    assert "inbound.wav" in files(first.folder)
+    publish.forget_rendering(live, tmp_path / "recordings")
+    publish.forget_rendering(spool / "gone.journal", tmp_path / "recordings")
 
 
 def test_a_symbolic_link_is_set_aside_unread(tmp_path: Path, spool: Path) -> None:
