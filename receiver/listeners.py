@@ -68,6 +68,10 @@ class Sender:
         """Send soon: never within the call that brought the audio."""
         self._loop.call_soon(self._send)
 
+    def press(self) -> None:
+        """Send now what the socket takes, before anything must be dropped."""
+        self._send()
+
     def finish(self, code: int, reason: str) -> None:
         """Send what waits, and close."""
         self._farewell = (code, reason)
@@ -123,6 +127,7 @@ class Listener:
             limit_bytes=limits.queue_bytes,
             notice=self._notice,
             rested=self._rest,
+            press=self._press,
         )
         self.at_rest = asyncio.Event()  # nothing waits in the queue
         self.at_rest.set()
@@ -187,6 +192,10 @@ class Listener:
 
     def _rest(self) -> None:
         self.at_rest.set()
+
+    def _press(self) -> None:
+        if self._sender is not None:
+            self._sender.press()
 
     @staticmethod
     def _notice(track: str, timestamp_ms: float, duration_ms: float) -> str:

@@ -18,6 +18,8 @@ from receiver.tap_kinds import Kind
 from receiver.tap_queue import Item
 
 _BLOCK_SECONDS: Final = 1
+_TAIL_SECONDS: Final = 0.1
+"""Of silence, after which the filter has forgotten what was before it (36 ms at most)."""
 _BYTES_PER_SAMPLE: Final = 2
 Done = Callable[[list[Item], bool], None]
 
@@ -45,22 +47,39 @@ class Resampling:
         self._track = kind.track
         self._begin_ms = begin_ms
         self._produced = 0  # samples of each track
+        self._submitted = 0  # lots that the thread has yet to give back
         # Measured: "MQ" holds audio back for 15 to 36 ms, "HQ" for 21 to 138.
         self._stream: Any = soxr.ResampleStream(
             source_rate, rate, channels, dtype="int16", quality="MQ"
         )
         self._loop = asyncio.get_running_loop()
+        self.coming_ms = 0.0  # audio that the thread has yet to give back
+        self.settled = asyncio.Event()  # it has given everything back
+        self.settled.set()
 
     def submit(self, items: list[Item], *, last: bool, done: Done) -> None:
         """Have `done` called, on the event loop, with what becomes of `items`."""
         if not items and not last:
             return
-        _thread().submit(self._work, items, last, done)
+        self.settled.clear()
+        length_ms = sum(item.duration_ms for item in items if item.repeat == 1)
+        self.coming_ms += length_ms
+        self._submitted += 1
 
-    def _work(self, items: list[Item], last: bool, done: Done) -> None:
+        def give_back(made: list[Item]) -> None:
+            self.coming_ms -= length_ms
+            self._submitted -= 1
+            done(made, last)
+            if not self._submitted:
+                self.coming_ms = 0.0  # fractions do not add up for ever
+                self.settled.set()
+
+        _thread().submit(self._work, items, last, give_back)
+
+    def _work(self, items: list[Item], last: bool, give_back: Callable[[list[Item]], None]) -> None:
         made = list(self.convert(items, last=last))
         try:
-            self._loop.call_soon_threadsafe(done, made, last)
+            self._loop.call_soon_threadsafe(give_back, made)
         except RuntimeError:
             return  # the loop is closed: nobody listens any more
 
@@ -68,20 +87,53 @@ class Resampling:
         """Yield `items` at the other rate; what is not audio keeps its place."""
         for item in items:
             if isinstance(item.message, bytes):
-                yield from self._audio(item.message * item.repeat)
+                yield from self._audio(item.message, item.repeat)
             elif last and item is items[-1]:
-                yield from self._audio(b"", last=True)
+                yield from self._flushed()
                 yield item
             else:
                 yield item
 
-    def _audio(self, message: bytes, *, last: bool = False) -> Iterator[Item]:
-        block = self._source_rate * _BLOCK_SECONDS * self._channels * _BYTES_PER_SAMPLE
-        for start in range(0, max(1, len(message)), block):
-            samples = codec.rows(message[start : start + block], self._channels)
-            made: bytes = self._stream.resample_chunk(samples, last=last).tobytes()
-            count = len(made) // (self._channels * _BYTES_PER_SAMPLE)
-            if count:
-                at_ms = self._begin_ms + self._produced * 1000 / self._rate
-                self._produced += count
-                yield Item(made, self._track, at_ms, count * 1000 / self._rate)
+    def _audio(self, message: bytes, repeat: int) -> Iterator[Item]:
+        """Yield a piece of audio, which may be silence of any length, at the other rate."""
+        tail = 0
+        if repeat > 1:
+            tail = min(repeat, int(self._source_rate * _TAIL_SECONDS))
+            message, repeat = message * tail, repeat - tail
+        for block in self._blocks(message):
+            yield from self._made(block)
+        if tail:
+            yield from self._silence(repeat)
+
+    def _silence(self, count: int) -> Iterator[Item]:
+        """Yield silence behind silence: one length, as all silence, which takes no room."""
+        unit = bytes(self._channels * _BYTES_PER_SAMPLE)
+        longest = self._source_rate * _BLOCK_SECONDS
+        before = self._produced
+        for start in range(0, count, longest):
+            self._resample(unit * min(longest, count - start))
+        made = self._produced - before
+        if made:
+            at_ms = self._begin_ms + before * 1000 / self._rate
+            yield Item(unit, self._track, at_ms, made * 1000 / self._rate, made)
+
+    def _flushed(self) -> Iterator[Item]:
+        """Yield what the filter holds back."""
+        return self._made(b"", last=True)
+
+    def _blocks(self, message: bytes) -> Iterator[bytes]:
+        size = self._source_rate * _BLOCK_SECONDS * self._channels * _BYTES_PER_SAMPLE
+        return (message[start : start + size] for start in range(0, len(message), size))
+
+    def _made(self, message: bytes, *, last: bool = False) -> Iterator[Item]:
+        at_ms = self._begin_ms + self._produced * 1000 / self._rate
+        made = self._resample(message, last=last)
+        count = len(made) // (self._channels * _BYTES_PER_SAMPLE)
+        if count:
+            yield Item(made, self._track, at_ms, count * 1000 / self._rate)
+
+    def _resample(self, message: bytes, *, last: bool = False) -> bytes:
+        samples = codec.rows(message, self._channels)
+        made: bytes = self._stream.resample_chunk(samples, last=last).tobytes()
+        self._produced += len(made) // (self._channels * _BYTES_PER_SAMPLE)
+        return made

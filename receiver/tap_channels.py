@@ -93,6 +93,16 @@ class Channel:
         elif last:
             self._end()
 
+    @property
+    def coming_ms(self) -> float:
+        """Return how much audio is being resampled, and will be put soon."""
+        return self._resampling.coming_ms if self._resampling is not None else 0
+
+    async def settle(self) -> None:
+        """Wait until all that was heard has been put."""
+        if self._resampling is not None:
+            await self._resampling.settled.wait()
+
     def reach_the_present(self) -> None:
         """Learn that the past has been heard: from now on audio is due by the clock."""
         self._in_the_past = False

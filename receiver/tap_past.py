@@ -39,14 +39,16 @@ class Past:
         self._lock = threading.Lock()
         self._closed = False
         self._hungry = False  # whether the reader may have another block
+        self.at_end = False  # whether the latest `read` found nothing new in the file
         self._records = Reader(self._blocks())
         self._chunks = 0  # read so far
         self._messages = 0
-        self._beyond = False  # a record was met that came later than asked for
+        self._beyond = False  # the end was met, or a record that came later than asked for
 
     def read(self, until: Standing | None = None) -> list[Heard]:
-        """Return what the next block of the file holds; nothing at its present end.
+        """Return what the next block of the file holds of what was asked for.
 
+        That may be nothing, though more follows: `at_end` tells whether the file ended here.
         With `until`, what came after a stream stood there is left out.
         """
         self._hungry = True
@@ -92,6 +94,8 @@ class Past:
             self._messages += 1
             if record.arrival_ms >= self._since_ms:
                 found.append(MessageHeard(record.message, record.arrival_ms))
+        elif isinstance(record, EndRecord):
+            self._beyond = True
 
     def _take_chunk(self, record: ChunkRecord, found: list[Heard]) -> None:
         stamp = record.timestamp_ms
@@ -109,6 +113,8 @@ class Past:
             hungry, self._hungry = self._hungry, False
             with self._lock:
                 block = self._read_block() if hungry and not self._closed else b""
+            if hungry:
+                self.at_end = not block
             yield block
 
     def _read_block(self) -> bytes:

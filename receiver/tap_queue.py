@@ -17,6 +17,8 @@ LIMIT_BYTES: Final = 2**20
 _SILENCE_BLOCK_BYTES: Final = 2**15
 _ITEM_BYTES: Final = 200
 """What an item takes of memory besides its message."""
+_MOST_COMING_MS: Final = 500.0
+"""Of audio that is on its way, whatever the limit: as samples at 48 kHz it is 96 KB."""
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -63,7 +65,8 @@ class TapQueue:
     """The queue of one listener.
 
     `wake` is called when it has been empty and no longer is, `rested` when it was found empty,
-    and `notice(track, timestamp_ms, duration_ms)` returns what tells of a gap, if anything does.
+    `press` before anything is dropped, and may take what there is; `notice(track, timestamp_ms,
+    duration_ms)` returns what tells of a gap, if anything does.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class TapQueue:
         limit_bytes: int = LIMIT_BYTES,
         notice: Callable[[str, float, float], str | None] = lambda *_: None,
         rested: Callable[[], None] = lambda: None,
+        press: Callable[[], None] = lambda: None,
     ) -> None:
         self.dropped = 0  # pieces of audio
         self.dropped_ms = 0.0
@@ -82,10 +86,12 @@ class TapQueue:
         self._limit_bytes = limit_bytes
         self._notice = notice
         self._rested = rested
+        self._press = press
         self._items: deque[Item] = deque()
         self._kept: deque[Item | _Gap] = deque()  # what is left of what was dropped, in order
         self._open: dict[str, _Gap] = {}  # gaps at the end of `_kept` that may still grow
         self._ms = 0.0
+        self._newest_ms = 0.0  # how long the audio is that was put last
         self._bytes = 0
         self._idle = True
 
@@ -102,19 +108,25 @@ class TapQueue:
         """Return how much memory is used."""
         return self._bytes
 
-    @property
-    def crowded(self) -> bool:
-        """Whether more than half of it is used; who can wait should."""
-        return 2 * self._ms > self._limit_ms or 2 * self._bytes > self._limit_bytes
+    def is_crowded(self, coming_ms: float = 0) -> bool:
+        """Whether half of it is used, or will be by audio that is on its way.
+
+        Who can wait, should.
+        """
+        longest = min(self._limit_ms / 2, _MOST_COMING_MS + self._ms)
+        return self._ms + coming_ms > longest or 2 * self._bytes > self._limit_bytes
 
     def put(self, item: Item) -> None:
         """Append one item; what does not fit any longer is dropped, oldest first."""
         self._items.append(item)
         self._bytes += len(item.message) + _ITEM_BYTES
-        if item.repeat == 1:
+        if item.repeat == 1 and item.duration_ms:
             self._ms += item.duration_ms
-        while self._ms > self._limit_ms or self._bytes > self._limit_bytes:
-            self._drop()
+            self._newest_ms = item.duration_ms
+        if self._is_full():
+            self._press()  # much may have come at once: what the socket takes now is not lost
+            while self._is_full():
+                self._drop()
         if self._idle:
             self._idle = False
             self._wake()
@@ -137,6 +149,11 @@ class TapQueue:
         self._idle = True
         self._rested()
         return None
+
+    def _is_full(self) -> bool:
+        """Whether something must go; audio that alone is longer than the limit need not."""
+        longest = max(self._limit_ms, self._newest_ms)
+        return self._ms > longest or self._bytes > self._limit_bytes
 
     def clear(self) -> None:
         """Drop everything without a word: nobody is there any longer."""

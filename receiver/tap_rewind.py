@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sized
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from receiver.listeners import Listener
-from receiver.tap import Event, Hub, Joined, Standing
+from receiver.media import MediaFormat
+from receiver.tap import ChunkHeard, Event, Hub, Joined, Standing
 from receiver.tap_channels import Channel
 from receiver.tap_kinds import begin_ms
-from receiver.tap_past import Past
+from receiver.tap_past import Heard, Past
 
 _PATIENCE_SECONDS: Final = 2.0
 """How long the journal may lack what has come; a failing disk does not hold up the present."""
 _PAUSE_SECONDS: Final = 0.02
+_EVERYTHING: Final = Standing(2**62, 2**62, 2**62, None)
 _MOST_HELD: Final = 1000
 """Of what comes while the past is played; then the listener's queue decides what is dropped."""
 
@@ -40,6 +44,7 @@ class Rewind:
         self._hear: Callable[[Event], None] = lambda _: None
         self._leave: Callable[[], None] = lambda: None
         self._channel: Channel | None = None
+        self._held: deque[Event] = deque()  # what came while the past was played
 
     async def play(
         self, listener: Listener, recording_id: str, *, since_seconds: float, journal: Path
@@ -54,11 +59,14 @@ class Rewind:
         media = joined.live.media_format
         past = Past(journal, media, begin_ms=begin, since_ms=since_ms)
         channel = self._channel = self._make_channel(begin)
+        player = _Player(channel, listener, media, self._held)
         try:
             channel.add(listener)
             channel.hear(joined)
-            await self._follow(past, channel, listener)
-            await self._catch_up(past, channel, listener, recording_id)
+            await self._follow(past, player)
+            await self._catch_up(past, player, recording_id)
+            self._hear = channel.hear
+            channel.reach_the_present()
         finally:
             past.close()
 
@@ -79,19 +87,15 @@ class Rewind:
         finally:
             leave()
 
-    async def _follow(self, past: Past, channel: Channel, listener: Listener) -> None:
+    async def _follow(self, past: Past, player: _Player) -> None:
         """Play what the journal's file holds, no faster than the listener takes it."""
-        while events := await asyncio.to_thread(past.read):
-            for event in events:
-                channel.hear(event)
-                if listener.queue.crowded:
-                    await listener.at_rest.wait()
+        while not past.at_end:
+            for event in await _in_thread(past.read):
+                await player.play(event)
 
-    async def _catch_up(
-        self, past: Past, channel: Channel, listener: Listener, recording_id: str
-    ) -> None:
-        held: deque[Event] = deque()
-        heard = asyncio.Event()
+    async def _catch_up(self, past: Past, player: _Player, recording_id: str) -> None:
+        """Join the stream, and play what the journal lacked, then what came meanwhile."""
+        held, heard = self._held, asyncio.Event()
 
         def hold(event: Event) -> None:
             held.append(event)
@@ -102,34 +106,63 @@ class Rewind:
         await heard.wait()
         first = held.popleft()
         if isinstance(first, Joined):
-            await self._await_rest(past, first.standing, lambda e: self._play(e, listener, held))
+            await self._await_rest(past, first.standing, player)
         else:  # it ended meanwhile: its journal holds the rest, up to the end
-            everything = Standing(2**62, 2**62, 2**62, None)
-            await self._await_rest(past, everything, lambda e: self._play(e, listener, held))
+            await self._await_rest(past, _EVERYTHING, player)
             held.append(first)
         while held:
-            await self._play(held.popleft(), listener, held)
-        self._hear = channel.hear
-        channel.reach_the_present()
+            await player.play(held.popleft())
 
-    async def _play(self, event: Event, listener: Listener, held: deque[Event]) -> None:
-        """Let a listener hear an event, at its own pace, unless the present waits for too long."""
-        assert self._channel is not None  # noqa: S101  it was made before anything is played
-        self._channel.hear(event)
-        while listener.queue.crowded and len(held) < _MOST_HELD:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    await listener.at_rest.wait()
-
-    async def _await_rest(
-        self, past: Past, until: Standing, play: Callable[[Event], Awaitable[None]]
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _PATIENCE_SECONDS
-        while not past.has_reached(until) and loop.time() < deadline:
-            events = await asyncio.to_thread(past.read, until)
-            for event in events:
-                await play(event)
-            if not events:
+    async def _await_rest(self, past: Past, until: Standing, player: _Player) -> None:
+        waited = 0.0  # for the journal, not for the listener
+        while not past.has_reached(until) and waited < _PATIENCE_SECONDS:
+            for event in await _in_thread(past.read, until):
+                await player.play(event)
+            if past.at_end and not past.has_reached(until):
                 self._flush()
                 await asyncio.sleep(_PAUSE_SECONDS)
+                waited += _PAUSE_SECONDS
+
+
+class _Player:
+    """Lets a listener hear the past at its own pace, unless the present waits for too long."""
+
+    def __init__(
+        self, channel: Channel, listener: Listener, media: MediaFormat, held: Sized
+    ) -> None:
+        self._channel = channel
+        self._listener = listener
+        self._bytes_per_ms = media.bytes_per_ms
+        self._held = held  # of the present
+
+    async def play(self, event: Event) -> None:
+        """Let the listener hear an event when what is before it has been taken."""
+        while self._crowds(event) and len(self._held) < _MOST_HELD:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await self._rest()
+                    break
+        self._channel.hear(event)
+
+    def _crowds(self, event: Event) -> bool:
+        size = len(event.chunk.payload) if isinstance(event, ChunkHeard) else 0
+        coming_ms = self._channel.coming_ms + size / self._bytes_per_ms
+        return self._listener.queue.is_crowded(coming_ms)
+
+    async def _rest(self) -> None:
+        await self._channel.settle()
+        await self._listener.at_rest.wait()
+
+
+@functools.cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="past")
+
+
+async def _in_thread(call: Callable[..., list[Heard]], *arguments: object) -> list[Heard]:
+    """Read in a thread that all listeners share.
+
+    Reading is Python: several threads of it would take the interpreter from the event loop by
+    turns, and whoever else needs a thread would wait for them.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_thread(), call, *arguments)

@@ -15,8 +15,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from receiver import resampling
+from receiver.journal import ChunkRecord, MessageRecord
 from receiver.listeners import Listener, ListenerLimits
-from receiver.media import ByteOrder, Encoding, EndReason, Track
+from receiver.media import ByteOrder, Chunk, Encoding, EndReason, Track
 from receiver.tap import (
     Hear,
     Leave,
@@ -34,8 +35,9 @@ from receiver.tap_tokens import TapTokens
 from receiver.taps import TapOptions, Taps
 from receiver.transports import Limits, picows, websockets
 from receiver.transports import Listener as TransportListener
+from tests.receiver.g711 import MULAW
 from tests.receiver.journals import chunk, records, write
-from tests.receiver.taps import heard, live_stream, sound
+from tests.receiver.taps import BEGINNING, heard, live_stream, sound
 from tests.receiver.taps import told as texts_of
 from tests.receiver.transports.test_websockets import Listen
 
@@ -66,12 +68,15 @@ class Stream:
         self.tap.publish(StreamEnded(EndReason.STOP, self.chunks * 20))
 
 
-class FromTheBeginning:
-    """A stream that nobody heard before."""
+@dataclass
+class Source:
+    """A session that says where its stream stands."""
+
+    stands: Standing = BEGINNING
 
     def standing(self) -> Standing:
         """Say so."""
-        return Standing(0, 0, 0, None)
+        return self.stands
 
 
 @dataclass
@@ -86,8 +91,12 @@ class House:
 
     def stream(self, **parameters: str) -> Stream:
         """Begin a stream."""
+        return self.stream_at(Source(), **parameters)
+
+    def stream_at(self, source: Source, **parameters: str) -> Stream:
+        """Begin a stream that has come so far already."""
         live = live_stream(Encoding.PCMU, 8000, **parameters)
-        return Stream(live, self.hub.open(live, FromTheBeginning()))
+        return Stream(live, self.hub.open(live, source), source.stands.chunks)
 
     def hear(self, rest: str, **options: Any) -> Any:
         """Return a client's connection to be opened."""
@@ -177,7 +186,7 @@ async def test_a_listener_that_wakes_up_goes_on(house: House) -> None:
     async with house.hear(stream.live.stream_sid, max_queue=1) as sleeper:
         await text(sleeper)
         sleeper.transport.pause_reading()
-        while not any(len(listener.queue) > 20 for listener in house.taps.listeners):
+        while not any(listener.queue.dropped for listener in house.taps.listeners):
             stream.say(50)
             await asyncio.sleep(0)  # the receiver's turn
         stream.say(200)
@@ -253,13 +262,93 @@ async def test_a_watcher_is_told_of_everything(house: House) -> None:
         } == await text(watcher)
 
 
+async def joined(stream: Stream) -> None:
+    """Wait until a listener's past is at its end."""
+    while not stream.tap.wanted:  # noqa: ASYNC110  nothing tells
+        await asyncio.sleep(0)
+
+
+def standing_behind(chunks: list[ChunkRecord], *, messages: int = 1) -> Standing:
+    """Return where a stream stands whose journal holds these chunks."""
+    last = chunks[-1]
+    latest = Chunk(last.track, None, last.chunk, last.timestamp_ms, last.payload)
+    return Standing(len(chunks), messages, last.arrival_ms, latest)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+@pytest.mark.parametrize("track", ["inbound", "stereo"])
+async def test_a_minute_of_the_past_is_whole(house: House, track: str, rate: int) -> None:
+    """Through a queue of two seconds, into the present, at every rate."""
+    seconds = 60
+    chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, seconds * 50 + 1)]
+    write(house.journal, records(chunks))
+    stream = house.stream_at(Source(standing_behind(chunks)))
+    channels = 2 if track == "stereo" else 1
+    url = f"{stream.live.call_sid}?track={track}&rate={rate}&since=1000"
+    async with house.hear(url, max_size=None) as listener:
+        assert 0 == (await text(listener))["timestamp_ms"]
+        received = b""
+        while len(received) < (seconds - 1) * rate * 2 * channels:
+            received += await listener.recv(decode=False)
+        await joined(stream)
+        stream.say(50)
+        stream.end()
+        sound, texts = await everything(listener)
+    assert ["stopped"] == [event["event"] for event in texts]
+    assert (seconds + 1) * rate * 2 * channels == len(received + sound)
+    if (track, rate) == ("inbound", 8000):
+        assert MULAW[CHUNK[0]].to_bytes(2, "little", signed=True) * 8000 * 61 == received + sound
+
+
+async def test_the_end_of_a_long_past_is_found(house: House) -> None:
+    """However much of the journal lies before what was asked for."""
+    before = [MessageRecord(0, bytes(60_000)) for _ in range(400)]
+    chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 501)]
+    write(house.journal, records([*before, *chunks]))
+    stream = house.stream_at(Source(standing_behind(chunks, messages=401)))
+    async with house.hear(f"{stream.live.call_sid}?since=5") as listener:
+        assert 5000 == (await text(listener))["timestamp_ms"]
+        received = b""
+        while len(received) < 5 * 16000:
+            received += await listener.recv(decode=False)
+        await joined(stream)
+        stream.say(1)
+        stream.end()
+        sound, texts = await everything(listener)
+    assert (320, ["stopped"]) == (len(sound), [event["event"] for event in texts])
+
+
+async def test_a_burst_is_not_the_listeners_fault(house: House) -> None:
+    """What the network held back comes at once, and is longer than the queue."""
+    stream = house.stream()
+    async with house.hear(stream.live.call_sid) as listener:
+        await text(listener)
+        stream.say(250)
+        stream.end()
+        sound, texts = await everything(listener)
+    assert (250 * 320, ["stopped"]) == (len(sound), [event["event"] for event in texts])
+
+
+async def test_silence_at_another_rate_takes_no_room(house: House) -> None:
+    """Half a minute on hold is no reason to lose any of it."""
+    stream = house.stream()
+    async with house.hear(f"{stream.live.call_sid}?rate=16000") as listener:
+        await text(listener)
+        stream.say(1)
+        stream.tap.publish(heard(2, CHUNK, at_ms=30_000, arrival_ms=30_000))
+        stream.end()
+        sound, texts = await everything(listener)
+    assert ["gap", "stopped"] == [event["event"] for event in texts]
+    assert "sender_silence" == texts[0]["reason"]
+    assert 30_020 * 32 == len(sound)
+
+
 async def test_the_past_that_is_nowhere_is_not_waited_for_long(house: House) -> None:
     """A journal that cannot be read leaves the present: here there is none, and no end either."""
     stream = house.stream()
     async with house.hear(f"{stream.live.call_sid}?since=5") as listener:
         assert 0 == (await text(listener))["timestamp_ms"]
-        while not stream.tap.wanted:  # noqa: ASYNC110  nothing tells when the past is at its end
-            await asyncio.sleep(0)
+        await joined(stream)
         stream.say(2)
         stream.end()
         sound, texts = await everything(listener)
@@ -297,7 +386,7 @@ async def test_a_stream_may_end_while_its_past_is_read(
 ) -> None:
     """Then its journal holds the rest; nothing of it is missed."""
     hub, live = EndingHub(subscriptions), live_stream()
-    hub.open(live, FromTheBeginning())
+    hub.open(live, Source())
     chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 11)]
     journal = write(tmp_path / "journal", records(chunks, reason=EndReason.STOP))
     listener = Listener(Kind(Format.PCM16, "inbound"), Nobody(), LIMITS)

@@ -59,3 +59,34 @@ async def test_stereo_silence_and_events_keep_their_order() -> None:
     assert 3 * 24000 * 4 == len(sound(got))
     assert ["gap", "stopped"] == [event["event"] for event in told(got)]
     assert {"stereo"} == {item.track for item in got if item.duration_ms}
+
+
+async def test_long_silence_stays_a_length() -> None:
+    """An hour on hold takes no room, is exactly zero, and keeps the time."""
+    changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
+    hour = Item(bytes(2), "inbound", 1000, 3_600_000, 3600 * 8000)
+    made = [*changing.convert([Item(tone(8000), "inbound", 0, 1000), hour], last=False)]
+    made += changing.convert([Item('{"event":"stopped"}')], last=True)
+    assert 100_000 > sum(len(item.message) for item in made)
+    samples = sum(len(item.message) // 2 * item.repeat for item in made[:-1])
+    assert 3601 * 16000 == samples
+    long = max(made, key=lambda item: item.repeat)
+    assert (bytes(2), True) == (long.message, long.repeat > 3599 * 16000)
+    position = 0.0
+    for item in made[:-1]:
+        assert position == pytest.approx(item.timestamp_ms)
+        position += item.duration_ms
+
+
+async def test_it_says_what_it_still_has() -> None:
+    """From the moment in which audio is given to it, until all came back."""
+    changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
+    got: list[Item] = []
+    for number in range(3):
+        piece = Item(tone(160), "inbound", 20 * number, 20)
+        changing.submit([piece], last=False, done=lambda made, _: got.extend(made))
+    assert (60, False) == (changing.coming_ms, changing.settled.is_set())
+    changing.submit([Item("end")], last=True, done=lambda made, _: got.extend(made))
+    await asyncio.wait_for(changing.settled.wait(), 10)
+    assert 0 == changing.coming_ms
+    assert (2 * 2 * 480, "end") == (len(sound(got)), got[-1].message)

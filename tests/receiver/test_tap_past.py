@@ -50,6 +50,20 @@ def test_it_grows_with_the_file(tmp_path: Path) -> None:
     past.close()
 
 
+def test_nothing_wanted_is_no_end(tmp_path: Path) -> None:
+    """A block without anything that was asked for is followed by others."""
+    path = tmp_path / "journal"
+    append(path, [HEADER, *records(1, 2000)])
+    past = a_past(path, begin_ms=39_980)
+    assert [] == past.read()
+    assert not past.at_end
+    found = []
+    while not past.at_end:
+        found += past.read()
+    assert [2000] == numbers(found)
+    past.close()
+
+
 def test_half_a_record_is_awaited(tmp_path: Path) -> None:
     """A batch may be seen before all of it is written."""
     path = tmp_path / "journal"
@@ -109,7 +123,8 @@ def test_the_end_of_the_stream_is_an_end(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     everything = Standing(2**62, 2**62, 2**62, None)
     append(path, [HEADER, *records(1, 2), EndRecord(40, EndReason.STOP, "")])
-    past = a_past(path)
-    assert [1, 2] == numbers(past.read(everything))
-    assert past.has_reached(everything)
-    past.close()
+    for until in (everything, None):
+        past = a_past(path)
+        assert [1, 2] == numbers(past.read(until))
+        assert past.has_reached(everything)
+        past.close()

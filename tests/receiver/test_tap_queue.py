@@ -135,9 +135,41 @@ def test_it_is_crowded_when_half_full() -> None:
     queue = a_queue(limit_ms=100)
     queue.put(audio(0))
     queue.put(audio(1))
-    assert not queue.crowded
+    assert not queue.is_crowded()
     queue.put(audio(2))
-    assert queue.crowded
+    assert queue.is_crowded()
+
+
+def test_what_is_on_its_way_crowds_it_too() -> None:
+    """Together with what waits, and by itself where it is much."""
+    queue = a_queue()
+    queue.put(Item(CHUNK, "inbound", 0, 900))
+    assert not queue.is_crowded(100)
+    assert queue.is_crowded(101)
+    assert not a_queue(limit_ms=60_000).is_crowded(500)
+    assert a_queue(limit_ms=60_000).is_crowded(501)
+
+
+def test_what_can_be_taken_now_is_not_dropped() -> None:
+    """A burst is longer than the queue, but whoever takes it is fast."""
+    taken: list[Item] = []
+    queue = TapQueue(lambda: None, notice=notice, press=lambda: taken.extend(drained(queue)))
+    for number in range(250):
+        queue.put(audio(number))
+    assert [audio(number) for number in range(250)] == taken + drained(queue)
+    assert 0 == queue.dropped
+
+
+def test_audio_longer_than_the_limit_is_kept_until_more_comes() -> None:
+    """Its text may follow; the next piece of audio takes its place."""
+    queue = a_queue()
+    long = Item(CHUNK, "inbound", 0, 5000)
+    queue.put(long)
+    queue.put(Item("key"))
+    assert [long, Item("key")] == drained(queue)
+    queue.put(long)
+    queue.put(audio(250))
+    assert ["gap inbound 0 5000", CHUNK] == [item.message for item in drained(queue)]
 
 
 STEPS = st.lists(
