@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from receiver import paths
+from receiver import journal, paths
+from receiver.errors import MessageRejected
+from receiver.journal import EndRecord, MessageRecord, NoteRecord, RejectedRecord
 from receiver.live_journal import Journal
-from receiver.media import Chunk
+from receiver.media import Chunk, EndReason
 from receiver.messages import Start
-from receiver.tap import SILENT, Hub, LiveStream, Standing, Tap
+from receiver.tap import SILENT, Hub, LiveStream, MessageHeard, Standing, StreamEnded, Tap
 
 MOST_MESSAGES: Final = 10_000
 """Messages other than media that are kept of one recording; the rest is counted."""
@@ -34,6 +37,35 @@ class OpenRecording:
     def arrival_ms(self) -> int:
         """Return what the clock of arrival times shows."""
         return int((self.now() - self.opened_at) * 1000)
+
+    def keep(self, message: bytes) -> None:
+        """Put a message other than media into the journal, verbatim."""
+        self.messages += 1
+        if self.messages <= MOST_MESSAGES:
+            self.journal.append(journal.encode(MessageRecord(self.arrival_ms(), message)))
+
+    def keep_rejected(self, rejected: MessageRejected, message: bytes) -> None:
+        """Put what is known of an unusable message into the journal."""
+        self.rejected += 1
+        if rejected.chunk is None:
+            self.keep(message)  # verbatim, and rejected again whenever it is read
+        else:
+            record = RejectedRecord(self.arrival_ms(), rejected.code, rejected.chunk)
+            self.journal.append(journal.encode(record))
+
+    def tell(self, message: bytes) -> None:
+        """Have those who listen hear a message other than media."""
+        self.tap.publish(MessageHeard(message, self.arrival_ms()))
+
+    def end(self, reason: EndReason, detail: str, ended: Callable[[Path], None]) -> None:
+        """Write the last records; `ended` is called, in a thread, once all is on disk."""
+        if self.messages > MOST_MESSAGES:
+            text = f"{self.messages - MOST_MESSAGES} messages other than media"
+            note = NoteRecord(self.arrival_ms(), "messages_not_kept", text)
+            self.journal.append(journal.encode(note))
+        record = EndRecord(self.arrival_ms(), reason, detail)
+        self.journal.end(record, ended)
+        self.tap.publish(StreamEnded(reason, record.arrival_ms))
 
     def standing(self) -> Standing:
         """Return where the stream stands, for those who begin to listen."""

@@ -7,7 +7,6 @@ adapter, and a slow disk or listener cannot slow the socket's reader.
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,12 +15,13 @@ import structlog
 import receiver
 from receiver import journal, messages
 from receiver.errors import MessageRejected, ProtocolViolation
-from receiver.journal import EndRecord, Header, MessageRecord, NoteRecord, RejectedRecord
+from receiver.journal import Header
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason
 from receiver.messages import Message, Start
 from receiver.metrics import Figures
-from receiver.open_recording import MOST_MESSAGES, OpenRecording
+from receiver.open_recording import OpenRecording
+from receiver.patience import Patience
 from receiver.stream import (
     ChunkReceived,
     Event,
@@ -32,14 +32,11 @@ from receiver.stream import (
     State,
     Stream,
 )
-from receiver.tap import ChunkHeard, Hub, MessageHeard, StreamEnded
+from receiver.tap import ChunkHeard, Hub
 from receiver.throttle import Throttle
 from receiver.tokens import Grant
-from receiver.transports import Connection
+from receiver.transports import BROKEN_OFF, Connection
 
-MOST_REJECTED: Final = 50
-"""More unusable messages than this within `REJECTED_WINDOW_SECONDS` end the stream."""
-REJECTED_WINDOW_SECONDS: Final = 10.0
 MOST_EARLY: Final = 10
 """Messages that are kept until a recording opens which they belong into."""
 
@@ -85,7 +82,7 @@ class Session:
         self._greeting = b""  # the connected message
         self._early: list[bytes] = []  # came before a recording opened, and belong into it
         self._start_message = b""
-        self._rejected_at: deque[float] = deque()  # when the latest unusable messages came
+        self._patience = Patience()
         self._closed = False
         self._deaf = False  # we have closed the connection
         self._throttle = Throttle()
@@ -112,25 +109,32 @@ class Session:
             return  # we have closed: what still comes belongs to no recording
         try:
             parsed = messages.parse(message)
-            if type(parsed) is not Chunk:
-                self._remember(parsed, message)
+            if type(parsed) is Chunk and self._stream.state is not State.IDLE:
+                self._keep_chunk(parsed)  # nearly every message; no event need be made of it
+            else:
+                self._take(parsed, message)
         except MessageRejected as rejected:
             self._reject(rejected, message)
         except ProtocolViolation as violation:
             self._cut(violation)
-        else:
-            if type(parsed) is Chunk and self._stream.state is not State.IDLE:
-                self._keep_chunk(parsed)  # nearly every message; no event need be made of it
-                return
-            for event in self._stream.receive(parsed):
-                self._apply(event, message)
+
+    def _take(self, parsed: Message, message: bytes) -> None:
+        if type(parsed) is not Chunk:
+            self._patience.bear_other(self._now())
+            self._remember(parsed, message)
+        for event in self._stream.receive(parsed):
+            self._apply(event, message)
 
     def closed(self, *, code: int, clean: bool) -> None:
         """End what is open, because the socket is gone."""
         if self._closed:
             return
-        detail = "" if clean else "the connection broke without a closing handshake"
-        self.end(EndReason.CLOSED, detail)
+        if clean:
+            self.end(EndReason.CLOSED)
+        elif code in BROKEN_OFF:
+            self.end(EndReason.PROTOCOL_ERROR, BROKEN_OFF[code])
+        else:
+            self.end(EndReason.CLOSED, "the connection broke without a closing handshake")
         self._closed = True
         self._recorder.session_closed(self)
         log.debug("connection_closed", code=code, clean=clean)
@@ -169,9 +173,7 @@ class Session:
     def _discard(self) -> None:
         """Keep nothing of a stream that came with somebody else's token."""
         if self._recording is not None:
-            record = EndRecord(self._arrival_ms(), EndReason.PROTOCOL_ERROR, "discarded")
-            self._recording.journal.end(record, Path.unlink)
-            self._recording.tap.publish(StreamEnded(record.reason, record.arrival_ms))
+            self._recording.end(EndReason.PROTOCOL_ERROR, "discarded", Path.unlink)
             self._recording = None
         self._stream.closed(EndReason.PROTOCOL_ERROR)
 
@@ -187,8 +189,9 @@ class Session:
             case RecordingOpened():
                 self._open_recording(event)
             case MessageReceived():
-                self._keep(message)
-                self._tell_tap(message)
+                if self._recording is not None:
+                    self._recording.keep(message)
+                    self._recording.tell(message)
                 if isinstance(event.message, Start):
                     self._announce(event.message)
                     self._log_started(event.message)
@@ -211,6 +214,7 @@ class Session:
         return self._recording.arrival_ms() if self._recording else 0
 
     def _open_recording(self, event: RecordingOpened) -> None:
+        self._patience.bear_recording(self._now())
         header = Header(
             recording_id=secrets.token_hex(8),
             started_at_ms=self._recorder.utc_ms(),
@@ -223,9 +227,9 @@ class Session:
             header.recording_id, opened, header.started_at_ms, self._now, self._now()
         )
         for message in self._early:
-            self._keep(message)
+            self._recording.keep(message)
         if event.followed is not None:
-            self._keep(self._start_message)
+            self._recording.keep(self._start_message)
             self._announce(event.followed)
 
     def _announce(self, start: Start) -> None:
@@ -233,19 +237,6 @@ class Session:
             self._recording.announce(
                 self._recorder.hub, start, greeting=self._greeting, message=self._start_message
             )
-
-    def _tell_tap(self, message: bytes) -> None:
-        if self._recording is not None:
-            self._recording.tap.publish(MessageHeard(message, self._arrival_ms()))
-
-    def _keep(self, message: bytes) -> None:
-        """Put a message other than media into the journal, verbatim."""
-        recording = self._recording
-        if recording is None:
-            return
-        recording.messages += 1
-        if recording.messages <= MOST_MESSAGES:
-            recording.journal.append(journal.encode(MessageRecord(self._arrival_ms(), message)))
 
     def _names(self) -> dict[str, str | None]:
         """Return what a log line calls this stream by."""
@@ -272,13 +263,7 @@ class Session:
         if self._grant.call_sid is not None and self._stream.start is None:
             self._discard()  # no start message ever said that it is the token's call
             return
-        if recording.messages > MOST_MESSAGES:
-            text = f"{recording.messages - MOST_MESSAGES} messages other than media"
-            note = NoteRecord(self._arrival_ms(), "messages_not_kept", text)
-            recording.journal.append(journal.encode(note))
-        record = EndRecord(self._arrival_ms(), reason, detail)
-        recording.journal.end(record, self._recorder.journal_ended)
-        recording.tap.publish(StreamEnded(reason, record.arrival_ms))
+        recording.end(reason, detail, self._recorder.journal_ended)
         self._recorder.figures.ended[reason.value] += 1
         self._recorder.figures.chunks_received += recording.chunks
         log.info(
@@ -296,20 +281,14 @@ class Session:
         now = self._now()
         if times := self._throttle.count(rejected.code, now):
             log.warning("message_rejected", code=rejected.code, times=times, **self._names())
-        recording = self._recording
-        if recording is None:
+        if self._recording is None:
             self._keep_early(message)
-        elif rejected.chunk is None:
-            recording.rejected += 1
-            self._keep(message)  # verbatim, and rejected again whenever it is read
         else:
-            recording.rejected += 1
-            record = RejectedRecord(self._arrival_ms(), rejected.code, rejected.chunk)
-            recording.journal.append(journal.encode(record))
-        self._rejected_at.append(now)
-        full = len(self._rejected_at) > MOST_REJECTED
-        if full and now - self._rejected_at.popleft() <= REJECTED_WINDOW_SECONDS:
-            self._cut(ProtocolViolation("too many unusable messages"))
+            self._recording.keep_rejected(rejected, message)
+        try:
+            self._patience.bear_rejected(now)
+        except ProtocolViolation as violation:
+            self._cut(violation)
 
     def _cut(self, violation: ProtocolViolation) -> None:
         log.warning("stream_refused", reason=violation.detail, **self._names())

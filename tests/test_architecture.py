@@ -18,6 +18,7 @@ WORDS = ("errors", "media")
 PURE = (
     *("messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
     *("ordering", "excuses", "clock", "timeline", "survey", "report", "stream"),
+    "patience",
     *("placing", "tap_queue", "tap_tokens"),
 )
 CONSUMERS = (

@@ -15,7 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+TOO_MANY_UNITS: Final = 1008
+BROKEN_OFF: Final = {
+    1002: "the connection did not speak WebSocket",
+    TOO_MANY_UNITS: "too many units that carry next to nothing",
+    1009: "a message was too long",
+}
+"""Why a transport itself closes a connection, by the code it closes with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +105,8 @@ class Peer(Protocol):
         """Learn that no more messages come; called once, and only after `opened`.
 
         `clean` says that the other end sent a close message, and `code` is its code; else
-        `code` is the one we closed with (1009 too long, 1002 not WebSocket, 1011 an error of
-        ours, or what `Connection.close` was given), or 1006 for a connection that broke.
+        `code` is the one we closed with (1011 an error of ours, one of `BROKEN_OFF`, or what
+        `Connection.close` was given), or 1006 for a connection that broke.
         """
         ...
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver import journal, open_recording, session
+from receiver import journal, open_recording, patience
 from receiver.journal import (
     ChunkRecord,
     EndRecord,
@@ -35,6 +35,13 @@ MEDIA = (
     b'{"event":"media","media":{"track":"inbound","chunk":"1","timestamp":"0","payload":"//8="}}'
 )
 STOP = b'{"event":"stop","sequenceNumber":"9"}'
+CLOSINGS = (
+    (1000, True, EndReason.CLOSED),
+    (1009, True, EndReason.CLOSED),
+    (1006, False, EndReason.CLOSED),
+    (1008, False, EndReason.PROTOCOL_ERROR),
+    (1009, False, EndReason.PROTOCOL_ERROR),
+)
 CALL_SID = "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff"
 
 
@@ -202,11 +209,11 @@ def test_rejected_messages_over_a_long_time_do_not_end_a_stream(house: House) ->
     """Only many within ten seconds do."""
     made, socket = opened(house)
     made.message_received(start_message())
-    for _ in range(5 * session.MOST_REJECTED):
+    for _ in range(5 * patience.MOST_REJECTED):
         house.seconds += 1
         made.message_received(b"nonsense")
     assert [] == socket.closings
-    for _ in range(session.MOST_REJECTED + 1):
+    for _ in range(patience.MOST_REJECTED + 1):
         made.message_received(b"nonsense")
     assert [(1008, "too many unusable messages")] == socket.closings[:1]
 
@@ -279,6 +286,7 @@ def test_messages_other_than_media_are_bounded(house: House) -> None:
     made.message_received(start_message())
     press = b'{"event":"dtmf","dtmf":{"digit":"5"}}'
     for _ in range(open_recording.MOST_MESSAGES + 100):
+        house.seconds += 1 / patience.OTHERS_PER_SECOND
         made.message_received(press)
     made.message_received(MEDIA)
     made.message_received(STOP)
@@ -286,6 +294,52 @@ def test_messages_other_than_media_are_bounded(house: House) -> None:
     kept = [record for record in records if isinstance(record, MessageRecord)]
     assert open_recording.MOST_MESSAGES == len(kept)
     assert any(isinstance(record, ChunkRecord) for record in records)
+
+
+@pytest.mark.parametrize("message", [b'{"event":"new"}', b'{"event":"connected"}'])
+def test_too_many_messages_other_than_media_end_a_stream(house: House, message: bytes) -> None:
+    """A peer that sends next to nothing else is cut; its audio is kept."""
+    made, socket = opened(house)
+    made.message_received(start_message())
+    made.message_received(MEDIA)
+    for _ in range(patience.OTHERS_AT_ONCE - 1):
+        made.message_received(message)
+    assert not socket.closings
+    made.message_received(message)
+    assert (1008, "too many messages other than media") == socket.closings[0]
+    records = house.journal()
+    assert any(isinstance(record, ChunkRecord) for record in records)
+    end = records[-1]
+    assert isinstance(end, EndRecord)
+    assert end.reason is EndReason.PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize("opening", [start_message(), MEDIA])
+def test_recordings_of_one_connection_are_bounded(house: House, opening: bytes) -> None:
+    """Pairs of start and stop without end do not fill the disk with empty recordings."""
+    made, socket = opened(house)
+    for _ in range(patience.RECORDINGS_AT_ONCE):
+        made.message_received(opening)
+        made.message_received(STOP)
+    assert not socket.closings
+    made.message_received(opening)
+    assert (1008, "too many recordings on one connection") == socket.closings[0]
+    assert patience.RECORDINGS_AT_ONCE == house.figures.started
+    assert made.recording_id is None
+
+
+@pytest.mark.parametrize(("code", "clean", "reason"), CLOSINGS)
+def test_why_a_connection_ended_is_kept(
+    house: House, code: int, clean: bool, reason: EndReason
+) -> None:
+    """A transport that broke off says so in the recording."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    made.closed(code=code, clean=clean)
+    end = house.journal()[-1]
+    assert isinstance(end, EndRecord)
+    assert end.reason is reason
+    assert clean is (not end.detail)
 
 
 def test_an_unknown_encoding_in_mid_stream_keeps_the_early_audio(house: House) -> None:
