@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
+from receiver.patience import TokenBucket
 from receiver.placing import GapReason
-from receiver.tap import LiveStream
+from receiver.tap import Lifecycle, LiveStream
 from receiver.tap_kinds import Format, Kind, gap, head
 from receiver.tap_queue import LIMIT_BYTES, LIMIT_MS, Item, TapQueue
 from receiver.transports import Connection
@@ -18,7 +20,13 @@ from receiver.transports import Connection
 DONE: Final = 1000
 TRY_AGAIN_LATER: Final = 1013
 NO_SUCH_STREAM: Final = 4404
+MOST_EVENTS: Final = 1000
+"""That may wait for one who watches all streams, besides the streams that it found."""
 _FAILED: Final = 1011
+_POLICY: Final = 1008
+_MESSAGES_AT_ONCE: Final = 100
+_MESSAGES_PER_SECOND: Final = 10.0
+"""What a listener may say, though nobody takes notice: some programs keep sockets alive so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +66,7 @@ class Sender:
         self._rest: Iterator[bytes | str] = iter(())  # of the item that is being sent
         self._blocked: asyncio.TimerHandle | None = None
         self._farewell: tuple[int, str] | None = None
+        self._chatter = TokenBucket(_MESSAGES_AT_ONCE, _MESSAGES_PER_SECOND)
         connection.start_sending(self._resume)
 
     def serve(self, queue: TapQueue) -> None:
@@ -76,6 +85,16 @@ class Sender:
         """Send what waits, and close."""
         self._farewell = (code, reason)
         self._send()
+
+    def bear_message(self) -> None:
+        """Count a message of the listener; each costs the time of those who record."""
+        if not self._chatter.take(self._loop.time()):
+            self._connection.close(_POLICY, "listeners listen: too many messages")
+
+    def give_up(self) -> None:
+        """Close: too much waits."""
+        self.slow = True
+        self._connection.close(TRY_AGAIN_LATER, "too slow: nothing was read for too long")
 
     def stop(self) -> None:
         """Send no more: the socket is gone."""
@@ -100,15 +119,11 @@ class Sender:
                     return
                 self._rest = item.messages()
             elif not self._connection.send(message):
-                self._blocked = self._loop.call_later(self._patience, self._give_up)
+                self._blocked = self._loop.call_later(self._patience, self.give_up)
 
     def _part(self) -> None:
         if self._farewell is not None:
             self._connection.close(*self._farewell)
-
-    def _give_up(self) -> None:
-        self.slow = True
-        self._connection.close(TRY_AGAIN_LATER, "too slow: nothing was read for too long")
 
 
 class Listener:
@@ -144,7 +159,9 @@ class Listener:
         self._attendant.opened(self)
 
     def message_received(self, message: bytes) -> None:
-        """Take no notice: listeners listen."""
+        """Take no notice, unless it is one of too many: listeners listen."""
+        if self._sender is not None:
+            self._sender.bear_message()
 
     def closed(self, *, code: int, clean: bool) -> None:
         """Forget everything, because the socket is gone."""
@@ -203,15 +220,27 @@ class Listener:
 
 
 class Watcher:
-    """A transport's `Peer` that is told what happens to streams."""
+    """A transport's `Peer` that is told what happens to streams.
+
+    `watch` begins to tell, and returns what ends it; `describe` makes what is sent of an event.
+    Events wait undescribed, so that a long list of what lives already takes no room, and none
+    is ever dropped: a watcher that lets too many of them wait is closed with 1013, and finds
+    what it missed in the list when it comes back.
+    """
 
     def __init__(
-        self, watch: Callable[[Watcher], Callable[[], None]], limits: ListenerLimits
+        self,
+        watch: Callable[[Watcher], Callable[[], None]],
+        describe: Callable[[Lifecycle], dict[str, Any]],
+        limits: ListenerLimits,
     ) -> None:
         self._watch = watch
+        self._describe = describe
         self._leave: Callable[[], None] = lambda: None
         self._limits = limits
-        self._queue = TapQueue(self._wake, limit_bytes=limits.queue_bytes)
+        self._waiting: deque[Lifecycle] = deque()
+        self._most_waiting = MOST_EVENTS
+        self._queue = TapQueue(self._wake, limit_bytes=limits.queue_bytes, rested=self._fill)
         self._sender: Sender | None = None
 
     def opened(self, connection: Connection) -> None:
@@ -221,18 +250,37 @@ class Watcher:
         self._leave = self._watch(self)
 
     def message_received(self, message: bytes) -> None:
-        """Take no notice."""
+        """Take no notice, unless it is one of too many."""
+        if self._sender is not None:
+            self._sender.bear_message()
 
     def closed(self, *, code: int, clean: bool) -> None:
         """Be told no more, because the socket is gone."""
         self._leave()
         if self._sender is not None:
             self._sender.stop()
+        self._waiting.clear()
         self._queue.clear()
 
-    def tell(self, document: dict[str, object]) -> None:
-        """Send one event."""
-        self._queue.put(Item(msgspec.json.encode(document).decode()))
+    def tell(self, *events: Lifecycle, new: bool = True) -> None:
+        """Send events; those that are not `new` tell what lives already, however much that is."""
+        if self.slow:
+            return
+        self._most_waiting += 0 if new else len(events)
+        self._waiting.extend(events)
+        if len(self._waiting) > self._most_waiting and self._sender is not None:
+            self._sender.give_up()
+        self._fill()
+
+    @property
+    def slow(self) -> bool:
+        """Whether it was closed because it did not read."""
+        return self._sender is not None and self._sender.slow
+
+    def _fill(self) -> None:
+        while self._waiting and not self._queue.is_crowded():
+            document = self._describe(self._waiting.popleft())
+            self._queue.put(Item(msgspec.json.encode(document).decode()))
 
     def _wake(self) -> None:
         if self._sender is not None:

@@ -45,8 +45,12 @@ def name_in(path: str) -> str:
 
 
 def access_token(query: str) -> str | None:
-    """Return the token in a query, if there is one."""
-    return next((value for name, value in _pairs(query) if name == _ACCESS_TOKEN), None)
+    """Return the token in a query, if there is one; a query that cannot be read has none."""
+    try:
+        pairs = _pairs(query)
+    except BadRequest:
+        return None  # what is wrong with it is for callers to know who brought a token elsewhere
+    return next((value for name, value in pairs if name == _ACCESS_TOKEN), None)
 
 
 def parse_filters(query: str) -> dict[str, str]:

@@ -93,12 +93,13 @@ class Taps:
         self._hub = hub
         self._options = options
         self.listeners: set[Listener] = set()  # whose sockets are open
+        self.watchers: set[Watcher] = set()
         self._listening: Counter[str] = Counter()  # by recording id
         self._channels = channels
         self._throttle = Throttle()
 
     def __len__(self) -> int:
-        return len(self.listeners)
+        return len(self.listeners) + len(self.watchers)
 
     # The gate.
 
@@ -117,7 +118,7 @@ class Taps:
     def _route(self, name: str, query: str, scope: Scope) -> HttpAnswer | Peer:
         if not name:
             return self._list(query, scope)
-        if len(self.listeners) >= self._options.max_listeners:
+        if len(self) >= self._options.max_listeners:
             return _FULL
         if name == tap_requests.ALL:
             return self._watch(tap_requests.parse_filters(query), scope)
@@ -153,7 +154,7 @@ class Taps:
     def opened(self, listener: Listener, asked: _Asked) -> None:
         """Find the listener's stream, or wait for it."""
         self.listeners.add(listener)
-        self.figures.listeners = len(self.listeners)
+        self.figures.listeners = len(self)
         live = self._find(asked)
         if live is not None:
             self._attach(listener, live, asked.request)
@@ -165,7 +166,7 @@ class Taps:
     def closed(self, listener: Listener) -> None:
         """Forget a listener, and remember what it missed."""
         self.listeners.discard(listener)
-        self.figures.listeners = len(self.listeners)
+        self.figures.listeners = len(self)
         self.figures.dropped["slow_listener"] += listener.queue.dropped
         if listener.slow:
             self.figures.closed_slow += 1
@@ -264,13 +265,28 @@ class Taps:
             def tell(event: Lifecycle) -> None:
                 about = event if isinstance(event, RecordingKept) else event.live
                 if wanted(about.call_sid, about.parameters):
-                    watcher.tell(self._told(event))
+                    watcher.tell(event)
 
-            for live in self._hub.streams():
-                tell(StreamBegan(live))
-            return self._hub.watch(tell)
+            alive = [live for live in self._hub.streams() if wanted(live.call_sid, live.parameters)]
+            watcher.tell(*map(StreamBegan, alive), new=False)
+            leave = self._hub.watch(tell)
+            self.watchers.add(watcher)
+            self.figures.listeners = len(self)
 
-        return Watcher(begin, self._options.limits)
+            def stop() -> None:
+                leave()
+                self._forget_watcher(watcher)
+
+            return stop
+
+        return Watcher(begin, self._told, self._options.limits)
+
+    def _forget_watcher(self, watcher: Watcher) -> None:
+        self.watchers.discard(watcher)
+        self.figures.listeners = len(self)
+        if watcher.slow:
+            self.figures.closed_slow += 1
+            log.warning("watcher_too_slow")
 
     def _told(self, event: Lifecycle) -> dict[str, Any]:
         if isinstance(event, StreamBegan):

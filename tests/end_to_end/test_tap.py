@@ -427,6 +427,14 @@ def test_listeners_have_a_limit(tmp_path: Path) -> None:
     ):
         event(listener)
         assert (503, "too many listeners") == refusal(receiver, CALL)
+    with (
+        tapped_receiver(tmp_path, *limit) as receiver,
+        begin(receiver),
+        hear(receiver, "/all") as watcher,
+    ):
+        event(watcher)
+        assert (503, "too many listeners") == refusal(receiver, CALL)
+        assert (503, "too many listeners") == refusal(receiver, "/all")
 
 
 def test_the_end_of_the_receiver_is_told(receiver: ReceiverProcess) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -229,6 +230,28 @@ async def test_what_listeners_say_is_ignored(house: House) -> None:
         )
 
 
+@pytest.mark.parametrize("rest", ["call", "all"])
+async def test_a_listener_that_talks_too_much_is_closed(house: House, rest: str) -> None:
+    """Each message takes time from those who record."""
+    stream = house.stream()
+    async with house.hear(stream.live.call_sid if rest == "call" else rest) as listener:
+        await text(listener)
+        for _ in range(200):
+            with suppress(ConnectionClosed):
+                await listener.send("hello")
+        with pytest.raises(ConnectionClosed, match="1008"):
+            await until_closed(listener)
+
+
+async def test_strangers_learn_nothing_from_bad_queries(house: House) -> None:
+    """The token comes first: 401 before any 400."""
+    url = f"ws://127.0.0.1:{house.listener.port}/tap/x?" + "&".join(f"a{n}=" for n in range(200))
+    for headers, status in ((None, 401), (HEADERS, 400)):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url, additional_headers=headers, proxy=None)
+        assert status == refused.value.response.status_code
+
+
 async def test_without_resampler_there_is_no_other_rate(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +289,47 @@ async def joined(stream: Stream) -> None:
     """Wait until a listener's past is at its end."""
     while not stream.tap.wanted:  # noqa: ASYNC110  nothing tells
         await asyncio.sleep(0)
+
+
+async def test_watchers_count_as_listeners(house: House) -> None:
+    """While their sockets are open."""
+    house.stream()
+    async with house.hear("all") as watcher:
+        await text(watcher)
+        assert (1, 1) == (len(house.taps), house.taps.figures.listeners)
+    async with house.hear("all") as watcher:
+        await text(watcher)
+        assert 1 == house.taps.figures.listeners
+
+
+async def test_whoever_watches_late_learns_of_every_stream(house: House) -> None:
+    """Also where the list is longer than a queue, and then of what happened meanwhile."""
+    one = live_stream(Note="x" * 1000)
+    several = [msgspec.structs.replace(one, recording_id=str(number)) for number in range(1500)]
+    taps = [house.hub.open(live, Source()) for live in several]
+    async with house.hear("all", max_queue=1) as watcher:
+        first = await text(watcher)
+        taps[0].publish(StreamEnded(EndReason.STOP, 0))
+        rest = [await text(watcher) for _ in range(1500)]
+    assert ["started"] * 1500 + ["stopped"] == [told["event"] for told in [first, *rest]]
+    assert [*range(1500), 0] == [int(told["recording_id"]) for told in [first, *rest]]
+
+
+async def test_a_stuck_watcher_is_closed_with_1013(house: House) -> None:
+    """It is told of everything or of nothing more: what it missed is in the list."""
+    kept = RecordingKept("id", "call", "stream", {}, True, "x" * 10_000)
+    async with house.hear("all", max_queue=1) as stuck:
+        await (await stuck.ping())
+        stuck.transport.pause_reading()
+        while not any(watcher.slow for watcher in house.taps.watchers):
+            house.hub.kept(kept)
+            await asyncio.sleep(0)
+        stuck.transport.resume_reading()
+        with pytest.raises(ConnectionClosed, match="1013"):
+            await until_closed(stuck)
+    while house.taps.watchers:  # noqa: ASYNC110  nothing tells
+        await asyncio.sleep(0)
+    assert (1, 0) == (house.taps.figures.closed_slow, house.taps.figures.listeners)
 
 
 def standing_behind(chunks: list[ChunkRecord], *, messages: int = 1) -> Standing:

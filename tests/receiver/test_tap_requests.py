@@ -38,6 +38,7 @@ def test_everything_asked() -> None:
     assert TapRequest(Kind(Format.PCM16, "stereo", 16000), 2.5, 60) == parse_request(query)
     assert "x" == access_token(query)
     assert access_token("track=stereo") is None
+    assert access_token("&".join(["access_token=x", *(f"a{n}=1" for n in range(200))])) is None
     assert Kind(Format.MESSAGES, "stereo") == parse_request("format=messages").kind
 
 
