@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from receiver.tap_channels import Channels, Outlet
 from receiver.tap_kinds import Format, Kind, head
 from receiver.tap_queue import Item, TapQueue
 from receiver.tap_requests import matches
-from receiver.transports.dialing import Line, LineClosed, dial
+from receiver.transports.dialing import Backoff, Line, LineClosed, dial
 
 KIND: Final = Kind(Format.MESSAGES, "stereo")
 _TRACKS: Final = 2
@@ -144,7 +143,7 @@ class Relay:
         self._way = way
         self._names = {"consumer": consumer.address, "call_sid": call_sid}
         self._over = asyncio.Event()
-        self._reached = False
+        self.trouble: DialError | None = None
         self._open()  # in the call that told of the stream, so that its first chunk is not lost
 
     def _open(self) -> None:
@@ -160,29 +159,43 @@ class Relay:
         self._over.set()
 
     async def run(self) -> None:
-        """Carry the stream until it ends or the consumer has had enough; never fails."""
-        delay = _FIRST_DELAY_SECONDS
+        """Carry the stream until it ends or the consumer has had enough; never fails.
+
+        Afterwards `trouble` says why the consumer was not there at the end, if it was not.
+        """
+        backoff = Backoff(
+            first_seconds=_FIRST_DELAY_SECONDS, longest_seconds=_LONGEST_DELAY_SECONDS
+        )
         while True:
-            self._reached = False
             try:
-                if await self._carry(self._outbox):
+                if await self._try(backoff):
                     return
-            except DialError as error:
-                self._note("consumer_unreachable", str(error))
             finally:
                 self._close()
-            delay = _FIRST_DELAY_SECONDS if self._reached else delay
-            await self._pause(delay * random.uniform(0.5, 1))  # noqa: S311  no secret
-            delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+            await self._pause(backoff.next_seconds())
             if self._over.is_set():
                 return
             self._open()  # what comes while we dial waits
 
-    async def _carry(self, outbox: Outbox) -> bool:
-        """Send until the end and return true, or false where the consumer is to be tried again."""
-        line = await dial(self._consumer.url, token=self._way.token, trust=self._way.trust)
-        self._reached = True
+    async def _try(self, backoff: Backoff) -> bool:
+        """Dial once and carry; false where the consumer is to be tried again."""
+        try:
+            line = await dial(self._consumer.url, token=self._way.token, trust=self._way.trust)
+        except DialError as error:
+            self.trouble = error
+            self._note("consumer_unreachable", str(error))
+            return False
+        self.trouble = None
         log.info("forwarding", **self._names)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            return await self._carry(line, self._outbox)
+        finally:
+            backoff.note_held(clock() - began)
+
+    async def _carry(self, line: Line, outbox: Outbox) -> bool:
+        """Send until the end and return true, or false where the consumer is to be tried again."""
         reading = asyncio.create_task(_discard(line, outbox))
         try:
             while (item := await outbox.next()) is not None:

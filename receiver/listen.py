@@ -10,7 +10,6 @@ async for event in listen("wss://127.0.0.1:8443/tap/CALL_SID", token=token):
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from receiver.errors import DialError
-from receiver.transports.dialing import Line, LineClosed, dial, trust_in
+from receiver.transports.dialing import Backoff, Line, LineClosed, dial, trust_in
 
 PATIENCE_SECONDS: Final = 60.0
 """For how long a lost connection is tried again."""
@@ -30,7 +29,7 @@ _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
 _NO_SUCH_STREAM: Final = 4404
 _NOT_FOUND: Final = 404
-_FINAL_STATUS: Final = frozenset({400, 401, 403, 422, 501})
+_FINAL_STATUS: Final = frozenset({400, 401, 403, _NOT_FOUND, 422, 501})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +155,8 @@ async def listen(
     if not isinstance(trust, ssl.SSLContext):
         trust = trust_in(trust)
     wish = Wish(track=track, rate=rate, since=since, wait=wait)
-    ear = _Ear()
-    line = await dial(_with_query(url, wish.query(again=False)), token=token, trust=trust)
+    caller, ear = _Caller(token, trust, patience_seconds), _Ear()
+    line = await caller.dial(_with_query(url, wish.query(again=False)))
     while True:
         try:
             async for event in _events(line, ear):
@@ -166,9 +165,9 @@ async def listen(
             line.abort()
         if ear.stopped:
             return
-        url = _again(url, ear.recording_id)
-        again = _with_query(url, wish.query(again=True))
-        found = await _redial(again, token, trust, patience_seconds)
+        known = bool(ear.recording_id)  # or else nothing was heard, and we still wait for it
+        again = _with_query(_again(url, ear.recording_id), wish.query(again=known))
+        found = None if ear.gone else await caller.redial(again, known=known)
         if found is None:
             yield Stopped("unknown", ear.position_ms)
             return
@@ -185,6 +184,7 @@ class _Ear:
     channels: int = 1
     position_ms: float = 0
     stopped: bool = False
+    gone: bool = False  # it ended unheard
 
     def take(self, message: bytes | str) -> Iterator[Event]:
         """Yield what one message says; what this version does not know, it leaves out."""
@@ -246,30 +246,47 @@ async def _events(line: Line, ear: _Ear) -> AsyncIterator[Event]:
         try:
             message = await line.receive()
         except LineClosed as closed:
-            if closed.code == _NO_SUCH_STREAM:
+            ear.gone = closed.code == _NO_SUCH_STREAM
+            if ear.gone and not ear.recording_id:
                 raise DialError("no such stream", status=_NOT_FOUND) from closed
             return
         for event in ear.take(message):
             yield event
 
 
-async def _redial(
-    url: str, token: str | None, trust: ssl.SSLContext, patience_seconds: float
-) -> Line | None:
-    """Open a connection again; `None` where the stream has ended meanwhile."""
-    loop = asyncio.get_running_loop()
-    deadline, delay = loop.time() + patience_seconds, _FIRST_DELAY_SECONDS
-    while True:
-        # Listeners that were cut off together should not come back together.
-        await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311  no secret
-        delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
-        try:
-            return await dial(url, token=token, trust=trust)
-        except DialError as error:
-            if error.status == _NOT_FOUND:
-                return None
-            if error.status in _FINAL_STATUS or loop.time() > deadline:
-                raise
+class _Caller:
+    """Opens connections, and opens them again."""
+
+    def __init__(self, token: str | None, trust: ssl.SSLContext, patience_seconds: float) -> None:
+        self._token = token
+        self._trust = trust
+        self._patience_seconds = patience_seconds
+        self._clock = asyncio.get_running_loop().time
+        self._opened_at = 0.0
+        self._backoff = Backoff(
+            first_seconds=_FIRST_DELAY_SECONDS, longest_seconds=_LONGEST_DELAY_SECONDS
+        )
+
+    async def dial(self, url: str) -> Line:
+        """Open a connection."""
+        line = await dial(url, token=self._token, trust=self._trust)
+        self._opened_at = self._clock()
+        return line
+
+    async def redial(self, url: str, *, known: bool) -> Line | None:
+        """Open a connection again; `None` where a stream that was `known` has ended meanwhile."""
+        lost_at = self._clock()
+        self._backoff.note_held(lost_at - self._opened_at)
+        while True:
+            await asyncio.sleep(self._backoff.next_seconds())
+            try:
+                return await self.dial(url)
+            except DialError as error:
+                if error.status == _NOT_FOUND and known:
+                    return None
+                late = self._clock() > lost_at + self._patience_seconds
+                if error.status in _FINAL_STATUS or late:
+                    raise
 
 
 def _with_query(url: str, query: str) -> str:

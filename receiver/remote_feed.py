@@ -96,7 +96,8 @@ async def carry_call(
     """Carry one live call to a consumer until either has had enough.
 
     Raises:
-        DialError: there is no such call, or the receiver refuses, or it broke off.
+        DialError: there is no such call, or the receiver refuses, or it broke off; or the
+            consumer could not be reached when the call ended.
     """
     line = await dial(source, token=token, trust=trust)
     feed = RemoteFeed(line)
@@ -110,6 +111,9 @@ async def carry_call(
         await relaying
         if hearing.done() and not hearing.result():
             raise DialError("the receiver broke off")
+        if relay.trouble is not None:
+            text = f"the consumer was not there at the end: {relay.trouble}"
+            raise DialError(text, status=relay.trouble.status)
         hearing.cancel()
     finally:
         line.abort()

@@ -82,7 +82,7 @@ class _Tape:
         self._unit = _BYTES_PER_SAMPLE
 
     def take(self, event: Event) -> None:
-        from receiver.listen import Audio, Gap, Started
+        from receiver.listen import Audio, Gap, Started, Stopped
 
         if isinstance(event, Audio):
             _put(event.samples.astype("<i2").tobytes())
@@ -90,6 +90,8 @@ class _Tape:
             self._start(event.sample_rate, event.channels)
         elif isinstance(event, Gap):
             self._bridge(event)
+        elif isinstance(event, Stopped) and event.reason == "unknown":
+            click.echo("receiver: the stream ended while we were cut off", err=True)
 
     def _bridge(self, gap: Gap) -> None:
         click.echo(f"receiver: {gap}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import ssl
 from typing import Final, Protocol
 
@@ -43,6 +44,26 @@ class Line(Protocol):
     def abort(self) -> None:
         """Drop it."""
         ...
+
+
+class Backoff:
+    """How long to wait before dialling again: longer each time, until a line has held."""
+
+    def __init__(self, *, first_seconds: float, longest_seconds: float) -> None:
+        self._first_seconds = first_seconds
+        self._longest_seconds = longest_seconds
+        self._seconds = first_seconds
+
+    def next_seconds(self) -> float:
+        """Return the next wait, at random: those cut off together should not return together."""
+        seconds = self._seconds * random.uniform(0.5, 1)  # noqa: S311  no secret
+        self._seconds = min(2 * self._seconds, self._longest_seconds)
+        return seconds
+
+    def note_held(self, seconds: float) -> None:
+        """Learn how long a line held; one that breaks at once is no reason to begin anew."""
+        if seconds >= self._longest_seconds:
+            self._seconds = self._first_seconds
 
 
 async def dial(url: str, *, token: str | None, trust: ssl.SSLContext | None = None) -> Line:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,22 @@ def test_a_consumer_that_fails_is_called_again(tmp_path: Path, consumer: Consume
     assert consumer.calls.empty()
 
 
+def test_a_consumer_that_keeps_failing_is_called_less_often(
+    tmp_path: Path, consumer: Consumer
+) -> None:
+    """It answers and breaks off at once: that is no success."""
+    with (
+        stopping_receiver(tmp_path, "--forward", consumer.url) as receiver,
+        sender.dial(receiver.url) as call,
+    ):
+        sender.send_call(call, [sender.connected(), sender.start()])
+        began = time.monotonic()
+        for number in range(4):
+            consumer.call()
+            consumer.sockets[number].close(1011)
+        assert 0.125 + 0.25 + 0.5 <= time.monotonic() - began
+
+
 def test_a_consumer_that_does_not_read_loses_and_hurts_nobody(tmp_path: Path) -> None:
     """What it misses is dropped, without a word that the provider would not say."""
     raw = socket.create_server(("127.0.0.1", 0))
@@ -295,6 +312,22 @@ def test_an_unknown_call_is_not_forwarded(tmp_path: Path) -> None:
             command = forward_command(receiver, "nobody", "ws://127.0.0.1:9/x", *options)
             ended = subprocess.run(command, capture_output=True, text=True)
             assert (5, 1) == (ended.returncode, ended.stderr.count("\n")), ended.stderr
+
+
+def test_a_consumer_that_was_never_there_is_an_error(tmp_path: Path) -> None:
+    """Exit code 7 when the call has ended."""
+    with tapped_receiver(tmp_path) as receiver:
+        with sender.dial(receiver.url) as call:
+            sender.send_call(call, [sender.connected(), sender.start()])
+            receiver.wait_for("stream_started")
+            command = forward_command(receiver, sender.CALL_SID, f"ws://127.0.0.1:{free_port()}/x")
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            assert process.stderr is not None
+            assert "consumer_unreachable" in process.stderr.readline()
+            call.send(sender.stop())
+        _, log = process.communicate(timeout=PATIENCE_SECONDS)
+    assert 7 == process.returncode
+    assert "the consumer was not there at the end" in log
 
 
 @contextlib.contextmanager

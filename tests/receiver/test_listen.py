@@ -16,6 +16,7 @@ from websockets.http11 import Request, Response
 
 from receiver.errors import ConfigurationError, DialError
 from receiver.listen import Audio, Dtmf, Event, Gap, Mark, Started, Stopped, listen
+from receiver.transports.dialing import Backoff
 
 SAMPLES = np.arange(160, dtype="<i2")
 Script = list[bytes | dict[str, Any] | int]
@@ -168,6 +169,38 @@ async def test_another_stream_of_the_call_is_no_gap() -> None:
         events = await heard(tap)
     assert [Started, Stopped] == [type(event) for event in events]
     assert "/tap/CA1?track=inbound&format=pcm16" == tap.paths[1]
+
+
+async def test_a_call_that_has_not_begun_is_waited_for_again() -> None:
+    """With its past, too: nothing of it was heard."""
+    async with a_tap([1001], [started(), STOPPED]) as tap:
+        events = await heard(tap, wait=60, since=5)
+    assert [Started, Stopped] == [type(event) for event in events]
+    assert ["/tap/CA1?track=inbound&format=pcm16&since=5&wait=60"] * 2 == tap.paths
+
+
+async def test_a_call_that_never_began_is_an_error() -> None:
+    """Not a stream that has stopped."""
+    async with a_tap([1001], [404]) as tap:
+        with pytest.raises(DialError, match="404"):
+            await heard(tap, wait=60)
+
+
+async def test_a_stream_that_ends_as_we_return_has_stopped() -> None:
+    """The socket may be open already when it does."""
+    async with a_tap([started(), SAMPLES.tobytes(), 1011], [4404]) as tap:
+        events = await heard(tap)
+    assert Stopped("unknown", 20) == events[-1]
+
+
+def test_lines_that_break_at_once_are_dialled_ever_more_slowly() -> None:
+    """Only one that has held for a while begins anew; all waits are random."""
+    backoff = Backoff(first_seconds=1, longest_seconds=8)
+    for longest in (1, 2, 4, 8, 8):
+        backoff.note_held(7.9)
+        assert longest / 2 <= backoff.next_seconds() <= longest
+    backoff.note_held(8)
+    assert 1 >= backoff.next_seconds()
 
 
 @pytest.mark.parametrize(
