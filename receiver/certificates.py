@@ -52,7 +52,10 @@ def reload(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         ConfigurationError: they cannot be used; `context` keeps what it has.
     """
     ssl_context(certificate, key)  # a context that took half of a bad pair would be spoilt
-    context.load_cert_chain(certificate, key, password=_no_password)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except OSError as error:
+        raise ConfigurationError(f"{certificate} was changed meanwhile: try again") from error
 
 
 def expires_at(certificate: Path) -> float | None:

@@ -110,6 +110,12 @@ def tokens(config: Config) -> Tokens:
     return Tokens(static, keys)
 
 
+def has_tap_tokens(config: Config) -> bool:
+    """Return whether anything is set that opens live taps."""
+    given = (config.tap_tokens, config.tap_token_file, config.tap_key, config.tap_key_file)
+    return any(value is not None for value in given)
+
+
 def tap_tokens(config: Config) -> TapTokens:
     """Return every tap token and key that is configured now.
 

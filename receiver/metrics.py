@@ -44,6 +44,7 @@ class Figures:
     chunks: Counter[tuple[str, str]] = field(default_factory=Counter)  # by track and fate
     published: Counter[str] = field(default_factory=Counter)  # "complete" or "incomplete"
     quarantined: int = 0
+    failed: int = 0  # attempts to publish
     worst_lag_seconds: float = 0.0  # of the event loop, since somebody last asked
     free_bytes: int = 0
     certificate_expires_at: float | None = None
@@ -52,6 +53,10 @@ class Figures:
     def count_quarantined(self) -> None:
         """Count a journal that was set aside."""
         self.quarantined += 1
+
+    def count_failed(self) -> None:
+        """Count an attempt to publish that failed."""
+        self.failed += 1
 
     def count_published(self, document: Recording) -> None:
         """Count a finished recording and what became of its chunks."""
@@ -118,6 +123,8 @@ class _Collector:
         yield _counter("chunks", text, dict(figures.chunks), ("track", "fate"))
         yield _counter("recordings", "Recordings published", _by(figures.published), ("state",))
         yield _counter("journals_quarantined", "Journals set aside", {(): figures.quarantined})
+        text = "Attempts to publish that failed; the journal is kept and tried again"
+        yield _counter("publishing_failed", text, {(): figures.failed})
 
     def _disk(self) -> Iterator[Metric]:
         spool = self._spool

@@ -1,30 +1,32 @@
-"""Publishes finished journals in another process, so that rendering never holds up a socket.
+"""Publishes finished journals in other processes, so that rendering never holds up a socket.
 
-One process renders one journal after the other at low priority. A journal that cannot be
-published now (no space) is tried again later; one that makes the process itself fail twice
-stays in the spool, and the next start tries again.
+One process renders one journal after the other at low priority. Once somebody is in a hurry
+there is one for each core, at ordinary priority, and what they have not published in time stays
+in the spool for the next start. So does a journal that makes its process fail twice. One that
+cannot be published now (no space) is tried again later.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
-import os
-import signal
-import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from receiver import publish
+from receiver import publish, renderers
+from receiver.hurry import Hurry
 from receiver.publish import Empty, Outcome, Published
 from receiver.render import RenderOptions
+from receiver.renderers import Renderer
+from receiver.throttle import Throttle
 
+IN_TIME_SECONDS: Final = 8.0
+"""For rendering after a hurry has begun; the process has two more for everything else."""
 _RETRY_SECONDS: Final = (1.0, 5.0, 30.0)
 _MOST_BROKEN: Final = 2
 
@@ -32,7 +34,10 @@ log = structlog.get_logger("receiver.publisher")
 
 
 class Publisher:
-    """Takes the paths of finished journals and has each published once."""
+    """Takes the paths of finished journals and has each published once.
+
+    `most` is how many processes may render at once in a hurry.
+    """
 
     def __init__(
         self,
@@ -41,31 +46,85 @@ class Publisher:
         *,
         published: Callable[[Published], None] = lambda _: None,
         quarantined: Callable[[], None] = lambda: None,
+        failed: Callable[[], None] = lambda: None,
+        most: int | None = None,
     ) -> None:
         self._recordings = recordings
         self._options = options
         self._published = published
         self._quarantined = quarantined
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._failed = failed
+        self._most = most or renderers.most()
+        self._journals: dict[asyncio.Task[None], Path] = {}  # that are not yet published
         self._closing = asyncio.Event()
-        self._pool = _new_pool()
-        self._turn = asyncio.Lock()
+        self._hurry = Hurry()
+        self._throttle = Throttle()
+        self._renderers = [Renderer(niceness=renderers.POLITE)]
+        self._retired: Renderer | None = None
+        self._free: asyncio.LifoQueue[Renderer] = asyncio.LifoQueue()  # those that run come first
+        self._free.put_nowait(self._renderers[0])
 
     def submit(self, journal: Path) -> None:
         """Have `journal` published; for the event loop's thread."""
         task = asyncio.create_task(self._publish(journal))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._journals[task] = journal
+        task.add_done_callback(self._journals.pop)
+
+    def hurry(self) -> None:
+        """Render on every core, and leave what is not published in time; idempotent."""
+        if self._hurry.begun:
+            return
+        self._hurry.begin()
+        polite, idle = self._renderers[0], []
+        while not self._free.empty():
+            idle.append(self._free.get_nowait())
+        hastened = polite.hasten()
+        self._retired = None if hastened else polite  # it may finish what it has begun
+        fresh = [Renderer(niceness=renderers.ORDINARY) for _ in range(self._most - hastened)]
+        self._renderers += fresh
+        for renderer in (*fresh, *idle):
+            self._give_back(renderer)
 
     async def close(self) -> None:
-        """Publish what was submitted, then end the process; idempotent.
+        """Publish what was submitted, then end the processes; idempotent.
 
         What fails now is not tried again: its journal waits for the next start.
         """
         self._closing.set()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        await asyncio.to_thread(self._pool.shutdown)
+        await self._hurry.allow(self._finish, IN_TIME_SECONDS)
+        if self._journals:
+            await self._leave_the_rest()
+        for renderer in self._renderers:
+            await asyncio.to_thread(renderer.close)
+
+    async def _finish(self) -> None:
+        while self._journals:
+            await asyncio.wait(self._journals)
+
+    async def _leave_the_rest(self) -> None:
+        """End the processes in the midst of their work; the journals are safe in the spool."""
+        journals = dict(self._journals)
+        begun = [renderer.journal for renderer in self._renderers if renderer.journal]
+        for renderer in self._renderers:
+            renderer.kill()
+        for task in journals:
+            task.cancel()
+        await asyncio.wait(journals)
+        left = await asyncio.to_thread(self._tidy_up, begun, list(journals.values()))
+        if left:
+            log.warning(
+                "left_for_next_start",
+                journals=left,
+                spool=str(next(iter(journals.values())).parent),
+            )
+
+    def _tidy_up(self, begun: list[Path], journals: list[Path]) -> int:
+        """Remove what is half rendered, and return how many journals are left."""
+        for renderer in self._renderers:
+            renderer.close()  # it must be dead: it could still be writing
+        for journal in begun:
+            publish.forget_rendering(journal, self._recordings)
+        return sum(journal.exists() for journal in journals)
 
     async def _publish(self, journal: Path) -> None:
         broken = 0
@@ -82,7 +141,7 @@ class Publisher:
                 if _gone(journal):  # the renderer of a killed receiver was faster
                     log.warning("journal_gone", journal=journal.name)
                     return
-                log.error("publishing_failed", journal=journal.name, error=str(error))
+                self._complain(journal, str(error))
             except Exception:  # a mistake of ours: the journal stays for the next start
                 log.exception("renderer_failed", journal=journal.name)
                 return
@@ -96,14 +155,21 @@ class Publisher:
                 return
 
     async def _render_elsewhere(self, journal: Path) -> Outcome:
-        loop = asyncio.get_running_loop()
-        arguments = (journal, self._recordings, self._options)
-        async with self._turn:  # one at a time, so that a process is taken down by its own journal
-            try:
-                return await loop.run_in_executor(self._pool, publish.publish, *arguments)
-            except BrokenProcessPool:
-                self._pool = _new_pool()
-                raise
+        renderer = await self._free.get()
+        try:
+            return await renderer.publish(journal, self._recordings, self._options)
+        finally:
+            self._give_back(renderer)
+
+    def _give_back(self, renderer: Renderer) -> None:
+        if renderer is not self._retired:
+            self._free.put_nowait(renderer)
+
+    def _complain(self, journal: Path, error: str) -> None:
+        """Count a failure, and tell of each kind at most once a second."""
+        self._failed()
+        if times := self._throttle.count(error, time.monotonic()):
+            log.error("publishing_failed", journal=journal.name, error=error, times=times)
 
     def _report(self, outcome: Outcome) -> None:
         if isinstance(outcome, Empty):
@@ -131,24 +197,3 @@ class Publisher:
 
 def _gone(journal: Path) -> bool:
     return not journal.exists()
-
-
-def _new_pool() -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")  # a fork would copy sockets and locks
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_settle_in)
-
-
-def _settle_in() -> None:
-    """Prepare the rendering process: polite, deaf to signals, and gone when its parent is."""
-    os.nice(10)
-    os.umask(0o077)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides when work ends
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # what was half rendered is rendered again at the next start

@@ -13,14 +13,14 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from receiver import certificates, credentials, folders, publish
+from receiver import certificates, credentials, folders, loops, publish, reloading, renderers
 from receiver.config import Config
-from receiver.errors import ConfigurationError
 from receiver.gate import Gate
+from receiver.hurry import Hurry
 from receiver.journal import Header
 from receiver.live_journal import Journal
 from receiver.media import EndReason
@@ -32,7 +32,6 @@ from receiver.render import RenderOptions
 from receiver.session import Session
 from receiver.spool import Spool
 from receiver.tap_house import TapHouse
-from receiver.throttle import Throttle
 from receiver.tokens import Grant
 from receiver.transports import Limits, Listener
 from receiver.transports.choice import choose
@@ -42,7 +41,8 @@ from receiver.used_tokens import UsedTokens
 USED_TOKENS: Final = "used-tokens"
 """The folder in the spool that remembers single-use tokens."""
 _WATCH_SECONDS: Final = 1.0
-_LAG_SECONDS: Final = 0.1
+_FAREWELL_SECONDS: Final = 1.5
+"""For closing handshakes, and what is on its way to consumers, in a hurry."""
 _DONE: Final = 1000
 _GOING_AWAY: Final = 1001
 
@@ -81,6 +81,7 @@ class Server:
         self.sessions: set[Session] = set()
         self._note_certificate()
         self._stopping = asyncio.Event()
+        self._hurry = Hurry()
         self._draining_until: float | None = None
         self._disk_full = False
 
@@ -125,19 +126,23 @@ class Server:
     async def run(self, *, listening: Callable[[Listener], None]) -> None:
         """Serve until `stop` or a finished `drain`; all that arrived is published on return.
 
+        After `stop` the rest is left in the spool, when its time is up.
+
         Raises:
             ConfigurationError: the address cannot be listened on.
         """
         config = self._config
         self._loop = asyncio.get_running_loop()
         self._pacer = Pacer()
-        self._loop.set_exception_handler(_Unforeseen())
+        self._loop.set_exception_handler(loops.Unforeseen())
         options = RenderOptions(config.byte_order, config.stereo)
         self._publisher = Publisher(
             config.recordings,
             options,
             published=self._published,
             quarantined=self.figures.count_quarantined,
+            failed=self.figures.count_failed,
+            most=-(-renderers.most() // config.workers),
         )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._publisher.close)
@@ -146,16 +151,14 @@ class Server:
             for journal in publish.waiting(config.spool):
                 self._publisher.submit(journal)
             await self._look_at_disk()
-            await asyncio.to_thread(self._used_tokens.forget_expired)
             listener = await self._listen()
-            stack.push_async_callback(listener.close)
+            stack.push_async_callback(self._hurry.allow, listener.close, _FAREWELL_SECONDS)
             self._tap_house.start()
-            stack.push_async_callback(self._tap_house.close)
+            stack.push_async_callback(self._hurry.allow, self._tap_house.close, _FAREWELL_SECONDS)
             stack.callback(self._end_sessions)
-            watcher = asyncio.create_task(self._watch())
-            stack.callback(watcher.cancel)
-            lag_meter = asyncio.create_task(self._measure_lag())
-            stack.callback(lag_meter.cancel)
+            lag_meter = loops.measure_lag(self.figures)
+            for work in (self._watch(), lag_meter, self._used_tokens.keep_small()):
+                stack.callback(asyncio.create_task(work).cancel)
             if config.metrics_port is not None:
                 stack.callback(self._serve_metrics(config.metrics_port).close)
             self._see_if_full()
@@ -208,11 +211,13 @@ class Server:
         return listener
 
     def stop(self) -> None:
-        """End live streams now and publish them."""
+        """End live streams now, publish for some seconds, and leave the rest in the spool."""
+        self._hurry.begin()
+        self._publisher.hurry()
         self._stopping.set()
 
     def drain(self) -> None:
-        """Take no new streams, and stop when the live ones have ended; a second call stops."""
+        """Take no new streams, and end when the live ones have; a second call stops."""
         if self._draining_until is not None:
             self.stop()
             return
@@ -223,17 +228,20 @@ class Server:
 
     def reload(self) -> None:
         """Read tokens, keys and certificate again; what is bad leaves the old in force."""
-        try:
-            tokens = credentials.tokens(self._config)
-            self._tap_house.reload()
-            self.gate.tokens = tokens
-            if self._ssl_context is not None:
-                certificates.reload(self._ssl_context, *_certificate(self._config))
-        except ConfigurationError as error:
-            log.error("reload_failed", error=str(error))
-        else:
+        parts = {"stream tokens": self._take_tokens}
+        if credentials.has_tap_tokens(self._config):
+            parts["tap tokens"] = self._tap_house.reload
+        if self._ssl_context is not None:
+            parts["certificate"] = self._take_certificate
+        reloading.reload(parts)
+
+    def _take_tokens(self) -> None:
+        self.gate.tokens = credentials.tokens(self._config)
+
+    def _take_certificate(self) -> None:
+        if self._ssl_context is not None:
+            certificates.reload(self._ssl_context, *_certificate(self._config))
             self._note_certificate()
-            log.info("reloaded")
 
     def _note_certificate(self) -> None:
         if self._ssl_context is not None:
@@ -251,7 +259,7 @@ class Server:
         if self._draining_until is None:
             return
         if not self._live() or self.now() >= self._draining_until:
-            self.stop()
+            self._stopping.set()
 
     def _see_if_full(self, free_bytes: int | None = None) -> None:
         """Open or close the gate, unless it is closed for good."""
@@ -277,14 +285,6 @@ class Server:
         elif was_full and not self._disk_full:
             log.info("disk_has_space", free_bytes=free)
 
-    async def _measure_lag(self) -> None:
-        """Keep the worst delay with which the event loop came back to us."""
-        figures, now = self.figures, self._loop.time
-        while True:
-            due = now() + _LAG_SECONDS
-            await asyncio.sleep(_LAG_SECONDS)
-            figures.worst_lag_seconds = max(figures.worst_lag_seconds, now() - due)
-
     async def _watch(self) -> None:
         """Look after what no message tells: silent sockets, free space, the end of a drain."""
         while True:
@@ -306,15 +306,3 @@ def _certificate(config: Config) -> tuple[Path, Path]:
 
 def _ssl_context(config: Config) -> ssl.SSLContext | None:
     return None if config.no_tls else certificates.ssl_context(*_certificate(config))
-
-
-class _Unforeseen:
-    """Turns what nobody foresaw into one line, at most once a second for each kind."""
-
-    def __init__(self) -> None:
-        self._throttle = Throttle()
-
-    def __call__(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        problem, error = str(context.get("message")), context.get("exception")
-        if times := self._throttle.count(problem, time.monotonic()):
-            log.error("unforeseen", problem=problem, error=repr(error), times=times)

@@ -7,12 +7,25 @@ expires, after which it is refused anyway and the file may go.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Final
+
+import structlog
 
 from receiver.folders import make_private_folder
+
+FORGET_INTERVAL_SECONDS: Final = 600.0
+"""Between two looks for tokens that have expired."""
+MARGIN_SECONDS: Final = 3600.0
+"""For how long an expired token is remembered all the same: a file that is being made bears the
+time of its making for a moment, and a clock may be set back."""
+
+log = structlog.get_logger("receiver.used_tokens")
 
 
 class UsedTokens:
@@ -45,7 +58,18 @@ class UsedTokens:
 
     def forget_expired(self) -> None:
         """Remove what is refused anyway."""
-        now = time.time()
-        for entry in os.scandir(self._folder):
-            if entry.stat(follow_symlinks=False).st_mtime < now:
-                Path(entry.path).unlink(missing_ok=True)
+        expired = time.time() - MARGIN_SECONDS
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another worker looks, too
+                    if entry.stat(follow_symlinks=False).st_mtime < expired:
+                        Path(entry.path).unlink()
+
+    async def keep_small(self, interval_seconds: float = FORGET_INTERVAL_SECONDS) -> None:
+        """Forget what has expired, now and from time to time, in a thread; runs for ever."""
+        while True:
+            try:
+                await asyncio.to_thread(self.forget_expired)
+            except OSError as error:
+                log.error("used_tokens_unreadable", error=error.strerror)
+            await asyncio.sleep(interval_seconds)

@@ -28,6 +28,7 @@ from receiver import certificates, credentials, logs, loops, paths, publish
 from receiver.config import Config
 from receiver.errors import ConfigurationError, TapreelError
 from receiver.folders import FolderLock, make_private_folder, make_recordings_folder
+from receiver.hurry import Hurry
 from receiver.server import Server
 from receiver.transports import Listener
 from receiver.transports.acceptor import open_sockets
@@ -37,6 +38,8 @@ LONGEST_DELAY_SECONDS: Final = 30.0
 """Between two starts of a worker that keeps dying."""
 STEADY_SECONDS: Final = 60.0
 """A worker that lived this long is started again at once."""
+LONGEST_STOP_SECONDS: Final = 9.5
+"""For a worker to end in a hurry, which it does within less; then it is killed."""
 _DEAD: Final = -1
 _READY: Final = ""
 _ORDERS: Final = {signal.SIGINT: "stop", signal.SIGTERM: "drain", signal.SIGHUP: "reload"}
@@ -55,9 +58,10 @@ class Workers:
         self._workers: dict[int, _Worker] = {}  # those that live, by place
         self._served: set[int] = set()  # places whose worker has served
         self._ending = asyncio.Event()
+        self._hurry = Hurry()
 
     async def run(self) -> None:
-        """Serve until SIGINT, or until SIGTERM and the end of all streams.
+        """Serve until SIGINT or a second SIGTERM, or until SIGTERM and the end of all streams.
 
         Raises:
             TapreelError: the settings cannot be used, or a worker did not start.
@@ -72,13 +76,25 @@ class Workers:
             for number, order in _ORDERS.items():
                 asyncio.get_running_loop().add_signal_handler(number, self._tell, order)
             keepers = [asyncio.create_task(self._keep(place)) for place in range(config.workers)]
+            reaper = asyncio.create_task(self._kill_the_late())
             try:
                 await asyncio.gather(*keepers)
             finally:
                 self._tell("stop")
                 await asyncio.gather(*keepers, return_exceptions=True)
+                reaper.cancel()
+
+    async def _kill_the_late(self) -> None:
+        await self._hurry.passed(LONGEST_STOP_SECONDS)
+        for place, worker in self._workers.items():
+            log.error("worker_killed", worker=place + 1)
+            worker.kill()
 
     def _tell(self, order: str) -> None:
+        if order == "drain" and self._ending.is_set():
+            order = "stop"  # it is the second time
+        if order == "stop":
+            self._hurry.begin()
         if order != "reload":
             self._ending.set()
         for worker in self._workers.values():
@@ -138,6 +154,10 @@ class _Worker:
         """Pass an order on: stop, drain or reload."""
         with contextlib.suppress(OSError):  # it has just ended
             self._channel.send(order)
+
+    def kill(self) -> None:
+        """End the process at once; its journals stay in the spool."""
+        self._process.kill()
 
     async def ended(self, *, ready: Callable[[], None]) -> int | None:
         """Return the exit code when the process has ended; `ready` is called once it serves."""

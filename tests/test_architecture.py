@@ -34,10 +34,11 @@ CONSUMERS = (
     *("tap_past", "resampling"),
 )
 SHELL = (
+    *("hurry", "reloading"),
     *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
     *("transports.dialing", "listeners", "tap_channels", "tap_rewind", "taps", "forward"),
     "tap_house",
-    *("open_recording", "session", "publisher", "used_tokens", "gate", "demo"),
+    *("open_recording", "session", "renderers", "publisher", "used_tokens", "gate", "demo"),
     *("loops", "pacer", "transports.sharing"),
     *("transports.handshake", "transports.lobby", "transports.acceptor", "transports.units"),
     *("transports.connection", "transports.doorway", "transports.picows_wiring"),

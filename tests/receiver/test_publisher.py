@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import multiprocessing
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -10,14 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from receiver import paths
+from receiver import paths, publisher
+from receiver.journal import Header
 from receiver.media import EndReason
 from receiver.publish import Published
 from receiver.publisher import Publisher
 from receiver.render import RenderOptions
+from tests.bench.rendering import write_journal
 from tests.receiver import journals
 
 PATIENCE_SECONDS = 30
+
+
+def rendering_processes() -> list[int]:
+    """Return the processes that this one has started to render in."""
+    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
 
 
 class Desk:
@@ -30,18 +39,22 @@ class Desk:
         self.spool.mkdir(mode=0o700)
         self.published: asyncio.Queue[Published] = asyncio.Queue()
         self.quarantined = asyncio.Event()
+        self.failed = asyncio.Event()
         self.publisher = Publisher(
             self.recordings,
             RenderOptions(),
             published=self.published.put_nowait,
             quarantined=self.quarantined.set,
+            failed=self.failed.set,
+            most=2,
         )
 
-    def journal(self) -> Path:
+    def journal(self, recording_id: str = journals.HEADER.recording_id) -> Path:
         """Return a finished journal in the spool."""
         chunks = [journals.chunk(n, bytes(160), timestamp_ms=n * 20) for n in range(50)]
-        path = self.spool / paths.journal_name(journals.HEADER.recording_id)
-        return journals.write(path, journals.records(chunks, reason=EndReason.STOP))
+        records = journals.records(chunks, reason=EndReason.STOP)
+        records[0] = Header(recording_id, journals.HEADER.started_at_ms, 1, "0.1.0")
+        return journals.write(self.spool / paths.journal_name(recording_id), records)
 
     async def next_published(self) -> Published:
         """Wait for the next recording."""
@@ -79,17 +92,11 @@ async def test_a_killed_process_is_replaced_and_the_work_done_again(desk: Desk) 
     """Whoever kills the renderer (the kernel, out of memory) loses no recording."""
     desk.publisher.submit(desk.journal())
     await desk.next_published()
-    (worker,) = desk.publisher._pool._processes.values()
-    assert worker.pid is not None
-    os.kill(worker.pid, signal.SIGKILL)
+    (pid,) = rendering_processes()
+    os.kill(pid, signal.SIGKILL)
     folder = desk.recordings
     for number in range(2):  # the broken pool is noticed at either of them
-        header = journals.HEADER
-        records = journals.records([], reason=EndReason.STOP)
-        records[0] = type(header)(f"{number:016x}", header.started_at_ms, 1, "0.1.0")
-        desk.publisher.submit(
-            journals.write(desk.spool / paths.journal_name(f"{number:016x}"), records)
-        )
+        desk.publisher.submit(desk.journal(f"{number:016x}"))
     names = {(await desk.next_published()).recording.id for _ in range(2)}
     assert {"0" * 16, "0" * 15 + "1"} == names
     assert 3 == len(list(folder.rglob(paths.RECORDING_JSON)))
@@ -109,19 +116,71 @@ async def test_signals_for_the_receiver_do_not_end_its_renderer(desk: Desk) -> N
     """Ctrl-C reaches the whole group; the parent decides when work ends."""
     desk.publisher.submit(desk.journal())
     await desk.next_published()
-    (worker,) = desk.publisher._pool._processes.values()
-    assert worker.pid is not None
+    (pid,) = rendering_processes()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(worker.pid, number)
-    header = journals.HEADER
-    records = journals.records([], reason=EndReason.STOP)
-    records[0] = type(header)("f" * 16, header.started_at_ms, 1, "0.1.0")
-    desk.publisher.submit(journals.write(desk.spool / paths.journal_name("f" * 16), records))
+        os.kill(pid, number)
+    desk.publisher.submit(desk.journal("f" * 16))
     assert "f" * 16 == (await desk.next_published()).recording.id
-    assert worker.is_alive()
+    assert [pid] == rendering_processes()
 
 
 async def test_closing_twice_is_fine(desk: Desk) -> None:
     """Close is idempotent."""
     await desk.publisher.close()
     await desk.publisher.close()
+
+
+async def test_in_a_hurry_journals_are_rendered_side_by_side(desk: Desk) -> None:
+    """One that is held up holds up no other."""
+    held, free = desk.journal(), desk.journal("f" * 16)
+    with held.open("rb") as claim:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+        desk.publisher.submit(held)
+        desk.publisher.submit(free)
+        desk.publisher.hurry()
+        assert "f" * 16 == (await desk.next_published()).recording.id
+        assert 2 <= len(rendering_processes())
+    assert journals.HEADER.recording_id == (await desk.next_published()).recording.id
+
+
+async def test_in_a_hurry_rendering_is_no_longer_polite(desk: Desk) -> None:
+    """Whoever waits for the end of the process would wait for all others on the machine."""
+    desk.publisher.submit(desk.journal())
+    await desk.next_published()
+    (polite,) = rendering_processes()
+    assert 10 == os.getpriority(os.PRIO_PROCESS, polite)
+    desk.publisher.hurry()
+    desk.publisher.submit(desk.journal("f" * 16))
+    await desk.next_published()
+    assert 0 in [os.getpriority(os.PRIO_PROCESS, pid) for pid in rendering_processes()]
+
+
+async def test_what_is_cut_off_leaves_nothing_half_published(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hidden folder goes, the journal stays, and closing does not wait."""
+    monkeypatch.setattr(publisher, "IN_TIME_SECONDS", 0.0)
+    journal = desk.spool / paths.journal_name(journals.HEADER.recording_id)
+    write_journal(journal, hours=1)
+    desk.publisher.submit(journal)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not list(desk.recordings.rglob("*.partial")):  # noqa: ASYNC110  nothing tells
+            await asyncio.sleep(0)
+    desk.publisher.hurry()
+    await desk.publisher.close()
+    assert journal.exists()
+    assert [] == [path for path in desk.recordings.rglob("*") if not path.name.isdigit()]
+    assert [] == rendering_processes()
+
+
+async def test_a_failure_is_counted_and_keeps_the_journal(desk: Desk) -> None:
+    """A recordings folder that leads elsewhere is trouble that somebody must hear of."""
+    elsewhere = desk.spool.parent / "elsewhere"
+    elsewhere.mkdir()
+    (desk.recordings / "2026").symlink_to(elsewhere)
+    journal = desk.journal()
+    desk.publisher.submit(journal)
+    await asyncio.wait_for(desk.failed.wait(), PATIENCE_SECONDS)
+    await desk.publisher.close()
+    assert journal.exists()
+    assert [] == list(elsewhere.iterdir())

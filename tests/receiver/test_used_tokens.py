@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import ConfigurationError
-from receiver.used_tokens import UsedTokens
+from receiver.used_tokens import MARGIN_SECONDS, UsedTokens
 
 
 def test_a_token_can_be_used_once(tmp_path: Path) -> None:
@@ -41,11 +42,34 @@ def test_ids_never_become_paths(tmp_path: Path) -> None:
 def test_expired_tokens_are_forgotten(tmp_path: Path) -> None:
     """What is refused for its age need not be remembered."""
     used = UsedTokens(tmp_path / "used")
-    used.use("old", time.time() - 60)
+    used.use("old", time.time() - MARGIN_SECONDS - 60)
     used.use("new", time.time() + 60)
     used.forget_expired()
     assert not used.use("new", time.time() + 60)
     assert 1 == len(list((tmp_path / "used").iterdir()))
+
+
+def test_a_token_is_remembered_for_a_while_longer(tmp_path: Path) -> None:
+    """A file that is being made has no later time yet, and a clock may be set back."""
+    used = UsedTokens(tmp_path / "used")
+    used.use("just expired", time.time() - 60)
+    used.forget_expired()
+    assert not used.use("just expired", time.time() - 60)
+
+
+async def test_expired_tokens_are_forgotten_from_time_to_time(tmp_path: Path) -> None:
+    """A receiver that runs for months does not collect them, and a lost folder ends nothing."""
+    used, folder = UsedTokens(tmp_path / "used"), tmp_path / "used"
+    keeping = asyncio.create_task(used.keep_small(interval_seconds=0.001))
+    async with asyncio.timeout(30):
+        for name in ("first", "second"):
+            used.use(name, time.time() - MARGIN_SECONDS - 60)
+            while list(folder.iterdir()):  # noqa: ASYNC110  nothing tells
+                await asyncio.sleep(0)
+            folder.rename(tmp_path / name)
+            folder.mkdir(0o700)
+    keeping.cancel()
+    assert not keeping.done()
 
 
 def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:

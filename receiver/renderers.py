@@ -1,0 +1,104 @@
+"""The processes that render, one journal at a time: each dies of its own journal only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Final
+
+from receiver import publish
+from receiver.publish import Outcome
+from receiver.render import RenderOptions
+
+POLITE: Final = 10
+"""The niceness of rendering while streams live."""
+ORDINARY: Final = 0
+MOST: Final = 8
+"""Processes at once, however many cores there are: each takes some 60 MB."""
+
+
+class Renderer:
+    """One process, begun with its first journal, and begun anew when it has died."""
+
+    def __init__(self, *, niceness: int) -> None:
+        self._niceness = niceness
+        self._pool = _new_pool(niceness)
+        self._pid: int | None = None
+        self.journal: Path | None = None  # what it works on
+
+    async def publish(self, journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
+        """Have the process publish one journal; see `publish.publish`.
+
+        Raises:
+            BrokenProcessPool: the process died; the next journal gets a new one.
+            OSError: the journal cannot be published now.
+        """
+        loop = asyncio.get_running_loop()
+        self.journal = journal
+        try:
+            self._pid = await loop.run_in_executor(self._pool, os.getpid)
+            arguments = (journal, recordings, options)
+            return await loop.run_in_executor(self._pool, publish.publish, *arguments)
+        except BrokenProcessPool:
+            self._pid, self._pool = None, _new_pool(self._niceness)
+            raise
+        finally:
+            self.journal = None
+
+    def hasten(self) -> bool:
+        """Be polite no longer, and return whether the system allows that: it asks for rights."""
+        if self._pid is None:
+            return False
+        try:
+            os.setpriority(os.PRIO_PROCESS, self._pid, ORDINARY)
+        except OSError:
+            return False
+        self._niceness = ORDINARY
+        return True
+
+    def kill(self) -> None:
+        """End the process whatever it does."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Wait for the end of the process, which has no work left or was killed; idempotent."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def most() -> int:
+    """Return how many processes may render at once when nothing else matters: one a core."""
+    if hasattr(os, "sched_getaffinity"):  # Linux; where we may run only on some of them
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return min(cores, MOST)
+
+
+def _new_pool(niceness: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # a fork would copy sockets and locks
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_settle_in, initargs=(niceness,))
+
+
+def _settle_in(niceness: int) -> None:
+    """Prepare a rendering process: deaf to signals, and gone when its parent is."""
+    os.nice(niceness)
+    os.umask(0o077)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides when work ends
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # what was half rendered is rendered again at the next start
