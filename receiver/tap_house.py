@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 from receiver import credentials, paths, taps
 from receiver.config import Config
 from receiver.forward import Forwarder, Way, parse_consumer
@@ -19,6 +21,8 @@ from receiver.tap import Hub, LocalHub
 from receiver.tap_channels import Channels
 from receiver.taps import TapOptions, Taps
 from receiver.transports.dialing import trust_in
+
+log = structlog.get_logger("receiver.taps")
 
 
 class TapHouse:
@@ -40,6 +44,7 @@ class TapHouse:
             byte_order=config.byte_order,
             limits=ListenerLimits(queue_ms=config.tap_queue_seconds * 1000),
             max_listeners=config.max_listeners,
+            among_workers=config.workers > 1,
             figures=figures,
         )
         tokens = credentials.tap_tokens(config)
@@ -55,6 +60,8 @@ class TapHouse:
 
     def start(self) -> None:
         """Begin to forward."""
+        if self._config.workers > 1 and self.taps.tokens:
+            log.warning("listeners_hear_one_worker", workers=self._config.workers)
         self._forwarder.start()
 
     async def close(self) -> None:

@@ -127,7 +127,7 @@ def _one_of(name: str, value: str, known: Mapping[str, _Value]) -> _Value:
 
 def _seconds(name: str, value: str, longest: float) -> float:
     try:
-        number = float(value)
+        number = float(value) if value.isascii() and "_" not in value else math.nan
     except ValueError:
         number = math.nan
     if not 0 <= number <= longest:

@@ -83,6 +83,10 @@ class TapTokens:
         self._digests = tuple(digest(token) for token in tokens)
         self._keys = {key_id(key.encode()): key.encode() for key in keys}
 
+    def __bool__(self) -> bool:
+        """Whether anybody may listen at all."""
+        return bool(self._digests or self._keys)
+
     def __repr__(self) -> str:
         """Say how many there are, and nothing else."""
         return f"<TapTokens: {len(self._digests)} static, {len(self._keys)} keys>"

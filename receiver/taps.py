@@ -33,6 +33,7 @@ from receiver.transports import HttpAnswer, Peer, UpgradeRequest
 
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
 _NO_STREAM: Final = HttpAnswer(404, "no such stream\n")
+_NOT_HERE: Final = HttpAnswer(404, "no such stream in this worker: each serves its own only\n")
 _FULL: Final = HttpAnswer(503, "too many listeners\n", (("Retry-After", "5"),))
 _NO_RESAMPLER: Final = HttpAnswer(501, "rate needs the extra dsp: pip install 'tapreel[dsp]'\n")
 _JSON: Final = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
@@ -49,6 +50,7 @@ class TapOptions:
     byte_order: ByteOrder = ByteOrder.LITTLE
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     max_listeners: int = 1000
+    among_workers: bool = False  # whose streams cannot be heard here
     figures: TapFigures = field(default_factory=TapFigures)
 
 
@@ -126,7 +128,7 @@ class Taps:
         if asked.request.kind.rate is not None and not resampling.available():
             return _NO_RESAMPLER
         if self._find(asked) is None and not asked.request.wait_seconds:
-            return _NO_STREAM
+            return _NOT_HERE if self._options.among_workers else _NO_STREAM
         return Listener(asked.request.kind, _Visit(self, asked), self._options.limits)
 
     def _list(self, query: str, scope: Scope) -> HttpAnswer:

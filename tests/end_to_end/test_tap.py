@@ -48,6 +48,9 @@ PATIENT = ("--tap-queue-seconds", "60")
 """Tests say in an instant what takes seconds to hear."""
 
 
+both_transports = pytest.mark.parametrize("transport", ["websockets", "picows"])
+
+
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
     """Run a receiver on a free port, without TLS, whose calls can be listened to."""
@@ -354,53 +357,86 @@ def test_bad_requests_get_a_status_and_a_reason(receiver: ReceiverProcess) -> No
         )
 
 
-def test_only_tap_tokens_open_taps(receiver: ReceiverProcess) -> None:
+@both_transports
+def test_only_tap_tokens_open_taps(tmp_path: Path, transport: str) -> None:
     """None, a wrong one, a stream's one, a dead one: 401, and nothing about what is live."""
-    dead = mint(TAP_KEY, Scope(), now=time.time() - 1000, ttl_seconds=300)
-    foreign = mint("x" * 32, Scope(), now=time.time(), ttl_seconds=300)
-    with begin(receiver):
+    now = time.time()
+    dead = mint(TAP_KEY, Scope(), now=now - 1000, ttl_seconds=300)
+    foreign = mint("x" * 32, Scope(), now=now, ttl_seconds=300)
+    alive = mint(TAP_KEY, Scope(), now=now, ttl_seconds=300)
+    with tapped_receiver(tmp_path, "--transport", transport) as receiver, begin(receiver):
         for token in (None, "not-a-token-of-ours", TOKEN, dead, foreign):
-            assert (401, "Unauthorized") == refusal(receiver, CALL, token=token)
+            for rest in (CALL, "/unknown", "/all", f"{CALL}?track=left"):
+                assert (401, "Unauthorized") == refusal(receiver, rest, token=token)
             assert 401 == ask(receiver, token=token)[0]
-        with pytest.raises(InvalidStatus, match="401"):
-            sender.dial(receiver.url, token=TAP_TOKEN)
+        for token in (TAP_TOKEN, alive):
+            with pytest.raises(InvalidStatus, match="401"):
+                sender.dial(receiver.url, token=token)
 
 
-def test_a_scope_hides_everything_else(receiver: ReceiverProcess) -> None:
+@both_transports
+def test_a_scope_hides_everything_else(tmp_path: Path, transport: str) -> None:
     """A stream that may not be heard answers as one that does not exist."""
     now = time.time()
     other = mint(TAP_KEY, Scope(call_sid="other"), now=now, ttl_seconds=300)
+    support = mint(TAP_KEY, Scope(parameter=("Queue", "support")), now=now, ttl_seconds=300)
     sales = mint(TAP_KEY, Scope(parameter=("Queue", "sales")), now=now, ttl_seconds=300)
     this = mint(TAP_KEY, Scope(call_sid=sender.CALL_SID), now=now, ttl_seconds=300)
-    with begin(receiver, Queue="sales"):
-        assert refusal(receiver, "/unknown", token=other) == refusal(receiver, CALL, token=other)
-        assert (200, "[]\n") == ask(receiver, token=other)
+    with (
+        tapped_receiver(tmp_path, "--transport", transport) as receiver,
+        hear(receiver, "/all", token=support) as watching,
+        hear(receiver, "/all", token=sales) as salesman,
+        begin(receiver, Queue="sales"),
+    ):
+        for token in (other, support):
+            for rest in ("", "?since=5", "?track=left"):
+                unknown = refusal(receiver, f"/unknown{rest}", token=token)
+                assert unknown == refusal(receiver, CALL + rest, token=token)
+            assert (200, "[]\n") == ask(receiver, token=token)
+            waiting = hear(receiver, f"{CALL}?wait=0.2", token=token)
+            with waiting, pytest.raises(ConnectionClosed, match="no such stream"):
+                waiting.recv(timeout=PATIENCE_SECONDS)
         for token in (sales, this):
             assert 1 == len(json.loads(ask(receiver, token=token)[1]))
             for _ in range(2):
                 with hear(receiver, CALL, token=token) as listener:
                     assert "started" == event(listener)["event"]
-        waiting = hear(receiver, f"{CALL}?wait=0.2", token=other)
-        with waiting, pytest.raises(ConnectionClosed, match="no such stream"):
-            waiting.recv(timeout=PATIENCE_SECONDS)
+        assert "started" == event(salesman)["event"]
+        with begin(receiver, Queue="support"):
+            assert {"Queue": "support"} == event(watching)["parameters"]
 
 
-def test_a_browser_brings_a_short_lived_token_in_the_url(tmp_path: Path) -> None:
+@both_transports
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_a_browser_brings_a_short_lived_token_in_the_url(
+    tmp_path: Path, transport: str, level: str
+) -> None:
     """Signed, five minutes at most, and in no log at any level."""
     short = mint(TAP_KEY, Scope(), now=time.time(), ttl_seconds=300)
     long = mint(TAP_KEY, Scope(), now=time.time(), ttl_seconds=301)
-    with tapped_receiver(tmp_path, "--log-level", "debug") as receiver:
+    options = ("--log-level", level, "--transport", transport)
+    with tapped_receiver(tmp_path, *options) as receiver:
         with begin(receiver):
             with hear(receiver, f"{CALL}?access_token={short}", token=None) as listener:
                 assert "started" == event(listener)["event"]
-            for token in (long, TAP_TOKEN, "x"):
+            assert 200 == ask(receiver, f"?access_token={short}", token=None)[0]
+            for token in (long, TAP_TOKEN, "x", ""):
                 rest = f"{CALL}?access%5Ftoken={token}"
                 assert 401 == refusal(receiver, rest, token=None)[0]
             assert 401 == refusal(receiver, f"{CALL}?access_token={short}", token=TAP_TOKEN)[0]
+            assert 400 == refusal(receiver, f"{CALL}?access_token={short}&x=1", token=None)[0]
         receiver.published()
         assert 0 == receiver.stop()
     for secret in (short, long, TAP_TOKEN, TAP_KEY):
         assert secret not in receiver.raw_log
+
+
+def test_workers_say_that_each_serves_its_own(tmp_path: Path) -> None:
+    """In the log at the start, and to whoever looks for a stream that may be elsewhere."""
+    with tapped_receiver(tmp_path, "--workers", "2") as receiver, begin(receiver):
+        here = "no such stream in this worker: each serves its own only"
+        assert (404, here) == refusal(receiver, "/unknown")
+    assert '"listeners_hear_one_worker"' in receiver.raw_log
 
 
 def test_tokens_are_minted_on_the_command_line(receiver: ReceiverProcess) -> None:

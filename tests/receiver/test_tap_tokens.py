@@ -40,6 +40,14 @@ def test_a_static_token_opens_every_stream() -> None:
     assert scope.permits("any", {})
 
 
+def test_without_tokens_and_keys_nobody_listens() -> None:
+    """Either is enough."""
+    assert [False, True, True] == [
+        bool(tokens)
+        for tokens in (TapTokens(), TapTokens(["static-token-1234"]), TapTokens([], [KEY]))
+    ]
+
+
 def test_minted_tokens_open_what_they_say_again_and_again() -> None:
     """One call, one parameter value, or all; until they expire."""
     call, parameter = Scope(call_sid="CA1"), Scope(parameter=("Queue", "a=b"))
