@@ -62,10 +62,10 @@ class Gate:
         try:
             grant = self.tokens.admit(request.authorization, now=time.time())
         except Refused as refused:
-            self._refuse(refused.reason.value, request)
+            self.turned_away(refused.reason.value, request.remote_address)
             return _UNAUTHORIZED
         if self.closed_for:
-            self._refuse("not_ready", request)
+            self.turned_away("not_ready", request.remote_address)
             return _unavailable(self.closed_for)
         return self._let_in(grant, request)
 
@@ -75,23 +75,20 @@ class Gate:
                 unused = self._used.use(grant.jti, grant.expires_at or 0)
             except OSError as error:
                 log.error("used_tokens_unwritable", error=error.strerror)
-                self._refuse("not_ready", request)
+                self.turned_away("not_ready", request.remote_address)
                 return _unavailable("used tokens cannot be recorded")
             if not unused:
-                self._refuse("replayed", request)
+                self.turned_away("replayed", request.remote_address)
                 return _UNAUTHORIZED
         return self._open_session(grant, request.remote_address)
 
-    def _refuse(self, reason: str, request: UpgradeRequest) -> None:
-        """Count a refusal, and tell of each address at most once a second."""
+    def turned_away(self, reason: str, remote_address: str) -> None:
+        """Count who is not let in, and tell of each address at most once a second."""
         self.refused[reason] += 1
-        times = self._throttle.count(f"{request.remote_address} {reason}", time.monotonic())
+        times = self._throttle.count(f"{remote_address} {reason}", time.monotonic())
         if times:
             log.warning(
-                "handshake_refused",
-                reason=reason,
-                remote_address=request.remote_address,
-                times=times,
+                "handshake_refused", reason=reason, remote_address=remote_address, times=times
             )
 
 

@@ -61,8 +61,9 @@ class Connection(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake and return at once; later calls do nothing.
 
-        `reason` is cut to the 123 bytes that fit. Messages that are still on their way are
-        delivered; a peer that does not answer is cut after the close time-out.
+        `reason` is cut to the 123 bytes that fit. Messages that are still on their way may be
+        delivered. A peer that does not answer is cut after the close time-out; of one that goes
+        on sending, `Limits.max_farewell_bytes` are read at most.
         """
         ...
 
@@ -118,6 +119,14 @@ class Gate(Protocol):
         """Return the peer that takes the messages, or the answer that refuses."""
         ...
 
+    def turned_away(self, reason: str, remote_address: str) -> None:
+        """Learn of a connection that ended before `admit` was asked, but not by the other end.
+
+        `reason` is "crowded" (too many wait), "timeout", "too_large", "bad_request" (no HTTP,
+        or none that could be read), "bad_method" or "tls_failed".
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -131,6 +140,10 @@ class Limits:
     max_waiting_per_address: int | None = 16  # `None`: no bound, as behind a proxy
     pong_delay_seconds: float = 0.5  # pings that come meanwhile share one pong
     send_buffer_bytes: int = 65_536  # of messages of ours, in the process and in the kernel
+    max_farewell_bytes: int = 65_536  # that may still come when we have sent a close message
+    small_unit_bytes: int = 128  # control units, and fragments shorter than this, are small
+    max_small_units: int = 5_000  # that may come at once; then the connection is cut
+    small_units_per_second: float = 500  # that may come in the long run
 
 
 class Listener(Protocol):

@@ -106,8 +106,13 @@ class Acceptor:
             task.add_done_callback(functools.partial(self._welcomed, waiting))
 
     async def _welcome(self, waiting: Waiting) -> None:
-        with contextlib.suppress(OSError, TimeoutError):  # TLS errors are OSErrors
+        try:
             await self._connect(waiting)
+        except TimeoutError:
+            waiting.turn_away("timeout")
+        except OSError:  # TLS errors are
+            waiting.turn_away("tls_failed")
+        else:
             return
         waiting.leave()
         waiting.tcp.close()

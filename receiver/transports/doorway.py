@@ -54,7 +54,7 @@ class Doorway(asyncio.Protocol):
         self._transport = transport
         self._house.doorways.add(self)
         timeout = self._house.limits.handshake_timeout_seconds
-        self._cut = asyncio.get_running_loop().call_later(timeout, transport.abort)
+        self._cut = asyncio.get_running_loop().call_later(timeout, self._time_out)
 
     def data_received(self, data: bytes) -> None:
         """Collect one request, of bounded length."""
@@ -65,6 +65,7 @@ class Doorway(asyncio.Protocol):
         found = self._received.find(_END_OF_HEAD, searched)
         end = found + len(_END_OF_HEAD) if found >= 0 else len(self._received)
         if end > self._house.limits.max_handshake_bytes:
+            self._waiting.turn_away("too_large")
             self.abort()
         elif found >= 0:
             self._decide(bytes(self._received[:end]), bytes(self._received[end:]))
@@ -77,14 +78,20 @@ class Doorway(asyncio.Protocol):
         """Drop the socket."""
         self._transport.abort()
 
+    def _time_out(self) -> None:
+        self._waiting.turn_away("timeout")
+        self.abort()
+
     def _decide(self, head: bytes, rest: bytes) -> None:
         protocol = ServerProtocol()
         if handshake.OTHER_METHOD.match(head):
+            self._waiting.turn_away("bad_method")
             self._refuse(handshake.method_refusal(protocol))
             return
         protocol.receive_data(head)
         request = next(iter(protocol.events_received()), None)
         if not isinstance(request, Request):
+            self._waiting.turn_away("bad_request")
             self._transport.close()  # it is no HTTP, so no answer would be understood
             return
         decision = self._ask(protocol, request)
@@ -100,6 +107,7 @@ class Doorway(asyncio.Protocol):
         self._house.upgrade(Admitted(decision, self._transport, key, rest))
 
     def _ask(self, protocol: ServerProtocol, request: Request) -> Response | Peer:
+        self._waiting.asked = True
         remote_address = handshake.address_of(self._transport.get_extra_info("peername"))
         try:
             decision = self._house.gate.admit(handshake.upgrade_request(request, remote_address))

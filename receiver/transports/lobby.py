@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,13 +29,21 @@ class Waiting:
     address: str
     since: float  # by the event loop's clock
     _lobby: Lobby
+    asked: bool = False  # the gate has decided, and so knows of this connection
 
     def leave(self) -> None:
         """Count the connection no more: it was admitted, or it is gone. Idempotent."""
         self._lobby.forget(self)
 
+    def turn_away(self, reason: str) -> None:
+        """Tell the gate why the connection ends, unless it knows; idempotent."""
+        if not self.asked:
+            self.asked = True
+            self._lobby.turned_away(reason, self.address)
+
     def cut(self) -> None:
         """End the connection, whoever holds it by now."""
+        self.turn_away("crowded")
         self.leave()
         with contextlib.suppress(OSError):  # it is gone already
             self.tcp.shutdown(socket.SHUT_RDWR)
@@ -43,7 +52,8 @@ class Waiting:
 class Lobby:
     """All connections that wait, the oldest first."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, turned_away: Callable[[str, str], None]) -> None:
+        self.turned_away = turned_away  # is told the reason and the address
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Waiting, None] = {}

@@ -12,6 +12,9 @@ from receiver.transports import handshake
 
 READ_BUFFER_BYTES: Final = 4096
 """Per connection, to begin with. Ten chunks fit in; it grows where messages are longer."""
+_MOST_READ_BYTES: Final = 65_536
+"""At a time. picows doubles a buffer that was filled, so without a bound whoever sends without
+end is read in ever larger bites, and everybody else waits until such a bite is digested."""
 _PROTOCOL_ERROR: Final = 1002
 _REQUEST: Final = (
     b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
@@ -42,10 +45,19 @@ class Ears:
     exception = error
 
 
+class _Protocol(WSProtocol):  # type: ignore[misc]  # it has no annotations
+    """picows' protocol with bounded reads."""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the transport shall put what it reads."""
+        buffer: memoryview = WSProtocol.get_buffer(self, sizehint)
+        return buffer[:_MOST_READ_BYTES]
+
+
 def make_protocol(listener: WSListener, ears: Ears, *, max_message_bytes: int) -> Any:
     """Return picows' protocol of one server connection; `listener` takes what it reads."""
     response = WSUpgradeResponse.create_101_response({"Server": handshake.SERVER})
-    return WSProtocol(
+    return _Protocol(
         None,  # host, of clients
         None,  # path, of clients
         False,  # is_client_side

@@ -17,7 +17,8 @@ class Hall:
     """An acceptor whose connections wait until the test lets them go on."""
 
     def __init__(self, limits: Limits) -> None:
-        self.lobby = Lobby(limits)
+        self.turned_away: list[tuple[str, str]] = []
+        self.lobby = Lobby(limits, lambda *told: self.turned_away.append(told))
         self.came: asyncio.Queue[Waiting] = asyncio.Queue()
         self.failure: Exception | None = None
 
@@ -60,6 +61,16 @@ async def test_a_handshake_that_fails_leaves_nothing(hall: Hall) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", hall.port)
     assert b"" == await reader.read()
     assert 0 == len(hall.lobby)
+    assert [("tls_failed", "127.0.0.1")] == hall.turned_away
+    writer.close()
+
+
+async def test_a_handshake_that_takes_too_long_is_counted(hall: Hall) -> None:
+    """A TLS handshake that never comes is another reason than one that fails."""
+    hall.failure = TimeoutError()
+    reader, writer = await asyncio.open_connection("127.0.0.1", hall.port)
+    assert b"" == await reader.read()
+    assert [("timeout", "127.0.0.1")] == hall.turned_away
     writer.close()
 
 

@@ -26,6 +26,10 @@ def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
         yield made
 
 
+def nobody(reason: str, address: str) -> None:
+    """Take no notice."""
+
+
 def is_cut(caller: socket.socket) -> bool:
     """Whether the other end of `caller` was ended."""
     caller.setblocking(False)
@@ -45,10 +49,13 @@ async def test_the_oldest_goes_where_there_are_too_many(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """Those that come later get the room of those that idle."""
-    lobby = Lobby(Limits(max_waiting=3, max_waiting_per_address=None))
+    told: list[tuple[str, str]] = []
+    limits = Limits(max_waiting=3, max_waiting_per_address=None)
+    lobby = Lobby(limits, lambda *turned_away: told.append(turned_away))
     for ours, _ in pairs[:4]:
         lobby.enter(ours, "192.0.2.1")
     assert [True, False, False, False] == [is_cut(caller) for _, caller in pairs[:4]]
+    assert [("crowded", "192.0.2.1")] == told
     assert 3 == len(lobby)
 
 
@@ -56,7 +63,7 @@ async def test_one_address_takes_no_room_from_others(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """Over its share, an address loses its own oldest connection, but not at once."""
-    lobby = Lobby(Limits(max_waiting=100, max_waiting_per_address=2))
+    lobby = Lobby(Limits(max_waiting=100, max_waiting_per_address=2), nobody)
     lobby.enter(pairs[0][0], "192.0.2.1")
     for ours, _ in pairs[1:4]:
         lobby.enter(ours, "192.0.2.9")
@@ -69,7 +76,7 @@ async def test_a_burst_of_callers_is_no_flood(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """Those that are through in time were never too many, and those that follow are not theirs."""
-    lobby = Lobby(Limits(max_waiting=100, max_waiting_per_address=1))
+    lobby = Lobby(Limits(max_waiting=100, max_waiting_per_address=1), nobody)
     *burst, idle = [lobby.enter(ours, "192.0.2.9") for ours, _ in pairs]
     for waiting in burst:
         waiting.leave()
@@ -86,7 +93,7 @@ async def test_who_was_admitted_is_counted_no_more(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """Leaving makes room, twice is once, and nothing is remembered of an address."""
-    lobby = Lobby(Limits(max_waiting=1, max_waiting_per_address=1))
+    lobby = Lobby(Limits(max_waiting=1, max_waiting_per_address=1), nobody)
     for ours, caller in pairs:
         waiting = lobby.enter(ours, "192.0.2.1")
         waiting.leave()
@@ -96,10 +103,24 @@ async def test_who_was_admitted_is_counted_no_more(
     assert {} == lobby._by_address
 
 
+async def test_who_was_asked_is_known_to_the_gate(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    """A connection that waits for the end of its refusal is not counted once more."""
+    told: list[tuple[str, str]] = []
+    lobby = Lobby(Limits(), lambda *turned_away: told.append(turned_away))
+    answered, slow = [lobby.enter(ours, "192.0.2.1") for ours, _ in pairs[:2]]
+    answered.asked = True
+    answered.turn_away("timeout")
+    slow.turn_away("timeout")
+    slow.cut()
+    assert [("timeout", "192.0.2.1")] == told
+
+
 async def test_cutting_what_is_gone_already_is_fine(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """A connection may end by itself at the same moment."""
-    waiting = Lobby(Limits()).enter(pairs[0][0], "192.0.2.1")
+    waiting = Lobby(Limits(), nobody).enter(pairs[0][0], "192.0.2.1")
     pairs[0][0].close()
     waiting.cut()

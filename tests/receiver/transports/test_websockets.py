@@ -8,7 +8,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import pytest
@@ -262,6 +262,53 @@ async def test_a_pong_follows_when_nothing_more_arrives(start: Start) -> None:
         assert b"\x8a\x03one" == await caller.reader.readexactly(5)
         await caller.leave()
         await peer.was_closed.wait()
+
+
+@pytest.mark.parametrize("kind", ["pings", "pongs", "one message", "small messages"])
+async def test_too_many_small_units_end_with_1008(start: Start, kind: str) -> None:
+    """They would keep the event loop from all others; what came before is kept."""
+    begun, ended = wire(TEXT, b"{", final=False), wire(CONTINUATION, b"}")
+    beginning, unit = {
+        "pings": (b"", wire(PING)),
+        "pongs": (b"", wire(PONG, b"x" * 100)),
+        "one message": (begun, wire(CONTINUATION, final=False)),
+        "small messages": (b"", begun + ended),
+    }[kind]
+    limits = replace(LIMITS, max_small_units=100, small_units_per_second=1)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        answer = await caller.exchange(wire(TEXT, b"before") + beginning + unit * 1000)
+        await peer.was_closed.wait()
+        close = answer[answer.index(b"\x88") :]  # a pong may come before it
+        assert struct.pack(">H", 1008) == close[2:4]
+        assert b"before" == peer.messages[0]
+        assert len(peer.messages) <= 51
+        assert [(1008, False)] == peer.ends
+
+
+async def test_few_small_units_are_no_flood(start: Start) -> None:
+    """Fragments of audio, and pings now and then, are nobody's trouble."""
+    limits = replace(LIMITS, max_small_units=10, small_units_per_second=1)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        large = wire(TEXT, b"x" * 128, final=False) + wire(CONTINUATION, b"y" * 128)
+        await caller.exchange(wire(PING) * 5 + large * 50 + wire(CLOSE, b"\x03\xe8"))
+        await peer.was_closed.wait()
+        assert [b"x" * 128 + b"y" * 128] * 50 == peer.messages
+        assert [(1000, True)] == peer.ends
+
+
+async def test_who_goes_on_sending_after_our_close_is_not_read_for_long(start: Start) -> None:
+    """He still gets our close message, and is cut after the close time-out."""
+    limits = replace(LIMITS, max_farewell_bytes=10_000)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        caller.writer.write(wire(TEXT, b"close") + wire(TEXT, b"x" * 1000) * 1000)
+        assert struct.pack(">H", 4000) == (await caller.reader.readexactly(4))[2:]
+        await peer.was_closed.wait()
+        await caller.leave()
+        assert len(peer.messages) < 100
+        assert [(4000, False)] == peer.ends
 
 
 async def test_pongs_are_ignored(running: Running) -> None:
@@ -590,6 +637,38 @@ async def test_a_slow_request_is_cut(start: Start) -> None:
         caller = await running.caller()
         assert b"" == await caller.exchange(b"GET /audio HTTP/1.1\r\n")
         assert [] == running.gate.requests
+        assert ("timeout", "127.0.0.1") == await running.gate.refusals.get()
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"garbage\r\n\r\n", "bad_request"),
+        (b"POST /audio HTTP/1.1\r\n\r\n", "bad_method"),
+        (b"GET /audio HTTP/1.1\r\nX: " + b"a" * 200_000, "too_large"),
+    ],
+)
+async def test_the_gate_learns_of_those_who_never_ask(
+    running: Running, sent: bytes, reason: str
+) -> None:
+    """Each is counted once, with the reason and the address."""
+    caller = await running.caller()
+    await caller.exchange(sent)
+    assert (reason, "127.0.0.1") == await running.gate.refusals.get()
+    await running.listener.close()
+    assert running.gate.refusals.empty()
+
+
+async def test_who_hangs_up_or_is_answered_is_not_turned_away(running: Running) -> None:
+    """The gate knows of its own refusals, and a caller may change his mind."""
+    for sent in (b"", b"GET /audio HT", request(path=b"/nowhere"), request(path=b"/fail")):
+        caller = await running.caller()
+        caller.writer.write(sent)
+        await caller.writer.drain()
+        caller.writer.write_eof() if caller.writer.can_write_eof() else caller.writer.close()
+        await caller.leave()
+    await running.listener.close()
+    assert running.gate.refusals.empty()
 
 
 async def test_a_failing_gate_answers_500(

@@ -93,6 +93,11 @@ class OpenGate:
     opening_fails: bool = False
     closing_fails: bool = False
     admitted: asyncio.Event = field(default_factory=asyncio.Event)
+    refusals: asyncio.Queue[tuple[str, str]] = field(default_factory=asyncio.Queue)
+
+    def turned_away(self, reason: str, remote_address: str) -> None:
+        """Remember a connection that never asked."""
+        self.refusals.put_nowait((reason, remote_address))
 
     def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
         """Remember the request, and answer by its path."""

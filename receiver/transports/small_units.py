@@ -1,0 +1,26 @@
+"""Protocol units that carry next to nothing, and how many of them one connection may send."""
+
+from __future__ import annotations
+
+import asyncio
+
+from receiver.patience import TokenBucket
+from receiver.transports import Limits
+
+
+class SmallUnits:
+    """Counts control units and small fragments: each costs as much to take as a chunk of audio.
+
+    Whole messages are not counted here: what they may be is their peer's affair.
+    """
+
+    def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        self._now = loop.time
+        self._small_bytes = limits.small_unit_bytes
+        self._bucket = TokenBucket(limits.max_small_units, limits.small_units_per_second)
+
+    def bear(self, length: int, *, control: bool) -> bool:
+        """Count a unit with a payload of `length` bytes; return whether it was not one too many."""
+        if length >= self._small_bytes and not control:
+            return True
+        return self._bucket.take(self._now())

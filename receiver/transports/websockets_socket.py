@@ -1,0 +1,283 @@
+"""One connection of the websockets library; see `websockets` for the house around it.
+
+`websockets.serve` hands out messages through a queue and a task per connection, and stops
+reading when the queue is full. A provider throws audio away when its peer reads slowly, so
+messages are taken here as they are parsed, in the event loop's read callback: no queue, no
+wake-up, no back-pressure. See `process_event` in websockets.asyncio.connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from socket import SO_SNDBUF, SOL_SOCKET
+from typing import Final, Protocol
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.protocol import Event, State
+from websockets.server import ServerProtocol
+
+from receiver.transports import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer, handshake
+from receiver.transports.connection import SocketConnection
+from receiver.transports.lobby import Waiting
+from receiver.transports.pongs import LatePong
+from receiver.transports.small_units import SmallUnits
+from receiver.transports.units import UnitReader
+
+_BROKEN: Final = 1006
+_SLICE_BYTES: Final = 16_384  # a stream in real time brings less than 1 KiB at a time
+_MOST_PARSED_BYTES: Final = 4_096  # by the library before we look at what it found
+_log = logging.getLogger(__name__)
+
+
+class House(Protocol):
+    """What the sockets of one listener share."""
+
+    limits: Limits
+    sockets: set[Socket]  # all that are alive
+    server: Server
+
+
+class Socket(ServerConnection):
+    """One connection; its messages go to `peer` between `opened` and `closed`."""
+
+    def __init__(self, house: House, waiting: Waiting) -> None:
+        limits = house.limits
+        super().__init__(
+            ServerProtocol(max_size=limits.max_message_bytes),
+            house.server,
+            ping_interval=None,  # liveness is judged by media, not by pongs
+            close_timeout=limits.close_timeout_seconds,
+        )
+        self.peer: Peer | None = None  # set when the gate admits the request
+        self.connection = SocketConnection(self)
+        self._house = house
+        self.waiting = waiting
+        self._limits = limits
+        self._opened = False
+        self._finished = False
+        self._farewell_bytes = 0  # came after our close message
+        self._failed = False  # the peer raised an error: it gets no more messages
+        self._broken_off = False  # it gets none because of what the other end sent
+        self._received_bytes = 0  # before it opened
+        self._early: list[Frame] = []  # came before it opened
+        self._receive: Callable[[bytes], None] = self._parse  # until whole units can be cut
+        self._at_a_border = False  # what came so far ends with the request
+        self._fragments = bytearray()  # of a message that is not yet whole
+        self._small_units = SmallUnits(limits, self.loop)
+        self._late_pong = LatePong(
+            self.loop, self._send_pong, delay_seconds=limits.pong_delay_seconds
+        )
+        self._cut: asyncio.TimerHandle | None = None  # ends a closing handshake that hangs
+        self._resume: Callable[[], None] | None = None  # of a peer that sends messages
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to read the request."""
+        super().connection_made(transport)
+        self._house.sockets.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read: the request, then units."""
+        if not self._opened and not self._may_go_on(data):
+            return
+        if self._cut is None and len(data) <= _SLICE_BYTES:
+            self._receive(data)
+        else:
+            self._receive_slices(data)
+        if self.close_deadline is not None and self._cut is None:
+            # The library waits for the other end, which may never close its side.
+            self._cut = self.loop.call_at(self.close_deadline, self.transport.abort)
+
+    def _receive_slices(self, data: bytes) -> None:
+        """Take a large read in slices, to notice where the end has come meanwhile."""
+        for start in range(0, len(data), _SLICE_BYTES):
+            part = data[start : start + _SLICE_BYTES]
+            if self._cut is not None:
+                self._farewell_bytes += len(part)
+            if self._farewell_bytes > self._limits.max_farewell_bytes:
+                self.transport.pause_reading()  # an end now might outrun our close message
+                return
+            self._receive(part)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell everybody that the connection is gone."""
+        super().connection_lost(exc)
+        self._house.sockets.discard(self)
+        problem = self.protocol.handshake_exc
+        if problem is not None and not isinstance(problem.__cause__, EOFError):
+            self.waiting.turn_away("bad_request")
+        self.waiting.leave()
+        self._late_pong.cancel()
+        if self._cut is not None:
+            self._cut.cancel()
+        self.finish()
+
+    # What the library calls.
+
+    def process_event(self, event: Event) -> None:
+        """Take what the library has parsed: the request, or a unit."""
+        if not isinstance(event, Frame):
+            super().process_event(event)
+        elif self._opened:
+            self._take(event)
+        else:
+            self._early.append(event)
+
+    def send_data(self) -> None:
+        """Write what is due, but hold back pongs, which are all we write on an open stream."""
+        if self._opened and self.protocol.state is State.OPEN:
+            # What is due here is pongs, since messages are written as they are sent: one is
+            # enough, and none where the other end does not even read what it came for.
+            drop_all = self._resume is not None and self.paused
+            del self.protocol.writes[: None if drop_all else -1]
+            if self._resume is None:
+                if self.protocol.writes:
+                    self._late_pong.owe(self.transport.get_extra_info("socket").fileno())
+                return
+        super().send_data()
+
+    def resume_writing(self) -> None:
+        """Tell a peer that sends that the socket takes more."""
+        super().resume_writing()
+        if self._resume is not None and self._can_send():
+            self._resume()
+
+    # What this module calls.
+
+    def start_sending(self, resume: Callable[[], None]) -> None:
+        """Keep what waits for the other end small, and tell `resume` when it has gone."""
+        self._resume = resume
+        limit = self._limits.send_buffer_bytes
+        self.transport.set_write_buffer_limits(limit)
+        self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, limit)
+
+    def send_message(self, message: bytes | str) -> bool:
+        """Write one message now; tell whether another one may follow."""
+        if not self._can_send():
+            return False
+        if isinstance(message, str):
+            self.protocol.send_text(message.encode())
+        else:
+            self.protocol.send_binary(message)
+        super().send_data()
+        return not self.paused
+
+    def _can_send(self) -> bool:
+        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+
+    def open(self) -> None:
+        """Tell the peer, then give it what came too early."""
+        assert self.peer is not None  # noqa: S101  the library upgrades only what was admitted
+        self._opened = True
+        self.waiting.leave()
+        try:
+            self.peer.opened(self.connection)
+        except Exception:
+            self._fail()
+        early, self._early = self._early, []
+        for event in early:
+            self.process_event(event)
+        if self._at_a_border:
+            longest = self._limits.max_message_bytes
+            units = UnitReader(self._deliver, self._receive, self._is_sound, longest=longest)
+            self._receive = units.receive
+
+    def _parse(self, data: bytes) -> None:
+        """Have the library take what was read, in pieces after which it can be stopped."""
+        for start in range(0, len(data), _MOST_PARSED_BYTES):
+            super().data_received(data[start : start + _MOST_PARSED_BYTES])
+            if self._broken_off:
+                return
+
+    def _is_sound(self) -> bool:
+        protocol = self.protocol
+        return not (protocol.parser_exc or protocol.close_rcvd or self._broken_off)
+
+    def start_closing(self, code: int, reason: str) -> None:
+        """Send a close message, unless the connection is closing already."""
+        if self.protocol.state is not State.OPEN or self.transport.is_closing():
+            return
+        self.protocol.send_close(code, handshake.cut_reason(reason))
+        self._cut_later()
+        self.send_data()
+
+    def finish(self) -> None:
+        """Tell the peer once that no more comes."""
+        if not self._opened or self._finished or self.peer is None:
+            return
+        self._finished = True
+        received, sent = self.protocol.close_rcvd, self.protocol.close_sent
+        last = received or sent
+        try:
+            self.peer.closed(code=last.code if last else _BROKEN, clean=received is not None)
+        except Exception:
+            _log.exception("a peer failed at its end")
+
+    def _send_pong(self) -> None:
+        if self.protocol.state is State.OPEN and not self.transport.is_closing():
+            super().send_data()
+
+    def _break_off(self) -> None:
+        """Close because of what the other end sends; nothing of it is listened to any more."""
+        self._broken_off = True
+        self.protocol.fail(TOO_MANY_UNITS, BROKEN_OFF[TOO_MANY_UNITS])
+        self._cut_later()
+        self.send_data()
+
+    def _cut_later(self) -> None:
+        if self._cut is None:
+            self.close_deadline = self.loop.time() + self._limits.close_timeout_seconds
+            self._cut = self.loop.call_at(self.close_deadline, self.transport.abort)
+
+    def _may_go_on(self, data: bytes) -> bool:
+        """Bound the request, and answer what the library would drop: a POST with a body."""
+        first = not self._received_bytes
+        self._received_bytes += len(data)
+        self._at_a_border = self.request is None and data.endswith(b"\r\n\r\n")
+        if self._received_bytes > self._limits.max_handshake_bytes:
+            self.waiting.turn_away("too_large")
+            self.transport.abort()
+            return False
+        if first and handshake.OTHER_METHOD.match(data):
+            self.waiting.turn_away("bad_method")
+            self.protocol.send_response(handshake.method_refusal(self.protocol))
+            self.send_data()
+            return False
+        return True
+
+    def _take(self, event: Frame) -> None:
+        control = event.opcode not in DATA_OPCODES
+        if self._broken_off:
+            return
+        if not self._small_units.bear(len(event.data), control=control):
+            self._break_off()
+        elif not control:
+            self._take_fragment(event)
+
+    def _take_fragment(self, event: Frame) -> None:
+        """Deliver a message once its last fragment is there; most have only one."""
+        if event.fin and event.opcode is not Opcode.CONT:
+            self._deliver(bytes(event.data))
+            return
+        self._fragments += event.data
+        if event.fin:
+            message, self._fragments = bytes(self._fragments), bytearray()
+            self._deliver(message)
+
+    def _deliver(self, message: bytes) -> None:
+        if self._failed or self._finished or self.peer is None:
+            return
+        try:
+            self.peer.message_received(message)
+        except Exception:
+            self._fail()
+
+    def _fail(self) -> None:
+        """Called where the peer raised an error: a mistake of ours ends this socket only."""
+        self._failed = True
+        _log.exception("a peer failed; its connection is closed")
+        self.start_closing(1011, "internal error")
