@@ -21,6 +21,11 @@ _ACCESS_TOKEN = re.compile(r"(?i)(\baccess_token(?:=|%3d))[^&\s'\"]+")
 _TAP_QUERY = re.compile(r"(/tap[^\s?'\"]*\?)[^\s'\"]+")  # whatever spells it, it may hold a token
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRACEBACK: Final = "exception"
+LONGEST_SID: Final = 64
+"""Characters of a call's or stream's id in a log line; the providers' have 34 to 36."""
+LONGEST_TEXT: Final = 1024
+"""... and of any other text: some of it is what a peer has sent."""
+_LONGEST_TRACEBACK: Final = 16_384
 
 
 def configure(level: str, *, stream: TextIO | None = None) -> None:
@@ -81,12 +86,22 @@ def masked(text: str) -> str:
 def _cleaned(
     logger: object, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Mask secrets, and escape what could break a line or steer a terminal."""
+    """Cut and mask texts, and escape what could break a line or steer a terminal."""
     for name, value in event.items():
         if isinstance(value, str):
-            text = masked(value)
+            text = masked(_cut(value, _longest(name)))
             event[name] = text if name == _TRACEBACK else _CONTROL.sub(_escape, text)
     return event
+
+
+def _longest(name: str) -> int:
+    if name == _TRACEBACK:
+        return _LONGEST_TRACEBACK
+    return LONGEST_SID if name.endswith("_sid") else LONGEST_TEXT
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -167,15 +167,16 @@ class Session:
     def _check_call(self, start: Start) -> None:
         """Hold a stream to the call that its signed token names."""
         if self._grant.call_sid is not None and start.call_sid != self._grant.call_sid:
-            self._discard()
+            if self._recording is not None:
+                self._discard(self._recording, EndReason.PROTOCOL_ERROR)
+            self._stream.closed(EndReason.PROTOCOL_ERROR)
             raise ProtocolViolation("the token is for another call")
 
-    def _discard(self) -> None:
-        """Keep nothing of a stream that came with somebody else's token."""
-        if self._recording is not None:
-            self._recording.end(EndReason.PROTOCOL_ERROR, "discarded", Path.unlink)
-            self._recording = None
-        self._stream.closed(EndReason.PROTOCOL_ERROR)
+    def _discard(self, recording: OpenRecording, reason: EndReason) -> None:
+        """Keep nothing of a stream that nobody showed to be the token's call."""
+        detail = "not kept: no start message named the call of the token"
+        recording.end(reason, detail, Path.unlink)
+        self._note_end(recording, reason, detail)
 
     def _apply_all(self, events: Events, *, detail: str) -> None:
         for event in events:
@@ -261,9 +262,12 @@ class Session:
         if recording is None:
             return
         if self._grant.call_sid is not None and self._stream.start is None:
-            self._discard()  # no start message ever said that it is the token's call
+            self._discard(recording, reason)
             return
         recording.end(reason, detail, self._recorder.journal_ended)
+        self._note_end(recording, reason, detail)
+
+    def _note_end(self, recording: OpenRecording, reason: EndReason, detail: str) -> None:
         self._recorder.figures.ended[reason.value] += 1
         self._recorder.figures.chunks_received += recording.chunks
         log.info(

@@ -50,7 +50,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, "-v", "--version", prog_name="receiver")
 def receiver() -> None:
     """Receive media streams of phone calls: record every track, serve the audio live."""
@@ -62,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = receiver.main(arguments, prog_name="receiver", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _complain(error.format_message() + _hint(error), error.exit_code)
     except click.Abort:  # click's word for Ctrl-C
         return INTERRUPTED
     except TapreelError as error:
@@ -74,6 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _explain()
         return _complain(f"unexpected {type(error).__name__}: {error}", 1)
     return code if isinstance(code, int) else 0
+
+
+def _hint(error: click.ClickException) -> str:
+    """Return where a usage error's command is explained."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f" (see {context.command_path} --help)" if context else ""
 
 
 def _complain(message: str, exit_code: int) -> int:

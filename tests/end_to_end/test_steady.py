@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import signal
+import ssl
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from receiver.media import EndReason
@@ -115,6 +117,53 @@ def test_a_bad_token_file_keeps_the_old_tokens(receiver: ReceiverProcess) -> Non
         receiver.published()
 
 
+def test_a_bad_token_file_holds_back_no_good_certificate(tmp_path: Path) -> None:
+    """SIGHUP takes each part on its own, or keeps it, and says so of each."""
+    first, second = trustme.CA(), trustme.CA()
+    options = ("--tls", *map(str, issue(first, tmp_path)), "--tap-token-file", "taps")
+    (tmp_path / "taps").write_text("a-tap-token-that-is-long-enough\n")
+    (tmp_path / "taps").chmod(0o600)
+    with running_receiver(tmp_path, *options) as receiver:
+        issue(second, tmp_path)
+        receiver.token_file.write_text("short\n")
+        (tmp_path / "taps").write_text("")
+        receiver.process.send_signal(signal.SIGHUP)
+        assert "stream tokens" == receiver.wait_for("reload_failed")["part"]
+        assert "tap tokens" == receiver.wait_for("reload_failed")["part"]
+        assert "certificate" == receiver.wait_for("reloaded")["part"]
+        with sender.dial(receiver.url, trust=trusting(second)):
+            pass  # with the old token, and the new certificate
+        (tmp_path / "key.pem").write_text("no key")
+        receiver.token_file.write_text("another-token-entirely\n")
+        receiver.process.send_signal(signal.SIGHUP)
+        assert "stream tokens" == receiver.wait_for("reloaded")["part"]
+        assert "tap tokens" == receiver.wait_for("reload_failed")["part"]
+        assert "certificate" == receiver.wait_for("reload_failed")["part"]
+        trust = trusting(second)
+        with sender.dial(receiver.url, token="another-token-entirely", trust=trust):
+            pass
+
+
+def issue(authority: trustme.CA, folder: Path) -> tuple[Path, Path]:
+    """Write a certificate for this machine and its key, over those that are there."""
+    pair, certificate, key = (
+        authority.issue_cert("127.0.0.1"),
+        folder / "cert.pem",
+        folder / "key.pem",
+    )
+    pair.cert_chain_pems[0].write_to_path(certificate)
+    pair.private_key_pem.write_to_path(key)
+    key.chmod(0o600)
+    return certificate, key
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """Return what a client trusts."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
 def test_a_stream_without_media_ends_as_idle(tmp_path: Path) -> None:
     """Pongs are no sign of life: only media is."""
     options = ("--idle-timeout-seconds", "1")
@@ -211,6 +260,17 @@ def test_ids_from_the_wire_stay_out_of_paths_and_log_lines(receiver: ReceiverPro
     assert naming
     assert all(line.startswith("{") for line in naming)
     assert "\x1b" not in receiver.raw_log
+
+
+def test_long_ids_stay_short_in_the_log(receiver: ReceiverProcess) -> None:
+    """A peer may name its stream as it likes, but not fill our log with it."""
+    with sender.dial(receiver.url) as socket:
+        socket.send(sender.start(stream_sid="s" * 100_000, call_sid="c" * 100_000))
+        sender.send_call(socket, [sender.media("inbound", 1, AUDIO), sender.stop()])
+        _, document = receiver.published()
+    assert (100_000, 100_000) == (len(document.stream_sid), len(document.call_sid))
+    assert 0 == receiver.stop()
+    assert max(map(len, receiver.raw_log.splitlines())) < 1000
 
 
 def test_metrics_tell_what_happened(tmp_path: Path) -> None:

@@ -84,13 +84,22 @@ def test_the_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["serve", "--port", "x"], ["serve", "--nonsense"], ["serve", "x"]]
+    ("arguments", "complaint"),
+    [
+        ([], "Missing command. (see receiver --help)"),
+        (["nonsense"], "No such command 'nonsense'. (see receiver --help)"),
+        (["serve", "--nonsense"], "No such option '--nonsense'. (see receiver serve --help)"),
+        (["serve", "--tls", "a"], "Option '--tls' requires 2 arguments."),
+        (["show"], "Missing argument 'ID'. (see receiver show --help)"),
+        (["list", "--since", "x"], "Invalid value for '--since': not a date, an RFC 3339 time, or"),
+    ],
 )
-def test_usage_errors_end_with_2(arguments: list[str]) -> None:
-    """A wrong command line is explained on stderr."""
+def test_usage_errors_are_one_line_and_end_with_2(arguments: list[str], complaint: str) -> None:
+    """A wrong command line is explained on stderr, as that of `starter` is."""
     result = run(*arguments)
     assert (2, "") == (result.returncode, result.stdout)
-    assert "Usage: receiver" in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"receiver: {complaint}")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,31 @@ def test_lines_are_readable_on_a_terminal() -> None:
     assert "{" not in stream.getvalue()
 
 
+def test_texts_are_cut_to_a_length_that_can_be_read() -> None:
+    """An id of a megabyte is a peer's joke; what is cut off shows, and nothing escapes."""
+    stream = io.StringIO()
+    configure("info", stream=stream)
+    log = structlog.get_logger("receiver.test")
+    log.info("stream_started", call_sid="C" * 64, stream_sid="S" * 65, detail="d" * 10_000)
+    log.info("other", stream_sid="\n\x1b" * 1000, detail="\u2028" * 10_000)
+    logging.getLogger("websockets").warning("w" * 100_000)
+    first, second, third = lines(stream)
+    assert ("C" * 64, "S" * 63 + "…") == (first["call_sid"], first["stream_sid"])
+    assert "d" * 1023 + "…" == first["detail"]
+    assert "\\n\\x1b" * 31 + "\\n…" == second["stream_sid"]
+    assert "\\u2028" * 1023 + "…" == second["detail"]
+    assert "w" * 1023 + "…" == third["event"]
+
+
+def test_a_cut_does_not_uncover_a_secret() -> None:
+    """Half a token is masked as a whole one is."""
+    stream = io.StringIO()
+    configure("info", stream=stream)
+    for start in range(900, 1024):
+        logging.getLogger("x").warning("%s Authorization: Bearer %s", "-" * start, CANARY * 10)
+    assert CANARY[:4] not in stream.getvalue()
+
+
 def test_the_level_holds_for_everybody() -> None:
     """structlog and the standard library obey the same level."""
     stream = io.StringIO()

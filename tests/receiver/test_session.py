@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from receiver import journal, open_recording, patience
 from receiver.journal import (
@@ -165,6 +166,7 @@ def test_a_signed_token_for_another_call_keeps_nothing(house: House) -> None:
     made.message_received(start_message())
     made.closed(code=1008, clean=True)
     assert [(1008, "the token is for another call")] == socket.closings
+    assert (1, {"protocol_error": 1}) == (house.figures.started, house.figures.ended)
     house.spool.close()
     assert [] == list(house.spool.folder.glob("*.journal"))
     assert house.ended.empty()
@@ -265,10 +267,15 @@ def test_audio_without_a_start_under_a_signed_token_is_not_kept(house: House) ->
     made, _ = opened(house, Grant(call_sid=CALL_SID))
     made.message_received(b'{"event":"start"}')
     made.message_received(MEDIA)
-    made.closed(code=1000, clean=True)
+    with capture_logs() as lines:
+        made.closed(code=1000, clean=True)
     house.spool.close()
     assert house.ended.empty()
     assert [] == list(house.spool.folder.glob("*.journal"))
+    (line,) = [line for line in lines if line["event"] == "stream_ended"]
+    assert ("closed", 1) == (line["reason"], line["chunks"])
+    assert line["detail"].startswith("not kept: no start message")
+    assert (1, {"closed": 1}) == (house.figures.started, house.figures.ended)
 
 
 def test_a_start_that_cannot_be_used_is_in_the_journal(house: House) -> None:
