@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from receiver import tap_formats
 from receiver.media import ByteOrder
@@ -18,6 +18,8 @@ from receiver.tap import Event, Hub, Joined, Leave, LiveStream, StreamEnded
 from receiver.tap_kinds import Encoder, Kind
 from receiver.tap_queue import Item
 from receiver.tap_stereo import LONGEST_WAIT_MS
+
+_TURN_SECONDS: Final = 0.005
 
 
 class Outlet(Protocol):
@@ -151,8 +153,12 @@ class Channel:
         self.left_out = encoder.left_out
         since = encoder.waiting_since_ms
         if since is not None and self._due is None and not self._in_the_past:
-            at = self._epoch + (since + LONGEST_WAIT_MS) / 1000
-            self._due = self._loop.call_at(at, self._send_due)
+            at = self._epoch + (since + LONGEST_WAIT_MS) / 1000 - _TURN_SECONDS
+            self._due = self._loop.call_at(at, self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Let sockets be read once more: after a stall, what is awaited may be there already."""
+        self._due = self._loop.call_later(_TURN_SECONDS, self._send_due)
 
     def _send_due(self) -> None:
         self._due = None

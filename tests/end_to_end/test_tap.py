@@ -506,6 +506,55 @@ def test_stereo_is_what_is_recorded(tmp_path: Path) -> None:
     assert {"lost"} == {one["reason"] for one in told(heard) if one["event"] == "gap"}
 
 
+ENCODINGS = [
+    ("audio/x-mulaw", 8000, "websockets"),
+    ("audio/x-mulaw", 8000, "picows"),
+    ("audio/x-alaw", 8000, "picows"),
+    ("audio/x-L16", 8000, "websockets"),
+    ("audio/x-L16", 16000, "picows"),
+    ("audio/x-L16", 24000, "websockets"),
+]
+
+
+@pytest.mark.parametrize(("encoding", "rate", "transport"), ENCODINGS)
+def test_what_is_heard_is_what_is_recorded(
+    tmp_path: Path, encoding: str, rate: int, transport: str
+) -> None:
+    """Both tracks lossy: from now on, and from the past, alone and together, at every rate."""
+    source = random.Random(encoding)
+    size = rate // 50 * (2 if encoding == "audio/x-L16" else 1)
+    kinds = ["inbound", "outbound", "stereo", f"inbound&rate={rate}", "stereo&since=60"]
+    others = [r for r in (8000, 16000, 24000, 48000) if r != rate]
+    with tapped_receiver(tmp_path, "--stereo", "--transport", transport) as receiver:
+        with sender.dial(receiver.url) as call:
+            start = sender.start(encoding=encoding, rate=rate)
+            sender.send_call(call, [sender.connected(), start])
+            receiver.wait_for("stream_started")
+            listeners = [hear(receiver, f"{CALL}?track={kind}") for kind in kinds]
+            resampled = [hear(receiver, f"{CALL}?track=stereo&rate={r}") for r in others]
+            for listener in (*listeners, *resampled):
+                event(listener)
+            for number in range(1, 101):
+                together = [
+                    sender.media(track, number, source.randbytes(size), sequence=number)
+                    for track in TRACKS
+                    if source.random() > 0.1 or number in (1, 100)
+                ]
+                sender.send_at_once(call, together)
+            call.send(sender.stop())
+            heard = [everything(listener) for listener in listeners]
+            longer = [everything(listener) for listener in resampled]
+        folder, _ = receiver.published()
+        recorded = {
+            name: soundfile.read(folder / f"{name}.wav", dtype="int16")[0].astype("<i2").tobytes()
+            for name in (*TRACKS, "stereo")
+        }
+    for kind, messages in zip(kinds, heard, strict=True):
+        assert recorded[kind.partition("&")[0]] == sound(messages), kind
+        assert {"lost"} == {one["reason"] for one in told(messages)[:-1]}, kind
+    assert [2 * 2 * 2 * r for r in others] == [len(sound(messages)) for messages in longer]
+
+
 def test_another_rate_is_resampled(receiver: ReceiverProcess) -> None:
     """Twice the samples for the same time, keys and the end in their place."""
     with begin(receiver) as call, hear(receiver, f"{CALL}?rate=16000") as listener:

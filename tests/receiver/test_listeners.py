@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,10 +33,11 @@ from receiver.tap import (
 )
 from receiver.tap_channels import Channel, Channels
 from receiver.tap_kinds import Format, Kind
+from receiver.tap_queue import Item
 from receiver.tap_rewind import Rewind
 from receiver.tap_tokens import TapTokens
 from receiver.taps import TapOptions, Taps
-from receiver.transports import Limits, picows, websockets
+from receiver.transports import HttpAnswer, Limits, Peer, UpgradeRequest, picows, websockets
 from receiver.transports import Listener as TransportListener
 from tests.receiver.g711 import MULAW
 from tests.receiver.journals import chunk, records, write
@@ -105,6 +108,20 @@ class House:
         return connect(url, additional_headers=HEADERS, compression=None, proxy=None, **options)
 
 
+@dataclass
+class Entrance:
+    """A gate with nothing but taps behind it."""
+
+    taps: Taps
+
+    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
+        """Let the taps decide."""
+        return self.taps.admit(request)
+
+    def turned_away(self, reason: str, remote_address: str) -> None:
+        """Need not know."""
+
+
 @asynccontextmanager
 async def a_house(listen: Listen, journal: Path) -> AsyncIterator[House]:
     """Serve taps until the end of the block."""
@@ -113,7 +130,11 @@ async def a_house(listen: Listen, journal: Path) -> AsyncIterator[House]:
     channels = Channels(hub, byte_order=ByteOrder.LITTLE, figures=options.figures)
     taps = Taps(hub, channels, TapTokens([TOKEN]), options=options)
     listener = await listen(
-        taps, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(close_timeout_seconds=5)
+        Entrance(taps),
+        host="127.0.0.1",
+        port=0,
+        ssl_context=None,
+        limits=Limits(close_timeout_seconds=5),
     )
     try:
         yield House(hub, taps, listener, journal)
@@ -491,3 +512,52 @@ async def test_a_stereo_chunk_without_counterpart_is_sent_after_60_ms(house: Hou
         assert 640 == len(await listener.recv(decode=False))
         stream.end()
         assert "stopped" == (await text(listener))["event"]
+
+
+@dataclass
+class Basket:
+    """An outlet that keeps everything."""
+
+    items: list[Item] = field(default_factory=list)
+
+    def begin(self, live: LiveStream, timestamp_ms: float) -> None:
+        """Need not know."""
+
+    def put(self, item: Item) -> None:
+        """Keep it."""
+        self.items.append(item)
+
+    def end(self) -> None:
+        """Need not know."""
+
+
+def test_a_stall_of_ours_makes_no_chunk_late() -> None:
+    """After it, sockets are read before anybody stops waiting, whatever the loop does first."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def stalled() -> list[Item]:
+        loop = asyncio.get_running_loop()
+        hub, live, basket = LocalHub(loop.call_soon), live_stream(), Basket()
+        tap = hub.open(live, Source())
+        channel = Channel(Kind(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
+        channel.add(basket)
+        channel.subscribe(hub, live.recording_id)
+        tap.publish(heard(1, CHUNK))
+        await asyncio.sleep(0)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+
+            def read() -> None:
+                loop.remove_reader(ours)
+                tap.publish(heard(1, CHUNK, track=Track.OUTBOUND, arrival_ms=100))
+
+            loop.add_reader(ours, read)
+            theirs.send(b"x")
+            time.sleep(0.1)  # noqa: ASYNC251  the stall
+            while not basket.items:  # noqa: ASYNC110  nothing tells
+                await asyncio.sleep(0.001)
+        channel.close()
+        return basket.items
+
+    sample = MULAW[CHUNK[0]].to_bytes(2, "little", signed=True)
+    assert 160 * 2 * sample == sound(uvloop.run(stalled()))
