@@ -20,6 +20,9 @@ STREAMS_PATH: Final = "/audio"
 
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
 _NOT_FOUND: Final = HttpAnswer(404, "Not found\n")
+_NO_UPGRADE: Final = HttpAnswer(
+    426, "a WebSocket upgrade is expected\n", (("Upgrade", "websocket"),)
+)
 _HEALTHY: Final = HttpAnswer(200, "ok\n")
 _READY: Final = HttpAnswer(200, "ready\n")
 
@@ -71,6 +74,8 @@ class Gate:
 
     def _let_in(self, grant: Grant, request: UpgradeRequest) -> HttpAnswer | Peer:
         if grant.jti is not None:
+            if not request.is_upgrade:
+                return _NO_UPGRADE  # the token is for the request that will be one
             try:
                 unused = self._used.use(grant.jti, grant.expires_at or 0)
             except OSError as error:

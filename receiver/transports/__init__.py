@@ -35,6 +35,7 @@ class UpgradeRequest:
     query: str  # without the question mark; empty where there is none
     authorization: tuple[str, ...]  # every value of that header; bytes above 127 as Latin-1
     remote_address: str  # without the port
+    is_upgrade: bool = True  # to a WebSocket: an admitted one that is not is answered with 4xx
 
     def __repr__(self) -> str:
         """Leave out what may be a secret."""

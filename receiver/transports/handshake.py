@@ -42,7 +42,14 @@ def upgrade_request(request: Request, remote_address: str) -> UpgradeRequest:
         query=query,
         authorization=tuple(request.headers.get_all("Authorization")),
         remote_address=remote_address,
+        is_upgrade=_is_upgrade(request),
     )
+
+
+def _is_upgrade(request: Request) -> bool:
+    """Ask the library beforehand whether it would upgrade."""
+    response = ServerProtocol().accept(request)
+    return response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
 
 
 def refusal(protocol: ServerProtocol, answer: HttpAnswer) -> Response:

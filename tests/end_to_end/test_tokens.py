@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import signal
 import socket
 import time
@@ -67,6 +69,26 @@ def test_a_signed_token_opens_its_call_once(receiver: ReceiverProcess) -> None:
         stream.send(sender.stop())
         assert sender.CALL_SID == receiver.published()[1].call_sid
     assert 401 == status(receiver, token)
+
+
+@pytest.mark.parametrize("transport", ["picows", "websockets"])
+def test_only_an_upgrade_uses_a_token_up(tmp_path: Path, key_file: Path, transport: str) -> None:
+    """Somebody who tries the address with curl does not spoil the call."""
+    token = minted()
+    options = ("--stream-key-file", str(key_file), "--transport", transport)
+    with running_receiver(tmp_path, *options) as receiver:
+        for wrong in ({}, {"Upgrade": "websocket", "Connection": "Upgrade"}):
+            assert 426 == plain_get(receiver, {"Authorization": f"Bearer {token}", **wrong})
+        assert [101, 401] == [status(receiver, token) for _ in range(2)]
+        assert 401 == plain_get(receiver, {"Authorization": "Bearer wrong"})
+
+
+def plain_get(receiver: ReceiverProcess, headers: dict[str, str]) -> int:
+    """Return the status of a request that is no proper WebSocket handshake."""
+    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/audio", headers=headers)
+        return connection.getresponse().status
 
 
 @pytest.mark.parametrize(
