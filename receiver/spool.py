@@ -119,12 +119,20 @@ class Spool:
         """Bound what memory holds while the thread hangs in one write or sync."""
         while not self._over.wait(_GUARD_INTERVAL_SECONDS):
             since = self._round_since
-            if since is not None and time.monotonic() - since > MOST_HELD_SECONDS:
-                for journal in (*self._journals, *self._opened):
+            lasted = time.monotonic() - since if since is not None else 0.0
+            if lasted < _GUARD_INTERVAL_SECONDS:
+                continue
+            self._take_figures()
+            if lasted > MOST_HELD_SECONDS or self.figures.held_bytes > MOST_HELD_BYTES:
+                for journal in self._all():
                     journal.start_dropping()
 
+    def _all(self) -> tuple[Journal, ...]:
+        """Return every journal, also those that the thread has not seen; for any thread."""
+        return (*self._journals, *self._opened)
+
     def _held(self) -> int:
-        return sum(journal.held_bytes for journal in self._journals)
+        return sum(journal.held_bytes for journal in self._all())
 
     def _go_round(self, *, hurry: bool) -> None:
         """Write all journals, sync those for which it is time, and part with the ended."""
@@ -146,9 +154,12 @@ class Spool:
     def _bound_memory(self) -> None:
         """Stop keeping chunks for which the disk was not ready in time."""
         now, full = time.monotonic(), self.figures.held_bytes > MOST_HELD_BYTES
-        for journal in self._journals:
-            failing = journal.failing_seconds(now)
-            if failing > MOST_HELD_SECONDS or (failing and full):
+        failing = [journal for journal in self._journals if journal.failing_seconds(now)]
+        for journal in failing:
+            if full or journal.failing_seconds(now) > MOST_HELD_SECONDS:
+                journal.start_dropping()
+        if full and not failing:  # the disk works, but is slower than what comes
+            for journal in self._journals:
                 journal.start_dropping()
 
     def _write(self, journal: Journal) -> None:
@@ -209,7 +220,7 @@ class Spool:
     def _take_figures(self) -> None:
         now = time.monotonic()
         self.figures.held_bytes = self._held()
-        self.figures.held_seconds = max((j.held_seconds(now) for j in self._journals), default=0.0)
+        self.figures.held_seconds = max((j.held_seconds(now) for j in self._all()), default=0.0)
 
     def _say_farewell(self) -> None:
         for journal in self._journals:

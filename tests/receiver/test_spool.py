@@ -249,6 +249,64 @@ def test_a_sync_that_hangs_does_not_fill_memory(
     until(lambda: row in on_disk(live))
 
 
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Have the first sync hang until the test ends; the event tells when it does."""
+    monkeypatch.setattr(spool, "_GUARD_INTERVAL_SECONDS", 0.01)
+    hangs, go_on = threading.Event(), threading.Event()
+    sync = Journal.sync
+
+    def hang(journal: Journal) -> None:
+        hangs.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        sync(journal)
+
+    monkeypatch.setattr(Journal, "sync", hang)
+    yield hangs
+    go_on.set()
+
+
+def test_memory_is_bounded_while_a_sync_hangs(
+    opened: Open, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many bytes end the bridging, also of journals that the thread has not yet seen."""
+    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 10_000)
+    spool_ = opened()
+    live = begin(spool_)
+    assert hanging.wait(PATIENCE_SECONDS)
+    late = begin(spool_, 2)
+    append(late, *range(100))
+    until(lambda: late.append != late._queue.append)
+    assert live.append != live._queue.append
+
+
+def test_figures_are_fresh_while_a_sync_hangs(opened: Open, hanging: threading.Event) -> None:
+    """What memory holds, and since when, is told also while the thread cannot."""
+    spool_ = opened()
+    live = begin(spool_)
+    assert hanging.wait(PATIENCE_SECONDS)
+    before = spool_.figures.held_bytes
+    append(live, *range(100))
+    until(lambda: spool_.figures.held_bytes > before + 100)
+    until(lambda: spool_.figures.held_seconds > 0.05)
+
+
+def test_a_disk_that_is_too_slow_does_not_fill_memory(
+    opened: Open, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no call fails the bound holds, and what is dropped is one row."""
+    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 1000)
+    spool_ = opened(sync_interval_ms=NEVER_MS)
+    live = begin(spool_)
+    until(lambda: spool_.figures.held_bytes == 0 and on_disk(live))
+    append(live, *range(100))
+    until(lambda: live.append != live._queue.append)
+    append(live, 100, 101)
+    spool_.close()
+    row = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 100, 101, 2000, 2020)
+    assert row in on_disk(live)
+
+
 def test_closing_writes_and_syncs_everything(opened: Open, disk: Disk) -> None:
     """Also what was appended a moment before; closing again does nothing."""
     spool = opened(sync_interval_ms=NEVER_MS)
