@@ -85,10 +85,12 @@ def begin(receiver: ReceiverProcess, **parameters: str) -> Iterator[ClientConnec
 
 
 def say(call: ClientConnection, numbers: range) -> None:
-    """Send chunks of both tracks."""
+    """Send chunks, those of both tracks at once."""
     for number in numbers:
-        for track in TRACKS:
-            call.send(sender.media(track, number, payload(track, number), sequence=number))
+        both = (
+            sender.media(track, number, payload(track, number), sequence=number) for track in TRACKS
+        )
+        sender.send_at_once(call, both)
 
 
 def test_every_kind_of_listener_hears_the_call(receiver: ReceiverProcess) -> None:
@@ -492,11 +494,13 @@ def test_stereo_is_what_is_recorded(tmp_path: Path) -> None:
         with hear(receiver, f"{CALL}?track=stereo") as listener:
             event(listener)
             for number in range(1, 151):
+                together = []
                 if source.random() > 0.2 or number in (1, 150):
-                    call.send(sender.media("inbound", number, payload("inbound", number)))
+                    together.append(sender.media("inbound", number, payload("inbound", number)))
                 if number > 1:
                     lagging = number - 1
-                    call.send(sender.media("outbound", lagging, payload("outbound", lagging)))
+                    together.append(sender.media("outbound", lagging, payload("outbound", lagging)))
+                sender.send_at_once(call, together)
             call.send(sender.media("outbound", 150, payload("outbound", 150)))
             call.send(sender.stop())
             heard = everything(listener)
