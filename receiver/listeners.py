@@ -94,7 +94,7 @@ class Sender:
     def give_up(self) -> None:
         """Close: too much waits."""
         self.slow = True
-        self._connection.close(TRY_AGAIN_LATER, "too slow: nothing was read for too long")
+        self._connection.close(TRY_AGAIN_LATER, "too slow: too little was read for too long")
 
     def stop(self) -> None:
         """Send no more: the socket is gone."""

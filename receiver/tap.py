@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
 
 from receiver.media import Chunk, EndReason, MediaFormat
+
+_AT_ONCE: Final = 100
+"""Events that are told in one turn of the event loop: a second of a call."""
 
 log = structlog.get_logger("receiver.tap")
 
@@ -269,14 +272,11 @@ class _LocalTap:
                 self._awake = True
                 self._hub.soon(self._distribute)
         if type(event) is StreamEnded:
-            # Once per stream, and now: the sockets of listeners may be closed next.
-            self._distribute()
-            self._subscribers, self.wanted = (), False
-            self._hub.ended(self.live, event.reason)
+            self._end(event)
 
     def subscribe(self, hear: Hear) -> Leave:
         """Add a subscriber behind everything that was published before."""
-        self._distribute()
+        self._tell(len(self._waiting))
         subscriber = _Once(hear)
         subscriber(Joined(self.live, self._source.standing()))
         self._subscribers += (subscriber,)
@@ -287,9 +287,31 @@ class _LocalTap:
         self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
         self.wanted = bool(self._subscribers)
 
+    def _end(self, event: StreamEnded) -> None:
+        """Begin no more; what waits is told now, or where it is a burst, by and by."""
+        if event.reason is EndReason.SHUTDOWN or len(self._waiting) <= _AT_ONCE:
+            self._tell(len(self._waiting))  # the sockets of listeners may be closed next
+        self._hub.ended(self.live, event.reason)
+
     def _distribute(self) -> None:
+        """Tell some of what waits, and the rest when sockets have had their turn.
+
+        What comes after a stalled network is many seconds of audio within one read, and would
+        overflow queues whose readers are as fast as they should be.
+        """
         self._awake = False
-        waiting, self._waiting = self._waiting, deque()
-        for event in waiting:
+        waiting = len(self._waiting)
+        self._tell(min(waiting, max(_AT_ONCE, waiting // 4)))
+        if self._waiting:
+            self._awake = True
+            self._hub.soon(self._distribute)
+
+    def _tell(self, count: int) -> None:
+        for _ in range(count):
+            if not self._waiting:
+                return  # a subscriber has had it told
+            event = self._waiting.popleft()
             for subscriber in self._subscribers:
                 subscriber(event)
+            if type(event) is StreamEnded:
+                self._subscribers, self.wanted = (), False

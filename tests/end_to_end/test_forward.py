@@ -133,6 +133,18 @@ def test_a_consumer_hears_what_the_provider_says(tmp_path: Path, consumer: Consu
     assert ["dtmf", "stop"] == [message["event"] for message in messages[-2:]]
 
 
+def test_a_burst_is_forwarded_whole(tmp_path: Path, consumer: Consumer) -> None:
+    """What the network held back is longer than a queue, and comes at once with the end."""
+    with stopping_receiver(tmp_path, "--forward", consumer.url) as receiver:
+        with sender.dial(receiver.url) as call:
+            sender.send_call(call, [sender.connected(), sender.start()])
+            messages = consumer.call()
+            sender.send_at_once(call, call_of(6))
+            call.send(sender.stop())
+        shapes = [message["event"] for message in rest_of(messages)]
+    assert ["connected", "start", *["media"] * 600, "stop"] == shapes
+
+
 def test_filters_choose_streams(tmp_path: Path, consumer: Consumer) -> None:
     """Each consumer gets the streams whose parameters it names."""
     options = ("--forward", f"{consumer.url}#param.Queue=sales", *PATIENT)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from receiver.media import EndReason
 from receiver.tap import (
     SILENT,
+    ChunkHeard,
     Event,
     Joined,
     Lifecycle,
@@ -117,6 +119,38 @@ def test_the_end_is_told_at_once() -> None:
     leave()
     assert [StreamEnded(EndReason.CLOSED, 0)] == late
     assert [StreamBegan(LIVE), StreamLeft(LIVE, EndReason.STOP)] == happened
+
+
+def a_burst(reason: EndReason) -> tuple[Loop, list[Event]]:
+    """Publish six seconds of both tracks and the end, all within one read."""
+    loop, events = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    hub.subscribe(LIVE.recording_id, events.append)
+    for number in range(1, 601):
+        tap.publish(heard(number, b""))
+    tap.publish(StreamEnded(reason, 0))
+    assert [] == list(hub.streams())
+    return loop, events
+
+
+def test_a_burst_is_told_by_and_by() -> None:
+    """Sockets get a turn before a queue must overflow, and the end is the last all the same."""
+    loop, events = a_burst(EndReason.STOP)
+    assert [Joined] == [type(event) for event in events]
+    told = []
+    while loop.run():
+        told.append(len(events))
+    assert max(after - before for before, after in pairwise([1, *told])) <= 151
+    numbers = [event.chunk.chunk for event in events if isinstance(event, ChunkHeard)]
+    assert [*range(1, 601)] == numbers
+    assert (StreamEnded(EndReason.STOP, 0), 602) == (events[-1], len(events))
+
+
+def test_a_burst_before_the_shutdown_is_told_at_once() -> None:
+    """The sockets are closed next."""
+    _, events = a_burst(EndReason.SHUTDOWN)
+    assert (StreamEnded(EndReason.SHUTDOWN, 0), 602) == (events[-1], len(events))
 
 
 def test_watchers_are_told_until_they_leave() -> None:
