@@ -70,7 +70,7 @@ FAULTS = (
     Fault("3000 chunks, then a reset", resets.burst, 0.2, 1, ("cc",)),
     Fault("SIGTERM", signals.drained, 0.1),
     Fault("SIGTERM twice", signals.stopped, 0.1),
-    Fault("floods", floods.flood, 0.06, len(floods.FLOODS)),
+    Fault("floods", floods.flood, 0.12, floods.RUNS),
 )
 
 

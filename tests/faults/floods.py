@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN
 from tests.faults.accounting import Tally
 from tests.faults.calls import Callers
@@ -26,8 +27,14 @@ IDLE_SECONDS = 4
 """When a stream without media is cut in these trials; 90 s in earnest."""
 MOST_SECONDS = 15.0
 """How long a flood goes on whose peer is not cut."""
+LEAST_SECONDS = 2.0
+"""For so long whoever is cut comes back."""
+LONGEST_ANSWER_SECONDS = 1.0
+"""Longer than this nobody waits for `/healthz` while an admitted peer floods."""
+Attack = Callable[[int], bool]
+"""Attacks the receiver at a port; returns whether the peer was cut."""
 _MASK = bytes(4)
-_TEXT, _CONTINUED, _PING, _FINAL = 1, 0, 9, 0x80
+_TEXT, _CONTINUED, _PING, _PONG, _FINAL = 1, 0, 9, 10, 0x80
 
 
 def dial(port: int) -> socket.socket:
@@ -102,6 +109,45 @@ def tiny_fragments(port: int) -> bool:
         return pour(tcp, lambda: piece(_CONTINUED, b" ") * 2000, seconds=MOST_SECONDS)
 
 
+def _repeat(port: int, units: bytes) -> bool:
+    """Start a stream, then send the same units as fast as they are taken."""
+    block = units * (65_536 // len(units))
+    with upgraded(port) as tcp:
+        tcp.send(piece(_FINAL | _TEXT, sender.start(stream_sid="flood").encode()))
+        return pour(tcp, lambda: block, seconds=MOST_SECONDS)
+
+
+def empty_pongs(port: int) -> bool:
+    """The smallest units there are."""
+    return _repeat(port, piece(_FINAL | _PONG, b""))
+
+
+def empty_fragments(port: int) -> bool:
+    """Messages of two fragments, one of them empty."""
+    return _repeat(port, piece(_TEXT, b"{}") + piece(_FINAL | _CONTINUED, b""))
+
+
+def empty_messages(port: int) -> bool:
+    """Messages that cannot be used."""
+    return _repeat(port, piece(_FINAL | _TEXT, b""))
+
+
+def unknown_events(port: int) -> bool:
+    """Good messages of no known kind."""
+    return _repeat(port, piece(_FINAL | _TEXT, b'{"event":"x"}'))
+
+
+def marks(port: int) -> bool:
+    """Good messages that belong into the recording."""
+    return _repeat(port, piece(_FINAL | _TEXT, b'{"event":"mark","mark":{"name":"x"}}'))
+
+
+def short_streams(port: int) -> bool:
+    """Recordings that end when they have begun."""
+    start, stop = sender.start(stream_sid="flood").encode(), sender.stop().encode()
+    return _repeat(port, piece(_FINAL | _TEXT, start) + piece(_FINAL | _TEXT, stop))
+
+
 def oversized_message(port: int) -> bool:
     """A message of which the head says 100 MiB."""
     head = [piece(_FINAL | _TEXT, b"", claimed=100 * 2**20)]
@@ -158,18 +204,37 @@ def _many(port: int, count: int) -> Iterator[list[socket.socket]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-FLOODS = (pings, tiny_fragments, oversized_message, huge_headers, slow_headers, idle_connects)
+def _insist(attack: Attack, port: int) -> bool:
+    """Come back whenever we are cut, for a while; tell whether we were each time."""
+    over = time.monotonic() + LEAST_SECONDS
+    while attack(port):
+        if time.monotonic() >= over:
+            return True
+    return False
+
+
+ADMITTED = (
+    *(pings, tiny_fragments, oversized_message, empty_pongs, empty_fragments, empty_messages),
+    *(unknown_events, marks, short_streams),
+)
+"""Floods of peers that have been let in."""
+FLOODS = (*ADMITTED, huge_headers, slow_headers, idle_connects)
+TRANSPORTS = ("picows", "websockets")
+RUNS = len(FLOODS) * len(TRANSPORTS)
 
 
 def flood(folder: Path, seed: int, *, streams: int = STREAMS) -> Tally:
     """One kind of flood: its peer is cut, memory stays, and no other stream has a gap."""
     attack = FLOODS[seed % len(FLOODS)]
+    transport = TRANSPORTS[seed // len(FLOODS) % len(TRANSPORTS)]
     with Trial(folder) as trial:
-        receiver = trial.start("--idle-timeout-seconds", str(IDLE_SECONDS))
+        receiver = trial.start(
+            *("--idle-timeout-seconds", str(IDLE_SECONDS), "--transport", transport)
+        )
         with Callers(receiver.url, streams, seed) as callers:
             callers.wait_for(100)
             with Watch(receiver) as watch:
-                cut = attack(receiver.port)
+                cut = _insist(attack, receiver.port)
             callers.wait_for(len(callers.streams[0].chunks) + 50)
         trial.wait_until_published()
         tally = trial.account(callers.streams)
@@ -177,5 +242,8 @@ def flood(folder: Path, seed: int, *, streams: int = STREAMS) -> Tally:
         tally.expect(cut, f"{attack.__name__}: the peer was not cut")
         grown = watch.growth_bytes
         tally.expect(grown < MOST_GROWTH_BYTES, f"{attack.__name__}: memory grew by {grown}")
-        tally.figures.append(f"{attack.__name__}: {watch.figures}")
+        if attack in ADMITTED:
+            waited = watch.slowest_seconds
+            tally.expect(waited < LONGEST_ANSWER_SECONDS, f"{attack.__name__}: {waited:.1f} s")
+        tally.figures.append(f"{attack.__name__}, {transport}: {watch.figures}")
         return tally
