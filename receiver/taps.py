@@ -309,14 +309,14 @@ class Taps:
 
 
 def kept(document: Recording, folder: Path) -> RecordingKept:
-    """Return what watchers are told of a published recording."""
+    """Return what watchers, who may be anywhere, are told of a published recording."""
     return RecordingKept(
         document.id,
         document.call_sid,
         document.stream_sid,
         document.parameters,
         document.complete,
-        str(folder),
+        str(folder.absolute()),
     )
 
 

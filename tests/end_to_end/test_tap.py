@@ -319,7 +319,7 @@ def test_all_streams_can_be_watched(receiver: ReceiverProcess) -> None:
     assert {"Queue": "sales"} == started["parameters"] == recorded["parameters"]
     assert ("second", "stop") == (stopped["stream_sid"], stopped["reason"])
     assert recorded["complete"]
-    document = json.loads((receiver.folder / recorded["folder"] / "recording.json").read_text())
+    document = json.loads(Path(recorded["folder"], "recording.json").read_text())
     assert started["recording_id"] == document["id"] == recorded["recording_id"]
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import wave
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jwt
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from receiver.cli import main
@@ -43,8 +46,17 @@ def tap() -> Iterator[str]:
             SAMPLES.tobytes() * channels,
             STOPPED,
         ]
-        for line in lines:
+        path = connection.request.path
+        if "/tap/0011" in path:
+            connection.close(4404)  # whoever comes back finds nothing
+            return
+        for line in lines[:2] if "ENDLESS" in path or "LOST" in path else lines:
             connection.send(line if isinstance(line, bytes) else json.dumps(line))
+        if "LOST" in path:
+            connection.close(1011)
+        with suppress(ConnectionClosed):
+            while "ENDLESS" in path:
+                connection.send(SAMPLES.tobytes())
 
     with serve(play, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -70,6 +82,44 @@ def test_listen_writes_samples_and_keeps_the_clock(tap: str) -> None:
     expected = [*SAMPLES, *[0] * 320, *SAMPLES]
     assert expected == np.frombuffer(ended.stdout, "<i2").tolist()
     assert b"slow_listener" in ended.stderr
+
+
+def test_listen_says_when_the_end_was_missed(tap: str) -> None:
+    """What there was is written; that more may have followed is told."""
+    ended = run("listen", "LOST", "--format", "pcm16", "--receiver", tap)
+    assert (0, SAMPLES.tobytes()) == (ended.returncode, ended.stdout)
+    assert b"receiver: the stream ended while we were cut off\n" == ended.stderr
+
+
+@contextmanager
+def endless(tap: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `receiver listen` on a call without end, and wait for its first sound."""
+    command = [sys.executable, "-m", "receiver", "listen", "ENDLESS", "--receiver", tap]
+    environment = {**os.environ, "TAPREEL_TAP_TOKENS": TOKEN}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as running:
+        assert running.stdout is not None
+        assert b"RIFF" == running.stdout.read(4)
+        yield running
+
+
+def test_ctrl_c_ends_listening(tap: str) -> None:
+    """With the usual exit code, and no traceback."""
+    with endless(tap) as running:
+        running.send_signal(signal.SIGINT)
+        _, complaint = running.communicate(timeout=30)
+    assert (130, b"") == (running.returncode, complaint.strip())
+
+
+def test_listening_ends_with_the_program_behind_the_pipe(tap: str) -> None:
+    """As after `| head`: quietly."""
+    with endless(tap) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert b"" == running.stderr.read()
+        assert 1 == running.wait(30)
 
 
 @pytest.mark.parametrize(("track", "channels"), [("inbound", 1), ("stereo", 2)])
