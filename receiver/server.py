@@ -269,7 +269,7 @@ class Server:
             self._disk_full = free_bytes < self._config.min_free
         if self._disk_full:
             self.gate.closed_for = "disk full"
-        elif len(self.sessions) >= self._config.max_streams:
+        elif max(len(self.sessions), len(self._spool) / 2) >= self._config.max_streams:
             self.gate.closed_for = "too many streams"
         else:
             self.gate.closed_for = ""

@@ -71,6 +71,10 @@ class Spool:
         self._thread.start()
         threading.Thread(target=self._guard, name="journal-guard", daemon=True).start()
 
+    def __len__(self) -> int:
+        """Return how many journals the disk does not hold in full, ended ones among them."""
+        return len(self._journals) + len(self._opened)
+
     def open(self, header: Header) -> Journal:
         """Begin the journal of a new recording; nothing waits for the disk."""
         opened = Journal(self.folder / paths.journal_name(header.recording_id), header)

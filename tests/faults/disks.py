@@ -102,7 +102,7 @@ def hanging(folder: Path, seed: int) -> Tally:
         receiver = trial.start(orders=orders, limits=("MOST_HELD_SECONDS=2",))
         with Callers(receiver.url, CALLS, seed) as callers:
             callers.wait_for(100)
-            orders.give(*_syncs("delay", 5000))
+            orders.give(*syncs("delay", 5000))
             callers.wait_for(300)
             orders.give()
             callers.wait_for(1000)
@@ -120,7 +120,7 @@ def failing(folder: Path, seed: int) -> Tally:
         receiver = trial.start(orders=orders)
         with Callers(receiver.url, source.choice((2, 6)), seed) as callers:
             callers.wait_for(source.randint(20, 150))
-            orders.give(*_syncs("error", 5))
+            orders.give(*syncs("error", 5))
             receiver.wait_for("journal_sync_failed")
             callers.wait_for(len(callers.streams[0].chunks) + source.randint(1, 100))
             orders.give()
@@ -138,7 +138,7 @@ def slow(folder: Path, seed: int, *, seconds: float = 3.0) -> Tally:
     orders = Orders(folder / "shim")
     with Trial(folder) as trial:
         receiver = trial.start(orders=orders)
-        orders.give(*_syncs("delay", int(seconds * 1000)))
+        orders.give(*syncs("delay", int(seconds * 1000)))
         with Callers(receiver.url, CALLS, seed) as callers, Watch(receiver) as watch:
             callers.wait_for(600)
         trial.wait_until_published()
@@ -147,7 +147,8 @@ def slow(folder: Path, seed: int, *, seconds: float = 3.0) -> Tally:
         return tally
 
 
-def _syncs(action: str, argument: int) -> list[str]:
+def syncs(action: str, argument: int) -> list[str]:
+    """Return the orders that make every way to sync fail or wait."""
     return [order.format(action, argument) for order in EVERY_SYNC]
 
 

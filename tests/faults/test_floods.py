@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.end_to_end import sender
+from tests.end_to_end.receiver_process import PATIENCE_SECONDS
 from tests.faults import floods
+from tests.faults.disks import syncs
+from tests.faults.faulty_disk import Orders, needs
+from tests.faults.trial import Trial
+from tests.faults.watching import ask
 
 
 @pytest.mark.parametrize("transport", floods.TRANSPORTS)
@@ -17,3 +24,24 @@ def test_a_flood_hurts_only_its_peer(tmp_path: Path, attack: floods.Attack, tran
     tally = floods.flood(tmp_path, which + floods.FLOODS.index(attack))
     assert tally.passed, tally
     assert tally.sent == tally.kept
+
+
+@needs("cc")
+def test_streams_that_end_faster_than_the_disk_close_the_gate(tmp_path: Path) -> None:
+    """No new streams while too many ended ones wait for the disk; then the gate opens again."""
+    orders = Orders(tmp_path / "shim")
+    with Trial(tmp_path) as trial:
+        receiver = trial.start("--max-streams", "5", orders=orders)
+        orders.give(*syncs("delay", 3000))
+        for number in range(2):
+            with sender.dial(receiver.url) as socket:
+                for part in range(5):
+                    socket.send(sender.start(stream_sid=f"stream-{number}-{part}"))
+                    socket.send(sender.stop())
+        assert 503 == ask(receiver, "/readyz")
+        orders.give()
+        trial.wait_until_published()
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while ask(receiver, "/readyz") != 200:  # it looks once a second
+            assert time.monotonic() < patience
+        assert 10 == len(list(trial.recordings.glob("2*/*/*/*/recording.json")))

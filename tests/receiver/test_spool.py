@@ -266,6 +266,17 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     go_on.set()
 
 
+def test_journals_count_until_the_disk_holds_their_end(
+    opened: Open, hanging: threading.Event
+) -> None:
+    """Streams that end while the disk hangs still take a file and memory."""
+    spool_ = opened()
+    for number in range(3):
+        begin(spool_, number).end(END, lambda _: None)
+    assert hanging.wait(PATIENCE_SECONDS)
+    assert 3 == len(spool_)
+
+
 def test_memory_is_bounded_while_a_sync_hangs(
     opened: Open, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
