@@ -83,9 +83,12 @@ def parse_consumer(text: str) -> Consumer:
 class Outbox:
     """What waits for one consumer (a channel's `Outlet`)."""
 
-    def __init__(self, limits: ListenerLimits) -> None:
+    def __init__(self, limits: ListenerLimits, *, lost: Callable[[], None]) -> None:
         self.queue = TapQueue(
-            self._wake, limit_ms=limits.queue_ms * _TRACKS, limit_bytes=limits.queue_bytes
+            self._wake,
+            limit_ms=limits.queue_ms * _TRACKS,
+            limit_bytes=limits.queue_bytes,
+            lost=lost,
         )
         self.put = self.queue.put
         self._ended = False
@@ -147,12 +150,11 @@ class Relay:
         self._open()  # in the call that told of the stream, so that its first chunk is not lost
 
     def _open(self) -> None:
-        self._outbox = Outbox(self._way.limits)
+        self._outbox = Outbox(self._way.limits, lost=self._count_lost)
         self._leave = self._attach(self._outbox)
 
-    def _close(self) -> None:
-        self._leave()
-        self._way.figures.dropped["slow_consumer"] += self._outbox.queue.dropped
+    def _count_lost(self) -> None:
+        self._way.figures.dropped["slow_consumer"] += 1
 
     def stop(self) -> None:
         """Try no more: the stream has ended. What is on its way is still sent."""
@@ -171,7 +173,7 @@ class Relay:
                 if await self._try(backoff):
                     return
             finally:
-                self._close()
+                self._leave()
             await self._pause(backoff.next_seconds())
             if self._over.is_set():
                 return

@@ -49,6 +49,10 @@ class Attendant(Protocol):
         """Stop serving it."""
         ...
 
+    def missed(self) -> None:
+        """Count a piece of audio that a listener does not get."""
+        ...
+
     def listening_to(self, recording_id: str) -> int:
         """Return how many listen to a stream."""
         ...
@@ -143,6 +147,7 @@ class Listener:
             notice=self._notice,
             rested=self._rest,
             press=self._press,
+            lost=attendant.missed,
         )
         self.at_rest = asyncio.Event()  # nothing waits in the queue
         self.at_rest.set()

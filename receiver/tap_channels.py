@@ -41,9 +41,17 @@ class Outlet(Protocol):
 class Channel:
     """Everything that listeners of one kind share. `begin_ms` is for one that hears the past."""
 
-    def __init__(self, kind: Kind, *, byte_order: ByteOrder, begin_ms: float | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        byte_order: ByteOrder,
+        begin_ms: float | None = None,
+        late: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.kind = kind
-        self.left_out = 0  # chunks that came too late, or twice
+        self._late = late  # is told how many chunks came too late, or twice
+        self._left_out = 0  # of those, what it has been told
         self._byte_order = byte_order
         self._begin_ms = begin_ms
         self._loop = asyncio.get_running_loop()
@@ -150,7 +158,9 @@ class Channel:
         """Have audio that waits for its counterpart of the other track sent when it is due."""
         encoder = self._encoder
         assert encoder is not None  # noqa: S101  it has just been used
-        self.left_out = encoder.left_out
+        if encoder.left_out > self._left_out:
+            self._late(encoder.left_out - self._left_out)
+            self._left_out = encoder.left_out
         since = encoder.waiting_since_ms
         if since is not None and self._due is None and not self._in_the_past:
             at = self._epoch + (since + LONGEST_WAIT_MS) / 1000 - _TURN_SECONDS
@@ -189,17 +199,22 @@ class Channels:
         channel = self._channels.get(key)
         fresh = channel is None
         if channel is None:
-            channel = self._channels[key] = Channel(kind, byte_order=self._byte_order)
+            channel = self._channels[key] = Channel(
+                kind, byte_order=self._byte_order, late=self.count_late
+            )
         channel.add(outlet)
         if fresh:
             channel.subscribe(self._hub, recording_id)
         joined = channel
         return lambda: self._leave(key, joined, outlet)
 
+    def count_late(self, chunks: int) -> None:
+        """Count chunks that came too late for listeners of one kind."""
+        self._figures.dropped["late"] += chunks
+
     def _leave(self, key: tuple[str, Kind], channel: Channel, outlet: Outlet) -> None:
         channel.remove(outlet)
         if len(channel) or self._channels.get(key) is not channel:
             return
-        self._figures.dropped["late"] += channel.left_out
         channel.close()
         del self._channels[key]

@@ -66,7 +66,8 @@ class TapQueue:
 
     `wake` is called when it has been empty and no longer is, `rested` when it was found empty,
     `press` before anything is dropped, and may take what there is; `notice(track, timestamp_ms,
-    duration_ms)` returns what tells of a gap, if anything does.
+    duration_ms)` returns what tells of a gap, if anything does. `lost` is called for each piece of
+    audio that is dropped.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class TapQueue:
         notice: Callable[[str, float, float], str | None] = lambda *_: None,
         rested: Callable[[], None] = lambda: None,
         press: Callable[[], None] = lambda: None,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.dropped = 0  # pieces of audio
         self.dropped_ms = 0.0
@@ -87,6 +89,7 @@ class TapQueue:
         self._notice = notice
         self._rested = rested
         self._press = press
+        self._lost = lost
         self._items: deque[Item] = deque()
         self._kept: deque[Item | _Gap] = deque()  # what is left of what was dropped, in order
         self._open: dict[str, _Gap] = {}  # gaps at the end of `_kept` that may still grow
@@ -178,6 +181,7 @@ class TapQueue:
             return
         self._forget(item)
         self.dropped += 1
+        self._lost()
         self.dropped_ms += item.duration_ms
         gap = self._open.get(item.track)
         if gap is None:

@@ -80,6 +80,9 @@ class _Visit:
     def closed(self, listener: Listener) -> None:
         self.taps.closed(listener)
 
+    def missed(self) -> None:
+        self.taps.figures.dropped["slow_listener"] += 1
+
     def listening_to(self, recording_id: str) -> int:
         return self.taps.listening_to(recording_id)
 
@@ -166,10 +169,9 @@ class Taps:
             listener.refuse()
 
     def closed(self, listener: Listener) -> None:
-        """Forget a listener, and remember what it missed."""
+        """Forget a listener."""
         self.listeners.discard(listener)
         self.figures.listeners = len(self)
-        self.figures.dropped["slow_listener"] += listener.queue.dropped
         if listener.slow:
             self.figures.closed_slow += 1
             live = listener.live
@@ -224,7 +226,10 @@ class Taps:
         rewind = Rewind(
             self._hub,
             lambda begin_ms: Channel(
-                listener.kind, byte_order=self._options.byte_order, begin_ms=begin_ms
+                listener.kind,
+                byte_order=self._options.byte_order,
+                begin_ms=begin_ms,
+                late=self._channels.count_late,
             ),
             flush=self._options.flush,
         )

@@ -208,7 +208,7 @@ async def test_a_listener_that_wakes_up_goes_on(house: House) -> None:
     async with house.hear(stream.live.stream_sid, max_queue=1) as sleeper:
         await text(sleeper)
         sleeper.transport.pause_reading()
-        while not any(listener.queue.dropped for listener in house.taps.listeners):
+        while not house.taps.figures.dropped["slow_listener"]:
             stream.say(50)
             await asyncio.sleep(0)  # the receiver's turn
         stream.say(200)
@@ -414,6 +414,20 @@ async def test_a_burst_is_not_the_listeners_fault(house: House) -> None:
     assert (250 * 320, ["stopped"]) == (len(sound), [event["event"] for event in texts])
 
 
+async def test_chunks_that_come_too_late_are_counted(house: House) -> None:
+    """Once for each kind of listeners, while they listen."""
+    stream = house.stream()
+    async with house.hear(stream.live.call_sid) as listener:
+        await text(listener)
+        stream.say(3)
+        stream.tap.publish(heard(2, CHUNK))
+        for _ in range(3):
+            await listener.recv()
+        stream.say(1)
+        await listener.recv()
+        assert {"late": 1} == house.taps.figures.dropped
+
+
 async def test_silence_at_another_rate_takes_no_room(house: House) -> None:
     """Half a minute on hold is no reason to lose any of it."""
     stream = house.stream()
@@ -497,6 +511,9 @@ class Nobody:
 
     def closed(self, listener: Listener) -> None:
         """Never called: there is no socket."""
+
+    def missed(self) -> None:
+        """Count nothing."""
 
     def listening_to(self, recording_id: str) -> int:
         """Count nobody."""
