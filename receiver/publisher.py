@@ -61,8 +61,10 @@ class Publisher:
         self._throttle = Throttle()
         self._renderers = [Renderer(niceness=renderers.POLITE)]
         self._retired: Renderer | None = None
-        self._free: asyncio.LifoQueue[Renderer] = asyncio.LifoQueue()  # those that run come first
-        self._free.put_nowait(self._renderers[0])
+        self._reserve = 0  # how many processes may be started
+        self._starting: set[asyncio.Task[None]] = set()
+        self._free = list(self._renderers)
+        self._waiting: dict[asyncio.Future[Renderer], int] = {}  # for one; bytes of the journal
 
     def submit(self, journal: Path) -> None:
         """Have `journal` published; for the event loop's thread."""
@@ -75,15 +77,21 @@ class Publisher:
         if self._hurry.begun:
             return
         self._hurry.begin()
-        polite, idle = self._renderers[0], []
-        while not self._free.empty():
-            idle.append(self._free.get_nowait())
+        polite, idle = self._renderers[0], self._free
         hastened = polite.hasten()
         self._retired = None if hastened else polite  # it may finish what it has begun
-        fresh = [Renderer(niceness=renderers.ORDINARY) for _ in range(self._most - hastened)]
-        self._renderers += fresh
-        for renderer in (*fresh, *idle):
-            self._give_back(renderer)
+        self._reserve = self._most - hastened
+        self._free = idle if hastened else []
+        self._deal()
+
+    async def _start_another(self) -> None:
+        """Have one more process take part once it runs; the last streams have ended then, too."""
+        renderer = Renderer(niceness=renderers.ORDINARY)
+        self._renderers.append(renderer)
+        with contextlib.suppress(BrokenProcessPool):  # the first journal meets it again
+            await renderer.start()
+        self._free.append(renderer)
+        self._deal()
 
     async def close(self) -> None:
         """Publish what was submitted, then end the processes; idempotent.
@@ -107,9 +115,9 @@ class Publisher:
         begun = [renderer.journal for renderer in self._renderers if renderer.journal]
         for renderer in self._renderers:
             renderer.kill()
-        for task in journals:
+        for task in (*journals, *self._starting):
             task.cancel()
-        await asyncio.wait(journals)
+        await asyncio.gather(*journals, *self._starting, return_exceptions=True)
         left = await asyncio.to_thread(self._tidy_up, begun, list(journals.values()))
         if left:
             log.warning(
@@ -155,15 +163,35 @@ class Publisher:
                 return
 
     async def _render_elsewhere(self, journal: Path) -> Outcome:
-        renderer = await self._free.get()
+        turn: asyncio.Future[Renderer] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = _size(journal)
+        self._deal()
+        try:
+            renderer = await turn
+        finally:
+            self._waiting.pop(turn, None)
         try:
             return await renderer.publish(journal, self._recordings, self._options)
         finally:
-            self._give_back(renderer)
+            if renderer is not self._retired:
+                self._free.append(renderer)
+            self._deal()
 
-    def _give_back(self, renderer: Renderer) -> None:
-        if renderer is not self._retired:
-            self._free.put_nowait(renderer)
+    def _deal(self) -> None:
+        """Give work to who has none: the oldest journals first, in a hurry the smallest ones."""
+        while self._free and self._waiting:
+            by_size = self._waiting.__getitem__
+            turn = (
+                min(self._waiting, key=by_size) if self._hurry.begun else next(iter(self._waiting))
+            )
+            del self._waiting[turn]
+            if not turn.done():
+                turn.set_result(self._free.pop())
+        while self._reserve and len(self._starting) < len(self._waiting):
+            self._reserve -= 1
+            task = asyncio.create_task(self._start_another())
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
 
     def _complain(self, journal: Path, error: str) -> None:
         """Count a failure, and tell of each kind at most once a second."""
@@ -193,6 +221,10 @@ class Publisher:
             complete=document.complete,
         )
         self._published(outcome)
+
+
+def _size(journal: Path) -> int:
+    return journal.stat().st_size
 
 
 def _gone(journal: Path) -> bool:

@@ -8,14 +8,17 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from receiver import publish
 from receiver.publish import Outcome
 from receiver.render import RenderOptions
+
+T = TypeVar("T")
 
 POLITE: Final = 10
 """The niceness of rendering while streams live."""
@@ -40,17 +43,27 @@ class Renderer:
             BrokenProcessPool: the process died; the next journal gets a new one.
             OSError: the journal cannot be published now.
         """
-        loop = asyncio.get_running_loop()
         self.journal = journal
         try:
-            self._pid = await loop.run_in_executor(self._pool, os.getpid)
-            arguments = (journal, recordings, options)
-            return await loop.run_in_executor(self._pool, publish.publish, *arguments)
+            await self.start()
+            return await self._run(publish.publish, journal, recordings, options)
+        finally:
+            self.journal = None
+
+    async def start(self) -> None:
+        """Wait until the process runs.
+
+        Raises:
+            BrokenProcessPool: it died.
+        """
+        self._pid = await self._run(os.getpid)
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
         except BrokenProcessPool:
             self._pid, self._pool = None, _new_pool(self._niceness)
             raise
-        finally:
-            self.journal = None
 
     def hasten(self) -> bool:
         """Be polite no longer, and return whether the system allows that: it asks for rights."""

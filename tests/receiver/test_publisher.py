@@ -49,10 +49,10 @@ class Desk:
             most=2,
         )
 
-    def journal(self, recording_id: str = journals.HEADER.recording_id) -> Path:
+    def journal(self, recording_id: str = journals.HEADER.recording_id, chunks: int = 50) -> Path:
         """Return a finished journal in the spool."""
-        chunks = [journals.chunk(n, bytes(160), timestamp_ms=n * 20) for n in range(50)]
-        records = journals.records(chunks, reason=EndReason.STOP)
+        sent = [journals.chunk(n, bytes(160), timestamp_ms=n * 20) for n in range(chunks)]
+        records = journals.records(sent, reason=EndReason.STOP)
         records[0] = Header(recording_id, journals.HEADER.started_at_ms, 1, "0.1.0")
         return journals.write(self.spool / paths.journal_name(recording_id), records)
 
@@ -141,6 +141,23 @@ async def test_in_a_hurry_journals_are_rendered_side_by_side(desk: Desk) -> None
         assert "f" * 16 == (await desk.next_published()).recording.id
         assert 2 <= len(rendering_processes())
     assert journals.HEADER.recording_id == (await desk.next_published()).recording.id
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+async def test_the_oldest_come_first_and_in_a_hurry_the_smallest(desk: Desk, hurry: bool) -> None:
+    """As many as possible are published before the time is up."""
+    held, small = desk.journal(), desk.journal("f" * 16)
+    large = desk.journal("e" * 16, chunks=5000)
+    with held.open("rb") as claim:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+        for journal in (held, large, small):
+            desk.publisher.submit(journal)
+        await asyncio.sleep(0)  # they are submitted, and the first has a process
+        if hurry:
+            desk.publisher.hurry()
+            assert "f" * 16 == (await desk.next_published()).recording.id
+    order = [(await desk.next_published()).recording.id[0] for _ in range(2 if hurry else 3)]
+    assert {"0", "e"} == set(order) if hurry else ["0", "e", "f"] == order
 
 
 async def test_in_a_hurry_rendering_is_no_longer_polite(desk: Desk) -> None:
