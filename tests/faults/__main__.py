@@ -44,6 +44,7 @@ class Fault:
 FAULTS = (
     Fault("SIGKILL during calls", crashes.killed),
     Fault("SIGKILL twice", crashes.killed_twice, 0.5),
+    Fault("SIGKILL of one of two workers", crashes.worker_killed, 0.2),
     Fault(
         "SIGKILL while publishing",
         crashes.killed_while_publishing,

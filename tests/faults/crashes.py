@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
 from receiver.paths import REWRITTEN_SUFFIX
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS
-from tests.faults.accounting import Allowance, Tally
+from tests.faults.accounting import Allowance, Tally, summed
 from tests.faults.calls import Callers
 from tests.faults.faulty_disk import Orders
 from tests.faults.trial import Trial, kill
@@ -38,6 +40,33 @@ def killed(folder: Path, seed: int) -> Tally:
         trial.restart()
         tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
         trial.check_that_recovery_is_over(tally)
+        return tally
+
+
+def worker_killed(folder: Path, seed: int) -> Tally:
+    """SIGKILL of one of two workers: it is replaced, and the other's calls do not notice."""
+    source = random.Random(seed)
+    with Trial(folder) as trial:
+        receiver = trial.start("--workers", "2")
+        lines = [receiver.wait_for("worker_serving") for _ in range(2)]
+        victim = source.choice(lines)
+        with Callers(receiver.url, 6, seed) as callers:
+            started = [receiver.wait_for("stream_started") for _ in callers.calls]
+            callers.wait_for(source.randint(60, 200))
+            cut_at = time.monotonic()
+            os.kill(victim["pid"], signal.SIGKILL)
+            receiver.wait_for("worker_died")
+            callers.wait_for(250)
+        trial.wait_until_published()
+        carried = {line["stream_sid"] for line in started if line["worker"] == victim["worker"]}
+        cut = [sent for sent in callers.streams if sent.stream_sid in carried]
+        whole = [sent for sent in callers.streams if sent.stream_sid not in carried]
+        tallies = trial.account(cut, Allowance(cut_at=cut_at)), trial.account(whole)
+        for tally in tallies:  # each account knows only its own callers
+            tally.problems[:] = [p for p in tally.problems if "who never called" not in p]
+        tally = summed(tallies)
+        tally.expect(bool(cut and whole), f"{len(cut)} of {len(callers.streams)} were cut")
+        tally.expect(receiver.stop() == 0, "it did not end in peace")
         return tally
 
 

@@ -22,6 +22,13 @@ def test_a_receiver_killed_while_it_recovers_recovers_again(tmp_path: Path) -> N
     assert tally.kept
 
 
+def test_a_killed_worker_loses_only_its_own_last_moment(tmp_path: Path) -> None:
+    """Its calls are published up to it, the other worker's whole, without another start."""
+    tally = crashes.worker_killed(tmp_path, 1)
+    assert tally.passed, tally
+    assert tally.kept
+
+
 @needs("cc")
 def test_a_receiver_killed_while_publishing_publishes_once(tmp_path: Path) -> None:
     """Between the rename and the removal of the journal; `make faults` tries all moments."""

@@ -88,8 +88,9 @@ class Trial:
         assert receiver.stop() == 0, receiver.raw_log
 
     def journals(self) -> list[Path]:
-        """Return the journals in the spool."""
-        return sorted(self.spool.glob(f"*{paths.JOURNAL_SUFFIX}"))
+        """Return the journals in the spool, those of workers too."""
+        workers = self.spool.glob(f"{paths.WORKER}*/*{paths.JOURNAL_SUFFIX}")
+        return sorted([*self.spool.glob(f"*{paths.JOURNAL_SUFFIX}"), *workers])
 
     def wait_until_published(self) -> None:
         """Return once the spool is empty; fail when it stays as it is."""
