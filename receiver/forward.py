@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -259,6 +259,10 @@ class Forwarder:
         self._leave = self._hub.watch(self._tell)
         for live in self._hub.streams():
             self._begin(live)
+
+    def take_token(self, token: str | None) -> None:
+        """Have streams that begin from now on carried with another token."""
+        self._way = replace(self._way, token=token)
 
     async def close(self) -> None:
         """Let what is on its way arrive, for a while; idempotent."""

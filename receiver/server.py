@@ -231,6 +231,8 @@ class Server:
         parts = {"stream tokens": self._take_tokens}
         if credentials.has_tap_tokens(self._config):
             parts["tap tokens"] = self._tap_house.reload
+        if self._config.forward_token_file is not None:
+            parts["forward token"] = self._tap_house.reload_forward_token
         if self._ssl_context is not None:
             parts["certificate"] = self._take_certificate
         reloading.reload(parts)

@@ -76,6 +76,14 @@ class TapHouse:
         """
         self.taps.tokens = credentials.tap_tokens(self._config)
 
+    def reload_forward_token(self) -> None:
+        """Read the token again that consumers get.
+
+        Raises:
+            ConfigurationError: it cannot be used; the old one stays in force.
+        """
+        self._forwarder.take_token(credentials.forward_token(self._config))
+
     def kept(self, document: Recording, folder: Path) -> None:
         """Tell watchers of a published recording."""
         self.hub.kept(taps.kept(document, folder))

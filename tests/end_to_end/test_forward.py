@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -131,6 +132,21 @@ def test_a_consumer_hears_what_the_provider_says(tmp_path: Path, consumer: Consu
     sent = [sender.connected(), sender.start({"FirstName": "Jane"}), *call_of(2)]
     assert [json.loads(message) for message in sent] == messages[:-2]
     assert ["dtmf", "stop"] == [message["event"] for message in messages[-2:]]
+
+
+def test_a_new_token_for_consumers_is_read_on_sighup(tmp_path: Path, consumer: Consumer) -> None:
+    """A bad one leaves the old in force, and holds back none of the other secrets."""
+    token = secret_file(tmp_path / "forward", "a-token-for-consumers")
+    options = ("--forward", consumer.url, "--forward-token-file", str(token), *PATIENT)
+    with stopping_receiver(tmp_path, *options) as receiver:
+        for content, outcome in (("bad", "reload_failed"), ("another-for-consumers", "reloaded")):
+            token.write_text(content)
+            receiver.process.send_signal(signal.SIGHUP)
+            while "forward token" != receiver.wait_for(outcome)["part"]:
+                pass  # the other parts come first
+            play(receiver)
+            rest_of(consumer.call())
+    assert ["Bearer a-token-for-consumers", "Bearer another-for-consumers"] == consumer.tokens
 
 
 def test_a_burst_is_forwarded_whole(tmp_path: Path, consumer: Consumer) -> None:
