@@ -9,19 +9,30 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final
 
 from receiver import codec
-from receiver.tap_kinds import Kind
+from receiver.placing import GapReason
+from receiver.tap_kinds import Kind, gap
 from receiver.tap_queue import Item
 
 _BLOCK_SECONDS: Final = 1
 _TAIL_SECONDS: Final = 0.1
 """Of silence, after which the filter has forgotten what was before it (36 ms at most)."""
 _BYTES_PER_SAMPLE: Final = 2
+_MOST_COMING_MS: Final = 5000.0
+"""Of one channel's audio that may wait for the thread; more is dropped, and told."""
 Done = Callable[[list[Item], bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Skip:
+    """Audio that was not resampled, because the thread had too much to do."""
+
+    duration_ms: float
 
 
 def available() -> bool:
@@ -48,6 +59,8 @@ class Resampling:
         self._begin_ms = begin_ms
         self._produced = 0  # samples of each track
         self._submitted = 0  # lots that the thread has yet to give back
+        self.dropped = 0  # pieces of audio that the thread had no time for
+        self._skipped_ms = 0.0  # of them, what has not been told yet
         # Measured: "MQ" holds audio back for 15 to 36 ms, "HQ" for 21 to 138.
         self._stream: Any = soxr.ResampleStream(
             source_rate, rate, channels, dtype="int16", quality="MQ"
@@ -62,7 +75,8 @@ class Resampling:
         if not items and not last:
             return
         self.settled.clear()
-        length_ms = sum(item.duration_ms for item in items if item.repeat == 1)
+        work = self._bearable(items)
+        length_ms = sum(i.duration_ms for i in work if isinstance(i, Item) and i.repeat == 1)
         self.coming_ms += length_ms
         self._submitted += 1
 
@@ -74,25 +88,48 @@ class Resampling:
                 self.coming_ms = 0.0  # fractions do not add up for ever
                 self.settled.set()
 
-        _thread().submit(self._work, items, last, give_back)
+        _thread().submit(self._work, work, last, give_back)
 
-    def _work(self, items: list[Item], last: bool, give_back: Callable[[list[Item]], None]) -> None:
+    def _bearable(self, items: list[Item]) -> list[Item | _Skip]:
+        """Return what the thread is to do: all, or where it is far behind, all but the audio."""
+        late = self.coming_ms > _MOST_COMING_MS
+        kept: list[Item | _Skip] = [i for i in items if not (late and i.duration_ms)]
+        if late:
+            lost = [item.duration_ms for item in items if item.duration_ms]
+            self.dropped += len(lost)
+            self._skipped_ms += sum(lost)
+        if self._skipped_ms and (not late or len(kept) > 0):
+            kept.insert(0, _Skip(self._skipped_ms))
+            self._skipped_ms = 0.0
+        return kept
+
+    def _work(
+        self, items: list[Item | _Skip], last: bool, give_back: Callable[[list[Item]], None]
+    ) -> None:
         made = list(self.convert(items, last=last))
         try:
             self._loop.call_soon_threadsafe(give_back, made)
         except RuntimeError:
             return  # the loop is closed: nobody listens any more
 
-    def convert(self, items: list[Item], *, last: bool) -> Iterator[Item]:
+    def convert(self, items: Sequence[Item | _Skip], *, last: bool) -> Iterator[Item]:
         """Yield `items` at the other rate; what is not audio keeps its place."""
         for item in items:
-            if isinstance(item.message, bytes):
+            if isinstance(item, _Skip):
+                yield self._notice(item.duration_ms)
+            elif isinstance(item.message, bytes):
                 yield from self._audio(item.message, item.repeat)
             elif last and item is items[-1]:
                 yield from self._flushed()
                 yield item
             else:
                 yield item
+
+    def _notice(self, duration_ms: float) -> Item:
+        """Tell of audio that is left out; what follows is behind it."""
+        at_ms = self._begin_ms + self._produced * 1000 / self._rate
+        self._begin_ms += duration_ms
+        return Item(gap(GapReason.SLOW_LISTENER, self._track, at_ms, duration_ms))
 
     def _audio(self, message: bytes, repeat: int) -> Iterator[Item]:
         """Yield a piece of audio, which may be silence of any length, at the other rate."""

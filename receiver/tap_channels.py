@@ -47,11 +47,11 @@ class Channel:
         *,
         byte_order: ByteOrder,
         begin_ms: float | None = None,
-        late: Callable[[int], None] = lambda _: None,
+        count: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
         self.kind = kind
-        self._late = late  # is told how many chunks came too late, or twice
-        self._left_out = 0  # of those, what it has been told
+        self._count = count  # is told of what listeners do not get, and why
+        self._counted = {"late": 0, "slow_resampler": 0}
         self._byte_order = byte_order
         self._begin_ms = begin_ms
         self._loop = asyncio.get_running_loop()
@@ -137,6 +137,7 @@ class Channel:
     def _deliver(self, items: Iterable[Item], *, last: bool) -> None:
         if self._resampling is not None:
             self._resampling.submit(list(items), last=last, done=self._resampled)
+            self._note("slow_resampler", self._resampling.dropped)
             return
         self._fan_out(items)
         if last:
@@ -158,9 +159,7 @@ class Channel:
         """Have audio that waits for its counterpart of the other track sent when it is due."""
         encoder = self._encoder
         assert encoder is not None  # noqa: S101  it has just been used
-        if encoder.left_out > self._left_out:
-            self._late(encoder.left_out - self._left_out)
-            self._left_out = encoder.left_out
+        self._note("late", encoder.left_out)
         since = encoder.waiting_since_ms
         if since is not None and self._due is None and not self._in_the_past:
             at = self._epoch + (since + LONGEST_WAIT_MS) / 1000 - _TURN_SECONDS
@@ -169,6 +168,11 @@ class Channel:
     def _take_turn(self) -> None:
         """Let sockets be read once more: after a stall, what is awaited may be there already."""
         self._due = self._loop.call_later(_TURN_SECONDS, self._send_due)
+
+    def _note(self, reason: str, total: int) -> None:
+        if total > self._counted[reason]:
+            self._count(reason, total - self._counted[reason])
+            self._counted[reason] = total
 
     def _send_due(self) -> None:
         self._due = None
@@ -200,7 +204,7 @@ class Channels:
         fresh = channel is None
         if channel is None:
             channel = self._channels[key] = Channel(
-                kind, byte_order=self._byte_order, late=self.count_late
+                kind, byte_order=self._byte_order, count=self.count
             )
         channel.add(outlet)
         if fresh:
@@ -208,9 +212,9 @@ class Channels:
         joined = channel
         return lambda: self._leave(key, joined, outlet)
 
-    def count_late(self, chunks: int) -> None:
-        """Count chunks that came too late for listeners of one kind."""
-        self._figures.dropped["late"] += chunks
+    def count(self, reason: str, chunks: int) -> None:
+        """Count pieces of audio that listeners of one kind do not get."""
+        self._figures.dropped[reason] += chunks
 
     def _leave(self, key: tuple[str, Kind], channel: Channel, outlet: Outlet) -> None:
         channel.remove(outlet)

@@ -229,7 +229,7 @@ class Taps:
                 listener.kind,
                 byte_order=self._options.byte_order,
                 begin_ms=begin_ms,
-                late=self._channels.count_late,
+                count=self._channels.count,
             ),
             flush=self._options.flush,
         )

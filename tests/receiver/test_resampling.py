@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from receiver import resampling
 from receiver.resampling import Resampling
 from receiver.tap_kinds import Format, Kind
 from receiver.tap_queue import Item
@@ -76,6 +77,32 @@ async def test_long_silence_stays_a_length() -> None:
     for item in made[:-1]:
         assert position == pytest.approx(item.timestamp_ms)
         position += item.duration_ms
+
+
+async def test_what_the_thread_has_no_time_for_is_dropped_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More than so much of a channel never waits; events keep their place, and so does time."""
+    monkeypatch.setattr(resampling, "_MOST_COMING_MS", 100)
+    changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
+    got: list[Item] = []
+
+    def take(made: list[Item], last: bool) -> None:
+        got.extend(made)
+
+    for number in range(20):  # within one turn of the event loop nothing comes back
+        changing.submit([Item(tone(160), "inbound", 20 * number, 20)], last=False, done=take)
+    changing.submit([Item('{"event":"mark"}')], last=False, done=take)
+    assert (120, 14) == (changing.coming_ms, changing.dropped)
+    await asyncio.wait_for(changing.settled.wait(), 10)
+    changing.submit([Item(tone(160), "inbound", 400, 20)], last=False, done=take)
+    changing.submit([Item('{"event":"stopped"}')], last=True, done=take)
+    await asyncio.wait_for(changing.settled.wait(), 10)
+    notice, mark, _ = told(got)
+    assert ("slow_listener", 280) == (notice["reason"], notice["duration_ms"])
+    assert "mark" == mark["event"]
+    assert 7 * 20 * 32 == len(sound(got))
+    assert 420 == pytest.approx(got[-2].timestamp_ms + got[-2].duration_ms)
 
 
 async def test_it_says_what_it_still_has() -> None:
