@@ -87,3 +87,21 @@ def test_a_hurry_may_begin_while_a_drain_publishes(tmp_path: Path) -> None:
             receiver.wait_for("stream_ended")
             assert 0 == receiver.stop(signal.SIGTERM)
         assert 1 == receiver.wait_for("left_for_next_start")["journals"]
+
+
+def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
+    """Its parent ends in time all the same, and the next start publishes what it leaves."""
+    with running_receiver(tmp_path, "--workers", "2") as receiver:
+        workers = [receiver.wait_for("worker_serving") for _ in range(2)]
+        with sender.dial(receiver.url) as socket:
+            sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
+            number = receiver.wait_for("stream_started")["worker"]
+            live_journal(receiver)
+            (pid,) = [line["pid"] for line in workers if line["worker"] == number]
+            os.kill(pid, signal.SIGSTOP)
+            began = time.monotonic()
+            assert 0 == receiver.stop(signal.SIGINT)
+            assert time.monotonic() - began < MOST_SECONDS + MARGIN_SECONDS
+        assert number == receiver.wait_for("worker_killed")["worker"]
+    with running_receiver(tmp_path, "--workers", "2") as receiver:
+        assert receiver.published()[1].end_reason is EndReason.CRASH
