@@ -71,6 +71,7 @@ static const char *path_of(int descriptor) {
 typedef int by_descriptor(int);
 typedef int by_path(const char *);
 typedef int by_paths(const char *, const char *);
+typedef int by_paths_at(int, const char *, int, const char *);
 typedef ssize_t writing(int, const void *, size_t, off_t);
 
 int fdatasync(int fd) { OBEYING("fdatasync", path_of(fd), REAL(by_descriptor *, fdatasync)(fd)); }
@@ -83,6 +84,10 @@ int unlink(const char *path) { OBEYING("unlink", path, REAL(by_path *, unlink)(p
 
 int rename(const char *from, const char *to) {
     OBEYING("rename", from, REAL(by_paths *, rename)(from, to));
+}
+
+int renameat(int within, const char *from, int into, const char *to) {
+    OBEYING("rename", from, REAL(by_paths_at *, renameat)(within, from, into, to));
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t count, off_t offset) {
