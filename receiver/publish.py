@@ -23,15 +23,9 @@ from receiver import archive, paths, recording
 from receiver.errors import JournalError, UnreadableError
 from receiver.folders import PRIVATE, FolderLock, folder_within, open_folder, sync_folder
 from receiver.journal import Header, Reader
+from receiver.journal_file import blocks_of, open_journal
 from receiver.recording import Recording
-from receiver.render import (
-    Identified,
-    RenderOptions,
-    blocks_of,
-    identify,
-    open_journal,
-    render_surveyed,
-)
+from receiver.render import Identified, RenderOptions, identify, render_surveyed
 
 _UNREADABLE: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM})
 """What will not get better by itself: a journal that cannot be opened for this is set aside."""

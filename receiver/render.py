@@ -20,17 +20,14 @@ from typing import Final
 import soundfile
 
 from receiver import codec, paths, recording, tags, timeline
-from receiver.errors import JournalError
 from receiver.folders import open_folder
+from receiver.journal_file import BLOCK_BYTES, Window, blocks_of, open_journal
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track
 from receiver.recording import RecordedTrack, Recording
 from receiver.report import UNNAMED, Rendered, report
 from receiver.survey import Survey, survey
 from receiver.timeline import Placement, Run
 
-BLOCK_BYTES: Final = 2**17
-"""How much is decoded, written, hashed or silenced at a time."""
-_WINDOW_BYTES: Final = 2**15
 _CHUNKS_AT_ONCE: Final = 1024
 _LARGEST_RIFF_BYTES: Final = 2**32 - 2**20
 """Above this a WAV file needs 64-bit sizes (RF64); the rest is room for the tags."""
@@ -57,7 +54,7 @@ class Identified:
 class _Audio:
     """One stream's placed tracks, and how to read their samples."""
 
-    journal: _Window
+    journal: Window
     survey: Survey
     placements: dict[Track, Placement]
     length: int  # of every track, in payload bytes
@@ -95,23 +92,6 @@ class _Audio:
                     yield bytes(payload[:whole])
                     del payload[:whole]
         yield bytes(payload[: len(payload) // unit * unit])
-
-
-class _Window:
-    """Reads small pieces of a file that mostly follow each other with few calls."""
-
-    def __init__(self, file: FileIO) -> None:
-        self._descriptor = file.fileno()
-        self._start = 0
-        self._block = b""
-
-    def cut(self, start: int, size: int) -> bytes:
-        """Return `size` bytes from byte `start` on."""
-        first = start - self._start
-        if first < 0 or first + size > len(self._block):
-            self._block = os.pread(self._descriptor, max(_WINDOW_BYTES, size), start)
-            self._start, first = start, 0
-        return self._block[first : first + size]
 
 
 def _silence(samples: int) -> Iterator[bytes]:
@@ -173,24 +153,6 @@ def identify(journal: Path) -> Identified:
         return Identified(surveyed, _sha256(source, surveyed.trusted_bytes))
 
 
-def blocks_of(file: FileIO) -> Iterator[bytes]:
-    """Yield a file's content in blocks."""
-    return iter(lambda: file.read(BLOCK_BYTES), b"")
-
-
-def open_journal(journal: Path) -> FileIO:
-    """Open a journal for reading; a symbolic link is not followed.
-
-    Raises:
-        JournalError: it cannot be opened.
-    """
-    try:
-        descriptor = os.open(journal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise JournalError(f"cannot read journal {journal}: {error.strerror}") from error
-    return open(descriptor, "rb", buffering=0)
-
-
 def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
     media = surveyed.media_format
     heard = [surveyed.tracks[track] for track in Track if len(surveyed.tracks.get(track, ()))]
@@ -203,7 +165,7 @@ def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
     length = max((placed.length for placed in placements.values()), default=0) // unit * unit
     if not length:  # chunks came, but not one whole sample: there is nothing to write
         placements = {}
-    audio = _Audio(_Window(source), surveyed, placements, length, options.byte_order, origin_ms)
+    audio = _Audio(Window(source), surveyed, placements, length, options.byte_order, origin_ms)
     if options.byte_order is ByteOrder.AUTO:
         audio = replace(audio, byte_order=_smoother_byte_order(audio))
     return audio

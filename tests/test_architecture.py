@@ -24,6 +24,7 @@ PURE = (
 CONSUMERS = (
     "throttle",
     "folders",
+    "journal_file",
     "live_journal",
     "spool",
     "render",

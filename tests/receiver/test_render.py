@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from receiver import archive, journal, render
+from receiver import archive, journal, journal_file, render
 from receiver.errors import JournalError
 from receiver.journal import Record
 from receiver.media import ByteOrder, EndReason, Gap, GapKind, Track
@@ -139,7 +139,9 @@ def test_long_audio_flows_through_in_blocks(
     content = call(tracks=tuple(Track), chunks=40, missing=[3, 4, 20])
     options = RenderOptions(stereo=True)
     whole, _ = rendered(tmp_path / "whole", content, options)
-    monkeypatch.setattr(render, "BLOCK_BYTES", 250)
+    for room in (render, journal_file):
+        monkeypatch.setattr(room, "BLOCK_BYTES", 250)
+    monkeypatch.setattr(journal_file, "_WINDOW_BYTES", 250)
     pieces, _ = rendered(tmp_path / "pieces", content, options)
     assert contents(whole) == contents(pieces)
 
