@@ -385,6 +385,32 @@ async def test_a_minute_of_the_past_is_whole(house: House, track: str, rate: int
         assert MULAW[CHUNK[0]].to_bytes(2, "little", signed=True) * 8000 * 61 == received + sound
 
 
+def open_files() -> set[Path]:
+    """Return the files that this process has open."""
+    return {link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+
+
+async def test_who_does_not_read_the_past_is_closed_with_1013(house: House) -> None:
+    """As in the present; and the journal is given back."""
+    chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 3001)]
+    write(house.journal, records(chunks))
+    stream = house.stream_at(Source(standing_behind(chunks)))
+    url = f"{stream.live.call_sid}?track=stereo&rate=48000&since=60"
+    async with house.hear(url, max_queue=1, max_size=None) as stuck:
+        await text(stuck)
+        stuck.transport.pause_reading()
+        while not any(listener.slow for listener in house.taps.listeners):  # noqa: ASYNC110  nothing tells
+            await asyncio.sleep(0.01)
+        stuck.transport.resume_reading()
+        with pytest.raises(ConnectionClosed, match="1013"):
+            await until_closed(stuck)
+    while house.taps.listeners:  # noqa: ASYNC110  nothing tells
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert house.journal not in open_files()
+    assert 0 == house.taps.figures.dropped["slow_listener"]  # it waits for who can wait
+
+
 async def test_the_end_of_a_long_past_is_found(house: House) -> None:
     """However much of the journal lies before what was asked for."""
     before = [MessageRecord(0, bytes(60_000)) for _ in range(400)]
