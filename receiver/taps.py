@@ -24,6 +24,7 @@ from receiver.metrics import TapFigures
 from receiver.recording import Recording
 from receiver.tap import Hub, Lifecycle, LiveStream, RecordingKept, StreamBegan
 from receiver.tap_channels import Channel, Channels
+from receiver.tap_kinds import Kind
 from receiver.tap_requests import BadRequest, TapRequest
 from receiver.tap_rewind import Rewind
 from receiver.tap_tokens import Scope, TapTokens
@@ -128,9 +129,10 @@ class Taps:
         if name == tap_requests.ALL:
             return self._watch(tap_requests.parse_filters(query), scope)
         asked = _Asked(name, tap_requests.parse_request(query), scope)
-        if asked.request.kind.rate is not None and not resampling.available():
+        live = self._find(asked)
+        if not resampling.available() and _needs_resampler(asked.request.kind, live):
             return _NO_RESAMPLER
-        if self._find(asked) is None and not asked.request.wait_seconds:
+        if live is None and not asked.request.wait_seconds:
             return _NOT_HERE if self._options.among_workers else _NO_STREAM
         return Listener(asked.request.kind, _Visit(self, asked), self._options.limits)
 
@@ -311,6 +313,12 @@ class Taps:
             "parameters": live.parameters,
             "reason": event.reason.value,
         }
+
+
+def _needs_resampler(kind: Kind, live: LiveStream | None) -> bool:
+    """Whether another rate than a stream's own is asked for; of an unknown one, any may be."""
+    own = live.media_format.sample_rate if live is not None else None
+    return kind.rate not in (None, own)
 
 
 def kept(document: Recording, folder: Path) -> RecordingKept:

@@ -276,13 +276,15 @@ async def test_strangers_learn_nothing_from_bad_queries(house: House) -> None:
 async def test_without_resampler_there_is_no_other_rate(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """501 names the extra that is missing."""
+    """501 names the extra that is missing; a stream's own rate needs none."""
     monkeypatch.setattr(resampling, "available", lambda: False)
     call = house.stream().live.call_sid
     with pytest.raises(InvalidStatus) as refused:
         await house.hear(f"{call}?rate=16000")
     assert 501 == refused.value.response.status_code
     assert b"tapreel[dsp]" in (refused.value.response.body or b"")
+    async with house.hear(f"{call}?rate=8000") as listener:
+        assert 8000 == (await text(listener))["rate"]
 
 
 async def test_a_watcher_is_told_of_everything(house: House) -> None:
