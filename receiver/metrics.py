@@ -29,6 +29,7 @@ class TapFigures:
     """What listeners missed, and why."""
 
     listeners: int = 0  # whose sockets are open
+    watchers: int = 0  # of all streams
     dropped: Counter[str] = field(default_factory=Counter)  # pieces of audio, by reason
     closed_slow: int = 0
     refused: Counter[str] = field(default_factory=Counter)  # by reason
@@ -137,7 +138,8 @@ class _Collector:
 
     def _taps(self) -> Iterator[Metric]:
         taps = self._figures.taps
-        yield _gauge("listeners", "Live listeners", taps.listeners)
+        text = "Live listeners, and those who watch all streams"
+        yield _gauge("listeners", text, taps.listeners + taps.watchers)
         text = "Pieces of audio that listeners and consumers did not get"
         yield _counter("tap_dropped", text, _by(taps.dropped), ("reason",))
         text = "Listeners that were closed because they did not read"

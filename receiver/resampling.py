@@ -119,10 +119,8 @@ class Resampling:
                 yield self._notice(item.duration_ms)
             elif isinstance(item.message, bytes):
                 yield from self._audio(item.message, item.repeat)
-            elif last and item is items[-1]:
-                yield from self._flushed()
-                yield item
             else:
+                yield from self._flushed() if last and item is items[-1] else ()
                 yield item
 
     def _notice(self, duration_ms: float) -> Item:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from receiver import credentials, paths, taps
+from receiver import credentials, paths, watchers
 from receiver.config import Config
 from receiver.forward import Forwarder, Way, parse_consumer
 from receiver.listeners import ListenerLimits
@@ -86,4 +86,4 @@ class TapHouse:
 
     def kept(self, document: Recording, folder: Path) -> None:
         """Tell watchers of a published recording."""
-        self.hub.kept(taps.kept(document, folder))
+        self.hub.kept(watchers.kept(document, folder))

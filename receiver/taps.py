@@ -18,11 +18,10 @@ import msgspec
 import structlog
 
 from receiver import resampling, tap_requests
-from receiver.listeners import Listener, ListenerLimits, Watcher
+from receiver.listeners import Listener, ListenerLimits
 from receiver.media import ByteOrder
 from receiver.metrics import TapFigures
-from receiver.recording import Recording
-from receiver.tap import Hub, Lifecycle, LiveStream, RecordingKept, StreamBegan
+from receiver.tap import Hub, Lifecycle, LiveStream, StreamBegan
 from receiver.tap_channels import Channel, Channels
 from receiver.tap_kinds import Kind
 from receiver.tap_requests import BadRequest, TapRequest
@@ -31,6 +30,7 @@ from receiver.tap_tokens import Scope, TapTokens
 from receiver.throttle import Throttle
 from receiver.tokens import Refused
 from receiver.transports import HttpAnswer, Peer, UpgradeRequest
+from receiver.watchers import Watchers
 
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
 _NO_STREAM: Final = HttpAnswer(404, "no such stream\n")
@@ -99,13 +99,15 @@ class Taps:
         self._hub = hub
         self._options = options
         self.listeners: set[Listener] = set()  # whose sockets are open
-        self.watchers: set[Watcher] = set()
         self._listening: Counter[str] = Counter()  # by recording id
         self._channels = channels
+        self._watchers = Watchers(
+            hub, options.limits, figures=options.figures, described=self._described
+        )
         self._throttle = Throttle()
 
     def __len__(self) -> int:
-        return len(self.listeners) + len(self.watchers)
+        return len(self.listeners) + len(self._watchers)
 
     # The gate.
 
@@ -127,7 +129,7 @@ class Taps:
         if len(self) >= self._options.max_listeners:
             return _FULL
         if name == tap_requests.ALL:
-            return self._watch(tap_requests.parse_filters(query), scope)
+            return self._watchers.watcher(tap_requests.parse_filters(query), scope)
         asked = _Asked(name, tap_requests.parse_request(query), scope)
         live = self._find(asked)
         if not resampling.available() and _needs_resampler(asked.request.kind, live):
@@ -161,7 +163,7 @@ class Taps:
     def opened(self, listener: Listener, asked: _Asked) -> None:
         """Find the listener's stream, or wait for it."""
         self.listeners.add(listener)
-        self.figures.listeners = len(self)
+        self.figures.listeners = len(self.listeners)
         live = self._find(asked)
         if live is not None:
             self._attach(listener, live, asked.request)
@@ -173,7 +175,7 @@ class Taps:
     def closed(self, listener: Listener) -> None:
         """Forget a listener."""
         self.listeners.discard(listener)
-        self.figures.listeners = len(self)
+        self.figures.listeners = len(self.listeners)
         if listener.slow:
             self.figures.closed_slow += 1
             live = listener.live
@@ -264,73 +266,11 @@ class Taps:
         if not self._listening[recording_id]:
             del self._listening[recording_id]
 
-    # Those who watch all streams.
-
-    def _watch(self, filters: dict[str, str], scope: Scope) -> Watcher:
-        def wanted(call_sid: str, parameters: dict[str, Any]) -> bool:
-            return scope.permits(call_sid, parameters) and tap_requests.matches(filters, parameters)
-
-        def begin(watcher: Watcher) -> Callable[[], None]:
-            def tell(event: Lifecycle) -> None:
-                about = event if isinstance(event, RecordingKept) else event.live
-                if wanted(about.call_sid, about.parameters):
-                    watcher.tell(event)
-
-            alive = [live for live in self._hub.streams() if wanted(live.call_sid, live.parameters)]
-            watcher.tell(*map(StreamBegan, alive), new=False)
-            leave = self._hub.watch(tell)
-            self.watchers.add(watcher)
-            self.figures.listeners = len(self)
-
-            def stop() -> None:
-                leave()
-                self._forget_watcher(watcher)
-
-            return stop
-
-        return Watcher(begin, self._told, self._options.limits)
-
-    def _forget_watcher(self, watcher: Watcher) -> None:
-        self.watchers.discard(watcher)
-        self.figures.listeners = len(self)
-        if watcher.slow:
-            self.figures.closed_slow += 1
-            log.warning("watcher_too_slow")
-
-    def _told(self, event: Lifecycle) -> dict[str, Any]:
-        if isinstance(event, StreamBegan):
-            return {"event": "started", **self._described(event.live)}
-        if isinstance(event, RecordingKept):
-            told = msgspec.to_builtins(event)
-            del told["type"]
-            return {"event": "recorded", **told}
-        live = event.live
-        return {
-            "event": "stopped",
-            "recording_id": live.recording_id,
-            "call_sid": live.call_sid,
-            "stream_sid": live.stream_sid,
-            "parameters": live.parameters,
-            "reason": event.reason.value,
-        }
-
 
 def _needs_resampler(kind: Kind, live: LiveStream | None) -> bool:
     """Whether another rate than a stream's own is asked for; of an unknown one, any may be."""
     own = live.media_format.sample_rate if live is not None else None
     return kind.rate not in (None, own)
-
-
-def kept(document: Recording, folder: Path) -> RecordingKept:
-    """Return what watchers, who may be anywhere, are told of a published recording."""
-    return RecordingKept(
-        document.id,
-        document.call_sid,
-        document.stream_sid,
-        document.parameters,
-        document.complete,
-        str(folder.absolute()),
-    )
 
 
 def _nothing() -> None:

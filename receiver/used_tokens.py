@@ -59,11 +59,10 @@ class UsedTokens:
     def forget_expired(self) -> None:
         """Remove what is refused anyway."""
         expired = time.time() - MARGIN_SECONDS
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # another worker looks, too
-                    if entry.stat(follow_symlinks=False).st_mtime < expired:
-                        Path(entry.path).unlink()
+        for path in list(self._folder.iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # another worker looks, too
+                if path.lstat().st_mtime < expired:
+                    path.unlink()
 
     async def keep_small(self, interval_seconds: float = FORGET_INTERVAL_SECONDS) -> None:
         """Forget what has expired, now and from time to time, in a thread; runs for ever."""

@@ -37,7 +37,15 @@ CONSUMERS = (
 SHELL = (
     *("hurry", "reloading"),
     *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
-    *("transports.dialing", "listeners", "tap_channels", "tap_rewind", "taps", "forward"),
+    *(
+        "transports.dialing",
+        "listeners",
+        "tap_channels",
+        "tap_rewind",
+        "watchers",
+        "taps",
+        "forward",
+    ),
     "tap_house",
     *("open_recording", "session", "renderers", "publisher", "used_tokens", "gate", "demo"),
     *("loops", "pacer", "transports.sharing"),
@@ -56,6 +64,8 @@ STARTER_ORDER = (
     *("errors", "rules", "models", "answers", "tokens", "retry", "config", "client"),
     *("options", "simulator", "commands", "cli", "__main__"),
 )
+MOST_LINES, MOST_FUNCTION_LINES, MOST_NESTED = 250, 40, 3
+NESTING = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.AsyncFor, ast.AsyncWith, ast.Match)
 ONLY_IN = {
     "soundfile": {"receiver/render.py", "starter/simulator/audio.py"},
     "httpx": {"starter/client.py"},
@@ -139,6 +149,44 @@ def test_the_design_page_names_every_room(room: str) -> None:
     house = (ROOT / "DESIGN.md").read_text("utf-8").partition("## The house")[2]
     rows = [line.split("|")[1] for line in house.splitlines() if line.startswith("| `")]
     assert any(f"`{room.removeprefix('transports.')}`" in row for row in rows)
+
+
+def code_lines(tree: ast.Module, text: str) -> set[int]:
+    """Return the numbers of lines that are neither blank, nor comment, nor docstring."""
+    lines = text.splitlines()
+    found = {n for n, line in enumerate(lines, 1) if line.strip() and line.strip()[0] != "#"}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):  # also a text behind a constant
+                found -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return found
+
+
+def depth(node: ast.AST) -> int:
+    """Return how deep the statements of a function are nested."""
+    return max(
+        (
+            isinstance(child, NESTING) + depth(child)
+            for child in ast.iter_child_nodes(node)
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        ),
+        default=0,
+    )
+
+
+@pytest.mark.parametrize("package", ["receiver", "starter"])
+def test_no_room_outgrows_its_budget(package: str) -> None:
+    """A module of 250 lines, a function of 40, or nesting of more than 3 wants to be two things."""
+    for file in modules(package):
+        text = file.read_text("utf-8")
+        tree = ast.parse(text)
+        lines = code_lines(tree, text)
+        assert len(lines) <= MOST_LINES, file
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                own = lines & set(range(node.lineno, (node.end_lineno or 0) + 1))
+                assert len(own) <= MOST_FUNCTION_LINES, (file, node.name)
+                assert depth(node) <= MOST_NESTED, (file, node.name)
 
 
 @pytest.mark.parametrize("room", [*WORDS, *PURE])

@@ -84,14 +84,15 @@ class _Tape:
     def take(self, event: Event) -> None:
         from receiver.listen import Audio, Gap, Started, Stopped
 
-        if isinstance(event, Audio):
-            _put(event.samples.astype("<i2").tobytes())
-        elif isinstance(event, Started):
-            self._start(event.sample_rate, event.channels)
-        elif isinstance(event, Gap):
-            self._bridge(event)
-        elif isinstance(event, Stopped) and event.reason == "unknown":
-            click.echo("receiver: the stream ended while we were cut off", err=True)
+        match event:
+            case Audio():
+                _put(event.samples.astype("<i2").tobytes())
+            case Started():
+                self._start(event.sample_rate, event.channels)
+            case Gap():
+                self._bridge(event)
+            case Stopped(reason="unknown"):
+                click.echo("receiver: the stream ended while we were cut off", err=True)
 
     def _bridge(self, gap: Gap) -> None:
         click.echo(f"receiver: {gap}", err=True)

@@ -319,10 +319,10 @@ async def test_watchers_count_as_listeners(house: House) -> None:
     house.stream()
     async with house.hear("all") as watcher:
         await text(watcher)
-        assert (1, 1) == (len(house.taps), house.taps.figures.listeners)
+        assert (1, 1) == (len(house.taps), house.taps.figures.watchers)
     async with house.hear("all") as watcher:
         await text(watcher)
-        assert 1 == house.taps.figures.listeners
+        assert 1 == house.taps.figures.watchers
 
 
 async def test_whoever_watches_late_learns_of_every_stream(house: House) -> None:
@@ -344,15 +344,15 @@ async def test_a_stuck_watcher_is_closed_with_1013(house: House) -> None:
     async with house.hear("all", max_queue=1) as stuck:
         await (await stuck.ping())
         stuck.transport.pause_reading()
-        while not any(watcher.slow for watcher in house.taps.watchers):
+        while not any(watcher.slow for watcher in house.taps._watchers._open):
             house.hub.kept(kept)
             await asyncio.sleep(0)
         stuck.transport.resume_reading()
         with pytest.raises(ConnectionClosed, match="1013"):
             await until_closed(stuck)
-    while house.taps.watchers:  # noqa: ASYNC110  nothing tells
+    while len(house.taps):  # noqa: ASYNC110  nothing tells
         await asyncio.sleep(0)
-    assert (1, 0) == (house.taps.figures.closed_slow, house.taps.figures.listeners)
+    assert (1, 0) == (house.taps.figures.closed_slow, house.taps.figures.watchers)
 
 
 def standing_behind(chunks: list[ChunkRecord], *, messages: int = 1) -> Standing:
