@@ -21,7 +21,7 @@ from receiver.render import RenderOptions
 T = TypeVar("T")
 
 POLITE: Final = 10
-"""The niceness of rendering while streams live."""
+"""By how much nicer than we are rendering is while streams live."""
 ORDINARY: Final = 0
 MOST: Final = 8
 """Processes at once, however many cores there are: each takes some 60 MB."""
@@ -70,7 +70,7 @@ class Renderer:
         if self._pid is None:
             return False
         try:
-            os.setpriority(os.PRIO_PROCESS, self._pid, ORDINARY)
+            os.setpriority(os.PRIO_PROCESS, self._pid, os.getpriority(os.PRIO_PROCESS, 0))
         except OSError:
             return False
         self._niceness = ORDINARY

@@ -165,11 +165,12 @@ async def test_in_a_hurry_rendering_is_no_longer_polite(desk: Desk) -> None:
     desk.publisher.submit(desk.journal())
     await desk.next_published()
     (polite,) = rendering_processes()
-    assert 10 == os.getpriority(os.PRIO_PROCESS, polite)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert min(ours + 10, 19) == os.getpriority(os.PRIO_PROCESS, polite)
     desk.publisher.hurry()
     desk.publisher.submit(desk.journal("f" * 16))
     await desk.next_published()
-    assert 0 in [os.getpriority(os.PRIO_PROCESS, pid) for pid in rendering_processes()]
+    assert ours in [os.getpriority(os.PRIO_PROCESS, pid) for pid in rendering_processes()]
 
 
 async def test_what_is_cut_off_leaves_nothing_half_published(
