@@ -7,10 +7,12 @@ import contextlib
 import functools
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from receiver.errors import ConfigurationError
+from receiver.throttle import Throttle
 from receiver.transports import handshake
 from receiver.transports.lobby import Lobby, Waiting
 from receiver.transports.sharing import SharedPort
@@ -46,6 +48,7 @@ class Acceptor:
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._serving = True
+        self._throttle = Throttle()
         self._connecting: set[asyncio.Task[None]] = set()
         self._start_accepting()
 
@@ -96,7 +99,7 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                _log.error("cannot accept connections: %s", error.strerror)
+                self._complain(str(error.strerror))
                 self._pause(_NO_DESCRIPTORS_SECONDS)
                 return
             tcp.setblocking(False)
@@ -104,6 +107,11 @@ class Acceptor:
             task = self._loop.create_task(self._welcome(waiting))
             self._connecting.add(task)
             task.add_done_callback(functools.partial(self._welcomed, waiting))
+
+    def _complain(self, problem: str) -> None:
+        """Tell at most once a second; connections wait meanwhile, and we try again sooner."""
+        if times := self._throttle.count(problem, time.monotonic()):
+            _log.error("cannot accept connections: %s (%d times)", problem, times)
 
     async def _welcome(self, waiting: Waiting) -> None:
         try:

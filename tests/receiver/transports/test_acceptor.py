@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import logging
+import resource
+import socket
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -72,6 +76,54 @@ async def test_a_handshake_that_takes_too_long_is_counted(hall: Hall) -> None:
     assert b"" == await reader.read()
     assert [("timeout", "127.0.0.1")] == hall.turned_away
     writer.close()
+
+
+class Told(logging.Handler):
+    """What the acceptor logs, as it comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: asyncio.Queue[str] = asyncio.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a line."""
+        self.lines.put_nowait(record.getMessage())
+
+
+@contextlib.contextmanager
+def told_by(name: str) -> Iterator[Told]:
+    """Listen to a logger for the length of a `with` block."""
+    told, logger = Told(), logging.getLogger(name)
+    logger.addHandler(told)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(told)
+
+
+@contextlib.contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """Let the process open nothing for the length of a `with` block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_running_out_of_descriptors_is_told_once_a_second(hall: Hall) -> None:
+    """With a count; and the connection is taken as soon as that is possible."""
+    with told_by("receiver.transports.acceptor") as told, socket.socket() as tcp:
+        tcp.setblocking(False)
+        with no_more_descriptors():
+            await asyncio.get_running_loop().sock_connect(tcp, ("127.0.0.1", hall.port))
+            first, second = await told.lines.get(), await told.lines.get()
+        waiting = await hall.came.get()
+        waiting.tcp.close()
+    assert "cannot accept connections: Too many open files (1 times)" == first
+    times = second.removeprefix("cannot accept connections: Too many open files (")
+    assert 2 < int(times.removesuffix(" times)"))
 
 
 async def test_closing_twice_is_fine(hall: Hall) -> None:
