@@ -214,8 +214,12 @@ def _taken(path: Path) -> bool:
 
 def waiting(spool: Path) -> list[Path]:
     """Return the journals that wait in a spool, oldest first. Its owner must be known dead."""
-    journals = [path for path in spool.glob(f"*{paths.JOURNAL_SUFFIX}") if path.is_file()]
-    return sorted(journals, key=lambda path: path.stat().st_mtime_ns)
+    found = []
+    for path in spool.glob(f"*{paths.JOURNAL_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # the owner's renderer may outlive it
+            if path.is_file():
+                found.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(found)]
 
 
 def gather(spool: Path) -> None:
@@ -227,7 +231,8 @@ def gather(spool: Path) -> None:
     for folder in sorted(spool.glob(f"{paths.WORKER}*")):
         with FolderLock(folder):
             for journal in waiting(folder):
-                journal.rename(spool / journal.name)
+                with contextlib.suppress(FileNotFoundError):  # published by now
+                    journal.rename(spool / journal.name)
             sync_folder(spool)
             sync_folder(folder)
 

@@ -392,6 +392,29 @@ def test_recovery_publishes_everything_oldest_first(tmp_path: Path, spool: Path)
     assert [] == list(publish.recover(spool, tmp_path / "recordings", RenderOptions()))
 
 
+@pytest.mark.parametrize("place", ["", "worker-1"])
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_journal_may_vanish_while_it_is_looked_for(
+    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, place: str, looks: int
+) -> None:
+    """A killed receiver's renderer removes it: nothing is left to recover, and nothing fails."""
+    (spool / place).mkdir(exist_ok=True)
+    live, look = ended(spool / place), os.stat
+    seen: list[os.stat_result] = []
+
+    def vanishing(path: Any, **options: Any) -> os.stat_result:
+        result = look(path, **options)
+        if Path(path) == live:
+            seen.append(result)
+            if len(seen) == looks:
+                live.unlink()
+        return result
+
+    monkeypatch.setattr(os, "stat", vanishing)
+    assert [] == list(publish.recover(spool, tmp_path / "recordings", RenderOptions()))
+    assert looks == len(seen)
+
+
 def test_recovery_goes_on_where_another_was_faster(
     tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
