@@ -29,6 +29,7 @@ class OpenRecording:
     now: Callable[[], float]
     opened_at: float
     tap: Tap = SILENT  # until the stream has a name
+    named: bool = False  # by a start message of its own
     latest: Chunk | None = None
     chunks: int = 0
     messages: int = 0

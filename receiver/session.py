@@ -195,7 +195,7 @@ class Session:
                     self._recording.tell(message)
                 if isinstance(event.message, Start):
                     self._announce(event.message)
-                    self._log_started(event.message)
+                    self._note_start(event.message)
             case RecordingEnded():
                 self._end_recording(event.reason, "")
 
@@ -248,7 +248,11 @@ class Session:
             "call_sid": start.call_sid if start else None,
         }
 
-    def _log_started(self, start: Start) -> None:
+    def _note_start(self, start: Start) -> None:
+        """Log the first start message of a recording; a peer may repeat it as it likes."""
+        if self._recording is None or self._recording.named:
+            return
+        self._recording.named = True
         log.info(
             "stream_started",
             **self._names(),

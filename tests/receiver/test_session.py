@@ -287,6 +287,17 @@ def test_a_start_that_cannot_be_used_is_in_the_journal(house: House) -> None:
     assert MessageRecord(0, b'{"event":"start"}') in house.journal()
 
 
+def test_a_repeated_start_is_told_once(house: House) -> None:
+    """Whoever repeats it does not fill our log; another stream's start is told again."""
+    made, _ = opened(house)
+    with capture_logs() as lines:
+        for _ in range(3):
+            made.message_received(start_message())
+        for _ in range(3):
+            made.message_received(start_message().replace(b"7d56cc11", b"00000000"))
+    assert 2 == len([line for line in lines if line["event"] == "stream_started"])
+
+
 def test_messages_other_than_media_are_bounded(house: House) -> None:
     """A flood of key presses does not fill the journal; audio goes on."""
     made, _ = opened(house)
