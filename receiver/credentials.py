@@ -15,6 +15,7 @@ from receiver.errors import ConfigurationError
 from receiver.tap_tokens import TapTokens
 from receiver.tokens import Tokens, parse_keys, parse_tokens
 
+_ROOT: Final = 0
 _LONGEST_FILE: Final = 1_048_576
 _TOKEN_BYTES: Final = 32
 _Parse = Callable[[str], tuple[str, ...]]
@@ -24,12 +25,12 @@ def read_secret(path: Path) -> bytes:
     """Return the content of a secret file.
 
     Raises:
-        ConfigurationError: it is missing, unreadable, empty, not a plain file, or others than
-            its owner can read it.
+        ConfigurationError: it is missing, unreadable, empty, not a plain file, belongs to
+            somebody else than us or root, or others than its owner can read it.
     """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            _check_mode(path, os.fstat(file.fileno()).st_mode)
+            _check_access(path, os.fstat(file.fileno()))
             content = file.read(_LONGEST_FILE + 1)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
@@ -44,10 +45,12 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # for a pipe that nobody writes to
 
 
-def _check_mode(path: Path, mode: int) -> None:
-    if not stat.S_ISREG(mode):
+def _check_access(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"{path} is not a plain file")
-    if mode & 0o077:
+    if status.st_uid not in (os.geteuid(), _ROOT):  # who chose this secret, and who knows it?
+        raise ConfigurationError(f"{path} belongs to another user: chown it to your own")
+    if status.st_mode & 0o077:
         raise ConfigurationError(f"others can read {path}: chmod 600 {path}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
@@ -184,3 +185,12 @@ def test_a_context_takes_a_new_pair(tmp_path: Path) -> None:
     assert "TLSv1.3" == handshake(context, client, "localhost")
     reload(context, new_certificate, new_key)
     assert "TLSv1.3" == handshake(context, client, "new.example.com")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root")
+def test_a_private_key_of_another_user_is_refused(tmp_path: Path) -> None:
+    """As any other secret is: whoever owns it knows it."""
+    certificate, key = issued(tmp_path)
+    os.chown(key, 54_321, -1)
+    with pytest.raises(ConfigurationError, match=f"^{key} belongs to another user"):
+        ssl_context(certificate, key)

@@ -22,6 +22,8 @@ from receiver.tokens import Refused, key_id
 
 TOKEN = "a-token-0123456789"
 KEY = "k" * 32
+ANOTHER = 54_321
+"""A user that is neither we nor root."""
 
 
 def secret(path: Path, content: str, mode: int = 0o600) -> Path:
@@ -59,6 +61,14 @@ def test_a_file_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     """The complaint says what to do."""
     path = secret(tmp_path / "file", TOKEN, mode)
     assert f"others can read {path}: chmod 600 {path}" == refusal(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root")
+def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    """Its owner knows the secret and can change it, whatever its mode."""
+    path = secret(tmp_path / "file", TOKEN)
+    os.chown(path, ANOTHER, -1)
+    assert f"{path} belongs to another user: chown it to your own" == refusal(path)
 
 
 def test_unusable_files_are_refused(tmp_path: Path) -> None:
