@@ -260,7 +260,9 @@ class Server:
     def _see_if_drained(self) -> None:
         if self._draining_until is None:
             return
-        if not self._live() or self.now() >= self._draining_until:
+        # Who was admitted before may be about to send its start: that call is live, too.
+        expected = any(session.expected for session in self.sessions)
+        if not expected or self.now() >= self._draining_until:
             self._stopping.set()
 
     def _see_if_full(self, free_bytes: int | None = None) -> None:

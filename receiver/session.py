@@ -37,6 +37,8 @@ from receiver.throttle import Throttle
 from receiver.tokens import Grant
 from receiver.transports import BROKEN_OFF, Connection
 
+LONGEST_UNSAID_SECONDS: Final = 10.0
+"""How long an open socket may take to say what it is for, before nobody waits for it."""
 MOST_EARLY: Final = 10
 """Messages that are kept until a recording opens which they belong into."""
 
@@ -86,12 +88,20 @@ class Session:
         self._closed = False
         self._deaf = False  # we have closed the connection
         self._throttle = Throttle()
-        self.active_at = self._now()  # when the latest chunk came
+        self._had_recording = False
+        self._opened_at = self.active_at = self._now()  # active: when the latest chunk came
 
     @property
     def recording_id(self) -> str | None:
         """Return the id of the recording that is open, if any."""
         return self._recording.id if self._recording else None
+
+    @property
+    def expected(self) -> bool:
+        """Whether a recording is open, or may be about to begin on a socket that is new."""
+        if self._deaf or self._had_recording:
+            return self._recording is not None
+        return self._now() - self._opened_at < LONGEST_UNSAID_SECONDS
 
     @property
     def chunks(self) -> int:
@@ -101,6 +111,7 @@ class Session:
     def opened(self, connection: Connection) -> None:
         """Take the socket, now that the upgrade is done."""
         self._connection = connection
+        self._opened_at = self._now()
         self._recorder.session_opened(self)
 
     def message_received(self, message: bytes) -> None:
@@ -222,6 +233,7 @@ class Session:
             version=journal.VERSION,
             receiver_version=receiver.__version__,
         )
+        self._had_recording = True
         opened = self._recorder.open_journal(header)
         self._recorder.figures.started += 1
         self._recording = OpenRecording(

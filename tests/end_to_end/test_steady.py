@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import signal
 import ssl
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from receiver import session
 from receiver.media import EndReason
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
@@ -66,6 +68,29 @@ def test_sigterm_lets_live_streams_end(receiver: ReceiverProcess) -> None:
         _, document = receiver.published()
     assert 0 == receiver.ended()
     assert (EndReason.STOP, True) == (document.end_reason, document.complete)
+
+
+def test_sigterm_waits_for_a_call_that_is_about_to_begin(receiver: ReceiverProcess) -> None:
+    """A socket that was admitted a moment before has not had the time to send its start."""
+    with sender.dial(receiver.url) as socket:
+        receiver.process.send_signal(signal.SIGTERM)
+        receiver.wait_for("draining")
+        sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
+        receiver.wait_for("stream_started")
+        socket.send(sender.stop())
+        _, document = receiver.published()
+    assert 0 == receiver.ended()
+    assert (EndReason.STOP, True) == (document.end_reason, document.complete)
+
+
+def test_a_second_sigterm_does_not_wait_for_a_silent_socket(receiver: ReceiverProcess) -> None:
+    """It means now, whoever may be about to speak."""
+    with sender.dial(receiver.url):
+        receiver.process.send_signal(signal.SIGTERM)
+        receiver.wait_for("draining")
+        began = time.monotonic()
+        assert 0 == receiver.stop(signal.SIGTERM)
+        assert time.monotonic() - began < session.LONGEST_UNSAID_SECONDS / 2
 
 
 def test_a_second_sigterm_publishes_what_is_left(receiver: ReceiverProcess) -> None:

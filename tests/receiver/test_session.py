@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from receiver import journal, open_recording, patience
+from receiver import journal, open_recording, patience, session
 from receiver.journal import (
     ChunkRecord,
     EndRecord,
@@ -296,6 +296,21 @@ def test_a_repeated_start_is_told_once(house: House) -> None:
         for _ in range(3):
             made.message_received(start_message().replace(b"7d56cc11", b"00000000"))
     assert 2 == len([line for line in lines if line["event"] == "stream_started"])
+
+
+def test_a_new_socket_is_expected_to_begin_a_recording(house: House) -> None:
+    """For ten seconds; who has begun one is expected to end it, and then nothing more."""
+    silent, talking = opened(house)[0], opened(house)[0]
+    talking.message_received(start_message())
+    house.seconds += session.LONGEST_UNSAID_SECONDS - 1
+    assert (True, True) == (silent.expected, talking.expected)
+    house.seconds += 1
+    assert (False, True) == (silent.expected, talking.expected)
+    talking.message_received(STOP)
+    assert not talking.expected
+    cut = opened(house)[0]
+    cut.close(EndReason.SHUTDOWN, code=1001, text="the receiver was stopped")
+    assert not cut.expected
 
 
 def test_messages_other_than_media_are_bounded(house: House) -> None:
