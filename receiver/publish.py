@@ -231,10 +231,14 @@ def gather(spool: Path) -> None:
     for folder in sorted(spool.glob(f"{paths.WORKER}*")):
         with FolderLock(folder):
             for journal in waiting(folder):
-                with contextlib.suppress(FileNotFoundError):  # published by now
-                    journal.rename(spool / journal.name)
+                _fetch(journal, spool)
             sync_folder(spool)
             sync_folder(folder)
+
+
+def _fetch(journal: Path, spool: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # published by now
+        journal.rename(spool / journal.name)
 
 
 def recover(spool: Path, recordings: Path, options: RenderOptions) -> Iterator[Outcome | Postponed]:
