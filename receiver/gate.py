@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -13,7 +13,7 @@ from receiver.tap_requests import is_tap
 from receiver.taps import Taps
 from receiver.throttle import Throttle
 from receiver.tokens import Grant, Refused, Tokens
-from receiver.transports import HttpAnswer, Peer, UpgradeRequest
+from receiver.transports import Decision, HttpAnswer, Peer, UpgradeRequest
 from receiver.used_tokens import UsedTokens
 
 STREAMS_PATH: Final = "/audio"
@@ -52,7 +52,7 @@ class Gate:
         self._taps = taps
         self._throttle = Throttle()
 
-    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
+    def admit(self, request: UpgradeRequest) -> Decision | Awaitable[Decision]:
         """Decide about one request; only `/audio` with a token leads to a session."""
         if request.path == "/healthz":
             return _HEALTHY
@@ -61,6 +61,7 @@ class Gate:
         if self._taps is not None and is_tap(request.path):
             return self._taps.admit(request)
         if request.path != STREAMS_PATH:
+            self.turned_away("not_found", request.remote_address)
             return _NOT_FOUND
         try:
             grant = self.tokens.admit(request.authorization, now=time.time())
@@ -70,21 +71,24 @@ class Gate:
         if self.closed_for:
             self.turned_away("not_ready", request.remote_address)
             return _unavailable(self.closed_for)
-        return self._let_in(grant, request)
+        if grant.jti is None:
+            return self._open_session(grant, request.remote_address)
+        if not request.is_upgrade:
+            self.turned_away("bad_request", request.remote_address)
+            return _NO_UPGRADE  # the token is for the request that will be one
+        return self._use_up(grant, grant.jti, request)
 
-    def _let_in(self, grant: Grant, request: UpgradeRequest) -> HttpAnswer | Peer:
-        if grant.jti is not None:
-            if not request.is_upgrade:
-                return _NO_UPGRADE  # the token is for the request that will be one
-            try:
-                unused = self._used.use(grant.jti, grant.expires_at or 0)
-            except OSError as error:
-                log.error("used_tokens_unwritable", error=error.strerror)
-                self.turned_away("not_ready", request.remote_address)
-                return _unavailable("used tokens cannot be recorded")
-            if not unused:
-                self.turned_away("replayed", request.remote_address)
-                return _UNAUTHORIZED
+    async def _use_up(self, grant: Grant, jti: str, request: UpgradeRequest) -> Decision:
+        """Let a stream in whose token opens one only."""
+        try:
+            unused = await self._used.use(jti, grant.expires_at or 0)
+        except OSError as error:
+            log.error("used_tokens_unwritable", error=error.strerror)
+            self.turned_away("not_ready", request.remote_address)
+            return _unavailable("used tokens cannot be recorded")
+        if not unused:
+            self.turned_away("replayed", request.remote_address)
+            return _UNAUTHORIZED
         return self._open_session(grant, request.remote_address)
 
     def turned_away(self, reason: str, remote_address: str) -> None:

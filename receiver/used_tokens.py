@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,9 @@ FORGET_INTERVAL_SECONDS: Final = 600.0
 MARGIN_SECONDS: Final = 3600.0
 """For how long an expired token is remembered all the same: a file that is being made bears the
 time of its making for a moment, and a clock may be set back."""
+
+THREADS: Final = 4
+"""That ask the disk at the same time; more than that wait, at most for their handshake's time."""
 
 log = structlog.get_logger("receiver.used_tokens")
 
@@ -38,13 +42,18 @@ class UsedTokens:
     def __init__(self, folder: Path) -> None:
         make_private_folder(folder)
         self._folder = folder
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="used-tokens")
 
-    def use(self, jti: str, expires_at: float) -> bool:
-        """Use a token up, and tell whether it was still unused.
+    async def use(self, jti: str, expires_at: float) -> bool:
+        """Use a token up, and tell whether it was still unused; a slow disk delays only this.
 
         Raises:
             OSError: nobody can know; the caller must not admit it.
         """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._use, jti, expires_at)
+
+    def _use(self, jti: str, expires_at: float) -> bool:
         path = self._folder / hashlib.sha256(jti.encode("utf-8", "surrogatepass")).hexdigest()
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

@@ -13,7 +13,7 @@ may be dropped, and not in the transport.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -116,17 +116,24 @@ class Peer(Protocol):
 class Gate(Protocol):
     """Decides who may open a stream."""
 
-    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
-        """Return the peer that takes the messages, or the answer that refuses."""
+    def admit(self, request: UpgradeRequest) -> Decision | Awaitable[Decision]:
+        """Return the peer that takes the messages, or the answer that refuses.
+
+        Where that asks for a disk, what is returned has to be awaited; the handshake's time-out
+        goes on, and cancels it.
+        """
         ...
 
     def turned_away(self, reason: str, remote_address: str) -> None:
-        """Learn of a connection that ended before `admit` was asked, but not by the other end.
+        """Learn of a connection that ended before it was upgraded, but not by `admit`.
 
         `reason` is "crowded" (too many wait), "timeout", "too_large", "bad_request" (no HTTP,
-        or none that could be read), "bad_method" or "tls_failed".
+        or no upgrade), "bad_method" or "tls_failed".
         """
         ...
+
+
+Decision = HttpAnswer | Peer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import http
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from receiver.transports import Gate, HttpAnswer, Limits, Peer, handshake
+from receiver.transports import Decision, Gate, HttpAnswer, Limits, Peer, handshake
 from receiver.transports.lobby import Waiting
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -47,6 +48,9 @@ class Doorway(asyncio.Protocol):
         self._house = house
         self._waiting = waiting
         self._received = bytearray()
+        self._end = 0  # of the request within it, once that is whole
+        self._asked = False
+        self._asking: asyncio.Future[Decision] | None = None  # the gate, where it takes its time
         self._answered = False
 
     def connection_made(self, transport: Any) -> None:
@@ -62,16 +66,23 @@ class Doorway(asyncio.Protocol):
             return  # what follows a refused request is for nobody
         searched = max(0, len(self._received) - len(_END_OF_HEAD))
         self._received += data
-        found = self._received.find(_END_OF_HEAD, searched)
-        end = found + len(_END_OF_HEAD) if found >= 0 else len(self._received)
+        if self._end:
+            end = len(self._received)  # the gate still thinks about the request
+        else:
+            found = self._received.find(_END_OF_HEAD, searched)
+            self._end = found + len(_END_OF_HEAD) if found >= 0 else 0
+            end = self._end or len(self._received)
         if end > self._house.limits.max_handshake_bytes:
             self._waiting.turn_away("too_large")
             self.abort()
-        elif found >= 0:
-            self._decide(bytes(self._received[:end]), bytes(self._received[end:]))
+        elif self._end and not self._asked:
+            self._asked = True
+            self._ask(bytes(self._received[: self._end]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave, unless the connection was handed over."""
+        if self._asking is not None:
+            self._asking.cancel()
         self._leave()
 
     def abort(self) -> None:
@@ -82,7 +93,7 @@ class Doorway(asyncio.Protocol):
         self._waiting.turn_away("timeout")
         self.abort()
 
-    def _decide(self, head: bytes, rest: bytes) -> None:
+    def _ask(self, head: bytes) -> None:
         protocol = ServerProtocol()
         if handshake.OTHER_METHOD.match(head):
             self._waiting.turn_away("bad_method")
@@ -94,29 +105,52 @@ class Doorway(asyncio.Protocol):
             self._waiting.turn_away("bad_request")
             self._transport.close()  # it is no HTTP, so no answer would be understood
             return
-        decision = self._ask(protocol, request)
-        if isinstance(decision, Response):
-            self._refuse(decision)
+        try:
+            decision = self._house.gate.admit(handshake.upgrade_request(request, self._address))
+        except Exception as error:
+            self._fail(protocol, error)
+            return
+        if isinstance(decision, Awaitable):
+            self._asking = asyncio.ensure_future(decision)
+            self._asking.add_done_callback(functools.partial(self._hear, protocol, request))
+        else:
+            self._obey(protocol, request, decision)
+
+    def _hear(
+        self, protocol: ServerProtocol, request: Request, asking: asyncio.Future[Decision]
+    ) -> None:
+        """Take a decision that was waited for."""
+        if asking.cancelled():
+            return  # the connection is gone
+        error = asking.exception()
+        if error is not None:
+            self._fail(protocol, error)
+        else:
+            self._obey(protocol, request, asking.result())
+
+    def _obey(self, protocol: ServerProtocol, request: Request, decision: Decision) -> None:
+        self._waiting.asked = True
+        if isinstance(decision, HttpAnswer):
+            self._refuse(handshake.refusal(protocol, decision))
             return
         response = protocol.accept(request)
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            self._refuse(response)
+            self._house.gate.turned_away("bad_request", self._address)
+            self._refuse(handshake.without_details(protocol, response))
             return
         self._leave()
-        key = request.headers["Sec-WebSocket-Key"]
+        key, rest = request.headers["Sec-WebSocket-Key"], bytes(self._received[self._end :])
         self._house.upgrade(Admitted(decision, self._transport, key, rest))
 
-    def _ask(self, protocol: ServerProtocol, request: Request) -> Response | Peer:
+    def _fail(self, protocol: ServerProtocol, error: BaseException) -> None:
         self._waiting.asked = True
-        remote_address = handshake.address_of(self._transport.get_extra_info("peername"))
-        try:
-            decision = self._house.gate.admit(handshake.upgrade_request(request, remote_address))
-        except Exception:
-            _log.exception("the gate failed; a connection is refused")
-            return protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, "internal error\n")
-        if isinstance(decision, HttpAnswer):
-            return handshake.refusal(protocol, decision)
-        return decision
+        _log.error("the gate failed; a connection is refused", exc_info=error)
+        status = http.HTTPStatus.INTERNAL_SERVER_ERROR
+        self._refuse(protocol.reject(status, "internal error\n"))
+
+    @property
+    def _address(self) -> str:
+        return handshake.address_of(self._transport.get_extra_info("peername"))
 
     def _refuse(self, response: Response) -> None:
         """Answer, and wait for the other end to hang up: a body may still be on its way."""

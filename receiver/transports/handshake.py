@@ -52,6 +52,20 @@ def _is_upgrade(request: Request) -> bool:
     return response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
 
 
+def without_details(protocol: ServerProtocol, response: Response) -> Response:
+    """Return a refusal of the library's that repeats nothing of the request: who knows what it is.
+
+    Headers stay that say what the other end ought to have sent.
+    """
+    status = http.HTTPStatus(response.status_code)
+    plain = protocol.reject(status, f"{status.phrase}\n")
+    for name in ("Upgrade", "Sec-WebSocket-Version"):
+        if name in response.headers:
+            plain.headers[name] = response.headers[name]
+    plain.headers["Server"] = SERVER
+    return plain
+
+
 def refusal(protocol: ServerProtocol, answer: HttpAnswer) -> Response:
     """Return a gate's answer as the library sends it; its headers replace the library's."""
     response = protocol.reject(http.HTTPStatus(answer.status), answer.body)

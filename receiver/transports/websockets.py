@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import http
 import ssl
+from collections.abc import Awaitable
 from typing import cast
 
 from websockets.asyncio.server import Server
@@ -64,9 +66,10 @@ class _House:
     async def look_after(self, socket: Socket) -> None:
         """Live as long as the socket; when cancelled, take the socket along."""
         ask = functools.partial(_ask, self.gate)
+        look_over = functools.partial(_look_over, self.gate)
         try:
             async with asyncio.timeout(self.limits.handshake_timeout_seconds):
-                await socket.handshake(ask, None, handshake.SERVER)
+                await socket.handshake(ask, look_over, handshake.SERVER)
             if socket.protocol.state is State.OPEN:
                 self.server.all_connections.add(socket)
                 socket.open()
@@ -84,17 +87,31 @@ async def _never() -> asyncio.Server:
     raise NotImplementedError  # the acceptor stands in for what this would make
 
 
-def _ask(gate: Gate, socket: Socket, request: Request) -> Response | None:
+async def _ask(gate: Gate, socket: Socket, request: Request) -> Response | None:
     if request.method != "GET":
         socket.waiting.turn_away("bad_method")
         return handshake.method_refusal(socket.protocol)
-    socket.waiting.asked = True
     address = socket.connection.remote_address
-    decision = gate.admit(handshake.upgrade_request(request, address))
+    try:
+        decision = gate.admit(handshake.upgrade_request(request, address))
+        if isinstance(decision, Awaitable):
+            decision = await decision
+    except Exception:
+        socket.waiting.asked = True
+        raise
+    socket.waiting.asked = True
     if isinstance(decision, HttpAnswer):
         return handshake.refusal(socket.protocol, decision)
     socket.peer = decision
     return None
+
+
+def _look_over(gate: Gate, socket: Socket, request: Request, response: Response) -> Response | None:
+    """Replace what the library says to one who was admitted, but asks for no upgrade."""
+    if socket.peer is None or response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        return None
+    gate.turned_away("bad_request", socket.connection.remote_address)
+    return handshake.without_details(socket.protocol, response)
 
 
 class _WebSocketListener:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,48 +12,47 @@ from receiver.errors import ConfigurationError
 from receiver.used_tokens import MARGIN_SECONDS, UsedTokens
 
 
-def test_a_token_can_be_used_once(tmp_path: Path) -> None:
+async def test_a_token_can_be_used_once(tmp_path: Path) -> None:
     """The second use is refused, also by another process that comes later."""
     later = time.time() + 60
-    assert UsedTokens(tmp_path / "used").use("a", later)
-    assert not UsedTokens(tmp_path / "used").use("a", later)
-    assert UsedTokens(tmp_path / "used").use("b", later)
+    assert await UsedTokens(tmp_path / "used").use("a", later)
+    assert not await UsedTokens(tmp_path / "used").use("a", later)
+    assert await UsedTokens(tmp_path / "used").use("b", later)
 
 
-def test_of_many_at_once_exactly_one_gets_in(tmp_path: Path) -> None:
+async def test_of_many_at_once_exactly_one_gets_in(tmp_path: Path) -> None:
     """A replay at the same moment is still a replay."""
-    used = UsedTokens(tmp_path / "used")
-    with ThreadPoolExecutor(20) as pool:
-        admitted = list(pool.map(lambda _: used.use("a", time.time() + 60), range(20)))
-    assert 1 == admitted.count(True)
+    several = [UsedTokens(tmp_path / "used") for _ in range(2)]  # as in two workers
+    attempts = [used.use("a", time.time() + 60) for used in several * 10]
+    assert 1 == (await asyncio.gather(*attempts)).count(True)
 
 
-def test_ids_never_become_paths(tmp_path: Path) -> None:
+async def test_ids_never_become_paths(tmp_path: Path) -> None:
     """Any text is an id; what is on disk is its hash."""
     used = UsedTokens(tmp_path / "used")
     for jti in ("../../etc/passwd", "", "\0", "\ud800", "x" * 10_000):
-        assert used.use(jti, time.time() + 60)
+        assert await used.use(jti, time.time() + 60)
     names = [path.name for path in (tmp_path / "used").iterdir()]
     assert 5 == len(names)
     assert all(len(name) == 64 for name in names)
 
 
-def test_expired_tokens_are_forgotten(tmp_path: Path) -> None:
+async def test_expired_tokens_are_forgotten(tmp_path: Path) -> None:
     """What is refused for its age need not be remembered."""
     used = UsedTokens(tmp_path / "used")
-    used.use("old", time.time() - MARGIN_SECONDS - 60)
-    used.use("new", time.time() + 60)
+    await used.use("old", time.time() - MARGIN_SECONDS - 60)
+    await used.use("new", time.time() + 60)
     used.forget_expired()
-    assert not used.use("new", time.time() + 60)
+    assert not await used.use("new", time.time() + 60)
     assert 1 == len(list((tmp_path / "used").iterdir()))
 
 
-def test_a_token_is_remembered_for_a_while_longer(tmp_path: Path) -> None:
+async def test_a_token_is_remembered_for_a_while_longer(tmp_path: Path) -> None:
     """A file that is being made has no later time yet, and a clock may be set back."""
     used = UsedTokens(tmp_path / "used")
-    used.use("just expired", time.time() - 60)
+    await used.use("just expired", time.time() - 60)
     used.forget_expired()
-    assert not used.use("just expired", time.time() - 60)
+    assert not await used.use("just expired", time.time() - 60)
 
 
 async def test_expired_tokens_are_forgotten_from_time_to_time(tmp_path: Path) -> None:
@@ -63,7 +61,7 @@ async def test_expired_tokens_are_forgotten_from_time_to_time(tmp_path: Path) ->
     keeping = asyncio.create_task(used.keep_small(interval_seconds=0.001))
     async with asyncio.timeout(30):
         for name in ("first", "second"):
-            used.use(name, time.time() - MARGIN_SECONDS - 60)
+            await used.use(name, time.time() - MARGIN_SECONDS - 60)
             while list(folder.iterdir()):  # noqa: ASYNC110  nothing tells
                 await asyncio.sleep(0)
             folder.rename(tmp_path / name)

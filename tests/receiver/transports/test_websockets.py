@@ -562,6 +562,57 @@ async def test_an_admitted_request_without_upgrade_gets_426(running: Running) ->
     answer = await caller.exchange(b"GET /audio HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 426 ")
     assert b"\r\nUpgrade: websocket\r\n" in answer
+    assert ("bad_request", "127.0.0.1") == await running.gate.refusals.get()
+
+
+@pytest.mark.parametrize("name", [b"Connection", b"Upgrade", b"Sec-WebSocket-Version"])
+async def test_a_refusal_repeats_nothing_of_the_request(running: Running, name: bytes) -> None:
+    """Who puts a token into the wrong header does not find it in an answer, or in a log of it."""
+    caller = await running.caller()
+    answer = await caller.exchange(request().replace(name + b": ", name + b": canary"))
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b"canary" not in answer
+    assert b"\r\nServer: tapreel\r\n" in answer
+
+
+async def test_a_gate_may_take_its_time(running: Running) -> None:
+    """Others are served meanwhile, and what was sent with the request is kept."""
+    slow = await running.caller()
+    slow.writer.write(request(path=b"/slow/audio") + wire(TEXT, b"early"))
+    await running.gate.was_asked.wait()
+    other, peer = await running.stream()
+    slow.writer.write(wire(TEXT, b"later"))
+    running.gate.may_answer.set()
+    assert (await slow.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    await slow.exchange(wire(CLOSE, b"\x03\xe8"))
+    await running.gate.peers[1].was_closed.wait()
+    assert [b"early", b"later"] == running.gate.peers[1].messages
+    await other.leave()
+    await peer.was_closed.wait()
+
+
+@pytest.mark.parametrize(("path", "status"), [(b"/slow/no", b"404"), (b"/slow/fail", b"500")])
+async def test_a_slow_gate_may_refuse_or_fail(running: Running, path: bytes, status: bytes) -> None:
+    """As one that answers at once."""
+    running.gate.may_answer.set()
+    caller = await running.caller()
+    answer = await caller.exchange(request(path=path))
+    assert answer.startswith(b"HTTP/1.1 " + status)
+
+
+async def test_who_waits_for_the_gate_may_leave_or_run_out_of_time(start: Start) -> None:
+    """Nobody is let in whose connection is gone."""
+    async with start(limits=replace(LIMITS, handshake_timeout_seconds=0.2)) as running:
+        slow = await running.caller()
+        assert b"" == await slow.exchange(request(path=b"/slow/audio"))
+        assert ("timeout", "127.0.0.1") == await running.gate.refusals.get()
+        running.gate.was_asked.clear()
+        leaving = await running.caller()
+        leaving.writer.write(request(path=b"/slow/audio"))
+        await running.gate.was_asked.wait()
+        await leaving.leave()
+    running.gate.may_answer.set()
+    assert [] == running.gate.peers
     peer = running.gate.peers[0]
     assert not peer.was_opened.is_set()
     assert [] == peer.ends

@@ -12,9 +12,10 @@ import ssl
 import struct
 import termios
 import time
-from dataclasses import dataclass, field
+from collections.abc import Awaitable
+from dataclasses import dataclass, field, replace
 
-from receiver.transports import Connection, HttpAnswer, Peer, UpgradeRequest
+from receiver.transports import Connection, Decision, HttpAnswer, UpgradeRequest
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 UPGRADE = (
@@ -93,15 +94,27 @@ class OpenGate:
     opening_fails: bool = False
     closing_fails: bool = False
     admitted: asyncio.Event = field(default_factory=asyncio.Event)
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     refusals: asyncio.Queue[tuple[str, str]] = field(default_factory=asyncio.Queue)
 
     def turned_away(self, reason: str, remote_address: str) -> None:
         """Remember a connection that never asked."""
         self.refusals.put_nowait((reason, remote_address))
 
-    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
-        """Remember the request, and answer by its path."""
+    def admit(self, request: UpgradeRequest) -> Decision | Awaitable[Decision]:
+        """Remember the request, and answer by its path; below `/slow` only when told to."""
         self.requests.append(request)
+        if request.path.startswith("/slow"):
+            return self._admit_later(replace(request, path=request.path.removeprefix("/slow")))
+        return self._admit(request)
+
+    async def _admit_later(self, request: UpgradeRequest) -> Decision:
+        self.was_asked.set()
+        await self.may_answer.wait()
+        return self._admit(request)
+
+    def _admit(self, request: UpgradeRequest) -> Decision:
         if request.path == "/fail":
             raise ValueError("made to fail")
         if request.path != "/audio":
