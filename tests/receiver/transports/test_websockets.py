@@ -563,6 +563,9 @@ async def test_an_admitted_request_without_upgrade_gets_426(running: Running) ->
     assert answer.startswith(b"HTTP/1.1 426 ")
     assert b"\r\nUpgrade: websocket\r\n" in answer
     assert ("bad_request", "127.0.0.1") == await running.gate.refusals.get()
+    peer = running.gate.peers[0]
+    assert not peer.was_opened.is_set()
+    assert [] == peer.ends
 
 
 @pytest.mark.parametrize("name", [b"Connection", b"Upgrade", b"Sec-WebSocket-Version"])
@@ -613,9 +616,6 @@ async def test_who_waits_for_the_gate_may_leave_or_run_out_of_time(start: Start)
         await leaving.leave()
     running.gate.may_answer.set()
     assert [] == running.gate.peers
-    peer = running.gate.peers[0]
-    assert not peer.was_opened.is_set()
-    assert [] == peer.ends
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"POST", b"OPTIONS"])
