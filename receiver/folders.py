@@ -85,23 +85,25 @@ def _danger(status: os.stat_result) -> str:
 
 
 @contextlib.contextmanager
-def folder_within(root: Path, inner: PurePath) -> Iterator[int]:
-    """Open `inner` in `root`, made private where it is missing, and yield its descriptor.
+def folder_within(root: Path, inner: PurePath, *, make: bool = True) -> Iterator[int]:
+    """Open `inner` in `root`, by default made private where missing; yield its descriptor.
 
     Every step is taken from the descriptor of the one before, so that what was checked is what
     is used, whoever renames things meanwhile. Below `root` no symbolic link is followed.
 
     Raises:
         UnsafeFolderError: others made one of the folders, or could put things into it.
-        OSError: they cannot be made or opened.
+        OSError: they cannot be made or opened, or are missing where none is made.
     """
-    _make_with_parents(root)
+    if make:
+        _make_with_parents(root)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(open_folder(root, follow=True))
         _refuse(root, os.fstat(folder))
         for name in inner.parts:
             root /= name
-            _make_within(folder, name)
+            if make:
+                _make_within(folder, name)
             _refuse(root, os.stat(name, dir_fd=folder, follow_symlinks=False))
             folder = stack.enter_context(open_folder(name, within=folder))
             _refuse(root, os.fstat(folder))  # it may have been another one a moment ago

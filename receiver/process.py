@@ -45,6 +45,7 @@ def _announce(config: Config, port: int) -> str:
 async def _run(config: Config) -> None:
     demo = Demo(config) if config.demo else None
     server = Server(config, published=demo.published if demo else lambda _: None)
+    server.hurry.enforce(server.left_behind)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, server.stop)
     loop.add_signal_handler(signal.SIGTERM, server.drain)

@@ -155,7 +155,7 @@ def forget_rendering(journal: Path, recordings: Path) -> None:
             _, header = next(iter(Reader(blocks_of(source))))
         assert isinstance(header, Header)  # noqa: S101  somebody has begun to render it
         name = _recording_name(header)
-        with folder_within(recordings, name.parent) as day:
+        with folder_within(recordings, name.parent, make=False) as day:
             shutil.rmtree(paths.hidden_folder(name).name, dir_fd=day)
 
 

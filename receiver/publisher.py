@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +28,8 @@ from receiver.throttle import Throttle
 
 IN_TIME_SECONDS: Final = 8.0
 """For rendering after a hurry has begun; the process has two more for everything else."""
+_TIDY_SECONDS: Final = 9.0
+"""By when what is half rendered is removed; a disk that hangs keeps it until the next start."""
 _RETRY_SECONDS: Final = (1.0, 5.0, 30.0)
 _MOST_BROKEN: Final = 2
 
@@ -36,7 +39,8 @@ log = structlog.get_logger("receiver.publisher")
 class Publisher:
     """Takes the paths of finished journals and has each published once.
 
-    `most` is how many processes may render at once in a hurry.
+    `most` is how many processes may render at once in a hurry, which begins with `hurry` here
+    and is then the hurry of everybody who was given the same one.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Publisher:
         quarantined: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
         most: int | None = None,
+        hurry: Hurry | None = None,
     ) -> None:
         self._recordings = recordings
         self._options = options
@@ -57,7 +62,7 @@ class Publisher:
         self._most = most or renderers.most()
         self._journals: dict[asyncio.Task[None], Path] = {}  # that are not yet published
         self._closing = asyncio.Event()
-        self._hurry = Hurry()
+        self._hurry = hurry or Hurry()
         self._throttle = Throttle()
         self._renderers = [Renderer(niceness=renderers.POLITE)]
         self._retired: Renderer | None = None
@@ -65,6 +70,10 @@ class Publisher:
         self._starting: set[asyncio.Task[None]] = set()
         self._free = list(self._renderers)
         self._waiting: dict[asyncio.Future[Renderer], int] = {}  # for one; bytes of the journal
+
+    def __len__(self) -> int:
+        """Return how many journals are not yet published."""
+        return len(self._journals)
 
     def submit(self, journal: Path) -> None:
         """Have `journal` published; for the event loop's thread."""
@@ -102,6 +111,9 @@ class Publisher:
         await self._hurry.allow(self._finish, IN_TIME_SECONDS)
         if self._journals:
             await self._leave_the_rest()
+        await self._hurry.allow(self._end_renderers, _TIDY_SECONDS)
+
+    async def _end_renderers(self) -> None:
         for renderer in self._renderers:
             await asyncio.to_thread(renderer.close)
 
@@ -118,7 +130,11 @@ class Publisher:
         for task in (*journals, *self._starting):
             task.cancel()
         await asyncio.gather(*journals, *self._starting, return_exceptions=True)
-        left = await asyncio.to_thread(self._tidy_up, begun, list(journals.values()))
+        all_of_them = list(journals.values())
+        tidying = functools.partial(asyncio.to_thread, self._tidy_up, begun, all_of_them)
+        left = await self._hurry.allow(tidying, _TIDY_SECONDS)
+        if left is None:  # the disk hangs, and nobody can say what is on it
+            left = len(all_of_them)
         if left:
             log.warning(
                 "left_for_next_start",

@@ -27,7 +27,7 @@ from receiver.media import EndReason
 from receiver.metrics import Figures, Live, MetricsListener
 from receiver.pacer import Pacer
 from receiver.publish import Published
-from receiver.publisher import Publisher
+from receiver.publisher import IN_TIME_SECONDS, Publisher
 from receiver.render import RenderOptions
 from receiver.session import Session
 from receiver.spool import Spool
@@ -81,7 +81,7 @@ class Server:
         self.sessions: set[Session] = set()
         self._note_certificate()
         self._stopping = asyncio.Event()
-        self._hurry = Hurry()
+        self.hurry = Hurry()
         self._draining_until: float | None = None
         self._disk_full = False
 
@@ -143,18 +143,19 @@ class Server:
             quarantined=self.figures.count_quarantined,
             failed=self.figures.count_failed,
             most=-(-renderers.most() // config.workers),
+            hurry=self.hurry,
         )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._publisher.close)
-            stack.push_async_callback(asyncio.to_thread, self._spool.close)
+            stack.push_async_callback(self._close_spool)
             publish.gather(config.spool)
             for journal in publish.waiting(config.spool):
                 self._publisher.submit(journal)
             await self._look_at_disk()
             listener = await self._listen()
-            stack.push_async_callback(self._hurry.allow, listener.close, _FAREWELL_SECONDS)
+            stack.push_async_callback(self.hurry.allow, listener.close, _FAREWELL_SECONDS)
             self._tap_house.start()
-            stack.push_async_callback(self._hurry.allow, self._tap_house.close, _FAREWELL_SECONDS)
+            stack.push_async_callback(self.hurry.allow, self._tap_house.close, _FAREWELL_SECONDS)
             stack.callback(self._end_sessions)
             lag_meter = loops.measure_lag(self.figures)
             for work in (self._watch(), lag_meter, self._used_tokens.keep_small()):
@@ -212,7 +213,6 @@ class Server:
 
     def stop(self) -> None:
         """End live streams now, publish for some seconds, and leave the rest in the spool."""
-        self._hurry.begin()
         self._publisher.hurry()
         self._stopping.set()
 
@@ -252,6 +252,15 @@ class Server:
 
     def _live(self) -> list[Session]:
         return [session for session in list(self.sessions) if session.recording_id is not None]
+
+    async def _close_spool(self) -> None:
+        left = self.hurry.left(IN_TIME_SECONDS)  # not what closing sockets has used up
+        await asyncio.to_thread(self._spool.close, left)
+
+    def left_behind(self) -> dict[str, object]:
+        """Return what a process that must end now has not done; for any thread, from memory."""
+        held = self._spool.figures.held_bytes
+        return {"journals": len(self._publisher), "live": len(self._spool), "held_bytes": held}
 
     def _end_sessions(self) -> None:
         for session in list(self.sessions):

@@ -62,7 +62,7 @@ class Spool:
         self._journals: set[Journal] = set()
         self._opened: deque[Journal] = deque()
         self._wake = threading.Event()
-        self._closing_since: float | None = None
+        self._close_by: float | None = None
         self._synced_at = self._complained_at = time.monotonic()
         self._complained_at -= _TROUBLE_INTERVAL_SECONDS
         self._round_since: float | None = None  # when the thread began the round it is in
@@ -86,16 +86,17 @@ class Spool:
         """Have the thread go round now, instead of at its next interval."""
         self._wake.set()
 
-    def close(self) -> None:
+    def close(self, seconds: float | None = None) -> None:
         """Write and sync everything, end the thread, release the lock; idempotent.
 
-        A disk that takes nothing is given `LONGEST_FAREWELL_SECONDS`; what is then still in
-        memory is lost, and the log says so.
+        A disk that takes nothing is given `LONGEST_FAREWELL_SECONDS`, or less where the caller
+        has less; what is then still in memory is lost, and the log says so.
         """
-        if self._closing_since is None:
-            self._closing_since = time.monotonic()
+        given = LONGEST_FAREWELL_SECONDS if seconds is None else seconds
+        if self._close_by is None:
+            self._close_by = time.monotonic() + min(given, LONGEST_FAREWELL_SECONDS)
         self._wake.set()
-        self._thread.join(LONGEST_FAREWELL_SECONDS + _LAST_ROUND_SECONDS)
+        self._thread.join(max(0.0, self._close_by - time.monotonic()) + _LAST_ROUND_SECONDS)
         if self._thread.is_alive():  # in a call that hangs; the lock goes with the process
             log.error("audio_lost", reason="the disk hangs", bytes=self._held())
             return
@@ -105,16 +106,16 @@ class Spool:
         while True:
             self._wake.wait(BATCH_INTERVAL_SECONDS)
             self._wake.clear()
-            closing = self._closing_since  # read before the round: what came until then counts
+            close_by = self._close_by  # read before the round: what came until then counts
             self._round_since = time.monotonic()
             try:
-                self._go_round(hurry=closing is not None)
+                self._go_round(hurry=close_by is not None)
             except Exception:
                 log.exception("journal_round_failed")  # the thread outlives a mistake of ours
             self._round_since = None
-            if closing is None:
+            if close_by is None:
                 continue
-            if not self._held() or time.monotonic() - closing > LONGEST_FAREWELL_SECONDS:
+            if not self._held() or time.monotonic() > close_by:
                 self._say_farewell()
                 self._over.set()
                 return

@@ -39,7 +39,8 @@ LONGEST_DELAY_SECONDS: Final = 30.0
 STEADY_SECONDS: Final = 60.0
 """A worker that lived this long is started again at once."""
 LONGEST_STOP_SECONDS: Final = 9.5
-"""For a worker to end in a hurry, which it does within less; then it is killed."""
+"""For a worker to end in a hurry, which it does within less; then it is killed. This is before
+every process of ours, the parent too, ends itself (`hurry.LAST_SECONDS`)."""
 _DEAD: Final = -1
 _READY: Final = ""
 _ORDERS: Final = {signal.SIGINT: "stop", signal.SIGTERM: "drain", signal.SIGHUP: "reload"}
@@ -77,6 +78,7 @@ class Workers:
                 asyncio.get_running_loop().add_signal_handler(number, self._tell, order)
             keepers = [asyncio.create_task(self._keep(place)) for place in range(config.workers)]
             reaper = asyncio.create_task(self._kill_the_late())
+            self._hurry.enforce(lambda: {"workers": [place + 1 for place in list(self._workers)]})
             try:
                 await asyncio.gather(*keepers)
             finally:
@@ -226,6 +228,7 @@ def _work(config: Config, shared: SharedPort, channel: Connection) -> None:
 
 async def _serve(config: Config, shared: SharedPort, channel: Connection) -> None:
     server = Server(config, shared=shared)
+    server.hurry.enforce(server.left_behind)
     loop = asyncio.get_running_loop()
     orders = {"stop": server.stop, "drain": server.drain, "reload": server.reload}
 

@@ -71,6 +71,13 @@ FAULTS = (
     Fault("3000 chunks, then a reset", resets.burst, 0.2, 1, ("cc",)),
     Fault("SIGTERM", signals.drained, 0.1),
     Fault("SIGTERM twice", signals.stopped, 0.1),
+    Fault(
+        "SIGTERM twice, and the disk hangs",
+        signals.stopped_while_the_disk_hangs,
+        0.02,
+        len(signals.HANGS),
+        ("cc",),
+    ),
     Fault("floods", floods.flood, 0.12, floods.RUNS),
 )
 

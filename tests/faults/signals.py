@@ -10,6 +10,7 @@ from receiver.media import EndReason
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS, read_document
 from tests.faults.accounting import Allowance, Tally, recording_folders
 from tests.faults.calls import Callers
+from tests.faults.faulty_disk import Orders
 from tests.faults.trial import Trial
 from tests.faults.watching import ask
 
@@ -17,6 +18,15 @@ CALLS = 5
 MOST_SECONDS = 10.0
 """How long the end may take after a second SIGTERM."""
 _ON_THE_WIRE_SECONDS = 0.1
+_HANG_MS = 60_000
+HANGS: dict[str, tuple[str, ...]] = {
+    "recordings": (f"fsync delay {_HANG_MS} /",),
+    "journals": (f"fdatasync delay {_HANG_MS} .journal", f"syncfs delay {_HANG_MS} /"),
+    "everything": tuple(
+        f"{call} delay {_HANG_MS} /" for call in ("fsync", "fdatasync", "syncfs", "pwrite")
+    ),
+}
+"""Orders to a disk that does not come back, by what cannot be written to it any more."""
 
 
 def drained(folder: Path, seed: int) -> Tally:
@@ -60,6 +70,36 @@ def stopped(folder: Path, seed: int) -> Tally:
         tally.expect(EndReason.SHUTDOWN in _reasons(trial), "nothing ended with shutdown")
         tally.expect(not trial.journals(), "it left journals behind")
         tally.figures.append(f"ended after {took:.1f} s")
+        return tally
+
+
+def stopped_while_the_disk_hangs(folder: Path, seed: int, *, what: str = "") -> Tally:
+    """A second SIGTERM is obeyed in time by a receiver whose disk does not answer any more.
+
+    What the journals hold by then is published by the next start.
+    """
+    what = what or list(HANGS)[seed % len(HANGS)]
+    orders = Orders(folder / "shim")
+    with Trial(folder) as trial:
+        receiver = trial.start(orders=orders)
+        with Callers(receiver.url, CALLS, seed) as callers:
+            callers.wait_for(100)
+            orders.give(*HANGS[what])
+            hung_at = time.monotonic()
+            callers.wait_for(150)
+            receiver.process.send_signal(signal.SIGTERM)
+            receiver.wait_for("draining")
+            at = time.monotonic()
+            receiver.process.send_signal(signal.SIGTERM)
+            code = receiver.process.wait(PATIENCE_SECONDS)
+            took = time.monotonic() - at
+        trial.restart()
+        wire = Allowance(cut_at=at, seconds=_ON_THE_WIRE_SECONDS)
+        allowance = wire if what == "recordings" else Allowance(cut_at=hung_at)
+        tally = trial.account(callers.streams, allowance)
+        tally.expect(code == 0, f"exit code {code}")
+        tally.expect(took < MOST_SECONDS, f"it took {took:.1f} s")
+        tally.figures.append(f"{what}: ended after {took:.1f} s")
         return tally
 
 

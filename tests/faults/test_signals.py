@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults import signals
+from tests.faults.faulty_disk import needs
 
 
 def test_a_drain_lets_live_streams_end(tmp_path: Path) -> None:
@@ -17,5 +20,14 @@ def test_a_drain_lets_live_streams_end(tmp_path: Path) -> None:
 def test_a_second_signal_publishes_what_is_live(tmp_path: Path) -> None:
     """SIGTERM twice: everything up to that moment is published within 10 s."""
     tally = signals.stopped(tmp_path, 1)
+    assert tally.passed, tally
+    assert tally.kept
+
+
+@needs("cc")
+@pytest.mark.parametrize("what", ["recordings", "everything"])
+def test_a_second_signal_is_obeyed_though_the_disk_hangs(tmp_path: Path, what: str) -> None:
+    """All steps share one deadline, and none of them touches the disk beyond it."""
+    tally = signals.stopped_while_the_disk_hangs(tmp_path, 1, what=what)
     assert tally.passed, tally
     assert tally.kept

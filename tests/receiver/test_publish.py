@@ -300,6 +300,16 @@ def test_what_a_killed_process_was_rendering_goes(tmp_path: Path, spool: Path) -
     publish.forget_rendering(spool / "gone.journal", tmp_path / "recordings")
 
 
+def test_forgetting_makes_no_folders(tmp_path: Path, spool: Path) -> None:
+    """There is nothing in what is not there, and a disk that hangs is touched once less."""
+    live = ended(spool)
+    publish.forget_rendering(live, tmp_path / "recordings")
+    assert not (tmp_path / "recordings").exists()
+    (tmp_path / "recordings").mkdir(0o700)
+    publish.forget_rendering(live, tmp_path / "recordings")
+    assert [] == list((tmp_path / "recordings").iterdir())
+
+
 def test_a_symbolic_link_is_set_aside_unread(tmp_path: Path, spool: Path) -> None:
     """Somebody else's file does not become a recording."""
     target = write(tmp_path / "target", content())

@@ -345,6 +345,17 @@ def test_the_end_waits_for_a_full_disk_only_so_long(
     assert lost[0]["bytes"] > 0
 
 
+def test_the_end_waits_only_as_long_as_it_is_given(opened: Open, disk: Disk) -> None:
+    """Somebody in a hurry has used up most of the time before; more is not to be had."""
+    disk.room = 0
+    spool_ = opened()
+    begin(spool_)
+    with capture_logs() as logs:
+        spool_.close(0.1)
+        spool_.close(PATIENCE_SECONDS)
+    assert 1 == len([line for line in logs if line["event"] == "audio_lost"])
+
+
 def test_the_end_does_not_wait_for_a_disk_that_hangs(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
