@@ -46,6 +46,10 @@ class TokenBucket:
         self._left -= 1
         return True
 
+    def give_back(self) -> None:
+        """Put one back, unless the bucket is full."""
+        self._left = min(self._most, self._left + 1)
+
 
 class Patience:
     """What one stream's peer may do besides sending audio.

@@ -50,7 +50,7 @@ SHELL = (
     *("open_recording", "session", "renderers", "publisher", "used_tokens", "gate", "demo"),
     *("loops", "pacer", "transports.sharing"),
     *("transports.handshake", "transports.lobby", "transports.acceptor", "transports.units"),
-    *("transports.connection", "transports.pongs", "transports.small_units"),
+    *("transports.connection", "transports.pace", "transports.pongs", "transports.small_units"),
     *("transports.doorway", "transports.picows_wiring"),
     *("transports.picows_socket", "transports.picows"),
     *("transports.websockets_socket", "transports.websockets", "transports.choice", "server"),

@@ -149,8 +149,12 @@ class Limits:
     pong_delay_seconds: float = 0.5  # pings that come meanwhile share one pong
     send_buffer_bytes: int = 65_536  # of messages of ours, in the process and in the kernel
     max_farewell_bytes: int = 65_536  # that may still come when we have sent a close message
-    small_unit_bytes: int = 128  # control units, and fragments shorter than this, are small
-    max_small_units: int = 5_000  # that may come at once; then the connection is cut
+    max_burst_bytes: int = 16_777_216  # read without a pause ...
+    bytes_per_second: int = 4_194_304  # ... and in the long run
+    small_unit_bytes: int = 16  # control units, and fragments shorter than this, are small
+    max_small_units: int = (
+        5_000  # that may come at once without large ones; then the connection is cut
+    )
     small_units_per_second: float = 500  # that may come in the long run
 
 

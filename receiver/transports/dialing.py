@@ -1,18 +1,36 @@
-"""The websockets library as a client: sockets that we open, to taps and to consumers."""
+"""The websockets library as a client: sockets that we open, to taps and to consumers.
+
+Kernels buffer minutes of audio for whoever lets them, and nobody would know that the other end,
+or our own program, does not keep up. So the buffers of both directions are small, as those of
+the listening transports are, and the queue rules of the tap hold behind them. The library's
+pings are off: a pong waits behind audio, and says nothing about a peer that is merely slow.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
+import socket
 import ssl
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from receiver.errors import ConfigurationError, DialError
+from receiver.transports import Connection, Limits
 
 OPEN_TIMEOUT_SECONDS: Final = 10.0
-CLOSE_TIMEOUT_SECONDS: Final = 5.0
+CLOSE_TIMEOUT_SECONDS: Final = 10.0
+"""From our close message, which waits behind audio, to the end of the socket."""
+RECEIVE_BUFFER_BYTES: Final = 32_768
+"""In the kernel: two seconds of samples at 8 kHz."""
+_SEND_BUFFER_BYTES: Final = Limits().send_buffer_bytes
+_WAITING_MESSAGES: Final = 16
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 _BROKEN: Final = 1006
 _LONGEST_ANSWER: Final = 200
 
@@ -26,23 +44,11 @@ class LineClosed(Exception):
         self.reason = reason
 
 
-class Line(Protocol):
-    """A socket that we opened."""
-
-    async def send(self, message: bytes | str) -> None:
-        """Send one message; waits while the other end does not read. Raises LineClosed."""
-        ...
+class Line(Connection, Protocol):
+    """A socket that we opened: what is sent follows the rules of a `Connection`."""
 
     async def receive(self) -> bytes | str:
         """Wait for one message. Raises LineClosed."""
-        ...
-
-    async def close(self) -> None:
-        """Close it with 1000; idempotent."""
-        ...
-
-    def abort(self) -> None:
-        """Drop it."""
         ...
 
 
@@ -66,7 +72,13 @@ class Backoff:
             self._seconds = self._first_seconds
 
 
-async def dial(url: str, *, token: str | None, trust: ssl.SSLContext | None = None) -> Line:
+async def dial(
+    url: str,
+    *,
+    token: str | None,
+    trust: ssl.SSLContext | None = None,
+    receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
+) -> Line:
     """Open a socket; `trust` is for wss, by default the system's authorities.
 
     Raises:
@@ -74,23 +86,27 @@ async def dial(url: str, *, token: str | None, trust: ssl.SSLContext | None = No
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        connection = await _Connect(
-            url,
-            ssl=(trust or True) if url.lower().startswith("wss:") else None,
-            additional_headers=headers,
-            compression=None,  # audio hardly shrinks
-            proxy=None,
-            open_timeout=OPEN_TIMEOUT_SECONDS,
-            close_timeout=CLOSE_TIMEOUT_SECONDS,
-            user_agent_header="tapreel",
-        )
+        async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
+            connection = await _Connect(
+                url,
+                ssl=(trust or True) if url.lower().startswith("wss:") else None,
+                sock=await _reach(url, receive_buffer_bytes),
+                additional_headers=headers,
+                compression=None,  # audio hardly shrinks
+                open_timeout=None,
+                ping_interval=None,
+                max_queue=_WAITING_MESSAGES,
+                write_limit=_SEND_BUFFER_BYTES,
+                user_agent_header="tapreel",
+                create_connection=_Socket,
+            )
     except InvalidStatus as error:
         raise _refused(error) from error
     except ssl.SSLCertVerificationError as error:
         raise DialError(f"the certificate is not trusted: {error.verify_message}") from error
     except (OSError, WebSocketException, ValueError) as error:
         raise DialError(f"no connection: {str(error) or type(error).__name__}") from error
-    return _Line(connection)
+    return _Line(cast(_Socket, connection))
 
 
 def trust_in(ca_file: str | None) -> ssl.SSLContext:
@@ -103,6 +119,39 @@ def trust_in(ca_file: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{ca_file} holds no usable certificate") from error
+
+
+async def _reach(url: str, receive_buffer_bytes: int) -> socket.socket:
+    """Return a socket that is connected; its buffers must be set before that."""
+    place = parse_uri(url)
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    problem: OSError = OSError("the name has no address")
+    for family, kind, protocol, _, address in found:
+        tcp = socket.socket(family, kind, protocol)
+        try:
+            _prepare(tcp, receive_buffer_bytes)
+            await loop.sock_connect(tcp, address)
+        except OSError as error:
+            tcp.close()
+            problem = error
+        except BaseException:
+            tcp.close()
+            raise
+        else:
+            return tcp
+    raise problem
+
+
+def _prepare(tcp: socket.socket, receive_buffer_bytes: int) -> None:
+    tcp.setblocking(False)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):  # not on every system
+            tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class _Connect(connect):
@@ -120,29 +169,74 @@ def _refused(error: InvalidStatus) -> DialError:
     return DialError(f"refused with {response.status_code}: {reason}", status=response.status_code)
 
 
+class _Socket(ClientConnection):
+    """A connection that says when it takes more, in place of having its user wait."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._resume: Callable[[], None] = lambda: None
+        self._cut: asyncio.TimerHandle | None = None
+
+    def start_sending(self, resume: Callable[[], None]) -> None:
+        """Remember whom to tell."""
+        self._resume = resume
+
+    def resume_writing(self) -> None:
+        """Tell that more is taken."""
+        super().resume_writing()
+        if self._can_send():
+            self._resume()
+
+    def send_message(self, message: bytes | str) -> bool:
+        """Write one message now; tell whether another one may follow."""
+        if not self._can_send():
+            return False
+        if isinstance(message, str):
+            self.protocol.send_text(message.encode())
+        else:
+            self.protocol.send_binary(message)
+        self.send_data()
+        return not self.paused
+
+    def start_closing(self, code: int, reason: str) -> None:
+        """Send a close message; whatever becomes of it, the socket ends in time."""
+        if self._cut is None:
+            self._cut = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
+        if self._can_send():
+            self.protocol.send_close(code, reason)
+            self.send_data()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the time-out."""
+        super().connection_lost(exc)
+        if self._cut is not None:
+            self._cut.cancel()
+
+    def _can_send(self) -> bool:
+        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+
+
 class _Line:
     """A websockets connection behind the seam."""
 
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
+    def __init__(self, library: _Socket) -> None:
+        self._library = library
+        self.start_sending = library.start_sending
+        self.send = library.send_message
+        self.close = library.start_closing
 
-    async def send(self, message: bytes | str) -> None:
-        try:
-            await self._connection.send(message)
-        except ConnectionClosed as closed:
-            raise _closed(closed) from closed
+    @property
+    def remote_address(self) -> str:
+        return str(self._library.remote_address[0])
+
+    def abort(self) -> None:
+        self._library.transport.abort()
 
     async def receive(self) -> bytes | str:
         try:
-            return await self._connection.recv()
+            return await self._library.recv()
         except ConnectionClosed as closed:
             raise _closed(closed) from closed
-
-    async def close(self) -> None:
-        await self._connection.close()
-
-    def abort(self) -> None:
-        self._connection.transport.abort()
 
 
 def _closed(closed: ConnectionClosed) -> LineClosed:

@@ -1,9 +1,9 @@
 """Connections that nobody has admitted yet, and how many of them there may be.
 
 They are counted from `accept` on, so that a TLS handshake that never comes is bounded as well.
-Where there are too many, the oldest goes: real callers are through within milliseconds, so it
-is the idle ones that age. One address may have more than its share for a moment, because a
-provider's gateway opens many calls at once.
+Where there are too many, the oldest of the address that has most goes: real callers are through
+within milliseconds, so it is the idle ones that age. One address may have more than its share
+for a moment, because a provider's gateway opens many calls at once.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Lobby:
     def enter(self, tcp: socket.socket, address: str) -> Waiting:
         """Count one more, and make room for it where there is none."""
         if len(self._waiting) >= self._limits.max_waiting:
-            next(iter(self._waiting)).cut()
+            crowd = max(self._by_address.values(), key=len)
+            next(iter(crowd)).cut()
         entered = Waiting(tcp, address, self._loop.time(), self)
         self._waiting[entered] = None
         neighbours = self._by_address.setdefault(address, {})

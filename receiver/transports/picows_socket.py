@@ -12,6 +12,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from receiver.transports import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer, handshake
 from receiver.transports.connection import SocketConnection
+from receiver.transports.pace import Pace
 from receiver.transports.pongs import LatePong
 from receiver.transports.small_units import SmallUnits
 
@@ -55,6 +56,7 @@ class Socket(WSListener):
         self._late_pong = LatePong(
             self._loop, self._send_pong, delay_seconds=self._limits.pong_delay_seconds
         )
+        self._pace = Pace(self._limits, self._loop)
         self._small_units = SmallUnits(self._limits, self._loop)
         self._cut: asyncio.TimerHandle | None = None  # ends a connection that hangs in closing
         self._resume: Callable[[], None] | None = None  # of a peer that sends messages
@@ -71,6 +73,10 @@ class Socket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take one unit."""
+        pace = self._pace
+        pace.credit -= frame.payload_size
+        if pace.credit < 0:
+            pace.slow_down(self.transport)
         if self._closing:
             self._bound_farewell(frame)
         if self._deaf:
@@ -131,7 +137,7 @@ class Socket(WSListener):
         picows reads one unit ahead: the last good one is delivered after this call. What would
         be read from here on would be taken for units from a wrong place, so nothing is.
         """
-        self.transport.pause_reading()
+        self._pace.stop(self.transport)
         self._closing = True
         if self._sent_code is None:
             self._sent_code = code
@@ -162,7 +168,7 @@ class Socket(WSListener):
         self._farewell_bytes += _HEAD_BYTES + frame.payload_size
         if self._farewell_bytes > self._limits.max_farewell_bytes:
             self._deaf = True
-            self.transport.pause_reading()  # an end now might outrun our close message
+            self._pace.stop(self.transport)  # an end now might outrun our close message
 
     def _take_other(self, frame: WSFrame) -> None:
         kind = frame.msg_type

@@ -11,7 +11,8 @@ from receiver.transports import Limits
 class SmallUnits:
     """Counts control units and small fragments: each costs as much to take as a chunk of audio.
 
-    Whole messages are not counted here: what they may be is their peer's affair.
+    A large fragment makes up for a small one, because some libraries end each message with an
+    empty fragment. Whole messages are not counted: what they may be is their peer's affair.
     """
 
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
@@ -22,5 +23,6 @@ class SmallUnits:
     def bear(self, length: int, *, control: bool) -> bool:
         """Count a unit with a payload of `length` bytes; return whether it was not one too many."""
         if length >= self._small_bytes and not control:
+            self._bucket.give_back()
             return True
         return self._bucket.take(self._now())

@@ -22,6 +22,7 @@ from websockets.server import ServerProtocol
 from receiver.transports import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer, handshake
 from receiver.transports.connection import SocketConnection
 from receiver.transports.lobby import Waiting
+from receiver.transports.pace import Pace
 from receiver.transports.pongs import LatePong
 from receiver.transports.small_units import SmallUnits
 from receiver.transports.units import UnitReader
@@ -66,6 +67,7 @@ class Socket(ServerConnection):
         self._receive: Callable[[bytes], None] = self._parse  # until whole units can be cut
         self._at_a_border = False  # what came so far ends with the request
         self._fragments = bytearray()  # of a message that is not yet whole
+        self._pace = Pace(limits, self.loop)
         self._small_units = SmallUnits(limits, self.loop)
         self._late_pong = LatePong(
             self.loop, self._send_pong, delay_seconds=limits.pong_delay_seconds
@@ -84,6 +86,9 @@ class Socket(ServerConnection):
         """Take what was read: the request, then units."""
         if not self._opened and not self._may_go_on(data):
             return
+        self._pace.credit -= len(data)
+        if self._pace.credit < 0:
+            self._pace.slow_down(self.transport)
         if self._cut is None and len(data) <= _SLICE_BYTES:
             self._receive(data)
         else:
@@ -99,25 +104,20 @@ class Socket(ServerConnection):
             part = data[start : start + _SLICE_BYTES]
             if self._cut is not None:
                 self._farewell_bytes += len(part)
-            if self._is_farewell_over():
-                self.transport.pause_reading()  # an end now might outrun our close message
+            if self._farewell_bytes > self._limits.max_farewell_bytes:
+                self._pace.stop(self.transport)  # an end now might outrun our close message
                 return
             self._receive(part)
 
     def _give_turn(self) -> None:
         """Let the other sockets be read first: uvloop would read this one 32 times in a row."""
-        if self.transport.get_extra_info("ssl_object") is None:
-            # Under TLS the end of the connection would be told meanwhile, and what was read of
-            # it dropped.
+        if not self._pace.paused:
             self.transport.pause_reading()
             self.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        if not self.transport.is_closing() and not self._is_farewell_over():
+        if not self.transport.is_closing() and not self._pace.paused:
             self.transport.resume_reading()
-
-    def _is_farewell_over(self) -> bool:
-        return self._farewell_bytes > self._limits.max_farewell_bytes
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody that the connection is gone."""

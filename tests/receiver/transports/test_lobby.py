@@ -59,6 +59,18 @@ async def test_the_oldest_goes_where_there_are_too_many(
     assert 3 == len(lobby)
 
 
+async def test_a_crowd_makes_room_for_others(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    """Where there are too many, those of the address that has most go."""
+    lobby = Lobby(Limits(max_waiting=4, max_waiting_per_address=16), nobody)
+    lobby.enter(pairs[0][0], "192.0.2.1")
+    for ours, _ in pairs[1:6]:
+        lobby.enter(ours, "192.0.2.9")
+    cut = [is_cut(caller) for _, caller in pairs[:6]]
+    assert [False, True, True, False, False, False] == cut
+
+
 async def test_one_address_takes_no_room_from_others(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:

@@ -286,6 +286,41 @@ async def test_too_many_small_units_end_with_1008(start: Start, kind: str) -> No
         assert [(1008, False)] == peer.ends
 
 
+@pytest.mark.parametrize("size", [125, 20])
+async def test_audio_in_fragments_is_no_flood(start: Start, size: int) -> None:
+    """Some libraries send in small fragments, or end each message with an empty one."""
+    message = b"x" * 300
+    parts = [message[at : at + size] for at in range(0, len(message), size)]
+    first, *rest = [wire(CONTINUATION, part, final=False) for part in parts]
+    units = bytes([first[0] | TEXT]) + first[1:] + b"".join(rest) + wire(CONTINUATION)
+    limits = replace(LIMITS, max_small_units=10, small_units_per_second=1)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        await caller.exchange(units * 1000 + wire(CLOSE, b"\x03\xe8"))
+        await peer.was_closed.wait()
+        assert [message] * 1000 == peer.messages
+        assert [(1000, True)] == peer.ends
+
+
+async def test_who_sends_faster_than_any_call_is_read_no_faster(start: Start) -> None:
+    """Reading pauses; nothing is lost, and others are served meanwhile."""
+    limits = replace(LIMITS, max_burst_bytes=100_000, bytes_per_second=500_000)
+    message = wire(TEXT, b"x" * 2000)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        began = asyncio.get_running_loop().time()
+        caller.writer.write(message * 250)
+        other, another = await running.stream()
+        await other.exchange(wire(TEXT, b"hello") + wire(CLOSE, b"\x03\xe8"))
+        await another.was_closed.wait()
+        assert len(peer.messages) < 250
+        await caller.exchange(wire(CLOSE, b"\x03\xe8"))
+        await peer.was_closed.wait()
+        assert asyncio.get_running_loop().time() - began > 0.3
+        assert [b"x" * 2000] * 250 == peer.messages
+        assert [b"hello"] == another.messages
+
+
 async def test_few_small_units_are_no_flood(start: Start) -> None:
     """Fragments of audio, and pings now and then, are nobody's trouble."""
     limits = replace(LIMITS, max_small_units=10, small_units_per_second=1)
