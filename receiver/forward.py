@@ -1,9 +1,10 @@
 """Forwarding: one provider stream to any number of media-stream servers, as the provider speaks.
 
-A relay carries one stream to one consumer. It has a listener's queue and loses what a listener
-would lose, but says nothing of it: consumers are programs written for providers, and the
-counters of the messages tell them. A consumer that is down is tried again with backoff and
-joins in mid-call with `connected` and `start`; one that closes with 1000 has had enough.
+A relay carries one stream to one consumer. It has a listener's queue, sends as a listener is
+sent to, and loses what a listener would lose, but says nothing of it: consumers are programs
+written for providers, and the counters of the messages tell them. Ours tell, too. A consumer
+that is down, or was closed because it took nothing, is tried again with backoff and joins in
+mid-call with `connected` and `start`; one that closes with 1000 has had enough.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import structlog
 
 from receiver.config import is_loopback
 from receiver.errors import ConfigurationError, DialError
-from receiver.listeners import ListenerLimits
+from receiver.listeners import DONE, ListenerLimits, Sender
 from receiver.metrics import TapFigures
 from receiver.tap import Hub, Leave, Lifecycle, LiveStream, StreamBegan, StreamLeft
 from receiver.tap_channels import Channels, Outlet
@@ -34,7 +35,6 @@ _TRACKS: Final = 2
 _FIRST_DELAY_SECONDS: Final = 0.25
 _LONGEST_DELAY_SECONDS: Final = 10.0
 _FAREWELL_SECONDS: Final = 10.0
-_ENOUGH: Final = 1000
 _FILTER: Final = "param."
 
 log = structlog.get_logger("receiver.forward")
@@ -88,12 +88,12 @@ class Outbox:
             self._wake,
             limit_ms=limits.queue_ms * _TRACKS,
             limit_bytes=limits.queue_bytes,
+            press=self._press,
             lost=lost,
         )
         self.put = self.queue.put
-        self._ended = False
-        self._closed: LineClosed | None = None
-        self._something = asyncio.Event()
+        self.ended = False
+        self._sender: Sender | None = None
 
     def begin(self, live: LiveStream, timestamp_ms: float) -> None:
         """Greet as the provider does."""
@@ -101,28 +101,51 @@ class Outbox:
             self.queue.put(item)
 
     def end(self) -> None:
-        """Learn that nothing more comes."""
-        self._ended = True
-        self._something.set()
+        """Close once everything is sent."""
+        self.ended = True
+        if self._sender is not None:
+            self._sender.finish(DONE, "the stream has ended")
 
-    def cut(self, closed: LineClosed) -> None:
-        """Learn that nothing more is taken."""
-        self._closed = closed
-        self._something.set()
+    def use(self, sender: Sender) -> None:
+        """Have what waits, and what comes, sent."""
+        self._sender = sender
+        sender.serve(self.queue)
+        if self.ended:
+            self.end()
+        else:
+            sender.wake()
+
+    def abandon(self) -> int:
+        """Send no more; return how many pieces of audio have waited in vain."""
+        self._sender = None
+        waiting = iter(self.queue.take, None)
+        return sum(bool(item.duration_ms) for item in waiting)
 
     def _wake(self) -> None:
-        self._something.set()
+        if self._sender is not None:
+            self._sender.wake()
 
-    async def next(self) -> Item | None:
-        """Wait for an item; `None` is the end of the stream. Raises LineClosed."""
-        while True:
-            if self._closed is not None:
-                raise self._closed
-            item = self.queue.take()
-            if item is not None or self._ended:
-                return item
-            self._something.clear()
-            await self._something.wait()
+    def _press(self) -> None:
+        if self._sender is not None:
+            self._sender.press()
+
+
+class _Absence:
+    """Stands in for a consumer that is not there, and counts what it misses (an `Outlet`)."""
+
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
+
+    def begin(self, live: LiveStream, timestamp_ms: float) -> None:
+        """Greet nobody."""
+
+    def put(self, item: Item) -> None:
+        """Count audio."""
+        if item.duration_ms:
+            self._lost()
+
+    def end(self) -> None:
+        """Part from nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,15 +169,23 @@ class Relay:
         self._way = way
         self._names = {"consumer": consumer.address, "call_sid": call_sid}
         self._over = asyncio.Event()
+        self._lost = 0  # pieces of audio that the consumer does not get
         self.trouble: DialError | None = None
         self._open()  # in the call that told of the stream, so that its first chunk is not lost
 
     def _open(self) -> None:
-        self._outbox = Outbox(self._way.limits, lost=self._count_lost)
+        self._outbox = Outbox(self._way.limits, lost=self._count_slow)
         self._leave = self._attach(self._outbox)
 
-    def _count_lost(self) -> None:
-        self._way.figures.dropped["slow_consumer"] += 1
+    def _count_slow(self) -> None:
+        self._count_lost("slow_consumer", 1)
+
+    def _count_absent(self) -> None:
+        self._count_lost("absent_consumer", 1)
+
+    def _count_lost(self, reason: str, pieces: int) -> None:
+        self._lost += pieces
+        self._way.figures.dropped[reason] += pieces
 
     def stop(self) -> None:
         """Try no more: the stream has ended. What is on its way is still sent."""
@@ -165,15 +196,26 @@ class Relay:
 
         Afterwards `trouble` says why the consumer was not there at the end, if it was not.
         """
+        try:
+            await self._persist()
+        finally:
+            if self._lost:
+                log.warning("consumer_missed_audio", chunks=self._lost, **self._names)
+
+    async def _persist(self) -> None:
         backoff = Backoff(
             first_seconds=_FIRST_DELAY_SECONDS, longest_seconds=_LONGEST_DELAY_SECONDS
         )
         while True:
+            had_enough = False
             try:
-                if await self._try(backoff):
-                    return
+                had_enough = await self._try(backoff)
             finally:
                 self._leave()
+                waited = self._outbox.abandon()
+                self._count_lost("absent_consumer", 0 if had_enough else waited)
+            if had_enough:
+                return
             await self._pause(backoff.next_seconds())
             if self._over.is_set():
                 return
@@ -192,52 +234,47 @@ class Relay:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            return await self._carry(line, self._outbox)
+            return await self._carry(line)
         finally:
+            line.abort()
             backoff.note_held(clock() - began)
 
-    async def _carry(self, line: Line, outbox: Outbox) -> bool:
+    async def _carry(self, line: Line) -> bool:
         """Send until the end and return true, or false where the consumer is to be tried again."""
-        reading = asyncio.create_task(_discard(line, outbox))
-        try:
-            while (item := await outbox.next()) is not None:
-                await self._send(line, item)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FAREWELL_SECONDS):
-                    await line.close()
-            return True
-        except TimeoutError:
-            self._note("consumer_too_slow", "nothing was read for too long")
+        sender = Sender(line, self._way.limits, gave_up=self._note_slow)
+        self._outbox.use(sender)
+        closed = await _closing(line)
+        sender.stop()
+        if sender.slow:
             return False
-        except LineClosed as closed:
-            self._note("consumer_closed", str(closed))
-            return closed.code == _ENOUGH
-        finally:
-            reading.cancel()
-            line.abort()
-
-    async def _send(self, line: Line, item: Item) -> None:
-        """Send an item; raises TimeoutError where the consumer does not read."""
-        for message in item.messages():
-            async with asyncio.timeout(self._way.limits.patience_seconds):
-                await line.send(message)
+        if self._outbox.ended and not len(self._outbox.queue):
+            return True
+        self._note("consumer_closed", str(closed))
+        return closed.code == DONE
 
     async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._over.wait(), seconds)
+        leave = self._attach(_Absence(self._count_absent))
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), seconds)
+        finally:
+            leave()
+
+    def _note_slow(self) -> None:
+        self._way.figures.closed_slow += 1
+        self._note("consumer_too_slow", "nothing was read for too long")
 
     def _note(self, event: str, reason: str) -> None:
         log.warning(event, reason=reason, **self._names)
 
 
-async def _discard(line: Line, outbox: Outbox) -> None:
+async def _closing(line: Line) -> LineClosed:
     """Read what a consumer says, which on a one-way stream means nothing, until it closes."""
     while True:
         try:
             await line.receive()
         except LineClosed as closed:
-            outbox.cut(closed)
-            return
+            return closed
 
 
 class Forwarder:

@@ -59,11 +59,21 @@ class Attendant(Protocol):
 
 
 class Sender:
-    """Sends a queue's items over a socket at the socket's own pace."""
+    """Sends a queue's items over a socket at the socket's own pace.
 
-    def __init__(self, connection: Connection, limits: ListenerLimits) -> None:
+    `gave_up` is called when the socket is closed because it took nothing for too long.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        limits: ListenerLimits,
+        *,
+        gave_up: Callable[[], None] = lambda: None,
+    ) -> None:
         self.slow = False  # closed because it did not read
         self._connection = connection
+        self._gave_up = gave_up
         self._patience = limits.patience_seconds
         self._queue: TapQueue | None = None
         self._loop = asyncio.get_running_loop()
@@ -98,6 +108,7 @@ class Sender:
     def give_up(self) -> None:
         """Close: too much waits."""
         self.slow = True
+        self._gave_up()
         self._connection.close(TRY_AGAIN_LATER, "too slow: too little was read for too long")
 
     def stop(self) -> None:
