@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import threading
 import time
@@ -18,11 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from receiver import folders, journal, paths
 from receiver.journal import ChunkRecord, DroppedRecord, EndRecord, Header, NoteRecord
 from receiver.media import GapKind, Track
 
 _COPY_BYTES: Final = 2**20
+_ROW_BYTES: Final = 64
+"""What the bounds of one track's dropped chunks will take, more or less."""
+
+log = structlog.get_logger("receiver.live_journal")
 
 
 class Journal:
@@ -42,6 +49,7 @@ class Journal:
         self._oldest = time.monotonic()  # when the oldest record came that is not synced
         self._failing_since: float | None = None
         self._dropped = _Dropped()
+        self._light_bytes = math.inf  # holding no more, chunks are kept again
         self._on_ended: Callable[[Path], None] | None = None
 
     # For the event loop.
@@ -56,6 +64,9 @@ class Journal:
     @property
     def held_bytes(self) -> int:
         """Return how much memory holds because the disk does not yet."""
+        return self._waiting_bytes() + _ROW_BYTES * len(self._dropped)
+
+    def _waiting_bytes(self) -> int:
         # Copies, because the other threads go on; making one is a single step for them.
         parts = (tuple(self._queue), tuple(self._unwritten), tuple(self._unsynced))
         return sum(len(block) for blocks in parts for block in blocks)
@@ -88,6 +99,11 @@ class Journal:
         """Whether the disk holds the last record."""
         waiting = self._queue or self._unwritten or self._unsynced or self._dropped
         return self.ended and not waiting
+
+    @property
+    def dropping(self) -> bool:
+        """Whether chunks are only counted at the moment."""
+        return self.append != self._queue.append
 
     def write(self) -> int:
         """Write what was appended and return its size.
@@ -191,10 +207,19 @@ class Journal:
             copied = _write_at(descriptor, block, copied)
         return copied
 
-    def start_dropping(self) -> None:
-        """Keep no more chunks, only their bounds: memory has bridged what it may."""
-        if self.append == self._queue.append:
+    def start_dropping(self, reason: str, *, light_bytes: float = math.inf) -> None:
+        """Keep no more chunks, only their bounds: memory has bridged what it may.
+
+        It is over with the first write that works while no more than `light_bytes` wait.
+        An ended journal has no more chunks. Two threads may call this.
+        """
+        with self._dropped.lock:
+            if self.dropping or self.ended:
+                return
+            self._light_bytes = light_bytes
             self.append = self._drop
+        name, held_bytes = self.path.name, self.held_bytes
+        log.error("dropping_chunks", journal=name, held_bytes=held_bytes, reason=reason)
 
     def _drop(self, record: bytes) -> None:
         decoded = journal.decode(record)
@@ -204,15 +229,27 @@ class Journal:
             self._queue.append(record)  # small and few: messages are bounded
 
     def _stop_dropping(self) -> None:
-        if self.append == self._queue.append and not self._dropped:
+        if not self.dropping and not self._dropped:
             return
-        self.append = self._queue.append
-        self._queue.extend(journal.encode(record) for record in self._dropped.take())
+        if self._waiting_bytes() > self._light_bytes:
+            return
+        with self._dropped.lock:
+            self.append = self._queue.append
+        self._light_bytes = math.inf  # for a chunk that was being dropped at this moment
+        rows = self._dropped.take()
+        self._queue.extend(journal.encode(row) for row in rows)
+        self._tell_dropped(rows)
+
+    def _tell_dropped(self, rows: list[DroppedRecord]) -> None:
+        chunks = sum(row.chunks for row in rows)
+        log.error("chunks_dropped", journal=self.path.name, chunks=chunks)
 
     def close(self) -> None:
         """Give the file back; tell whoever waits for its end, if it is finished."""
         descriptor, self.descriptor = self.descriptor, -1
         _close(descriptor)
+        if self._dropped:  # the process ends, and the disk took not even their bounds
+            self._tell_dropped(self._dropped.take())
         if self.finished and self._on_ended is not None:
             self._on_ended(self.path)
 
@@ -221,14 +258,14 @@ class _Dropped:
     """The bounds of chunks that were not kept, by track."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # chunks are added and taken by two threads
+        self.lock = threading.Lock()  # two threads add and take, and begin and end dropping
         self._by_track: dict[Track, DroppedRecord] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._by_track)
+    def __len__(self) -> int:
+        return len(self._by_track)
 
     def add(self, record: ChunkRecord) -> None:
-        with self._lock:
+        with self.lock:
             row = _row_of(record)
             before = self._by_track.get(record.track, row)
             self._by_track[record.track] = DroppedRecord(
@@ -242,7 +279,7 @@ class _Dropped:
             )
 
     def take(self) -> list[DroppedRecord]:
-        with self._lock:
+        with self.lock:
             taken, self._by_track = list(self._by_track.values()), {}
             return taken
 

@@ -12,6 +12,7 @@ import errno
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,13 @@ BATCH_INTERVAL_SECONDS: Final = 0.2
 MOST_HELD_SECONDS: Final = 30.0
 """For how long a disk that takes nothing is bridged by memory, for each stream."""
 MOST_HELD_BYTES: Final = 2**30
-"""... and for all streams together."""
+"""... and for all streams together; whoever holds most of it loses chunks then."""
+MOST_HELD_BYTES_EACH: Final = 2**25
+"""... and for one: a stream brings under 100 KB a second, and a flood is not to fill the rest."""
+_SPARED: Final = 0.75
+"""Of the memory for all, what those may hold who go on when it is full ..."""
+_LAST_RESORT: Final = 1.25
+"""... and what all may hold together before nobody goes on."""
 LONGEST_FAREWELL_SECONDS: Final = 8.0
 """How long the end of the process waits for a disk that takes nothing."""
 _LAST_ROUND_SECONDS: Final = 1.0
@@ -127,10 +134,11 @@ class Spool:
             lasted = time.monotonic() - since if since is not None else 0.0
             if lasted < _GUARD_INTERVAL_SECONDS:
                 continue
-            self._take_figures()
-            if lasted > MOST_HELD_SECONDS or self.figures.held_bytes > MOST_HELD_BYTES:
-                for journal in self._all():
-                    journal.start_dropping()
+            held = self._take_figures()
+            self._lighten(held)
+            if lasted > MOST_HELD_SECONDS:
+                for journal in held:
+                    journal.start_dropping(f"a disk call has hung for {lasted:.0f} s")
 
     def _all(self) -> tuple[Journal, ...]:
         """Return every journal, also those that the thread has not seen; for any thread."""
@@ -153,19 +161,22 @@ class Spool:
         for journal in [journal for journal in self._journals if journal.finished]:
             self._journals.discard(journal)
             journal.close()
-        self._take_figures()
+        held = self._take_figures()
         self._bound_memory()
+        self._lighten(held)
 
     def _bound_memory(self) -> None:
         """Stop keeping chunks for which the disk was not ready in time."""
-        now, full = time.monotonic(), self.figures.held_bytes > MOST_HELD_BYTES
-        failing = [journal for journal in self._journals if journal.failing_seconds(now)]
-        for journal in failing:
-            if full or journal.failing_seconds(now) > MOST_HELD_SECONDS:
-                journal.start_dropping()
-        if full and not failing:  # the disk works, but is slower than what comes
-            for journal in self._journals:
-                journal.start_dropping()
+        now = time.monotonic()
+        for journal in self._journals:
+            seconds = journal.failing_seconds(now)
+            if seconds > MOST_HELD_SECONDS:
+                journal.start_dropping(f"the disk has failed for {seconds:.0f} s")
+
+    def _lighten(self, held: Mapping[Journal, int]) -> None:
+        """Stop keeping chunks of those who hold too much, however the disk is."""
+        for journal, reason in _too_heavy(held):
+            journal.start_dropping(reason, light_bytes=held[journal] / 2)
 
     def _write(self, journal: Journal) -> None:
         """Write one journal; its trouble is no other's."""
@@ -222,13 +233,36 @@ class Spool:
                 errors=self.figures.errors.total(),
             )
 
-    def _take_figures(self) -> None:
+    def _take_figures(self) -> dict[Journal, int]:
+        """Return what each journal holds."""
         now = time.monotonic()
-        self.figures.held_bytes = self._held()
-        self.figures.held_seconds = max((j.held_seconds(now) for j in self._all()), default=0.0)
+        held = {journal: journal.held_bytes for journal in self._all()}
+        self.figures.held_bytes = sum(held.values())
+        self.figures.held_seconds = max((j.held_seconds(now) for j in held), default=0.0)
+        return held
 
     def _say_farewell(self) -> None:
         for journal in self._journals:
             if journal.held_bytes:
                 log.error("audio_lost", journal=journal.path.name, bytes=journal.held_bytes)
             journal.close()
+
+
+def _too_heavy(held: Mapping[Journal, int]) -> Iterator[tuple[Journal, str]]:
+    """Yield the journals whose chunks are to be dropped because of what they hold, and why.
+
+    Dropping frees nothing, but ends growth. So it is the heaviest that go, until those who
+    are left have room: a flood on one stream takes no other's.
+    """
+    growing = [journal for journal in held if not journal.dropping and not journal.ended]
+    total, spared = sum(held.values()), sum(held[journal] for journal in growing)
+    for journal in sorted(growing, key=held.__getitem__, reverse=True):
+        if held[journal] > MOST_HELD_BYTES_EACH:
+            yield journal, "it holds too much"
+        elif total > MOST_HELD_BYTES * _LAST_RESORT:
+            yield journal, "all together hold far too much"
+        elif total > MOST_HELD_BYTES and spared > MOST_HELD_BYTES * _SPARED:
+            yield journal, "all together hold too much, and it the most"
+        else:
+            return
+        spared -= held[journal]

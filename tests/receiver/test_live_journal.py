@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from receiver import folders, journal
 from receiver.journal import (
@@ -226,7 +227,7 @@ def test_dropped_chunks_are_one_row_per_track_with_exact_bounds(live: Journal, d
     """Messages and the end are kept all the same, and keeping begins with the next write."""
     append(live, START, *chunks(1))
     live.write()
-    live.start_dropping()
+    live.start_dropping("a test")
     append(live, *chunks(3, 4, 2), START, *chunks(7, track=Track.OUTBOUND))
     live.write()
     live.write()
@@ -239,10 +240,55 @@ def test_dropped_chunks_are_one_row_per_track_with_exact_bounds(live: Journal, d
     assert [HEADER, START, *chunks(1), START, *rows, *chunks(5)] == on_disk(live)
 
 
+def test_dropping_is_told_when_it_begins_and_when_it_is_over(live: Journal) -> None:
+    """Once each, however often it is asked for, with how much was held, why, and how many."""
+    append(live, START, *chunks(1))
+    with capture_logs() as lines:
+        live.start_dropping("a test")
+        live.start_dropping("another")
+        append(live, *chunks(2, 3))
+        live.write()
+        live.write()
+    name = live.path.name
+    assert [
+        {"event": "dropping_chunks", "journal": name, "reason": "a test"},
+        {"event": "chunks_dropped", "journal": name, "chunks": 2},
+    ] == [{k: v for k, v in x.items() if k not in ("log_level", "held_bytes")} for x in lines]
+    assert lines[0]["held_bytes"] > 0
+    assert {"error"} == {line["log_level"] for line in lines}
+
+
+def test_who_held_too_much_drops_until_it_holds_little(live: Journal) -> None:
+    """A write that works is not enough: what was written waits for its sync."""
+    append(live, *chunks(*range(20)))
+    live.start_dropping("a test", light_bytes=live.held_bytes / 2)
+    append(live, *chunks(20))
+    live.write()
+    append(live, *chunks(21))
+    assert live.dropping
+    live.sync()
+    assert live.held_bytes
+    live.write()
+    assert not live.dropping
+    append(live, *chunks(22))
+    live.write()
+    row = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 20, 21, 400, 420)
+    assert [row, *chunks(22)] == on_disk(live)[-2:]
+
+
+def test_an_ended_journal_drops_nothing(live: Journal) -> None:
+    """It has no more chunks, and nothing is told."""
+    live.end(END, lambda _: None)
+    with capture_logs() as lines:
+        live.start_dropping("a test")
+    assert [] == lines
+    assert not live.dropping
+
+
 def test_a_journal_that_still_has_dropped_chunks_is_not_finished(live: Journal) -> None:
     """Their bounds belong on disk before it is published."""
     live.write()
-    live.start_dropping()
+    live.start_dropping("a test")
     append(live, *chunks(1))
     live.end(END, lambda _: None)
     live.write()
@@ -268,7 +314,7 @@ def test_two_threads_lose_nothing_between_them(live: Journal) -> None:
         alive = talking.is_alive()
         live.write()
         if turn % 3 == 0 and alive:
-            live.start_dropping()
+            live.start_dropping("a test")
         if not alive:
             break
     live.write()

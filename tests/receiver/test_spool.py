@@ -291,6 +291,73 @@ def test_memory_is_bounded_while_a_sync_hangs(
     assert live.append != live._queue.append
 
 
+BOUNDS = pytest.mark.parametrize(
+    ("bound", "most"), [("MOST_HELD_BYTES", 17_500), ("MOST_HELD_BYTES_EACH", 10_000)]
+)
+
+
+@BOUNDS
+def test_a_flood_takes_no_other_streams_audio(
+    opened: Open,
+    hanging: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
+    most: int,
+) -> None:
+    """Who holds most drops first; the others go on, although the disk hangs."""
+    monkeypatch.setattr(spool, bound, most)
+    spool_ = opened()
+    begin(spool_)
+    assert hanging.wait(PATIENCE_SECONDS)
+    flood, call = begin(spool_, 2), begin(spool_, 3)
+    append(call, 1)
+    append(flood, *range(100))
+    until(lambda: flood.dropping)
+    assert not call.dropping
+
+
+@BOUNDS
+def test_a_flood_on_a_slow_disk_takes_no_other_streams_audio(
+    opened: Open, disk: Disk, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    """In the writer's own round, too; and when the disk has caught up the flood is kept again."""
+    monkeypatch.setattr(spool, bound, most)
+    spool_ = opened(sync_interval_ms=NEVER_MS)
+    flood, call = begin(spool_, 2), begin(spool_, 3)
+    until(lambda: spool_.figures.held_bytes == 0 and on_disk(flood) and on_disk(call))
+    with capture_logs() as lines:
+        append(call, 1)
+        append(flood, *range(100))
+        until(lambda: flood.dropping)
+        append(flood, 100)
+        append(call, 2)
+        until(lambda: len(on_disk(call)) == 4)
+        assert not call.dropping
+        spool_.close()
+    assert not flood.dropping
+    told = [(line["event"], line["journal"]) for line in lines]
+    assert [("dropping_chunks", flood.path.name), ("chunks_dropped", flood.path.name)] == told
+    row = DroppedRecord(GapKind.DISK, Track.INBOUND, 1, 100, 100, 2000, 2000)
+    assert row in on_disk(flood)
+    assert not any(isinstance(record, DroppedRecord) for record in on_disk(call))
+
+
+def test_many_who_hold_the_same_drop_only_until_the_rest_has_room(
+    opened: Open, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody stands out, some drop, so that the others need not; not all at once."""
+    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 18_000)
+    spool_ = opened()
+    begin(spool_)
+    assert hanging.wait(PATIENCE_SECONDS)
+    rows = [begin(spool_, number) for number in range(1, 11)]
+    for live in rows:
+        append(live, *range(10))
+    until(lambda: any(live.dropping for live in rows))
+    until(lambda: spool_.figures.held_bytes > 18_000)
+    assert 2 <= sum(live.dropping for live in rows) <= 5
+
+
 def test_figures_are_fresh_while_a_sync_hangs(opened: Open, hanging: threading.Event) -> None:
     """What memory holds, and since when, is told also while the thread cannot."""
     spool_ = opened()
