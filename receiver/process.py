@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 
-from receiver import loops
+from receiver import descriptors, loops
 from receiver.config import Config
 from receiver.demo import Demo
 from receiver.gate import STREAMS_PATH
@@ -23,6 +23,7 @@ def run(config: Config) -> None:
         TapreelError: it cannot start with these settings.
     """
     os.umask(0o077)
+    config = descriptors.make_room(config)
     if config.workers > 1:
         loops.run(_run_workers(config))
     else:

@@ -36,7 +36,8 @@ CONSUMERS = (
 )
 SHELL = (
     *("hurry", "reloading"),
-    *("kinds", "config", "credentials", "certificates", "logs", "metrics", "transports"),
+    *("kinds", "config", "credentials", "descriptors"),
+    *("certificates", "logs", "metrics", "transports"),
     *(
         "transports.dialing",
         "listeners",
