@@ -94,6 +94,7 @@ class Chunk(msgspec.Struct, frozen=True):
     chunk: int | None
     timestamp_ms: int | None
     payload: bytes
+    stream_sid: str | None = None  # whose it says it is, where a provider has every message say so
 
 
 class RejectedChunk(msgspec.Struct, frozen=True):

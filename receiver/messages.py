@@ -26,6 +26,9 @@ _LONGEST_NUMBER: Final = 20
 _LONGEST_PARAMETERS: Final = 4096
 """Custom parameters kept of one start message; providers send at most 99."""
 
+OTHER_STREAM: Final = "other_stream"
+"""The code with which a chunk is refused that names another stream than the one it came on."""
+
 
 class Connected(msgspec.Struct, frozen=True):
     """The socket speaks the media-stream protocol."""
@@ -44,6 +47,16 @@ class Start(msgspec.Struct, frozen=True):
     parameters: dict[str, Any]
     media_format: MediaFormat
     sequence_number: int | None = None
+    outer_sid: str = ""  # what the message around `start` calls the stream, where that differs
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return what chunks of this stream may call it."""
+        return frozenset((self.stream_sid, self.outer_sid)) - {""}
+
+    def is_of(self, other: Start) -> bool:
+        """Whether both name the same stream of the same call."""
+        return (self.stream_sid, self.call_sid) == (other.stream_sid, other.call_sid)
 
 
 class Dtmf(msgspec.Struct, frozen=True):
@@ -94,6 +107,7 @@ class _WireMessage(msgspec.Struct, rename="camel"):
     event: str
     media: _WireMedia | None = None
     sequence_number: _Counter | None = None
+    stream_sid: str | None = None
 
 
 _decode_quickly = msgspec.json.Decoder(_WireMessage, strict=False).decode
@@ -115,7 +129,14 @@ def parse(message: bytes | bytearray | memoryview) -> Message:
     media = wire.media
     if wire.event != "media" or media is None:
         return _parse_carefully(message)
-    return Chunk(media.track, wire.sequence_number, media.chunk, media.timestamp, media.payload)
+    return Chunk(
+        media.track,
+        wire.sequence_number,
+        media.chunk,
+        media.timestamp,
+        media.payload,
+        wire.stream_sid or None,
+    )
 
 
 def _bounded(number: int | None) -> int | None:
@@ -208,14 +229,17 @@ def _start(document: dict[str, Any]) -> Start:
     body = _body(document, "start")
     parameters = body.get("customParameters")
     tracks = body.get("tracks")
+    outer_sid = _text(document.get("streamSid"))
+    stream_sid = _text(body.get("streamSid")) or outer_sid
     return Start(
-        stream_sid=_text(body.get("streamSid")) or _text(document.get("streamSid")),
+        stream_sid=stream_sid,
         account_sid=_text(body.get("accountSid")),
         call_sid=_text(body.get("callSid")),
         tracks=tuple(t for t in tracks if isinstance(t, str)) if isinstance(tracks, list) else (),
         parameters=_parameters(parameters) if isinstance(parameters, dict) else {},
         media_format=_media_format(body.get("mediaFormat")),
         sequence_number=_number(document.get("sequenceNumber")),
+        outer_sid=outer_sid if outer_sid != stream_sid else "",
     )
 
 
@@ -264,7 +288,14 @@ def _media(document: dict[str, Any]) -> Chunk:
         decoded = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError):
         raise MessageRejected("bad_base64", "the payload is not base64", chunk=rejected) from None
-    return Chunk(track, rejected.sequence_number, rejected.chunk, rejected.timestamp_ms, decoded)
+    return Chunk(
+        track,
+        rejected.sequence_number,
+        rejected.chunk,
+        rejected.timestamp_ms,
+        decoded,
+        _text(document.get("streamSid")) or None,
+    )
 
 
 def _dtmf(document: dict[str, Any]) -> Dtmf:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,35 @@ from receiver.tap import SILENT, Hub, LiveStream, MessageHeard, Standing, Stream
 MOST_MESSAGES: Final = 10_000
 """Messages other than media that are kept of one recording; the rest is counted."""
 
+MOST_EARLY: Final = 10
+"""Messages that are kept until a recording opens which they belong into."""
+
+
+@dataclass(slots=True)
+class Beginning:
+    """What came before a recording opened, and what recordings to come need of it."""
+
+    greeting: bytes = b""  # the latest connected message
+    start: bytes = b""  # the latest start message
+    _messages: list[bytes] = field(default_factory=list)
+    _left_out: int = 0
+
+    def keep(self, message: bytes) -> None:
+        """Keep a message for the journal of the recording that opens next."""
+        if len(self._messages) < MOST_EARLY:
+            self._messages.append(message)
+        else:
+            self._left_out += 1
+
+    def hand_over(self, recording: OpenRecording) -> None:
+        """Put what was kept into a recording that has opened; the next begins as all do."""
+        for message in self._messages:
+            recording.keep(message)
+        if self._left_out:
+            recording.note("messages_not_kept", f"{self._left_out} messages before the recording")
+        self._messages = [self.greeting] if self.greeting else []
+        self._left_out = 0
+
 
 @dataclass(slots=True)
 class OpenRecording:
@@ -29,6 +58,7 @@ class OpenRecording:
     now: Callable[[], float]
     opened_at: float
     tap: Tap = SILENT  # until the stream has a name
+    start: Start | None = None  # names whose it is
     named: bool = False  # by a start message of its own
     latest: Chunk | None = None
     chunks: int = 0
@@ -54,6 +84,15 @@ class OpenRecording:
             record = RejectedRecord(self.arrival_ms(), rejected.code, rejected.chunk)
             self.journal.append(journal.encode(record))
 
+    def note(self, code: str, detail: str) -> None:
+        """Put a finding of ours into the journal."""
+        self.journal.append(journal.encode(NoteRecord(self.arrival_ms(), code, detail)))
+
+    def assume(self, start_message: bytes) -> None:
+        """Give a recording that no start message has named the name of the stream before it."""
+        self.journal.append(journal.encode(MessageRecord(self.arrival_ms(), start_message)))
+        self.note("start_assumed", "no start message came; that of the stream before was taken")
+
     def tell(self, message: bytes) -> None:
         """Have those who listen hear a message other than media."""
         self.tap.publish(MessageHeard(message, self.arrival_ms()))
@@ -62,8 +101,7 @@ class OpenRecording:
         """Write the last records; `ended` is called, in a thread, once all is on disk."""
         if self.messages > MOST_MESSAGES:
             text = f"{self.messages - MOST_MESSAGES} messages other than media"
-            note = NoteRecord(self.arrival_ms(), "messages_not_kept", text)
-            self.journal.append(journal.encode(note))
+            self.note("messages_not_kept", text)
         record = EndRecord(self.arrival_ms(), reason, detail)
         self.journal.end(record, ended)
         self.tap.publish(StreamEnded(reason, record.arrival_ms))
@@ -78,6 +116,7 @@ class OpenRecording:
 
         `greeting` and `message` are the connected and start messages, verbatim.
         """
+        self.start = start
         if self.tap is not SILENT:
             return
         live = LiveStream(

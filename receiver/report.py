@@ -21,7 +21,7 @@ UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
 _UNHEARD: Final = frozenset(
     {"byte_order_chosen", "clock_rule", "counters_restarted", "counters_unusable"}
     | {"journal_rewritten"}
-    | {"messages_not_kept", "unknown_events", "clock_origin"}
+    | {"messages_not_kept", "unknown_events", "clock_origin", "start_restated"}
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
 )
 """Findings that leave out nothing a listener would miss."""

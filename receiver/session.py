@@ -18,18 +18,18 @@ from receiver.errors import MessageRejected, ProtocolViolation
 from receiver.journal import Header
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason
-from receiver.messages import Message, Start
+from receiver.messages import OTHER_STREAM, Message, Start
 from receiver.metrics import Figures
-from receiver.open_recording import OpenRecording
+from receiver.open_recording import Beginning, OpenRecording
 from receiver.patience import Patience
 from receiver.stream import (
     ChunkReceived,
+    ChunkRefused,
     Event,
     Events,
     MessageReceived,
     RecordingEnded,
     RecordingOpened,
-    State,
     Stream,
 )
 from receiver.tap import ChunkHeard, Hub
@@ -39,8 +39,6 @@ from receiver.transports import BROKEN_OFF, Connection
 
 LONGEST_UNSAID_SECONDS: Final = 10.0
 """How long an open socket may take to say what it is for, before nobody waits for it."""
-MOST_EARLY: Final = 10
-"""Messages that are kept until a recording opens which they belong into."""
 
 log = structlog.get_logger("receiver.session")
 
@@ -81,9 +79,7 @@ class Session:
         self._stream = Stream()
         self._connection: Connection | None = None
         self._recording: OpenRecording | None = None
-        self._greeting = b""  # the connected message
-        self._early: list[bytes] = []  # came before a recording opened, and belong into it
-        self._start_message = b""
+        self._beginning = Beginning()
         self._patience = Patience()
         self._closed = False
         self._deaf = False  # we have closed the connection
@@ -120,7 +116,7 @@ class Session:
             return  # we have closed: what still comes belongs to no recording
         try:
             parsed = messages.parse(message)
-            if type(parsed) is Chunk and self._stream.state is not State.IDLE:
+            if type(parsed) is Chunk and self._stream.goes_on(parsed):
                 self._keep_chunk(parsed)  # nearly every message; no event need be made of it
             else:
                 self._take(parsed, message)
@@ -165,15 +161,11 @@ class Session:
         """Keep what a recording that opens later needs of its beginning."""
         if isinstance(parsed, Start):
             self._check_call(parsed)
-            self._start_message = message
+            self._beginning.start = message
         elif isinstance(parsed, messages.Connected):
-            self._greeting = message
-            self._keep_early(message)
-
-    def _keep_early(self, message: bytes) -> None:
-        """Keep a message for the journal of the recording that opens next."""
-        if self._recording is None and len(self._early) < MOST_EARLY:
-            self._early.append(message)
+            self._beginning.greeting = message
+        if self._recording is None and isinstance(parsed, messages.Connected | messages.Unknown):
+            self._beginning.keep(message)
 
     def _check_call(self, start: Start) -> None:
         """Hold a stream to the call that its signed token names."""
@@ -192,12 +184,14 @@ class Session:
     def _apply_all(self, events: Events, *, detail: str) -> None:
         for event in events:
             if isinstance(event, RecordingEnded):
-                self._end_recording(event.reason, detail)
+                self._end_recording(event, detail)
 
     def _apply(self, event: Event, message: bytes) -> None:
         match event:
             case ChunkReceived():
                 self._keep_chunk(event.chunk)
+            case ChunkRefused():
+                self._reject(event.rejection, message)
             case RecordingOpened():
                 self._open_recording(event)
             case MessageReceived():
@@ -208,7 +202,7 @@ class Session:
                     self._announce(event.message)
                     self._note_start(event.message)
             case RecordingEnded():
-                self._end_recording(event.reason, "")
+                self._end_recording(event, "")
 
     def _keep_chunk(self, chunk: Chunk) -> None:
         recording = self._recording
@@ -239,21 +233,21 @@ class Session:
         self._recording = OpenRecording(
             header.recording_id, opened, header.started_at_ms, self._now, self._now()
         )
-        for message in self._early:
-            self._recording.keep(message)
+        self._beginning.hand_over(self._recording)
         if event.followed is not None:
-            self._recording.keep(self._start_message)
+            self._recording.keep(self._beginning.start)
             self._announce(event.followed)
 
     def _announce(self, start: Start) -> None:
         if self._recording is not None:
+            early = self._beginning
             self._recording.announce(
-                self._recorder.hub, start, greeting=self._greeting, message=self._start_message
+                self._recorder.hub, start, greeting=early.greeting, message=early.start
             )
 
     def _names(self) -> dict[str, str | None]:
         """Return what a log line calls this stream by."""
-        start = self._stream.start
+        start = self._recording.start if self._recording else self._stream.start
         return {
             "recording_id": self.recording_id,
             "stream_sid": start.stream_sid if start else None,
@@ -273,15 +267,17 @@ class Session:
             remote_address=self._remote_address,
         )
 
-    def _end_recording(self, reason: EndReason, detail: str) -> None:
+    def _end_recording(self, event: RecordingEnded, detail: str) -> None:
         recording = self._recording
         if recording is None:
             return
         if self._grant.call_sid is not None and self._stream.start is None:
-            self._discard(recording, reason)
+            self._discard(recording, event.reason)
             return
-        recording.end(reason, detail, self._recorder.journal_ended)
-        self._note_end(recording, reason, detail)
+        if event.assumed is not None:
+            recording.assume(self._beginning.start)
+        recording.end(event.reason, detail, self._recorder.journal_ended)
+        self._note_end(recording, event.reason, detail)
 
     def _note_end(self, recording: OpenRecording, reason: EndReason, detail: str) -> None:
         self._recorder.figures.ended[reason.value] += 1
@@ -302,9 +298,11 @@ class Session:
         if times := self._throttle.count(rejected.code, now):
             log.warning("message_rejected", code=rejected.code, times=times, **self._names())
         if self._recording is None:
-            self._keep_early(message)
+            self._beginning.keep(message)
         else:
             self._recording.keep_rejected(rejected, message)
+        if rejected.code == OTHER_STREAM:
+            return  # it is audio, of which no peer sends too much
         try:
             self._patience.bear_rejected(now)
         except ProtocolViolation as violation:

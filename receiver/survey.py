@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from receiver.journal import (
     RejectedRecord,
 )
 from receiver.media import EndReason, Finding, MediaFormat, Track
-from receiver.messages import Dtmf, Mark, Start, Unknown
+from receiver.messages import OTHER_STREAM, Dtmf, Mark, Start, Unknown
 from receiver.ordering import TrackIndex
 from receiver.recording import DtmfPress, MarkPassed
 
@@ -44,6 +45,8 @@ class Survey:
     rejected: Counter[str] = field(default_factory=Counter)
     notes: list[Finding] = field(default_factory=list)
     unknown_events: int = 0
+    restated: int = 0  # start messages of the same stream that say something else
+    starts: list[tuple[Start, int]] = field(default_factory=list)  # and how many chunks came before
     refused_format: str = ""
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
@@ -90,7 +93,7 @@ class Survey:
 
     def _take_rejected(self, record: RejectedRecord) -> None:
         self.rejected[record.code] += 1
-        if record.chunk is not None:
+        if record.chunk is not None and record.code != OTHER_STREAM:
             self.track(record.chunk.track).rejected.append(record.chunk)
 
     def _take_chunk(self, record: ChunkRecord, end: int) -> None:
@@ -120,13 +123,37 @@ class Survey:
         at_ms = self._clock_ms()
         match parsed:
             case Start():
-                self.start = self.start or parsed
+                self._take_start(parsed)
             case Dtmf():
                 self.dtmf.append(DtmfPress(at_ms, parsed.digit, parsed.duration_ms))
             case Mark():
                 self.marks.append(MarkPassed(at_ms, parsed.name))
             case Unknown():
                 self.unknown_events += 1
+
+    def _chunks(self) -> int:
+        return sum(map(len, self.tracks.values()))
+
+    def _take_start(self, start: Start) -> None:
+        """Take the first start message of a stream; what it says later is only counted."""
+        for known, _ in self.starts:
+            if known.is_of(start):
+                same = (known.parameters, known.media_format)
+                self.restated += same != (start.parameters, start.media_format)
+                return
+        self.starts.append((start, self._chunks()))
+        self.start = start
+
+    def settle(self) -> None:
+        """Name a recording that holds several streams after the one with most of the audio.
+
+        Today each gets a journal of its own; older ones may hold stragglers of another stream.
+        """
+        if len(self.starts) < 2:
+            return
+        borders = [0, *(before for _, before in self.starts[1:]), self._chunks()]
+        counts = [after - before for before, after in itertools.pairwise(borders)]
+        self.start = self.starts[counts.index(max(counts))][0]
 
     def findings(self) -> list[Finding]:
         """Return what the journal as a whole has to report."""
@@ -143,6 +170,12 @@ class Survey:
         if self.start is None:
             text = self.refused_format or "no start message came; mu-law at 8000 Hz was assumed"
             found.append(Finding("start_missing", text))
+        if len(self.starts) > 1:
+            text = f"start messages of {len(self.starts)} streams; the one with most audio counts"
+            found.append(Finding("streams_mixed", text))
+        if self.restated:
+            text = "later start messages had other parameters or another format; the first counts"
+            found.append(Finding("start_restated", text))
         if self.unknown_events:
             found.append(Finding("unknown_events", f"{self.unknown_events} times; ignored"))
         found += [
@@ -166,6 +199,7 @@ def survey(blocks: Iterable[bytes]) -> Survey:
     surveyed = Survey(first[1])
     for end, record in records:
         surveyed.take(record, end)
+    surveyed.settle()
     surveyed.trusted_bytes = reader.trusted_bytes
     surveyed.damage = reader.damage
     return surveyed

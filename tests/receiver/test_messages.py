@@ -129,7 +129,7 @@ SID = {"streamSid": "MZ0123"}
             | SID,
             Start("MZ0123", "AC1", "CA1", ("inbound",), {}, MediaFormat(), 1),
         ),
-        (media(timestamp="99") | SID, Chunk(Track.INBOUND, 3, 1, 99, AUDIO)),
+        (media(timestamp="99") | SID, Chunk(Track.INBOUND, 3, 1, 99, AUDIO, "MZ0123")),
         (
             {"event": "dtmf", "sequenceNumber": "5", "dtmf": {"track": "inbound", "digit": "#"}}
             | SID,

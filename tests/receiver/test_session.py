@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import queue
 from collections.abc import Iterator
@@ -23,11 +24,12 @@ from receiver.journal import (
     RejectedRecord,
 )
 from receiver.live_journal import Journal
-from receiver.media import EndReason
+from receiver.media import Encoding, EndReason, Finding, MediaFormat, Track
 from receiver.metrics import Figures
 from receiver.session import Session
 from receiver.spool import Spool
-from receiver.tap import Hub, LocalHub
+from receiver.survey import survey
+from receiver.tap import Hub, Lifecycle, LocalHub, StreamBegan
 from receiver.tokens import Grant
 from tests.receiver.journals import STARTED_AT_MS, start_message
 
@@ -183,13 +185,125 @@ def test_a_signed_token_for_this_call_records(house: House) -> None:
 def test_media_after_stop_keeps_the_name_of_its_stream(house: House) -> None:
     """Late audio opens another journal that begins with the same start message."""
     made, _ = opened(house)
-    for message in (start_message(), STOP, MEDIA):
+    late = MEDIA.replace(b'"1"', b'"2"').replace(b'"0"', b'"20"')
+    for message in (start_message(), MEDIA, STOP, late):
         made.message_received(message)
     made.closed(code=1000, clean=True)
     both = [house.journal(), house.journal()]
-    audio = [records for records in both if isinstance(records[2], ChunkRecord)]
+    audio = [records for records in both if not any(r == MessageRecord(0, STOP) for r in records)]
     assert 1 == len(audio)
     assert MessageRecord(0, start_message()) == audio[0][1]
+    assert isinstance(audio[0][2], ChunkRecord)
+
+
+def journals(house: House) -> list[list[Record]]:
+    """Return the records of all journals that have ended, as they were opened."""
+    return sorted((house.journal() for _ in range(house.figures.started)), key=_opened_as)
+
+
+def _opened_as(records: list[Record]) -> int:
+    seen = [r.payload for r in records if isinstance(r, ChunkRecord)]
+    return int(seen[0].hex(), 16) if seen else -1
+
+
+def media(number: int, said: int, stream_sid: str = "") -> bytes:
+    """Return a chunk whose payload tells the how-manieth thing it is that was said."""
+    body = {"track": "inbound", "chunk": number, "timestamp": 20 * number - 20}
+    body["payload"] = base64.b64encode(said.to_bytes(4)).decode()
+    message = {"event": "media", "media": body, "sequenceNumber": number + 1}
+    return json.dumps(message | ({"streamSid": stream_sid} if stream_sid else {})).encode()
+
+
+def other_start() -> bytes:
+    """Return the start message of another stream, in another format."""
+    message = json.loads(start_message(encoding="audio/x-L16", sample_rate=16000, who="B"))
+    message["start"] |= {"streamSid": "B", "callSid": "call B"}
+    return json.dumps(message).encode()
+
+
+def test_audio_of_the_next_stream_is_never_the_last_ones(house: House) -> None:
+    """A straggler, then audio before its start: three recordings, each with its own name."""
+    made, _ = opened(house)
+    said = [media(1, 0), media(2, 1), STOP, media(3, 2), media(1, 3), other_start(), media(2, 4)]
+    heard: list[tuple[str, MediaFormat]] = []
+
+    def hear(event: Lifecycle) -> None:
+        if isinstance(event, StreamBegan):
+            heard.append((event.live.call_sid, event.live.media_format))
+
+    house.hub.watch(hear)
+    with capture_logs() as lines:
+        for message in (start_message(), *said, STOP):
+            made.message_received(message)
+    found = [survey([b"".join(map(journal.encode, records))]) for records in journals(house)]
+    rows = [
+        (row.start.call_sid if row.start else "", row.end_reason, len(row.tracks[Track.INBOUND]))
+        for row in found
+    ]
+    reasons = [EndReason.STOP, EndReason.REPLACED, EndReason.STOP]
+    calls = [CALL_SID, CALL_SID, "call B"]
+    assert list(zip(calls, reasons, [2, 1, 2], strict=True)) == rows
+    assert {"who": "B"} == (found[2].start.parameters if found[2].start else None)
+    assert [[], [], []] == [row.findings() for row in found]
+    formats = [MediaFormat(), MediaFormat(), MediaFormat(Encoding.L16, 16000)]
+    assert list(zip(calls, formats, strict=True)) == heard
+    assert calls == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
+
+
+def test_audio_that_nobody_names_after_a_stop_says_so(house: House) -> None:
+    """It has the name of the stream before, and a finding that it was assumed."""
+    made, _ = opened(house)
+    for message in (start_message(), media(1, 0), STOP, media(1, 1)):
+        made.message_received(message)
+    made.closed(code=1000, clean=True)
+    found = survey([b"".join(map(journal.encode, journals(house)[1]))])
+    assert CALL_SID == (found.start.call_sid if found.start else "")
+    assert ["start_assumed"] == [finding.code for finding in found.findings()]
+
+
+def test_a_chunk_of_another_stream_is_rejected_and_never_too_many(house: House) -> None:
+    """It is counted in the journal, takes no place on the time line, and ends nothing."""
+    made, socket = opened(house)
+    sid = json.loads(start_message())["start"]["streamSid"]
+    made.message_received(start_message())
+    made.message_received(media(1, 1, sid))
+    for number in range(2 * patience.MOST_REJECTED):
+        made.message_received(media(number, 2, "another"))
+    made.message_received(STOP)
+    found = survey([b"".join(map(journal.encode, house.journal()))])
+    assert [] == socket.closings
+    assert 1 == len(found.tracks[Track.INBOUND])
+    assert [] == found.tracks[Track.INBOUND].rejected
+    text = f"{2 * patience.MOST_REJECTED} times other_stream"
+    assert [Finding("messages_rejected", text)] == found.findings()
+
+
+@pytest.mark.parametrize("count", [3, 200])
+def test_unknown_events_before_start_are_counted(house: House, count: int) -> None:
+    """As they are later; only so many are kept, and the rest is a number."""
+    made, _ = opened(house)
+    for _ in range(count):
+        made.message_received(b'{"event":"later"}')
+    made.message_received(start_message())
+    made.message_received(STOP)
+    found = survey([b"".join(map(journal.encode, house.journal()))])
+    kept = min(count, open_recording.MOST_EARLY)
+    expected = [Finding("unknown_events", f"{kept} times; ignored")]
+    if count > kept:
+        text = f"{count - kept} messages before the recording"
+        expected.insert(0, Finding("messages_not_kept", text))
+    assert expected == found.findings()
+
+
+def test_what_came_before_one_recording_is_not_in_the_next(house: House) -> None:
+    """But the greeting is: it is what every recording on this socket begins with."""
+    made, _ = opened(house)
+    hello = b'{"event":"connected","protocol":"Call"}'
+    for message in (hello, b'{"event":"later"}', start_message(), STOP, other_start(), STOP):
+        made.message_received(message)
+    found = [house.journal(), house.journal()]
+    assert [True, True] == [MessageRecord(0, hello) in records for records in found]
+    assert 1 == sum(MessageRecord(0, b'{"event":"later"}') in records for records in found)
 
 
 def test_rejected_messages_are_in_the_journal(house: House) -> None:

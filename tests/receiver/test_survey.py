@@ -68,6 +68,42 @@ def test_the_format_is_that_of_the_first_start() -> None:
     assert MediaFormat(Encoding.L16, 16000) == found.media_format
 
 
+def another_start(encoding: str = "audio/x-L16") -> MessageRecord:
+    """Return the start message of another stream."""
+    start = json.loads(start_message(encoding=encoding, sample_rate=8000))
+    start["start"] |= {"streamSid": "B", "callSid": "call B"}
+    return MessageRecord(1, json.dumps(start).encode())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_journal_of_two_streams_is_named_after_the_one_with_most_audio(late: bool) -> None:
+    """Stragglers do not have the next stream read in their format, and the reader is told."""
+    one, many = [chunk(51, b"x")], [chunk(n, b"x" * 320) for n in range(5)]
+    first, second = (many, one) if late else (one, many)
+    found = surveyed(
+        MessageRecord(0, start_message()),
+        *first,
+        another_start(),
+        *second,
+        EndRecord(9, EndReason.STOP, ""),
+    )
+    encoding = Encoding.PCMU if late else Encoding.L16
+    assert encoding is found.media_format.encoding
+    assert late == (found.start is not None and found.start.call_sid != "call B")
+    assert ["streams_mixed"] == codes(found)
+
+
+def test_a_start_that_says_something_else_is_a_finding() -> None:
+    """The first counts; the same words again are none."""
+    end = EndRecord(9, EndReason.STOP, "")
+    first = MessageRecord(0, start_message(a=1))
+    assert [] == codes(surveyed(first, first, end))
+    for other in (start_message(a=2), start_message(a=1, encoding="audio/x-alaw")):
+        found = surveyed(first, MessageRecord(1, other), end)
+        assert ["start_restated"] == codes(found)
+        assert {"a": 1} == (found.start.parameters if found.start else None)
+
+
 def test_keys_and_marks_stand_on_the_streams_clock() -> None:
     """They are where the audio before them ends; the provider gives them no time."""
     found = surveyed(
