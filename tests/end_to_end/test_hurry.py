@@ -44,11 +44,10 @@ def held_back(journal: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("options", "signals"),
     [
-        ((), (signal.SIGTERM, signal.SIGTERM)),
         ((), (signal.SIGINT,)),
         (("--workers", "2"), (signal.SIGTERM, signal.SIGTERM)),
     ],
-    ids=["second SIGTERM", "SIGINT", "workers"],
+    ids=["SIGINT", "workers, second SIGTERM"],
 )
 def test_what_cannot_be_published_in_time_is_left_for_the_next_start(
     tmp_path: Path, options: tuple[str, ...], signals: tuple[signal.Signals, ...]
