@@ -105,6 +105,11 @@ class Sender:
         if not self._chatter.take(self._loop.time()):
             self._connection.close(_POLICY, "listeners listen: too many messages")
 
+    def dismiss(self) -> None:
+        """Close now: the token that opened the socket counts no longer."""
+        self._queue = None
+        self._connection.close(_POLICY, "the token is no longer valid")
+
     def give_up(self) -> None:
         """Close: too much waits."""
         self.slow = True
@@ -208,6 +213,13 @@ class Listener:
         if self._sender is not None:
             self._sender.finish(NO_SUCH_STREAM, "no such stream")
 
+    def dismiss(self) -> None:
+        """Close: the token that opened the socket is no longer valid."""
+        self.leave()
+        self.leave = lambda: None
+        if self._sender is not None:
+            self._sender.dismiss()
+
     def fail(self) -> None:
         """Close: something of ours went wrong."""
         if self._sender is not None:
@@ -287,6 +299,11 @@ class Watcher:
         if len(self._waiting) > self._most_waiting and self._sender is not None:
             self._sender.give_up()
         self._fill()
+
+    def dismiss(self) -> None:
+        """Close: the token that opened the socket is no longer valid."""
+        if self._sender is not None:
+            self._sender.dismiss()
 
     @property
     def slow(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from receiver.errors import ConfigurationError
@@ -24,6 +24,7 @@ from receiver.tokens import (
     digest,
     key_id,
     seconds,
+    signer,
     verified_claims,
 )
 
@@ -74,6 +75,16 @@ def parse_scope(text: str) -> Scope:
     raise ValueError(text)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a token has opened, and what tells whether it would still do so."""
+
+    scope: Scope = Scope()
+    token_digest: bytes = field(default=b"", repr=False)  # of a static token
+    key_id: str = ""  # of a signed one
+    expires_at: float | None = None  # the second since 1970 from which on it is refused
+
+
 class TapTokens:
     """All tap tokens and keys that are valid at the moment."""
 
@@ -93,7 +104,7 @@ class TapTokens:
 
     def admit(
         self, authorization_values: Sequence[str], access_token: str | None, *, now: float
-    ) -> Scope:
+    ) -> Ticket:
         """Return what the caller may listen to.
 
         `access_token` comes from the query and must be signed and short-lived.
@@ -106,12 +117,23 @@ class TapTokens:
                 raise Refused(RefusalReason.DUPLICATED)
             return self._signed(access_token, now, longest=LONGEST_IN_QUERY_SECONDS)
         token = bearer_token(authorization_values)
-        hashed = digest(token)
-        # Every token is compared, so that the time says nothing about which one came close.
-        matches = [hmac.compare_digest(known, hashed) for known in self._digests]
-        return Scope() if any(matches) else self._signed(token, now)
+        ticket = Ticket(token_digest=digest(token))
+        return ticket if self.know(ticket) else self._signed(token, now)
 
-    def _signed(self, token: str, now: float, *, longest: float | None = None) -> Scope:
+    def know(self, ticket: Ticket) -> bool:
+        """Whether the token, or the key that signed it, is still among these."""
+        if ticket.key_id:
+            return ticket.key_id in self._keys
+        # Every token is compared, so that the time says nothing about which one came close.
+        matches = [hmac.compare_digest(known, ticket.token_digest) for known in self._digests]
+        return any(matches)
+
+    def accept(self, ticket: Ticket, *, now: float) -> bool:
+        """Whether a token that was admitted once would be admitted now."""
+        in_time = ticket.expires_at is None or now < ticket.expires_at
+        return in_time and self.know(ticket)
+
+    def _signed(self, token: str, now: float, *, longest: float | None = None) -> Ticket:
         if not self._keys or token.count(".") != 2:
             raise Refused(RefusalReason.UNKNOWN)
         required = ("iat", "scope")
@@ -125,9 +147,10 @@ class TapTokens:
         ):
             raise Refused(RefusalReason.UNSUITABLE)
         try:
-            return parse_scope(claim_text(claims["scope"]))
+            scope = parse_scope(claim_text(claims["scope"]))
         except ValueError:
             raise Refused(RefusalReason.UNSUITABLE) from None
+        return Ticket(scope=scope, key_id=signer(token), expires_at=expires_at)
 
 
 def mint(key: str, scope: Scope, *, now: float, ttl_seconds: int) -> str:

@@ -26,8 +26,9 @@ from receiver.tap_channels import Channel, Channels
 from receiver.tap_kinds import Kind
 from receiver.tap_requests import BadRequest, TapRequest
 from receiver.tap_rewind import Rewind
-from receiver.tap_tokens import Scope, TapTokens
+from receiver.tap_tokens import Scope, TapTokens, Ticket
 from receiver.throttle import Throttle
+from receiver.tickets import Hold, Tickets
 from receiver.tokens import Refused
 from receiver.transports import HttpAnswer, Peer, UpgradeRequest
 from receiver.watchers import Watchers
@@ -61,11 +62,11 @@ class _Asked:
 
     name: str
     request: TapRequest
-    scope: Scope
+    ticket: Ticket
 
     def means(self, live: LiveStream) -> bool:
         named = self.name in (live.recording_id, live.stream_sid, live.call_sid)
-        return named and self.scope.permits(live.call_sid, live.parameters)
+        return named and self.ticket.scope.permits(live.call_sid, live.parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +95,33 @@ class Taps:
     def __init__(
         self, hub: Hub, channels: Channels, tokens: TapTokens, *, options: TapOptions
     ) -> None:
-        self.tokens = tokens  # may be replaced at any time
+        self._tickets = Tickets(tokens)
         self.figures = options.figures
         self._hub = hub
         self._options = options
-        self.listeners: set[Listener] = set()  # whose sockets are open
+        self.listeners: dict[Listener, Hold] = {}  # whose sockets are open
         self._listening: Counter[str] = Counter()  # by recording id
         self._channels = channels
         self._watchers = Watchers(
-            hub, options.limits, figures=options.figures, described=self._described
+            hub,
+            options.limits,
+            figures=options.figures,
+            described=self._described,
+            tickets=self._tickets,
         )
         self._throttle = Throttle()
 
     def __len__(self) -> int:
         return len(self.listeners) + len(self._watchers)
+
+    @property
+    def tokens(self) -> TapTokens:
+        """Return the tokens that count; who came with one that is taken away has to go."""
+        return self._tickets.tokens
+
+    @tokens.setter
+    def tokens(self, tokens: TapTokens) -> None:
+        self._tickets.replace(tokens)
 
     # The gate.
 
@@ -115,22 +129,22 @@ class Taps:
         """Decide about one request for a path under `/tap`."""
         try:
             token = tap_requests.access_token(request.query)
-            scope = self.tokens.admit(request.authorization, token, now=time.time())
-            return self._route(tap_requests.name_in(request.path), request.query, scope)
+            ticket = self.tokens.admit(request.authorization, token, now=time.time())
+            return self._route(tap_requests.name_in(request.path), request.query, ticket)
         except Refused as refused:
             self._refuse(refused.reason.value, request)
             return _UNAUTHORIZED
         except BadRequest as bad:
             return HttpAnswer(400, f"{bad}\n")
 
-    def _route(self, name: str, query: str, scope: Scope) -> HttpAnswer | Peer:
+    def _route(self, name: str, query: str, ticket: Ticket) -> HttpAnswer | Peer:
         if not name:
-            return self._list(query, scope)
+            return self._list(query, ticket.scope)
         if len(self) >= self._options.max_listeners:
             return _FULL
         if name == tap_requests.ALL:
-            return self._watchers.watcher(tap_requests.parse_filters(query), scope)
-        asked = _Asked(name, tap_requests.parse_request(query), scope)
+            return self._watchers.watcher(tap_requests.parse_filters(query), ticket)
+        asked = _Asked(name, tap_requests.parse_request(query), ticket)
         live = self._find(asked)
         if not resampling.available() and _needs_resampler(asked.request.kind, live):
             return _NO_RESAMPLER
@@ -162,11 +176,12 @@ class Taps:
 
     def opened(self, listener: Listener, asked: _Asked) -> None:
         """Find the listener's stream, or wait for it."""
-        self.listeners.add(listener)
+        hold = self._tickets.hold(asked.ticket, dismiss=listener.dismiss)
+        self.listeners[listener] = hold
         self.figures.listeners = len(self.listeners)
         live = self._find(asked)
         if live is not None:
-            self._attach(listener, live, asked.request)
+            self._open(listener, live, asked.request)
         elif asked.request.wait_seconds:
             self._wait(listener, asked)
         else:  # it ended within the handshake
@@ -174,7 +189,8 @@ class Taps:
 
     def closed(self, listener: Listener) -> None:
         """Forget a listener."""
-        self.listeners.discard(listener)
+        if hold := self.listeners.pop(listener, None):
+            hold.release()
         self.figures.listeners = len(self.listeners)
         if listener.slow:
             self.figures.closed_slow += 1
@@ -197,7 +213,7 @@ class Taps:
         def tell(event: Lifecycle) -> None:
             if isinstance(event, StreamBegan) and asked.means(event.live):
                 listener.leave()
-                self._attach(listener, event.live, asked.request)
+                self._open(listener, event.live, asked.request)
 
         leave = self._hub.watch(tell)
         loop = asyncio.get_running_loop()
@@ -208,6 +224,13 @@ class Taps:
             timer.cancel()
 
         listener.leave = stop
+
+    def _open(self, listener: Listener, live: LiveStream, request: TapRequest) -> None:
+        """Let a listener hear a stream, if its token is still good."""
+        hold = self.listeners[listener]
+        if hold.is_good():
+            hold.settle()
+            self._attach(listener, live, request)
 
     def _attach(self, listener: Listener, live: LiveStream, request: TapRequest) -> None:
         self._listening[live.recording_id] += 1

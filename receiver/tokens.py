@@ -192,6 +192,13 @@ def verified_claims(
         raise Refused(RefusalReason.UNKNOWN) from error
 
 
+def signer(token: str) -> str:
+    """Return the name of the key that a verified token says it was signed with."""
+    import jwt  # only where a key is configured
+
+    return str(jwt.get_unverified_header(token)["kid"])
+
+
 def check_times(claims: Mapping[str, Any], *, now: float) -> float:
     """Return the second since 1970 from which on a token is refused, leeway included.
 

@@ -14,7 +14,8 @@ from receiver.listeners import ListenerLimits, Watcher
 from receiver.metrics import TapFigures
 from receiver.recording import Recording
 from receiver.tap import Hub, Lifecycle, LiveStream, RecordingKept, StreamBegan
-from receiver.tap_tokens import Scope
+from receiver.tap_tokens import Ticket
+from receiver.tickets import Tickets
 
 log = structlog.get_logger("receiver.watchers")
 
@@ -29,26 +30,31 @@ class Watchers:
         *,
         figures: TapFigures,
         described: Callable[[LiveStream], dict[str, Any]],
+        tickets: Tickets,
     ) -> None:
         self._hub = hub
         self._limits = limits
         self._figures = figures
         self._described = described
+        self._tickets = tickets
         self._open: set[Watcher] = set()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def watcher(self, filters: dict[str, str], scope: Scope) -> Watcher:
-        """Return the peer of one who watches what `filters` and `scope` let through."""
+    def watcher(self, filters: dict[str, str], ticket: Ticket) -> Watcher:
+        """Return the peer of one who watches what `filters` and a ticket let through."""
 
         def wanted(call_sid: str, parameters: dict[str, Any]) -> bool:
-            return scope.permits(call_sid, parameters) and tap_requests.matches(filters, parameters)
+            permitted = ticket.scope.permits(call_sid, parameters)
+            return permitted and tap_requests.matches(filters, parameters)
 
         def begin(watcher: Watcher) -> Callable[[], None]:
+            hold = self._tickets.hold(ticket, dismiss=watcher.dismiss)
+
             def tell(event: Lifecycle) -> None:
                 about = event if isinstance(event, RecordingKept) else event.live
-                if wanted(about.call_sid, about.parameters):
+                if wanted(about.call_sid, about.parameters) and hold.is_good():
                     watcher.tell(event)
 
             alive = [live for live in self._hub.streams() if wanted(live.call_sid, live.parameters)]
@@ -59,6 +65,7 @@ class Watchers:
 
             def stop() -> None:
                 leave()
+                hold.release()
                 self._forget(watcher)
 
             return stop

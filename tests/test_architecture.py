@@ -43,6 +43,7 @@ SHELL = (
         "listeners",
         "tap_channels",
         "tap_rewind",
+        "tickets",
         "watchers",
         "taps",
         "forward",

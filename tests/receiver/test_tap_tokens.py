@@ -35,7 +35,7 @@ def refusal(token: str, *, in_query: bool = False, now: float = NOW) -> RefusalR
 
 def test_a_static_token_opens_every_stream() -> None:
     """Its scope is all."""
-    scope = TOKENS.admit(("Bearer static-token-1234",), None, now=NOW)
+    scope = TOKENS.admit(("Bearer static-token-1234",), None, now=NOW).scope
     assert Scope() == scope
     assert scope.permits("any", {})
 
@@ -54,8 +54,8 @@ def test_minted_tokens_open_what_they_say_again_and_again() -> None:
     for scope in (call, parameter, Scope()):
         token = mint(KEY, scope, now=NOW, ttl_seconds=300)
         for _ in range(2):
-            assert scope == TOKENS.admit((f"Bearer {token}",), None, now=NOW + 299)
-            assert scope == TOKENS.admit((), token, now=NOW)
+            assert scope == TOKENS.admit((f"Bearer {token}",), None, now=NOW + 299).scope
+            assert scope == TOKENS.admit((), token, now=NOW).scope
     assert [True, False] == [call.permits(sid, {}) for sid in ("CA1", "CA2")]
     calls: tuple[dict[str, str], ...] = ({"Queue": "a=b"}, {"Queue": "a"}, {})
     assert [True, False, False] == [parameter.permits("CA1", p) for p in calls]
