@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from receiver.clock import LONGEST_JUMP_MS
 from receiver.media import Chunk, MediaFormat
@@ -39,7 +40,10 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """Silence from byte `start` to `end`; `reason` covers all of it from `noticed` on."""
+    """Silence from byte `start` to `end`; `reason` covers all of it from `noticed` on.
+
+    What is before `start` has been given away as silence already.
+    """
 
     start: int
     end: int
@@ -48,6 +52,9 @@ class Hole:
 
 
 Piece = Audio | Hole
+
+_MOST_MISSED: Final = 250
+"""Chunks that may still come too late, and are told as such."""
 
 
 class Placer:
@@ -62,6 +69,7 @@ class Placer:
         self.left_out = 0  # chunks that came too late, or twice
         self._media = media
         self._unit = media.bytes_per_ms  # of one tick of the sender's clock
+        self._missed: dict[int, int] = {}  # chunks that were told as lost, and their places
         self._floor = begin  # what is before has been given away
         self._noticed = begin  # where silence that was given away unasked began
         self._base = 0  # what the sender's clock is shifted by
@@ -81,28 +89,71 @@ class Placer:
         """Return what follows on the time line now: silence, audio, both, or nothing."""
         if self._is_late(chunk):
             self.left_out += 1
-            return ()
+            return self._told_late(chunk)
         self._settle_unit(chunk, arrival_ms)
         jump = self._jump(chunk, arrival_ms)
         missing = self._missing(chunk)
         self._latest, self._arrival_ms = chunk, arrival_ms
         given_away = 0 < self._floor == self.cursor
         cut = min(max(0, -jump), len(chunk.payload)) if given_away else 0
-        if cut and cut == len(chunk.payload):
-            self.left_out += self._noticed < self._floor  # or it is before the beginning
-            return ()
+        if cut:
+            return self._take_late(chunk, cut, self.cursor + jump, missing)
         one_ms = self._media.bytes_per_ms  # timestamps are whole ms, so less is rounding
-        hole = self._hole(jump if jump >= one_ms else 0, missing, late=bool(cut))
-        audio = self._audio(chunk.payload[cut:])
+        hole = self._hole(jump if jump >= one_ms else 0, missing)
+        self._remember_missing(chunk, missing, hole)
+        audio = self._audio(chunk.payload)
         return tuple(piece for piece in (hole, audio) if piece is not None)
 
-    def give_up(self, position: int) -> None:
-        """Give away the time up to `position` as silence: nobody waits for it any longer."""
-        if position > self.cursor:
-            if self._floor != self.cursor:
-                self._noticed = self.cursor
-            self._half = b""
-            self.cursor = self._floor = position
+    def give_up(self, position: int) -> Hole | None:
+        """Give away the time up to `position` as silence: nobody waits for it any longer.
+
+        Return the silence if it begins here, and `None` where it goes on.
+        """
+        start = self.cursor
+        if position <= start:
+            return None
+        begins = self._floor != start or self._noticed == self._floor
+        if begins:
+            self._noticed = start
+        self._half = b""
+        self.cursor = self._floor = position
+        return Hole(start, position, GapReason.SENDER_SILENCE, start) if begins else None
+
+    def _take_late(self, chunk: Chunk, cut: int, start: int, missing: int) -> tuple[Piece, ...]:
+        """Return what is told, and what is left, of a chunk whose place was given away in part."""
+        pieces: list[Piece] = []
+        whole = cut == len(chunk.payload)
+        if self._noticed < self._floor:  # otherwise it is from before the beginning
+            self.left_out += whole
+            if missing and start > self._noticed:
+                lost = Hole(start, start, GapReason.LOST, self._noticed)
+                self._remember_missing(chunk, missing, lost)
+                pieces.append(lost)
+            if whole or cut >= self._media.bytes_per_ms:  # less is rounding
+                pieces.append(Hole(start + cut, start + cut, GapReason.LATE, start))
+            self._noticed = max(self._noticed, start + cut)
+        audio = None if whole else self._audio(chunk.payload[cut:])
+        return (*pieces, audio) if audio else tuple(pieces)
+
+    def _told_late(self, chunk: Chunk) -> tuple[Piece, ...]:
+        """Return the notice of a chunk that comes after it was told as lost; twice is nothing."""
+        start = self._missed.pop(chunk.chunk, None) if chunk.chunk is not None else None
+        if start is None:
+            return ()
+        end = start + len(chunk.payload)
+        return (Hole(end, end, GapReason.LATE, start),)
+
+    def _remember_missing(self, chunk: Chunk, missing: int, hole: Hole | None) -> None:
+        """Remember where the latest chunks that are missing before this one belong."""
+        if not missing or hole is None or chunk.chunk is None:
+            return
+        size = len(chunk.payload)
+        for back in range(min(missing, _MOST_MISSED), 0, -1):
+            start = hole.end - back * size
+            if start >= hole.noticed:
+                self._missed[chunk.chunk - back] = start
+        while len(self._missed) > _MOST_MISSED:
+            del self._missed[next(iter(self._missed))]
 
     def _is_late(self, chunk: Chunk) -> bool:
         """Whether all that is known of a chunk says that it belongs before the latest one."""
@@ -167,7 +218,7 @@ class Placer:
             return 0
         return max(0, chunk.chunk - latest.chunk - 1)
 
-    def _hole(self, jump: int, missing: int, *, late: bool) -> Hole | None:
+    def _hole(self, jump: int, missing: int) -> Hole | None:
         """Move the cursor over a hole that begins and ends on a sample."""
         given_up = self._noticed < self._floor == self.cursor
         noticed = self._noticed if given_up else self.cursor
@@ -179,9 +230,10 @@ class Placer:
         if jump:
             self._half, self.cursor = b"", end
         self._floor = self._noticed = 0
-        reason = GapReason.LOST if missing else GapReason.SENDER_SILENCE
-        reason = GapReason.LATE if late else reason
-        return Hole(start, max(start, end), reason, min(noticed, start))
+        if missing:
+            return Hole(start, max(start, end), GapReason.LOST, min(noticed, start))
+        # Of what was given away it was told already that the sender said nothing.
+        return Hole(start, end, GapReason.SENDER_SILENCE, start) if end > start else None
 
     def _audio(self, payload: bytes) -> Audio | None:
         unit = self._media.bytes_per_sample

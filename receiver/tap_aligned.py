@@ -1,34 +1,81 @@
-"""Both tracks as one: inbound left, outbound right, aligned by the stream's clock."""
+"""One track, or both as one, aligned by the stream's clock.
+
+Every track drives that clock, also one that is not sent: where it goes on and a track that is
+sent does not, silence is sent, so that a listener's clock is the stream's.
+"""
 
 from __future__ import annotations
 
+from bisect import insort_right
 from collections import deque
+from collections.abc import Iterable
+from operator import itemgetter
 from typing import Final
 
 from receiver.media import Chunk, Track
-from receiver.placing import Audio
+from receiver.placing import Audio, Hole
+from receiver.reordering import Reordering
 from receiver.tap import ChunkHeard, Event, Joined, MessageHeard, StreamEnded
-from receiver.tap_kinds import event_items, stopped
+from receiver.tap_kinds import LONGEST_WAIT_MS, event_items, stopped
 from receiver.tap_queue import Item
 from receiver.tap_samples import Output, hole_notice, placer_for
 
-LONGEST_WAIT_MS: Final = 60
-"""How long a chunk of one track waits for its counterpart of the other."""
+_WAIT_IN_THE_PAST_MS: Final = 1000
+"""The order of the past is known: to wait there for what came later delays nobody."""
 _FURTHEST_AHEAD_MS: Final = 5000
 """A track that is further ahead, in the stream's time, waits no more, however fast it came."""
-_TRACKS: Final = (Track.INBOUND, Track.OUTBOUND)  # left, right
 
 
-class StereoEncoder:
-    """Both tracks, inbound left, aligned by the stream's clock."""
+class _Side:
+    """One track on its way to its listeners."""
 
-    def __init__(self, joined: Joined, output: Output, begin: float | None) -> None:
+    def __init__(self, joined: Joined, output: Output, begin: float | None, wait_ms: int) -> None:
+        self.placer = placer_for(joined, output.media, begin)
+        self.order = Reordering(output.media, wait_ms)
+        self.audio: deque[Audio] = deque()
+        self.arrivals: deque[tuple[int, int]] = deque()  # up to where it came, and when
+        self.heard_ms = -(2**31)  # when the latest chunk came
+
+    @property
+    def left_out(self) -> int:
+        """Return how many chunks came too late, or twice."""
+        return self.placer.left_out + self.order.twice
+
+    def border(self, start: int, *, runs: bool) -> int:
+        """Return where the track next changes between audio and silence; or between chunks."""
+        border = start
+        for audio in self.audio:
+            if audio.start > border:
+                return audio.start if border == start else border
+            border = audio.end
+            if not runs:
+                return border
+        return border if border > start else 2**62
+
+    def taken(self, end: int) -> bytes:
+        """Take the audio up to `end`; none is silence."""
+        audio, taken = self.audio, b""
+        while audio and audio[0].start < end:
+            first = audio.popleft()
+            inside = end - first.start
+            taken += first.payload[:inside]
+            if first.end > end:
+                audio.appendleft(Audio(end, first.payload[inside:]))
+        return taken
+
+
+class AlignedEncoder:
+    """One track, promptly; or both, inbound left, each waiting a moment for the other."""
+
+    def __init__(self, joined: Joined, output: Output, track: str, begin: float | None) -> None:
         self._output = output
-        self._placers = {track: placer_for(joined, output.media, begin) for track in _TRACKS}
-        self._audio: dict[Track, deque[Audio]] = {track: deque() for track in _TRACKS}
-        self._arrivals: dict[Track, deque[tuple[int, int]]] = {t: deque() for t in _TRACKS}
-        self._notices: deque[tuple[int, Item]] = deque()
-        self._given = self._placers[Track.INBOUND].cursor  # what is before has been sent
+        self._name = track
+        self._wait_ms = LONGEST_WAIT_MS if begin is None else _WAIT_IN_THE_PAST_MS
+        # What a track lacks at its end is sent as what all tracks were given.
+        self._sides = {track: _Side(joined, output, begin, self._wait_ms) for track in Track}
+        self._sent = {t: self._sides[t] for t in Track if track in (t.value, "stereo")}
+        self._notices: list[tuple[int, Item]] = []  # in the order of their positions
+        self._given = self._sides[Track.INBOUND].placer.cursor  # what is before has been sent
 
     @property
     def position_ms(self) -> float:
@@ -38,96 +85,144 @@ class StereoEncoder:
     @property
     def left_out(self) -> int:
         """Return how many chunks came too late, or twice."""
-        return sum(placer.left_out for placer in self._placers.values())
+        return sum(side.left_out for side in self._sent.values())
 
     @property
     def waiting_since_ms(self) -> int | None:
         """Return when the oldest audio came that is held back."""
-        return min((waiting[0][1] for waiting in self._arrivals.values() if waiting), default=None)
+        since = [side.arrivals[0][1] for side in self._sides.values() if side.arrivals]
+        if since:
+            since = [max(min(since), self._quiet_since_ms())]
+        held = (side.order.waiting_since_ms for side in self._sides.values() if side.order)
+        return min((*since, *(ms for ms in held if ms is not None)), default=None)
 
     def take(self, event: Event) -> list[Item]:
         """Return what follows from an event."""
         if type(event) is ChunkHeard:
-            self._place(event.chunk, event.arrival_ms)
+            self._hear(event.chunk, event.arrival_ms)
             return self._emit(self._limit(event.arrival_ms))
         if isinstance(event, MessageHeard):
-            return event_items(event, self.position_ms)
+            # As in the recording: what has no time of its own is behind the latest chunk.
+            now = max(side.placer.cursor for side in self._sides.values())
+            now -= now % self._output.media.bytes_per_sample
+            for item in event_items(event, self._output.milliseconds(now)):
+                self._note(now, item)
+            return self._emit(self._limit(event.arrival_ms))
         if isinstance(event, StreamEnded):
-            rest = self._emit(max(placer.cursor for placer in self._placers.values()))
-            return [*rest, stopped(event.reason, self.position_ms)]
+            return self._end(event)
         return []
 
     def due(self, now_ms: int) -> list[Item]:
         """Return what has waited long enough."""
+        self._let_go(now_ms)
         return self._emit(self._limit(now_ms))
 
-    def _place(self, chunk: Chunk, arrival_ms: int) -> None:
-        track, placer = chunk.track, self._placers[chunk.track]
-        for piece in placer.take(chunk, arrival_ms):
-            if isinstance(piece, Audio):
-                self._audio[track].append(piece)
-            else:
-                item = Item(hole_notice(self._output, track.value, piece))
-                self._notices.append((piece.start, item))
-        if placer.cursor > self._given:
-            self._arrivals[track].append((placer.cursor, arrival_ms))
+    def reach_the_present(self) -> None:
+        """Wait no longer than a live listener should."""
+        self._wait_ms = LONGEST_WAIT_MS
+        for side in self._sides.values():
+            side.order.patience_ms = LONGEST_WAIT_MS
+
+    def _end(self, event: StreamEnded) -> list[Item]:
+        for track, side in self._sides.items():
+            self._place(track, side.order.rest())
+        items = self._emit(max(side.placer.cursor for side in self._sides.values()))
+        return [*items, stopped(event.reason, self.position_ms)]
+
+    def _hear(self, chunk: Chunk, arrival_ms: int) -> None:
+        self._let_go(arrival_ms)
+        side = self._sides[chunk.track]
+        side.heard_ms = arrival_ms
+        self._place(chunk.track, side.order.take(chunk, arrival_ms))
+
+    def _let_go(self, now_ms: int) -> None:
+        """Place what has waited long enough for a chunk of its own track."""
+        for track, side in self._sides.items():
+            if side.order:
+                self._place(track, side.order.due(now_ms))
+
+    def _place(self, track: Track, chunks: Iterable[tuple[Chunk, int]]) -> None:
+        side, placer = self._sides[track], self._sides[track].placer
+        for chunk, arrival_ms in chunks:
+            pieces = placer.take(chunk, arrival_ms)
+            if track in self._sent:
+                for piece in pieces:
+                    self._keep(track, piece)
+            if placer.cursor > self._given:
+                side.arrivals.append((placer.cursor, arrival_ms))
+
+    def _keep(self, track: Track, piece: Audio | Hole) -> None:
+        if isinstance(piece, Audio):
+            self._sides[track].audio.append(piece)
+        else:
+            self._note(piece.start, Item(hole_notice(self._output, track.value, piece)))
+
+    def _note(self, position: int, notice: Item) -> None:
+        insort_right(self._notices, (position, notice), key=itemgetter(0))
+
+    def _quiet_since_ms(self) -> int:
+        """Return since when a listener may be given silence for what has not come.
+
+        A single track that keeps coming is not silent, however far the other is ahead.
+        """
+        if len(self._sent) > 1:
+            return -(2**31)
+        return max(side.heard_ms for side in self._sent.values())
 
     def _limit(self, now_ms: int) -> int:
         """Return up to where the tracks are there, or nobody waits for them any longer."""
-        cursors = [placer.cursor for placer in self._placers.values()]
+        cursors = [side.placer.cursor for side in self._sent.values()]
         ahead = _FURTHEST_AHEAD_MS * self._output.media.bytes_per_ms
         limit = max(min(cursors), max(cursors) - ahead)
-        for waiting in self._arrivals.values():
-            for end, arrival_ms in waiting:
-                if now_ms - arrival_ms < LONGEST_WAIT_MS:
+        if now_ms - self._quiet_since_ms() < self._wait_ms:
+            return limit
+        for side in self._sides.values():
+            for end, arrival_ms in side.arrivals:
+                if now_ms - arrival_ms < self._wait_ms:
                     break
                 limit = max(limit, end)
         return limit
 
     def _emit(self, limit: int) -> list[Item]:
         limit -= limit % self._output.media.bytes_per_sample
+        self._give_up(limit)
         items: list[Item] = []
+        runs = len(self._sent) > 1
         while self._given < limit:
-            end = min(limit, *(self._border(track) for track in _TRACKS))
-            while self._notices and self._notices[0][0] < end:
-                items.append(self._notices.popleft()[1])
+            self._tell(items)
+            borders = [side.border(self._given, runs=runs) for side in self._sent.values()]
+            notices = [self._notices[0][0]] if self._notices else []
+            end = min(limit, *borders, *notices)
             items.append(self._segment(end))
             self._given = end
-        for track, placer in self._placers.items():
-            placer.give_up(limit)
-            waiting = self._arrivals[track]
-            while waiting and waiting[0][0] <= self._given:
-                waiting.popleft()
+        self._tell(items)
+        for side in self._sides.values():
+            while side.arrivals and side.arrivals[0][0] <= self._given:
+                side.arrivals.popleft()
         return items
 
-    def _border(self, track: Track) -> int:
-        """Return where a track next changes between audio and silence."""
-        border = self._given
-        for audio in self._audio[track]:
-            if audio.start > border:
-                return audio.start if border == self._given else border
-            border = audio.end
-        return border if border > self._given else 2**62
+    def _tell(self, items: list[Item]) -> None:
+        """Add what is to be told where the listener has come to."""
+        while self._notices and self._notices[0][0] <= self._given:
+            items.append(self._notices.pop(0)[1])
+
+    def _give_up(self, limit: int) -> None:
+        """Make silence of what is not there up to `limit`; what is held behind it may follow."""
+        for track, side in self._sent.items():
+            while side.placer.cursor < limit and side.order:
+                self._place(track, side.order.first_run())
+            silence = side.placer.give_up(limit)
+            if silence is not None:
+                self._keep(track, silence)
 
     def _segment(self, end: int) -> Item:
         """Return what is between what was given and `end`; no track changes in between."""
         output, start = self._output, self._given
-        sides = [self._taken(track, end) for track in _TRACKS]
+        sides = [side.taken(end) for side in self._sent.values()]
         if not any(sides):
-            return output.silent("stereo", start, end - start, 2)
+            return output.silent(self._name, start, end - start, len(sides))
         silence = output.silence * ((end - start) // output.media.bytes_per_sample)
-        left, right = (output.audio(side) if side else silence for side in sides)
-        both = output.interleave(left, right)
+        made = [output.audio(side) if side else silence for side in sides]
+        both = output.interleave(*made) if len(made) > 1 else made[0]
         length_ms = output.milliseconds(end - start)
-        return Item(both, "stereo", output.milliseconds(start), length_ms)
-
-    def _taken(self, track: Track, end: int) -> bytes:
-        """Take a track's audio up to `end`; none is silence."""
-        audio, taken = self._audio[track], b""
-        while audio and audio[0].start < end:
-            first = audio.popleft()
-            inside = end - first.start
-            taken += first.payload[:inside]
-            if first.end > end:
-                audio.appendleft(Audio(end, first.payload[inside:]))
-        return taken
+        return Item(both, self._name, output.milliseconds(start), length_ms)

@@ -15,9 +15,8 @@ from receiver.media import ByteOrder
 from receiver.metrics import TapFigures
 from receiver.resampling import Resampling
 from receiver.tap import Event, Hub, Joined, Leave, LiveStream, StreamEnded
-from receiver.tap_kinds import Encoder, Kind
+from receiver.tap_kinds import LONGEST_WAIT_MS, Encoder, Kind
 from receiver.tap_queue import Item
-from receiver.tap_stereo import LONGEST_WAIT_MS
 
 _TURN_SECONDS: Final = 0.005
 
@@ -117,6 +116,7 @@ class Channel:
         """Learn that the past has been heard: from now on audio is due by the clock."""
         self._in_the_past = False
         if self._encoder is not None and not self._ended:
+            self._encoder.reach_the_present()
             self._look_at_waiting()
 
     def _join(self, joined: Joined) -> None:

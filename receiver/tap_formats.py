@@ -12,12 +12,12 @@ import msgspec
 
 from receiver import messages
 from receiver.errors import PeerError
-from receiver.media import ByteOrder, Chunk, Track
+from receiver.media import ByteOrder, Chunk
 from receiver.tap import ChunkHeard, Event, Joined, MessageHeard, StreamEnded
+from receiver.tap_aligned import AlignedEncoder
 from receiver.tap_kinds import Encoder, Format, Kind, begin_ms, text
 from receiver.tap_queue import Item
-from receiver.tap_samples import MonoEncoder, Output
-from receiver.tap_stereo import StereoEncoder
+from receiver.tap_samples import Output
 
 
 def encoder(
@@ -27,9 +27,7 @@ def encoder(
     if kind.format is Format.MESSAGES:
         return MessageEncoder(joined)
     output = Output(joined.live.media_format, kind.format, byte_order)
-    if kind.track == "stereo":
-        return StereoEncoder(joined, output, since_ms)
-    return MonoEncoder(joined, output, Track(kind.track), since_ms)
+    return AlignedEncoder(joined, output, kind.track, since_ms)
 
 
 class MessageEncoder:
@@ -65,6 +63,9 @@ class MessageEncoder:
     def due(self, now_ms: int) -> list[Item]:
         """Return what has waited long enough."""
         return []
+
+    def reach_the_present(self) -> None:
+        """Do nothing: what comes is sent as it comes."""
 
     def _media(self, chunk: Chunk) -> Item:
         media = {

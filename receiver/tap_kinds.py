@@ -15,6 +15,8 @@ from receiver.placing import GapReason
 from receiver.tap import Event, Joined, LiveStream, MessageHeard
 from receiver.tap_queue import Item
 
+LONGEST_WAIT_MS: Final = 60
+"""How long a chunk of one track waits for its counterpart of the other, or for one before it."""
 LONGEST_CLOCK_MS: Final = 172_800_000
 """Two days: a later timestamp is no time since a call's start."""
 _GREETING: Final = b'{"event":"connected","protocol":"Call","version":"0.2.0"}'
@@ -65,6 +67,10 @@ class Encoder(Protocol):
 
     def due(self, now_ms: int) -> list[Item]:
         """Return what has waited long enough at `now_ms`, on the clock of arrival times."""
+        ...
+
+    def reach_the_present(self) -> None:
+        """Learn that the past has been heard, where it began there."""
         ...
 
 

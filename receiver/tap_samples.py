@@ -1,15 +1,14 @@
-"""One track as samples or payloads: silence where the time line has silence, and notices of it."""
+"""Samples or payloads: how audio and silence are written, and notices of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from receiver import codec
-from receiver.media import ByteOrder, Encoding, MediaFormat, Track
-from receiver.placing import Audio, Hole, Placer
-from receiver.tap import ChunkHeard, Event, Joined, MessageHeard, StreamEnded
-from receiver.tap_kinds import LONGEST_CLOCK_MS, Format, begin_ms, event_items, gap, stopped
+from receiver.media import ByteOrder, Encoding, MediaFormat
+from receiver.placing import Hole, Placer
+from receiver.tap import Joined
+from receiver.tap_kinds import LONGEST_CLOCK_MS, Format, begin_ms, gap
 from receiver.tap_queue import Item
 
 _PROBE_BYTES: Final = 32_000
@@ -83,52 +82,3 @@ def hole_notice(output: Output, track: str, hole: Hole) -> str:
     """Return the notice of a hole in a track."""
     start, length = hole.noticed, hole.end - hole.noticed
     return gap(hole.reason, track, output.milliseconds(start), output.milliseconds(length))
-
-
-class MonoEncoder:
-    """One track, one message for each chunk."""
-
-    waiting_since_ms = None
-
-    def __init__(self, joined: Joined, output: Output, track: Track, begin: float | None) -> None:
-        self._output = output
-        self._track = track
-        self._placer = placer_for(joined, output.media, begin)
-
-    @property
-    def position_ms(self) -> float:
-        """Return where a listener begins that joins now."""
-        return self._output.milliseconds(self._placer.cursor)
-
-    @property
-    def left_out(self) -> int:
-        """Return how many chunks came too late, or twice."""
-        return self._placer.left_out
-
-    def take(self, event: Event) -> list[Item]:
-        """Return what follows from an event."""
-        if type(event) is ChunkHeard:
-            if event.chunk.track is not self._track:
-                return []
-            pieces = self._placer.take(event.chunk, event.arrival_ms)
-            return [item for piece in pieces for item in self._items(piece)]
-        if isinstance(event, MessageHeard):
-            return event_items(event, self.position_ms)
-        if isinstance(event, StreamEnded):
-            return [stopped(event.reason, self.position_ms)]
-        return []
-
-    def due(self, now_ms: int) -> list[Item]:
-        """Return what has waited long enough."""
-        return []
-
-    def _items(self, piece: Audio | Hole) -> Iterator[Item]:
-        output, track = self._output, self._track.value
-        at_ms = output.milliseconds(piece.start)
-        if isinstance(piece, Audio):
-            length_ms = output.milliseconds(len(piece.payload))
-            yield Item(output.audio(piece.payload), track, at_ms, length_ms)
-            return
-        yield Item(hole_notice(output, track, piece))
-        if piece.end > piece.start:
-            yield output.silent(track, piece.start, piece.end - piece.start, 1)

@@ -19,7 +19,7 @@ PURE = (
     *("messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
     *("ordering", "excuses", "clock", "timeline", "survey", "report", "stream"),
     "patience",
-    *("placing", "tap_queue", "tap_tokens"),
+    *("placing", "reordering", "tap_queue", "tap_tokens"),
 )
 CONSUMERS = (
     "throttle",
@@ -31,7 +31,7 @@ CONSUMERS = (
     "wav",
     "archive",
     "publish",
-    *("tap", "tap_kinds", "tap_samples", "tap_stereo", "tap_formats", "tap_requests"),
+    *("tap", "tap_kinds", "tap_samples", "tap_aligned", "tap_formats", "tap_requests"),
     *("tap_past", "resampling"),
 )
 SHELL = (

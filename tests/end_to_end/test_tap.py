@@ -123,6 +123,57 @@ def test_every_kind_of_listener_hears_the_call(receiver: ReceiverProcess) -> Non
     assert receiver.published()[1].complete
 
 
+def silent_while_the_other_speaks() -> list[str]:
+    """Return the messages of a call in which a track speaks, a key is pressed, the other speaks."""
+    first = [sender.media("inbound", n, payload("inbound", n), sequence=n) for n in range(1, 11)]
+    second = [
+        sender.media("outbound", n, payload("outbound", n), sequence=10 + n, at_ms=380 + 20 * n)
+        for n in range(1, 11)
+    ]
+    return [*first, *second]
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_a_silent_track_has_the_streams_clock(receiver: ReceiverProcess, rate: int) -> None:
+    """Silence comes live while only the other track speaks, and what is heard is what is kept."""
+    rest = CALL if rate == 8000 else f"{CALL}?rate={rate}"
+    per_ms = rate // 500
+    with begin(receiver) as call:
+        listener = hear(receiver, rest)
+        event(listener)
+        sender.send_at_once(call, silent_while_the_other_speaks())
+        heard: list[bytes | str] = []
+        while len(sound(heard)) < 500 * per_ms:  # live: the call goes on
+            heard.append(listener.recv(timeout=PATIENCE_SECONDS))
+        call.send(json.dumps({"event": "dtmf", "dtmf": {"digit": "5", "duration": 2000}}))
+        call.send(sender.stop())
+        heard += everything(listener)
+    folder, _ = receiver.published()
+    kept = soundfile.read(folder / "inbound.wav", dtype="int16")[0]
+    assert len(kept) * per_ms // 8 == len(sound(heard)) == 600 * per_ms
+    if rate == 8000:
+        assert kept.astype("<i2").tobytes() == sound(heard)
+    silence, key, last = told(heard)
+    assert ("sender_silence", 200) == (silence["reason"], silence["timestamp_ms"])
+    assert (600, 600) == (key["timestamp_ms"], last["timestamp_ms"])
+
+
+@pytest.mark.parametrize("rest", ["", "?since=1000", "?track=stereo"])
+def test_chunks_that_overtake_each_other_are_repaired(receiver: ReceiverProcess, rest: str) -> None:
+    """As in the recording: nothing is lost, nothing is told."""
+    numbers = [1, 2, 3, 5, 4, 6, 7, 9, 8, 10, 11, 12]
+    with begin(receiver) as call:
+        listener = hear(receiver, CALL + rest)
+        event(listener)
+        for number in numbers:
+            say(call, range(number, number + 1))
+        call.send(sender.stop())
+        heard = everything(listener)
+    expected = stereo if "stereo" in rest else lambda numbers: pcm("inbound", numbers)
+    assert expected(range(1, 13)) == sound(heard)
+    assert ["stopped"] == [one["event"] for one in told(heard)]
+
+
 def test_the_list_says_what_can_be_heard(receiver: ReceiverProcess) -> None:
     """Ids, parameters, format, tracks, beginning, and how many listen."""
     assert (200, "[]\n") == ask(receiver)

@@ -95,6 +95,16 @@ def samples(items: Iterable[Item]) -> list[int]:
     return [int(sample) for sample in np.frombuffer(sound(items), "<i2")]
 
 
+def gaps(items: Iterable[Item]) -> list[tuple[str, str, float, float]]:
+    """Return reason, track, beginning and length of all gaps that are told."""
+    names = ("reason", "track", "timestamp_ms", "duration_ms")
+    return [
+        (event[names[0]], event[names[1]], event[names[2]], event[names[3]])
+        for event in told(items)
+        if event["event"] == "gap"
+    ]
+
+
 def told(items: Iterable[Item]) -> list[dict[str, Any]]:
     """Return all texts."""
     return [msgspec.json.decode(item.message) for item in items if isinstance(item.message, str)]

@@ -374,6 +374,9 @@ async def test_a_minute_of_the_past_is_whole(house: House, track: str, rate: int
     url = f"{stream.live.call_sid}?track={track}&rate={rate}&since=1000"
     async with house.hear(url, max_size=None) as listener:
         assert 0 == (await text(listener))["timestamp_ms"]
+        if track == "stereo":
+            # The other track says nothing, and that is told once.
+            assert "sender_silence" == (await text(listener))["reason"]
         received = b""
         while len(received) < (seconds - 1) * rate * 2 * channels:
             received += await listener.recv(decode=False)
@@ -554,6 +557,7 @@ async def test_a_stereo_chunk_without_counterpart_is_sent_after_60_ms(house: Hou
     async with house.hear(f"{stream.live.call_sid}?track=stereo") as listener:
         await text(listener)
         stream.say(1)
+        assert "sender_silence" == (await text(listener))["reason"]
         assert 640 == len(await listener.recv(decode=False))
         stream.end()
         assert "stopped" == (await text(listener))["event"]

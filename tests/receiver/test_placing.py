@@ -137,8 +137,9 @@ def test_giving_up_is_told_when_the_track_goes_on() -> None:
     """The notice covers all that was silent, whoever asked for it."""
     placer = Placer(MULAW)
     placer.take(chunk(1, 0), 0)
-    placer.give_up(320)
-    placer.give_up(480)
+    assert Hole(160, 320, GapReason.SENDER_SILENCE, 160) == placer.give_up(320)
+    assert placer.give_up(480) is None  # it goes on
+    assert placer.give_up(480) is None
     hole, audio = placer.take(chunk(6, 100, B), 100)
     assert Hole(480, 800, GapReason.LOST, 160) == hole
     assert Audio(800, B) == audio
@@ -150,3 +151,40 @@ def test_a_clock_can_be_taken_over_in_mid_call() -> None:
     placer.follow(chunk(7, 10**12))
     placer.follow(chunk(7, None))
     assert (Audio(1600, B),) == placer.take(chunk(8, 10**12 + 20, B), 220)
+
+
+def test_silence_that_was_given_away_is_told_once() -> None:
+    """Where nothing is missing, only what more there is of it is told."""
+    placer = Placer(MULAW)
+    placer.take(chunk(1, 0), 0)
+    placer.give_up(480)
+    assert (Audio(480, B),) == placer.take(chunk(2, 60, B), 60)
+    placer.give_up(800)
+    hole, _ = placer.take(chunk(3, 120, C), 120)
+    assert Hole(800, 960, GapReason.SENDER_SILENCE, 800) == hole
+
+
+def test_what_comes_after_its_place_was_given_away_is_told() -> None:
+    """What is missing before it, and its own place; what comes then, and is in time, is heard."""
+    placer = Placer(MULAW)
+    placer.take(chunk(1, 0), 0)
+    placer.give_up(800)
+    assert (
+        Hole(320, 320, GapReason.LOST, 160),
+        Hole(480, 480, GapReason.LATE, 320),
+    ) == placer.take(chunk(3, 40), 120)
+    assert (Hole(320, 320, GapReason.LATE, 160),) == placer.take(chunk(2, 20), 121)
+    assert () == placer.take(chunk(2, 20), 122)
+    late, audio = placer.take(chunk(4, 90, B), 123)
+    assert (Hole(800, 800, GapReason.LATE, 720), Audio(800, B[80:])) == (late, audio)
+    assert 3 == placer.left_out
+    assert (Audio(880, C),) == placer.take(chunk(5, 110, C), 124)
+
+
+def test_few_are_remembered_of_many_that_are_lost() -> None:
+    """The latest of them, in audio of the usual length."""
+    placer = Placer(MULAW)
+    placer.take(chunk(1, 0), 0)
+    placer.take(chunk(1002, 20_020), 20_020)
+    assert () == placer.take(chunk(700, 13_980), 20_021)
+    assert 1 == len(placer.take(chunk(1001, 20_000), 20_022))

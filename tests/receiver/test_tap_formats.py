@@ -11,8 +11,19 @@ import pytest
 from receiver.media import ByteOrder, Chunk, Encoding, Track
 from receiver.tap import ChunkHeard, Joined, MessageHeard, Standing
 from receiver.tap_kinds import Format, Kind, begin_ms, head
+from receiver.tap_queue import Item
 from tests.receiver.g711 import MULAW
-from tests.receiver.taps import an_encoder, ended, heard, live_stream, pcm, samples, sound, told
+from tests.receiver.taps import (
+    an_encoder,
+    ended,
+    gaps,
+    heard,
+    live_stream,
+    pcm,
+    samples,
+    sound,
+    told,
+)
 
 INBOUND = pcm("inbound")
 MESSAGES = Kind(Format.MESSAGES, "stereo")
@@ -37,7 +48,8 @@ def test_silence_comes_where_the_time_line_has_it() -> None:
     """A notice first, then zeros, then the chunk: the listener's clock is the stream's."""
     listening = an_encoder(INBOUND)
     listening.take(heard(1, CODES))
-    items = listening.take(heard(4, CODES))
+    assert [] == listening.take(heard(4, CODES))  # what is missing may still come
+    items = listening.due(120)
     assert [
         {
             "event": "gap",
@@ -60,7 +72,7 @@ def test_payloads_come_as_they_were(encoding: Encoding, silence: bytes) -> None:
     listening = an_encoder(kind, live_stream(encoding))
     assert CODES == sound(listening.take(heard(1, CODES, at_ms=0)))
     gap_bytes = 40 * (16 if encoding is Encoding.L16 else 8) - 160
-    items = listening.take(heard(3, CODES, at_ms=40))
+    items = listening.take(heard(2, CODES, at_ms=40))
     assert silence * gap_bytes + CODES == sound(items)
 
 
@@ -199,3 +211,108 @@ def test_odd_payloads_do_not_tear_samples() -> None:
         position += size
     whole = [int.from_bytes(audio[n : n + 2], "little", signed=True) for n in range(0, 1600, 2)]
     assert whole == received
+
+
+def bytes_before_texts(items: list[Item]) -> list[tuple[str, int]]:
+    """Return each text's event, and how many bytes are sent before it."""
+    found, position = [], 0
+    for item in items:
+        if isinstance(item.message, str):
+            found.append((json.loads(item.message)["event"], position))
+        position += len(sound([item]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "bytes_per_ms"), [(INBOUND, 16), (Kind(Format.PAYLOAD, "inbound"), 8)]
+)
+def test_the_other_track_drives_the_clock(kind: Kind, bytes_per_ms: int) -> None:
+    """Where a track is silent and the call goes on, silence is sent, live, up to the end."""
+    listening = an_encoder(kind)
+    items = [item for n in range(1, 11) for item in listening.take(heard(n, CODES))]
+    assert 200 * bytes_per_ms == len(sound(items))
+    first = listening.take(heard(1, CODES, track=Track.OUTBOUND, at_ms=400))
+    assert [] == first
+    assert 400 == listening.waiting_since_ms
+    assert [] == listening.due(459)
+    begun = listening.due(460)
+    assert [("sender_silence", "inbound", 200, 220)] == gaps(begun)
+    assert [("gap", 0)] == bytes_before_texts(begun)
+    assert 220 * bytes_per_ms == len(sound(begun))
+    items += begun
+    for number in range(2, 11):
+        stamp = 380 + 20 * number
+        items += listening.take(heard(number, CODES, track=Track.OUTBOUND, at_ms=stamp))
+        assert max(420, stamp - 40) == listening.position_ms  # 60 ms behind, and no notice again
+    items += listening.take(MessageHeard(DTMF, 595))
+    items += listening.take(ended(600))
+    assert 600 * bytes_per_ms == len(sound(items))
+    texts = [("gap", 200), ("dtmf", 600), ("stopped", 600)]
+    assert [(name, at * bytes_per_ms) for name, at in texts] == bytes_before_texts(items)
+    assert [600, 600] == [event["timestamp_ms"] for event in told(items)[1:]]
+
+
+def test_what_comes_of_a_silent_track_is_heard_again() -> None:
+    """In its place; what was given as silence already is late, in whole or in part."""
+    listening = an_encoder(INBOUND)
+    for number in range(1, 8):
+        listening.take(heard(number, CODES, track=Track.OUTBOUND))
+    assert 80 == listening.position_ms
+    late = listening.take(heard(1, CODES, at_ms=40, arrival_ms=120))
+    assert [("late", "inbound", 40, 20)] == gaps(late)
+    half = listening.take(heard(2, CODES, at_ms=70, arrival_ms=125))
+    assert [("late", "inbound", 70, 10)] == gaps(half)
+    assert 80 * 2 == len(sound(half))
+    assert 90 == listening.position_ms
+    following = listening.take(heard(3, CODES, at_ms=90, arrival_ms=126))
+    assert 110 == listening.position_ms
+    assert [] == gaps(following)
+    assert 1 == listening.left_out
+
+
+def test_a_track_that_keeps_coming_is_not_silent() -> None:
+    """However far it lags behind the other one: all of it is heard, and at once."""
+    listening = an_encoder(INBOUND)
+    items = []
+    for tick in range(100):
+        items += listening.take(heard(tick + 1, CODES, track=Track.OUTBOUND))
+        if tick >= 2:
+            items += listening.take(heard(tick - 1, CODES, arrival_ms=tick * 20 + 9))
+            assert (tick - 1) * 20 == listening.position_ms
+        items += listening.due(tick * 20 + 10)
+    assert [] == told(items)
+
+
+def test_chunks_that_overtook_each_other_are_put_in_order() -> None:
+    """Within 60 ms; nothing is lost, nothing is told."""
+    listening = an_encoder(INBOUND)
+    pieces = [bytes([number]) * 160 for number in range(9)]
+    items = []
+    for place, number in enumerate((1, 2, 4, 3, 5, 8, 7, 6)):
+        items += listening.take(heard(number, pieces[number], arrival_ms=place * 20))
+    assert [MULAW[code] for piece in pieces[1:] for code in piece] == samples(items)
+    assert ([], 0) == (told(items), listening.left_out)
+
+
+def test_what_comes_later_than_that_is_late() -> None:
+    """It was told as lost; coming twice is not told at all."""
+    listening = an_encoder(INBOUND)
+    listening.take(heard(1, CODES))
+    listening.take(heard(3, CODES))
+    assert 40 == listening.waiting_since_ms
+    assert [("lost", "inbound", 20, 20)] == gaps(listening.due(100))
+    assert [("late", "inbound", 20, 20)] == gaps(listening.take(heard(2, CODES, arrival_ms=101)))
+    assert [] == listening.take(heard(2, CODES, arrival_ms=102))
+    assert 2 == listening.left_out
+
+
+def test_the_past_is_in_order() -> None:
+    """What came too late for the live part is heard by who listens to the past."""
+    listening = an_encoder(INBOUND, since_ms=0)
+    items = []
+    for number, arrival_ms in ((1, 0), (3, 40), (4, 60), (2, 900), (5, 910)):
+        items += listening.take(heard(number, CODES, arrival_ms=arrival_ms))
+    assert ([], 5 * 160) == (told(items), len(samples(items)))
+    listening.take(heard(7, CODES, arrival_ms=920))
+    listening.reach_the_present()
+    assert [("lost", "inbound", 100, 20)] == gaps(listening.due(980))

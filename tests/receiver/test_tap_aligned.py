@@ -21,6 +21,7 @@ from tests.receiver.taps import (
     an_encoder,
     ended,
     from_record,
+    gaps,
     heard,
     live_stream,
     pcm,
@@ -109,12 +110,15 @@ def test_a_chunk_waits_for_its_counterpart() -> None:
 
 
 def test_nobody_waits_longer_than_60_ms() -> None:
-    """Then the other track is silent, and what comes of it later is left out, with a notice."""
+    """Then the other track is silent, as is told; what comes of it later is left out, and told."""
     listening = an_encoder(STEREO)
     listening.take(heard(1, LOUD))
-    assert [SAMPLE, 0] * 160 == samples(listening.due(60))
+    silence, audio = listening.due(60)
+    assert [("sender_silence", "outbound", 0, 20)] == gaps([silence])
+    assert [SAMPLE, 0] * 160 == samples([audio])
     assert 20 == listening.position_ms
-    assert [] == listening.take(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=61))
+    late = listening.take(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=61))
+    assert [("late", "outbound", 0, 20)] == gaps(late)
     assert 1 == listening.left_out
     assert [] == listening.take(heard(2, LOUD, track=Track.OUTBOUND, arrival_ms=62))
     items = listening.take(heard(2, LOUD, arrival_ms=63))
@@ -128,22 +132,20 @@ def test_half_of_a_late_chunk_is_kept() -> None:
     listening.due(60)
     items = listening.take(heard(1, LOUD * 2, track=Track.OUTBOUND, arrival_ms=70))
     items += listening.take(ended())
-    notice = told(items)[0]
-    assert ("late", "outbound", 0, 20) == tuple(
-        notice[name] for name in ("reason", "track", "timestamp_ms", "duration_ms")
-    )
+    assert ("late", "outbound", 0, 20) == gaps(items)[0]
     assert [0, SAMPLE] * 160 == samples(items)
 
 
 def test_a_track_that_never_comes_is_silence() -> None:
-    """Every chunk of the one that does is sent after 60 ms, as one message, without notices."""
+    """Every chunk of the one that does is sent after 60 ms, as one message; it is told once."""
     listening = an_encoder(STEREO)
     items: list[Item] = []
     for number in range(1, 20):
         items += listening.take(heard(number, LOUD))
     items += listening.take(ended())
     assert [SAMPLE, 0] * 160 * 19 == samples(items)
-    assert ["stopped"] == [event["event"] for event in told(items)]
+    assert ["gap", "stopped"] == [event["event"] for event in told(items)]
+    assert [("sender_silence", "outbound", 0, 20)] == gaps(items)
 
 
 def test_a_track_far_ahead_waits_no_longer() -> None:

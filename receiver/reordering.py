@@ -1,0 +1,103 @@
+"""Chunks of one live track that overtook each other, put in order again while there is time.
+
+In-order audio is never held up: only where a chunk number is missing does what came behind it
+wait for it, by the clock of arrivals and in audio no longer than the patience that there is.
+"""
+
+from __future__ import annotations
+
+from receiver.media import Chunk, MediaFormat
+
+_FALLEN_BACK = 1000
+"""A counter that falls back by more has begun anew."""
+Arrived = tuple[Chunk, int]
+"""A chunk, and when it came."""
+
+
+class Reordering:
+    """One track's chunks on their way to their places."""
+
+    def __init__(self, media: MediaFormat, patience_ms: int) -> None:
+        self.patience_ms = patience_ms  # may be changed at any time
+        self.twice = 0  # chunks that came again while the first was held
+        self._media = media
+        self._latest: Chunk | None = None  # that was let go and had a number
+        self._held: dict[int, Arrived] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    @property
+    def waiting_since_ms(self) -> int | None:
+        """Return when the oldest chunk came that is held."""
+        return min((arrived[1] for arrived in self._held.values()), default=None)
+
+    def take(self, chunk: Chunk, arrival_ms: int) -> list[Arrived]:
+        """Return what may be placed now, in order."""
+        number, latest = chunk.chunk, self._latest
+        if number is None:
+            return [(chunk, arrival_ms)]
+        expected = number if latest is None or latest.chunk is None else latest.chunk + 1
+        if not self._held and (number == expected or self._follows(chunk)):
+            self._latest = chunk
+            return [(chunk, arrival_ms)]
+        if number < expected:
+            return self._behind(chunk, arrival_ms, begun_anew=expected - number > _FALLEN_BACK)
+        if number in self._held:
+            self.twice += 1
+            return []
+        self._held[number] = (chunk, arrival_ms)
+        released = self.first_run() if number == expected else []
+        while self._held_ms() > self.patience_ms:
+            released += self.first_run()
+        return released
+
+    def due(self, now_ms: int) -> list[Arrived]:
+        """Return what has waited long enough."""
+        released: list[Arrived] = []
+        while (since := self.waiting_since_ms) is not None and now_ms - since >= self.patience_ms:
+            released += self.first_run()
+        return released
+
+    def first_run(self) -> list[Arrived]:
+        """Return what is held up to the next number that is missing: nobody waits before it."""
+        released: list[Arrived] = []
+        number = min(self._held, default=0)
+        while number in self._held:
+            released.append(self._held.pop(number))
+            number += 1
+        if released:
+            self._latest = released[-1][0]
+        return released
+
+    def rest(self) -> list[Arrived]:
+        """Return everything that is held."""
+        released: list[Arrived] = []
+        while self._held:
+            released += self.first_run()
+        return released
+
+    def _behind(self, chunk: Chunk, arrival_ms: int, *, begun_anew: bool) -> list[Arrived]:
+        """Return a chunk whose number was passed already; its placing decides about it."""
+        if not begun_anew:
+            return [(chunk, arrival_ms)]
+        released = [*self.rest(), (chunk, arrival_ms)]
+        self._latest = chunk
+        return released
+
+    def _follows(self, chunk: Chunk) -> bool:
+        """Whether a chunk has no room before it, though numbers are missing.
+
+        A sender may count the chunks of both tracks together; nothing is missing then.
+        """
+        latest = self._latest
+        if latest is None or latest.chunk is None or chunk.chunk is None:
+            return True
+        if latest.timestamp_ms is None or chunk.timestamp_ms is None or chunk.chunk <= latest.chunk:
+            return False
+        end = latest.timestamp_ms + len(latest.payload) / self._media.bytes_per_ms
+        return latest.timestamp_ms < chunk.timestamp_ms < end + 1
+
+    def _held_ms(self) -> float:
+        size = sum(len(chunk.payload) for chunk, _ in self._held.values())
+        return size / self._media.bytes_per_ms
