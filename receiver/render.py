@@ -67,31 +67,43 @@ class _Audio:
 
     def samples(self, track: Track) -> Iterator[bytes]:
         """Yield a track's int16 samples, silence included, in blocks of bounded size."""
-        placement, unit = self.placements[track], self.media.bytes_per_sample
-        position = 0  # in samples
-        for run in placement.runs:
-            yield from _silence(run.start // unit - position)
-            position = max(position, run.start // unit)
-            for payload in self.payloads(track, run):
-                block = codec.decode(payload, self.media.encoding, byte_order=self.byte_order)
-                position += len(block)
-                yield block.tobytes()
-        yield from _silence(self.length // unit - position)
+        position = 0
+        for start, payload in self.whole_samples(track):
+            yield from _silence(start - position)
+            block = codec.decode(payload, self.media.encoding, byte_order=self.byte_order)
+            position = start + len(block)
+            yield block.tobytes()
+        yield from _silence(self.length // self.media.bytes_per_sample - position)
 
-    def payloads(self, track: Track, run: Run) -> Iterator[bytes]:
-        """Yield a run's payload in blocks of whole samples; half a one at its end is dropped."""
+    def whole_samples(self, track: Track) -> Iterator[tuple[int, bytes]]:
+        """Yield a track's audio, still encoded, and at which sample of the time line it begins.
+
+        A sample that two chunks share is made whole where no byte is missing between them.
+        """
+        unit, half = self.media.bytes_per_sample, b""
+        for run in self.placements[track].runs:
+            if run.start % unit == 0:
+                half = b""  # silence follows it, which begins and ends on a sample
+            start = run.start - len(half)
+            for block in self._payload(track, run):
+                payload = half + block
+                whole = len(payload) // unit * unit
+                half = payload[whole:]
+                yield start // unit, payload[:whole]
+                start += whole
+
+    def _payload(self, track: Track, run: Run) -> Iterator[bytes]:
+        """Yield a run's payload in blocks of bounded size."""
         index, chosen = self.survey.tracks[track], self.placements[track].order.chosen
-        unit, cut = self.media.bytes_per_sample, self.journal.cut
-        payload = bytearray()
+        cut, payload = self.journal.cut, bytearray()
         for first in range(run.first, run.last, _CHUNKS_AT_ONCE):
             rows = chosen[first : min(first + _CHUNKS_AT_ONCE, run.last)]
             for end, size in zip(index.end[rows].tolist(), index.size[rows].tolist(), strict=True):
                 payload += cut(end - size, size)
                 if len(payload) >= BLOCK_BYTES:
-                    whole = len(payload) // unit * unit
-                    yield bytes(payload[:whole])
-                    del payload[:whole]
-        yield bytes(payload[: len(payload) // unit * unit])
+                    yield bytes(payload)
+                    payload.clear()
+        yield bytes(payload)
 
 
 def _silence(samples: int) -> Iterator[bytes]:
@@ -173,12 +185,7 @@ def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
 
 def _smoother_byte_order(audio: _Audio) -> ByteOrder:
     probe = b""
-    payloads = (
-        payload
-        for track, placement in audio.placements.items()
-        for run in placement.runs
-        for payload in audio.payloads(track, run)
-    )
+    payloads = (payload for track in audio.placements for _, payload in audio.whole_samples(track))
     for payload in payloads:
         probe += payload
         if len(probe) >= _BYTE_ORDER_PROBE_BYTES:

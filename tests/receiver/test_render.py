@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import resource
 import struct
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from receiver import archive, journal, journal_file, render
 from receiver.errors import JournalError
@@ -122,6 +125,52 @@ def test_linear_samples_are_read_in_the_order_of_the_sender(
         assert order is document.byte_order
         chosen = "byte_order_chosen" in [finding.code for finding in document.findings]
         assert (option is ByteOrder.AUTO) == chosen
+
+
+WAVE = (8000 * np.sin(np.arange(8000) / 20)).astype("<i2")
+SIZES = st.lists(st.sampled_from([639, 641, 640, 638, 642, 1, 2, 3, 320, 1281]), max_size=40)
+
+
+def split_call(sizes: Sequence[int]) -> tuple[list[Record], int]:
+    """Return a call whose samples are cut at any byte, and how many bytes it carries.
+
+    Timestamps are whole milliseconds, as providers write them.
+    """
+    rows: list[Record] = []
+    position = 0
+    for number, size in enumerate(sizes):
+        payload = WAVE.tobytes()[position : position + size]
+        rows.append(chunk(number, payload, timestamp_ms=round(position / 32)))
+        position += len(payload)
+    start = start_message(encoding="audio/x-L16", sample_rate=16000)
+    return records(rows, start=start, reason=EndReason.STOP), position
+
+
+@pytest.mark.parametrize("sizes", [[641, 639] * 10, [639, 641] * 10, [641, 639], [641] * 9])
+@pytest.mark.parametrize("order", [ByteOrder.LITTLE, ByteOrder.AUTO])
+def test_samples_that_two_chunks_share_are_whole(
+    tmp_path: Path, sizes: list[int], order: ByteOrder
+) -> None:
+    """A chunk of an odd number of bytes goes on in the next one; no byte is missing."""
+    content, size = split_call(sizes)
+    options = RenderOptions(byte_order=order, stereo=True)
+    folder, document = rendered(tmp_path / "r", content, options)
+    assert WAVE[: size // 2].tolist() == samples(folder / "inbound.wav")
+    stereo = soundfile.read(folder / "stereo.wav", dtype="int16")[0]
+    assert WAVE[: size // 2].tolist() == stereo[:, 0].tolist()
+    assert document.complete
+    assert 0 == document.tracks[0].silence_ms
+    assert order is ByteOrder.LITTLE or document.byte_order is ByteOrder.LITTLE
+
+
+@given(SIZES)
+def test_samples_may_be_split_anywhere(sizes: list[int]) -> None:
+    """However a sender cuts its bytes into chunks, the file has every sample."""
+    content, size = split_call(sizes)
+    with tempfile.TemporaryDirectory() as folder:
+        found, _ = rendered(Path(folder) / "r", content)
+        heard = samples(found / "inbound.wav") if size > 1 else []
+    assert WAVE[: size // 2].tolist() == heard
 
 
 def test_half_a_sample_is_silenced(tmp_path: Path) -> None:
