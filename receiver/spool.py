@@ -257,12 +257,19 @@ def _too_heavy(held: Mapping[Journal, int]) -> Iterator[tuple[Journal, str]]:
     growing = [journal for journal in held if not journal.dropping and not journal.ended]
     total, spared = sum(held.values()), sum(held[journal] for journal in growing)
     for journal in sorted(growing, key=held.__getitem__, reverse=True):
-        if held[journal] > MOST_HELD_BYTES_EACH:
-            yield journal, "it holds too much"
-        elif total > MOST_HELD_BYTES * _LAST_RESORT:
-            yield journal, "all together hold far too much"
-        elif total > MOST_HELD_BYTES and spared > MOST_HELD_BYTES * _SPARED:
-            yield journal, "all together hold too much, and it the most"
-        else:
+        reason = _too_much(held[journal], total=total, spared=spared)
+        if not reason:
             return
+        yield journal, reason
         spared -= held[journal]
+
+
+def _too_much(held: int, *, total: int, spared: int) -> str:
+    """Return why the heaviest journal holds too much, or nothing."""
+    if held > MOST_HELD_BYTES_EACH:
+        return "it holds too much"
+    if total > MOST_HELD_BYTES * _LAST_RESORT:
+        return "all together hold far too much"
+    if total > MOST_HELD_BYTES and spared > MOST_HELD_BYTES * _SPARED:
+        return "all together hold too much, and it the most"
+    return ""
