@@ -47,6 +47,10 @@ class JournalError(UnreadableError):
     """The file is not a journal, or holds nothing that can be trusted."""
 
 
+class UnprovenError(JournalError):
+    """No start message names the call of the token that let the stream in: nothing is kept."""
+
+
 class DialError(TapreelError):
     """Another end cannot be reached, or refuses us; then `status` is what it answered."""
 

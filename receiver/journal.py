@@ -19,6 +19,9 @@ import msgspec
 from receiver.media import Chunk, EndReason, GapKind, RejectedChunk, Track
 
 VERSION: Final = 1
+CLAIMED_CALL: Final = "token_call"
+"""A note of this code opens the journal of a stream whose signed token names a call, while no
+start message has named it; its text is the call's id. Such a journal is not published."""
 LONGEST_RECORD_BYTES: Final = 4 * 2**20
 """No record is longer (messages are bounded well below); a larger length is damage."""
 
@@ -72,7 +75,7 @@ class EndRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class NoteRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """Something happened to the journal itself; becomes a finding of that code."""
+    """Something happened to the journal itself; becomes a finding, but for `CLAIMED_CALL`."""
 
     arrival_ms: int
     code: str

@@ -45,6 +45,7 @@ class Figures:
     chunks: Counter[tuple[str, str]] = field(default_factory=Counter)  # by track and fate
     published: Counter[str] = field(default_factory=Counter)  # "complete" or "incomplete"
     quarantined: int = 0
+    discarded: int = 0  # journals
     failed: int = 0  # attempts to publish
     worst_lag_seconds: float = 0.0  # of the event loop, since somebody last asked
     free_bytes: int = 0
@@ -54,6 +55,10 @@ class Figures:
     def count_quarantined(self) -> None:
         """Count a journal that was set aside."""
         self.quarantined += 1
+
+    def count_discarded(self) -> None:
+        """Count a journal of which nothing may be kept."""
+        self.discarded += 1
 
     def count_failed(self) -> None:
         """Count an attempt to publish that failed."""
@@ -124,6 +129,8 @@ class _Collector:
         yield _counter("chunks", text, dict(figures.chunks), ("track", "fate"))
         yield _counter("recordings", "Recordings published", _by(figures.published), ("state",))
         yield _counter("journals_quarantined", "Journals set aside", {(): figures.quarantined})
+        text = "Journals removed because no start message named the call of the token"
+        yield _counter("journals_discarded", text, {(): figures.discarded})
         text = "Attempts to publish that failed; the journal is kept and tried again"
         yield _counter("publishing_failed", text, {(): figures.failed})
 

@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from receiver import archive, paths, recording
-from receiver.errors import JournalError, UnreadableError
+from receiver.errors import JournalError, UnprovenError, UnreadableError
 from receiver.folders import PRIVATE, FolderLock, folder_within, open_folder, sync_folder
 from receiver.journal import Header, Reader
 from receiver.journal_file import blocks_of, open_journal
@@ -63,7 +63,15 @@ class Empty:
     journal: Path
 
 
-Outcome = Published | Quarantined | Empty
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """A journal that was removed because nothing of it may be kept, and why."""
+
+    journal: Path
+    reason: str
+
+
+Outcome = Published | Quarantined | Empty | Discarded
 
 
 def publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
@@ -71,7 +79,8 @@ def publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
 
     A journal that cannot be read, is damaged, or does not agree with what was published is
     set aside in the spool's quarantine, after what can be trusted of it was published. One of
-    no bytes is removed: its receiver ended before anything came.
+    no bytes is removed: its receiver ended before anything came. So is one whose stream nobody
+    showed to be the call of its token.
 
     Raises:
         FileNotFoundError: the journal is gone; another process has published it.
@@ -82,7 +91,11 @@ def publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
             if _holds_nothing(journal):
                 _remove(journal)
                 return Empty(journal)
-            return _publish(journal, recordings, options)
+            try:
+                return _publish(journal, recordings, options)
+            except UnprovenError as error:
+                _remove(journal)
+                return Discarded(journal, str(error))
     except JournalError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno not in _UNREADABLE:

@@ -21,7 +21,7 @@ import structlog
 
 from receiver import publish, renderers
 from receiver.hurry import Hurry
-from receiver.publish import Empty, Outcome, Published
+from receiver.publish import Discarded, Empty, Outcome, Published
 from receiver.render import RenderOptions
 from receiver.renderers import Renderer
 from receiver.throttle import Throttle
@@ -50,6 +50,7 @@ class Publisher:
         *,
         published: Callable[[Published], None] = lambda _: None,
         quarantined: Callable[[], None] = lambda: None,
+        discarded: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
         most: int | None = None,
         hurry: Hurry | None = None,
@@ -58,6 +59,7 @@ class Publisher:
         self._options = options
         self._published = published
         self._quarantined = quarantined
+        self._discarded = discarded
         self._failed = failed
         self._most = most or renderers.most()
         self._journals: dict[asyncio.Task[None], Path] = {}  # that are not yet published
@@ -218,6 +220,10 @@ class Publisher:
     def _report(self, outcome: Outcome) -> None:
         if isinstance(outcome, Empty):
             log.warning("journal_empty", journal=outcome.journal.name)
+            return
+        if isinstance(outcome, Discarded):
+            log.warning("journal_discarded", journal=outcome.journal.name, reason=outcome.reason)
+            self._discarded()
             return
         if not isinstance(outcome, Published):
             log.error("journal_quarantined", journal=str(outcome.journal), reason=outcome.reason)

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import soundfile
 
 from receiver import codec, paths, recording, tags, timeline
+from receiver.errors import JournalError, UnprovenError
 from receiver.folders import open_folder
 from receiver.journal_file import BLOCK_BYTES, Window, blocks_of, open_journal
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track
@@ -158,11 +159,22 @@ def identify(journal: Path) -> Identified:
     """Read a journal.
 
     Raises:
+        UnprovenError: nothing of it may be kept.
         JournalError: the file is no journal.
     """
     with open_journal(journal) as source:
         surveyed = survey(blocks_of(source))
+        if surveyed.unproven:
+            _refuse(surveyed)
         return Identified(surveyed, _sha256(source, surveyed.trusted_bytes))
+
+
+def _refuse(surveyed: Survey) -> NoReturn:
+    """Give out nothing of a stream that may not be the call of its token."""
+    text = "no start message named the call of the token"
+    if surveyed.damage:  # it may stand behind
+        raise JournalError(f"{text} up to {surveyed.damage}")
+    raise UnprovenError(text)
 
 
 def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:

@@ -141,6 +141,7 @@ class Server:
             options,
             published=self._published,
             quarantined=self.figures.count_quarantined,
+            discarded=self.figures.count_discarded,
             failed=self.figures.count_failed,
             most=-(-renderers.most() // config.workers),
             hurry=self.hurry,

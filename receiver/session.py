@@ -15,7 +15,7 @@ import structlog
 import receiver
 from receiver import journal, messages
 from receiver.errors import MessageRejected, ProtocolViolation
-from receiver.journal import Header
+from receiver.journal import Header, NoteRecord
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason
 from receiver.messages import OTHER_STREAM, Message, Start
@@ -229,6 +229,7 @@ class Session:
         )
         self._had_recording = True
         opened = self._recorder.open_journal(header)
+        self._note_token(opened)
         self._recorder.figures.started += 1
         self._recording = OpenRecording(
             header.recording_id, opened, header.started_at_ms, self._now, self._now()
@@ -237,6 +238,16 @@ class Session:
         if event.followed is not None:
             self._recording.keep(self._beginning.start)
             self._announce(event.followed)
+
+    def _note_token(self, opened: Journal) -> None:
+        """Have the journal say that nobody has yet shown to be the token's call.
+
+        What we discard at the end must not be published after a crash.
+        """
+        call_sid = self._grant.call_sid
+        if call_sid is not None and self._stream.start is None:
+            text = call_sid.encode("utf-8", "replace").decode()  # a signer may write anything
+            opened.append(journal.encode(NoteRecord(0, journal.CLAIMED_CALL, text)))
 
     def _announce(self, start: Start) -> None:
         if self._recording is not None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from receiver import messages
+from receiver import journal, messages
 from receiver.errors import JournalError, MessageRejected, ProtocolViolation
 from receiver.journal import (
     ChunkRecord,
@@ -48,6 +48,8 @@ class Survey:
     restated: int = 0  # start messages of the same stream that say something else
     starts: list[tuple[Start, int]] = field(default_factory=list)  # and how many chunks came before
     refused_format: str = ""
+    token_call: str | None = None  # that no start message had named when the journal began
+    calls: set[str] = field(default_factory=set)  # that start messages name
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
     damage: str | None = None
@@ -62,6 +64,11 @@ class Survey:
     def end_reason(self) -> EndReason:
         """Return why the recording ended; a journal without an end is a crash."""
         return self.end.reason if self.end else EndReason.CRASH
+
+    @property
+    def unproven(self) -> bool:
+        """Whether nobody showed that the stream is the call that its token is for."""
+        return self.token_call is not None and self.token_call not in self.calls
 
     @property
     def ended_at_ms(self) -> int:
@@ -86,6 +93,8 @@ class Survey:
                 self.end = record
             case DroppedRecord():
                 self.track(record.track).dropped.append(record)
+            case NoteRecord(code=journal.CLAIMED_CALL):
+                self.token_call = record.detail
             case NoteRecord():
                 self.notes.append(Finding(record.code, record.detail))
         arrival_ms = getattr(record, "arrival_ms", 0)
@@ -120,6 +129,8 @@ class Survey:
         except ProtocolViolation as violation:
             self.refused_format = violation.detail
             return
+        if isinstance(parsed, Start):
+            self.calls.add(parsed.call_sid)
         at_ms = self._clock_ms()
         match parsed:
             case Start():

@@ -43,13 +43,16 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
 
 def _tell(outcome: Outcome | Postponed) -> bool:
     """Print what became of a journal; return whether it was trouble."""
-    from receiver.publish import Empty, Postponed, Published
+    from receiver.publish import Discarded, Empty, Postponed, Published
 
     if isinstance(outcome, Published):
         click.echo(f"published {outcome.folder}")
         return outcome.set_aside is not None and _tell(outcome.set_aside)
     if isinstance(outcome, Empty):
         click.echo(f"removed {outcome.journal}: it was empty", err=True)
+        return False
+    if isinstance(outcome, Discarded):
+        click.echo(f"removed {outcome.journal}: {outcome.reason}", err=True)
         return False
     what = "left" if isinstance(outcome, Postponed) else "set aside"
     click.echo(f"{what} {outcome.journal}: {outcome.reason}", err=True)

@@ -158,6 +158,24 @@ def test_a_token_for_another_call_keeps_nothing(receiver: ReceiverProcess) -> No
     assert [] == list(receiver.spool.glob("*.journal"))
 
 
+def test_a_kill_does_not_make_public_what_a_token_is_not_for(
+    tmp_path: Path, key_file: Path
+) -> None:
+    """Audio that no start message has claimed goes at the next start, too."""
+    options = ("--stream-key-file", str(key_file))
+    with running_receiver(tmp_path, *options) as first:
+        with sender.dial(first.url, token=minted()) as stream:
+            sender.send_call(stream, [sender.media("inbound", 1, bytes(160))])
+            while not any(path.stat().st_size > 200 for path in first.spool.glob("*.journal")):
+                stream.ping().wait(0.05)
+            first.process.kill()
+        first.ended()
+    with running_receiver(tmp_path, *options) as second:
+        assert "no start message" in second.wait_for("journal_discarded")["reason"]
+        assert [] == list(second.recordings.rglob("recording.json"))
+        assert [] == list(second.spool.rglob("*.journal"))
+
+
 def raw_exchange(receiver: ReceiverProcess, authorization: bytes) -> bytes:
     """Send an upgrade request as it stands and return the answer."""
     with socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as tcp:

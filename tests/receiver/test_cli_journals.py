@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from receiver import journal
 from receiver.cli.journals import recover, render
-from receiver.errors import ConfigurationError, UnreadableError
+from receiver.errors import ConfigurationError, UnprovenError, UnreadableError
 from receiver.folders import FolderLock
+from receiver.journal import NoteRecord
 from receiver.media import EndReason
 from tests.receiver import journals
 
@@ -62,6 +64,20 @@ def test_recover_removes_an_empty_journal_without_alarm(spool: Path) -> None:
     assert "published" in result.stdout
     assert f"removed {Path('recordings', '.spool', 'b.journal')}: it was empty\n" == result.stderr
     assert not (spool / "b.journal").exists()
+
+
+def test_nothing_is_given_out_of_a_stream_that_its_token_is_not_for(spool: Path) -> None:
+    """`render` refuses, and `recover` removes the journal and says why; neither makes a folder."""
+    note = NoteRecord(0, journal.CLAIMED_CALL, "another call")
+    named = journals.records([])
+    (spool / "a.journal").unlink()
+    live = journals.write(spool / "b.journal", [named[0], note, *named[1:]])
+    assert isinstance(run(render, str(live)).exception, UnprovenError)
+    assert not Path("b").exists()
+    result = run(recover)
+    assert (0, "nothing to recover\n") == (result.exit_code, result.stdout)
+    assert "b.journal: no start message named the call" in result.stderr
+    assert not live.exists()
 
 
 def test_recover_refuses_recordings_that_everybody_can_write_to(spool: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from receiver import archive, journal, paths, publish, recording
 from receiver.folders import UnsafeFolderError
-from receiver.journal import Header, Record
+from receiver.journal import Header, NoteRecord, Record
 from receiver.media import EndReason, Track
-from receiver.publish import Empty, Published, Quarantined
+from receiver.publish import Discarded, Empty, Published, Quarantined
 from receiver.render import RenderOptions
 from tests.receiver.journals import HEADER, STARTED_AT_MS, chunk, records, write
 
@@ -210,6 +210,46 @@ def test_a_journal_of_no_bytes_goes_without_alarm(tmp_path: Path, spool: Path) -
     assert Empty(spool / "x.journal") == outcome
     assert {} == files(spool)
     assert not (tmp_path / "recordings").exists()
+
+
+TOKEN_NOTE = NoteRecord(0, journal.CLAIMED_CALL, "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff")
+OTHER_NOTE = NoteRecord(0, journal.CLAIMED_CALL, "another")
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [content(reason=None), content(), content()[:1], [HEADER, *content()[2:]]],
+    ids=["killed", "ended", "only a header", "no start"],
+)
+def test_nothing_is_kept_of_a_stream_that_its_token_is_not_for(
+    tmp_path: Path, spool: Path, kept: list[Record]
+) -> None:
+    """Whatever its start message says, or if none came; recovery does the same."""
+    for number in range(2):
+        live = write(spool / f"{number}.journal", [kept[0], OTHER_NOTE, *kept[1:]])
+    recordings = tmp_path / "recordings"
+    outcome = publish.publish(live, recordings, RenderOptions())
+    assert Discarded(live, "no start message named the call of the token") == outcome
+    (recovered,) = publish.recover(spool, recordings, RenderOptions())
+    assert isinstance(recovered, Discarded)
+    assert ({}, {}) == (files(spool), files(recordings))
+
+
+def test_a_stream_that_its_token_is_for_is_as_any_other(tmp_path: Path, spool: Path) -> None:
+    """The note is nothing that a listener should know."""
+    live = write(spool / "a.journal", [HEADER, TOKEN_NOTE, *content()[2:4], *content()[1:]])
+    outcome = published(live, tmp_path / "recordings")
+    assert not [finding for finding in outcome.recording.findings if "token" in finding.code]
+
+
+def test_a_damaged_journal_that_names_no_call_is_set_aside(tmp_path: Path, spool: Path) -> None:
+    """The start message may stand behind the damage: it is neither published nor removed."""
+    live = write(spool / "a.journal", [HEADER, OTHER_NOTE, *content()[1:]])
+    spoilt = bytearray(live.read_bytes())
+    spoilt[-300] ^= 1
+    live.write_bytes(spoilt)
+    assert "no start message named" in set_aside(live, tmp_path / "recordings").reason
+    assert {} == files(tmp_path / "recordings")
 
 
 def test_an_empty_journal_with_a_successor_is_set_aside(tmp_path: Path, spool: Path) -> None:

@@ -19,6 +19,7 @@ from receiver.journal import (
     EndRecord,
     Header,
     MessageRecord,
+    NoteRecord,
     Reader,
     Record,
     RejectedRecord,
@@ -390,6 +391,20 @@ def test_audio_without_a_start_under_a_signed_token_is_not_kept(house: House) ->
     assert ("closed", 1) == (line["reason"], line["chunks"])
     assert line["detail"].startswith("not kept: no start message")
     assert (1, {"closed": 1}) == (house.figures.started, house.figures.ended)
+
+
+@pytest.mark.parametrize(("early", "notes"), [([MEDIA], 1), ([], 0)])
+def test_a_journal_says_while_nobody_has_named_the_tokens_call(
+    house: House, early: list[bytes], notes: int
+) -> None:
+    """A crash must not make public what would have been discarded; a start has named it."""
+    made, _ = opened(house, Grant(call_sid=CALL_SID))
+    for message in (*early, start_message(), STOP):
+        made.message_received(message)
+    _, *records = house.journal()
+    note = NoteRecord(0, journal.CLAIMED_CALL, CALL_SID)
+    assert [note] * notes == [record for record in records if isinstance(record, NoteRecord)]
+    assert not notes or note == records[0]
 
 
 def test_a_start_that_cannot_be_used_is_in_the_journal(house: House) -> None:
