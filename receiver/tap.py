@@ -23,6 +23,10 @@ from receiver.media import Chunk, EndReason, MediaFormat
 
 _AT_ONCE: Final = 100
 """Events that are told in one turn of the event loop: a second of a call."""
+_PAUSE_SECONDS: Final = 0.025
+"""Between two such turns: forty times as fast as the call itself, and slow enough to be read."""
+_LARGEST_SHARE: Final = 1 / 40
+"""Of what waits, told in one turn where that is more: all of it is told within a few seconds."""
 
 log = structlog.get_logger("receiver.tap")
 
@@ -161,6 +165,13 @@ class Hub(Protocol):
         """
         ...
 
+    def is_behind(self, recording_id: str) -> bool:
+        """Whether something has come of a stream that its subscribers have yet to hear.
+
+        Who waits for something to come must not give up before.
+        """
+        ...
+
     def watch(self, tell: Callable[[Lifecycle], None]) -> Leave:
         """Have `tell` called with what happens to any stream from now on."""
         ...
@@ -179,11 +190,20 @@ SILENT: Tap = _Silent()
 
 
 class LocalHub:
-    """The hub of one process. `soon` runs a call when the event loop gets to it."""
+    """The hub of one process.
 
-    def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
+    `soon` runs a call when the event loop gets to it, and `later` after so many seconds.
+    """
+
+    def __init__(
+        self,
+        soon: Callable[[Callable[[], None]], object],
+        later: Callable[[float, Callable[[], None]], object] | None = None,
+    ) -> None:
         self._soon = soon
+        self._later = later or (lambda _, call: soon(call))
         self._taps: dict[str, _LocalTap] = {}
+        self._ending: dict[str, _LocalTap] = {}  # of which not everything was told
         self._watchers: list[_Once] = []
 
     def open(self, live: LiveStream, source: Source) -> Tap:
@@ -219,14 +239,31 @@ class LocalHub:
 
         return leave
 
+    def is_behind(self, recording_id: str) -> bool:
+        """Whether something has come of a stream that its subscribers have yet to hear."""
+        tap = self._taps.get(recording_id) or self._ending.get(recording_id)
+        return tap is not None and tap.is_behind
+
     def ended(self, live: LiveStream, reason: EndReason) -> None:
         """Forget a stream; called by its tap."""
-        if self._taps.pop(live.recording_id, None) is not None:
-            self._tell(StreamLeft(live, reason))
+        tap = self._taps.pop(live.recording_id, None)
+        if tap is None:
+            return
+        if tap.is_behind and tap.wanted:
+            self._ending[live.recording_id] = tap
+        self._tell(StreamLeft(live, reason))
+
+    def told(self, live: LiveStream) -> None:
+        """Forget a stream whose end was told; called by its tap."""
+        self._ending.pop(live.recording_id, None)
 
     def soon(self, call: Callable[[], None]) -> None:
         """Run `call` when the event loop gets to it."""
         self._soon(call)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Run `call` when listeners have had the time to read what they were told."""
+        self._later(_PAUSE_SECONDS, call)
 
     def _tell(self, event: Lifecycle) -> None:
         for tell in tuple(self._watchers):
@@ -264,6 +301,11 @@ class _LocalTap:
         self._waiting: deque[Event] = deque()
         self._awake = False
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits to be told."""
+        return bool(self._waiting)
+
     def publish(self, event: ChunkHeard | MessageHeard | StreamEnded) -> None:
         """Tell an event: one append, whoever listens."""
         if self.wanted:
@@ -294,17 +336,17 @@ class _LocalTap:
         self._hub.ended(self.live, event.reason)
 
     def _distribute(self) -> None:
-        """Tell some of what waits, and the rest when sockets have had their turn.
+        """Tell some of what waits, and the rest when listeners have had their turn.
 
         What comes after a stalled network is many seconds of audio within one read, and would
         overflow queues whose readers are as fast as they should be.
         """
         self._awake = False
         waiting = len(self._waiting)
-        self._tell(min(waiting, max(_AT_ONCE, waiting // 4)))
+        self._tell(min(waiting, max(_AT_ONCE, int(waiting * _LARGEST_SHARE))))
         if self._waiting:
             self._awake = True
-            self._hub.soon(self._distribute)
+            self._hub.later(self._distribute)
 
     def _tell(self, count: int) -> None:
         for _ in range(count):
@@ -315,3 +357,4 @@ class _LocalTap:
                 subscriber(event)
             if type(event) is StreamEnded:
                 self._subscribers, self.wanted = (), False
+                self._hub.told(self.live)

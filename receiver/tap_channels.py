@@ -64,12 +64,14 @@ class Channel:
         self._ended = False
         self._in_the_past = begin_ms is not None
         self._leave: Callable[[], None] = lambda: None
+        self._is_behind: Callable[[], bool] = lambda: False  # whether more has come already
 
     def __len__(self) -> int:
         return len(self._outlets)
 
     def subscribe(self, hub: Hub, recording_id: str) -> None:
         """Begin to hear a stream."""
+        self._is_behind = lambda: hub.is_behind(recording_id)
         self._leave = hub.subscribe(recording_id, self.hear)
 
     def add(self, outlet: Outlet) -> None:
@@ -112,9 +114,13 @@ class Channel:
         if self._resampling is not None:
             await self._resampling.settled.wait()
 
-    def reach_the_present(self) -> None:
-        """Learn that the past has been heard: from now on audio is due by the clock."""
+    def reach_the_present(self, is_behind: Callable[[], bool] = lambda: False) -> None:
+        """Learn that the past has been heard: from now on audio is due by the clock.
+
+        `is_behind` says whether more has come that will be heard.
+        """
         self._in_the_past = False
+        self._is_behind = is_behind
         if self._encoder is not None and not self._ended:
             self._encoder.reach_the_present()
             self._look_at_waiting()
@@ -176,6 +182,9 @@ class Channel:
 
     def _send_due(self) -> None:
         self._due = None
+        if self._is_behind():  # what is awaited may be there already
+            self._due = self._loop.call_later(_TURN_SECONDS, self._send_due)
+            return
         if self._encoder is not None and not self._ended:
             now_ms = int((self._loop.time() - self._epoch) * 1000) + 1
             self._deliver(self._encoder.due(now_ms), last=False)

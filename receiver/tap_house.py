@@ -35,7 +35,10 @@ class TapHouse:
     """
 
     def __init__(self, config: Config, *, flush: Callable[[], None], figures: TapFigures) -> None:
-        self.hub: Hub = LocalHub(lambda call: asyncio.get_running_loop().call_soon(call))
+        self.hub: Hub = LocalHub(
+            lambda call: asyncio.get_running_loop().call_soon(call),
+            lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
+        )
         self._config = config
         channels = Channels(self.hub, byte_order=config.byte_order, figures=figures)
         options = TapOptions(

@@ -66,7 +66,7 @@ class Rewind:
             await self._follow(past, player)
             await self._catch_up(past, player, recording_id)
             self._hear = channel.hear
-            channel.reach_the_present()
+            channel.reach_the_present(lambda: self._hub.is_behind(recording_id))
         finally:
             past.close()
 

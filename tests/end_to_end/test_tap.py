@@ -174,6 +174,30 @@ def test_chunks_that_overtake_each_other_are_repaired(receiver: ReceiverProcess,
     assert ["stopped"] == [one["event"] for one in told(heard)]
 
 
+def test_a_burst_of_half_a_minute_is_heard_whole(tmp_path: Path) -> None:
+    """By every kind of listener that reads, through queues of two seconds."""
+    numbers = range(1, 1501)
+    kinds = ["?track=stereo", "", "?format=messages", "?rate=16000", "?track=stereo&rate=48000"]
+    with tapped_receiver(tmp_path) as receiver, begin(receiver) as call:
+        listeners = [hear(receiver, CALL + kind) for kind in kinds]
+        for listener in listeners:
+            event(listener)
+        burst = (
+            sender.media(track, number, payload(track, number), sequence=number)
+            for number in numbers
+            for track in TRACKS
+        )
+        sender.send_at_once(call, burst)
+        call.send(sender.stop())
+        heard = [everything(listener) for listener in listeners]
+    assert stereo(numbers) == sound(heard[0])
+    assert pcm("inbound", numbers) == sound(heard[1])
+    assert [30_000 * 32, 30_000 * 192] == [len(sound(messages)) for messages in heard[3:]]
+    for messages in (heard[0], heard[1], *heard[3:]):
+        assert ["stopped"] == [one["event"] for one in told(messages)]
+    assert 3000 == sum(one["event"] == "media" for one in told(heard[2]))
+
+
 def test_the_list_says_what_can_be_heard(receiver: ReceiverProcess) -> None:
     """Ids, parameters, format, tracks, beginning, and how many listen."""
     assert (200, "[]\n") == ask(receiver)

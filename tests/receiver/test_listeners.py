@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -578,6 +578,44 @@ class Basket:
 
     def end(self) -> None:
         """Need not know."""
+
+
+class WatchedHub(LocalHub):
+    """A hub that goes on with a burst when the test says so, and tells when it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.go_on: Callable[[], None] = lambda: None
+        super().__init__(asyncio.get_running_loop().call_soon, self._remember)
+
+    def _remember(self, _: float, call: Callable[[], None]) -> None:
+        self.go_on = call
+
+    def is_behind(self, recording_id: str) -> bool:
+        """Say so, and remember the question."""
+        self.asked.set()
+        return super().is_behind(recording_id)
+
+
+async def test_nobody_gives_up_while_chunks_wait_to_be_told() -> None:
+    """A burst is handed over with pauses; what has arrived is not too late, however long those."""
+    hub, live, basket = WatchedHub(), live_stream(), Basket()
+    tap = hub.open(live, Source())
+    channel = Channel(Kind(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
+    channel.add(basket)
+    channel.subscribe(hub, live.recording_id)
+    for number in range(100):
+        tap.publish(heard(number + 1, CHUNK, arrival_ms=0))
+    for number in range(100):
+        tap.publish(heard(number + 1, CHUNK, track=Track.OUTBOUND, arrival_ms=0))
+    await hub.asked.wait()  # the 60 ms are over
+    assert hub.is_behind(live.recording_id)
+    assert [] == basket.items
+    hub.go_on()
+    channel.close()
+    sample = MULAW[CHUNK[0]].to_bytes(2, "little", signed=True)
+    assert 100 * 160 * 2 * sample == sound(basket.items)
+    assert [] == texts_of(basket.items)
 
 
 def test_a_stall_of_ours_makes_no_chunk_late() -> None:

@@ -147,6 +147,49 @@ def test_a_burst_is_told_by_and_by() -> None:
     assert (StreamEnded(EndReason.STOP, 0), 602) == (events[-1], len(events))
 
 
+def test_a_burst_is_handed_over_with_pauses() -> None:
+    """A second of a call at a time, so that readers keep up; until then the hub is behind."""
+    loop, told = Loop(), list[Event]()
+    pauses: list[float] = []
+
+    def later(seconds: float, call: Callable[[], None]) -> None:
+        pauses.append(seconds)
+        loop.soon(call)
+
+    hub = LocalHub(loop.soon, later)
+    tap = hub.open(LIVE, Standpoint())
+    hub.subscribe(LIVE.recording_id, told.append)
+    assert not hub.is_behind(LIVE.recording_id)
+    for number in range(1, 3001):
+        tap.publish(heard(number, b""))
+    tap.publish(STOPPED)
+    assert [] == list(hub.streams())
+    turns = 0
+    while hub.is_behind(LIVE.recording_id):
+        before = len(told)
+        loop.run()
+        turns += 1
+        assert 100 >= len(told) - before
+    assert (3002, STOPPED, 0) == (len(told), told[-1], loop.run())
+    assert turns == len(pauses) + 1
+    assert 1 > sum(pauses)  # of half a minute
+
+
+def test_a_burst_that_nobody_hears_any_longer_is_forgotten() -> None:
+    """Also where its end was not told to anybody."""
+    loop = Loop()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    leave = hub.subscribe(LIVE.recording_id, lambda _: None)
+    for number in range(1, 301):
+        tap.publish(heard(number, b""))
+    leave()
+    tap.publish(STOPPED)
+    assert not hub.is_behind(LIVE.recording_id)
+    while loop.run():
+        pass
+
+
 def test_a_burst_before_the_shutdown_is_told_at_once() -> None:
     """The sockets are closed next."""
     _, events = a_burst(EndReason.SHUTDOWN)
