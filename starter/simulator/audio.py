@@ -15,6 +15,7 @@ from starter.simulator.g711 import encode_alaw, encode_mulaw
 from starter.simulator.media import MEDIA_FORMATS, ByteOrder
 
 _UNTOUCHED = {Codec.PCMU: "ULAW", Codec.PCMA: "ALAW"}
+_FLOATS = ("FLOAT", "DOUBLE")
 _WAV_FORMATS = ("WAV", "WAVEX")
 
 
@@ -28,10 +29,20 @@ def read_payload(path: Path, codec: Codec, *, byte_order: ByteOrder = ByteOrder.
             _check(sound, path, codec)
             if sound.subtype == _UNTOUCHED.get(codec):
                 return _stored_bytes(path)
-            samples = sound.read(dtype="int16")
+            samples = _int16_samples(sound)
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: named .raw
         raise AudioError(f"{path} cannot be read as a WAV file") from error
     return encode(samples, codec, byte_order=byte_order)
+
+
+def _int16_samples(sound: soundfile.SoundFile) -> npt.NDArray[np.int16]:
+    """The samples; those of a float file, where 1 is full scale, would all be rounded to 0."""
+    if sound.subtype not in _FLOATS:
+        narrow: npt.NDArray[np.int16] = sound.read(dtype="int16")
+        return narrow
+    full_scale = np.clip(np.nan_to_num(sound.read(dtype="float64")), -1, 1)
+    samples: npt.NDArray[np.int16] = np.rint(full_scale * 2**15).clip(max=2**15 - 1).astype("i2")
+    return samples
 
 
 def encode(

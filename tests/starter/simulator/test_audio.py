@@ -75,6 +75,27 @@ def test_wider_samples_are_cut_to_16_bits(write_wav: WriteWav) -> None:
     assert read_payload(write_wav("narrow.wav"), Codec.L16) == wide
 
 
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_a_float_file_plays_as_loud_as_it_is(tmp_path: Path, subtype: str) -> None:
+    """What is beyond full scale, or no number, is as loud as can be, or silent."""
+    values = np.array([0, 1 / 2**15, 0.5, -0.25, 1, -1, 7, -7, np.inf, np.nan])
+    path = tmp_path / "float.wav"
+    soundfile.write(path, values, 8000, subtype=subtype)
+    expected = [0, 1, 16384, -8192, 32767, -32768, 32767, -32768, 32767, 0]
+    assert expected == np.frombuffer(read_payload(path, Codec.L16), "<i2").tolist()
+
+
+@pytest.mark.parametrize("codec", [Codec.PCMU, Codec.PCMA])
+def test_a_float_file_sounds_like_its_16_bit_twin(write_wav: WriteWav, codec: Codec) -> None:
+    """The same samples, written as floats, become the same payload."""
+    narrow = write_wav("narrow.wav")
+    samples, rate = soundfile.read(narrow, dtype="float32")
+    soundfile.write(narrow.with_name("float.wav"), samples, rate, subtype="FLOAT")
+    found = read_payload(narrow.with_name("float.wav"), codec)
+    assert read_payload(narrow, codec) == found
+    assert len(set(found)) > 10
+
+
 def test_an_empty_file_is_an_empty_payload(tmp_path: Path) -> None:
     """No sound is no error."""
     soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.int16), 8000)
