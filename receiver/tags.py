@@ -76,10 +76,9 @@ def _comment(parameters: Mapping[str, Any]) -> str:
     room = LONGEST_COMMENT_BYTES - len("{}") - 1  # under the limit, not at it
     for name, value in parameters.items():
         member = f"{_json(name, ascii_only=True)}: {_json(value, ascii_only=True)}"
-        room -= len(member) + len(", ")
-        if room < -len(", "):
-            break
-        members.append(member)
+        if len(member) <= room:
+            room -= len(member) + len(", ")
+            members.append(member)
     return "{" + ", ".join(members) + "}" if members else ""
 
 
@@ -104,14 +103,15 @@ def id3_chunk(parameters: Mapping[str, Any]) -> bytes:
     which ends a text there, becomes U+2400, lone surrogates become "?"; a name or value that
     is too long ends in "…". No parameters, no chunk: b"".
     """
-    entries = bytearray()
-    for written, (name, value) in enumerate(parameters.items()):
+    entries, left_out = bytearray(), 0
+    for name, value in parameters.items():
         entry = _entry(name, text_of(value))
         if len(entries) + len(entry) > LONGEST_TAG_BYTES:
-            count = len(parameters) - written
-            entries += _entry(LEFT_OUT, f"{count} more are in recording.json")
-            break
-        entries += entry
+            left_out += 1
+        else:
+            entries += entry
+    if left_out:
+        entries += _entry(LEFT_OUT, f"{left_out} more are in recording.json")
     if not entries:
         return b""
     tag = _TAG.pack(b"ID3", 4, _syncsafe(len(entries))) + entries

@@ -100,11 +100,14 @@ def test_ids_become_printable_ascii_of_bounded_length() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=300), JSON_VALUE | st.text(max_size=2500)))
-def test_comment_is_whole_json_of_the_first_parameters(parameters: dict[str, Any]) -> None:
+def test_comment_is_whole_json_of_what_fits(parameters: dict[str, Any]) -> None:
     """Cut between parameters, never within one, and short enough for libsndfile."""
     comment = build_tags(parameters=parameters).comment
     kept = json.loads(comment or "{}")
-    assert list(parameters.items())[: len(kept)] == list(kept.items())
+    assert [item for item in parameters.items() if item[0] in kept] == list(kept.items())
+    room = tags.LONGEST_COMMENT_BYTES - 1 - max(2, len(comment)) - (2 if kept else 0)
+    left_out = {name: value for name, value in parameters.items() if name not in kept}
+    assert all(len(json.dumps({n: v})) - 2 > room for n, v in left_out.items())
     assert len(comment) < tags.LONGEST_COMMENT_BYTES
     assert comment.isascii()
     assert comment.isprintable()
@@ -116,6 +119,15 @@ def test_comment_uses_the_room_there_is() -> None:
     fitting = build_tags(parameters={"a": "x" * (1999 - braces)}).comment
     assert 1999 == len(fitting)
     assert "" == build_tags(parameters={"a": "x" * (2000 - braces)}).comment
+
+
+def test_a_parameter_that_is_too_long_hides_none_behind_it() -> None:
+    """It is left out, and in ID3 something says so; the rest is there."""
+    built = build_tags(parameters={"first": "1", "long": "x" * 3000, "last": "2"})
+    assert {"first": "1", "last": "2"} == json.loads(built.comment)
+    many = {f"p{n}": "x" * (tags.LONGEST_VALUE_BYTES - 99) for n in range(10)}
+    found = entries_of(tags.id3_chunk(many | {"last": "2"}))
+    assert {"last": ["2"], tags.LEFT_OUT: ["2 more are in recording.json"]}.items() <= found.items()
 
 
 @pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "nan"])
