@@ -33,8 +33,7 @@ from receiver.session import Session
 from receiver.spool import Spool
 from receiver.tap_house import TapHouse
 from receiver.tokens import Grant
-from receiver.transports import Limits, Listener
-from receiver.transports.choice import choose
+from receiver.transports import Listener, choice
 from receiver.transports.sharing import SharedPort
 from receiver.used_tokens import UsedTokens
 
@@ -42,7 +41,9 @@ USED_TOKENS: Final = "used-tokens"
 """The folder in the spool that remembers single-use tokens."""
 _WATCH_SECONDS: Final = 1.0
 _FAREWELL_SECONDS: Final = 1.5
-"""For closing handshakes, and what is on its way to consumers, in a hurry."""
+"""For what is on its way to consumers, in a hurry."""
+_PARTING_SECONDS: Final = 1.0
+"""For closing handshakes, in a hurry, when all is published or left."""
 _DONE: Final = 1000
 _GOING_AWAY: Final = 1001
 
@@ -80,7 +81,9 @@ class Server:
         )
         self.sessions: set[Session] = set()
         self._note_certificate()
+        self._listener: Listener | None = None
         self._stopping = asyncio.Event()
+        self._ended = False  # all streams, by us
         self.hurry = Hurry()
         self._draining_until: float | None = None
         self._disk_full = False
@@ -105,6 +108,8 @@ class Server:
         """Remember a session whose socket is open."""
         self.sessions.add(session)
         self._note_sessions()
+        if self._ended:  # it was admitted before
+            self._end_sessions()
 
     def session_closed(self, session: Session) -> None:
         """Forget a session."""
@@ -147,14 +152,17 @@ class Server:
             hurry=self.hurry,
         )
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._part)
             stack.push_async_callback(self._publisher.close)
             stack.push_async_callback(self._close_spool)
             publish.gather(config.spool)
             for journal in publish.waiting(config.spool):
                 self._publisher.submit(journal)
             await self._look_at_disk()
-            listener = await self._listen()
-            stack.push_async_callback(self.hurry.allow, listener.close, _FAREWELL_SECONDS)
+            listener = self._listener = await choice.listen(
+                config, self.gate, ssl_context=self._ssl_context, shared=self._shared
+            )
+            stack.callback(listener.stop_accepting)
             self._tap_house.start()
             stack.push_async_callback(self.hurry.allow, self._tap_house.close, _FAREWELL_SECONDS)
             stack.callback(self._end_sessions)
@@ -188,29 +196,6 @@ class Server:
         self.figures.count_published(outcome.recording)
         self._tap_house.kept(outcome.recording, outcome.folder)
         self._on_published(outcome)
-
-    async def _listen(self) -> Listener:
-        config = self._config
-        limits = Limits(
-            max_message_bytes=config.max_message_bytes,
-            handshake_timeout_seconds=config.handshake_timeout_seconds,
-            max_waiting=config.max_waiting,
-            max_waiting_per_address=(
-                None if config.behind_proxy else config.max_waiting_per_address
-            ),
-        )
-        transport, listen = choose(config.transport)
-        listener = await listen(
-            self.gate,
-            host=config.host,
-            port=config.port,
-            ssl_context=self._ssl_context,
-            limits=limits,
-            shared=self._shared,
-        )
-        event_loop = type(self._loop).__module__.partition(".")[0]
-        log.info("listening", port=listener.port, transport=transport, event_loop=event_loop)
-        return listener
 
     def stop(self) -> None:
         """End live streams now, publish for some seconds, and leave the rest in the spool."""
@@ -263,7 +248,15 @@ class Server:
         held = self._spool.figures.held_bytes
         return {"journals": len(self._publisher), "live": len(self._spool), "held_bytes": held}
 
+    async def _part(self) -> None:
+        """Close every socket, now that watchers have been told of the last recording."""
+        if self._listener is not None:
+            left = self.hurry.left(IN_TIME_SECONDS)
+            passed = 0.0 if left is None else IN_TIME_SECONDS - left
+            await self.hurry.allow(self._listener.close, passed + _PARTING_SECONDS)
+
     def _end_sessions(self) -> None:
+        self._ended = True
         for session in list(self.sessions):
             session.close(EndReason.SHUTDOWN, code=_GOING_AWAY, text="the receiver was stopped")
 

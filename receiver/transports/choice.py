@@ -1,18 +1,24 @@
-"""Which adapter serves: the one asked for, or the fastest that is installed."""
+"""Which adapter serves, the one asked for or the fastest, and with which limits."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import ssl
 from collections.abc import Awaitable
 from typing import Final, Protocol, cast
 
+import structlog
+
+from receiver.config import Config
 from receiver.errors import ConfigurationError
 from receiver.transports import Gate, Limits, Listener
 from receiver.transports.sharing import SharedPort
 
 FASTEST_FIRST: Final = ("picows", "websockets")
+
+log = structlog.get_logger("receiver.server")
 
 
 class Listen(Protocol):
@@ -43,3 +49,31 @@ def choose(wanted: str | None) -> tuple[str, Listen]:
             adapter = importlib.import_module(f"receiver.transports.{name}")
             return name, cast(Listen, adapter.listen)
     raise ConfigurationError(f"{wanted} is not installed: pip install 'tapreel[fast]'")
+
+
+async def listen(
+    config: Config, gate: Gate, *, ssl_context: ssl.SSLContext | None, shared: SharedPort | None
+) -> Listener:
+    """Listen as the settings say, until the listener is closed.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on, or the adapter is not installed.
+    """
+    limits = Limits(
+        max_message_bytes=config.max_message_bytes,
+        handshake_timeout_seconds=config.handshake_timeout_seconds,
+        max_waiting=config.max_waiting,
+        max_waiting_per_address=None if config.behind_proxy else config.max_waiting_per_address,
+    )
+    transport, listen_with = choose(config.transport)
+    listener = await listen_with(
+        gate,
+        host=config.host,
+        port=config.port,
+        ssl_context=ssl_context,
+        limits=limits,
+        shared=shared,
+    )
+    event_loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    log.info("listening", port=listener.port, transport=transport, event_loop=event_loop)
+    return listener
