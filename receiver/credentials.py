@@ -102,12 +102,11 @@ def tokens(config: Config) -> Tokens:
     With `demo` and no token file, a token is generated once and kept.
 
     Raises:
-        ConfigurationError: one of them cannot be used; the text names no secret.
+        ConfigurationError: one of them cannot be used, or is a tap token, too; the text names no
+            secret.
     """
-    static = _listed(config.tokens, "TAPREEL_TOKENS", parse_tokens)
-    static += _in_file(config.token_file, parse_tokens)
-    if config.demo and config.token_file is None:
-        static += _generated(config)
+    static = _stream_tokens(config)
+    _keep_apart(static, _if_usable(_static_tap_tokens, config))
     keys = _listed(config.stream_key, "TAPREEL_STREAM_KEY", parse_keys)
     keys += _in_file(config.stream_key_file, parse_keys)
     return Tokens(static, keys)
@@ -123,10 +122,11 @@ def tap_tokens(config: Config) -> TapTokens:
     """Return every tap token and key that is configured now.
 
     Raises:
-        ConfigurationError: one of them cannot be used; the text names no secret.
+        ConfigurationError: one of them cannot be used, or is a stream token, too; the text names
+            no secret.
     """
-    static = _listed(config.tap_tokens, "TAPREEL_TAP_TOKENS", parse_tokens)
-    static += _in_file(config.tap_token_file, parse_tokens)
+    static = _static_tap_tokens(config)
+    _keep_apart(_if_usable(_stream_tokens, config), static)
     return TapTokens(static, tap_keys(config))
 
 
@@ -148,6 +148,35 @@ def forward_token(config: Config) -> str | None:
     """
     given = _listed(config.forward_token, "TAPREEL_FORWARD_TOKEN", parse_tokens)
     return next(iter(given + _in_file(config.forward_token_file, parse_tokens)), None)
+
+
+def _stream_tokens(config: Config) -> tuple[str, ...]:
+    static = _listed(config.tokens, "TAPREEL_TOKENS", parse_tokens)
+    static += _in_file(config.token_file, parse_tokens)
+    if config.demo and config.token_file is None:
+        static += _generated(config)
+    return static
+
+
+def _static_tap_tokens(config: Config) -> tuple[str, ...]:
+    static = _listed(config.tap_tokens, "TAPREEL_TAP_TOKENS", parse_tokens)
+    return static + _in_file(config.tap_token_file, parse_tokens)
+
+
+def _if_usable(read: Callable[[Config], tuple[str, ...]], config: Config) -> tuple[str, ...]:
+    """Return tokens to compare others with; whoever needs them says what is wrong with them."""
+    try:
+        return read(config)
+    except ConfigurationError:
+        return ()
+
+
+def _keep_apart(stream_tokens: tuple[str, ...], tap_tokens: tuple[str, ...]) -> None:
+    """Hold to it that nobody who may send may listen, nor the other way round."""
+    for number, token in enumerate(tap_tokens, 1):
+        if token in stream_tokens:
+            problem = f"tap token {number} of {len(tap_tokens)} is a stream token, too"
+            raise ConfigurationError(f"{problem}: give listeners tokens of their own")
 
 
 def _listed(text: str | None, variable: str, parse: _Parse) -> tuple[str, ...]:

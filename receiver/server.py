@@ -159,9 +159,7 @@ class Server:
             for journal in publish.waiting(config.spool):
                 self._publisher.submit(journal)
             await self._look_at_disk()
-            listener = self._listener = await choice.listen(
-                config, self.gate, ssl_context=self._ssl_context, shared=self._shared
-            )
+            listener = await self._listen()
             stack.callback(listener.stop_accepting)
             self._tap_house.start()
             stack.push_async_callback(self.hurry.allow, self._tap_house.close, _FAREWELL_SECONDS)
@@ -176,6 +174,12 @@ class Server:
             listening(listener)
             await self._stopping.wait()
             self.gate.closed_for = "stopping"
+
+    async def _listen(self) -> Listener:
+        self._listener = await choice.listen(
+            self._config, self.gate, ssl_context=self._ssl_context, shared=self._shared
+        )
+        return self._listener
 
     def _serve_metrics(self, port: int) -> MetricsListener:
         metrics = MetricsListener(

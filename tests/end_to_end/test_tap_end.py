@@ -12,8 +12,17 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS
-from tests.end_to_end.taps import event, hear, tapped_receiver, told
+from tests.end_to_end.receiver_process import PATIENCE_SECONDS, TOKEN
+from tests.end_to_end.taps import (
+    TAP_TOKEN,
+    ask,
+    event,
+    hear,
+    secret_file,
+    stopping_receiver,
+    tapped_receiver,
+    told,
+)
 from tests.end_to_end.test_tap import CALL, begin, both_transports, say
 
 
@@ -52,3 +61,35 @@ def test_watchers_hear_of_the_last_recording(
     assert ["started", "stopped", "recorded"] == [one["event"] for one in news]
     assert (number == signal.SIGTERM, 1001) == (news[-1]["complete"], code)
     assert Path(news[-1]["folder"], "recording.json").exists()
+
+
+def test_a_token_for_both_is_refused(tmp_path: Path) -> None:
+    """At the start with exit code 3; on SIGHUP the old ones stay in force."""
+    both = secret_file(tmp_path / "both", TOKEN)
+    with stopping_receiver(tmp_path, "--tap-token-file", str(both)) as receiver:
+        assert 3 == receiver.ended()
+        assert "is a stream token, too" in receiver.raw_log
+        assert TOKEN not in receiver.raw_log
+    with tapped_receiver(tmp_path) as receiver, hear(receiver, "/all") as watcher:
+        (tmp_path / "tap-tokens").write_text(f"{TAP_TOKEN}\n{TOKEN}\n")
+        receiver.process.send_signal(signal.SIGHUP)
+        refused = {receiver.wait_for("reload_failed")["part"] for _ in range(2)}
+        assert {"stream tokens", "tap tokens"} == refused
+        with begin(receiver):
+            assert "started" == event(watcher)["event"]
+        assert 401 == ask(receiver, token=TOKEN)[0]
+        assert TOKEN not in receiver.raw_log
+
+
+def test_a_token_that_sighup_takes_away_closes_its_sockets(tmp_path: Path) -> None:
+    """1008, whoever hears, waits or watches; the call itself is recorded on."""
+    with tapped_receiver(tmp_path) as receiver, begin(receiver) as call:
+        sockets = [hear(receiver, rest) for rest in (CALL, "/later?wait=60", "/all")]
+        for socket in sockets[::2]:
+            assert "started" == event(socket)["event"]
+        (tmp_path / "tap-tokens").write_text("another-tap-token-for-tests\n")
+        receiver.process.send_signal(signal.SIGHUP)
+        assert [([], 1008)] * 3 == [to_the_end(socket) for socket in sockets]
+        say(call, range(1, 11))
+        call.send(sender.stop())
+        assert receiver.published()[1].complete

@@ -14,6 +14,7 @@ from receiver.credentials import (
     demo_token_file,
     read_secret,
     state_folder,
+    tap_tokens,
     tokens,
     write_secret,
 )
@@ -216,3 +217,32 @@ def test_the_demo_token_is_generated_once(tmp_path: Path) -> None:
 def test_nothing_configured_admits_nobody() -> None:
     """Without credentials there are no tokens."""
     assert not admits(Config(), TOKEN)
+
+
+def test_no_token_is_for_streams_and_for_taps(tmp_path: Path) -> None:
+    """Whoever may send may not listen, wherever the two are kept; the text names no secret."""
+    file = secret(tmp_path / "tokens", f"another-{TOKEN}\n{TOKEN}\n")
+    taps = secret(tmp_path / "taps", f"# for listeners\n{TOKEN}\n")
+    for config in (
+        Config(token_file=file, tap_token_file=taps),
+        Config(tokens=TOKEN, tap_token_file=taps),
+        Config(token_file=file, tap_tokens=TOKEN),
+    ):
+        for read in (tokens, tap_tokens):
+            with pytest.raises(ConfigurationError, match="tap token 1 of 1 is a stream") as caught:
+                read(config)
+            assert TOKEN not in str(caught.value)
+    taps.write_text("one-for-listeners\n")
+    apart = Config(token_file=file, tap_token_file=taps)
+    assert tokens(apart)
+    assert tap_tokens(apart)
+
+
+def test_bad_tap_tokens_are_no_trouble_of_stream_tokens(tmp_path: Path) -> None:
+    """On SIGHUP each part is taken or kept on its own."""
+    file = secret(tmp_path / "tokens", TOKEN)
+    taps = secret(tmp_path / "taps", "short")
+    config = Config(token_file=file, tap_token_file=taps)
+    assert tokens(config)
+    with pytest.raises(ConfigurationError, match="shorter"):
+        tap_tokens(config)
