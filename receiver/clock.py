@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -10,11 +12,49 @@ from receiver.media import ClockRule, MediaFormat
 from receiver.ordering import MISSING, Order, TrackIndex
 
 LONGEST_JUMP_MS: Final = 60_000
-"""A longer jump of the clock is silence only if the arrival times agree with it."""
+"""A longer jump of the clock is silence only if the arrival times agree with it; so are shorter
+ones, once in sum they exceed this and the audio there is."""
 _FULL_ROOM: Final = 0.99
 """Below this share of the room that the audio needs, timestamps cannot place it."""
 _SHORTEST_DRIFT_MS: Final = 10_000
 """Over less time than this, arrival times say nothing about a clock's drift."""
+
+
+def origin_ms(tracks: Iterable[TrackIndex]) -> int:
+    """Return where stream time begins: 0, or where all tracks agree that it is far from it.
+
+    A sender whose timestamps count from long ago still says how its tracks lie to each other.
+    """
+    first = [(int(track.timestamp[0]), int(track.arrival[0])) for track in tracks]
+    if not first or any(
+        stamp == MISSING or stamp - arrival <= LONGEST_JUMP_MS for stamp, arrival in first
+    ):
+        return 0
+    return min(stamp for stamp, _ in first)
+
+
+@dataclass(slots=True)
+class Belief:
+    """What a track is believed of silence for which arrival times do not speak.
+
+    One pause may be long, but in sum they are no longer than the audio, and what one pause may
+    be: a clock that creeps by just under a minute with each chunk makes no file of hours. A
+    whole call that is sent at once has more audio than pauses.
+    """
+
+    _followed_ms: float = 0.0  # so far, on no other word than the sender's
+
+    def follows(self, jump_ms: float, waited_ms: float, *, audio_ms: float) -> bool:
+        """Tell whether a jump of the clock is followed, and remember it if so.
+
+        `waited_ms` is for how long nothing came, `audio_ms` what the track has brought so far.
+        """
+        unsupported = max(0.0, jump_ms - max(0.0, waited_ms))
+        in_sum = self._followed_ms + unsupported
+        if unsupported > LONGEST_JUMP_MS or in_sum > LONGEST_JUMP_MS + audio_ms:
+            return False
+        self._followed_ms = in_sum
+        return True
 
 
 def usual_size(index: TrackIndex) -> int:

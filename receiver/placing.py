@@ -12,7 +12,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from receiver.clock import LONGEST_JUMP_MS
+from receiver.clock import Belief
 from receiver.media import Chunk, MediaFormat
 
 
@@ -78,6 +78,8 @@ class Placer:
         self._latest: Chunk | None = None
         self._latest_target = -(2**62)
         self._arrival_ms = arrival_ms  # of the latest chunk
+        self._belief = Belief()
+        self._brought = 0  # bytes of audio so far
 
     def follow(self, latest: Chunk) -> None:
         """Take over a sender's clock in mid-call: `latest` is what came just before `begin`."""
@@ -94,6 +96,7 @@ class Placer:
         jump = self._jump(chunk, arrival_ms)
         missing = self._missing(chunk)
         self._latest, self._arrival_ms = chunk, arrival_ms
+        self._brought += len(chunk.payload)
         given_away = 0 < self._floor == self.cursor
         cut = min(max(0, -jump), len(chunk.payload)) if given_away else 0
         if cut:
@@ -207,9 +210,8 @@ class Placer:
         return 0
 
     def _believable(self, jump: int, arrival_ms: int) -> bool:
-        jump_ms = jump / self._media.bytes_per_ms
-        waited_ms = arrival_ms - self._arrival_ms
-        return jump_ms <= LONGEST_JUMP_MS or jump_ms - waited_ms <= LONGEST_JUMP_MS
+        one_ms, waited_ms = self._media.bytes_per_ms, arrival_ms - self._arrival_ms
+        return self._belief.follows(jump / one_ms, waited_ms, audio_ms=self._brought / one_ms)
 
     def _missing(self, chunk: Chunk) -> int:
         """Return how many chunk numbers are missing before this one."""

@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 
 import soundfile
 
-from receiver import codec, paths, recording, tags, timeline
+from receiver import clock, codec, paths, recording, tags, timeline
 from receiver.errors import JournalError, UnprovenError
 from receiver.folders import open_folder
 from receiver.journal_file import BLOCK_BYTES, Window, blocks_of, open_journal
@@ -180,7 +180,7 @@ def _refuse(surveyed: Survey) -> NoReturn:
 def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
     media = surveyed.media_format
     heard = [surveyed.tracks[track] for track in Track if len(surveyed.tracks.get(track, ()))]
-    origin_ms = timeline.origin_ms(heard)
+    origin_ms = clock.origin_ms(heard)
     placements = {}
     for index in heard:
         placements[index.track] = timeline.place(index, media, origin_ms=origin_ms)

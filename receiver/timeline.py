@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
-from receiver.clock import LONGEST_JUMP_MS, clock_rule, drift_ppm, usual_size
+from receiver.clock import Belief, clock_rule, drift_ppm, usual_size
 from receiver.excuses import Excuses
 from receiver.media import ClockRule, Finding, Gap, GapKind, MediaFormat
 from receiver.ordering import MISSING, Column, Order, TrackIndex, order
@@ -66,19 +66,6 @@ class Placement:
         """Yield the holes, in their order."""
         for start, stop, kind in zip(*[iter(self._holes)] * 3, strict=True):
             yield Hole(start, stop, _KINDS[kind])
-
-
-def origin_ms(tracks: Iterable[TrackIndex]) -> int:
-    """Return where stream time begins: 0, or where all tracks agree that it is far from it.
-
-    A sender whose timestamps count from long ago still says how its tracks lie to each other.
-    """
-    first = [(int(track.timestamp[0]), int(track.arrival[0])) for track in tracks]
-    if not first or any(
-        stamp == MISSING or stamp - arrival <= LONGEST_JUMP_MS for stamp, arrival in first
-    ):
-        return 0
-    return min(stamp for stamp, _ in first)
 
 
 def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Placement:
@@ -172,6 +159,8 @@ class _Walk:
     _candidate: int | None = None  # a base that one absurd timestamp suggests
     _latest: int = -(2**62)  # the last accepted target
     _usual: int = 0
+    _belief: Belief = field(default_factory=Belief)
+    _brought: Column = field(init=False)  # bytes of audio before each chunk
     _excuses: Excuses = field(init=False)
 
     def place_all(self) -> None:
@@ -179,12 +168,12 @@ class _Walk:
         self._excuses = Excuses(self.index)
         sizes = self.index.size[self.order.chosen].astype(np.int64)
         targets = self._targets()
-        ends = np.concatenate(([0], np.cumsum(sizes)))
+        self._brought = np.concatenate(([0], np.cumsum(sizes)))
         for first, last in self._stretches(sizes, targets):
             if self._place(first, last, int(targets[first])):
                 self._latest = int(targets[last - 1])
             self.runs.extend((first, last, self.cursor))
-            self.cursor += int(ends[last] - ends[first])
+            self.cursor += int(self._brought[last] - self._brought[first])
         self._place_excused_tail()
 
     def _targets(self) -> Column:
@@ -230,9 +219,10 @@ class _Walk:
         return jump if not backwards and self._believable(first, jump) else None
 
     def _believable(self, first: int, jump: int) -> bool:
-        """Whether a jump is short, or as long as the wait for chunk `first` was."""
-        jump_ms = jump / self.media.bytes_per_ms
-        return jump_ms <= LONGEST_JUMP_MS or jump_ms - self._waited_ms(first) <= LONGEST_JUMP_MS
+        """Whether a jump, which is then followed, is as long as the wait for chunk `first` was."""
+        one_ms, brought = self.media.bytes_per_ms, int(self._brought[first])
+        waited_ms = self._waited_ms(first)
+        return self._belief.follows(jump / one_ms, waited_ms, audio_ms=brought / one_ms)
 
     def _waited_ms(self, first: int) -> int:
         """Return how long after the chunk before it chunk `first` arrived."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from receiver import timeline
+from receiver.journal import ChunkRecord
 from receiver.media import Chunk, Encoding, MediaFormat, Track
+from receiver.ordering import TrackIndex
 from receiver.placing import Audio, GapReason, Hole, Piece, Placer
 
 MULAW = MediaFormat()
@@ -87,6 +90,20 @@ def test_an_absurd_timestamp_is_not_followed() -> None:
     placer = Placer(MULAW)
     pieces = [piece for c in chunks for piece in placer.take(c, 20)]
     assert [Audio(0, A), Audio(160, B), Audio(320, C), Audio(480, A)] == pieces
+
+
+@pytest.mark.parametrize(("step_ms", "arrives"), [(59_000, 0), (59_000, 1), (35, 0), (35, 1)])
+def test_a_clock_that_creeps_is_followed_as_far_as_by_the_recording(
+    step_ms: int, arrives: int
+) -> None:
+    """What is heard is as long as what is recorded, whether arrival agrees or not."""
+    placer, index = Placer(MULAW), TrackIndex(Track.INBOUND)
+    for n in range(200):
+        at_ms, arrival_ms = n * step_ms, n * step_ms * arrives
+        placer.take(chunk(n, at_ms), arrival_ms)
+        index.add(ChunkRecord(Track.INBOUND, None, n, at_ms, arrival_ms, A), 0)
+    assert timeline.place(index, MULAW).length == placer.cursor
+    assert arrives == (placer.cursor // 8 == 199 * step_ms + 20) or step_ms < 60
 
 
 def test_a_new_clock_is_believed_when_two_chunks_agree() -> None:

@@ -290,6 +290,39 @@ def test_a_longer_pause_is_silence_only_if_we_waited_as_long(
     assert (600_080 if believed else 80) * 8 == len(line)
 
 
+def test_a_clock_that_creeps_makes_no_absurd_file() -> None:
+    """Each jump is just short enough; in sum they may be a minute more than the audio."""
+    records = [
+        chunk(n + 1, spoken(n), timestamp_ms=n * 59_000, arrival_ms=n // 50) for n in range(499)
+    ]
+    line, placement = laid_out(records)
+    audio_ms = 499 * 20
+    assert len(line) // 8 <= 2 * audio_ms + 60_000
+    assert ["timestamps_absurd"] == [finding.code for finding in placement.findings]
+    assert line.replace(SILENCE, b"") == b"".join(map(spoken, range(499)))
+
+
+def test_numbers_that_creep_make_no_absurd_file_on_a_slow_clock() -> None:
+    """Where chunk numbers place the audio, they are believed no more."""
+    records = [chunk(n * 2900, spoken(n), timestamp_ms=n, arrival_ms=0) for n in range(499)]
+    line, placement = laid_out(records)
+    assert ClockRule.CHUNKS is placement.clock_rule
+    assert len(line) // 8 <= 2 * 499 * 20 + 60_000
+
+
+@pytest.mark.parametrize(("arrival", "spoken_share"), [(0, 0.5), (1, 0.05)])
+def test_pauses_of_a_whole_hour_are_silence(arrival: int, spoken_share: float) -> None:
+    """Sent at once, with as much speech as pauses; or as it happened, however little was said."""
+    stamps = [ms for ms in range(0, 3_600_000, 20) if ms % 40_000 < 40_000 * spoken_share]
+    records = [
+        chunk(n, spoken(n), timestamp_ms=ms, arrival_ms=ms * arrival) for n, ms in enumerate(stamps)
+    ]
+    line, placement = laid_out(records)
+    assert () == placement.findings
+    assert len(line) // 8 == stamps[-1] + 20
+    assert all(line[ms * 8 :].startswith(spoken(n)) for n, ms in list(enumerate(stamps))[::997])
+
+
 def test_an_absurd_chunk_number_makes_no_absurd_file_on_a_slow_clock() -> None:
     """Where chunk numbers place the audio, a nonsense number leaves no hole."""
     records = [*call(range(6), step_ms=1), chunk(2**52, spoken(6), timestamp_ms=6)]
