@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.util
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _TAIL_SECONDS: Final = 0.1
 _BYTES_PER_SAMPLE: Final = 2
 _MOST_COMING_MS: Final = 5000.0
 """Of one channel's audio that may wait for the thread; more is dropped, and told."""
+_TEXT_PATIENCE_SECONDS: Final = 0.1
+"""How long a text waits for the audio before it, which the filter holds back until more comes."""
 Done = Callable[[list[Item], bool], None]
 
 
@@ -57,7 +60,10 @@ class Resampling:
         self._channels = channels
         self._track = kind.track
         self._begin_ms = begin_ms
-        self._produced = 0  # samples of each track
+        self._consumed = 0  # samples of each track
+        self._produced = 0
+        self._texts: deque[tuple[int, Item]] = deque()  # behind how many that will be produced
+        self._due: asyncio.TimerHandle | None = None
         self._submitted = 0  # lots that the thread has yet to give back
         self.dropped = 0  # pieces of audio that the thread had no time for
         self._skipped_ms = 0.0  # of them, what has not been told yet
@@ -87,8 +93,22 @@ class Resampling:
             if not self._submitted:
                 self.coming_ms = 0.0  # fractions do not add up for ever
                 self.settled.set()
+                self._look_at_texts(done)
 
         _thread().submit(self._work, work, last, give_back)
+
+    def _look_at_texts(self, done: Done) -> None:
+        """Have texts told that wait for audio, if no more of it comes."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._texts:
+            self._due = self._loop.call_later(_TEXT_PATIENCE_SECONDS, self._tell_texts, done)
+
+    def _tell_texts(self, done: Done) -> None:
+        self._due = None
+        if not self._submitted:  # the thread does nothing, and so does not touch them
+            done(list(self._overdue()), False)
 
     def _bearable(self, items: list[Item]) -> list[Item | _Skip]:
         """Return what the thread is to do: all, or where it is far behind, all but the audio."""
@@ -120,14 +140,41 @@ class Resampling:
             elif isinstance(item.message, bytes):
                 yield from self._audio(item.message, item.repeat)
             else:
-                yield from self._flushed() if last and item is items[-1] else ()
-                yield item
+                yield from self._text(item, last=last and item is items[-1])
 
     def _notice(self, duration_ms: float) -> Item:
         """Tell of audio that is left out; what follows is behind it."""
         at_ms = self._begin_ms + self._produced * 1000 / self._rate
         self._begin_ms += duration_ms
         return Item(gap(GapReason.SLOW_LISTENER, self._track, at_ms, duration_ms))
+
+    def _text(self, text: Item, *, last: bool) -> Iterator[Item]:
+        """Yield a text when everything before it has come out of the filter."""
+        if last:
+            yield from self._flushed()
+            yield from self._overdue()
+            yield text
+            return
+        self._texts.append((self._consumed * self._rate // self._source_rate, text))
+        yield from self._with_texts(self._produced, self._produced)
+
+    def _overdue(self) -> Iterator[Item]:
+        """Yield all texts that wait."""
+        while self._texts:
+            yield self._texts.popleft()[1]
+
+    def _with_texts(
+        self, start: int, end: int, piece: Callable[[int, int], Item] | None = None
+    ) -> Iterator[Item]:
+        """Yield pieces of what was produced from sample `start` to `end`, and texts between."""
+        while self._texts and self._texts[0][0] <= end:
+            at, text = self._texts.popleft()
+            if piece is not None and at > start:
+                yield piece(start, at)
+                start = at
+            yield text
+        if piece is not None and end > start:
+            yield piece(start, end)
 
     def _audio(self, message: bytes, repeat: int) -> Iterator[Item]:
         """Yield a piece of audio, which may be silence of any length, at the other rate."""
@@ -147,10 +194,11 @@ class Resampling:
         before = self._produced
         for start in range(0, count, longest):
             self._resample(unit * min(longest, count - start))
-        made = self._produced - before
-        if made:
-            at_ms = self._begin_ms + before * 1000 / self._rate
-            yield Item(unit, self._track, at_ms, made * 1000 / self._rate, made)
+
+        def piece(start: int, end: int) -> Item:
+            return Item(unit, self._track, *self._time(start, end), end - start)
+
+        yield from self._with_texts(before, self._produced, piece)
 
     def _flushed(self) -> Iterator[Item]:
         """Yield what the filter holds back."""
@@ -161,14 +209,22 @@ class Resampling:
         return (message[start : start + size] for start in range(0, len(message), size))
 
     def _made(self, message: bytes, *, last: bool = False) -> Iterator[Item]:
-        at_ms = self._begin_ms + self._produced * 1000 / self._rate
+        before, size = self._produced, self._channels * _BYTES_PER_SAMPLE
         made = self._resample(message, last=last)
-        count = len(made) // (self._channels * _BYTES_PER_SAMPLE)
-        if count:
-            yield Item(made, self._track, at_ms, count * 1000 / self._rate)
+
+        def piece(start: int, end: int) -> Item:
+            content = made[(start - before) * size : (end - before) * size]
+            return Item(content, self._track, *self._time(start, end))
+
+        yield from self._with_texts(before, self._produced, piece)
+
+    def _time(self, start: int, end: int) -> tuple[float, float]:
+        """Return when a piece begins on the stream's clock, and how long it is."""
+        return self._begin_ms + start * 1000 / self._rate, (end - start) * 1000 / self._rate
 
     def _resample(self, message: bytes, *, last: bool = False) -> bytes:
         samples = codec.rows(message, self._channels)
+        self._consumed += len(message) // (self._channels * _BYTES_PER_SAMPLE)
         made: bytes = self._stream.resample_chunk(samples, last=last).tobytes()
         self._produced += len(made) // (self._channels * _BYTES_PER_SAMPLE)
         return made

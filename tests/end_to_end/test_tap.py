@@ -158,6 +158,34 @@ def test_a_silent_track_has_the_streams_clock(receiver: ReceiverProcess, rate: i
     assert (600, 600) == (key["timestamp_ms"], last["timestamp_ms"])
 
 
+@pytest.mark.parametrize("track", ["inbound", "stereo"])
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+def test_keys_stand_at_their_byte(receiver: ReceiverProcess, track: str, rate: int) -> None:
+    """Also where one track waits for another that is silent, and where a filter holds audio."""
+    bytes_per_ms = rate // 500 * (2 if track == "stereo" else 1)
+    key = json.dumps(
+        {"event": "dtmf", "dtmf": {"digit": "5", "duration": 2000}, "padding": "-" * 99}
+    )
+    parts = [
+        [sender.media("inbound", n, payload("inbound", n), sequence=n) for n in numbers]
+        for numbers in (range(1, 11), range(11, 21))
+    ]
+    with begin(receiver) as call:
+        listener = hear(receiver, f"{CALL}?track={track}&rate={rate}")
+        event(listener)
+        sender.send_at_once(call, [*parts[0], key, *parts[1]])
+        call.send(sender.stop())
+        heard = everything(listener)
+    at = next(
+        place
+        for place, message in enumerate(heard)
+        if isinstance(message, str) and json.loads(message)["event"] == "dtmf"
+    )
+    assert 200 == json.loads(heard[at])["timestamp_ms"]
+    assert 200 * bytes_per_ms == len(sound(heard[:at]))
+    assert 400 * bytes_per_ms == len(sound(heard))
+
+
 @pytest.mark.parametrize("rest", ["", "?since=1000", "?track=stereo"])
 def test_chunks_that_overtake_each_other_are_repaired(receiver: ReceiverProcess, rest: str) -> None:
     """As in the recording: nothing is lost, nothing is told."""

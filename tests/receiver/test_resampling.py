@@ -62,6 +62,53 @@ async def test_stereo_silence_and_events_keep_their_order() -> None:
     assert {"stereo"} == {item.track for item in got if item.duration_ms}
 
 
+def texts_and_places(items: list[Item], bytes_per_ms: float) -> list[tuple[str, float]]:
+    """Return each text, and how many milliseconds of audio are before it."""
+    found, position = [], 0.0
+    for item in items:
+        if isinstance(item.message, str):
+            found.append((item.message, round(position, 3)))
+        position += len(sound([item])) / bytes_per_ms
+    return found
+
+
+@pytest.mark.parametrize(("source", "rate"), [(8000, 16000), (8000, 48000), (16000, 8000)])
+async def test_texts_stand_where_they_belong(source: int, rate: int) -> None:
+    """Behind as much audio as was before them, though the filter holds some of it back."""
+    changing = Resampling(source, Kind(Format.PCM16, "inbound", rate), begin_ms=0)
+    piece = tone(source // 50)
+    items = [Item(piece, "inbound", n * 20, 20) for n in range(50)]
+    items.insert(10, Item("ten"))
+    items.insert(30, Item("twenty-nine"))
+    items.append(Item(bytes(2), "inbound", 1000, 2000, 2 * source))
+    items.append(Item("silence"))
+    made = [new for item in items for new in changing.convert([item], last=False)]
+    made += changing.convert([Item("stopped")], last=True)
+    places = [("ten", 200), ("twenty-nine", 580), ("silence", 3000), ("stopped", 3000)]
+    assert places == texts_and_places(made, rate / 500)
+    assert all(item.duration_ms for item in made if isinstance(item.message, bytes))
+
+
+async def test_a_text_is_told_where_no_more_audio_comes() -> None:
+    """A moment later, though what the filter holds back comes only with more of it."""
+    changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
+    got: list[Item] = []
+    told = asyncio.Event()
+
+    def take(made: list[Item], last: bool) -> None:
+        got.extend(made)
+        if any(item.message == "key" for item in made):
+            told.set()
+
+    changing.submit([Item(tone(160), "inbound", 0, 20), Item("key")], last=False, done=take)
+    await asyncio.wait_for(told.wait(), 10)
+    changing.submit([Item(tone(160), "inbound", 20, 20)], last=False, done=take)
+    changing.submit([Item("stopped")], last=True, done=take)
+    await asyncio.wait_for(changing.settled.wait(), 10)
+    assert ["key", "stopped"] == [item.message for item in got if isinstance(item.message, str)]
+    assert 40 * 32 == len(sound(got))
+
+
 async def test_long_silence_stays_a_length() -> None:
     """An hour on hold takes no room, is exactly zero, and keeps the time."""
     changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
