@@ -27,7 +27,7 @@ _BYTES_PER_SAMPLE: Final = 2
 _MOST_COMING_MS: Final = 5000.0
 """Of one channel's audio that may wait for the thread; more is dropped, and told."""
 _TEXT_PATIENCE_SECONDS: Final = 0.1
-"""How long a text waits for the audio before it, which the filter holds back until more comes."""
+"""How long a text waits for more audio, which brings what the filter holds back before it."""
 Done = Callable[[list[Item], bool], None]
 
 
@@ -68,9 +68,10 @@ class Resampling:
         self.dropped = 0  # pieces of audio that the thread had no time for
         self._skipped_ms = 0.0  # of them, what has not been told yet
         # Measured: "MQ" holds audio back for 15 to 36 ms, "HQ" for 21 to 138.
-        self._stream: Any = soxr.ResampleStream(
+        self._fresh_stream: Callable[[], Any] = lambda: soxr.ResampleStream(
             source_rate, rate, channels, dtype="int16", quality="MQ"
         )
+        self._stream = self._fresh_stream()
         self._loop = asyncio.get_running_loop()
         self.coming_ms = 0.0  # audio that the thread has yet to give back
         self.settled = asyncio.Event()  # it has given everything back
@@ -80,9 +81,14 @@ class Resampling:
         """Have `done` called, on the event loop, with what becomes of `items`."""
         if not items and not last:
             return
-        self.settled.clear()
         work = self._bearable(items)
         length_ms = sum(i.duration_ms for i in work if isinstance(i, Item) and i.repeat == 1)
+        self._run(lambda: self.convert(work, last=last), length_ms, last=last, done=done)
+
+    def _run(
+        self, make: Callable[[], Iterator[Item]], length_ms: float, *, last: bool, done: Done
+    ) -> None:
+        self.settled.clear()
         self.coming_ms += length_ms
         self._submitted += 1
 
@@ -95,10 +101,10 @@ class Resampling:
                 self.settled.set()
                 self._look_at_texts(done)
 
-        _thread().submit(self._work, work, last, give_back)
+        _thread().submit(self._work, make, give_back)
 
     def _look_at_texts(self, done: Done) -> None:
-        """Have texts told that wait for audio, if no more of it comes."""
+        """Have texts told that wait for what the filter holds back, if no more audio comes."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
@@ -107,8 +113,14 @@ class Resampling:
 
     def _tell_texts(self, done: Done) -> None:
         self._due = None
-        if not self._submitted:  # the thread does nothing, and so does not touch them
-            done(list(self._overdue()), False)
+        if not self._submitted:
+            self._run(self._drained, 0, last=False, done=done)
+
+    def _drained(self) -> Iterator[Item]:
+        """Yield all that is held back; the filter begins anew, as behind silence."""
+        yield from self._flushed()
+        yield from self._overdue()
+        self._stream = self._fresh_stream()
 
     def _bearable(self, items: list[Item]) -> list[Item | _Skip]:
         """Return what the thread is to do: all, or where it is far behind, all but the audio."""
@@ -124,9 +136,9 @@ class Resampling:
         return kept
 
     def _work(
-        self, items: list[Item | _Skip], last: bool, give_back: Callable[[list[Item]], None]
+        self, make: Callable[[], Iterator[Item]], give_back: Callable[[list[Item]], None]
     ) -> None:
-        made = list(self.convert(items, last=last))
+        made = list(make())
         try:
             self._loop.call_soon_threadsafe(give_back, made)
         except RuntimeError:

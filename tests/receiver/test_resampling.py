@@ -90,7 +90,7 @@ async def test_texts_stand_where_they_belong(source: int, rate: int) -> None:
 
 
 async def test_a_text_is_told_where_no_more_audio_comes() -> None:
-    """A moment later, though what the filter holds back comes only with more of it."""
+    """A moment later, behind all that the filter held back; what comes then is as long as ever."""
     changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
     got: list[Item] = []
     told = asyncio.Event()
@@ -102,6 +102,7 @@ async def test_a_text_is_told_where_no_more_audio_comes() -> None:
 
     changing.submit([Item(tone(160), "inbound", 0, 20), Item("key")], last=False, done=take)
     await asyncio.wait_for(told.wait(), 10)
+    assert [("key", 20)] == texts_and_places(got, 32)
     changing.submit([Item(tone(160), "inbound", 20, 20)], last=False, done=take)
     changing.submit([Item("stopped")], last=True, done=take)
     await asyncio.wait_for(changing.settled.wait(), 10)
