@@ -91,7 +91,10 @@ class Settings:
         """Project id and API token alone, as the stand-in for the provider needs them."""
         project_id, api_token = self.text("project_id"), self._api_token()
         if not project_id or not api_token:
-            raise ConfigError("set SIGNALWIRE_PROJECT_ID and SIGNALWIRE_API_TOKEN (any values do)")
+            raise ConfigError(
+                "set SIGNALWIRE_PROJECT_ID (any UUID, or AC and 32 hex digits) and"
+                " SIGNALWIRE_API_TOKEN (any text): callers have to give the same"
+            )
         return _checked_project(project_id), api_token
 
     def _api_token(self) -> str | None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from uuid import uuid4
 
 from starter.errors import ConfigError, InvalidRequestError
-from starter.rules import check_bearer_token
+from starter.rules import MIN_TOKEN_CHARS, check_bearer_token
 
 AUDIENCE: Final = "receiver"
 DEFAULT_TTL_SECONDS: Final = 300
@@ -110,7 +110,7 @@ def _token(token: str, source: str) -> StaticToken:
     if not token:
         raise ConfigError(f"{source} holds no token")
     try:
-        return StaticToken(check_bearer_token(token))
+        return StaticToken(check_bearer_token(token, shortest=MIN_TOKEN_CHARS))
     except InvalidRequestError as error:
         raise ConfigError(f"{source}: {error}") from error
 

@@ -157,7 +157,7 @@ def read_order(form: Mapping[str, str], target: Target) -> StreamRequest:
                 form.get("StatusCallbackMethod", CallbackMethod.POST),
                 "StatusCallbackMethod",
             ),
-            bearer_token=form.get("AuthorizationBearerToken"),
+            bearer_token=form.get("AuthorizationBearerToken") or None,
             codec=None if codec is None else member(Codec, codec, "StreamCodec"),
             real_time=None if real_time is None else _TRUTHS[real_time],
         )
@@ -176,9 +176,9 @@ def _parameters(form: Mapping[str, str]) -> dict[str, str]:
     pairs = []
     for number in numbers:
         name, value = form.get(f"Parameter{number}.Name"), form.get(f"Parameter{number}.Value")
-        if name is None or value is None:
-            raise InvalidRequestError(f"Parameter{number} needs both Name and Value")
-        pairs.append((name, value))
+        if name is None:
+            raise InvalidRequestError(f"Parameter{number} has a Value but no Name")
+        pairs.append((name, value or ""))
     return check_parameters(pairs)
 
 

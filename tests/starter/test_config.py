@@ -113,7 +113,7 @@ def test_a_malformed_project_id_is_a_configuration_error() -> None:
 def test_the_stand_in_needs_id_and_token_only() -> None:
     """The space is the stand-in's own address."""
     assert (PROJECT, "PT-secret") == Settings(FULL | {"SIGNALWIRE_SPACE": ""}).account()
-    with pytest.raises(ConfigError, match="any values do"):
+    with pytest.raises(ConfigError, match="any UUID, or AC and 32 hex digits"):
         Settings({}).account()
 
 

@@ -86,7 +86,7 @@ def test_plain_texts_become_members() -> None:
         ({"track": "both"}, "the track must be one of inbound_track, outbound_track, both_tracks"),
         ({"status_callback": "ftp://x"}, "status callback"),
         ({"status_callback_method": "PUT"}, "the callback method"),
-        ({"bearer_token": "short"}, "bearer token"),
+        ({"bearer_token": "a b"}, "bearer token"),
         ({"codec": "OPUS"}, "the codec"),
         ({"parameters": {"": "x"}}, "no name"),
     ],

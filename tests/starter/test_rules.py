@@ -140,13 +140,19 @@ def test_other_parameters_are_refused(pairs: list[tuple[str, str]], why: str) ->
         rules.check_parameters(pairs)
 
 
-@pytest.mark.parametrize("token", ["t" * 16, "t" * 8000, "!~" * 8])
+@pytest.mark.parametrize("token", ["t", "t" * 16, "t" * 8000, "!~" * 8])
 def test_bearer_tokens_pass(token: str) -> None:
-    """Visible ASCII of a fair length is a token."""
+    """Visible ASCII is a token for the provider, however short."""
     assert token == rules.check_bearer_token(token)
 
 
-@pytest.mark.parametrize("token", ["", "t" * 15, "t" * 8001, SECRET, "t" * 16 + "\n", "ü" * 16])
+def test_a_token_of_ours_has_a_fair_length() -> None:
+    """Where a shortest length is asked for."""
+    with pytest.raises(InvalidRequestError, match="16 to 8000"):
+        rules.check_bearer_token("t" * 15, shortest=rules.MIN_TOKEN_CHARS)
+
+
+@pytest.mark.parametrize("token", ["", "t" * 8001, SECRET, "t" * 16 + "\n", "ü" * 16])
 def test_other_bearer_tokens_are_refused_without_being_shown(token: str) -> None:
     """What does not fit a header is refused, and the text does not hold it."""
     with pytest.raises(InvalidRequestError) as refusal:

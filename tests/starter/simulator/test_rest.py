@@ -162,8 +162,7 @@ def test_an_order_has_defaults() -> None:
         ({"Url": URL, "StreamCodec": "L16"}, "Unknown field StreamCodec"),
         ({"Url": URL, "Parameter100.Name": "x"}, "Unknown field Parameter100.Name"),
         ({"Url": URL, "Parameter01.Name": "x"}, "Unknown field Parameter01.Name"),
-        ({"Url": URL, "Parameter1.Name": "x"}, "Parameter1 needs both"),
-        ({"Url": URL, "Parameter1.Value": "x"}, "Parameter1 needs both"),
+        ({"Url": URL, "Parameter1.Value": "x"}, "Parameter1 has a Value but no Name"),
         ({"Url": URL, "AuthorizationBearerToken": "a b"}, "bearer token"),
     ],
 )
@@ -175,6 +174,14 @@ def test_other_orders_are_refused(form: dict[str, str], why: str) -> None:
 
     assert ["code", "message", "more_info", "status"] == sorted(body)
     assert 422 == body["status"]
+
+
+def test_what_the_description_allows_is_taken() -> None:
+    """A parameter without a value is an empty one; a token may be short, or empty for none."""
+    form = {"Url": URL, "Parameter2.Name": "x", "AuthorizationBearerToken": "abc"}
+    order = read_order(form, Target.CALL)
+    assert ({"x": ""}, "abc") == (order.parameters, order.bearer_token)
+    assert read_order(form | {"AuthorizationBearerToken": ""}, Target.CALL).bearer_token is None
 
 
 @pytest.mark.parametrize("extra", [{"StreamCodec": "OPUS"}, {"StreamRealTime": "yes"}])
