@@ -29,6 +29,7 @@ class Demo:
         self._config = config
         self._task: asyncio.Task[None] | None = None
         self._command: list[str] = []
+        self._ending = False
 
     def start(self, url: str) -> None:
         """Place the call at a receiver that listens on `url`."""
@@ -64,15 +65,21 @@ class Demo:
                 process.terminate()
             await process.wait()
             raise
-        if process.returncode:
+        if process.returncode and not self._ending:
             log.error("demo_call_failed", output=complaint.decode("utf-8", "replace").strip())
 
     def published(self, outcome: Published) -> None:
         """Say where the recording is, and how to place another call."""
         _say(f"recording:    {outcome.folder}")
+        if self._ending:
+            return  # there is no receiver for another call
         _say(f"token:        {self._token_file}")
         _say(f"another call: {shlex.join([_starter(), *self._command])}")
         _say("Ctrl-C ends the receiver.")
+
+    def receiver_ends(self) -> None:
+        """Know that the receiver has been asked to end, and that the call may end with it."""
+        self._ending = True
 
     async def close(self) -> None:
         """End the call if it still runs; idempotent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -24,12 +25,16 @@ def open_journal(journal: Path) -> FileIO:
     """Open a journal for reading; a symbolic link is not followed.
 
     Raises:
-        JournalError: it cannot be opened.
+        JournalError: it cannot be opened, or is no file.
     """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not hold us up
     try:
-        descriptor = os.open(journal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(journal, flags)
     except OSError as error:
         raise JournalError(f"cannot read journal {journal}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise JournalError(f"cannot read journal {journal}: it is not a file")
     return open(descriptor, "rb", buffering=0)
 
 

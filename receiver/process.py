@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import signal
+from collections.abc import Callable
 
 from receiver import descriptors, loops
 from receiver.config import Config
@@ -48,8 +49,14 @@ async def _run(config: Config) -> None:
     server = Server(config, published=demo.published if demo else lambda _: None)
     server.hurry.enforce(server.left_behind)
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, server.stop)
-    loop.add_signal_handler(signal.SIGTERM, server.drain)
+
+    def end(how: Callable[[], object]) -> None:
+        if demo is not None:
+            demo.receiver_ends()
+        how()
+
+    loop.add_signal_handler(signal.SIGINT, end, server.stop)
+    loop.add_signal_handler(signal.SIGTERM, end, server.drain)
     loop.add_signal_handler(signal.SIGHUP, server.reload)
 
     def listening(listener: Listener) -> None:

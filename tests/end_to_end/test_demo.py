@@ -54,5 +54,10 @@ def test_ctrl_c_during_the_demo_call_ends_cleanly(tmp_path: Path) -> None:
         (document,) = (tmp_path / "recordings").rglob("recording.json")
         assert read_document(document.parent).end_reason is EndReason.SHUTDOWN
         assert "Traceback" not in receiver.raw_log
+        assert '"error"' not in receiver.raw_log
+        assert receiver.process.stdout is not None
+        said = receiver.process.stdout.read()
+        assert "recording:    recordings/" in said
+        assert "Ctrl-C" not in said
     finally:
         receiver.release()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from receiver import journal
+from receiver.cli import main
 from receiver.cli.journals import recover, render
 from receiver.errors import ConfigurationError, UnprovenError, UnreadableError
 from receiver.folders import FolderLock
@@ -143,6 +146,16 @@ def test_render_refuses_what_is_no_journal(spool: Path, content: bytes) -> None:
     result = run(render, str(spool / "c.journal"))
     assert isinstance(result.exception, UnreadableError)
     assert not Path("c").exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_render_refuses_what_is_no_file(
+    spool: Path, make: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One clear line and the exit code of a file that is not what it should be."""
+    make(Path("thing"))
+    assert 6 == main(["render", "thing"])
+    assert "receiver: cannot read journal thing: it is not a file\n" == capsys.readouterr().err
 
 
 def test_one_journal_that_cannot_be_published_holds_up_no_other(spool: Path) -> None:
