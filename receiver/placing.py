@@ -67,7 +67,8 @@ class Placer:
     def __init__(self, media: MediaFormat, *, begin: int = 0, arrival_ms: int = 0) -> None:
         self.cursor = begin  # where the audio so far ends
         self.left_out = 0  # chunks that came too late, or twice
-        self._media = media
+        self._one_ms = media.bytes_per_ms
+        self._sample = media.bytes_per_sample
         self._unit = media.bytes_per_ms  # of one tick of the sender's clock
         self._missed: dict[int, int] = {}  # chunks that were told as lost, and their places
         self._floor = begin  # what is before has been given away
@@ -101,11 +102,14 @@ class Placer:
         cut = min(max(0, -jump), len(chunk.payload)) if given_away else 0
         if cut:
             return self._take_late(chunk, cut, self.cursor + jump, missing)
-        one_ms = self._media.bytes_per_ms  # timestamps are whole ms, so less is rounding
-        hole = self._hole(jump if jump >= one_ms else 0, missing)
-        self._remember_missing(chunk, missing, hole)
+        # Timestamps are whole ms, so less is rounding.
+        hole = self._hole(jump if jump >= self._one_ms else 0, missing)
+        if missing and hole is not None:
+            self._remember_missing(chunk, missing, hole)
         audio = self._audio(chunk.payload)
-        return tuple(piece for piece in (hole, audio) if piece is not None)
+        if hole is None:
+            return () if audio is None else (audio,)
+        return (hole,) if audio is None else (hole, audio)
 
     def give_up(self, position: int) -> Hole | None:
         """Give away the time up to `position` as silence: nobody waits for it any longer.
@@ -132,7 +136,7 @@ class Placer:
                 lost = Hole(start, start, GapReason.LOST, self._noticed)
                 self._remember_missing(chunk, missing, lost)
                 pieces.append(lost)
-            if whole or cut >= self._media.bytes_per_ms:  # less is rounding
+            if whole or cut >= self._one_ms:  # less is rounding
                 pieces.append(Hole(start + cut, start + cut, GapReason.LATE, start))
             self._noticed = max(self._noticed, start + cut)
         audio = None if whole else self._audio(chunk.payload[cut:])
@@ -146,10 +150,9 @@ class Placer:
         end = start + len(chunk.payload)
         return (Hole(end, end, GapReason.LATE, start),)
 
-    def _remember_missing(self, chunk: Chunk, missing: int, hole: Hole | None) -> None:
+    def _remember_missing(self, chunk: Chunk, missing: int, hole: Hole) -> None:
         """Remember where the latest chunks that are missing before this one belong."""
-        if not missing or hole is None or chunk.chunk is None:
-            return
+        assert chunk.chunk is not None  # noqa: S101  or nothing would be known to be missing
         size = len(chunk.payload)
         for back in range(min(missing, _MOST_MISSED), 0, -1):
             start = hole.end - back * size
@@ -163,6 +166,8 @@ class Placer:
         latest = self._latest
         if latest is None:
             return False
+        if chunk.chunk is not None and latest.chunk is not None and chunk.chunk > latest.chunk:
+            return False
         pairs = ((chunk.chunk, latest.chunk), (chunk.timestamp_ms, latest.timestamp_ms))
         known = [
             mine <= newest for mine, newest in pairs if mine is not None and newest is not None
@@ -173,17 +178,17 @@ class Placer:
 
     def _settle_unit(self, chunk: Chunk, arrival_ms: int) -> None:
         """Notice a sender whose timestamps count samples, not milliseconds (and a mistake)."""
-        latest, media = self._latest, self._media
+        latest = self._latest
         if latest is None or chunk.timestamp_ms is None or latest.timestamp_ms is None:
             return
         if self._missing(chunk) or chunk.chunk is None:
             return
         step, size = chunk.timestamp_ms - latest.timestamp_ms, len(latest.payload)
         waited = arrival_ms - self._arrival_ms
-        if step * media.bytes_per_sample == size and 2 * waited < step:
-            unit = media.bytes_per_sample
-        elif step * media.bytes_per_ms == size:
-            unit = media.bytes_per_ms
+        if step * self._sample == size and 2 * waited < step:
+            unit = self._sample
+        elif step * self._one_ms == size:
+            unit = self._one_ms
         else:
             return
         if unit != self._unit:
@@ -210,7 +215,7 @@ class Placer:
         return 0
 
     def _believable(self, jump: int, arrival_ms: int) -> bool:
-        one_ms, waited_ms = self._media.bytes_per_ms, arrival_ms - self._arrival_ms
+        one_ms, waited_ms = self._one_ms, arrival_ms - self._arrival_ms
         return self._belief.follows(jump / one_ms, waited_ms, audio_ms=self._brought / one_ms)
 
     def _missing(self, chunk: Chunk) -> int:
@@ -224,7 +229,7 @@ class Placer:
         """Move the cursor over a hole that begins and ends on a sample."""
         given_up = self._noticed < self._floor == self.cursor
         noticed = self._noticed if given_up else self.cursor
-        unit = self._media.bytes_per_sample
+        unit = self._sample
         start = self.cursor - len(self._half)
         end = (self.cursor + jump) // unit * unit
         if end <= start and not given_up:
@@ -238,7 +243,7 @@ class Placer:
         return Hole(start, end, GapReason.SENDER_SILENCE, start) if end > start else None
 
     def _audio(self, payload: bytes) -> Audio | None:
-        unit = self._media.bytes_per_sample
+        unit = self._sample
         start = self.cursor - len(self._half)
         payload = self._half + payload if self._half else payload
         whole = len(payload) // unit * unit

@@ -74,6 +74,7 @@ class AlignedEncoder:
         # What a track lacks at its end is sent as what all tracks were given.
         self._sides = {track: _Side(joined, output, begin, self._wait_ms) for track in Track}
         self._sent = {t: self._sides[t] for t in Track if track in (t.value, "stereo")}
+        self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
         self._notices: list[tuple[int, Item]] = []  # in the order of their positions
         self._given = self._sides[Track.INBOUND].placer.cursor  # what is before has been sent
 
@@ -99,8 +100,7 @@ class AlignedEncoder:
     def take(self, event: Event) -> list[Item]:
         """Return what follows from an event."""
         if type(event) is ChunkHeard:
-            self._hear(event.chunk, event.arrival_ms)
-            return self._emit(self._limit(event.arrival_ms))
+            return self._hear(event.chunk, event.arrival_ms)
         if isinstance(event, MessageHeard):
             # As in the recording: what has no time of its own is behind the latest chunk.
             now = max(side.placer.cursor for side in self._sides.values())
@@ -129,11 +129,29 @@ class AlignedEncoder:
         items = self._emit(max(side.placer.cursor for side in self._sides.values()))
         return [*items, stopped(event.reason, self.position_ms)]
 
-    def _hear(self, chunk: Chunk, arrival_ms: int) -> None:
+    def _hear(self, chunk: Chunk, arrival_ms: int) -> list[Item]:
         self._let_go(arrival_ms)
         side = self._sides[chunk.track]
         side.heard_ms = arrival_ms
         self._place(chunk.track, side.order.take(chunk, arrival_ms))
+        alone = self._alone
+        if alone is None or self._notices:
+            return self._emit(self._limit(arrival_ms))
+        # Nearly always a single track is in order, and the other one changes nothing.
+        if alone is side and len(side.audio) == 1 and side.audio[0].start == self._given:
+            return [self._whole(side)]
+        if side is not alone and arrival_ms - alone.heard_ms < self._wait_ms:
+            return []
+        return self._emit(self._limit(arrival_ms))
+
+    def _whole(self, side: _Side) -> Item:
+        """Return the only audio there is, which belongs where the listener has come to."""
+        start, audio = self._given, side.audio.popleft()
+        self._given = audio.end
+        self._forget_arrivals()
+        output = self._output
+        length_ms = output.milliseconds(len(audio.payload))
+        return Item(output.audio(audio.payload), self._name, output.milliseconds(start), length_ms)
 
     def _let_go(self, now_ms: int) -> None:
         """Place what has waited long enough for a chunk of its own track."""
@@ -165,9 +183,7 @@ class AlignedEncoder:
 
         A single track that keeps coming is not silent, however far the other is ahead.
         """
-        if len(self._sent) > 1:
-            return -(2**31)
-        return max(side.heard_ms for side in self._sent.values())
+        return -(2**31) if self._alone is None else self._alone.heard_ms
 
     def _limit(self, now_ms: int) -> int:
         """Return up to where the tracks are there, or nobody waits for them any longer."""
@@ -187,7 +203,7 @@ class AlignedEncoder:
         limit -= limit % self._output.media.bytes_per_sample
         self._give_up(limit)
         items: list[Item] = []
-        runs = len(self._sent) > 1
+        runs = self._alone is None
         while self._given < limit:
             self._tell(items)
             borders = [side.border(self._given, runs=runs) for side in self._sent.values()]
@@ -196,10 +212,13 @@ class AlignedEncoder:
             items.append(self._segment(end))
             self._given = end
         self._tell(items)
+        self._forget_arrivals()
+        return items
+
+    def _forget_arrivals(self) -> None:
         for side in self._sides.values():
             while side.arrivals and side.arrivals[0][0] <= self._given:
                 side.arrivals.popleft()
-        return items
 
     def _tell(self, items: list[Item]) -> None:
         """Add what is to be told where the listener has come to."""
