@@ -21,13 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from receiver.errors import DialError
-from receiver.transports.dialing import Backoff, Line, LineClosed, dial, trust_in
+from receiver.transports.dialing import (
+    RECEIVE_BUFFER_BYTES,
+    Backoff,
+    Line,
+    LineClosed,
+    dial,
+    trust_in,
+)
 
 PATIENCE_SECONDS: Final = 60.0
 """For how long a lost connection is tried again."""
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
 _NO_SUCH_STREAM: Final = 4404
+_BYTES_PER_SAMPLE: Final = 2
 _NOT_FOUND: Final = 404
 _FINAL_STATUS: Final = frozenset({400, 401, 403, _NOT_FOUND, 422, 501})
 
@@ -118,6 +126,12 @@ class Wish:
     since: float = 0
     wait: float = 0
 
+    @property
+    def second_bytes(self) -> int:
+        """Return how long a second of audio is: more need not wait in the kernel."""
+        wide = 2 if self.track == "stereo" else 1
+        return max(RECEIVE_BUFFER_BYTES, (self.rate or 0) * _BYTES_PER_SAMPLE * wide)
+
     def query(self, *, again: bool) -> str:
         """Return the URL's query; the past is heard once, and nobody waits twice."""
         asked: dict[str, object] = {"track": self.track, "format": "pcm16"}
@@ -145,7 +159,8 @@ async def listen(
 
     `url` is `wss://HOST:PORT/tap/NAME`, where NAME is a call sid, a stream sid or a recording
     id; `since` seconds of the call's past come first; `wait` seconds are waited for a call that
-    has not begun. `trust` is an SSL context or the path of a file of authorities. A broken
+    has not begun. `trust` is an SSL context or the path of a file of authorities. Whoever takes
+    the events too slowly is told of a `Gap` of reason "slow_listener" a few seconds later. A broken
     connection is opened again, and a `Gap` of reason "disconnected" tells what was missed.
 
     Raises:
@@ -155,7 +170,7 @@ async def listen(
     if not isinstance(trust, ssl.SSLContext):
         trust = trust_in(trust)
     wish = Wish(track=track, rate=rate, since=since, wait=wait)
-    caller, ear = _Caller(token, trust, patience_seconds), _Ear()
+    caller, ear = _Caller(token, trust, patience_seconds, wish.second_bytes), _Ear()
     line = await caller.dial(_with_query(url, wish.query(again=False)))
     while True:
         try:
@@ -257,10 +272,17 @@ async def _events(line: Line, ear: _Ear) -> AsyncIterator[Event]:
 class _Caller:
     """Opens connections, and opens them again."""
 
-    def __init__(self, token: str | None, trust: ssl.SSLContext, patience_seconds: float) -> None:
+    def __init__(
+        self,
+        token: str | None,
+        trust: ssl.SSLContext,
+        patience_seconds: float,
+        receive_buffer_bytes: int,
+    ) -> None:
         self._token = token
         self._trust = trust
         self._patience_seconds = patience_seconds
+        self._receive_buffer_bytes = receive_buffer_bytes
         self._clock = asyncio.get_running_loop().time
         self._opened_at = 0.0
         self._backoff = Backoff(
@@ -269,7 +291,12 @@ class _Caller:
 
     async def dial(self, url: str) -> Line:
         """Open a connection."""
-        line = await dial(url, token=self._token, trust=self._trust)
+        line = await dial(
+            url,
+            token=self._token,
+            trust=self._trust,
+            receive_buffer_bytes=self._receive_buffer_bytes,
+        )
         self._opened_at = self._clock()
         return line
 

@@ -25,12 +25,15 @@ from receiver.transports import Connection, Limits
 
 OPEN_TIMEOUT_SECONDS: Final = 10.0
 CLOSE_TIMEOUT_SECONDS: Final = 10.0
-"""From our close message, which waits behind audio, to the end of the socket."""
-RECEIVE_BUFFER_BYTES: Final = 32_768
-"""In the kernel: two seconds of samples at 8 kHz."""
+"""From our close message to the end of the socket."""
+LAST_WORDS_SECONDS: Final = 30.0
+"""The same where nothing went wrong: it waits behind audio that may still be heard."""
+RECEIVE_BUFFER_BYTES: Final = 16_384
+"""In the kernel: a second of samples at 8 kHz, and enough for ten if the way is 100 ms long."""
 _SEND_BUFFER_BYTES: Final = Limits().send_buffer_bytes
 _WAITING_MESSAGES: Final = 16
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+_DONE: Final = 1000
 _BROKEN: Final = 1006
 _LONGEST_ANSWER: Final = 200
 
@@ -201,7 +204,8 @@ class _Socket(ClientConnection):
     def start_closing(self, code: int, reason: str) -> None:
         """Send a close message; whatever becomes of it, the socket ends in time."""
         if self._cut is None:
-            self._cut = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
+            seconds = LAST_WORDS_SECONDS if code == _DONE else CLOSE_TIMEOUT_SECONDS
+            self._cut = self.loop.call_later(seconds, self.transport.abort)
         if self._can_send():
             self.protocol.send_close(code, reason)
             self.send_data()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -259,3 +260,30 @@ async def test_leaving_early_closes_the_connection() -> None:
         close: Callable[[], Any] = events.aclose  # type: ignore[attr-defined]  # a generator
         await close()
         await asyncio.wait_for(closed.wait(), 10)
+
+
+async def test_a_slow_program_does_not_fill_our_buffers() -> None:
+    """So the receiver's queue fills, drops what is old and says so, instead of us being late."""
+    taken, is_full = 0, asyncio.Event()
+
+    async def fill(connection: ServerConnection) -> None:
+        nonlocal taken
+        tcp = connection.transport.get_extra_info("socket")
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await connection.send(json.dumps(started()))
+        with suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(0.5):
+                    await connection.send(SAMPLES.tobytes())
+                taken += len(SAMPLES.tobytes())
+        is_full.set()
+        await connection.wait_closed()
+
+    async with serve(fill, "127.0.0.1", 0, write_limit=0, compression=None) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/tap/x"
+        events = listen(url)
+        assert isinstance(await anext(events), Started)
+        await asyncio.wait_for(is_full.wait(), 10)
+        close: Callable[[], Any] = events.aclose  # type: ignore[attr-defined]  # a generator
+        await close()
+    assert taken < 64_000  # four seconds
