@@ -79,19 +79,22 @@ class _Audio:
     def whole_samples(self, track: Track) -> Iterator[tuple[int, bytes]]:
         """Yield a track's audio, still encoded, and at which sample of the time line it begins.
 
-        A sample that two chunks share is made whole where no byte is missing between them.
+        A sample that two chunks share is made whole where no byte is missing between them; where
+        the chunk before is missing, the sound tells whether this one begins within a sample.
         """
-        unit, half = self.media.bytes_per_sample, b""
+        unit, half, position, reached = self.media.bytes_per_sample, b"", 0, 0
+        shared = bool((self.survey.tracks[track].size % unit).any())  # some samples are
         for run in self.placements[track].runs:
-            if run.start % unit == 0:
-                half = b""  # silence follows it, which begins and ends on a sample
-            start = run.start - len(half)
+            torn = run.start != reached
+            if torn:  # what is left of a sample is silenced with what is missing
+                half, position, reached = b"", run.start // unit, run.start
             for block in self._payload(track, run):
-                payload = half + block
+                begins_within = torn and shared and codec.begins_within(block, self.byte_order)
+                payload = block[1:] if begins_within else half + block
                 whole = len(payload) // unit * unit
-                half = payload[whole:]
-                yield start // unit, payload[:whole]
-                start += whole
+                yield position, payload[:whole]
+                half, torn = payload[whole:], False
+                position, reached = position + whole // unit, reached + len(block)
 
     def _payload(self, track: Track, run: Run) -> Iterator[bytes]:
         """Yield a run's payload in blocks of bounded size."""

@@ -163,6 +163,32 @@ def test_samples_that_two_chunks_share_are_whole(
     assert order is ByteOrder.LITTLE or document.byte_order is ByteOrder.LITTLE
 
 
+@pytest.mark.parametrize("lost", [0, 1, 10, 11])
+@pytest.mark.parametrize("order", ["<i2", ">i2"])
+def test_a_lost_chunk_turns_no_sample_behind_it_into_noise(
+    tmp_path: Path, lost: int, order: str
+) -> None:
+    """Nobody knows how long it was, so the sound says where the next sample begins."""
+    wave = WAVE.astype(order)
+    sizes, rows, position = [641, 639] * 12, [], 0
+    for number, size in enumerate(sizes):
+        payload = wave.tobytes()[position : position + size]
+        position += size
+        if number != lost:
+            rows.append(chunk(number, payload, timestamp_ms=20 * number))
+    start = start_message(encoding="audio/x-L16", sample_rate=16000)
+    content = records(rows, start=start, reason=EndReason.STOP)
+    byte_order = ByteOrder.LITTLE if order == "<i2" else ByteOrder.BIG
+    folder, document = rendered(tmp_path / "r", content, RenderOptions(byte_order=byte_order))
+    heard = samples(folder / "inbound.wav")
+    gap, beyond = lost * 320, lost * 320 + 321
+    assert WAVE[:gap].tolist() == heard[:gap]
+    # What lies behind the gap is whole, but for its place: half a sample is nothing to hear.
+    rest = heard[beyond:-2]
+    assert rest in [WAVE[beyond + shift :][: len(rest)].tolist() for shift in (-1, 0, 1)]
+    assert 1 == len(document.tracks[0].gaps)
+
+
 @given(SIZES)
 def test_samples_may_be_split_anywhere(sizes: list[int]) -> None:
     """However a sender cuts its bytes into chunks, the file has every sample."""
