@@ -88,8 +88,9 @@ class OpenRecording:
         """Put a finding of ours into the journal."""
         self.journal.append(journal.encode(NoteRecord(self.arrival_ms(), code, detail)))
 
-    def assume(self, start_message: bytes) -> None:
+    def assume(self, start: Start, start_message: bytes) -> None:
         """Give a recording that no start message has named the name of the stream before it."""
+        self.start = start
         self.journal.append(journal.encode(MessageRecord(self.arrival_ms(), start_message)))
         self.note("start_assumed", "no start message came; that of the stream before was taken")
 

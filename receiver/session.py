@@ -286,7 +286,7 @@ class Session:
             self._discard(recording, event.reason)
             return
         if event.assumed is not None:
-            recording.assume(self._beginning.start)
+            recording.assume(event.assumed, self._beginning.start)
         recording.end(event.reason, detail, self._recorder.journal_ended)
         self._note_end(recording, event.reason, detail)
 

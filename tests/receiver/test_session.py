@@ -256,7 +256,9 @@ def test_audio_that_nobody_names_after_a_stop_says_so(house: House) -> None:
     made, _ = opened(house)
     for message in (start_message(), media(1, 0), STOP, media(1, 1)):
         made.message_received(message)
-    made.closed(code=1000, clean=True)
+    with capture_logs() as lines:
+        made.closed(code=1000, clean=True)
+    assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
     found = survey([b"".join(map(journal.encode, journals(house)[1]))])
     assert CALL_SID == (found.start.call_sid if found.start else "")
     assert ["start_assumed"] == [finding.code for finding in found.findings()]
