@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error is one line on stderr."""
     try:
         code = receiver.main(arguments, prog_name="receiver", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as after >&-
+            sys.stdout.flush()
     except click.ClickException as error:
         return _complain(error.format_message() + _hint(error), error.exit_code)
     except click.Abort:  # click's word for Ctrl-C

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
+import stat
 import struct
 import sys
 from typing import TYPE_CHECKING, Final
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 _STDOUT: Final = 1
 _UNKNOWN_BYTES: Final = 0xFFFFFFFF  # the length of a WAV file that is still growing
 _BYTES_PER_SAMPLE: Final = 2
+_HEAD_BYTES: Final = 44
+_NOBODY_READS: Final = 141
+"""The exit code of a program whose reader has gone, as shells tell it (128 + SIGPIPE)."""
+_PIPE_BYTES: Final = 16_384  # a second of samples at 8 kHz
 
 
 @click.command()
@@ -45,14 +52,21 @@ _BYTES_PER_SAMPLE: Final = 2
 @click.option("--since", type=click.FloatRange(0, 86_400), default=0.0, help="seconds of the past")
 @click.option("--wait", type=click.FloatRange(0, 3600), default=0.0, help="seconds for it to begin")
 @receiver_options
-def listen(call_sid: str, shape: str, tap: str, **options: object) -> None:
+def listen(call_sid: str, shape: str, tap: str, **options: object) -> int:
     """Write a live call's audio to stdout; CALL_SID may be a stream's or recording's id, too.
 
     For example:  receiver listen CALL_SID | ffplay -nodisp -
     """
+    if sys.stdout is None:
+        raise click.UsageError("stdout is closed: there is nowhere to write to")
     if sys.stdout.isatty():
         raise click.UsageError("audio would go to the terminal: pipe it into a program")
-    asyncio.run(_write(tap_url(tap, call_sid), shape == "wav", options))
+    _shorten_pipe()
+    try:
+        asyncio.run(_write(tap_url(tap, call_sid), shape == "wav", options))
+    except BrokenPipeError:
+        return _NOBODY_READS
+    return 0
 
 
 async def _write(url: str, with_header: bool, options: dict[str, object]) -> None:
@@ -69,8 +83,11 @@ async def _write(url: str, with_header: bool, options: dict[str, object]) -> Non
         trust=str(options["ca_file"]) if options["ca_file"] else None,
     )
     tape = _Tape(with_header)
-    async for event in events:
-        tape.take(event)
+    try:
+        async for event in events:
+            tape.take(event)
+    finally:
+        tape.close()
 
 
 class _Tape:
@@ -80,6 +97,16 @@ class _Tape:
         self._with_header = with_header
         self._bytes_per_second = 0
         self._unit = _BYTES_PER_SAMPLE
+        self._head_at: int | None = None  # where in a file it can be completed
+
+    def close(self) -> None:
+        """Complete the header of a file, now that its length is known."""
+        if self._head_at is not None:
+            length = os.lseek(_STDOUT, 0, os.SEEK_CUR) - self._head_at
+            if length < _UNKNOWN_BYTES:
+                os.pwrite(_STDOUT, struct.pack("<I", length - 8), self._head_at + 4)
+                data = struct.pack("<I", length - _HEAD_BYTES)
+                os.pwrite(_STDOUT, data, self._head_at + _HEAD_BYTES - 4)
 
     def take(self, event: Event) -> None:
         from receiver.listen import Audio, Gap, Started, Stopped
@@ -103,6 +130,7 @@ class _Tape:
         self._unit = channels * _BYTES_PER_SAMPLE
         self._bytes_per_second = rate * self._unit
         if self._with_header:
+            self._head_at = _position()
             _put(_header(rate, channels))
             self._with_header = False
 
@@ -120,6 +148,22 @@ def _header(rate: int, channels: int) -> bytes:
     shape = struct.pack("<HHIIHH", 1, channels, rate, rate * unit, unit, 8 * _BYTES_PER_SAMPLE)
     length = struct.pack("<I", _UNKNOWN_BYTES)
     return b"RIFF" + length + b"WAVEfmt " + struct.pack("<I", 16) + shape + b"data" + length
+
+
+def _position() -> int | None:
+    """Return where stdout is written to, if it is a file that can be changed there later."""
+    is_file = stat.S_ISREG(os.fstat(_STDOUT).st_mode)
+    if not is_file or fcntl.fcntl(_STDOUT, fcntl.F_GETFL) & os.O_APPEND:
+        return None
+    return os.lseek(_STDOUT, 0, os.SEEK_CUR)
+
+
+def _shorten_pipe() -> None:
+    """Let little audio wait for a slow program: the receiver drops what is old, and says so."""
+    is_pipe = stat.S_ISFIFO(os.fstat(_STDOUT).st_mode)
+    if is_pipe and hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):  # it is full already, or not ours to change
+            fcntl.fcntl(_STDOUT, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _put(content: bytes) -> None:

@@ -113,13 +113,13 @@ def test_ctrl_c_ends_listening(tap: str) -> None:
 
 
 def test_listening_ends_with_the_program_behind_the_pipe(tap: str) -> None:
-    """As after `| head`: quietly."""
+    """As after `| head`: quietly, with the exit code that shells give for SIGPIPE."""
     with endless(tap) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         running.stdout.close()
         assert b"" == running.stderr.read()
-        assert 1 == running.wait(30)
+        assert 141 == running.wait(30)
 
 
 @pytest.mark.parametrize(("track", "channels"), [("inbound", 1), ("stereo", 2)])
@@ -130,6 +130,54 @@ def test_listen_writes_wav(tap: str, track: str, channels: int) -> None:
     known = head[:40] + len(samples).to_bytes(4, "little") + samples
     with wave.open(io.BytesIO(known)) as read:
         assert (channels, 2, 8000, 640) == read.getparams()[:4]
+
+
+def listening_into(file: Path, tap: str, call: str, mode: str = "wb") -> subprocess.Popen[bytes]:
+    """Start `receiver listen` with stdout in a file."""
+    command = [sys.executable, "-m", "receiver", "listen", call, "--receiver", tap]
+    environment = {**os.environ, "TAPREEL_TAP_TOKENS": TOKEN}
+    with file.open(mode) as output:
+        return subprocess.Popen(command, stdout=output, env=environment, stderr=subprocess.PIPE)
+
+
+def test_the_head_of_a_file_tells_its_length(tap: str, tmp_path: Path) -> None:
+    """A file can be completed at the end, where a pipe cannot."""
+    file = tmp_path / "call.wav"
+    listening_into(file, tap, "CA1").communicate(timeout=30)
+    with wave.open(str(file)) as read:
+        assert 640 == read.getnframes()
+    assert file.stat().st_size - 8 == int.from_bytes(file.read_bytes()[4:8], "little")
+
+
+def test_a_file_is_completed_after_ctrl_c_too(tap: str, tmp_path: Path) -> None:
+    """How else would a call be left that goes on?"""
+    file = tmp_path / "call.wav"
+    running = listening_into(file, tap, "ENDLESS")
+    while file.stat().st_size < 10_000:
+        assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=30)
+    with wave.open(str(file)) as read:
+        assert (file.stat().st_size - 44) // 2 == read.getnframes()
+
+
+def test_a_file_that_is_appended_to_is_left_alone(tap: str, tmp_path: Path) -> None:
+    """What was there before is not written over."""
+    file = tmp_path / "calls"
+    file.write_bytes(bytes(100))
+    listening_into(file, tap, "CA1", "ab").communicate(timeout=30)
+    content = file.read_bytes()
+    assert (bytes(100), b"RIFF\xff\xff\xff\xff") == (content[:100], content[100:108])
+    assert 100 + 44 + 2 * 640 == len(content)
+
+
+def test_a_closed_stdout_is_one_clear_error(tap: str) -> None:
+    """Not a traceback."""
+    command = f'"{sys.executable}" -m receiver listen CA1 --receiver {tap} >&-'
+    environment = {**os.environ, "TAPREEL_TAP_TOKENS": TOKEN}
+    ended = subprocess.run(command, shell=True, stderr=subprocess.PIPE, env=environment)  # noqa: S602  a shell closes it
+    assert 2 == ended.returncode
+    assert b"receiver: stdout is closed" in ended.stderr
 
 
 @pytest.mark.parametrize(
