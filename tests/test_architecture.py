@@ -39,6 +39,7 @@ SHELL = (
     *("kinds", "config", "credentials", "descriptors"),
     *("certificates", "logs", "metrics", "transports"),
     *(
+        "transports.keepalive",
         "transports.dialing",
         "listeners",
         "tap_channels",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from receiver.transports import handshake
+from receiver.transports.keepalive import keep_alive
 
 
 class Socket(Protocol):
@@ -43,7 +44,8 @@ class SocketConnection:
         self._socket.transport.abort()
 
     def start_sending(self, resume: Callable[[], None]) -> None:
-        """Prepare the socket for messages of ours."""
+        """Prepare the socket for messages of ours; one who listens may be silent for ever."""
+        keep_alive(self._socket.transport.get_extra_info("socket"))
         self._socket.start_sending(resume)
 
     def send(self, message: bytes | str) -> bool:

@@ -22,6 +22,7 @@ from websockets.uri import parse_uri
 
 from receiver.errors import ConfigurationError, DialError
 from receiver.transports import Connection, Limits
+from receiver.transports.keepalive import keep_alive
 
 OPEN_TIMEOUT_SECONDS: Final = 10.0
 CLOSE_TIMEOUT_SECONDS: Final = 10.0
@@ -32,7 +33,6 @@ RECEIVE_BUFFER_BYTES: Final = 16_384
 """In the kernel: a second of samples at 8 kHz, and enough for ten if the way is 100 ms long."""
 _SEND_BUFFER_BYTES: Final = Limits().send_buffer_bytes
 _WAITING_MESSAGES: Final = 16
-_KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 _DONE: Final = 1000
 _BROKEN: Final = 1006
 _LONGEST_ANSWER: Final = 200
@@ -151,10 +151,7 @@ def _prepare(tcp: socket.socket, receive_buffer_bytes: int) -> None:
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
-        if hasattr(socket, name):  # not on every system
-            tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    keep_alive(tcp)
 
 
 class _Connect(connect):

@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -399,6 +400,31 @@ async def test_a_slow_reader_is_noticed_and_resumed(running: Running) -> None:
     assert b"\x81\x05again" == (await caller.reader.readexactly(7))[-7:]
     await caller.leave()
     await peer.was_closed.wait()
+
+
+async def test_a_vanished_listener_is_noticed(running: Running) -> None:
+    """By TCP, since one who only listens may be silent for ever."""
+    caller, peer = await running.stream()
+    port = caller.writer.get_extra_info("sockname")[1]
+    assert not is_watched(port)
+    assert peer.connection is not None
+    peer.connection.start_sending(lambda: None)
+    async with asyncio.timeout(10):
+        while not is_watched(port):  # noqa: ASYNC110  the kernel waits for what is on its way
+            await asyncio.sleep(0)
+    await caller.leave()
+    await peer.was_closed.wait()
+
+
+def is_watched(port: int) -> bool:
+    """Whether the socket of ours that leads to `port` has a keep-alive timer (/proc/net/tcp)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    (timer,) = [
+        row[5].partition(":")[0]
+        for row in rows
+        if row[2].endswith(f":{port:04X}") and row[3] == "01"
+    ]
+    return bool(timer == "02")
 
 
 async def test_nothing_is_sent_once_closing(running: Running) -> None:
