@@ -111,6 +111,12 @@ class Placer:
             return () if audio is None else (audio,)
         return (hole,) if audio is None else (hole, audio)
 
+    def place_of(self, chunk: Chunk) -> int:
+        """Return where a chunk that waits would begin, as far as is known."""
+        if chunk.timestamp_ms is None:
+            return self.cursor
+        return self._base + chunk.timestamp_ms * self._unit
+
     def give_up(self, position: int) -> Hole | None:
         """Give away the time up to `position` as silence: nobody waits for it any longer.
 

@@ -10,14 +10,20 @@ from receiver.media import Chunk, MediaFormat
 
 _FALLEN_BACK = 1000
 """A counter that falls back by more has begun anew."""
+_FIRST = 1
+"""What counters begin with, if not with 0."""
+_MOST_BEFORE_THE_FIRST = 10
 Arrived = tuple[Chunk, int]
 """A chunk, and when it came."""
 
 
 class Reordering:
-    """One track's chunks on their way to their places."""
+    """One track's chunks on their way to their places; perhaps from its first chunk on."""
 
-    def __init__(self, media: MediaFormat, patience_ms: int) -> None:
+    def __init__(
+        self, media: MediaFormat, patience_ms: int, *, from_the_first: bool = False
+    ) -> None:
+        self._from_the_first = from_the_first
         self.patience_ms = patience_ms  # may be changed at any time
         self.twice = 0  # chunks that came again while the first was held
         self._media = media
@@ -32,12 +38,17 @@ class Reordering:
         """Return when the oldest chunk came that is held."""
         return min((arrived[1] for arrived in self._held.values()), default=None)
 
+    @property
+    def first(self) -> Chunk:
+        """Return the first in order of what is held."""
+        return self._held[min(self._held)][0]
+
     def take(self, chunk: Chunk, arrival_ms: int) -> list[Arrived]:
         """Return what may be placed now, in order."""
-        number, latest = chunk.chunk, self._latest
+        number = chunk.chunk
         if number is None:
             return [(chunk, arrival_ms)]
-        expected = number if latest is None or latest.chunk is None else latest.chunk + 1
+        expected = self._expected(chunk, number)
         if not self._held and (number == expected or self._follows(chunk)):
             self._latest = chunk
             return [(chunk, arrival_ms)]
@@ -85,6 +96,25 @@ class Reordering:
         self._latest = chunk
         return released
 
+    def _expected(self, chunk: Chunk, number: int) -> int:
+        latest = self._latest
+        if latest is not None and latest.chunk is not None:
+            return latest.chunk + 1
+        if self._held:
+            return _FIRST
+        missing = self._from_the_first and self._lacks_the_first(chunk, number)
+        return _FIRST if missing else number
+
+    def _lacks_the_first(self, chunk: Chunk, number: int) -> bool:
+        """Whether a first chunk is a later one, and the clock has room for those before it.
+
+        Counters may begin anywhere: the counter alone says nothing.
+        """
+        if not _FIRST < number <= _MOST_BEFORE_THE_FIRST or chunk.timestamp_ms is None:
+            return False
+        room = chunk.timestamp_ms * self._media.bytes_per_ms
+        return room >= (number - _FIRST) * len(chunk.payload)
+
     def _follows(self, chunk: Chunk) -> bool:
         """Whether a chunk has no room before it, though numbers are missing.
 
@@ -92,7 +122,7 @@ class Reordering:
         """
         latest = self._latest
         if latest is None or latest.chunk is None or chunk.chunk is None:
-            return True
+            return False
         if latest.timestamp_ms is None or chunk.timestamp_ms is None or chunk.chunk <= latest.chunk:
             return False
         end = latest.timestamp_ms + len(latest.payload) / self._media.bytes_per_ms

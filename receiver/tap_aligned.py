@@ -31,7 +31,7 @@ class _Side:
 
     def __init__(self, joined: Joined, output: Output, begin: float | None, wait_ms: int) -> None:
         self.placer = placer_for(joined, output.media, begin)
-        self.order = Reordering(output.media, wait_ms)
+        self.order = Reordering(output.media, wait_ms, from_the_first=not self.placer.cursor)
         self.audio: deque[Audio] = deque()
         self.arrivals: deque[tuple[int, int]] = deque()  # up to where it came, and when
         self.heard_ms = -(2**31)  # when the latest chunk came
@@ -167,6 +167,8 @@ class AlignedEncoder:
                 for piece in pieces:
                     self._keep(track, piece)
             if placer.cursor > self._given:
+                while side.arrivals and side.arrivals[-1][1] >= arrival_ms:
+                    side.arrivals.pop()  # it is due with what is behind it
                 side.arrivals.append((placer.cursor, arrival_ms))
 
     def _keep(self, track: Track, piece: Audio | Hole) -> None:
@@ -228,7 +230,7 @@ class AlignedEncoder:
     def _give_up(self, limit: int) -> None:
         """Make silence of what is not there up to `limit`; what is held behind it may follow."""
         for track, side in self._sent.items():
-            while side.placer.cursor < limit and side.order:
+            while side.order and side.placer.place_of(side.order.first) < limit:
                 self._place(track, side.order.first_run())
             silence = side.placer.give_up(limit)
             if silence is not None:

@@ -34,6 +34,18 @@ def test_what_is_behind_a_missing_one_waits_for_it() -> None:
     assert not order
 
 
+def test_the_first_chunk_may_be_overtaken() -> None:
+    """Where the clock has room for it, and the stream is heard from its start."""
+    order = Reordering(MediaFormat(), 60, from_the_first=True)
+    assert [] == released(order, 3, 2)
+    assert [1, 2, 3, 4] == released(order, 1, 4)
+    assert [3] == released(Reordering(MediaFormat(), 60), 3)
+    for number, at_ms in ((57, 2000), (2, 0), (0, 0), (1, 0), (1, 20), (5, None)):
+        first = Chunk(Track.INBOUND, None, number, at_ms, PAYLOAD)
+        order = Reordering(MediaFormat(), 60, from_the_first=True)
+        assert [(first, 0)] == order.take(first, 0)
+
+
 def test_it_waits_only_so_long() -> None:
     """By the clock of arrivals, and in audio that came at once."""
     order = Reordering(MediaFormat(), 60)

@@ -294,6 +294,29 @@ def test_chunks_that_overtook_each_other_are_put_in_order() -> None:
     assert ([], 0) == (told(items), listening.left_out)
 
 
+@pytest.mark.parametrize("stamped", [True, False])
+def test_what_is_held_is_not_made_silent(stamped: bool) -> None:
+    """Where the other track is waited for no longer, it comes in its place; else it waits on."""
+    listening = an_encoder(pcm("stereo"))
+    for track in Track:
+        chunk = heard(1, CODES, track=track) if stamped else unstamped(1, track)
+        listening.take(chunk)
+    other = heard(3, CODES, at_ms=20, track=Track.OUTBOUND)
+    assert [] == listening.take(other)
+    listening.take(heard(3, CODES, arrival_ms=50) if stamped else unstamped(3, Track.INBOUND))
+    items = listening.due(80)
+    reasons = [reason for reason, *_ in gaps(items)]
+    assert (["sender_silence"] if stamped else ["lost"]) == reasons
+    assert 40 == listening.position_ms
+    items = listening.due(110)
+    assert 60 == listening.position_ms
+
+
+def unstamped(number: int, track: Track) -> ChunkHeard:
+    """Return a chunk without a timestamp."""
+    return ChunkHeard(Chunk(track, None, number, None, CODES), 20 * number - 20)
+
+
 def test_what_comes_later_than_that_is_late() -> None:
     """It was told as lost; coming twice is not told at all."""
     listening = an_encoder(INBOUND)
