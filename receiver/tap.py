@@ -172,6 +172,10 @@ class Hub(Protocol):
         """
         ...
 
+    def tell_all(self) -> None:
+        """Tell at once what waits: the sockets of listeners will be closed."""
+        ...
+
     def watch(self, tell: Callable[[Lifecycle], None]) -> Leave:
         """Have `tell` called with what happens to any stream from now on."""
         ...
@@ -243,6 +247,11 @@ class LocalHub:
         """Whether something has come of a stream that its subscribers have yet to hear."""
         tap = self._taps.get(recording_id) or self._ending.get(recording_id)
         return tap is not None and tap.is_behind
+
+    def tell_all(self) -> None:
+        """Tell at once what waits of all streams."""
+        for tap in (*self._taps.values(), *self._ending.values()):
+            tap.tell_all()
 
     def ended(self, live: LiveStream, reason: EndReason) -> None:
         """Forget a stream; called by its tap."""
@@ -316,9 +325,13 @@ class _LocalTap:
         if type(event) is StreamEnded:
             self._end(event)
 
+    def tell_all(self) -> None:
+        """Tell at once what waits."""
+        self._tell(len(self._waiting))
+
     def subscribe(self, hear: Hear) -> Leave:
         """Add a subscriber behind everything that was published before."""
-        self._tell(len(self._waiting))
+        self.tell_all()
         subscriber = _Once(hear)
         subscriber(Joined(self.live, self._source.standing()))
         self._subscribers += (subscriber,)

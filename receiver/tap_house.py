@@ -69,6 +69,7 @@ class TapHouse:
 
     async def close(self) -> None:
         """Let what is on its way to consumers arrive, for a while; idempotent."""
+        self.hub.tell_all()
         await self._forwarder.close()
 
     def reload(self) -> None:

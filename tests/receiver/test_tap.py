@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import msgspec
+
 from receiver.media import EndReason
 from receiver.tap import (
     SILENT,
@@ -173,6 +175,24 @@ def test_a_burst_is_handed_over_with_pauses() -> None:
     assert (3002, STOPPED, 0) == (len(told), told[-1], loop.run())
     assert turns == len(pauses) + 1
     assert 1 > sum(pauses)  # of half a minute
+
+
+def test_a_burst_can_be_told_at_once() -> None:
+    """Of streams that live and of those that have just ended: sockets may be closed next."""
+    loop, told = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    for live in (LIVE, msgspec.structs.replace(LIVE, recording_id="another")):
+        tap = hub.open(live, Standpoint())
+        hub.subscribe(live.recording_id, told.append)
+        for number in range(1, 301):
+            tap.publish(heard(number, b""))
+    tap.publish(STOPPED)
+    hub.tell_all()
+    assert (603, STOPPED) == (len(told), told[-1])
+    assert not hub.is_behind("another")
+    while loop.run():
+        pass
+    assert 603 == len(told)
 
 
 def test_a_burst_that_nobody_hears_any_longer_is_forgotten() -> None:
