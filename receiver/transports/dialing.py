@@ -3,12 +3,15 @@
 Kernels buffer minutes of audio for whoever lets them, and nobody would know that the other end,
 or our own program, does not keep up. So the buffers of both directions are small, as those of
 the listening transports are, and the queue rules of the tap hold behind them. The library's
-pings are off: a pong waits behind audio, and says nothing about a peer that is merely slow.
+pings are off: a pong waits behind audio, and says nothing about a peer that is merely slow. Ours
+are marks in what we send: their pongs tell how far the other end has read, whatever its kernel
+holds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import ssl
@@ -17,7 +20,8 @@ from typing import Any, Final, Protocol, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.protocol import State
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
 from websockets.uri import parse_uri
 
 from receiver.errors import ConfigurationError, DialError
@@ -33,6 +37,10 @@ RECEIVE_BUFFER_BYTES: Final = 16_384
 """In the kernel: a second of samples at 8 kHz, and enough for ten if the way is 100 ms long."""
 _SEND_BUFFER_BYTES: Final = Limits().send_buffer_bytes
 _WAITING_MESSAGES: Final = 16
+_MARK_BYTES: Final = 16_384
+"""Between two pings: half a second of a forwarded call."""
+_MOST_UNREAD_BYTES: Final = 131_072
+"""That may be on their way to somebody who answers pings."""
 _DONE: Final = 1000
 _BROKEN: Final = 1006
 _LONGEST_ANSWER: Final = 200
@@ -176,6 +184,10 @@ class _Socket(ClientConnection):
         super().__init__(*arguments, **options)
         self._resume: Callable[[], None] = lambda: None
         self._cut: asyncio.TimerHandle | None = None
+        self._sent_bytes = 0
+        self._marked_bytes = 0  # up to the last ping
+        self._read_bytes: int | None = None  # up to the last pong, if there ever was one
+        self._held = False  # because too much is unread
 
     def start_sending(self, resume: Callable[[], None]) -> None:
         """Remember whom to tell."""
@@ -184,7 +196,19 @@ class _Socket(ClientConnection):
     def resume_writing(self) -> None:
         """Tell that more is taken."""
         super().resume_writing()
-        if self._can_send():
+        self._see_if_ready()
+
+    def process_event(self, event: Event) -> None:
+        """Take what was parsed; a pong of ours tells what has been read."""
+        super().process_event(event)
+        if isinstance(event, Frame) and event.opcode is Opcode.PONG:
+            with contextlib.suppress(ValueError):  # not one of ours
+                self._read_bytes = min(int(event.data), self._marked_bytes)
+                self._see_if_ready()
+
+    def _see_if_ready(self) -> None:
+        if self._can_send() and not self.paused and not self._is_ahead():
+            self._held = False
             self._resume()
 
     def send_message(self, message: bytes | str) -> bool:
@@ -195,8 +219,18 @@ class _Socket(ClientConnection):
             self.protocol.send_text(message.encode())
         else:
             self.protocol.send_binary(message)
+        self._sent_bytes += len(message)
+        if self._sent_bytes - self._marked_bytes >= _MARK_BYTES:
+            self._marked_bytes = self._sent_bytes
+            self.protocol.send_ping(str(self._sent_bytes).encode())
         self.send_data()
-        return not self.paused
+        self._held = self._held or self._is_ahead()
+        return not (self.paused or self._held)
+
+    def _is_ahead(self) -> bool:
+        """Whether too much is unread; once held, until half of it has been read."""
+        most = _MOST_UNREAD_BYTES // 2 if self._held else _MOST_UNREAD_BYTES
+        return self._read_bytes is not None and self._sent_bytes - self._read_bytes > most
 
     def start_closing(self, code: int, reason: str) -> None:
         """Send a close message; whatever becomes of it, the socket ends in time."""

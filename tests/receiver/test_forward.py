@@ -133,6 +133,40 @@ async def test_who_takes_nothing_is_closed_with_1013() -> None:
     assert media * len(json.dumps(messages[-1])) < 400_000  # no kernel holds half a minute
 
 
+async def test_the_kernel_of_a_consumer_may_be_large() -> None:
+    """What has been read is told by pongs, so its backlog is bounded all the same."""
+    reading, asleep = asyncio.Event(), asyncio.Queue[ServerConnection]()
+
+    async def take(connection: ServerConnection) -> None:
+        heard = 0
+        while heard < 60_000:
+            heard += len(await connection.recv())
+        connection.transport.pause_reading()
+        asleep.put_nowait(connection)
+        await reading.wait()
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+        url = f"ws://127.0.0.1:{tcp.getsockname()[1]}/x"
+        async with (
+            serve(take, sock=tcp, compression=None, max_queue=None),
+            forwarding(url, patience_seconds=30) as house,
+        ):
+            async with asyncio.timeout(10):
+                while asleep.empty():
+                    house.say(1)
+                    await asyncio.sleep(0)  # the consumer's turn
+                sleeper = await asleep.get()
+                while house.figures.dropped["slow_consumer"] < 3000:
+                    house.say(1)
+                    await asyncio.sleep(0)
+            sleeper.transport.resume_reading()
+            house.end()
+            media = [one for one in await everything(sleeper) if one["event"] == "media"]
+            reading.set()
+    assert len(media) * len(json.dumps(media[0])) < 220_000  # what may be unread, and a queue
+
+
 async def test_who_takes_nothing_at_all_is_dropped_and_dialled_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
