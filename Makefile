@@ -10,7 +10,7 @@ run: setup  ## start the receiver on this machine and place a demo call
 	@$(BIN)/receiver serve --self-signed --demo
 
 test: setup  ## the whole test suite
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 4 --dist worksteal
 
 faults: setup  ## break everything that can break; SEEDS=200 is the long run
 	@$(BIN)/python -m tests.faults
@@ -33,7 +33,7 @@ format: setup
 
 coverage: setup  ## branch coverage of both packages, started processes included
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 2
+	$(BIN)/coverage run -m pytest --numprocesses 4 --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 
