@@ -322,6 +322,18 @@ async def test_who_sends_faster_than_any_call_is_read_no_faster(start: Start) ->
         assert [b"hello"] == another.messages
 
 
+async def test_who_hangs_up_while_reading_pauses_loses_nothing(start: Start) -> None:
+    """The end of a connection, TLS or not, is not told before what came ahead of it."""
+    limits = replace(LIMITS, max_burst_bytes=100_000, bytes_per_second=1_000_000)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        caller.writer.write(wire(TEXT, b"x" * 2000) * 250)
+        await caller.leave()
+        await peer.was_closed.wait()
+        assert 250 == len(peer.messages)
+        assert [(1006, False)] == peer.ends
+
+
 async def test_few_small_units_are_no_flood(start: Start) -> None:
     """Fragments of audio, and pings now and then, are nobody's trouble."""
     limits = replace(LIMITS, max_small_units=10, small_units_per_second=1)
