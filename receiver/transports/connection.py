@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Protocol
 
-from receiver.transports import handshake
+from receiver.transports import Limits, handshake
 from receiver.transports.keepalive import keep_alive
 
 
@@ -18,7 +19,7 @@ class Socket(Protocol):
         """Send a close message, unless the connection is closing already."""
 
     def start_sending(self, resume: Callable[[], None]) -> None:
-        """Keep what waits for the other end small, and tell `resume` when it has gone."""
+        """Remember whom to tell when the socket takes more."""
 
     def send_message(self, message: bytes | str) -> bool:
         """Write one message now; tell whether another one may follow."""
@@ -27,8 +28,9 @@ class Socket(Protocol):
 class SocketConnection:
     """A `Connection` of the seam."""
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: Socket, limits: Limits) -> None:
         self._socket = socket
+        self._send_buffer_bytes = limits.send_buffer_bytes
 
     @property
     def remote_address(self) -> str:
@@ -45,7 +47,11 @@ class SocketConnection:
 
     def start_sending(self, resume: Callable[[], None]) -> None:
         """Prepare the socket for messages of ours; one who listens may be silent for ever."""
-        keep_alive(self._socket.transport.get_extra_info("socket"))
+        transport = self._socket.transport
+        transport.set_write_buffer_limits(self._send_buffer_bytes)
+        tcp = transport.get_extra_info("socket")
+        tcp.setsockopt(SOL_SOCKET, SO_SNDBUF, self._send_buffer_bytes)
+        keep_alive(tcp)
         self._socket.start_sending(resume)
 
     def send(self, message: bytes | str) -> bool:

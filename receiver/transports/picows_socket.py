@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Final, Protocol
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
@@ -67,7 +66,7 @@ class Socket(WSListener):
         """Learn that the upgrade is done."""
         self._wire = transport
         try:
-            self._peer.opened(SocketConnection(self))
+            self._peer.opened(SocketConnection(self, self._limits))
         except Exception:
             self._fail()
 
@@ -144,11 +143,8 @@ class Socket(WSListener):
         self._cut_later()
 
     def start_sending(self, resume: Callable[[], None]) -> None:
-        """Keep what waits for the other end small, and tell `resume` when it has gone."""
+        """Remember whom to tell when the socket takes more."""
         self._resume = resume
-        limit = self._limits.send_buffer_bytes
-        self.transport.set_write_buffer_limits(limit)
-        self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, limit)
 
     def send_message(self, message: bytes | str) -> bool:
         """Write one message now; tell whether another one may follow."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Final, Protocol
 
 from websockets.asyncio.server import Server, ServerConnection
@@ -53,7 +52,7 @@ class Socket(ServerConnection):
             close_timeout=limits.close_timeout_seconds,
         )
         self.peer: Peer | None = None  # set when the gate admits the request
-        self.connection = SocketConnection(self)
+        self.connection = SocketConnection(self, limits)
         self._house = house
         self.waiting = waiting
         self._limits = limits
@@ -165,11 +164,8 @@ class Socket(ServerConnection):
     # What this module calls.
 
     def start_sending(self, resume: Callable[[], None]) -> None:
-        """Keep what waits for the other end small, and tell `resume` when it has gone."""
+        """Remember whom to tell when the socket takes more."""
         self._resume = resume
-        limit = self._limits.send_buffer_bytes
-        self.transport.set_write_buffer_limits(limit)
-        self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, limit)
 
     def send_message(self, message: bytes | str) -> bool:
         """Write one message now; tell whether another one may follow."""
