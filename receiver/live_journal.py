@@ -44,6 +44,7 @@ class Journal:
         self._unsynced: list[bytes] = []  # written, but the disk may not hold them yet
         self._written_bytes = 0
         self._synced_bytes = 0
+        self._covered = (0, 0, 0.0)  # by the sync that was begun: blocks, bytes, and since when
         self._entry_synced = False  # the disk knows the file by name
         self._distrusted: OSError | None = None  # why the file is not to be trusted any more
         self._oldest = time.monotonic()  # when the oldest record came that is not synced
@@ -85,6 +86,11 @@ class Journal:
         return self._on_ended is not None
 
     @property
+    def fresh(self) -> bool:
+        """Whether the disk holds nothing of it, so that a power cut would leave no trace."""
+        return not self._synced_bytes
+
+    @property
     def unsynced(self) -> bool:
         """Whether something was written that is not synced."""
         return bool(self._unsynced)
@@ -97,8 +103,9 @@ class Journal:
     @property
     def finished(self) -> bool:
         """Whether the disk holds the last record."""
-        waiting = self._queue or self._unwritten or self._unsynced or self._dropped
-        return self.ended and not waiting
+        if not self.ended:  # first: the event loop may append, and end, while we look
+            return False
+        return not (self._queue or self._unwritten or self._unsynced or self._dropped)
 
     @property
     def dropping(self) -> bool:
@@ -146,28 +153,30 @@ class Journal:
         # Moved on only now: half a block is written again from its start.
         self._written_bytes = _write_at(self.descriptor, block, self._written_bytes)
 
+    def begin_sync(self) -> None:
+        """Note what a sync that begins now covers; writing may go on meanwhile."""
+        self._covered = (len(self._unsynced), self._written_bytes, time.monotonic())
+
     def sync(self) -> None:
-        """Have the disk hold what was written.
+        """Have the disk hold what was written; for any thread, since it may take long.
 
         Raises:
-            OSError: it failed, now or before, and the file is not to be trusted any more.
+            OSError: it failed, now or before; `begin_anew` is what is left.
         """
         if self._distrusted is not None:
             # The kernel tells of a page that it could not write once, then forgets the page.
             raise self._distrusted
-        try:
-            os.fdatasync(self.descriptor)
-        except OSError as error:
-            self._distrusted = error
-            self._note_failure()
-            raise
-        self.mark_synced()
+        os.fdatasync(self.descriptor)
 
     def mark_synced(self) -> None:
-        """Let go of what the disk holds."""
-        self._unsynced.clear()
-        self._synced_bytes = self._written_bytes
-        self._oldest = time.monotonic()
+        """Let go of what the sync that was begun has brought to the disk."""
+        blocks, self._synced_bytes, self._oldest = self._covered
+        del self._unsynced[:blocks]
+
+    def distrust(self, error: OSError) -> None:
+        """Never believe the file again, of which a sync has failed."""
+        self._distrusted = error
+        self._note_failure()
 
     def begin_anew(self, error: OSError) -> None:
         """Go on in another file: what was synced, what memory holds, and a note.
@@ -195,6 +204,7 @@ class Journal:
         self.descriptor, self._written_bytes = descriptor, length
         self._distrusted = self._failing_since = None
         self._entry_synced = True
+        self.begin_sync()
         self.mark_synced()
 
     def _copy_synced(self, descriptor: int) -> int:

@@ -1,9 +1,9 @@
 """The journals of live streams: appended in memory by the event loop, written by one thread.
 
 The socket's reader only appends to a queue. Every 200 ms the thread takes what came in and
-writes one block per journal; what was written is synced at most `sync_interval_ms` later. A
-slow disk delays the thread, never a socket. What the disk does not take stays in memory, up to
-a bound, and is written when it does.
+writes one block per journal; what was written is synced at most `sync_interval_ms` later, by
+another thread. A slow disk delays these two, never a socket. What the disk does not take stays
+in memory, up to a bound, and is written when it does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import structlog
 from receiver import folders, paths
 from receiver.journal import Header
 from receiver.live_journal import Journal
+from receiver.syncer import Syncer
 
 BATCH_INTERVAL_SECONDS: Final = 0.2
 """How long appended records wait for company before they are written."""
@@ -39,8 +40,6 @@ LONGEST_FAREWELL_SECONDS: Final = 8.0
 """How long the end of the process waits for a disk that takes nothing."""
 _LAST_ROUND_SECONDS: Final = 1.0
 """... and how long the thread may take to notice."""
-_MOST_SYNCED_SINGLY: Final = 4
-"""More files than this are synced faster by one syncfs: see the design page for figures."""
 _TROUBLE_INTERVAL_SECONDS: Final = 1.0
 _GUARD_INTERVAL_SECONDS: Final = 1.0
 
@@ -74,6 +73,7 @@ class Spool:
         self._complained_at -= _TROUBLE_INTERVAL_SECONDS
         self._round_since: float | None = None  # when the thread began the round it is in
         self._over = threading.Event()
+        self._syncer = Syncer(self._lock.descriptor, done=self._wake.set)
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
         threading.Thread(target=self._guard, name="journal-guard", daemon=True).start()
@@ -104,7 +104,7 @@ class Spool:
             self._close_by = time.monotonic() + min(given, LONGEST_FAREWELL_SECONDS)
         self._wake.set()
         self._thread.join(max(0.0, self._close_by - time.monotonic()) + _LAST_ROUND_SECONDS)
-        if self._thread.is_alive():  # in a call that hangs; the lock goes with the process
+        if self._thread.is_alive() or self._syncer.busy:  # the lock goes with the process
             log.error("audio_lost", reason="the disk hangs", bytes=self._held())
             return
         self._lock.close()
@@ -128,7 +128,7 @@ class Spool:
                 return
 
     def _guard(self) -> None:
-        """Bound what memory holds while the thread hangs in one write or sync."""
+        """Bound what memory holds while the thread hangs in one write."""
         while not self._over.wait(_GUARD_INTERVAL_SECONDS):
             since = self._round_since
             lasted = time.monotonic() - since if since is not None else 0.0
@@ -148,22 +148,52 @@ class Spool:
         return sum(journal.held_bytes for journal in self._all())
 
     def _go_round(self, *, hurry: bool) -> None:
-        """Write all journals, sync those for which it is time, and part with the ended."""
-        fresh = {self._opened.popleft() for _ in range(len(self._opened))}
-        self._journals |= fresh
+        """Write all journals, have those synced for which it is time, part with the ended."""
+        self._journals |= {self._opened.popleft() for _ in range(len(self._opened))}
         for journal in list(self._journals):
             self._write(journal)
-        now = time.monotonic()
-        due = hurry or now - self._synced_at >= self._sync_interval
-        if due:
-            self._synced_at = now
-        self._sync([j for j in self._journals if j.unsynced and (due or j in fresh or j.ended)])
+        self._take_synced()
+        if not self._syncer.busy:
+            self._begin_sync(hurry=hurry)
         for journal in [journal for journal in self._journals if journal.finished]:
             self._journals.discard(journal)
             journal.close()
         held = self._take_figures()
         self._bound_memory()
         self._lighten(held)
+
+    def _begin_sync(self, *, hurry: bool) -> None:
+        now = time.monotonic()
+        # A round follows each sync, to take its outcome; that alone is no batch of its own.
+        due = hurry or now - self._synced_at >= max(self._sync_interval, BATCH_INTERVAL_SECONDS / 2)
+        if due:
+            self._synced_at = now
+        journals = [j for j in self._journals if j.unsynced and (due or j.fresh or j.ended)]
+        if journals:
+            self._syncer.begin(journals)
+
+    def _take_synced(self) -> None:
+        """Let go of what the disk holds by now; what it failed to take is written anew."""
+        synced = self._syncer.take()
+        if synced is None:
+            return
+        self.figures.sync_seconds.append(synced.seconds)
+        failed = dict(synced.failed)
+        for journal in synced.journals:
+            if journal not in failed:
+                journal.mark_synced()
+        for journal, error in failed.items():
+            self._rescue(journal, error)
+
+    def _rescue(self, journal: Journal, error: OSError) -> None:
+        # What the kernel could not write back it may drop from its cache, and says so only
+        # once: this file is not to be trusted any more.
+        journal.distrust(error)
+        self._complain("journal_sync_failed", journal, error)
+        try:
+            journal.begin_anew(error)
+        except OSError as second:
+            self._complain("journal_rescue_failed", journal, second)
 
     def _bound_memory(self) -> None:
         """Stop keeping chunks for which the disk was not ready in time."""
@@ -184,40 +214,6 @@ class Spool:
             self.figures.written_bytes += journal.write()
         except OSError as error:
             self._complain("journal_write_failed", journal, error)
-
-    def _sync(self, journals: list[Journal]) -> None:
-        if not journals:
-            return
-        began = time.monotonic()
-        if len(journals) > _MOST_SYNCED_SINGLY:
-            self._sync_at_once([journal for journal in journals if journal.trusted])
-        for journal in journals:
-            if journal.unsynced:
-                self._sync_one(journal)
-        self.figures.sync_seconds.append(time.monotonic() - began)
-
-    def _sync_at_once(self, journals: list[Journal]) -> None:
-        """Sync all with one call; where that fails they stay unsynced."""
-        # The lock's descriptor lives as long as we do, so it misses no error: a journal's own
-        # would not tell of those before it was opened, if somebody else has seen them.
-        try:
-            folders.sync_file_system(self._lock.descriptor)
-        except OSError:
-            return  # it does not say for which file; one by one they do
-        for journal in journals:
-            journal.mark_synced()
-
-    def _sync_one(self, journal: Journal) -> None:
-        try:
-            journal.sync()
-        except OSError as error:
-            # What the kernel could not write back it may drop from its cache, and says so
-            # only once: this file is not to be trusted any more.
-            self._complain("journal_sync_failed", journal, error)
-            try:
-                journal.begin_anew(error)
-            except OSError as second:
-                self._complain("journal_rescue_failed", journal, second)
 
     def _complain(self, event: str, journal: Journal, error: OSError) -> None:
         """Count a disk's trouble, and log it at most once a second."""
@@ -242,6 +238,9 @@ class Spool:
         return held
 
     def _say_farewell(self) -> None:
+        self._syncer.close()
+        if self._syncer.busy:
+            return  # a sync hangs, and `close` says what that means
         for journal in self._journals:
             if journal.held_bytes:
                 log.error("audio_lost", journal=journal.path.name, bytes=journal.held_bytes)

@@ -26,6 +26,7 @@ CONSUMERS = (
     "folders",
     "journal_file",
     "live_journal",
+    "syncer",
     "spool",
     "render",
     "wav",

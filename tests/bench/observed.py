@@ -46,20 +46,21 @@ def _note_write(descriptor: int, block: bytes, offset: int) -> int:
 
 
 def _note_sync(descriptor: int) -> None:
+    written = [_unsynced.pop(descriptor, [])]
     _fdatasync(descriptor)
-    _settle([descriptor])
+    _settle(written)
 
 
 def _note_syncfs(descriptor: int) -> None:
-    written = list(_unsynced)
+    written = [_unsynced.pop(each) for each in list(_unsynced)]
     _syncfs(descriptor)
     _settle(written)
 
 
-def _settle(descriptors: list[int]) -> None:
+def _settle(written: list[list[float]]) -> None:
     now = time.time()
-    for descriptor in descriptors:
-        to_disk.extend(now - arrived for arrived in _unsynced.pop(descriptor, ()))
+    for arrivals in written:
+        to_disk.extend(now - arrived for arrived in arrivals)
 
 
 async def _measure_lag() -> None:

@@ -43,6 +43,7 @@ class Fault:
 
 FAULTS = (
     Fault("SIGKILL during calls", crashes.killed),
+    Fault("SIGKILL while syncs take 3 s", crashes.killed_while_syncing, 0.1, 2, ("cc",)),
     Fault("SIGKILL twice", crashes.killed_twice, 0.5),
     Fault("SIGKILL of one of two workers", crashes.worker_killed, 0.2),
     Fault(
@@ -67,7 +68,8 @@ FAULTS = (
     Fault("no space for recordings", disks.full_for_files, 0.1, 1, ("mount",)),
     Fault("syncs fail (EIO)", disks.failing, 0.2, 2, ("cc",)),
     Fault("syncs take 3 s", disks.slow, 0.05, 1, ("cc",)),
-    Fault("a sync hangs for too long", disks.hanging, 0.05, 1, ("cc",)),
+    Fault("a sync hangs", disks.sync_hangs, 0.05, 1, ("cc",)),
+    Fault("a write hangs for too long", disks.hanging, 0.05, 1, ("cc",)),
     Fault("3000 chunks, then a reset", resets.burst, 0.2, 1, ("cc",)),
     Fault("SIGTERM", signals.drained, 0.1),
     Fault("SIGTERM twice", signals.stopped, 0.1),

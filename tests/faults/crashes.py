@@ -13,6 +13,7 @@ from receiver.paths import REWRITTEN_SUFFIX
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS
 from tests.faults.accounting import Allowance, Tally, summed
 from tests.faults.calls import Callers
+from tests.faults.disks import syncs
 from tests.faults.faulty_disk import Orders
 from tests.faults.trial import Trial, kill
 
@@ -37,6 +38,23 @@ def killed(folder: Path, seed: int) -> Tally:
         with Callers(receiver.url, source.randint(2, 6), seed) as callers:
             callers.wait_for(source.randint(60, 200))
             cut_at = kill(receiver)
+        trial.restart()
+        tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
+        trial.check_that_recovery_is_over(tally)
+        return tally
+
+
+def killed_while_syncing(folder: Path, seed: int) -> Tally:
+    """SIGKILL while every sync takes 3 s, one by one or all at once: what was written is there."""
+    orders = Orders(folder / "shim")
+    source = random.Random(seed)
+    with Trial(folder) as trial:
+        receiver = trial.start(orders=orders)
+        orders.give(*syncs("delay", 3000))
+        with Callers(receiver.url, (3, 6)[seed % 2], seed) as callers:
+            callers.wait_for(source.randint(160, 300))
+            cut_at = kill(receiver)
+        orders.give()
         trial.restart()
         tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
         trial.check_that_recovery_is_over(tally)

@@ -15,6 +15,14 @@ def test_a_killed_receiver_loses_only_the_last_moment(tmp_path: Path) -> None:
     assert tally.kept
 
 
+@needs("cc")
+def test_a_receiver_killed_on_a_slow_disk_loses_no_more(tmp_path: Path) -> None:
+    """SIGKILL while every sync takes 3 s: what was written does not wait for it."""
+    tally = crashes.killed_while_syncing(tmp_path, 0)
+    assert tally.passed, tally
+    assert tally.kept
+
+
 def test_a_receiver_killed_while_it_recovers_recovers_again(tmp_path: Path) -> None:
     """SIGKILL of the first start and of the second: both lose only the last moment."""
     tally = crashes.killed_twice(tmp_path, 2)

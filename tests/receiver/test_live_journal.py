@@ -64,6 +64,13 @@ def on_disk(live: Journal) -> list[Record]:
     return found
 
 
+def sync(live: Journal) -> None:
+    """Sync as the two threads do between them, without a failure."""
+    live.begin_sync()
+    live.sync()
+    live.mark_synced()
+
+
 def test_what_was_appended_is_written_in_order(live: Journal) -> None:
     """The header comes first, then every record as it came."""
     append(live, START, *chunks(1, 2))
@@ -78,8 +85,43 @@ def test_memory_lets_go_only_of_what_is_synced(live: Journal) -> None:
     append(live, START)
     size = live.write()
     assert (size, True) == (live.held_bytes, live.unsynced)
-    live.sync()
+    sync(live)
     assert (0, False) == (live.held_bytes, live.unsynced)
+
+
+def test_a_sync_covers_what_was_written_when_it_began(live: Journal, disk: Disk) -> None:
+    """Writing goes on while the disk takes its time, and that is not yet safe."""
+    append(live, START)
+    live.write()
+    live.begin_sync()
+    append(live, *chunks(1))
+    size = live.write()
+    live.sync()
+    live.mark_synced()
+    assert (size, True) == (live.held_bytes, live.unsynced)
+    disk.sync_errors = iter([broken()])
+    with pytest.raises(OSError, match="Input/output") as failed:
+        live.sync()
+    live.distrust(failed.value)
+    live.begin_anew(failed.value)
+    assert [HEADER, START, *chunks(1)] == on_disk(live)[:-1]
+
+
+def test_a_journal_that_ends_while_it_is_looked_at_is_not_finished(
+    live: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop may append the last chunks and the end at any moment of the question."""
+    live.write()
+    sync(live)
+
+    def end_meanwhile(journal: Journal) -> bool:
+        if journal._on_ended is None:
+            append(journal, *chunks(1))
+            journal.end(END, lambda _: None)
+        return True
+
+    monkeypatch.setattr(Journal, "ended", property(end_meanwhile))
+    assert not live.finished
 
 
 def test_a_journal_is_finished_once_its_end_is_synced(live: Journal) -> None:
@@ -89,7 +131,7 @@ def test_a_journal_is_finished_once_its_end_is_synced(live: Journal) -> None:
     assert (True, False) == (live.ended, live.finished)
     live.write()
     assert not live.finished
-    live.sync()
+    sync(live)
     assert live.finished
     assert [] == heard
     live.close()
@@ -166,12 +208,13 @@ def fail_a_sync(live: Journal, disk: Disk) -> OSError:
     """Write a synced and an unsynced part, and let the sync of the latter fail."""
     append(live, START, *chunks(1))
     live.write()
-    live.sync()
+    sync(live)
     append(live, *chunks(2))
     live.write()
     disk.sync_errors = iter([broken()])
     with pytest.raises(OSError, match="Input/output") as failed:
         live.sync()
+    live.distrust(failed.value)
     return failed.value
 
 
@@ -266,7 +309,7 @@ def test_who_held_too_much_drops_until_it_holds_little(live: Journal) -> None:
     live.write()
     append(live, *chunks(21))
     assert live.dropping
-    live.sync()
+    sync(live)
     assert live.held_bytes
     live.write()
     assert not live.dropping
@@ -292,10 +335,10 @@ def test_a_journal_that_still_has_dropped_chunks_is_not_finished(live: Journal) 
     append(live, *chunks(1))
     live.end(END, lambda _: None)
     live.write()
-    live.sync()
+    sync(live)
     assert not live.finished
     live.write()
-    live.sync()
+    sync(live)
     assert live.finished
     assert isinstance(on_disk(live)[-1], DroppedRecord)
 

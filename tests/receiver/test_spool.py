@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from receiver import folders, journal, paths, spool
+from receiver import folders, journal, paths, spool, syncer
 from receiver.errors import ConfigurationError
 from receiver.journal import DroppedRecord, EndRecord, Header, MessageRecord, Reader, Record
 from receiver.live_journal import Journal
@@ -144,7 +144,7 @@ def test_where_one_call_fails_each_file_is_asked(
         raise broken()
 
     monkeypatch.setattr(folders, "sync_file_system", fail)
-    monkeypatch.setattr(spool, "_MOST_SYNCED_SINGLY", 0)
+    monkeypatch.setattr(syncer, "MOST_SYNCED_SINGLY", 0)
     running = opened(sync_interval_ms=NEVER_MS)
     rows = [begin(running, number) for number in range(3)]
     until(lambda: len(disk.synced) >= 3)
@@ -226,7 +226,7 @@ def test_memory_is_bounded_for_all_streams_together(
     assert 203 == len(on_disk(live))
 
 
-def test_a_sync_that_hangs_does_not_fill_memory(
+def test_a_write_that_hangs_does_not_fill_memory(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the time that may be bridged, chunks are counted instead of kept."""
@@ -234,14 +234,15 @@ def test_a_sync_that_hangs_does_not_fill_memory(
     monkeypatch.setattr(spool, "_GUARD_INTERVAL_SECONDS", 0.01)
     hanging, go_on = threading.Event(), threading.Event()
 
-    def hang(_: Journal) -> None:
+    def hang(_: Journal) -> int:
         hanging.set()
         assert go_on.wait(PATIENCE_SECONDS)
+        return 0
 
-    monkeypatch.setattr(Journal, "sync", hang)
+    monkeypatch.setattr(Journal, "write", hang)
     live = begin(opened())
     assert hanging.wait(PATIENCE_SECONDS)
-    until(lambda: live.append != live._queue.append)
+    until(lambda: live.dropping)
     append(live, 8, 9)
     monkeypatch.undo()
     go_on.set()
@@ -264,6 +265,19 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     monkeypatch.setattr(Journal, "sync", hang)
     yield hangs
     go_on.set()
+
+
+def test_writing_goes_on_while_a_sync_hangs(opened: Open, hanging: threading.Event) -> None:
+    """What a killed receiver leaves is no older than a batch, however slow the disk is."""
+    spool_ = opened()
+    live = begin(spool_)
+    assert hanging.wait(PATIENCE_SECONDS)
+    append(live, 1, 2)
+    until(lambda: len(on_disk(live)) == 4)
+    late = begin(spool_, 2)
+    until(lambda: START in on_disk(late))
+    assert live.held_bytes
+    assert late.held_bytes
 
 
 def test_journals_count_until_the_disk_holds_their_end(
