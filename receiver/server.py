@@ -296,14 +296,20 @@ class Server:
         elif was_full and not self._disk_full:
             log.info("disk_has_space", free_bytes=free)
 
+    def _end_silent_sessions(self) -> None:
+        oldest = self.now() - self._config.idle_timeout_seconds
+        for session in list(self.sessions):
+            if session.active_at < oldest:
+                session.close(EndReason.IDLE, code=_DONE, text="no media came for too long")
+
     async def _watch(self) -> None:
         """Look after what no message tells: silent sockets, free space, the end of a drain."""
         while True:
+            slept_at = self.now()
             await asyncio.sleep(_WATCH_SECONDS)
-            oldest = self.now() - self._config.idle_timeout_seconds
-            for session in list(self.sessions):
-                if session.active_at < oldest:
-                    session.close(EndReason.IDLE, code=_DONE, text="no media came for too long")
+            # Where we were held up ourselves, what waits in the sockets must be read first.
+            if self.now() - slept_at < 2 * _WATCH_SECONDS:
+                self._end_silent_sessions()
             self._see_if_drained()
             try:
                 await self._look_at_disk()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import ssl
 import time
@@ -197,6 +198,23 @@ def test_a_stream_without_media_ends_as_idle(tmp_path: Path) -> None:
         assert receiver.published()[1].end_reason is EndReason.IDLE
         with pytest.raises(ConnectionClosed):
             socket.recv(timeout=10)
+
+
+def test_a_receiver_that_was_held_up_ends_no_call_as_idle(tmp_path: Path) -> None:
+    """It was stopped itself, for longer than a call may be silent: what came meanwhile is kept."""
+    options = ("--idle-timeout-seconds", "1")
+    with running_receiver(tmp_path, *options) as receiver, sender.dial(receiver.url) as socket:
+        sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
+        receiver.wait_for("stream_started")
+        receiver.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, receiver.process.pid, os.WSTOPPED)
+        later = [sender.media("inbound", number, AUDIO) for number in range(2, 100)]
+        sender.send_call(socket, [*later, sender.stop()])
+        time.sleep(2.5)  # the time is the fault: longer than the idle timeout and two looks
+        receiver.process.send_signal(signal.SIGCONT)
+        document = receiver.published()[1]
+        assert EndReason.STOP is document.end_reason
+        assert 99 == document.tracks[0].chunks.written
 
 
 def test_no_new_streams_without_free_space(tmp_path: Path) -> None:
