@@ -206,8 +206,9 @@ def _folder_problems(folder: Path, document: Recording) -> Iterator[str]:
     except OSError as error:
         yield f"{PurePath(error.filename or folder).name} cannot be read: {error.strerror}"
         return
-    if stat.S_IMODE(mode) != FOLDER_MODE:
-        yield f"the folder's mode is {stat.S_IMODE(mode):04o}, not {FOLDER_MODE:04o}"
+    permissions = stat.S_IMODE(mode) & ~stat.S_ISGID  # which folders have from the one above
+    if permissions != FOLDER_MODE:
+        yield f"the folder's mode is {permissions:04o}, not {FOLDER_MODE:04o}"
     if stat.S_IMODE(document_mode) != wav.FILE_MODE:
         shown = stat.S_IMODE(document_mode)
         yield f"{paths.RECORDING_JSON}: its mode is {shown:04o}, not {wav.FILE_MODE:04o}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -36,6 +37,17 @@ def open_journal(journal: Path) -> FileIO:
         os.close(descriptor)
         raise JournalError(f"cannot read journal {journal}: it is not a file")
     return open(descriptor, "rb", buffering=0)
+
+
+def sha256(file: FileIO, length: int | None = None) -> str:
+    """Return the SHA-256 of a file, or of its first `length` bytes."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    rest = os.fstat(file.fileno()).st_size if length is None else length
+    while rest and (block := file.read(min(rest, BLOCK_BYTES))):
+        digest.update(block)
+        rest -= len(block)
+    return digest.hexdigest()
 
 
 class Window:

@@ -23,7 +23,7 @@ from receiver import archive, paths, recording
 from receiver.errors import JournalError, UnprovenError, UnreadableError
 from receiver.folders import PRIVATE, FolderLock, folder_within, open_folder, sync_folder
 from receiver.journal import Header, Reader
-from receiver.journal_file import blocks_of, open_journal
+from receiver.journal_file import blocks_of, open_journal, sha256
 from receiver.recording import Recording
 from receiver.render import Identified, RenderOptions, identify, render_surveyed
 
@@ -88,6 +88,7 @@ def publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
     """
     try:
         with _claimed(journal):
+            _go_on_with_successor(journal)
             if _holds_nothing(journal):
                 _remove(journal)
                 return Empty(journal)
@@ -114,6 +115,37 @@ def _claimed(journal: Path) -> Iterator[None]:
         fcntl.flock(claim, fcntl.LOCK_EX)
         journal.lstat()
         yield
+
+
+def _go_on_with_successor(journal: Path) -> None:
+    """Let the one take a journal's place that was about to when we ended, if it holds more.
+
+    It was written because a sync had failed, after which the disk may have lost what was
+    written last. One that was not written to its end holds less, and goes with the journal.
+    """
+    successor = journal.with_suffix(paths.REWRITTEN_SUFFIX)
+    if not _taken(successor):
+        return
+    held, digest = _trusted(journal)
+    more, _ = _trusted(successor)
+    if more <= held:
+        return
+    with open_journal(successor) as source:
+        goes_on = not held or sha256(source, held) == digest
+    if goes_on:
+        successor.replace(journal)
+        sync_folder(journal.parent)
+    else:
+        quarantine(successor, f"it does not go on with {journal.name}, but holds more")
+
+
+def _trusted(journal: Path) -> tuple[int, str]:
+    """Return how much of a journal can be trusted, and its SHA-256."""
+    try:
+        identified = identify(journal)
+    except JournalError:
+        return 0, ""
+    return identified.survey.trusted_bytes, identified.sha256
 
 
 def _publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
@@ -204,7 +236,11 @@ def _remove(journal: Path) -> None:
 
 
 def quarantine(journal: Path, reason: str) -> Quarantined:
-    """Set a journal aside, with a text beside it that says why; nothing is overwritten."""
+    """Set a journal aside, with a text beside it that says why; nothing is overwritten.
+
+    Raises:
+        OSError: the disk takes no text; the journal stays where it is.
+    """
     folder = journal.parent / paths.QUARANTINE
     folder.mkdir(PRIVATE, exist_ok=True)
     target = folder / journal.name
@@ -212,13 +248,29 @@ def quarantine(journal: Path, reason: str) -> Quarantined:
     while _taken(target) or _taken(target.with_suffix(".txt")):
         number += 1
         target = folder / f"{journal.stem}-{number}{journal.suffix}"
-    journal.rename(target)
-    descriptor = os.open(target.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as note:
-        note.write(reason + "\n")
+    note = target.with_suffix(".txt")
+    _write_note(note, reason)
+    try:
+        journal.rename(target)
+    except OSError:
+        note.unlink()
+        raise
     sync_folder(folder)
     sync_folder(journal.parent)
     return Quarantined(target, reason)
+
+
+def _write_note(path: Path, reason: str) -> None:
+    """Write why, before the journal moves: it is never there without a reason."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as note:
+            note.write(reason + "\n")
+            note.flush()
+            os.fsync(descriptor)
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _taken(path: Path) -> bool:

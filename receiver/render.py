@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ import soundfile
 from receiver import clock, codec, paths, recording, tags, timeline
 from receiver.errors import JournalError, UnprovenError
 from receiver.folders import open_folder
-from receiver.journal_file import BLOCK_BYTES, Window, blocks_of, open_journal
+from receiver.journal_file import BLOCK_BYTES, Window, blocks_of, open_journal, sha256
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track
 from receiver.recording import RecordedTrack, Recording
 from receiver.report import UNNAMED, Rendered, report
@@ -169,7 +168,7 @@ def identify(journal: Path) -> Identified:
         surveyed = survey(blocks_of(source))
         if surveyed.unproven:
             _refuse(surveyed)
-        return Identified(surveyed, _sha256(source, surveyed.trusted_bytes))
+        return Identified(surveyed, sha256(source, surveyed.trusted_bytes))
 
 
 def _refuse(surveyed: Survey) -> NoReturn:
@@ -284,7 +283,7 @@ def _write_wav(
             raise OSError(errno.EIO, f"{name} is shorter than its samples")
         _append_parameters(file, surveyed)
         os.fsync(descriptor)
-        return {"file": name, "sha256": _sha256(file)}
+        return {"file": name, "sha256": sha256(file)}
 
 
 @contextlib.contextmanager
@@ -319,17 +318,6 @@ def _append_parameters(file: FileIO, surveyed: Survey) -> None:
     for offset, content in ((length, appended.tail), *appended.patches):
         file.seek(offset)
         _write_all(file, content)
-
-
-def _sha256(source: FileIO, length: int | None = None) -> str:
-    """Return the SHA-256 of a file, or of its first `length` bytes."""
-    digest = hashlib.sha256()
-    source.seek(0)
-    rest = os.fstat(source.fileno()).st_size if length is None else length
-    while rest and (block := source.read(min(rest, BLOCK_BYTES))):
-        digest.update(block)
-        rest -= len(block)
-    return digest.hexdigest()
 
 
 def _write_file(folder: int, content: bytes) -> None:

@@ -382,6 +382,13 @@ def test_other_peoples_access_is_found(recordings: Path, name: str) -> None:
     assert "mode is 0755, not 0" in problem
 
 
+def test_folders_may_have_their_group_from_the_one_above(recordings: Path) -> None:
+    """A recordings folder that is open to a group hands its set-group-id bit down."""
+    folder = builder.build(recordings)
+    folder.chmod(0o2700)
+    assert () == problems_of(folder)
+
+
 def test_a_linked_file_is_found(recordings: Path, tmp_path: Path) -> None:
     """Its content may be right today."""
     folder = builder.build(recordings)

@@ -425,6 +425,52 @@ def test_a_rewritten_journal_that_was_never_finished_goes_with_the_journal(
     assert {} == files(spool)
 
 
+def test_a_successor_that_holds_more_takes_the_journals_place(tmp_path: Path, spool: Path) -> None:
+    """The disk had failed and lost what was written last, and we ended before the change."""
+    live = write(spool / "a.journal", content()[:4])
+    with open(live, "ab") as file:
+        file.write(bytes(500))  # pages that the disk did not take
+    note = NoteRecord(0, "journal_rewritten", "Input/output error")
+    write(live.with_suffix(paths.REWRITTEN_SUFFIX), [*content(reason=None), note])
+    outcome = published(live, tmp_path / "recordings")
+    assert ["crashed", "journal_rewritten"] == sorted(
+        finding.code for finding in outcome.recording.findings if "_lost" not in finding.code
+    )
+    assert [4, 4] == [track.chunks.written for track in outcome.recording.tracks]
+    assert {} == files(spool)
+
+
+def test_a_successor_of_something_else_is_set_aside(tmp_path: Path, spool: Path) -> None:
+    """It holds more, but not what the journal holds: both are kept."""
+    live = write(spool / "a.journal", content()[:4])
+    other = write(live.with_suffix(paths.REWRITTEN_SUFFIX), [content()[0], *content()[2:]])
+    theirs = other.read_bytes()
+    published(live, tmp_path / "recordings")
+    assert theirs == files(spool / paths.QUARANTINE)["a.rewritten"]
+    assert "does not go on" in (spool / paths.QUARANTINE / "a.txt").read_text()
+    assert [paths.QUARANTINE] == [path.name for path in spool.iterdir()]
+
+
+def test_a_journal_is_never_set_aside_without_its_reason(
+    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk it stays where it is, and nothing else is left."""
+    (spool / "x.journal").write_bytes(b"junk")
+    sync, note = os.fsync, spool / paths.QUARANTINE / "x.txt"
+
+    def fail(descriptor: int) -> None:
+        if note.exists() and os.path.samestat(os.fstat(descriptor), note.stat()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        publish.publish(spool / "x.journal", tmp_path / "recordings", RenderOptions())
+    assert {paths.QUARANTINE, "x.journal"} == files(spool).keys()
+    monkeypatch.undo()
+    assert "x.journal" == set_aside(spool / "x.journal", tmp_path / "recordings").journal.name
+
+
 def test_recovery_publishes_everything_oldest_first(tmp_path: Path, spool: Path) -> None:
     """Also streams of which nothing but the start came; what is no journal is set aside."""
     for age, (number, rows) in enumerate([(3, []), (1, content()[2:]), (2, content()[2:])]):
