@@ -22,10 +22,20 @@ from typing import Final
 import structlog
 
 from receiver import folders, journal, paths
-from receiver.journal import ChunkRecord, DroppedRecord, EndRecord, Header, NoteRecord
+from receiver.journal import (
+    ChunkRecord,
+    DroppedRecord,
+    EndRecord,
+    Header,
+    MessageRecord,
+    NoteRecord,
+    RejectedRecord,
+)
 from receiver.media import GapKind, Track
 
 _COPY_BYTES: Final = 2**20
+_MOST_BESIDES_BYTES: Final = 2**20
+"""Of what is no audio, kept while chunks are dropped; the rest is counted, too."""
 _ROW_BYTES: Final = 64
 """What the bounds of one track's dropped chunks will take, more or less."""
 
@@ -50,6 +60,8 @@ class Journal:
         self._oldest = time.monotonic()  # when the oldest record came that is not synced
         self._failing_since: float | None = None
         self._dropped = _Dropped()
+        self._besides_bytes = 0  # of what else came while chunks were dropped
+        self._left_out = 0  # records of it that were not kept
         self._light_bytes = math.inf  # holding no more, chunks are kept again
         self._on_ended: Callable[[Path], None] | None = None
 
@@ -235,8 +247,15 @@ class Journal:
         decoded = journal.decode(record)
         if isinstance(decoded, ChunkRecord):
             self._dropped.add(decoded)
+        elif isinstance(decoded, MessageRecord | RejectedRecord) and self._is_too_much(record):
+            self._left_out += 1
         else:
-            self._queue.append(record)  # small and few: messages are bounded
+            self._queue.append(record)
+
+    def _is_too_much(self, record: bytes) -> bool:
+        """Whether messages, too, are more than memory is to hold; calls have few, small ones."""
+        self._besides_bytes += len(record)
+        return self._besides_bytes > _MOST_BESIDES_BYTES
 
     def _stop_dropping(self) -> None:
         if not self.dropping and not self._dropped:
@@ -249,6 +268,10 @@ class Journal:
         rows = self._dropped.take()
         self._queue.extend(journal.encode(row) for row in rows)
         self._tell_dropped(rows)
+        left_out, self._besides_bytes, self._left_out = self._left_out, 0, 0
+        if left_out:
+            text = f"{left_out} messages while the disk took nothing"
+            self._queue.append(journal.encode(NoteRecord(0, "messages_not_kept", text)))
 
     def _tell_dropped(self, rows: list[DroppedRecord]) -> None:
         chunks = sum(row.chunks for row in rows)

@@ -30,6 +30,7 @@ from receiver.stream import (
     MessageReceived,
     RecordingEnded,
     RecordingOpened,
+    State,
     Stream,
 )
 from receiver.tap import ChunkHeard, Hub
@@ -168,11 +169,14 @@ class Session:
             self._beginning.keep(message)
 
     def _check_call(self, start: Start) -> None:
-        """Hold a stream to the call that its signed token names."""
+        """Hold a stream to the call that its signed token names.
+
+        What came under a start message that named it is that call's, and is kept.
+        """
         if self._grant.call_sid is not None and start.call_sid != self._grant.call_sid:
-            if self._recording is not None:
+            if self._recording is not None and self._recording.start is None:
                 self._discard(self._recording, EndReason.PROTOCOL_ERROR)
-            self._stream.closed(EndReason.PROTOCOL_ERROR)
+                self._stream.closed(EndReason.PROTOCOL_ERROR)
             raise ProtocolViolation("the token is for another call")
 
     def _discard(self, recording: OpenRecording, reason: EndReason) -> None:
@@ -238,6 +242,9 @@ class Session:
         if event.followed is not None:
             self._recording.keep(self._beginning.start)
             self._announce(event.followed)
+        if self._stream.state is not State.STARTED:  # else its start message says so
+            address = self._remote_address
+            log.info("audio_before_start", **self._names(), remote_address=address)
 
     def _note_token(self, opened: Journal) -> None:
         """Have the journal say that nobody has yet shown to be the token's call.

@@ -18,7 +18,7 @@ from typing import Final
 
 import structlog
 
-from receiver.folders import make_private_folder
+from receiver.folders import make_private_folder, sync_folder
 
 FORGET_INTERVAL_SECONDS: Final = 600.0
 """Between two looks for tokens that have expired."""
@@ -61,8 +61,10 @@ class UsedTokens:
             return False
         try:
             os.utime(descriptor, (expires_at, expires_at))
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        sync_folder(self._folder)  # it stays used after a power cut, too
         return True
 
     def forget_expired(self) -> None:

@@ -283,6 +283,19 @@ def test_dropped_chunks_are_one_row_per_track_with_exact_bounds(live: Journal, d
     assert [HEADER, START, *chunks(1), START, *rows, *chunks(5)] == on_disk(live)
 
 
+def test_messages_are_bounded_too_while_chunks_are_dropped(live: Journal) -> None:
+    """A peer that goes on with large ones fills no memory; how many were left out is told."""
+    live.write()
+    live.start_dropping("a test")
+    append(live, *[MessageRecord(0, b"x" * 200_000)] * 20, START)
+    assert live.held_bytes < 1.1 * 2**20
+    live.end(END, lambda _: None)
+    live.write()
+    live.write()
+    note = NoteRecord(0, "messages_not_kept", "16 messages while the disk took nothing")
+    assert [HEADER, *[MessageRecord(0, b"x" * 200_000)] * 5, END, note] == on_disk(live)
+
+
 def test_dropping_is_told_when_it_begins_and_when_it_is_over(live: Journal) -> None:
     """Once each, however often it is asked for, with how much was held, why, and how many."""
     append(live, START, *chunks(1))

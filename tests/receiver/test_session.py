@@ -175,6 +175,31 @@ def test_a_signed_token_for_another_call_keeps_nothing(house: House) -> None:
     assert house.ended.empty()
 
 
+def test_what_came_for_the_tokens_call_is_kept_when_another_is_named(house: House) -> None:
+    """A later start message for another call is refused, and ends a recording that is proven."""
+    made, socket = opened(house, Grant(call_sid=CALL_SID))
+    for message in (start_message(), MEDIA, other_start(), media(2, 1)):
+        made.message_received(message)
+    made.closed(code=1008, clean=True)
+    text = "the token is for another call"
+    assert [(1008, text)] == socket.closings
+    *_, chunk, end = house.journal()
+    assert isinstance(chunk, ChunkRecord)
+    assert EndRecord(0, EndReason.PROTOCOL_ERROR, text) == end
+    assert house.ended.empty()
+
+
+def test_a_stream_that_begins_with_audio_says_so_in_the_log(house: House) -> None:
+    """One line when it begins, one when it has a name, one when it ends."""
+    made, _ = opened(house)
+    with capture_logs() as lines:
+        for message in (MEDIA, start_message(), STOP):
+            made.message_received(message)
+    told = [(line["event"], line["call_sid"]) for line in lines]
+    began = [("audio_before_start", None), ("stream_started", CALL_SID)]
+    assert [*began, ("stream_ended", CALL_SID)] == told
+
+
 def test_a_signed_token_for_this_call_records(house: House) -> None:
     """The call that the token names is recorded as any other."""
     made, _ = opened(house, Grant(call_sid=CALL_SID))

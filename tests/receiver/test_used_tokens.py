@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import time
 from pathlib import Path
 
@@ -18,6 +20,21 @@ async def test_a_token_can_be_used_once(tmp_path: Path) -> None:
     assert await UsedTokens(tmp_path / "used").use("a", later)
     assert not await UsedTokens(tmp_path / "used").use("a", later)
     assert await UsedTokens(tmp_path / "used").use("b", later)
+
+
+async def test_a_used_token_is_on_disk_before_its_stream_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut makes no token new: its file and the folder are synced."""
+    used, sync, synced = UsedTokens(tmp_path / "used"), os.fsync, []
+
+    def note(descriptor: int) -> None:
+        synced.append(stat.S_IFMT(os.fstat(descriptor).st_mode))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    assert await used.use("a", time.time() + 60)
+    assert [stat.S_IFREG, stat.S_IFDIR] == synced
 
 
 async def test_of_many_at_once_exactly_one_gets_in(tmp_path: Path) -> None:
