@@ -26,7 +26,6 @@ from receiver.stream import (
     ChunkReceived,
     ChunkRefused,
     Event,
-    Events,
     MessageReceived,
     RecordingEnded,
     RecordingOpened,
@@ -149,7 +148,9 @@ class Session:
 
     def end(self, reason: EndReason, detail: str = "") -> None:
         """End the open recording for a reason of ours; idempotent."""
-        self._apply_all(self._stream.closed(reason), detail=detail)
+        for event in self._stream.closed(reason):
+            if isinstance(event, RecordingEnded):
+                self._end_recording(event, detail)
 
     def close(self, reason: EndReason, *, code: int, text: str) -> None:
         """End the open recording and ask the peer to close the socket."""
@@ -184,11 +185,6 @@ class Session:
         detail = "not kept: no start message named the call of the token"
         recording.end(reason, detail, Path.unlink)
         self._note_end(recording, reason, detail)
-
-    def _apply_all(self, events: Events, *, detail: str) -> None:
-        for event in events:
-            if isinstance(event, RecordingEnded):
-                self._end_recording(event, detail)
 
     def _apply(self, event: Event, message: bytes) -> None:
         match event:
@@ -243,8 +239,7 @@ class Session:
             self._recording.keep(self._beginning.start)
             self._announce(event.followed)
         if self._stream.state is not State.STARTED:  # else its start message says so
-            address = self._remote_address
-            log.info("audio_before_start", **self._names(), remote_address=address)
+            log.info("audio_before_start", **self._names(), remote_address=self._remote_address)
 
     def _note_token(self, opened: Journal) -> None:
         """Have the journal say that nobody has yet shown to be the token's call.
