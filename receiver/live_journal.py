@@ -48,7 +48,9 @@ class Journal:
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
         self.descriptor = -1
-        self._queue = deque([journal.encode(header)])
+        first = journal.encode(header)
+        self._queue = deque([first])
+        self._header_bytes = len(first)
         self.append: Callable[[bytes], None] = self._queue.append  # no frame of our own
         self._unwritten: deque[bytes] = deque()
         self._unsynced: list[bytes] = []  # written, but the disk may not hold them yet
@@ -99,8 +101,8 @@ class Journal:
 
     @property
     def fresh(self) -> bool:
-        """Whether the disk holds nothing of it, so that a power cut would leave no trace."""
-        return not self._synced_bytes
+        """Whether the disk holds no more than its header: a power cut would leave no name."""
+        return self._synced_bytes <= self._header_bytes
 
     @property
     def unsynced(self) -> bool:

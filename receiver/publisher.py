@@ -232,6 +232,7 @@ class Publisher:
         if outcome.set_aside is not None:
             self._report(outcome.set_aside)
         document = outcome.recording
+        self._published(outcome)  # before the log: whoever reads it may look at the figures
         log.info(
             "recording_published",
             recording_id=document.id,
@@ -242,7 +243,6 @@ class Publisher:
             end_reason=document.end_reason.value,
             complete=document.complete,
         )
-        self._published(outcome)
 
 
 def _size(journal: Path) -> int:

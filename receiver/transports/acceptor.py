@@ -116,7 +116,7 @@ class Acceptor:
     async def _welcome(self, waiting: Waiting) -> None:
         try:
             await self._connect(waiting)
-        except TimeoutError:
+        except (TimeoutError, ConnectionAbortedError):  # the latter: TLS was not done in time
             waiting.turn_away("timeout")
         except OSError:  # TLS errors are
             waiting.turn_away("tls_failed")

@@ -20,7 +20,7 @@ from receiver import paths
 from receiver.recording import Recording
 
 TOKEN = "a-token-for-tests-only"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 
 
 class ReceiverProcess:

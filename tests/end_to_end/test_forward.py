@@ -52,18 +52,21 @@ class Consumer:
         self.tokens: list[str | None] = []
         self.sockets: list[ServerConnection] = []
         self._server: Server | None = None
-        self.port = free_port()
-        self.url = f"ws://127.0.0.1:{self.port}/stream"
+        self._socket = socket.socket()  # ours from now on, though nobody listens yet
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"ws://127.0.0.1:{self._socket.getsockname()[1]}/stream"
 
     def start(self) -> None:
         """Listen."""
-        self._server = serve(self._take, "127.0.0.1", self.port, compression=None)
+        self._socket.listen()
+        self._server = serve(self._take, sock=self._socket, compression=None)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
         """Listen no more."""
         if self._server is not None:
             self._server.shutdown()
+        self._socket.close()
 
     def _take(self, connection: ServerConnection) -> None:
         assert connection.request is not None

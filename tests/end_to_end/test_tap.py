@@ -193,8 +193,12 @@ def test_chunks_that_overtake_each_other_are_repaired(receiver: ReceiverProcess,
     with begin(receiver) as call:
         listener = hear(receiver, CALL + rest)
         event(listener)
-        for number in numbers:
-            say(call, range(number, number + 1))
+        both = (
+            sender.media(track, number, payload(track, number), sequence=number)
+            for number in numbers
+            for track in TRACKS
+        )
+        sender.send_at_once(call, both)
         call.send(sender.stop())
         heard = everything(listener)
     expected = stereo if "stereo" in rest else lambda numbers: pcm("inbound", numbers)
@@ -596,14 +600,14 @@ def test_stereo_is_what_is_recorded(tmp_path: Path) -> None:
     with tapped_receiver(tmp_path, "--stereo", *PATIENT) as receiver, begin(receiver) as call:
         with hear(receiver, f"{CALL}?track=stereo") as listener:
             event(listener)
+            together = []
             for number in range(1, 151):
-                together = []
                 if source.random() > 0.2 or number in (1, 150):
                     together.append(sender.media("inbound", number, payload("inbound", number)))
                 if number > 1:
                     lagging = number - 1
                     together.append(sender.media("outbound", lagging, payload("outbound", lagging)))
-                sender.send_at_once(call, together)
+            sender.send_at_once(call, together)
             call.send(sender.media("outbound", 150, payload("outbound", 150)))
             call.send(sender.stop())
             heard = everything(listener)
@@ -641,13 +645,13 @@ def test_what_is_heard_is_what_is_recorded(
             resampled = [hear(receiver, f"{CALL}?track=stereo&rate={r}") for r in others]
             for listener in (*listeners, *resampled):
                 event(listener)
-            for number in range(1, 101):
-                together = [
-                    sender.media(track, number, source.randbytes(size), sequence=number)
-                    for track in TRACKS
-                    if source.random() > 0.1 or number in (1, 100)
-                ]
-                sender.send_at_once(call, together)
+            together = [
+                sender.media(track, number, source.randbytes(size), sequence=number)
+                for number in range(1, 101)
+                for track in TRACKS
+                if source.random() > 0.1 or number in (1, 100)
+            ]
+            sender.send_at_once(call, together)
             call.send(sender.stop())
             heard = [everything(listener) for listener in listeners]
             longer = [everything(listener) for listener in resampled]
@@ -688,6 +692,8 @@ def test_listen_pipes_into_sox(receiver: ReceiverProcess) -> None:
         with hear(receiver, f"{CALL}?wait=20"):  # both wait: the call begins when we say
             wait_for_sockets(receiver, 2)
             with begin(receiver) as call:
+                while json.loads(ask(receiver)[1])[0]["listeners"] < 2:
+                    time.sleep(0.02)  # a socket is open before it listens; nothing tells
                 say(call, range(1, 101))
                 call.send(sender.stop())
         _, statistics = sox.communicate(timeout=PATIENCE_SECONDS)

@@ -17,7 +17,7 @@ from tests.faults.watching import ask
 CALLS = 5
 MOST_SECONDS = 10.0
 """How long the end may take after a second SIGTERM."""
-_ON_THE_WIRE_SECONDS = 0.1
+_ON_THE_WIRE_SECONDS = 0.5
 _HANG_MS = 60_000
 HANGS: dict[str, tuple[str, ...]] = {
     "recordings": (f"fsync delay {_HANG_MS} /",),

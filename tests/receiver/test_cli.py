@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,19 @@ def test_help_lists_every_command_and_imports_none() -> None:
 
 
 def test_help_is_quick() -> None:
-    """`--help` answers in a fraction of a second, at best of three."""
+    """`--help` takes a fraction of a second of the processor, at best of three."""
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = processor_seconds()
         assert 0 == run("--help").returncode
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.5
+        times.append(processor_seconds() - start)
+    assert min(times) < 0.3
+
+
+def processor_seconds() -> float:
+    """Return what processes that we waited for have used: a busy machine takes none away."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_the_version() -> None:

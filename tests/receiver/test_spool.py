@@ -77,18 +77,18 @@ def on_disk(live: Journal) -> list[Record]:
 def test_header_and_start_are_synced_at_once(opened: Open, disk: Disk) -> None:
     """Before the first interval is over, a power cut leaves a stream that is known by name."""
     live = begin(opened(sync_interval_ms=NEVER_MS))
-    until(lambda: disk.synced)
-    assert START in on_disk(live)
+    until(lambda: START in on_disk(live) and disk.synced[-1:] == [live.path.stat().st_size])
 
 
 def test_later_records_are_written_before_they_are_synced(opened: Open, disk: Disk) -> None:
     """A crash of ours loses less than a power cut."""
     spool = opened(sync_interval_ms=NEVER_MS)
     live = begin(spool)
-    until(lambda: disk.synced)
+    until(lambda: START in on_disk(live) and disk.synced[-1:] == [live.path.stat().st_size])
+    before = len(disk.synced)
     append(live, 1, 2)
     until(lambda: len(on_disk(live)) == 4)
-    assert 1 == len(disk.synced)
+    assert before == len(disk.synced)
     until(lambda: spool.figures.held_bytes > 0)
     spool.close()
     assert live.path.stat().st_size == disk.synced[-1]
@@ -101,9 +101,8 @@ def test_an_interval_of_zero_syncs_every_batch(opened: Open, disk: Disk) -> None
     append(live, 1)
     until(lambda: len(on_disk(live)) == 3)
     until(lambda: disk.synced and disk.synced[-1] == live.path.stat().st_size)
-    until(lambda: spool.figures.held_bytes == 0)
+    until(lambda: spool.figures.held_bytes == 0 and spool.figures.sync_seconds)
     assert live.path.stat().st_size == spool.figures.written_bytes
-    assert spool.figures.sync_seconds
 
 
 def test_an_ended_journal_is_handed_over_when_it_is_safe(opened: Open, disk: Disk) -> None:
@@ -164,7 +163,7 @@ def test_one_journals_trouble_hurts_no_other(opened: Open, tmp_path: Path) -> No
     with capture_logs() as logs:
         stuck, fine = begin(spool, 1), begin(spool, 2)
         append(fine, 1)
-        until(lambda: len(on_disk(fine)) == 3)
+        until(lambda: len(on_disk(fine)) == 3 and spool.figures.errors["EEXIST"] and logs)
         assert stuck.held_bytes
         stuck.path.rmdir()
         until(lambda: START in on_disk(stuck))
@@ -301,8 +300,7 @@ def test_memory_is_bounded_while_a_sync_hangs(
     assert hanging.wait(PATIENCE_SECONDS)
     late = begin(spool_, 2)
     append(late, *range(100))
-    until(lambda: late.append != late._queue.append)
-    assert live.append != live._queue.append
+    until(lambda: late.dropping and live.dropping)
 
 
 BOUNDS = pytest.mark.parametrize(
@@ -367,8 +365,8 @@ def test_many_who_hold_the_same_drop_only_until_the_rest_has_room(
     rows = [begin(spool_, number) for number in range(1, 11)]
     for live in rows:
         append(live, *range(10))
-    until(lambda: any(live.dropping for live in rows))
     until(lambda: spool_.figures.held_bytes > 18_000)
+    spool_._lighten(spool_._take_figures())  # the guard may be in the midst of it
     assert 2 <= sum(live.dropping for live in rows) <= 5
 
 
@@ -447,7 +445,7 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(
     monkeypatch.setattr(Journal, "sync", lambda _: go_on.wait(PATIENCE_SECONDS) and None)
     spool_ = opened()
     live = begin(spool_)
-    until(lambda: START in on_disk(live))
+    until(lambda: on_disk(live))
     with capture_logs() as logs:
         spool_.close()
     assert ["the disk hangs"] == [line["reason"] for line in logs if line["event"] == "audio_lost"]

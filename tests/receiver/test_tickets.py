@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -38,8 +39,8 @@ def hear(house: House, rest: str, token: str) -> Any:
 
 
 def short_lived() -> str:
-    """Return a signed token that is refused a second from now, its leeway included."""
-    born = time.time() - 300 - LEEWAY_SECONDS + 1
+    """Return a signed token that is refused one or two seconds from now, its leeway included."""
+    born = math.ceil(time.time()) - 300 - LEEWAY_SECONDS + 1  # `mint` takes whole seconds
     return mint(KEY, Scope(), now=born, ttl_seconds=300)
 
 
