@@ -55,7 +55,7 @@ SHELL = (
     *("loops", "pacer", "transports.sharing"),
     *("transports.handshake", "transports.lobby", "transports.acceptor", "transports.units"),
     *("transports.connection", "transports.pace", "transports.pongs", "transports.small_units"),
-    *("transports.doorway", "transports.picows_wiring"),
+    *("transports.doorway", "transports.resets", "transports.picows_wiring"),
     *("transports.picows_socket", "transports.picows"),
     *("transports.websockets_socket", "transports.websockets", "transports.choice", "server"),
     "workers",

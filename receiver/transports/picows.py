@@ -2,7 +2,8 @@
 
 picows knows 16 KiB requests and the answer 400 only, so requests are read by our own doorway,
 with the same parser as in the other adapter. aiofastnet, which comes with picows, reads the
-sockets: it costs less than what the event loops bring along. TLS is the event loop's own all
+sockets: it costs less than what the event loops bring along; on uvloop it needs help with
+those that are reset (`resets`). TLS is the event loop's own all
 the same: aiofastnet 1.2 keeps about 15 KB of every handshake that fails, for good.
 """
 
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import aiofastnet
 
-from receiver.transports import Gate, Limits, Listener, handshake, picows_wiring
+from receiver.transports import Gate, Limits, Listener, handshake, picows_wiring, resets
 from receiver.transports.acceptor import Acceptor, open_sockets
 from receiver.transports.doorway import Admitted, Doorway, House
 from receiver.transports.lobby import Lobby, Waiting
@@ -40,16 +41,18 @@ async def listen(
         ConfigurationError: the address cannot be listened on.
     """
     handshake.allow_long_lines(limits)
-    listener = _PicowsListener(gate, limits)
+    loop = asyncio.get_running_loop()
+    fast = ssl_context is None and (resets.possible() or not resets.needed(loop))
+    watch = resets.Resets(loop) if fast and resets.needed(loop) else None
+    listener = _PicowsListener(gate, limits, watch)
     sockets = shared.sockets if shared else await open_sockets(host, port)
 
     async def connect(waiting: Waiting) -> None:
-        loop = asyncio.get_running_loop()
         make = functools.partial(Doorway, listener.house, waiting)
-        if ssl_context is None:
+        if fast:
             await aiofastnet.connect_accepted_socket(loop, make, waiting.tcp)
         else:
-            timeout = limits.handshake_timeout_seconds
+            timeout = limits.handshake_timeout_seconds if ssl_context else None
             await loop.connect_accepted_socket(
                 make, waiting.tcp, ssl=ssl_context, ssl_handshake_timeout=timeout
             )
@@ -63,8 +66,9 @@ class _PicowsListener:
 
     server: Acceptor
 
-    def __init__(self, gate: Gate, limits: Limits) -> None:
+    def __init__(self, gate: Gate, limits: Limits, watch: resets.Resets | None) -> None:
         self.limits = limits
+        self._resets = watch
         self.house = House(gate, limits, upgrade=self._upgrade, left=self.see_if_empty)
         self.sockets: set[Socket] = set()
         self._gone = asyncio.Event()
@@ -98,7 +102,16 @@ class _PicowsListener:
         self._gone.clear()
         self.see_if_empty()
         await self._gone.wait()
+        if self._resets is not None:
+            self._resets.close()
         await self.server.wait_closed()
+
+    def gone(self, socket: Socket) -> None:
+        """Forget a connection that has ended."""
+        self.sockets.discard(socket)
+        if self._resets is not None:
+            self._resets.forget(socket.transport)
+        self.see_if_empty()
 
     def see_if_empty(self) -> None:
         """Let `close` return when the last connection is gone."""
@@ -111,4 +124,6 @@ class _PicowsListener:
         longest = self.house.limits.max_message_bytes
         protocol = picows_wiring.make_protocol(socket, ears, max_message_bytes=longest)
         self.sockets.add(socket)
+        if self._resets is not None:
+            self._resets.watch(admitted.transport)
         picows_wiring.hand_over(protocol, admitted.transport, key=admitted.key, rest=admitted.rest)

@@ -28,8 +28,10 @@ from tests.receiver.transports.wire import (
     KeepingPeer,
     OpenGate,
     call,
+    fill_and_reset,
     request,
     send_and_reset,
+    upgraded,
     wire,
 )
 
@@ -224,6 +226,21 @@ async def test_all_that_arrived_before_a_reset_is_kept(adapter: Listen, pings: b
     await gate.peers[0].was_closed.wait()
     await listener.close()
     assert sent == gate.peers[0].messages
+    assert [(1006, False)] == gate.peers[0].ends
+
+
+async def test_what_the_kernel_holds_at_a_reset_is_kept(adapter: Listen) -> None:
+    """We were busy meanwhile, and it is more than is read at once; the end comes right behind."""
+    gate = OpenGate()
+    listener = await adapter(
+        gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
+    )
+    sender = await asyncio.to_thread(upgraded, listener.port)
+    arrived = fill_and_reset(sender, wire(TEXT, b"x" * 320))  # the event loop waits for this
+    await gate.peers[0].was_closed.wait()
+    await listener.close()
+    assert 0 < arrived <= len(gate.peers[0].messages)
+    assert {b"x" * 320} == set(gate.peers[0].messages)
     assert [(1006, False)] == gate.peers[0].ends
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import base64
+import contextlib
 import fcntl
 import os
 import socket
@@ -166,14 +167,44 @@ async def call(port: int, context: ssl.SSLContext | None) -> Caller:
 
 def send_and_reset(port: int, sent: list[bytes]) -> None:
     """Upgrade, send, wait until the other kernel has all of it, and reset the connection."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sender:
-        sender.sendall(request())
-        answer = b""
-        while not answer.endswith(b"\r\n\r\n"):
-            answer += sender.recv(4096)
+    with upgraded(port) as sender:
         sender.sendall(b"".join(sent))
-        unacknowledged = array.array("i", [1])
         deadline = time.monotonic() + 20
-        while unacknowledged[0] and time.monotonic() < deadline:
-            fcntl.ioctl(sender, termios.TIOCOUTQ, unacknowledged)
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        while unacknowledged(sender) and time.monotonic() < deadline:
+            pass
+        reset(sender)
+
+
+def upgraded(port: int) -> socket.socket:
+    """Return a plain socket on which a stream is open."""
+    sender = socket.create_connection(("127.0.0.1", port), timeout=20)
+    sender.sendall(request())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += sender.recv(4096)
+    return sender
+
+
+def fill_and_reset(sender: socket.socket, message: bytes) -> int:
+    """Send as much as fits into the kernels, reset, and return how many messages arrived there."""
+    sender.setblocking(False)
+    sent, deadline = 0, time.monotonic() + 1
+    while sent < 2**20 and time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError):
+            sent += sender.send((message * 100)[sent % len(message) :])
+    arrived = sent - unacknowledged(sender)
+    reset(sender)
+    return arrived // len(message)
+
+
+def unacknowledged(sender: socket.socket) -> int:
+    """Return how many bytes the other kernel does not have."""
+    size = array.array("i", [0])
+    fcntl.ioctl(sender, termios.TIOCOUTQ, size)
+    return size[0]
+
+
+def reset(sender: socket.socket) -> None:
+    """End a connection without a word."""
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sender.close()
