@@ -160,8 +160,9 @@ class Hub(Protocol):
     def subscribe(self, recording_id: str, hear: Hear) -> Leave:
         """Have `hear` called with `Joined` and then with every event of one stream.
 
-        The first call may come before this returns. Of a stream that has ended, or never was,
-        only `StreamEnded` is heard.
+        The first call may come before this returns, the next when all that was published before
+        has been told to others. Of a stream that has ended, or never was, only `StreamEnded` is
+        heard.
         """
         ...
 
@@ -306,8 +307,9 @@ class _LocalTap:
         self.wanted = False
         self._hub = hub
         self._source = source
-        self._subscribers: tuple[_Once, ...] = ()
-        self._waiting: deque[Event] = deque()
+        self._joined: set[_Once] = set()  # and not left
+        self._subscribers: tuple[_Once, ...] = ()  # those who hear what is told now
+        self._waiting: deque[Event | _Once] = deque()  # a subscriber stands where it begins
         self._awake = False
 
     @property
@@ -330,17 +332,29 @@ class _LocalTap:
         self._tell(len(self._waiting))
 
     def subscribe(self, hear: Hear) -> Leave:
-        """Add a subscriber behind everything that was published before."""
-        self.tell_all()
+        """Add a subscriber behind everything that was published before.
+
+        It knows at once where it stands, but what waits is told no faster for it: others would
+        have to hear a whole burst in one turn.
+        """
         subscriber = _Once(hear)
         subscriber(Joined(self.live, self._source.standing()))
-        self._subscribers += (subscriber,)
+        self._joined.add(subscriber)
         self.wanted = True
+        if self._waiting:
+            self._waiting.append(subscriber)
+        else:
+            self._begin(subscriber)
         return lambda: self._leave(subscriber)
 
+    def _begin(self, subscriber: _Once) -> None:
+        if subscriber in self._joined:
+            self._subscribers += (subscriber,)
+
     def _leave(self, subscriber: _Once) -> None:
+        self._joined.discard(subscriber)
         self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
-        self.wanted = bool(self._subscribers)
+        self.wanted = bool(self._joined)
 
     def _end(self, event: StreamEnded) -> None:
         """Begin no more; what waits is told now, or where it is a burst, by and by."""
@@ -363,11 +377,13 @@ class _LocalTap:
 
     def _tell(self, count: int) -> None:
         for _ in range(count):
-            if not self._waiting:
-                return  # a subscriber has had it told
             event = self._waiting.popleft()
+            if isinstance(event, _Once):
+                self._begin(event)
+                continue
             for subscriber in self._subscribers:
                 subscriber(event)
             if type(event) is StreamEnded:
                 self._subscribers, self.wanted = (), False
+                self._joined.clear()
                 self._hub.told(self.live)

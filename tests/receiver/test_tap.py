@@ -21,6 +21,7 @@ from receiver.tap import (
     StreamBegan,
     StreamEnded,
     StreamLeft,
+    Tap,
 )
 from tests.receiver.taps import heard, live_stream
 
@@ -193,6 +194,79 @@ def test_a_burst_can_be_told_at_once() -> None:
     while loop.run():
         pass
     assert 603 == len(told)
+
+
+def joined_in_a_burst() -> tuple[Loop, LocalHub, Tap, list[Event], list[Event]]:
+    """Have somebody join while six seconds of both tracks wait to be told to somebody else."""
+    loop, first, second = Loop(), list[Event](), list[Event]()
+    hub, source = LocalHub(loop.soon), Standpoint()
+    tap = hub.open(LIVE, source)
+    hub.subscribe(LIVE.recording_id, first.append)
+    for number in range(1, 601):
+        tap.publish(heard(number, b""))
+    source.chunks = 600
+    loop.run()
+    hub.subscribe(LIVE.recording_id, second.append)
+    return loop, hub, tap, first, second
+
+
+def test_who_joins_in_a_burst_hurries_nobody() -> None:
+    """It learns at once where the stream stands, and hears what was published afterwards."""
+    loop, hub, tap, first, second = joined_in_a_burst()
+    assert 1 + 100 == len(first)
+    assert [Joined(LIVE, Standing(600, 1, 12_000, None))] == second
+    tap.publish(heard(601, b"x"))
+    while hub.is_behind(LIVE.recording_id):
+        before = len(first)
+        loop.run()
+        assert 100 >= len(first) - before
+    assert (1 + 601, heard(601, b"x")) == (len(first), first[-1])
+    assert [heard(601, b"x")] == second[1:]
+
+
+def test_who_joins_in_a_burst_hears_the_end() -> None:
+    """Also where it comes while the burst is being told, or all is told at once."""
+    for at_once in (False, True):
+        loop, hub, tap, first, second = joined_in_a_burst()
+        tap.publish(STOPPED)
+        assert [Joined] == [type(event) for event in second]
+        if at_once:
+            hub.tell_all()
+        while loop.run():
+            pass
+        assert (1 + 601, STOPPED) == (len(first), first[-1])
+        assert [STOPPED] == second[1:]
+        assert not tap.wanted
+
+
+def test_who_joins_in_a_burst_may_leave_before_its_turn() -> None:
+    """It hears nothing, and is not waited for."""
+    loop, hub, tap, first, _ = joined_in_a_burst()
+    third: list[Event] = []
+    hub.subscribe(LIVE.recording_id, third.append)()
+    tap.publish(heard(601, b"x"))
+    while loop.run():
+        pass
+    assert (1 + 601, [Joined]) == (len(first), [type(event) for event in third])
+
+
+def test_who_joins_is_wanted_before_its_turn() -> None:
+    """Where all others have left within a burst, chunks are published for the newcomer."""
+    loop, got = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    leave = hub.subscribe(LIVE.recording_id, lambda _: None)
+    for number in range(1, 301):
+        tap.publish(heard(number, b""))
+    last = hub.subscribe(LIVE.recording_id, got.append)
+    leave()
+    assert tap.wanted
+    tap.publish(heard(301, b"x"))
+    while loop.run():
+        pass
+    assert [heard(301, b"x")] == got[1:]
+    last()
+    assert not tap.wanted
 
 
 def test_a_burst_that_nobody_hears_any_longer_is_forgotten() -> None:
