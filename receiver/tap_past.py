@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from receiver.journal import ChunkRecord, EndRecord, MessageRecord, Reader
-from receiver.media import Chunk, MediaFormat
+from receiver.media import Chunk, EndReason, MediaFormat
 from receiver.tap import ChunkHeard, MessageHeard, Standing
 
 _BLOCK_BYTES: Final = 2**17
@@ -39,6 +39,7 @@ class Past:
         self._lock = threading.Lock()
         self._closed = False
         self._hungry = False  # whether the reader may have another block
+        self.end_reason: EndReason | None = None  # why the stream ended, once that was read
         self.at_end = False  # whether the latest `read` found nothing new in the file
         self._records = Reader(self._blocks())
         self._chunks = 0  # read so far
@@ -54,7 +55,9 @@ class Past:
         self._hungry = True
         found: list[Heard] = []
         for _, record in self._records:
-            if until is not None and self._is_beyond(record, until):
+            if isinstance(record, EndRecord):
+                self.end_reason, self._beyond = record.reason, True
+            elif until is not None and self._is_beyond(record, until):
                 self._beyond = True
                 break
             self._take(record, found)
@@ -81,7 +84,7 @@ class Past:
         Counting tells exactly; the time of arrival does where chunks of the past were dropped
         because the disk was full, and counting would go on into the present.
         """
-        if self.has_reached(until) or isinstance(record, EndRecord):
+        if self.has_reached(until):
             return True
         known = isinstance(record, ChunkRecord | MessageRecord)
         return known and record.arrival_ms > until.arrival_ms  # type: ignore[attr-defined]  # both have one
@@ -94,8 +97,6 @@ class Past:
             self._messages += 1
             if record.arrival_ms >= self._since_ms:
                 found.append(MessageHeard(record.message, record.arrival_ms))
-        elif isinstance(record, EndRecord):
-            self._beyond = True
 
     def _take_chunk(self, record: ChunkRecord, found: list[Heard]) -> None:
         stamp = record.timestamp_ms

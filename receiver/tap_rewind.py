@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from receiver.listeners import Listener
-from receiver.media import MediaFormat
-from receiver.tap import ChunkHeard, Event, Hub, Joined, Standing
+from receiver.media import EndReason, MediaFormat
+from receiver.tap import ChunkHeard, Event, Hub, Joined, Standing, StreamEnded
 from receiver.tap_channels import Channel
 from receiver.tap_kinds import begin_ms
 from receiver.tap_past import Heard, Past
@@ -107,9 +107,9 @@ class Rewind:
         first = held.popleft()
         if isinstance(first, Joined):
             await self._await_rest(past, first.standing, player)
-        else:  # it ended meanwhile: its journal holds the rest, up to the end
+        else:  # it ended meanwhile: its journal holds the rest, and tells why
             await self._await_rest(past, _EVERYTHING, player)
-            held.append(first)
+            held.append(StreamEnded(past.end_reason or EndReason.CLOSED, 0))
         while held:
             await player.play(held.popleft())
 

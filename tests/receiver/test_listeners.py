@@ -521,11 +521,13 @@ class EndingHub(LocalHub):
         return super().subscribe("another", hear)
 
 
-@pytest.mark.parametrize(("subscriptions", "told"), [(0, []), (1, ["started", "stopped"])])
+@pytest.mark.parametrize(
+    ("subscriptions", "told"), [(0, []), (1, [("started", None), ("stopped", "stop")])]
+)
 async def test_a_stream_may_end_while_its_past_is_read(
-    tmp_path: Path, subscriptions: int, told: list[str]
+    tmp_path: Path, subscriptions: int, told: list[tuple[str, str | None]]
 ) -> None:
-    """Then its journal holds the rest; nothing of it is missed."""
+    """Then its journal holds the rest and the reason; nothing of it is missed."""
     hub, live = EndingHub(subscriptions), live_stream()
     hub.open(live, Source())
     chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 11)]
@@ -541,7 +543,7 @@ async def test_a_stream_may_end_while_its_past_is_read(
     items = []
     while (item := listener.queue.take()) is not None:
         items.append(item)
-    assert told == [event["event"] for event in texts_of(items)]
+    assert told == [(event["event"], event.get("reason")) for event in texts_of(items)]
     assert 3200 * len(told) // 2 == len(sound(items))
 
 

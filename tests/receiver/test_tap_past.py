@@ -119,12 +119,14 @@ def test_dropped_chunks_do_not_lead_into_the_present(tmp_path: Path) -> None:
 
 
 def test_the_end_of_the_stream_is_an_end(tmp_path: Path) -> None:
-    """Nothing more is awaited."""
+    """Nothing more is awaited, and its reason is known."""
     path = tmp_path / "journal"
     everything = Standing(2**62, 2**62, 2**62, None)
     append(path, [HEADER, *records(1, 2), EndRecord(40, EndReason.STOP, "")])
     for until in (everything, None):
         past = a_past(path)
+        assert past.end_reason is None
         assert [1, 2] == numbers(past.read(until))
         assert past.has_reached(everything)
+        assert EndReason.STOP is past.end_reason
         past.close()
