@@ -84,6 +84,7 @@ class Unknown(msgspec.Struct, frozen=True):
     """An event this version does not know; it is kept in the journal and counted."""
 
     event: str
+    sequence_number: int | None = None
 
 
 Message = Connected | Start | Chunk | Dtmf | Mark | Stop | Unknown
@@ -162,7 +163,7 @@ def _parse_carefully(message: bytes | bytearray | memoryview) -> Message:
         raise MessageRejected("no_event", "the message has no event")
     parser = _PARSERS.get(event)
     if parser is None:
-        return Unknown(event[:100])
+        return Unknown(event[:100], _number(document.get("sequenceNumber")))
     return parser(document)
 
 

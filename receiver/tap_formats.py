@@ -45,7 +45,9 @@ class MessageEncoder:
         ids = {"accountSid": live.account_sid, "callSid": live.call_sid}
         self._stop_body = {"stop": ids} if named else {}
         self._bytes_per_ms = live.media_format.bytes_per_ms
-        self._sequence = 0
+        self._sequence = 0  # the highest so far: a stop of ours has the next
+        self._note(_parsed(live.start_message))
+        self._note(joined.standing.latest)
         self._stopped = False
         self.position_ms = begin_ms(joined)
 
@@ -82,21 +84,29 @@ class MessageEncoder:
         }
         if chunk.sequence_number is None:
             del message["sequenceNumber"]
-        else:
-            self._sequence = chunk.sequence_number
+        self._note(chunk)
         length_ms = len(chunk.payload) / self._bytes_per_ms
         encoded = msgspec.json.encode(message).decode()
         return Item(encoded, chunk.track.value, chunk.timestamp_ms or 0, length_ms)
 
     def _verbatim(self, message: bytes) -> list[Item]:
-        try:
-            parsed = messages.parse(message)
-        except PeerError:
-            return []
-        if isinstance(parsed, messages.Connected | messages.Start):
+        parsed = _parsed(message)
+        if parsed is None or isinstance(parsed, messages.Connected | messages.Start):
             return []  # every listener got its own at the beginning
+        self._note(parsed)
         self._stopped = self._stopped or isinstance(parsed, messages.Stop)
         return [Item(message.decode("utf-8", "replace"))]
+
+    def _note(self, message: messages.Message | None) -> None:
+        if message is not None and not isinstance(message, messages.Connected):
+            self._sequence = max(self._sequence, message.sequence_number or 0)
+
+
+def _parsed(message: bytes) -> messages.Message | None:
+    try:
+        return messages.parse(message)
+    except PeerError:
+        return None
 
 
 def _written(number: int | None) -> str | None:

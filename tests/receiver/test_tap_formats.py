@@ -9,11 +9,12 @@ import random
 import pytest
 
 from receiver.media import ByteOrder, Chunk, Encoding, Track
-from receiver.tap import ChunkHeard, Joined, MessageHeard, Standing
+from receiver.tap import ChunkHeard, Event, Joined, MessageHeard, Standing
 from receiver.tap_kinds import Format, Kind, begin_ms, head
 from receiver.tap_queue import Item
 from tests.receiver.g711 import MULAW
 from tests.receiver.taps import (
+    BEGINNING,
     an_encoder,
     ended,
     gaps,
@@ -174,7 +175,28 @@ def test_messages_have_the_providers_shape() -> None:
     assert [] == listening.take(MessageHeard(live.start_message, 0))
     assert [] == listening.take(MessageHeard(b"{", 0))
     assert [] == listening.due(1000)
-    assert [{"event": "stop", "sequenceNumber": "3"}] == told(listening.take(ended()))
+    assert [{"event": "stop", "sequenceNumber": "13"}] == told(listening.take(ended()))
+
+
+def the_stop_after(*events: Event, standing: Standing = BEGINNING) -> str:
+    """Return the sequence number of a stop that is made up."""
+    listening = an_encoder(MESSAGES, standing=standing)
+    for event in events:
+        listening.take(event)
+    (stop,) = told(listening.take(ended()))
+    return str(stop["sequenceNumber"])
+
+
+def test_a_made_up_stop_repeats_no_number() -> None:
+    """It follows the highest that came before: of start, a chunk, a key, or an unknown event."""
+    chunk = heard(1, CODES, sequence=7)
+    unknown = MessageHeard(b'{"event":"new","sequenceNumber":20}', 0)
+    assert "2" == the_stop_after()
+    assert "8" == the_stop_after(chunk, heard(1, CODES, sequence=6, track=Track.OUTBOUND))
+    assert "13" == the_stop_after(chunk, MessageHeard(DTMF, 0))
+    assert "13" == the_stop_after(MessageHeard(DTMF, 0), chunk)
+    assert "21" == the_stop_after(unknown)
+    assert "8" == the_stop_after(standing=Standing(1, 1, 20, chunk.chunk))
 
 
 def test_the_providers_own_stop_is_enough() -> None:
