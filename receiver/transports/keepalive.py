@@ -6,7 +6,14 @@ import socket
 from typing import Any, Final
 
 IDLE_SECONDS: Final = 60
-_OPTIONS: Final = {"TCP_KEEPIDLE": IDLE_SECONDS, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+_OPTIONS: Final = {
+    "TCP_KEEPIDLE": IDLE_SECONDS,
+    "TCP_KEEPINTVL": 15,
+    "TCP_KEEPCNT": 4,
+    # Keep-alive rests while what was sent is not acknowledged, and TCP tries that for 15 minutes.
+    # Linux ends a window that stays closed as well; but who takes nothing was closed after 30 s.
+    "TCP_USER_TIMEOUT": 120_000,
+}
 
 
 def keep_alive(tcp: Any) -> None:
