@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import signal
 import stat
 import struct
 import sys
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -22,6 +24,9 @@ _STDOUT: Final = 1
 _UNKNOWN_BYTES: Final = 0xFFFFFFFF  # the length of a WAV file that is still growing
 _BYTES_PER_SAMPLE: Final = 2
 _HEAD_BYTES: Final = 44
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALLED: Final = 128
+"""The exit code of a program that a signal has ended is so much more than the signal's number."""
 _NOBODY_READS: Final = 141
 """The exit code of a program whose reader has gone, as shells tell it (128 + SIGPIPE)."""
 _PIPE_BYTES: Final = 16_384  # a second of samples at 8 kHz
@@ -63,10 +68,28 @@ def listen(call_sid: str, shape: str, tap: str, **options: object) -> int:
         raise click.UsageError("audio would go to the terminal: pipe it into a program")
     _shorten_pipe()
     try:
-        asyncio.run(_write(tap_url(tap, call_sid), shape == "wav", options))
+        return asyncio.run(_run(_write(tap_url(tap, call_sid), shape == "wav", options)))
     except BrokenPipeError:
         return _NOBODY_READS
-    return 0
+
+
+async def _run(writing: Coroutine[None, None, None]) -> int:
+    """Return the exit code; where a file is to be completed, signals end it as Ctrl-C does."""
+    task, numbers = asyncio.ensure_future(writing), list[int]()
+
+    def end(number: int) -> None:
+        numbers.append(number)
+        task.cancel()
+
+    for number in _ENDING if _is_file() else ():
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not numbers:
+            raise
+    return _SIGNALLED + numbers[0] if numbers else 0
 
 
 async def _write(url: str, with_header: bool, options: dict[str, object]) -> None:
@@ -152,10 +175,13 @@ def _header(rate: int, channels: int) -> bytes:
 
 def _position() -> int | None:
     """Return where stdout is written to, if it is a file that can be changed there later."""
-    is_file = stat.S_ISREG(os.fstat(_STDOUT).st_mode)
-    if not is_file or fcntl.fcntl(_STDOUT, fcntl.F_GETFL) & os.O_APPEND:
+    if not _is_file() or fcntl.fcntl(_STDOUT, fcntl.F_GETFL) & os.O_APPEND:
         return None
     return os.lseek(_STDOUT, 0, os.SEEK_CUR)
+
+
+def _is_file() -> bool:
+    return stat.S_ISREG(os.fstat(_STDOUT).st_mode)
 
 
 def _shorten_pipe() -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -132,9 +132,11 @@ def test_listen_writes_wav(tap: str, track: str, channels: int) -> None:
         assert (channels, 2, 8000, 640) == read.getparams()[:4]
 
 
-def listening_into(file: Path, tap: str, call: str, mode: str = "wb") -> subprocess.Popen[bytes]:
-    """Start `receiver listen` with stdout in a file."""
-    command = [sys.executable, "-m", "receiver", "listen", call, "--receiver", tap]
+def listening_into(
+    file: Path, tap: str, call: str, *, mode: str = "wb", before: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """Start `receiver listen`, by the program `before` it, with stdout in a file."""
+    command = [*before, sys.executable, "-m", "receiver", "listen", call, "--receiver", tap]
     environment = {**os.environ, "TAPREEL_TAP_TOKENS": TOKEN}
     with file.open(mode) as output:
         return subprocess.Popen(command, stdout=output, env=environment, stderr=subprocess.PIPE)
@@ -149,14 +151,35 @@ def test_the_head_of_a_file_tells_its_length(tap: str, tmp_path: Path) -> None:
     assert file.stat().st_size - 8 == int.from_bytes(file.read_bytes()[4:8], "little")
 
 
-def test_a_file_is_completed_after_ctrl_c_too(tap: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_file_is_completed_after_a_signal_too(
+    tap: str, tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
     """How else would a call be left that goes on?"""
     file = tmp_path / "call.wav"
     running = listening_into(file, tap, "ENDLESS")
     while file.stat().st_size < 10_000:
         assert running.poll() is None
-    running.send_signal(signal.SIGINT)
-    running.communicate(timeout=30)
+    running.send_signal(number)
+    _, complaint = running.communicate(timeout=30)
+    assert (exit_code, b"") == (running.returncode, complaint.strip())
+    with wave.open(str(file)) as read:
+        assert (file.stat().st_size - 44) // 2 == read.getnframes()
+
+
+def test_nohup_is_obeyed(tap: str, tmp_path: Path) -> None:
+    """A hang-up that whoever started us has ignored ends nothing; other signals still do."""
+    file = tmp_path / "call.wav"
+    with listening_into(file, tap, "ENDLESS", before=["nohup"]) as running:
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            until = file.stat().st_size + 10_000
+            while file.stat().st_size < until:
+                assert running.poll() is None
+            running.send_signal(number)
+        running.communicate(timeout=30)
+    assert 143 == running.returncode
     with wave.open(str(file)) as read:
         assert (file.stat().st_size - 44) // 2 == read.getnframes()
 
@@ -165,7 +188,7 @@ def test_a_file_that_is_appended_to_is_left_alone(tap: str, tmp_path: Path) -> N
     """What was there before is not written over."""
     file = tmp_path / "calls"
     file.write_bytes(bytes(100))
-    listening_into(file, tap, "CA1", "ab").communicate(timeout=30)
+    listening_into(file, tap, "CA1", mode="ab").communicate(timeout=30)
     content = file.read_bytes()
     assert (bytes(100), b"RIFF\xff\xff\xff\xff") == (content[:100], content[100:108])
     assert 100 + 44 + 2 * 640 == len(content)
