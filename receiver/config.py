@@ -35,6 +35,7 @@ from receiver.media import ByteOrder
 from receiver.paths import SPOOL
 
 PREFIX: Final = "TAPREEL_"
+_LAST_PORT: Final = 65_535
 
 
 class Source(enum.StrEnum):
@@ -60,7 +61,7 @@ class Config:
     """Every setting; secrets are left out of its text."""
 
     host: Annotated[str, TEXT, "address to listen on"] = "127.0.0.1"
-    port: Annotated[int, integer(0, 65535), "port to listen on; 0 takes a free one"] = 8443
+    port: Annotated[int, integer(0, _LAST_PORT), "port to listen on; 0 takes a free one"] = 8443
     recordings: Annotated[Path, PATH, "folder of the recordings"] = Path("recordings")
     spool: Annotated[Path, PATH, "folder of the live journals"] = Path("recordings", SPOOL)
     tls: Annotated[tuple[Path, Path] | None, PAIR, "certificate chain and private key"] = None
@@ -101,7 +102,7 @@ class Config:
         float, seconds(0.1, 300), "a connection must have opened within this time"
     ] = 5
     metrics_port: Annotated[
-        int | None, integer(0, 65535), "serve metrics on this port of 127.0.0.1; 0: a free one"
+        int | None, integer(0, _LAST_PORT), "serve metrics on this port of 127.0.0.1; 0: a free one"
     ] = None
     drain_timeout: Annotated[
         float, seconds(0, 604_800), "how long SIGTERM waits for live streams to end"
@@ -274,6 +275,16 @@ def check_serving(config: Config) -> None:
         raise ConfigurationError(
             "no token is configured, so nobody could be admitted: give --token-file FILE,"
             " --stream-key-file FILE, TAPREEL_TOKENS, or --demo"
+        )
+    _check_workers(config)
+
+
+def _check_workers(config: Config) -> None:
+    last = (config.metrics_port or 0) + config.workers - 1
+    if config.metrics_port and last > _LAST_PORT:
+        raise ConfigurationError(
+            f"--metrics-port {config.metrics_port} leaves no port for each of"
+            f" {config.workers} workers: give {_LAST_PORT + 1 - config.workers} or a lower one"
         )
 
 

@@ -218,6 +218,15 @@ def test_somebody_must_be_admitted() -> None:
         assert "" == refusal(no_tls=True, **{credential: Path("x")})
 
 
+def test_every_worker_needs_a_port_for_its_metrics() -> None:
+    """The last of them must be a port, too; 0 takes free ones."""
+    settings = {"tokens": "t", "no_tls": True, "workers": 3}
+    problem = "--metrics-port 65534 leaves no port for each of 3 workers: give 65533 or a lower one"
+    assert problem == refusal(metrics_port=65_534, **settings)
+    for port in (None, 0, 65_533):
+        assert "" == refusal(metrics_port=port, **settings)
+
+
 @pytest.mark.parametrize(
     ("expected", "host"),
     [
