@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from receiver.credentials import demo_token_file as demo_token_file  # beside the certificate
-from receiver.credentials import read_secret, state_folder, write_secret
+from receiver.credentials import read_plain, read_secret, state_folder, write_secret
 from receiver.errors import ConfigurationError
 
 LIFETIME: Final = timedelta(days=825)
@@ -30,7 +30,7 @@ def ssl_context(certificate: Path, key: Path) -> ssl.SSLContext:
     Raises:
         ConfigurationError: certificate or key cannot be used, or others can read the key.
     """
-    _check_readable(certificate)
+    read_plain(certificate)
     read_secret(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -61,8 +61,8 @@ def reload(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
 def expires_at(certificate: Path) -> float | None:
     """Return when a certificate expires, in seconds since 1970; `None` if it cannot be read."""
     try:
-        found = x509.load_pem_x509_certificate(certificate.read_bytes())
-    except (OSError, ValueError):
+        found = x509.load_pem_x509_certificate(read_plain(certificate))
+    except (ConfigurationError, ValueError):
         return None
     return found.not_valid_after_utc.timestamp()
 
@@ -70,13 +70,6 @@ def expires_at(certificate: Path) -> float | None:
 def _no_password() -> bytes:
     """Keep OpenSSL from asking the terminal for an encrypted key's password."""
     return b""
-
-
-def _check_readable(certificate: Path) -> None:
-    try:
-        certificate.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {certificate}: {error.strerror}") from error
 
 
 def self_signed(state: Path, host: str, *, now: datetime | None = None) -> tuple[Path, Path]:
@@ -127,10 +120,10 @@ def _serves(certificate: Path, key: Path, names: list[x509.GeneralName], now: da
     if certificate.is_symlink() or key.is_symlink():
         return False
     try:
-        found = x509.load_pem_x509_certificate(certificate.read_bytes())
-        private_key = serialization.load_pem_private_key(key.read_bytes(), password=None)
+        found = x509.load_pem_x509_certificate(read_plain(certificate))
+        private_key = serialization.load_pem_private_key(read_plain(key), password=None)
         extension = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (OSError, ValueError, TypeError, x509.ExtensionNotFound):
+    except (ConfigurationError, ValueError, TypeError, x509.ExtensionNotFound):
         return False
     return (
         private_key.public_key() == found.public_key()

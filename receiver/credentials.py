@@ -28,16 +28,29 @@ def read_secret(path: Path) -> bytes:
         ConfigurationError: it is missing, unreadable, empty, not a plain file, belongs to
             somebody else than us or root, or others than its owner can read it.
     """
+    return _read(path, _check_access)
+
+
+def read_plain(path: Path) -> bytes:
+    """Return the content of a file that everybody may know, such as a certificate.
+
+    Raises:
+        ConfigurationError: it is missing, unreadable, empty, or not a plain file.
+    """
+    return _read(path, _check_plain)
+
+
+def _read(path: Path, check: Callable[[Path, os.stat_result], None]) -> bytes:
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            _check_access(path, os.fstat(file.fileno()))
+            check(path, os.fstat(file.fileno()))
             content = file.read(_LONGEST_FILE + 1)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     if not content.strip():
         raise ConfigurationError(f"{path} is empty")
     if len(content) > _LONGEST_FILE:
-        raise ConfigurationError(f"{path} is too long for a secret")
+        raise ConfigurationError(f"{path} is longer than 1 MiB")
     return content
 
 
@@ -45,9 +58,13 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # for a pipe that nobody writes to
 
 
-def _check_access(path: Path, status: os.stat_result) -> None:
+def _check_plain(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"{path} is not a plain file")
+
+
+def _check_access(path: Path, status: os.stat_result) -> None:
+    _check_plain(path, status)
     if status.st_uid not in (os.geteuid(), _ROOT):  # who chose this secret, and who knows it?
         raise ConfigurationError(f"{path} belongs to another user: chown it to your own")
     if status.st_mode & 0o077:

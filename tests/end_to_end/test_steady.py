@@ -170,6 +170,21 @@ def test_a_bad_token_file_holds_back_no_good_certificate(tmp_path: Path) -> None
             pass
 
 
+def test_a_pipe_in_place_of_the_certificate_holds_up_nothing(tmp_path: Path) -> None:
+    """It is refused like any other bad pair, and the old one serves."""
+    authority = trustme.CA()
+    certificate, key = issue(authority, tmp_path)
+    with running_receiver(tmp_path, "--tls", str(certificate), str(key)) as receiver:
+        certificate.unlink()
+        os.mkfifo(certificate)
+        receiver.process.send_signal(signal.SIGHUP)
+        problem = f"{certificate} is not a plain file"
+        assert problem == receiver.wait_for("reload_failed")["error"]
+        with sender.dial(receiver.url, trust=trusting(authority)) as socket:
+            sender.send_call(socket, [sender.start(), sender.stop()])
+            receiver.published()
+
+
 def issue(authority: trustme.CA, folder: Path) -> tuple[Path, Path]:
     """Write a certificate for this machine and its key, over those that are there."""
     pair, certificate, key = (

@@ -141,7 +141,7 @@ def test_a_host_that_is_no_name(tmp_path: Path) -> None:
 
 
 def test_unusable_pairs_are_refused(tmp_path: Path) -> None:
-    """Missing, mismatched, swapped, broken and readable-by-others: one line each."""
+    """Missing, mismatched, empty, broken and readable-by-others: one line each."""
     certificate, key = issued(tmp_path)
     other_key = issued(tmp_path, "example.com")[1]
     missing = tmp_path / "missing.pem"
@@ -151,6 +151,8 @@ def test_unusable_pairs_are_refused(tmp_path: Path) -> None:
     assert f"{other_key} is not the key of {certificate}" == refusal(certificate, other_key)
     both = "must be a certificate and its key, both PEM"
     broken = tmp_path / "broken.pem"
+    broken.write_text("")
+    assert f"{broken} is empty" == refusal(broken, key)
     broken.write_text("no certificate")
     assert f"{broken} and {key} {both}" == refusal(broken, key)
     broken.chmod(0o600)

@@ -79,7 +79,7 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
     empty = secret(tmp_path / "empty", " \n")
     assert f"{empty} is empty" == refusal(empty)
     long = secret(tmp_path / "long", "x" * 1_048_577)
-    assert f"{long} is too long for a secret" == refusal(long)
+    assert f"{long} is longer than 1 MiB" == refusal(long)
     assert f"cannot read {tmp_path}: Is a directory" == refusal(tmp_path)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
