@@ -42,6 +42,8 @@ def ssl_context(certificate: Path, key: Path) -> ssl.SSLContext:
         else:
             problem = f"{certificate} and {key} must be a certificate and its key, both PEM"
         raise ConfigurationError(problem) from error
+    except OSError as error:
+        raise ConfigurationError(f"{certificate} was changed meanwhile: try again") from error
     return context
 
 
@@ -49,13 +51,16 @@ def reload(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """Read certificate and key again; new connections get them, open ones live on.
 
     Raises:
-        ConfigurationError: they cannot be used; `context` keeps what it has.
+        ConfigurationError: they cannot be used; `context` goes on with what it has.
     """
-    ssl_context(certificate, key)  # a context that took half of a bad pair would be spoilt
-    try:
-        context.load_cert_chain(certificate, key, password=_no_password)
-    except OSError as error:
-        raise ConfigurationError(f"{certificate} was changed meanwhile: try again") from error
+    fresh = ssl_context(certificate, key)
+
+    def take(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = fresh
+
+    # It is called whether or not a client names us. A context holds one pair for each kind of
+    # key: loaded into `context`, an RSA pair would stand beside an old EC one, which most prefer.
+    context.sni_callback = take
 
 
 def expires_at(certificate: Path) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import ssl
 import stat
@@ -22,9 +23,15 @@ AUTHORITY = trustme.CA()
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
-def issued(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
+def issued(
+    folder: Path,
+    name: str = "localhost",
+    *,
+    authority: trustme.CA = AUTHORITY,
+    kind: trustme.KeyType = trustme.KeyType.ECDSA,
+) -> tuple[Path, Path]:
     """Return certificate and key as a user would have them."""
-    pair = AUTHORITY.issue_cert(name)
+    pair = authority.issue_cert(name, key_type=kind)
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
     pair.cert_chain_pems[0].write_to_path(certificate)
     pair.private_key_pem.write_to_path(key)
@@ -39,7 +46,7 @@ def refusal(certificate: Path, key: Path) -> str:
     return str(caught.value)
 
 
-def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> str | None:
+def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str | None) -> str | None:
     """Shake hands in memory and return the version that was agreed on."""
     ends = [(ssl.MemoryBIO(), ssl.MemoryBIO()) for _ in range(2)]
     one = client.wrap_bio(*ends[0], server_hostname=name)
@@ -175,18 +182,38 @@ def test_an_encrypted_key_is_refused_without_asking(tmp_path: Path) -> None:
     assert "both PEM" in refusal(certificate, key)
 
 
-def test_a_context_takes_a_new_pair(tmp_path: Path) -> None:
-    """New connections get the new certificate; a bad pair leaves the old one in place."""
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("kinds", list(itertools.product(trustme.KeyType, repeat=2)), ids=str)
+def test_a_context_takes_a_new_pair(
+    tmp_path: Path, kinds: tuple[trustme.KeyType, trustme.KeyType], version: ssl.TLSVersion
+) -> None:
+    """Whatever the kinds of their keys, the new one serves; a bad pair leaves the old in place."""
     client = ssl.create_default_context()
+    client.maximum_version = version
     AUTHORITY.configure_trust(client)
-    certificate, key = issued(tmp_path)
+    certificate, key = issued(tmp_path, kind=kinds[0])
+    new_certificate, new_key = issued(tmp_path, "new.example.com", kind=kinds[1])
     context = ssl_context(certificate, key)
-    new_certificate, new_key = issued(tmp_path, "new.example.com")
     with pytest.raises(ConfigurationError):
         reload(context, new_certificate, key)
-    assert "TLSv1.3" == handshake(context, client, "localhost")
+    assert handshake(context, client, "localhost")
     reload(context, new_certificate, new_key)
-    assert "TLSv1.3" == handshake(context, client, "new.example.com")
+    assert handshake(context, client, "new.example.com")
+    reload(context, certificate, key)
+    assert handshake(context, client, "localhost")
+
+
+def test_clients_that_name_nobody_get_the_new_pair(tmp_path: Path) -> None:
+    """Who connects to an address asks for no name."""
+    context = ssl_context(*issued(tmp_path))
+    client = ssl.create_default_context()
+    client.check_hostname = False
+    authority = trustme.CA()
+    authority.configure_trust(client)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(context, client, None)
+    reload(context, *issued(tmp_path, authority=authority, kind=trustme.KeyType.RSA))
+    assert handshake(context, client, None)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root")
