@@ -58,7 +58,7 @@ SHELL = (
     *("transports.doorway", "transports.resets", "transports.picows_wiring"),
     *("transports.picows_socket", "transports.picows"),
     *("transports.websockets_socket", "transports.websockets", "transports.choice", "server"),
-    "workers",
+    *("worker", "workers"),
     "process",
     *("remote_feed", "listen"),
 )
