@@ -35,14 +35,23 @@ log = structlog.get_logger("receiver.workers")
 
 
 class Worker:
-    """One worker, as its parent sees it."""
+    """One worker, as its parent sees it.
+
+    Raises:
+        OSError: the system does not let us start another process now.
+    """
 
     def __init__(self, config: Config, shared: SharedPort) -> None:
         self.problem = ""  # why it could not start
         self._channel, theirs = SPAWNING.Pipe()
         self._process = SPAWNING.Process(target=_work, args=(config, shared, theirs))
-        self._process.start()
-        theirs.close()
+        try:
+            self._process.start()
+        except OSError:
+            self._channel.close()
+            raise
+        finally:
+            theirs.close()
 
     def tell(self, order: str) -> None:
         """Pass an order on: stop, drain or reload."""

@@ -104,15 +104,20 @@ class Workers:
                 raise TapreelError(f"worker {place + 1} ended at its start")
             deaths = 0 if time.monotonic() - began > STEADY_SECONDS else deaths + 1
             delay = min(2.0 ** (deaths - 2), LONGEST_DELAY_SECONDS) if deaths > 1 else 0.0
-            log.error("worker_died", worker=place + 1, exit_code=code, restart_seconds=delay)
+            if code is not None:
+                log.error("worker_died", worker=place + 1, exit_code=code, restart_seconds=delay)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), delay)
 
     async def _employ(self, place: int) -> int | None:
-        """Start a worker and return its exit code when it has ended."""
+        """Start a worker and return its exit code when it has ended; `None`: it did not start."""
         self._counts[place] = 0
         shared = SharedPort(self._sockets, self._counts, place)
-        worker = Worker(settings_of(self._config, place), shared)
+        try:
+            worker = Worker(settings_of(self._config, place), shared)
+        except OSError as error:
+            self._not_started(place, error)
+            return None
         self._workers[place] = worker
         try:
             code = await worker.ended(ready=functools.partial(self._serves, place))
@@ -124,6 +129,14 @@ class Workers:
         if worker.problem:  # settings went bad since the start: the others live on
             log.error("worker_refused_to_start", worker=place + 1, problem=worker.problem)
         return code
+
+    def _not_started(self, place: int, error: OSError) -> None:
+        self._counts[place] = _DEAD
+        if place not in self._served:
+            problem = f"worker {place + 1} cannot be started: {error.strerror}"
+            raise TapreelError(problem) from error
+        # No descriptor or memory now: the others live on, and there may be some later.
+        log.error("worker_not_started", worker=place + 1, error=error.strerror)
 
     def _serves(self, place: int) -> None:
         before = len(self._served)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -139,6 +140,24 @@ def test_settings_that_went_bad_stop_no_other_worker(receiver: ReceiverProcess) 
         os.kill(workers[3 - alive], signal.SIGKILL)
         assert "shorter" in receiver.wait_for("worker_refused_to_start")["problem"]
         receiver.token_file.write_text(TOKEN + "\n")
+        pids(receiver, 1)
+        call.send(sender.stop())
+        assert receiver.published()[1].end_reason is EndReason.STOP
+    assert 0 == receiver.stop()
+
+
+def test_a_start_that_fails_is_tried_again(receiver: ReceiverProcess) -> None:
+    """Out of descriptors for a moment: the streams of the other worker never notice."""
+    workers = pids(receiver)
+    limits = resource.prlimit(receiver.process.pid, resource.RLIMIT_NOFILE)
+    with sender.dial(receiver.url) as call:
+        call.send(sender.start())
+        alive = receiver.wait_for("stream_started")["worker"]
+        resource.prlimit(receiver.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        os.kill(workers[3 - alive], signal.SIGKILL)
+        line = receiver.wait_for("worker_not_started")
+        assert (3 - alive, "Too many open files") == (line["worker"], line["error"])
+        resource.prlimit(receiver.process.pid, resource.RLIMIT_NOFILE, limits)
         pids(receiver, 1)
         call.send(sender.stop())
         assert receiver.published()[1].end_reason is EndReason.STOP
