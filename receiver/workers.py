@@ -48,6 +48,7 @@ class Workers:
         self._counts: Any = SPAWNING.RawArray("q", [_DEAD] * config.workers)
         self._workers: dict[int, Worker] = {}  # those that live, by place
         self._served: set[int] = set()  # places whose worker has served
+        self._unpublished = 0  # journals that dead workers have left when there was time for them
         self._ending = asyncio.Event()
         self._hurry = Hurry()
 
@@ -55,7 +56,8 @@ class Workers:
         """Serve until SIGINT or a second SIGTERM, or until SIGTERM and the end of all streams.
 
         Raises:
-            TapreelError: the settings cannot be used, or a worker did not start.
+            TapreelError: the settings cannot be used, a worker did not start, or nobody could
+                publish what one that died has left.
         """
         config = self._config
         _check(config)
@@ -75,6 +77,8 @@ class Workers:
                 self._tell("stop")
                 await asyncio.gather(*keepers, return_exceptions=True)
                 reaper.cancel()
+            if self._unpublished:
+                raise TapreelError(f"journals that wait for the next start: {self._unpublished}")
 
     async def _kill_the_late(self) -> None:
         await self._hurry.passed(LONGEST_STOP_SECONDS)
@@ -93,21 +97,37 @@ class Workers:
             worker.tell(order)
 
     async def _keep(self, place: int) -> None:
-        """Have a worker at this place until all are to end."""
+        """Have a worker at this place until all are to end; who dies meanwhile is replaced."""
         deaths = 0
         while not self._ending.is_set():
             began = time.monotonic()
             code = await self._employ(place)
-            if self._ending.is_set():
+            if self._ending.is_set() and code == 0:
                 return
-            if place not in self._served:
+            if not self._ending.is_set() and place not in self._served:
                 raise TapreelError(f"worker {place + 1} ended at its start")
             deaths = 0 if time.monotonic() - began > STEADY_SECONDS else deaths + 1
             delay = min(2.0 ** (deaths - 2), LONGEST_DELAY_SECONDS) if deaths > 1 else 0.0
-            if code is not None:
-                log.error("worker_died", worker=place + 1, exit_code=code, restart_seconds=delay)
+            self._note_death(place, code, delay)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), delay)
+        await self._recover(place)
+
+    async def _recover(self, place: int) -> None:
+        """Publish what a worker has left that died before all had ended, or tell what that is."""
+        if not self._hurry.begun:
+            code = await self._employ(place)  # a drain may last for hours, so not the next start
+            if code == 0:
+                return
+            self._note_death(place, code, None)
+        spool = settings_of(self._config, place).spool
+        if left := await asyncio.to_thread(_count_journals, spool):
+            log.error("left_for_next_start", worker=place + 1, journals=left, spool=str(spool))
+            self._unpublished += 0 if self._hurry.begun else left
+
+    def _note_death(self, place: int, code: int | None, delay: float | None) -> None:
+        if code is not None:  # else it did not start, which was told
+            log.error("worker_died", worker=place + 1, exit_code=code, restart_seconds=delay)
 
     async def _employ(self, place: int) -> int | None:
         """Start a worker and return its exit code when it has ended; `None`: it did not start."""
@@ -119,6 +139,8 @@ class Workers:
             self._not_started(place, error)
             return None
         self._workers[place] = worker
+        if self._ending.is_set():
+            worker.tell("drain")  # it publishes what it finds, and ends
         try:
             code = await worker.ended(ready=functools.partial(self._serves, place))
         finally:
@@ -128,6 +150,7 @@ class Workers:
             raise ConfigurationError(worker.problem)
         if worker.problem:  # settings went bad since the start: the others live on
             log.error("worker_refused_to_start", worker=place + 1, problem=worker.problem)
+            return None
         return code
 
     def _not_started(self, place: int, error: OSError) -> None:
@@ -162,3 +185,12 @@ def _hand_down(spool: Path) -> None:
     make_private_folder(folder)
     for journal in publish.waiting(spool):
         journal.rename(folder / journal.name)
+
+
+def _count_journals(spool: Path) -> int:
+    """Return how many journals wait in a spool; none where it cannot be read."""
+    try:
+        return len(publish.waiting(spool))
+    except OSError as error:
+        log.error("spool_unreadable", spool=str(spool), error=error.strerror)
+        return 0

@@ -89,7 +89,7 @@ def test_a_hurry_may_begin_while_a_drain_publishes(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
-    """Its parent ends in time all the same, and the next start publishes what it leaves."""
+    """Its parent ends in time all the same, says what is left, and the next start publishes it."""
     with running_receiver(tmp_path, "--workers", "2") as receiver:
         workers = [receiver.wait_for("worker_serving") for _ in range(2)]
         with sender.dial(receiver.url) as socket:
@@ -102,5 +102,8 @@ def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
             assert 0 == receiver.stop(signal.SIGINT)
             assert time.monotonic() - began < MOST_SECONDS + MARGIN_SECONDS
         assert number == receiver.wait_for("worker_killed")["worker"]
+        assert number == receiver.wait_for("worker_died")["worker"]
+        line = receiver.wait_for("left_for_next_start")
+        assert (number, 1) == (line["worker"], line["journals"])
     with running_receiver(tmp_path, "--workers", "2") as receiver:
         assert receiver.published()[1].end_reason is EndReason.CRASH

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
 from receiver import paths
 from receiver.media import EndReason
@@ -64,15 +65,8 @@ def test_a_killed_worker_is_replaced_and_its_journals_recovered(
 ) -> None:
     """Its streams end as crashed, the other worker's go on, and new ones are taken."""
     workers = pids(receiver)
-    sockets = {}
     with contextlib.ExitStack() as calls:
-        for sid in ("one", "two"):
-            call = calls.enter_context(sender.dial(receiver.url))
-            call.send(sender.start(stream_sid=sid))
-            call.send(sender.media("inbound", 1, b"\x00" * 160))
-            sockets[receiver.wait_for("stream_started")["worker"]] = sid, call
-        assert {1, 2} == sockets.keys()
-        waiting_for_disk(receiver, 2)
+        sockets = one_for_each(receiver, calls)
         os.kill(workers[1], signal.SIGKILL)
         killed, broken = sockets[1]
         with pytest.raises(ConnectionClosed):
@@ -90,6 +84,21 @@ def test_a_killed_worker_is_replaced_and_its_journals_recovered(
         replacement.send(sender.start(stream_sid="three"))
         assert 1 == receiver.wait_for("stream_started")["worker"]
         assert 0 == receiver.stop(signal.SIGINT)
+
+
+def one_for_each(
+    receiver: ReceiverProcess, calls: contextlib.ExitStack
+) -> dict[int, tuple[str, ClientConnection]]:
+    """Place a call with each of two workers; return name and socket by the worker's number."""
+    found = {}
+    for sid in ("one", "two"):
+        call = calls.enter_context(sender.dial(receiver.url))
+        call.send(sender.start(stream_sid=sid))
+        call.send(sender.media("inbound", 1, b"\x00" * 160))
+        found[receiver.wait_for("stream_started")["worker"]] = sid, call
+    assert {1, 2} == found.keys()
+    waiting_for_disk(receiver, 2)
+    return found
 
 
 def waiting_for_disk(receiver: ReceiverProcess, count: int) -> None:
@@ -116,6 +125,62 @@ def test_a_drain_waits_for_the_streams_of_all_workers(receiver: ReceiverProcess)
         reasons = {receiver.published()[1].end_reason for _ in sockets}
     assert {EndReason.STOP} == reasons
     assert 0 == receiver.ended()
+
+
+def test_a_worker_that_dies_while_draining_is_recovered(receiver: ReceiverProcess) -> None:
+    """A drain may last for hours: what the dead left is published, and the others go on."""
+    workers = pids(receiver)
+    with contextlib.ExitStack() as stack:
+        calls = one_for_each(receiver, stack)
+        receiver.process.send_signal(signal.SIGTERM)
+        for _ in workers:
+            receiver.wait_for("draining")
+        os.kill(workers[1], signal.SIGKILL)
+        line = receiver.wait_for("worker_died")
+        assert (1, -signal.SIGKILL) == (line["worker"], line["exit_code"])
+        _, document = receiver.published()
+        assert (calls[1][0], EndReason.CRASH) == (document.stream_sid, document.end_reason)
+        alive, call = calls[2]
+        call.send(sender.stop())
+        _, document = receiver.published()
+        assert (alive, EndReason.STOP) == (document.stream_sid, document.end_reason)
+    assert 0 == receiver.ended()
+    assert [] == list(receiver.spool.rglob("*.journal"))
+
+
+def test_a_drain_does_not_forget_a_worker_that_waits_for_its_start(
+    receiver: ReceiverProcess,
+) -> None:
+    """What it left is published before the receiver ends."""
+    worker = pids(receiver)[1]
+    os.kill(worker, signal.SIGKILL)
+    receiver.wait_for("worker_died")
+    worker = pids(receiver, 1)[1]
+    crashed(receiver.spool, 1)
+    os.kill(worker, signal.SIGKILL)
+    assert 1.0 == receiver.wait_for("worker_died")["restart_seconds"]
+    receiver.process.send_signal(signal.SIGTERM)
+    assert receiver.published()[1].end_reason is EndReason.CRASH
+    assert 0 == receiver.ended()
+
+
+def test_what_a_drain_cannot_recover_is_told(receiver: ReceiverProcess) -> None:
+    """The exit code says so, too; the journal waits for the next start."""
+    workers = pids(receiver)
+    with contextlib.ExitStack() as stack:
+        calls = one_for_each(receiver, stack)
+        receiver.process.send_signal(signal.SIGTERM)
+        for _ in workers:
+            receiver.wait_for("draining")
+        receiver.token_file.write_text("short\n")
+        os.kill(workers[1], signal.SIGKILL)
+        receiver.wait_for("worker_refused_to_start")
+        line = receiver.wait_for("left_for_next_start")
+        assert (1, 1) == (line["worker"], line["journals"])
+        calls[2][1].send(sender.stop())
+        assert receiver.published()[1].end_reason is EndReason.STOP
+    assert 1 == receiver.ended()
+    assert "receiver: journals that wait for the next start: 1\n" in receiver.raw_log
 
 
 def test_a_worker_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) -> None:
