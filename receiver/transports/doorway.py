@@ -1,4 +1,9 @@
-"""One connection up to its upgrade, for transports whose library only speaks WebSocket."""
+"""One connection up to its upgrade: its request is read apart from all that comes behind it.
+
+A client has to wait for the answer (RFC 6455, section 4.1), but not every one does: what an
+admitted one has sent early is handed over with its connection, and what follows a refused
+request is dropped.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +27,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A connection that is to be upgraded: by whose key, and what came behind the request."""
+    """A connection that is to be upgraded; it has not been answered yet."""
 
     peer: Peer
     transport: Any  # of the event loop, or of a library that stands in for it
     key: str
-    rest: bytes
+    answer: bytes  # for adapters whose library does not give its own
+    rest: bytes  # what came behind the request
 
 
 @dataclass(slots=True)
@@ -103,7 +109,7 @@ class Doorway(asyncio.Protocol):
         request = next(iter(protocol.events_received()), None)
         if not isinstance(request, Request):
             self._waiting.turn_away("bad_request")
-            self._transport.close()  # it is no HTTP, so no answer would be understood
+            self._answer(b"".join(protocol.data_to_send()))  # empty where it is no HTTP
             return
         try:
             decision = self._house.gate.admit(handshake.upgrade_request(request, self._address))
@@ -139,8 +145,15 @@ class Doorway(asyncio.Protocol):
             self._refuse(handshake.without_details(protocol, response))
             return
         self._leave()
-        key, rest = request.headers["Sec-WebSocket-Key"], bytes(self._received[self._end :])
-        self._house.upgrade(Admitted(decision, self._transport, key, rest))
+        response.headers["Server"] = handshake.SERVER
+        admitted = Admitted(
+            decision,
+            self._transport,
+            key=request.headers["Sec-WebSocket-Key"],
+            answer=response.serialize(),
+            rest=bytes(self._received[self._end :]),
+        )
+        self._house.upgrade(admitted)
 
     def _fail(self, protocol: ServerProtocol, error: BaseException) -> None:
         self._waiting.asked = True
@@ -153,11 +166,15 @@ class Doorway(asyncio.Protocol):
         return handshake.address_of(self._transport.get_extra_info("peername"))
 
     def _refuse(self, response: Response) -> None:
+        response.headers["Server"] = handshake.SERVER
+        self._answer(response.serialize())
+
+    def _answer(self, answer: bytes) -> None:
         """Answer, and wait for the other end to hang up: a body may still be on its way."""
         self._answered = True
-        response.headers["Server"] = handshake.SERVER
-        self._transport.write(response.serialize())
-        if self._transport.can_write_eof():
+        if answer:
+            self._transport.write(answer)
+        if answer and self._transport.can_write_eof():
             self._transport.write_eof()
         else:
             self._transport.close()

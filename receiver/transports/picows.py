@@ -12,18 +12,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from typing import Any, Final
 
 import aiofastnet
 
 from receiver.transports import Gate, Limits, Listener, handshake, picows_wiring, resets
-from receiver.transports.acceptor import Acceptor, open_sockets
-from receiver.transports.doorway import Admitted, Doorway, House
-from receiver.transports.lobby import Lobby, Waiting
+from receiver.transports.doorway import Admitted, Doorway
+from receiver.transports.listening import SocketListener
+from receiver.transports.lobby import Waiting
 from receiver.transports.picows_socket import Socket
 from receiver.transports.sharing import SharedPort
-
-_GOING_AWAY: Final = 1001
 
 
 async def listen(
@@ -43,87 +40,38 @@ async def listen(
     handshake.allow_long_lines(limits)
     loop = asyncio.get_running_loop()
     fast = ssl_context is None and (resets.possible() or not resets.needed(loop))
-    watch = resets.Resets(loop) if fast and resets.needed(loop) else None
-    listener = _PicowsListener(gate, limits, watch)
-    sockets = shared.sockets if shared else await open_sockets(host, port)
+    listener = _PicowsListener(gate, limits, watch=fast and resets.needed(loop))
 
     async def connect(waiting: Waiting) -> None:
-        make = functools.partial(Doorway, listener.house, waiting)
         if fast:
+            make = functools.partial(Doorway, listener.house, waiting)
             await aiofastnet.connect_accepted_socket(loop, make, waiting.tcp)
         else:
-            timeout = limits.handshake_timeout_seconds if ssl_context else None
-            await loop.connect_accepted_socket(
-                make, waiting.tcp, ssl=ssl_context, ssl_handshake_timeout=timeout
-            )
+            await listener.connect(waiting, ssl_context=ssl_context)
 
-    listener.server = Acceptor(sockets, Lobby(limits, gate.turned_away), connect, shared=shared)
+    await listener.start(connect, host=host, port=port, shared=shared)
     return listener
 
 
-class _PicowsListener:
-    """A server and the connections it has accepted."""
+class _PicowsListener(SocketListener):
+    """A listener that may have to watch over its sockets."""
 
-    server: Acceptor
-
-    def __init__(self, gate: Gate, limits: Limits, watch: resets.Resets | None) -> None:
-        self.limits = limits
-        self._resets = watch
-        self.house = House(gate, limits, upgrade=self._upgrade, left=self.see_if_empty)
-        self.sockets: set[Socket] = set()
-        self._gone = asyncio.Event()
-
-    @property
-    def port(self) -> int:
-        """Return the port, also where a free one was asked for."""
-        port: int = self._names[0][1]
-        return port
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Return every address it listens on."""
-        return tuple(name[0] for name in self._names)
-
-    @functools.cached_property
-    def _names(self) -> list[Any]:
-        return [listening.getsockname() for listening in self.server.sockets]
-
-    def stop_accepting(self) -> None:
-        """Close the listening sockets; open connections live on."""
-        self.server.close()
+    def __init__(self, gate: Gate, limits: Limits, *, watch: bool) -> None:
+        super().__init__(gate, limits, self._upgrade)
+        self._resets = resets.Resets(asyncio.get_running_loop()) if watch else None
 
     async def close(self) -> None:
         """Close every connection with 1001 and return when all sockets are gone."""
-        self.server.close()
-        for doorway in list(self.house.doorways):
-            doorway.abort()
-        for socket in list(self.sockets):
-            socket.start_closing(_GOING_AWAY, "the receiver is shutting down")
-        self._gone.clear()
-        self.see_if_empty()
-        await self._gone.wait()
+        await super().close()
         if self._resets is not None:
             self._resets.close()
-        await self.server.wait_closed()
 
-    def gone(self, socket: Socket) -> None:
-        """Forget a connection that has ended."""
-        self.sockets.discard(socket)
-        if self._resets is not None:
-            self._resets.forget(socket.transport)
-        self.see_if_empty()
-
-    def see_if_empty(self) -> None:
-        """Let `close` return when the last connection is gone."""
-        if not self.house.doorways and not self.sockets:
-            self._gone.set()
-
-    def _upgrade(self, admitted: Admitted) -> None:
+    def _upgrade(self, admitted: Admitted, _listener: SocketListener) -> None:
         socket = Socket(admitted.peer, admitted.transport, self)
         ears = picows_wiring.Ears(socket.broken_off)
-        longest = self.house.limits.max_message_bytes
+        longest = self.limits.max_message_bytes
         protocol = picows_wiring.make_protocol(socket, ears, max_message_bytes=longest)
         self.sockets.add(socket)
         if self._resets is not None:
-            self._resets.watch(admitted.transport)
+            self._resets.watch(socket)
         picows_wiring.hand_over(protocol, admitted.transport, key=admitted.key, rest=admitted.rest)

@@ -27,9 +27,10 @@ class SocketHouse(Protocol):
     """What the sockets of one listener share."""
 
     limits: Limits
+    sockets: set[Any]  # all that are open
 
-    def gone(self, socket: Socket) -> None:
-        """Forget a connection that has ended."""
+    def see_if_empty(self) -> None:
+        """Look whether that was the last connection."""
 
 
 class Socket(WSListener):
@@ -89,6 +90,7 @@ class Socket(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """Tell everybody that the connection is gone."""
         self._deaf = True
+        self._house.sockets.discard(self)
         self._late_pong.cancel()
         if self._cut is not None:
             self._cut.cancel()
@@ -98,7 +100,7 @@ class Socket(WSListener):
             self._peer.closed(code=code, clean=self._received_code is not None)
         except Exception:
             _log.exception("a peer failed at its end")
-        self._house.gone(self)
+        self._house.see_if_empty()
 
     def pause_writing(self) -> None:
         """Learn that the socket takes no more."""

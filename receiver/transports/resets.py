@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import Any, Final
+from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 _PAUSED_SECONDS: Final = 0.05
 """Between two looks at a socket whose reading is paused for other reasons."""
@@ -26,26 +27,26 @@ def possible() -> bool:
     return hasattr(select, "epoll")
 
 
+class WithTransport(Protocol):
+    """One open connection."""
+
+    transport: Any
+
+
 class Resets:
-    """Watches over the transports of one listener; for the event loop's thread."""
+    """Watches over the sockets of one listener; for the event loop's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._errors = select.epoll()
-        self._watched: dict[int, Any] = {}  # transports, by descriptor
+        self._watched = WeakValueDictionary[int, WithTransport]()  # by descriptor
         loop.add_reader(self._errors, self._look)
 
-    def watch(self, transport: Any) -> None:
-        """Begin to watch over an open transport."""
-        descriptor = transport.get_extra_info("socket").fileno()
-        self._watched[descriptor] = transport
+    def watch(self, socket: WithTransport) -> None:
+        """Watch over an open socket until it is gone; the kernel forgets its descriptor then."""
+        descriptor = socket.transport.get_extra_info("socket").fileno()
+        self._watched[descriptor] = socket
         self._errors.register(descriptor, select.EPOLLONESHOT)
-
-    def forget(self, transport: Any) -> None:
-        """Watch no more over a transport that is gone; the kernel forgets its descriptor."""
-        descriptor = transport.get_extra_info("socket").fileno()
-        if self._watched.get(descriptor) is transport:
-            del self._watched[descriptor]
 
     def close(self) -> None:
         """Give everything back; idempotent."""
@@ -56,9 +57,9 @@ class Resets:
 
     def _look(self) -> None:
         for descriptor, _ in self._errors.poll(0):
-            transport = self._watched.pop(descriptor, None)
-            if transport is not None:
-                self._read_on(transport)
+            socket = self._watched.pop(descriptor, None)
+            if socket is not None:
+                self._read_on(socket.transport)
 
     def _read_on(self, transport: Any) -> None:
         """Have the event loop watch it anew, once for each of its last reads, up to its end."""

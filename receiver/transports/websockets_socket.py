@@ -1,4 +1,4 @@
-"""One connection of the websockets library; see `websockets` for the house around it.
+"""One open connection of the websockets library; see `websockets` for the listener behind it.
 
 `websockets.serve` hands out messages through a queue and a task per connection, and stops
 reading when the queue is full. A provider throws audio away when its peer reads slowly, so
@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.connection import Connection
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
 from receiver.transports import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer, handshake
 from receiver.transports.connection import SocketConnection
-from receiver.transports.lobby import Waiting
+from receiver.transports.doorway import Admitted
 from receiver.transports.pace import Pace
 from receiver.transports.pongs import LatePong
 from receiver.transports.small_units import SmallUnits
@@ -32,39 +32,36 @@ _MOST_PARSED_BYTES: Final = 4_096  # by the library before we look at what it fo
 _log = logging.getLogger(__name__)
 
 
-class House(Protocol):
+class SocketHouse(Protocol):
     """What the sockets of one listener share."""
 
     limits: Limits
-    sockets: set[Socket]  # all that are alive
-    server: Server
+    sockets: set[Any]  # all that are open
+
+    def see_if_empty(self) -> None:
+        """Look whether that was the last connection."""
 
 
-class Socket(ServerConnection):
-    """One connection; its messages go to `peer` between `opened` and `closed`."""
+class Socket(Connection):
+    """One open connection; its messages go to `peer` between `opened` and `closed`."""
 
-    def __init__(self, house: House, waiting: Waiting) -> None:
+    def __init__(self, peer: Peer, house: SocketHouse) -> None:
         limits = house.limits
         super().__init__(
-            ServerProtocol(max_size=limits.max_message_bytes),
-            house.server,
+            ServerProtocol(max_size=limits.max_message_bytes, state=State.OPEN),
             ping_interval=None,  # liveness is judged by media, not by pongs
             close_timeout=limits.close_timeout_seconds,
         )
-        self.peer: Peer | None = None  # set when the gate admits the request
-        self.connection = SocketConnection(self, limits)
+        self._peer = peer
         self._house = house
-        self.waiting = waiting
         self._limits = limits
-        self._opened = False
-        self._finished = False
         self._farewell_bytes = 0  # came after our close message
         self._failed = False  # the peer raised an error: it gets no more messages
         self._broken_off = False  # it gets none because of what the other end sent
-        self._received_bytes = 0  # before it opened
-        self._early: list[Frame] = []  # came before it opened
-        self._receive: Callable[[bytes], None] = self._parse  # until whole units can be cut
-        self._at_a_border = False  # what came so far ends with the request
+        units = UnitReader(
+            self._deliver, self._parse, self._is_sound, longest=limits.max_message_bytes
+        )
+        self._receive = units.receive
         self._fragments = bytearray()  # of a message that is not yet whole
         self._pace = Pace(limits, self.loop)
         self._small_units = SmallUnits(limits, self.loop)
@@ -76,15 +73,8 @@ class Socket(ServerConnection):
 
     # What the event loop calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to read the request."""
-        super().connection_made(transport)
-        self._house.sockets.add(self)
-
     def data_received(self, data: bytes) -> None:
-        """Take what was read: the request, then units."""
-        if not self._opened and not self._may_go_on(data):
-            return
+        """Take what was read: units."""
         self._pace.credit -= len(data)
         if self._pace.credit < 0:
             self._pace.slow_down(self.transport)
@@ -122,29 +112,30 @@ class Socket(ServerConnection):
         """Tell everybody that the connection is gone."""
         super().connection_lost(exc)
         self._house.sockets.discard(self)
-        problem = self.protocol.handshake_exc
-        if problem is not None and not isinstance(problem.__cause__, EOFError):
-            self.waiting.turn_away("bad_request")
-        self.waiting.leave()
         self._late_pong.cancel()
         if self._cut is not None:
             self._cut.cancel()
-        self.finish()
+        self._tell_the_end()
+        self._house.see_if_empty()
+
+    def _tell_the_end(self) -> None:
+        received, sent = self.protocol.close_rcvd, self.protocol.close_sent
+        last = received or sent
+        try:
+            self._peer.closed(code=last.code if last else _BROKEN, clean=received is not None)
+        except Exception:
+            _log.exception("a peer failed at its end")
 
     # What the library calls.
 
     def process_event(self, event: Event) -> None:
-        """Take what the library has parsed: the request, or a unit."""
-        if not isinstance(event, Frame):
-            super().process_event(event)
-        elif self._opened:
+        """Take a unit that the library has parsed."""
+        if isinstance(event, Frame):  # an open connection has no other events
             self._take(event)
-        else:
-            self._early.append(event)
 
     def send_data(self) -> None:
         """Write what is due, but hold back pongs, which are all we write on an open stream."""
-        if self._opened and self.protocol.state is State.OPEN:
+        if self.protocol.state is State.OPEN:
             # What is due here is pongs, since messages are written as they are sent: one is
             # enough, and none where the other end does not even read what it came for.
             drop_all = self._resume is not None and self.paused
@@ -181,22 +172,18 @@ class Socket(ServerConnection):
     def _can_send(self) -> bool:
         return self.protocol.state is State.OPEN and not self.transport.is_closing()
 
-    def open(self) -> None:
-        """Tell the peer, then give it what came too early."""
-        assert self.peer is not None  # noqa: S101  the library upgrades only what was admitted
-        self._opened = True
-        self.waiting.leave()
+    def open(self, admitted: Admitted) -> None:
+        """Answer the request, tell the peer, and give it what came too early."""
+        transport = admitted.transport
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        transport.write(admitted.answer)
         try:
-            self.peer.opened(self.connection)
+            self._peer.opened(SocketConnection(self, self._limits))
         except Exception:
             self._fail()
-        early, self._early = self._early, []
-        for event in early:
-            self.process_event(event)
-        if self._at_a_border:
-            longest = self._limits.max_message_bytes
-            units = UnitReader(self._deliver, self._receive, self._is_sound, longest=longest)
-            self._receive = units.receive
+        if admitted.rest:
+            self.data_received(admitted.rest)
 
     def _parse(self, data: bytes) -> None:
         """Have the library take what was read, in pieces after which it can be stopped."""
@@ -217,18 +204,6 @@ class Socket(ServerConnection):
         self._cut_later()
         self.send_data()
 
-    def finish(self) -> None:
-        """Tell the peer once that no more comes."""
-        if not self._opened or self._finished or self.peer is None:
-            return
-        self._finished = True
-        received, sent = self.protocol.close_rcvd, self.protocol.close_sent
-        last = received or sent
-        try:
-            self.peer.closed(code=last.code if last else _BROKEN, clean=received is not None)
-        except Exception:
-            _log.exception("a peer failed at its end")
-
     def _send_pong(self) -> None:
         if self.protocol.state is State.OPEN and not self.transport.is_closing():
             super().send_data()
@@ -244,22 +219,6 @@ class Socket(ServerConnection):
         if self._cut is None:
             self.close_deadline = self.loop.time() + self._limits.close_timeout_seconds
             self._cut = self.loop.call_at(self.close_deadline, self.transport.abort)
-
-    def _may_go_on(self, data: bytes) -> bool:
-        """Bound the request, and answer what the library would drop: a POST with a body."""
-        first = not self._received_bytes
-        self._received_bytes += len(data)
-        self._at_a_border = self.request is None and data.endswith(b"\r\n\r\n")
-        if self._received_bytes > self._limits.max_handshake_bytes:
-            self.waiting.turn_away("too_large")
-            self.transport.abort()
-            return False
-        if first and handshake.OTHER_METHOD.match(data):
-            self.waiting.turn_away("bad_method")
-            self.protocol.send_response(handshake.method_refusal(self.protocol))
-            self.send_data()
-            return False
-        return True
 
     def _take(self, event: Frame) -> None:
         control = event.opcode not in DATA_OPCODES
@@ -281,10 +240,10 @@ class Socket(ServerConnection):
             self._deliver(message)
 
     def _deliver(self, message: bytes) -> None:
-        if self._failed or self._finished or self.peer is None:
+        if self._failed:
             return
         try:
-            self.peer.message_received(message)
+            self._peer.message_received(message)
         except Exception:
             self._fail()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import ssl
 import struct
@@ -569,18 +570,6 @@ async def test_a_peer_that_fails_at_its_beginning_and_end(
         assert 2 == len(errors(caplog))
 
 
-@pytest.mark.parametrize("adapter", ["websockets"], indirect=True)  # picows has no tasks
-async def test_a_cancelled_task_still_closes(running: Running) -> None:
-    """When the task that looks after a connection is cancelled, its peer learns of it once."""
-    caller, peer = await running.stream()
-    (looking_after,) = [task for task in asyncio.all_tasks() if "look_after" in repr(task)]
-    looking_after.cancel()
-    await peer.was_closed.wait()
-    assert [(1006, False)] == peer.ends
-    assert b"" == await caller.exchange(b"")
-    assert 1 == len(peer.ends)
-
-
 async def test_shutting_down_closes_with_1001(start: Start) -> None:
     """Closing the listener tells every stream, ends half-open requests, and can be repeated."""
     async with start(limits=PATIENT) as running:
@@ -711,6 +700,95 @@ async def test_who_waits_for_the_gate_may_leave_or_run_out_of_time(start: Start)
         await leaving.leave()
     gate.may_answer.set()
     assert [] == gate.peers
+
+
+UNASKED = {
+    "a line break": b"\r\n",
+    "another request": request(),
+    "an unmasked unit": b"\x81\x02hi",
+    "much": b"z" * 100_000,
+}
+
+
+@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED)
+@pytest.mark.parametrize("path", [b"/nowhere", b"/slow/nowhere"])
+async def test_a_refusal_is_answered_whatever_comes_behind_the_request(
+    running: Running, caplog: pytest.LogCaptureFixture, path: bytes, unasked: bytes
+) -> None:
+    """It is for nobody, and no error of ours."""
+    running.gate.may_answer.set()
+    for _ in range(3):
+        caller = await running.caller()
+        answer = await caller.exchange(request(path=path) + unasked)
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert 1 == answer.count(b"HTTP/1.1")
+    await running.listener.close()
+    gc.collect()  # asyncio tells of an exception that nobody has fetched when it is dropped
+    assert 3 == len(running.gate.requests)
+    assert [] == errors(caplog)
+
+
+@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED)
+async def test_an_upgrade_is_answered_whatever_comes_behind_the_request(
+    running: Running, caplog: pytest.LogCaptureFixture, unasked: bytes
+) -> None:
+    """It is read as units, which it is not; the first one tells."""
+    caller = await running.caller()
+    answer = await caller.exchange(request() + unasked)
+    head, _, close = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert b"\x88" + struct.pack(">H", 1002) == close[:1] + close[2:4]
+    await running.gate.peers[0].was_closed.wait()
+    assert [(1002, False)] == running.gate.peers[0].ends
+    assert [] == errors(caplog)
+
+
+@pytest.mark.parametrize("path", [b"/audio", b"/slow/audio"])
+async def test_a_whole_stream_may_come_with_the_request(
+    running: Running, caplog: pytest.LogCaptureFixture, path: bytes
+) -> None:
+    """Who does not wait for the answer is answered, and loses nothing, down to the close."""
+    running.gate.may_answer.set()
+    messages = [b"%03d" % n + b"x" * 320 for n in range(300)]
+    units = [wire(PING, b"?"), *(wire(TEXT, m) for m in messages), wire(CLOSE, b"\x03\xe8")]
+    caller = await running.caller()
+    answer = await caller.exchange(request(path=path) + b"".join(units))
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    assert answer.endswith(b"\x88\x02\x03\xe8")
+    peer = running.gate.peers[0]
+    await peer.was_closed.wait()
+    assert messages == peer.messages
+    assert [(1000, True)] == peer.ends
+    assert [] == errors(caplog)
+
+
+async def test_a_unit_may_be_cut_by_the_end_of_a_read(running: Running) -> None:
+    """Its beginning comes with the request, its end behind the answer."""
+    caller = await running.caller()
+    unit = wire(TEXT, b"early")
+    caller.writer.write(request() + unit[:4])
+    await caller.reader.readuntil(b"\r\n\r\n")
+    await caller.exchange(unit[4:] + wire(CLOSE, b"\x03\xe8"))
+    await running.gate.peers[0].was_closed.wait()
+    assert [b"early"] == running.gate.peers[0].messages
+
+
+async def test_what_comes_before_the_answer_is_bounded(running: Running) -> None:
+    """While the gate thinks, as much is kept as a request may have."""
+    caller = await running.caller()
+    answer = await caller.exchange(request(path=b"/slow/audio") + wire(TEXT, b"x" * 1000) * 400)
+    assert b"" == answer
+    assert ("too_large", "127.0.0.1") == await running.gate.refusals.get()
+    assert [] == running.gate.peers
+
+
+async def test_too_many_headers_are_answered(running: Running) -> None:
+    """With 431, and none of them comes back."""
+    caller = await running.caller()
+    answer = await caller.exchange(request(*(b"X-Canary: %d" % n for n in range(200))))
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"Canary" not in answer
+    assert ("bad_request", "127.0.0.1") == await running.gate.refusals.get()
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"POST", b"OPTIONS"])
