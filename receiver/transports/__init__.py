@@ -20,6 +20,7 @@ from typing import Final, Protocol
 TOO_MANY_UNITS: Final = 1008
 BROKEN_OFF: Final = {
     1002: "the connection did not speak WebSocket",
+    1007: "the reason of a close message was no text",
     TOO_MANY_UNITS: "too many units that carry next to nothing",
     1009: "a message was too long",
 }

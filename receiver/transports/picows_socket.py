@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
+from websockets.exceptions import ProtocolError
+from websockets.frames import Close
 
 from receiver.transports import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer, handshake
 from receiver.transports.connection import SocketConnection
@@ -16,7 +18,6 @@ from receiver.transports.pongs import LatePong
 from receiver.transports.small_units import SmallUnits
 
 _BROKEN: Final = 1006
-_NO_CODE: Final = 1005
 _ONE_UNIT: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
 _HEAD_BYTES: Final = 6  # of a short unit, with its mask
 _CONTROL: Final = (WSMsgType.PING, WSMsgType.PONG, WSMsgType.CLOSE)
@@ -193,11 +194,16 @@ class Socket(WSListener):
             self._deliver(message)
 
     def _take_close(self, frame: WSFrame) -> None:
+        payload = frame.get_payload_as_bytes()
+        try:
+            close = Close.parse(payload)  # picows itself lets pass codes that must not be sent
+        except ProtocolError:
+            self.break_off(1002, "no close code")
+            return
         self._deaf = True
-        code = int(frame.get_close_code())  # type: ignore[call-overload]  # IntFlag; 0: none
         if not self._closing and not self.transport.is_closing():
-            self._send_close(code, "")
-        self._received_code = code or _NO_CODE
+            self._write_close(close.code, payload)
+        self._received_code = close.code
         self._cut_later()
         self.transport.close()
 
@@ -229,13 +235,13 @@ class Socket(WSListener):
         self.start_closing(1011, "internal error")
 
     def _send_close(self, code: int, reason: str) -> None:
+        self._write_close(code, Close(code, reason).serialize())
+
+    def _write_close(self, code: int, payload: bytes) -> None:
         assert self._wire is not None  # noqa: S101  what has no wire cannot be closing
         self._closing = True
-        if code:
-            self._sent_code = code
-            self._wire.send_close(code, reason.encode())  # type: ignore[arg-type]  # any code will do
-        else:
-            self._wire.send(WSMsgType.CLOSE, b"")
+        self._sent_code = code
+        self._wire.send(WSMsgType.CLOSE, payload)
 
     def _cut_later(self) -> None:
         if self._cut is None:

@@ -517,6 +517,50 @@ async def test_a_peer_that_never_hangs_up_is_cut(running: Running) -> None:
     await caller.leave()
 
 
+MEANT_FOR_THE_WIRE = [1000, 1003, 1007, 1014, 3000, 4999]
+
+
+@pytest.mark.parametrize("code", MEANT_FOR_THE_WIRE)
+async def test_a_close_code_is_taken_and_echoed(running: Running, code: int) -> None:
+    """Those of RFC 6455, section 7.4, and of the registry it founded."""
+    caller, peer = await running.stream()
+    answer = await caller.exchange(wire(CLOSE, struct.pack(">H", code) + "schön".encode()))
+    await peer.was_closed.wait()
+    assert b"\x88\x08" + struct.pack(">H", code) + "schön".encode() == answer
+    assert [(code, True)] == peer.ends
+
+
+NOT_FOR_THE_WIRE = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535]
+NO_CLOSES = {str(code): (1002, struct.pack(">H", code)) for code in NOT_FOR_THE_WIRE} | {
+    "0 with a reason": (1002, b"\x00\x00why"),
+    "half a code": (1002, b"\x03"),
+    "no text": (1007, b"\x03\xe8\xff\xfe"),
+}
+
+
+@pytest.mark.parametrize(("told", "payload"), NO_CLOSES.values(), ids=NO_CLOSES)
+async def test_a_close_message_that_is_none_breaks_off(
+    running: Running, told: int, payload: bytes
+) -> None:
+    """What must not be sent is no clean end, and is not repeated."""
+    caller, peer = await running.stream()
+    answer = await caller.exchange(wire(TEXT, b"before") + wire(CLOSE, payload))
+    await peer.was_closed.wait()
+    assert b"\x88" + struct.pack(">H", told) == answer[:1] + answer[2:4]
+    assert [b"before"] == peer.messages
+    assert [(told, False)] == peer.ends
+
+
+async def test_a_close_message_that_is_none_ends_our_closing_too(running: Running) -> None:
+    """The end is then the one that we have told, and not a clean one."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"close"))
+    await caller.reader.readexactly(4 + len("close"))
+    assert b"" == await caller.exchange(wire(CLOSE, struct.pack(">H", 1006)))
+    await peer.was_closed.wait()
+    assert [(4000, False)] == peer.ends
+
+
 async def test_the_peer_can_abort(running: Running) -> None:
     """Aborting drops the socket without a handshake."""
     caller, peer = await running.stream()
