@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from receiver import nesting
 from receiver.errors import MessageRejected, ProtocolViolation
 from receiver.media import Chunk, MediaFormat, RejectedChunk, Track, media_format
 
@@ -169,7 +170,7 @@ def _parse_carefully(message: bytes | bytearray | memoryview) -> Message:
 
 def _document(message: bytes | bytearray | memoryview) -> dict[str, Any]:
     try:
-        document = _decode_liberally(bytes(message))
+        document = _decode_liberally(nesting.flatten(bytes(message)))
     except UnicodeDecodeError:
         raise MessageRejected("not_utf8", "the message is not UTF-8 text") from None
     except RecursionError:

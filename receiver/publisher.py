@@ -169,6 +169,7 @@ class Publisher:
                     return
                 self._complain(journal, str(error))
             except Exception:  # a mistake of ours: the journal stays for the next start
+                self._failed()
                 log.exception("renderer_failed", journal=journal.name)
                 return
             else:

@@ -16,7 +16,7 @@ FORBIDDEN_IN_PURE = frozenset(
 
 WORDS = ("errors", "media")
 PURE = (
-    *("messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
+    *("nesting", "messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
     *("ordering", "excuses", "clock", "timeline", "survey", "report", "stream"),
     "patience",
     *("placing", "reordering", "tap_queue", "tap_tokens"),

@@ -247,6 +247,57 @@ def test_too_many_parameters_are_refused() -> None:
     assert "too_many_parameters" == rejection(start(customParameters=allowed | {"x": "v"})).code
 
 
+DEEP = {
+    "lists": b"[" * 33 + b"]" * 33,
+    "objects": b'{"a":' * 33 + b"1" + b"}" * 33,
+    "a wide one": b'["]}", [], ' + b"[" * 40 + b'"\\\\", "\\"[[", \xc3\xa4' + b"]" * 40 + b", {}]",
+    "700 levels": b"[ " * 700 + b"]" * 700,
+    "7000 levels": b'{"a": [' * 3500 + b"]}" * 3500,
+}
+
+
+def in_start(*values: bytes) -> bytes:
+    """Return a start message with parameters of these values, as JSON, by their places."""
+    body = json.dumps(start(customParameters="?")).encode()
+    named = b", ".join(b'"%d": %s' % named for named in enumerate(values))
+    return body.replace(b'"?"', b"{%s}" % named)
+
+
+def test_a_parameter_may_be_nested() -> None:
+    """To 32 levels."""
+    deepest = b'[{"a":' * 16 + b'"]"' + b"}]" * 16
+    found = messages.parse(in_start(deepest, deepest))
+    assert isinstance(found, Start)
+    assert {"0": json.loads(deepest), "1": json.loads(deepest)} == found.parameters
+
+
+@pytest.mark.parametrize("deep", DEEP.values(), ids=DEEP)
+def test_a_parameter_that_is_nested_too_deeply_is_kept_as_its_text(deep: bytes) -> None:
+    """To the letter, and everything else of the message is what it is without it."""
+    found = messages.parse(in_start(b'"one"', deep, b"[2]", deep))
+    assert isinstance(found, Start)
+    assert {"0": "one", "1": deep.decode(), "2": [2], "3": deep.decode()} == found.parameters
+    assert msgspec.structs.replace(found, parameters={}) == parse(start(customParameters={}))
+
+
+def test_what_a_message_says_does_not_depend_on_who_asks() -> None:
+    """A renderer may have made more calls than a live session, and reads the same."""
+    message = in_start(b"[" * 700 + b"]" * 700)
+
+    def parse_below(calls: int) -> messages.Message:
+        return parse_below(calls - 1) if calls else messages.parse(message)
+
+    assert messages.parse(message) == parse_below(500)
+
+
+def test_too_many_lists_and_objects_are_refused() -> None:
+    """Also where none of them is deep."""
+    assert isinstance(messages.parse(in_start(b"[" + b"[]," * 16_000 + b"[]]")), Start)
+    assert "too_deep" == rejection(in_start(b"[" + b"[]," * 17_000 + b"[]]")).code
+    brackets_in_text = json.dumps("[{" * 17_000).encode()
+    assert isinstance(messages.parse(in_start(brackets_in_text)), Start)
+
+
 def test_ids_of_another_type_are_empty() -> None:
     """They are never guessed, and the audio is kept all the same."""
     odd = start(streamSid=5, accountSid=None, callSid=["c"], tracks="inbound", mediaFormat=None)

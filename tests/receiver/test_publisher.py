@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -32,7 +33,7 @@ def rendering_processes() -> list[int]:
 class Desk:
     """A publisher, and what it said."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: RenderOptions | None = None) -> None:
         self.recordings = folder / "recordings"
         self.spool = folder / "spool"
         self.recordings.mkdir(mode=0o700)
@@ -42,7 +43,7 @@ class Desk:
         self.failed = asyncio.Event()
         self.publisher = Publisher(
             self.recordings,
-            RenderOptions(),
+            options or RenderOptions(),
             published=self.published.put_nowait,
             quarantined=self.quarantined.set,
             failed=self.failed.set,
@@ -189,6 +190,31 @@ async def test_what_is_cut_off_leaves_nothing_half_published(
     assert journal.exists()
     assert [] == [path for path in desk.recordings.rglob("*") if not path.name.isdigit()]
     assert [] == rendering_processes()
+
+
+async def test_a_recording_with_deeply_nested_parameters_is_told_of(desk: Desk) -> None:
+    """What the rendering process has published comes back whole."""
+    deep = "[" * 700 + "]" * 700
+    start = journals.start_message(a="deep").replace(b'"deep"', deep.encode())
+    sent = [journals.chunk(1, bytes(160), timestamp_ms=0)]
+    records = journals.records(sent, start=start, reason=EndReason.STOP)
+    name = paths.journal_name(journals.HEADER.recording_id)
+    desk.publisher.submit(journals.write(desk.spool / name, records))
+    published = await desk.next_published()
+    await desk.publisher.close()
+    assert {"a": deep} == published.recording.parameters
+
+
+async def test_a_mistake_of_ours_is_counted_and_keeps_the_journal(tmp_path: Path) -> None:
+    """It is told of like any other failure."""
+    cannot_be_sent = cast(bool, lambda: True)  # to another process
+    desk = Desk(tmp_path, RenderOptions(stereo=cannot_be_sent))
+    journal = desk.journal()
+    desk.publisher.submit(journal)
+    await asyncio.wait_for(desk.failed.wait(), PATIENCE_SECONDS)
+    await desk.publisher.close()
+    assert journal.exists()
+    assert desk.published.empty()
 
 
 async def test_a_failure_is_counted_and_keeps_the_journal(desk: Desk) -> None:
