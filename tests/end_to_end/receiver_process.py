@@ -100,9 +100,13 @@ class ReceiverProcess:
         return code
 
     def release(self) -> None:
-        """End the process however it is."""
+        """End the process however it is, and whatever it left behind."""
         if self.process.poll() is None:
             self.process.kill()
+            self.process.wait(PATIENCE_SECONDS)
+        if self._reader.is_alive():  # somebody may still hold its output, and wait for a disk
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.ended()
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
