@@ -20,13 +20,11 @@ MOST_SECONDS = 10.0
 _ON_THE_WIRE_SECONDS = 0.5
 _HANG_MS = 60_000
 HANGS: dict[str, tuple[str, ...]] = {
-    "recordings": (f"fsync delay {_HANG_MS} /",),
-    "journals": (f"fdatasync delay {_HANG_MS} .journal", f"syncfs delay {_HANG_MS} /"),
-    "everything": tuple(
-        f"{call} delay {_HANG_MS} /" for call in ("fsync", "fdatasync", "syncfs", "pwrite")
-    ),
+    "recordings": ("fsync",),
+    "journals": ("fdatasync", "syncfs"),
+    "everything": ("fsync", "fdatasync", "syncfs", "pwrite"),
 }
-"""Orders to a disk that does not come back, by what cannot be written to it any more."""
+"""Calls of a disk that does not come back, by what cannot be written to it any more."""
 
 
 def drained(folder: Path, seed: int) -> Tally:
@@ -84,7 +82,8 @@ def stopped_while_the_disk_hangs(folder: Path, seed: int, *, what: str = "") -> 
         receiver = trial.start(orders=orders)
         with Callers(receiver.url, CALLS, seed) as callers:
             callers.wait_for(100)
-            orders.give(*HANGS[what])
+            where = f"/{trial.recordings.name}"  # nothing else that the process may write hangs
+            orders.give(*(f"{call} delay {_HANG_MS} {where}" for call in HANGS[what]))
             hung_at = time.monotonic()
             callers.wait_for(150)
             receiver.process.send_signal(signal.SIGTERM)
