@@ -9,6 +9,8 @@ record with more behind it ends trust there and is reported.
 
 from __future__ import annotations
 
+import itertools
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -28,7 +30,9 @@ LONGEST_RECORD_BYTES: Final = 4 * 2**20
 _PREFIX: Final = struct.Struct("<II")
 _encode = msgspec.msgpack.Encoder().encode
 _CHUNK_KIND: Final = 2
-_CHUNK_START: Final = bytes((0x97, _CHUNK_KIND))  # MessagePack: an array of 7, then the kind
+_BODY_START: Final = re.compile(rb"[\x90-\x9f][\x00-\x06]")  # MessagePack: an array, and its kind
+_MOST_CHECKED_BYTES: Final = 2**27
+"""A rest that was made to look like records costs a tenth of a second, and counts as damage."""
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -182,29 +186,33 @@ class Reader:
 
     def _end_within_record(self) -> None:
         """Tell a torn tail from a damaged length: behind the former, no whole record follows."""
-        if _holds_chunk(self._buffer[self._position :]):
+        if _holds_record(self._buffer[self._position :]):
             self.damage = f"a record of a wrong length at byte {self.trusted_bytes}"
 
     def _distrust(self, what: str, *, body_bytes: int = 0) -> None:
         """Record damage, unless all that follows is what a power cut leaves at the end.
 
         A file system may have grown the file before its bytes came: such a tail is zeros, or
-        one bad record with nothing, or only zeros, behind it. A record that swallows whole
-        chunks is none of that: its length is wrong.
+        one bad record with nothing, or only zeros, behind it. A record that swallows other ones
+        is none of that: its length is wrong.
         """
-        end = self._position + (_PREFIX.size + body_bytes if body_bytes else 0)
-        record, behind = self._buffer[self._position : end], self._buffer[end:]
-        blocks: Iterable[bytes] = (behind, *self._blocks)
-        if any(block.strip(b"\0") for block in blocks) or _holds_chunk(record):
+        end = _PREFIX.size + body_bytes if body_bytes else 0
+        self._fill(end + LONGEST_RECORD_BYTES)  # what is swallowed may end among the zeros
+        rest = self._buffer[self._position :]
+        blocks = itertools.chain((rest[end:],), self._blocks)
+        if any(block.strip(b"\0") for block in blocks) or _holds_record(rest):
             self.damage = f"{what} at byte {self.trusted_bytes}"
 
 
-def _holds_chunk(rest: bytes) -> bool:
-    """Whether a whole chunk's record lies in `rest`, behind the record that it begins with."""
-    body = rest.find(_CHUNK_START, _PREFIX.size + 1)
-    while body != -1:
+def _holds_record(rest: bytes) -> bool:
+    """Whether a whole record lies in `rest`, behind the one that it begins with."""
+    view, checked = memoryview(rest), 0
+    for found in _BODY_START.finditer(rest, _PREFIX.size + 1):
+        body = found.start()
         length, checksum = _PREFIX.unpack_from(rest, body - _PREFIX.size)
-        if len(rest) >= body + length and zlib.crc32(rest[body : body + length]) == checksum:
+        if not 0 < length <= len(rest) - body:
+            continue
+        checked += length
+        if checked > _MOST_CHECKED_BYTES or zlib.crc32(view[body : body + length]) == checksum:
             return True
-        body = rest.find(_CHUNK_START, body + 1)
     return False

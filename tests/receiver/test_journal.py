@@ -52,11 +52,13 @@ SAMPLE: list[Record] = [
     ChunkRecord(Track.OUTBOUND, None, None, None, 5, b""),
     RejectedRecord(9, "bad_base64", RejectedChunk(Track.INBOUND, 3, 2, 20)),
     ChunkRecord(Track.INBOUND, 2**40, 3, 40, 45, b"\x7f" * 40),
+    MessageRecord(50, b'{"event":"dtmf","dtmf":{"digit":"5"}}'),
+    DroppedRecord(GapKind.DISK, Track.INBOUND, 900, 4, 903, 60, 18_040),
+    NoteRecord(0, "journal_rewritten", "Input/output error"),
     EndRecord(60, EndReason.STOP, ""),
 ]
 ENCODED = [journal.encode(record) for record in SAMPLE]
 WHOLE = b"".join(ENCODED)
-LAST_CHUNK = 5
 ENDS = [sum(map(len, ENCODED[: count + 1])) for count in range(len(ENCODED))]
 
 
@@ -164,8 +166,8 @@ def test_a_changed_byte_never_gives_a_wrong_record(position: int) -> None:
         records, reader = read([changed])
         assert SAMPLE[:index] == records
         assert reader.trusted_bytes == (ENDS[index - 1] if index else 0)
-        # Where no whole chunk is behind it, it may be a write that a power cut tore.
-        assert reader.damage or index >= LAST_CHUNK
+        # Where no whole record is behind it, it may be a write that a power cut tore.
+        assert reader.damage or index == len(SAMPLE) - 1
 
 
 @given(RECORDS, st.data())
@@ -223,7 +225,7 @@ def test_an_impossible_length_is_damage(length: int) -> None:
 
 
 def test_a_length_that_swallows_what_follows_is_damage() -> None:
-    """It points beyond the file as a torn tail does, but whole chunks lie behind it."""
+    """It points beyond the file as a torn tail does, but whole records lie behind it."""
     changed = bytearray(WHOLE)
     changed[ENDS[0] + 1] = 0x40
     records, damage = damaged(bytes(changed))
@@ -238,6 +240,39 @@ def test_a_length_that_swallows_exactly_what_follows_is_damage() -> None:
     records, damage = damaged(content)
     assert SAMPLE[:1] == records
     assert f"a record that fails its checksum at byte {ENDS[0]}" == damage
+
+
+@pytest.mark.parametrize("behind", SAMPLE[1:])
+def test_a_length_that_swallows_any_record_is_damage(behind: Record) -> None:
+    """Also where it is the only one, and no chunk: a call that nobody spoke in has none."""
+    content = ENCODED[0] + struct.pack("<I", 2**16) + ENCODED[1][4:] + journal.encode(behind)
+    records, damage = damaged(content)
+    assert SAMPLE[:1] == records
+    assert f"a record of a wrong length at byte {ENDS[0]}" == damage
+
+
+@pytest.mark.parametrize("size", [8, 90, 2**17])
+@pytest.mark.parametrize("zeros", [0, 1, 2**20])
+def test_a_length_that_swallows_all_but_zeros_is_damage(size: int, zeros: int) -> None:
+    """The record within it may end among them, as quiet audio does."""
+    quiet = journal.encode(ChunkRecord(Track.INBOUND, 2, 1, 0, 5, b"\1" + bytes(size)))
+    changed = struct.pack("<I", len(ENCODED[1]) - 8 + len(quiet) - size)
+    content = ENCODED[0] + changed + ENCODED[1][4:] + quiet + bytes(zeros)
+    for blocks in ([content], [content[at : at + 1000] for at in range(0, len(content), 1000)]):
+        records, reader = read(blocks)
+        assert SAMPLE[:1] == records
+        assert f"a record that fails its checksum at byte {ENDS[0]}" == reader.damage
+
+
+def test_a_rest_that_only_looks_like_records_is_searched_in_bounded_time() -> None:
+    """As many beginnings as fit, each of a record that would reach to the end."""
+    count = journal.LONGEST_RECORD_BYTES // 10 - 1
+    sizes = [10 * left - 8 for left in range(count, 0, -1)]
+    beginnings = b"".join(struct.pack("<II", size, 0) + b"\x97\x02" for size in sizes)
+    torn = struct.pack("<II", journal.LONGEST_RECORD_BYTES, 0) + beginnings
+    records, damage = damaged(ENCODED[0] + torn)
+    assert SAMPLE[:1] == records
+    assert f"a record of a wrong length at byte {ENDS[0]}" == damage
 
 
 def test_a_bad_checksum_with_records_behind_is_damage() -> None:
