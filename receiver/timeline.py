@@ -266,15 +266,10 @@ class _Walk:
         return 0
 
     def _leave_hole(self, first: int, size: int) -> None:
-        # Silence begins and ends on a sample: half of one, left by a chunk of an odd number of
-        # bytes, is silenced with it.
-        start = self.cursor - self.cursor % self.media.bytes_per_sample
-        stop = self.cursor + size
-        stop -= stop % self.media.bytes_per_sample
+        start, stop = self._silence(size)
         size = stop - start
         if size <= 0:
             return
-        self.cursor = stop
         missing = self._missing_before(first)
         if self.order.numbers is None:
             kinds = [(self._excuses.of_unnumbered(), size)]
@@ -286,8 +281,20 @@ class _Walk:
             self._add_hole(start, start + length, kind)
             start += length
 
+    def _silence(self, size: int) -> tuple[int, int]:
+        """Move the cursor over silence that begins and ends on a sample.
+
+        Half of one, left by a chunk of an odd number of bytes, is silenced with it.
+        """
+        unit = self.media.bytes_per_sample
+        start, stop = self.cursor // unit * unit, (self.cursor + size) // unit * unit
+        if stop > start:
+            self.cursor = stop
+        return start, stop
+
     def _add_hole(self, start: int, stop: int, kind: GapKind) -> None:
-        self.holes.extend((start, stop, _KINDS.index(kind)))
+        if stop > start:
+            self.holes.extend((start, stop, _KINDS.index(kind)))
 
     def _kinds_of(self, first: int, missing: int, size: int) -> list[tuple[GapKind, int]]:
         """Split a hole by what became of its chunks, where they fill it exactly."""
@@ -300,16 +307,13 @@ class _Walk:
 
     def _place_excused_tail(self) -> None:
         """Keep the place of chunks that came after the last one that could be kept."""
-        if self.order.numbers is None:
+        if self.order.numbers is None or not self._usual:
             return
-        number = int(self.order.numbers[-1]) + 1
-        while (kind := self._excuses.kind_of(number)) is not GapKind.LOST:
-            start, self.cursor = self.cursor, self.cursor + self._usual
-            if self.holes and self.holes[-2:] == array("q", (start, _KINDS.index(kind))):
-                self.holes[-2] = self.cursor  # it goes on where one of its kind ended
-            else:
-                self._add_hole(start, self.cursor, kind)
-            number += 1
+        last = number = int(self.order.numbers[-1]) + 1
+        while self._excuses.kind_of(last) is not GapKind.LOST:
+            last += 1
+        for kind, count in self._excuses.rows(number, last):
+            self._add_hole(*self._silence(count * self._usual), kind)
 
     def findings(self) -> Iterator[Finding]:
         """Yield what a listener should know about how the track was placed."""

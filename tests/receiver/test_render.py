@@ -8,17 +8,18 @@ import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver import archive, journal, journal_file, render
 from receiver.errors import JournalError
-from receiver.journal import Record
-from receiver.media import ByteOrder, EndReason, Gap, GapKind, Track
+from receiver.journal import DroppedRecord, Record, RejectedRecord
+from receiver.media import ByteOrder, EndReason, Gap, GapKind, RejectedChunk, Track
 from receiver.recording import Recording
 from receiver.render import RenderOptions
 from tests.receiver.g711 import MULAW
@@ -197,6 +198,75 @@ def test_samples_may_be_split_anywhere(sizes: list[int]) -> None:
         found, _ = rendered(Path(folder) / "r", content)
         heard = samples(found / "inbound.wav") if size > 1 else []
     assert WAVE[: size // 2].tolist() == heard
+
+
+COUNTER = st.none() | st.integers(-(2**53), 2**53) | st.integers(0, 400)
+KEPT = st.tuples(st.just("kept"), st.integers(1, 6), st.sampled_from([160, 320, 640, 639, 1, 0]))
+GONE = st.tuples(st.sampled_from(["lost", "refused", "dropped", "paused"]), st.integers(1, 60))
+ABSURD = st.tuples(st.just("absurd"), COUNTER, COUNTER, st.integers(0, 700))
+EVENTS = st.lists(KEPT | GONE, max_size=8) | st.lists(KEPT | GONE | ABSURD, max_size=8)
+FORMATS = [("audio/x-mulaw", 8000), ("audio/x-L16", 16000), ("audio/x-L16", 11000)]
+
+
+def happened(events: list[tuple[Any, ...]], track: Track, *, numbered: bool) -> list[Record]:
+    """Return the records of a track on which all of this happened, one after the other."""
+    rows: list[Record] = []
+    told, now_ms = 0, 0  # how far the sender's counter and clock are
+    for what, first, *more in events:
+        chunks = first if what not in ("absurd", "paused") else 0
+        numbers = [told + n if numbered else None for n in range(chunks)]
+        stamps = [now_ms + 20 * n for n in range(chunks)]
+        if what == "kept":
+            rows += [
+                chunk(number, b"\1" * more[0], track=track, timestamp_ms=stamp)
+                for number, stamp in zip(numbers, stamps, strict=True)
+            ]
+        elif what == "refused":
+            refused = (
+                RejectedChunk(track, None, *row) for row in zip(numbers, stamps, strict=True)
+            )
+            rows += [RejectedRecord(now_ms, "bad_base64", row) for row in refused]
+        elif what == "dropped":
+            bounds = (numbers[0], numbers[-1], stamps[0], stamps[-1])
+            rows.append(DroppedRecord(GapKind.DISK, track, chunks, *bounds))
+        elif what == "absurd":
+            stamp, size = more
+            payload = b"\2" * size
+            rows.append(chunk(first, payload, track=track, timestamp_ms=stamp, arrival_ms=now_ms))
+        told, now_ms = told + chunks, now_ms + 20 * (first if what == "paused" else chunks)
+    return rows
+
+
+@given(
+    inbound=EVENTS,
+    outbound=EVENTS,
+    media=st.sampled_from(FORMATS),
+    numbered=st.booleans(),
+)
+@settings(max_examples=200)
+def test_whatever_happened_the_files_agree_with_their_document(
+    inbound: list[Any], outbound: list[Any], media: tuple[str, int], numbered: bool
+) -> None:
+    """Or the recording would go to the quarantine instead of being published."""
+    rows = [
+        *happened(inbound, Track.INBOUND, numbered=numbered),
+        *happened(outbound, Track.OUTBOUND, numbered=numbered),
+    ]
+    start = start_message(encoding=media[0], sample_rate=media[1])
+    content = records(rows, start=start, reason=EndReason.STOP)
+    with tempfile.TemporaryDirectory() as folder:
+        assert () == archive.verify(*rendered(Path(folder) / "r", content))
+
+
+@pytest.mark.parametrize("gone", ["refused", "dropped"])
+def test_what_is_missing_at_the_end_begins_on_a_sample(tmp_path: Path, gone: str) -> None:
+    """Half a sample before it is silenced with it."""
+    rows = happened([("kept", 2, 640), ("kept", 1, 639), (gone, 3)], Track.INBOUND, numbered=True)
+    start = start_message(encoding="audio/x-L16", sample_rate=16000)
+    folder, document = rendered(tmp_path / "r", records(rows, start=start, reason=EndReason.STOP))
+    assert () == archive.verify(folder, document)
+    kind = GapKind.DISK if gone == "dropped" else GapKind.REJECTED
+    assert (Gap(59.9375, 60, kind),) == document.tracks[0].gaps
 
 
 def test_half_a_sample_is_silenced(tmp_path: Path) -> None:
