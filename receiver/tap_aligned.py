@@ -24,6 +24,8 @@ _WAIT_IN_THE_PAST_MS: Final = 1000
 """The order of the past is known: to wait there for what came later delays nobody."""
 _FURTHEST_AHEAD_MS: Final = 5000
 """A track that is further ahead, in the stream's time, waits no more, however fast it came."""
+_LONG_PACKETS: Final = 3
+"""What long ones are waited for: a counterpart may end one later, and be overtaken by another."""
 
 
 class _Side:
@@ -35,6 +37,7 @@ class _Side:
         self.audio: deque[Audio] = deque()
         self.arrivals: deque[tuple[int, int]] = deque()  # up to where it came, and when
         self.heard_ms = -(2**31)  # when the latest chunk came
+        self.size = 0  # of that chunk
 
     @property
     def left_out(self) -> int:
@@ -93,7 +96,7 @@ class AlignedEncoder:
         """Return when the oldest audio came that is held back."""
         since = [side.arrivals[0][1] for side in self._sides.values() if side.arrivals]
         if since:
-            since = [max(min(since), self._quiet_since_ms())]
+            since = [max(min(since), self._quiet_since_ms()) + self._longer_ms()]
         held = (side.order.waiting_since_ms for side in self._sides.values() if side.order)
         return min((*since, *(ms for ms in held if ms is not None)), default=None)
 
@@ -132,7 +135,7 @@ class AlignedEncoder:
     def _hear(self, chunk: Chunk, arrival_ms: int) -> list[Item]:
         self._let_go(arrival_ms)
         side = self._sides[chunk.track]
-        side.heard_ms = arrival_ms
+        side.heard_ms, side.size = arrival_ms, len(chunk.payload)
         self._place(chunk.track, side.order.take(chunk, arrival_ms))
         alone = self._alone
         if alone is None or self._notices:
@@ -183,15 +186,26 @@ class AlignedEncoder:
     def _quiet_since_ms(self) -> int:
         """Return since when a listener may be given silence for what has not come.
 
-        A single track that keeps coming is not silent, however far the other is ahead.
+        A single track that keeps coming is not silent, however far the other is ahead: its next
+        chunk comes when the latest one has been played.
         """
-        return -(2**31) if self._alone is None else self._alone.heard_ms
+        alone = self._alone
+        if alone is None:
+            return -(2**31)
+        return alone.heard_ms + alone.size // self._output.media.bytes_per_ms
+
+    def _longer_ms(self) -> int:
+        """Return how much longer than `LONGEST_WAIT_MS` is waited where packets are long."""
+        longest = max(side.size for side in self._sides.values())
+        packets_ms = _LONG_PACKETS * longest // self._output.media.bytes_per_ms
+        return max(0, packets_ms - LONGEST_WAIT_MS)
 
     def _limit(self, now_ms: int) -> int:
         """Return up to where the tracks are there, or nobody waits for them any longer."""
         cursors = [side.placer.cursor for side in self._sent.values()]
         ahead = _FURTHEST_AHEAD_MS * self._output.media.bytes_per_ms
         limit = max(min(cursors), max(cursors) - ahead)
+        now_ms -= self._longer_ms()
         if now_ms - self._quiet_since_ms() < self._wait_ms:
             return limit
         for side in self._sides.values():

@@ -74,11 +74,13 @@ def tapped(
 def calls(draw: st.DrawFn) -> tuple[list[ChunkRecord], Encoding, int]:
     """Draw a call whose tracks lose chunks, mix them up, pause, and lag behind each other.
 
-    By under 40 ms: a chunk's end may need the other track's next one, which is 20 ms later.
+    By under 40 ms: a chunk's end may need the other track's next one, which is 20 ms later. Longer
+    packets are waited for longer.
     """
     encoding = draw(st.sampled_from(list(Encoding)))
     rate = draw(st.sampled_from([8000, 16000])) if encoding is Encoding.L16 else 8000
-    size = rate // 50 * (2 if encoding is Encoding.L16 else 1)
+    packet_ms = draw(st.sampled_from([20, 20, 40, 60, 100]))
+    size = rate // 1000 * packet_ms * (2 if encoding is Encoding.L16 else 1)
     records = []
     for track in Track:
         lag_ms = draw(st.integers(0, 14))
@@ -87,7 +89,7 @@ def calls(draw: st.DrawFn) -> tuple[list[ChunkRecord], Encoding, int]:
         pause_at, pause_ms = draw(st.integers(1, 30)), draw(st.sampled_from([0, 7, 500, 3000]))
         lost = draw(st.sets(st.integers(1, 25)))
         for number in range(1, draw(st.integers(2, 30)) + 1):
-            at_ms = first_ms + (number - 1) * 20 + (pause_ms if number >= pause_at else 0)
+            at_ms = first_ms + (number - 1) * packet_ms + (pause_ms if number >= pause_at else 0)
             if number not in lost:
                 payload = bytes([(number * 7 + len(track)) % 256]) * size
                 arrival_ms = at_ms + lag_ms + 25 * (number in delayed)
@@ -137,6 +139,28 @@ def test_nobody_waits_longer_than_60_ms() -> None:
     assert [] == listening.take(heard(2, LOUD, track=Track.OUTBOUND, arrival_ms=62))
     items = listening.take(heard(2, LOUD, arrival_ms=63))
     assert [SAMPLE, SAMPLE] * 160 == samples(items)
+
+
+@pytest.mark.parametrize("track", ["inbound", "outbound", "stereo"])
+@pytest.mark.parametrize(("packet_ms", "apart_ms"), [(20, 5), (60, 59), (100, 20), (100, 99)])
+def test_long_packets_are_waited_for(track: str, packet_ms: int, apart_ms: int) -> None:
+    """Of a call that comes as it should, nothing is late and nothing silent but its ends."""
+    listening = an_encoder(pcm(track))
+    payload, items = LOUD * (packet_ms // 20), []
+    for number in range(1, 21):
+        for other_ms, name in ((0, Track.INBOUND), (apart_ms, Track.OUTBOUND)):
+            at_ms = (number - 1) * packet_ms + other_ms
+            now_ms = at_ms + packet_ms  # a packet is sent when its last sample is there
+            items += listening.due(now_ms)
+            items += listening.take(
+                heard(number, payload, track=name, at_ms=at_ms, arrival_ms=now_ms)
+            )
+    items += listening.take(ended())
+    ends = [(0, "outbound"), (20 * packet_ms, "inbound")]
+    assert [end for end in ends if track in (end[1], "stereo")] == [
+        (at_ms, name) for _, name, at_ms, _ in gaps(items)
+    ]
+    assert 0 == listening.left_out
 
 
 def test_half_of_a_late_chunk_is_kept() -> None:
