@@ -9,7 +9,7 @@ bytes from stream time 0 and are exact.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from receiver.clock import Belief
@@ -73,6 +73,7 @@ class Placer:
         self._missed: dict[int, int] = {}  # chunks that were told as lost, and their places
         self._floor = begin  # what is before has been given away
         self._noticed = begin  # where silence that was given away unasked began
+        self._told_lost = begin  # up to where it was told then that chunks are missing
         self._base = 0  # what the sender's clock is shifted by
         self._candidate: int | None = None  # a base that one absurd timestamp suggests
         self._half = b""  # of a sample, at the end of a chunk of an odd number of bytes
@@ -105,7 +106,7 @@ class Placer:
         # Timestamps are whole ms, so less is rounding.
         hole = self._hole(jump if jump >= self._one_ms else 0, missing)
         if missing and hole is not None:
-            self._remember_missing(chunk, missing, hole)
+            hole = self._lost(chunk, missing, hole)
         audio = self._audio(chunk.payload)
         if hole is None:
             return () if audio is None else (audio,)
@@ -117,10 +118,11 @@ class Placer:
             return self.cursor
         return self._base + chunk.timestamp_ms * self._unit
 
-    def give_up(self, position: int) -> Hole | None:
+    def give_up(self, position: int, *, lost: bool = False) -> Hole | None:
         """Give away the time up to `position` as silence: nobody waits for it any longer.
 
-        Return the silence if it begins here, and `None` where it goes on.
+        `lost` says that chunks are known to be missing there. Return the silence if it begins
+        here, and `None` where it goes on.
         """
         start = self.cursor
         if position <= start:
@@ -130,7 +132,12 @@ class Placer:
             self._noticed = start
         self._half = b""
         self.cursor = self._floor = position
-        return Hole(start, position, GapReason.SENDER_SILENCE, start) if begins else None
+        if not begins:
+            return None
+        if lost:
+            self._told_lost = position
+            return Hole(start, position, GapReason.LOST, start)
+        return Hole(start, position, GapReason.SENDER_SILENCE, start)
 
     def _take_late(self, chunk: Chunk, cut: int, start: int, missing: int) -> tuple[Piece, ...]:
         """Return what is told, and what is left, of a chunk whose place was given away in part."""
@@ -139,9 +146,9 @@ class Placer:
         if self._noticed < self._floor:  # otherwise it is from before the beginning
             self.left_out += whole
             if missing and start > self._noticed:
-                lost = Hole(start, start, GapReason.LOST, self._noticed)
-                self._remember_missing(chunk, missing, lost)
-                pieces.append(lost)
+                told = Hole(start, start, GapReason.LOST, self._noticed)
+                lost = self._lost(chunk, missing, told)
+                pieces += [lost] if lost else []
             if whole or cut >= self._one_ms:  # less is rounding
                 pieces.append(Hole(start + cut, start + cut, GapReason.LATE, start))
             self._noticed = max(self._noticed, start + cut)
@@ -155,6 +162,12 @@ class Placer:
             return ()
         end = start + len(chunk.payload)
         return (Hole(end, end, GapReason.LATE, start),)
+
+    def _lost(self, chunk: Chunk, missing: int, hole: Hole) -> Hole | None:
+        """Return what has yet to be told of a hole where chunks are missing."""
+        self._remember_missing(chunk, missing, hole)
+        noticed = max(hole.noticed, self._told_lost)
+        return replace(hole, noticed=noticed) if noticed < hole.end else None
 
     def _remember_missing(self, chunk: Chunk, missing: int, hole: Hole) -> None:
         """Remember where the latest chunks that are missing before this one belong."""

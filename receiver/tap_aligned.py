@@ -246,7 +246,8 @@ class AlignedEncoder:
         for track, side in self._sent.items():
             while side.order and side.placer.place_of(side.order.first) < limit:
                 self._place(track, side.order.first_run())
-            silence = side.placer.give_up(limit)
+            # What is held is behind a number that is missing.
+            silence = side.placer.give_up(limit, lost=bool(side.order))
             if silence is not None:
                 self._keep(track, silence)
 

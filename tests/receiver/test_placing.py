@@ -162,6 +162,30 @@ def test_giving_up_is_told_when_the_track_goes_on() -> None:
     assert Audio(800, B) == audio
 
 
+def test_what_is_given_up_as_lost_is_told_once() -> None:
+    """What goes on of it is told when it ends; it may still come, too late."""
+    placer = Placer(MULAW)
+    placer.take(chunk(1, 0), 0)
+    assert Hole(160, 240, GapReason.LOST, 160) == placer.give_up(240, lost=True)
+    assert placer.give_up(480, lost=True) is None
+    assert (Hole(480, 480, GapReason.LOST, 240), Audio(480, A)) == placer.take(chunk(4, 60), 60)
+    assert Hole(640, 800, GapReason.LOST, 640) == placer.give_up(800, lost=True)
+    assert (Audio(800, A),) == placer.take(chunk(6, 100), 100)
+    for number, start in ((2, 160), (3, 320), (5, 640)):
+        late = placer.take(chunk(number, (number - 1) * 20), 110)
+        assert (Hole(start + 160, start + 160, GapReason.LATE, start),) == late
+
+
+def test_late_behind_what_was_given_up_as_lost() -> None:
+    """Only what was not told of what is missing before it, and its own place."""
+    placer = Placer(MULAW)
+    placer.take(chunk(1, 0), 0)
+    placer.give_up(240, lost=True)
+    placer.give_up(640)
+    told = (Hole(320, 320, GapReason.LOST, 240), Hole(480, 480, GapReason.LATE, 320))
+    assert told == placer.take(chunk(3, 40), 60)
+
+
 def test_a_clock_can_be_taken_over_in_mid_call() -> None:
     """Where timestamps are no time since the start, what follows is still back to back."""
     placer = Placer(MULAW, begin=1600, arrival_ms=200)

@@ -163,6 +163,22 @@ def test_long_packets_are_waited_for(track: str, packet_ms: int, apart_ms: int) 
     assert 0 == listening.left_out
 
 
+@pytest.mark.parametrize("lost", [{5}, {5, 6}, {5, 6, 9}])
+def test_what_is_lost_of_a_track_is_told_once(lost: set[int]) -> None:
+    """As lost, though its place is due before what is behind it has waited long enough."""
+    listening = an_encoder(STEREO)
+    items: list[Item] = []
+    for number in range(1, 21):
+        items += listening.due(number * 20)
+        for track in Track:
+            if track is Track.OUTBOUND or number not in lost:
+                items += listening.take(heard(number, LOUD, track=track, arrival_ms=number * 20))
+    items += listening.take(ended())
+    assert {"lost"} == {reason for reason, *_ in gaps(items)}
+    starts = [(at_ms, at_ms + long_ms) for _, _, at_ms, long_ms in gaps(items)]
+    assert [(n * 20 - 20, n * 20) for n in sorted(lost)] == starts
+
+
 def test_half_of_a_late_chunk_is_kept() -> None:
     """What of it belongs behind the silence that was sent is heard, and a notice says the rest."""
     listening = an_encoder(STEREO)
