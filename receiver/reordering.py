@@ -12,7 +12,9 @@ _FALLEN_BACK = 1000
 """A counter that falls back by more has begun anew."""
 _FIRST = 1
 """What counters begin with, if not with 0."""
-_MOST_BEFORE_THE_FIRST = 10
+_MOST_BEFORE_THE_FIRST = 50
+_FEW = 3
+"""So many wait however long they are: of 20 ms, they are what comes within 60 ms."""
 Arrived = tuple[Chunk, int]
 """A chunk, and when it came."""
 
@@ -59,7 +61,7 @@ class Reordering:
             return []
         self._held[number] = (chunk, arrival_ms)
         released = self.first_run() if number == expected else []
-        while self._held_ms() > self.patience_ms:
+        while len(self._held) > _FEW and self._held_ms() > self.patience_ms:
             released += self.first_run()
         return released
 

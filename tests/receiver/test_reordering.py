@@ -59,6 +59,21 @@ def test_it_waits_only_so_long() -> None:
     assert order.waiting_since_ms is None
 
 
+def test_long_packets_wait_as_long_as_short_ones() -> None:
+    """However much audio they are; a burst of them does not."""
+    order = Reordering(MediaFormat(), 60)
+
+    def let_go(number: int, at_ms: int) -> list[int | None]:
+        packet = Chunk(Track.INBOUND, None, number, (number - 1) * 100, PAYLOAD * 5)
+        return [c.chunk for c, _ in order.take(packet, at_ms)]
+
+    assert [1] == let_go(1, 100)
+    assert [[], []] == [let_go(number, at_ms) for number, at_ms in ((3, 300), (4, 359))]
+    assert [2, 3, 4] == let_go(2, 359)
+    assert [[], [], []] == [let_go(number, 700) for number in (6, 7, 8)]
+    assert [6, 7, 8, 9] == let_go(9, 700)
+
+
 def test_what_is_behind_is_not_its_business() -> None:
     """Doubles and what is late go on at once; of what is held, a second one is dropped."""
     order = Reordering(MediaFormat(), 60)

@@ -84,7 +84,7 @@ def calls(draw: st.DrawFn) -> tuple[list[ChunkRecord], Encoding, int]:
     records = []
     for track in Track:
         lag_ms = draw(st.integers(0, 14))
-        delayed = draw(st.sets(st.integers(1, 25)))  # by 25 ms: the next one overtakes it
+        delayed = draw(st.sets(st.integers(1, 25)))  # so that the next one overtakes it
         first_ms = draw(st.integers(0, 200))
         pause_at, pause_ms = draw(st.integers(1, 30)), draw(st.sampled_from([0, 7, 500, 3000]))
         lost = draw(st.sets(st.integers(1, 25)))
@@ -92,7 +92,7 @@ def calls(draw: st.DrawFn) -> tuple[list[ChunkRecord], Encoding, int]:
             at_ms = first_ms + (number - 1) * packet_ms + (pause_ms if number >= pause_at else 0)
             if number not in lost:
                 payload = bytes([(number * 7 + len(track)) % 256]) * size
-                arrival_ms = at_ms + lag_ms + 25 * (number in delayed)
+                arrival_ms = at_ms + lag_ms + (packet_ms + 5) * (number in delayed)
                 chunk = journals.chunk(
                     number, payload, track=track, timestamp_ms=at_ms, arrival_ms=arrival_ms
                 )
