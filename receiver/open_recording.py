@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ from receiver import journal, paths
 from receiver.errors import MessageRejected
 from receiver.journal import EndRecord, MessageRecord, NoteRecord, RejectedRecord
 from receiver.live_journal import Journal
-from receiver.media import Chunk, EndReason
+from receiver.media import Chunk, EndReason, Track
 from receiver.messages import Start
 from receiver.tap import SILENT, Hub, LiveStream, MessageHeard, Standing, StreamEnded, Tap
 
@@ -56,7 +56,8 @@ class OpenRecording:
     journal: Journal
     started_at_ms: int
     now: Callable[[], float]
-    opened_at: float
+    tracks: Mapping[Track, Chunk]  # the latest chunk of each, kept by others
+    opened_at: float = field(init=False)
     tap: Tap = SILENT  # until the stream has a name
     start: Start | None = None  # names whose it is
     named: bool = False  # by a start message of its own
@@ -64,6 +65,9 @@ class OpenRecording:
     chunks: int = 0
     messages: int = 0
     rejected: int = 0
+
+    def __post_init__(self) -> None:
+        self.opened_at = self.now()
 
     def arrival_ms(self) -> int:
         """Return what the clock of arrival times shows."""
@@ -110,7 +114,9 @@ class OpenRecording:
     def standing(self) -> Standing:
         """Return where the stream stands, for those who begin to listen."""
         kept = min(self.messages, MOST_MESSAGES)
-        return Standing(self.chunks, kept, self.arrival_ms(), self.latest)
+        latest, tracks = self.latest, self.tracks.values()
+        others = tuple(chunk for chunk in tracks if latest and chunk.track is not latest.track)
+        return Standing(self.chunks, kept, self.arrival_ms(), latest, others)
 
     def announce(self, hub: Hub, start: Start, *, greeting: bytes, message: bytes) -> None:
         """Have the stream be listened to, now that it has a name; once.

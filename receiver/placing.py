@@ -89,10 +89,14 @@ class Placer:
             end = latest.timestamp_ms * self._unit + len(latest.payload)
             self._base = self.cursor - end
 
+    def begin_behind(self, chunk: Chunk, arrival_ms: int) -> None:
+        """Learn what came on this track before what will be taken; it is not heard."""
+        self._latest, self._arrival_ms = chunk, arrival_ms
+
     def take(self, chunk: Chunk, arrival_ms: int) -> tuple[Piece, ...]:
         """Return what follows on the time line now: silence, audio, both, or nothing."""
         if self._is_late(chunk):
-            self.left_out += 1
+            self.left_out += self._brought > 0  # else it is from before the beginning
             return self._told_late(chunk)
         self._settle_unit(chunk, arrival_ms)
         jump = self._jump(chunk, arrival_ms)
@@ -240,9 +244,21 @@ class Placer:
     def _missing(self, chunk: Chunk) -> int:
         """Return how many chunk numbers are missing before this one."""
         latest = self._latest
-        if latest is None or latest.chunk is None or chunk.chunk is None:
+        if latest is None:
+            return self._missing_at_first(chunk)
+        if latest.chunk is None or chunk.chunk is None:
             return 0
         return max(0, chunk.chunk - latest.chunk - 1)
+
+    def _missing_at_first(self, chunk: Chunk) -> int:
+        """Return how many are known to be missing before the first: clock and counter agree."""
+        number = chunk.chunk
+        if number is None or number <= 1 or chunk.timestamp_ms is None:
+            return 0
+        for first in (1, 0):
+            if self.place_of(chunk) == (number - first) * len(chunk.payload):
+                return number - first
+        return 0
 
     def _hole(self, jump: int, missing: int) -> Hole | None:
         """Move the cursor over a hole that begins and ends on a sample."""

@@ -45,6 +45,11 @@ class Reordering:
         """Return the first in order of what is held."""
         return self._held[min(self._held)][0]
 
+    def begin_behind(self, chunk: Chunk) -> None:
+        """Learn what came before all that will be taken."""
+        if chunk.chunk is not None:
+            self._latest = chunk
+
     def take(self, chunk: Chunk, arrival_ms: int) -> list[Arrived]:
         """Return what may be placed now, in order."""
         number = chunk.chunk

@@ -232,7 +232,7 @@ class Session:
         self._note_token(opened)
         self._recorder.figures.started += 1
         self._recording = OpenRecording(
-            header.recording_id, opened, header.started_at_ms, self._now, self._now()
+            header.recording_id, opened, header.started_at_ms, self._now, self._stream.latest
         )
         self._beginning.hand_over(self._recording)
         if event.followed is not None:

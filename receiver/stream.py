@@ -111,7 +111,7 @@ class Stream:
     def __init__(self) -> None:
         self.state = State.IDLE
         self.start: Start | None = None  # the latest start message
-        self._latest: dict[Track, Chunk] = {}  # of the stream that `start` names
+        self.latest: dict[Track, Chunk] = {}  # of each track of the stream that `start` names
         self._names: set[str] = set()  # what its chunks may call it
         self._past: set[str] = set()  # the same of streams before it
         self._early_sid: str | None = None  # what audio before its start message calls its stream
@@ -124,7 +124,7 @@ class Stream:
         sid = chunk.stream_sid
         if self.state is not _STARTED or (sid is not None and sid not in self._names):
             return False
-        self._latest[chunk.track] = chunk
+        self.latest[chunk.track] = chunk
         return True
 
     def receive(self, message: Message) -> Events:
@@ -181,15 +181,15 @@ class Stream:
         It does where no chunk has come under the names that were told: the provider calls its
         stream by two names, and refusing them all would lose the call.
         """
-        called = {chunk.stream_sid for chunk in self._latest.values()}
+        called = {chunk.stream_sid for chunk in self.latest.values()}
         return sid not in self._past and not called & self._names
 
     def _continues(self, chunk: Chunk) -> bool:
         """Whether all counters go on where those of the stream that has stopped ended."""
-        if not self._latest:
+        if not self.latest:
             return False  # nothing came before that it could go on with
         pairs = [(chunk.sequence_number, self._highest("sequence_number"))]
-        latest = self._latest.get(chunk.track)
+        latest = self.latest.get(chunk.track)
         if latest is not None:
             pairs.append((chunk.chunk, latest.chunk))
             pairs.append((chunk.timestamp_ms, latest.timestamp_ms))
@@ -198,7 +198,7 @@ class Stream:
         return all(mine > last for mine, last in pairs if mine is not None and last is not None)
 
     def _highest(self, counter: str) -> int | None:
-        known = [getattr(chunk, counter) for chunk in self._latest.values()]
+        known = [getattr(chunk, counter) for chunk in self.latest.values()]
         return max((number for number in known if number is not None), default=None)
 
     def _started(self, before: State, start: Start) -> Events:
@@ -213,7 +213,7 @@ class Stream:
             self._past |= self._names
             self._names.clear()
         if not same or before is not _STARTED:
-            self._latest.clear()  # counters begin anew
+            self.latest.clear()  # counters begin anew
         self._names |= start.names
         self._past -= start.names
         self._early_sid = None

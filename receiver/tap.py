@@ -55,13 +55,15 @@ class Standing(msgspec.Struct, frozen=True):
     """Where a stream stood when somebody began to listen.
 
     `chunks` and `messages` are how many of them its journal had been given; `latest` is the
-    last chunk that came. Times count from the recording's start.
+    last chunk that came, `others` are the last ones of other tracks. Times count from the
+    recording's start.
     """
 
     chunks: int
     messages: int
     arrival_ms: int
     latest: Chunk | None
+    others: tuple[Chunk, ...] = ()
 
 
 class Joined(msgspec.Struct, frozen=True, tag="joined"):

@@ -15,7 +15,7 @@ from typing import Final
 from receiver.media import Chunk, Track
 from receiver.placing import Audio, Hole
 from receiver.reordering import Reordering
-from receiver.tap import ChunkHeard, Event, Joined, MessageHeard, StreamEnded
+from receiver.tap import ChunkHeard, Event, Joined, MessageHeard, Standing, StreamEnded
 from receiver.tap_kinds import LONGEST_WAIT_MS, event_items, stopped
 from receiver.tap_queue import Item
 from receiver.tap_samples import Output, hole_notice, placer_for
@@ -43,6 +43,11 @@ class _Side:
     def left_out(self) -> int:
         """Return how many chunks came too late, or twice."""
         return self.placer.left_out + self.order.twice
+
+    def begin_behind(self, chunk: Chunk, arrival_ms: int) -> None:
+        """Learn what came just before: what follows tells what is missing in between."""
+        self.placer.begin_behind(chunk, arrival_ms)
+        self.order.begin_behind(chunk)
 
     def border(self, start: int, *, runs: bool) -> int:
         """Return where the track next changes between audio and silence; or between chunks."""
@@ -80,6 +85,8 @@ class AlignedEncoder:
         self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
         self._notices: list[tuple[int, Item]] = []  # in the order of their positions
         self._given = self._sides[Track.INBOUND].placer.cursor  # what is before has been sent
+        if begin is None:
+            self._begin_behind(joined.standing)
 
     @property
     def position_ms(self) -> float:
@@ -125,6 +132,11 @@ class AlignedEncoder:
         self._wait_ms = LONGEST_WAIT_MS
         for side in self._sides.values():
             side.order.patience_ms = LONGEST_WAIT_MS
+
+    def _begin_behind(self, standing: Standing) -> None:
+        for chunk in (*standing.others, standing.latest):
+            if chunk is not None:
+                self._sides[chunk.track].begin_behind(chunk, standing.arrival_ms)
 
     def _end(self, event: StreamEnded) -> list[Item]:
         for track, side in self._sides.items():

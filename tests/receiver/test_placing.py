@@ -162,6 +162,23 @@ def test_giving_up_is_told_when_the_track_goes_on() -> None:
     assert Audio(800, B) == audio
 
 
+@pytest.mark.parametrize(
+    ("number", "at_ms", "reason"),
+    [
+        (4, 60, GapReason.LOST),
+        (3, 60, GapReason.LOST),
+        (5, 60, GapReason.SENDER_SILENCE),
+        (1, 60, GapReason.SENDER_SILENCE),
+        (None, 60, GapReason.SENDER_SILENCE),
+    ],
+)
+def test_what_is_missing_before_the_first_chunk_is_lost(
+    number: int | None, at_ms: int, reason: GapReason
+) -> None:
+    """Where clock and counter agree on it; counters begin with 0, with 1, or anywhere."""
+    assert [Hole(0, 480, reason, 0), Audio(480, A)] == placed([chunk(number, at_ms)])
+
+
 def test_what_is_given_up_as_lost_is_told_once() -> None:
     """What goes on of it is told when it ends; it may still come, too late."""
     placer = Placer(MULAW)

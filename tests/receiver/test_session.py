@@ -30,7 +30,7 @@ from receiver.metrics import Figures
 from receiver.session import Session
 from receiver.spool import Spool
 from receiver.survey import survey
-from receiver.tap import Hub, Lifecycle, LocalHub, StreamBegan
+from receiver.tap import Event, Hub, Joined, Lifecycle, LocalHub, Standing, StreamBegan
 from receiver.tokens import Grant
 from tests.receiver.journals import STARTED_AT_MS, start_message
 
@@ -274,6 +274,31 @@ def test_audio_of_the_next_stream_is_never_the_last_ones(house: House) -> None:
     formats = [MediaFormat(), MediaFormat(), MediaFormat(Encoding.L16, 16000)]
     assert list(zip(calls, formats, strict=True)) == heard
     assert calls == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
+
+
+def stands(house: House) -> Standing:
+    """Return where the only stream that lives stands, as who begins to listen is told."""
+    (live,) = house.hub.streams()
+    told: list[Event] = []
+    house.hub.subscribe(live.recording_id, told.append)()
+    assert isinstance(told[0], Joined)
+    return told[0].standing
+
+
+def test_who_begins_to_listen_learns_of_the_latest_chunk_of_each_track(house: House) -> None:
+    """Of none where none has come, and of none of a stream before it."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    assert (None, ()) == (stands(house).latest, stands(house).others)
+    for message in (media(1, 0), media(2, 1), media(2, 2).replace(b"inbound", b"outbound")):
+        made.message_received(message)
+    standing = stands(house)
+    assert (Track.OUTBOUND, 2) == (standing.latest and standing.latest.track, standing.chunks - 1)
+    assert [(Track.INBOUND, 2)] == [(chunk.track, chunk.chunk) for chunk in standing.others]
+    for message in (STOP, other_start(), media(1, 3)):
+        made.message_received(message)
+    assert () == stands(house).others
+    made.closed(code=1000, clean=True)
 
 
 def test_audio_that_nobody_names_after_a_stop_says_so(house: House) -> None:

@@ -119,6 +119,26 @@ def test_who_joins_late_begins_behind_the_latest_chunk() -> None:
     assert [1000] == [item.timestamp_ms for item in listening.take(heard(51, CODES))]
 
 
+@pytest.mark.parametrize("track", list(Track))
+def test_what_is_lost_right_after_joining_is_told_as_lost(track: Track) -> None:
+    """Where the stream stood says which number came last, of each track."""
+    other, latest = (heard(50, CODES, track=name).chunk for name in Track)
+    standing = Standing(100, 1, 990, latest, (other,))
+    listening = an_encoder(pcm(track.value), standing=standing)
+    assert [] == listening.take(heard(50, CODES, track=track))
+    assert [] == listening.take(heard(53, CODES, track=track))
+    assert [("lost", track.value, 1000, 40)] == gaps(listening.due(1100))
+    assert 0 == listening.left_out
+
+
+def test_the_first_chunk_after_joining_may_be_overtaken() -> None:
+    """What came last before says that one is missing."""
+    standing = Standing(50, 1, 990, heard(50, CODES).chunk)
+    listening = an_encoder(INBOUND, standing=standing)
+    items = [item for n in (52, 51, 53) for item in listening.take(heard(n, CODES))]
+    assert ([], 1000, 1060) == (told(items), items[0].timestamp_ms, listening.position_ms)
+
+
 @pytest.mark.parametrize("stamp", [None, 10**12, -5])
 def test_a_clock_that_is_none_is_replaced_by_ours(stamp: int | None) -> None:
     """Where timestamps say nothing, a late listener begins when it joined."""
