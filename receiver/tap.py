@@ -80,6 +80,10 @@ class ChunkHeard(msgspec.Struct, frozen=True, tag="chunk"):
     arrival_ms: int
 
 
+class ChunkBefore(ChunkHeard, frozen=True, tag="before"):
+    """A chunk of the past came before what was asked for: it tells what is missing behind it."""
+
+
 class MessageHeard(msgspec.Struct, frozen=True, tag="message"):
     """A message other than media came, verbatim."""
 

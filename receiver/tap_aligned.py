@@ -15,7 +15,7 @@ from typing import Final
 from receiver.media import Chunk, Track
 from receiver.placing import Audio, Hole
 from receiver.reordering import Reordering
-from receiver.tap import ChunkHeard, Event, Joined, MessageHeard, Standing, StreamEnded
+from receiver.tap import ChunkBefore, ChunkHeard, Event, Joined, MessageHeard, Standing, StreamEnded
 from receiver.tap_kinds import LONGEST_WAIT_MS, event_items, stopped
 from receiver.tap_queue import Item
 from receiver.tap_samples import Output, hole_notice, placer_for
@@ -120,6 +120,8 @@ class AlignedEncoder:
             return self._emit(self._limit(event.arrival_ms))
         if isinstance(event, StreamEnded):
             return self._end(event)
+        if isinstance(event, ChunkBefore):
+            self._sides[event.chunk.track].begin_behind(event.chunk, event.arrival_ms)
         return []
 
     def due(self, now_ms: int) -> list[Item]:

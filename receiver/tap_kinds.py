@@ -9,7 +9,7 @@ import msgspec
 
 from receiver import messages
 from receiver.errors import PeerError
-from receiver.media import EndReason
+from receiver.media import Chunk, EndReason
 from receiver.messages import Dtmf, Mark
 from receiver.placing import GapReason
 from receiver.tap import Event, Joined, LiveStream, MessageHeard
@@ -75,13 +75,27 @@ class Encoder(Protocol):
 
 
 def begin_ms(joined: Joined) -> float:
-    """Return where on the stream's clock it stood when somebody joined: its latest chunk's end."""
-    latest = joined.standing.latest
-    if latest is None:
+    """Return where on the stream's clock it stood when somebody joined: its latest chunk's end.
+
+    The other track may be a little further, and what it has said will not come again.
+    """
+    standing = joined.standing
+    if standing.latest is None:
         return 0
-    if latest.timestamp_ms is None or not 0 <= latest.timestamp_ms < LONGEST_CLOCK_MS:
-        return joined.standing.arrival_ms
-    return latest.timestamp_ms + len(latest.payload) / joined.live.media_format.bytes_per_ms
+    end = _end_ms(joined, standing.latest)
+    if end is None:
+        return standing.arrival_ms
+    others = (_end_ms(joined, other) for other in standing.others)
+    near = [other for other in others if other is not None and other <= end + LONGEST_WAIT_MS]
+    return max((end, *near))
+
+
+def _end_ms(joined: Joined, chunk: Chunk) -> float | None:
+    """Return where a chunk ends, unless the sender's clock is none."""
+    stamp = chunk.timestamp_ms
+    if stamp is None or not 0 <= stamp < LONGEST_CLOCK_MS:
+        return None
+    return stamp + len(chunk.payload) / joined.live.media_format.bytes_per_ms
 
 
 def text(document: dict[str, Any]) -> str:

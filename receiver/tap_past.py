@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from receiver.journal import ChunkRecord, EndRecord, MessageRecord, Reader
-from receiver.media import Chunk, EndReason, MediaFormat
-from receiver.tap import ChunkHeard, MessageHeard, Standing
+from receiver.media import Chunk, EndReason, MediaFormat, Track
+from receiver.tap import ChunkBefore, ChunkHeard, MessageHeard, Standing
 
 _BLOCK_BYTES: Final = 2**17
 
@@ -44,6 +44,8 @@ class Past:
         self._records = Reader(self._blocks())
         self._chunks = 0  # read so far
         self._messages = 0
+        # The latest chunk of each track that was not asked for; none, once one was.
+        self._before: dict[Track, ChunkBefore | None] = {}
         self._beyond = False  # the end was met, or a record that came later than asked for
 
     def read(self, until: Standing | None = None) -> list[Heard]:
@@ -63,6 +65,7 @@ class Past:
             self._take(record, found)
             if until is not None and self.has_reached(until):
                 break
+        found.extend(before for before in self._before.values() if before is not None)
         return found
 
     def has_reached(self, standing: Standing) -> bool:
@@ -104,9 +107,24 @@ class Past:
             wanted = record.arrival_ms >= self._since_ms
         else:
             wanted = stamp + len(record.payload) / self._media.bytes_per_ms > self._begin_ms
-        if wanted:
-            chunk = Chunk(record.track, record.sequence_number, record.chunk, stamp, record.payload)
-            found.append(ChunkHeard(chunk, record.arrival_ms))
+        chunk = Chunk(record.track, record.sequence_number, record.chunk, stamp, record.payload)
+        if not wanted:
+            self._keep_before(ChunkBefore(chunk, record.arrival_ms))
+            return
+        if before := self._before.get(chunk.track):
+            found.append(before)
+        self._before[chunk.track] = None
+        found.append(ChunkHeard(chunk, record.arrival_ms))
+
+    def _keep_before(self, event: ChunkBefore) -> None:
+        """Keep what follows on the latest one; chunks may have overtaken each other."""
+        track, stamp = event.chunk.track, event.chunk.timestamp_ms
+        known = self._before.get(track, event)
+        if known is None:
+            return
+        latest = known.chunk.timestamp_ms
+        if stamp is None or latest is None or stamp >= latest:
+            self._before[track] = event
 
     def _blocks(self) -> Iterator[bytes]:
         """Yield one block for each call of `read`, then nothing: the file may have grown later."""

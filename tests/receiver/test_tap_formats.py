@@ -9,7 +9,7 @@ import random
 import pytest
 
 from receiver.media import ByteOrder, Chunk, Encoding, Track
-from receiver.tap import ChunkHeard, Event, Joined, MessageHeard, Standing
+from receiver.tap import ChunkBefore, ChunkHeard, Event, Joined, MessageHeard, Standing
 from receiver.tap_kinds import Format, Kind, begin_ms, head
 from receiver.tap_queue import Item
 from tests.receiver.g711 import MULAW
@@ -137,6 +137,33 @@ def test_the_first_chunk_after_joining_may_be_overtaken() -> None:
     listening = an_encoder(INBOUND, standing=standing)
     items = [item for n in (52, 51, 53) for item in listening.take(heard(n, CODES))]
     assert ([], 1000, 1060) == (told(items), items[0].timestamp_ms, listening.position_ms)
+
+
+def test_who_joins_begins_where_no_track_has_been() -> None:
+    """Where the latest chunk was overtaken, or the tracks lag; not where one is far ahead."""
+    latest = heard(49, CODES).chunk
+    for other, begin in ((50, 1000), (48, 980), (52, 1040), (53, 980)):
+        outbound = heard(other, CODES, track=Track.OUTBOUND).chunk
+        standing = Standing(98, 1, 990, latest, (outbound,))
+        assert begin == begin_ms(Joined(live_stream(), standing))
+
+
+@pytest.mark.parametrize("track", ["inbound", "stereo"])
+def test_what_came_before_the_past_tells_what_is_missing(track: str) -> None:
+    """So its first chunk may be overtaken, or lost; it is not heard itself, nor sent as it came."""
+    before = ChunkBefore(heard(50, CODES).chunk, 980)
+    mixed: list[Event] = [
+        before,
+        heard(52, CODES, arrival_ms=1000),
+        heard(51, CODES, arrival_ms=1005),
+    ]
+    lossy: list[Event] = [before, heard(53, CODES)]
+    for events, gaps_told in ((mixed, []), (lossy, [("lost", "inbound", 1000, 40)])):
+        listening = an_encoder(pcm(track), since_ms=1000)
+        items = [item for event in [*events, ended()] for item in listening.take(event)]
+        assert gaps_told == [gap for gap in gaps(items) if gap[1] == "inbound"]
+        assert 40 + 20 * len(gaps_told) == listening.position_ms - 1000
+    assert [] == an_encoder(MESSAGES).take(before)
 
 
 @pytest.mark.parametrize("stamp", [None, 10**12, -5])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from receiver import journal
 from receiver.journal import EndRecord, MessageRecord, Record
-from receiver.media import EndReason, MediaFormat
-from receiver.tap import ChunkHeard, MessageHeard, Standing
+from receiver.media import EndReason, MediaFormat, Track
+from receiver.tap import ChunkBefore, ChunkHeard, MessageHeard, Standing
 from receiver.tap_past import Past
 from tests.receiver.journals import HEADER, chunk, start_message
 
@@ -33,7 +33,7 @@ def a_past(path: Path, *, begin_ms: float = 0, since_ms: float = 0) -> Past:
 
 def numbers(events: list[ChunkHeard | MessageHeard]) -> list[int | None]:
     """Return the chunk numbers."""
-    return [event.chunk.chunk for event in events if isinstance(event, ChunkHeard)]
+    return [event.chunk.chunk for event in events if type(event) is ChunkHeard]
 
 
 def test_it_grows_with_the_file(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_nothing_wanted_is_no_end(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     append(path, [HEADER, *records(1, 2000)])
     past = a_past(path, begin_ms=39_980)
-    assert [] == past.read()
+    assert [] == numbers(past.read())
     assert not past.at_end
     found = []
     while not past.at_end:
@@ -89,6 +89,24 @@ def test_it_begins_where_asked(tmp_path: Path) -> None:
     found = past.read()
     assert [45, 46, 47, 48, 49, 50, 56, 57, 58, 59, 60] == numbers(found)
     assert not [event for event in found if isinstance(event, MessageHeard)]
+    past.close()
+
+
+def test_it_tells_what_was_before(tmp_path: Path) -> None:
+    """The latest chunk of each track, before its first that was asked for; not what comes late."""
+    path = tmp_path / "journal"
+    other = [chunk(n, CODES, track=Track.OUTBOUND, timestamp_ms=(n - 1) * 20) for n in (1, 2)]
+    mixed = [records(n, n)[0] for n in (4, 5, 3, 7, 6, 2)]
+    append(path, [HEADER, *records(1, 1), *other, *mixed])
+    past = a_past(path, begin_ms=100)
+    found = [e for e in past.read() if isinstance(e, ChunkHeard)]
+    told = [(e.chunk.track, e.chunk.chunk, type(e)) for e in found]
+    assert [
+        (Track.INBOUND, 5, ChunkBefore),
+        (Track.INBOUND, 7, ChunkHeard),
+        (Track.INBOUND, 6, ChunkHeard),
+        (Track.OUTBOUND, 2, ChunkBefore),
+    ] == told
     past.close()
 
 
