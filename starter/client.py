@@ -32,6 +32,7 @@ from starter.retry import RetryPolicy
 
 DEFAULT_TIMEOUT_SECONDS: Final = 15.0
 _RETRIED_STATUSES: Final = (429, 503)
+_LARGEST_ANSWER_BYTES: Final = 1 << 20
 # what httpx raises when nothing of the request can have reached the provider
 _NOT_SENT: Final = (
     httpx.ConnectError,
@@ -174,7 +175,7 @@ class StreamClient:
     async def _try(self, errand: _Errand) -> StreamHandle | tuple[StarterError, float | None]:
         """One request: the stream, or a trouble that another try may mend; others are raised."""
         try:
-            response = await self._http.post(errand.url, data=dict(errand.form))
+            response, body = await self._post(errand)
         except _NOT_SENT as error:
             trouble = UnreachableError(f"no connection to the provider: {_reason(error)}")
             trouble.__cause__ = error
@@ -184,11 +185,21 @@ class StreamClient:
                 f"no answer from the provider ({_reason(error)}): {errand.what}", name=errand.name
             ) from error
         if response.is_success:
-            return _handle(response, errand)
-        refusal = _refusal(response, errand)
+            return _handle(body, errand)
+        refusal = _refusal(response.status_code, body, errand)
         if response.status_code not in _RETRIED_STATUSES:
             raise refusal
         return refusal, parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+
+    async def _post(self, errand: _Errand) -> tuple[httpx.Response, bytes]:
+        """Send the form; of the answer no more is read than an answer can sensibly have."""
+        body = bytearray()
+        async with self._http.stream("POST", errand.url, data=dict(errand.form)) as response:
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > _LARGEST_ANSWER_BYTES:
+                    break
+        return response, bytes(body[:_LARGEST_ANSWER_BYTES])
 
 
 def named(request: StreamRequest) -> StreamRequest:
@@ -202,18 +213,18 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _handle(response: httpx.Response, errand: _Errand) -> StreamHandle:
+def _handle(body: bytes, errand: _Errand) -> StreamHandle:
     try:
-        return parse_handle(response.content)
+        return parse_handle(body)
     except AnswerError as error:
         raise AnswerError(f"{error}: {errand.what}") from error
 
 
-def _refusal(response: httpx.Response, errand: _Errand) -> ApiError:
+def _refusal(status: int, body: bytes, errand: _Errand) -> ApiError:
     """The error of an answer, without any secret that the answer might repeat."""
-    status = response.status_code
-    # before parsing, or a cut message could end within a token; after, for what JSON had escaped
-    complaint = parse_error(errand.cover(response.text).encode())
+    # before parsing, or a cut message could end within a token; after, for what JSON had escaped;
+    # and as UTF-8, as JSON is: what charset an answer claims can be anything
+    complaint = parse_error(errand.cover(body.decode("utf-8", "replace")).encode())
     message = errand.cover(complaint.message)
     if status >= 500 and status not in _RETRIED_STATUSES:
         # the provider may have done it before it failed

@@ -135,6 +135,38 @@ async def test_error_answers_are_raised_at_once(status: int, kind: type[ApiError
     assert 1 == len(exchange.requests)
 
 
+@pytest.mark.parametrize("charset", ["utf-16", "idna", "base64"])
+async def test_the_charset_of_an_error_answer_does_not_matter(charset: str) -> None:
+    """An odd answer is an error like any other, and passing trouble is still tried again."""
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    answers = [httpx.Response(status, content=b"no\xff", headers=headers) for status in (503, 400)]
+    exchange = Exchange(*answers)
+    async with exchange.client() as client:
+        with pytest.raises(RejectedError, match=r"^no\ufffd \(HTTP 400\)$"):
+            await client.start(CALL_SID, REQUEST)
+
+    assert [0.5] == exchange.waits
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, RejectedError), (200, AnswerError)])
+async def test_a_huge_answer_is_not_read_to_its_end(status: int, kind: type[Exception]) -> None:
+    """A megabyte is more than any answer has; what follows stays on the wire."""
+    sent = 0
+
+    async def huge() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(64):
+            sent += 1
+            yield b"x" * 2**18
+
+    exchange = Exchange(httpx.Response(status, content=huge()))
+    async with exchange.client() as client:
+        with pytest.raises(kind):
+            await client.start(CALL_SID, REQUEST)
+
+    assert 5 == sent
+
+
 async def test_a_redirect_is_not_followed() -> None:
     """The credentials stay with the provider's own address."""
     exchange = Exchange(httpx.Response(307, headers={"Location": "https://elsewhere.example/"}))
