@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from receiver.media import ClockRule, MediaFormat
+from receiver.media import Chunk, ClockRule, MediaFormat
 from receiver.ordering import MISSING, Order, TrackIndex
 
 LONGEST_JUMP_MS: Final = 60_000
@@ -26,11 +26,18 @@ def origin_ms(tracks: Iterable[TrackIndex]) -> int:
     A sender whose timestamps count from long ago still says how its tracks lie to each other.
     """
     first = [(int(track.timestamp[0]), int(track.arrival[0])) for track in tracks]
-    if not first or any(
-        stamp == MISSING or stamp - arrival <= LONGEST_JUMP_MS for stamp, arrival in first
-    ):
+    if any(stamp == MISSING for stamp, _ in first):
         return 0
-    return min(stamp for stamp, _ in first)
+    return min((_origin_ms(stamp, arrival) for stamp, arrival in first), default=0)
+
+
+def live_origin_ms(first: Chunk, arrival_ms: int) -> int:
+    """Return the same as far as the first chunk of a stream tells: listeners cannot wait."""
+    return 0 if first.timestamp_ms is None else _origin_ms(first.timestamp_ms, arrival_ms)
+
+
+def _origin_ms(stamp: int, arrival_ms: int) -> int:
+    return stamp if stamp - arrival_ms > LONGEST_JUMP_MS else 0
 
 
 @dataclass(slots=True)

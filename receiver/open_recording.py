@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import Final
 
 from receiver import journal, paths
+from receiver.clock import live_origin_ms
 from receiver.errors import MessageRejected
 from receiver.journal import EndRecord, MessageRecord, NoteRecord, RejectedRecord
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason, Track
 from receiver.messages import Start
-from receiver.tap import SILENT, Hub, LiveStream, MessageHeard, Standing, StreamEnded, Tap
+from receiver.tap import (
+    SILENT,
+    ChunkHeard,
+    Hub,
+    LiveStream,
+    MessageHeard,
+    Standing,
+    StreamEnded,
+    Tap,
+)
 
 MOST_MESSAGES: Final = 10_000
 """Messages other than media that are kept of one recording; the rest is counted."""
@@ -58,7 +68,9 @@ class OpenRecording:
     now: Callable[[], float]
     tracks: Mapping[Track, Chunk]  # the latest chunk of each, kept by others
     opened_at: float = field(init=False)
-    tap: Tap = SILENT  # until the stream has a name
+    tap: Tap = field(init=False)  # what hears the chunks
+    live: Tap = SILENT  # until the stream has a name
+    origin_ms: int = 0  # the timestamp at which stream time begins, as the first chunk tells
     start: Start | None = None  # names whose it is
     named: bool = False  # by a start message of its own
     latest: Chunk | None = None
@@ -68,6 +80,7 @@ class OpenRecording:
 
     def __post_init__(self) -> None:
         self.opened_at = self.now()
+        self.tap = _FirstHeard(self)
 
     def arrival_ms(self) -> int:
         """Return what the clock of arrival times shows."""
@@ -100,7 +113,13 @@ class OpenRecording:
 
     def tell(self, message: bytes) -> None:
         """Have those who listen hear a message other than media."""
-        self.tap.publish(MessageHeard(message, self.arrival_ms()))
+        self.live.publish(MessageHeard(message, self.arrival_ms()))
+
+    def hear_first(self, event: ChunkHeard) -> None:
+        """Settle where stream time begins."""
+        self.origin_ms = live_origin_ms(event.chunk, event.arrival_ms)
+        self.tap = self.live
+        self.live.publish(event)
 
     def end(self, reason: EndReason, detail: str, ended: Callable[[Path], None]) -> None:
         """Write the last records; `ended` is called, in a thread, once all is on disk."""
@@ -109,14 +128,14 @@ class OpenRecording:
             self.note("messages_not_kept", text)
         record = EndRecord(self.arrival_ms(), reason, detail)
         self.journal.end(record, ended)
-        self.tap.publish(StreamEnded(reason, record.arrival_ms))
+        self.live.publish(StreamEnded(reason, record.arrival_ms))
 
     def standing(self) -> Standing:
         """Return where the stream stands, for those who begin to listen."""
         kept = min(self.messages, MOST_MESSAGES)
         latest, tracks = self.latest, self.tracks.values()
         others = tuple(chunk for chunk in tracks if latest and chunk.track is not latest.track)
-        return Standing(self.chunks, kept, self.arrival_ms(), latest, others)
+        return Standing(self.chunks, kept, self.arrival_ms(), latest, others, self.origin_ms)
 
     def announce(self, hub: Hub, start: Start, *, greeting: bytes, message: bytes) -> None:
         """Have the stream be listened to, now that it has a name; once.
@@ -124,9 +143,9 @@ class OpenRecording:
         `greeting` and `message` are the connected and start messages, verbatim.
         """
         self.start = start
-        if self.tap is not SILENT:
+        if self.live is not SILENT:
             return
-        live = LiveStream(
+        described = LiveStream(
             recording_id=self.id,
             account_sid=start.account_sid,
             call_sid=start.call_sid,
@@ -138,4 +157,20 @@ class OpenRecording:
             greeting=greeting,
             start_message=message,
         )
-        self.tap = hub.open(live, self)
+        self.live = hub.open(described, self)
+        if self.chunks:
+            self.tap = self.live
+
+
+class _FirstHeard:
+    """The tap until the first chunk comes, so that none of the others is asked whether it is."""
+
+    wanted = True
+
+    def __init__(self, recording: OpenRecording) -> None:
+        self._recording = recording
+
+    def publish(self, event: ChunkHeard | MessageHeard | StreamEnded) -> None:
+        """Hand on the first chunk; nothing else is told here."""
+        if isinstance(event, ChunkHeard):
+            self._recording.hear_first(event)

@@ -83,6 +83,10 @@ class Placer:
         self._belief = Belief()
         self._brought = 0  # bytes of audio so far
 
+    def count_from(self, origin_ms: int) -> None:
+        """Learn at which timestamp stream time begins, before anything is taken."""
+        self._base = -origin_ms * self._unit
+
     def follow(self, latest: Chunk) -> None:
         """Take over a sender's clock in mid-call: `latest` is what came just before `begin`."""
         if latest.timestamp_ms is not None:

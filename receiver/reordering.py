@@ -27,6 +27,7 @@ class Reordering:
     ) -> None:
         self._from_the_first = from_the_first
         self.patience_ms = patience_ms  # may be changed at any time
+        self.origin_ms = 0  # the timestamp at which stream time begins
         self.twice = 0  # chunks that came again while the first was held
         self._media = media
         self._latest: Chunk | None = None  # that was let go and had a number
@@ -119,7 +120,7 @@ class Reordering:
         """
         if not _FIRST < number <= _MOST_BEFORE_THE_FIRST or chunk.timestamp_ms is None:
             return False
-        room = chunk.timestamp_ms * self._media.bytes_per_ms
+        room = (chunk.timestamp_ms - self.origin_ms) * self._media.bytes_per_ms
         return room >= (number - _FIRST) * len(chunk.payload)
 
     def _follows(self, chunk: Chunk) -> bool:

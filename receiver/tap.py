@@ -56,7 +56,7 @@ class Standing(msgspec.Struct, frozen=True):
 
     `chunks` and `messages` are how many of them its journal had been given; `latest` is the
     last chunk that came, `others` are the last ones of other tracks. Times count from the
-    recording's start.
+    recording's start; stream time is 0 where timestamps are `origin_ms`, as the first chunk told.
     """
 
     chunks: int
@@ -64,6 +64,7 @@ class Standing(msgspec.Struct, frozen=True):
     arrival_ms: int
     latest: Chunk | None
     others: tuple[Chunk, ...] = ()
+    origin_ms: int = 0
 
 
 class Joined(msgspec.Struct, frozen=True, tag="joined"):

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import Final
 
+from receiver.clock import live_origin_ms
 from receiver.media import Chunk, Track
 from receiver.placing import Audio, Hole
 from receiver.reordering import Reordering
@@ -43,6 +44,11 @@ class _Side:
     def left_out(self) -> int:
         """Return how many chunks came too late, or twice."""
         return self.placer.left_out + self.order.twice
+
+    def count_from(self, origin_ms: int) -> None:
+        """Learn at which timestamp stream time begins."""
+        self.placer.count_from(origin_ms)
+        self.order.origin_ms = origin_ms
 
     def begin_behind(self, chunk: Chunk, arrival_ms: int) -> None:
         """Learn what came just before: what follows tells what is missing in between."""
@@ -85,6 +91,7 @@ class AlignedEncoder:
         self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
         self._notices: list[tuple[int, Item]] = []  # in the order of their positions
         self._given = self._sides[Track.INBOUND].placer.cursor  # what is before has been sent
+        self._settled = joined.standing.latest is not None  # where stream time begins
         if begin is None:
             self._begin_behind(joined.standing)
 
@@ -146,7 +153,15 @@ class AlignedEncoder:
         items = self._emit(max(side.placer.cursor for side in self._sides.values()))
         return [*items, stopped(event.reason, self.position_ms)]
 
+    def _settle(self, first: Chunk, arrival_ms: int) -> None:
+        """Learn from a stream's first chunk where its time begins."""
+        self._settled = True
+        for side in self._sides.values():
+            side.count_from(live_origin_ms(first, arrival_ms))
+
     def _hear(self, chunk: Chunk, arrival_ms: int) -> list[Item]:
+        if not self._settled:
+            self._settle(chunk, arrival_ms)
         self._let_go(arrival_ms)
         side = self._sides[chunk.track]
         side.heard_ms, side.size = arrival_ms, len(chunk.payload)

@@ -92,8 +92,10 @@ def begin_ms(joined: Joined) -> float:
 
 def _end_ms(joined: Joined, chunk: Chunk) -> float | None:
     """Return where a chunk ends, unless the sender's clock is none."""
-    stamp = chunk.timestamp_ms
-    if stamp is None or not 0 <= stamp < LONGEST_CLOCK_MS:
+    if chunk.timestamp_ms is None:
+        return None
+    stamp = chunk.timestamp_ms - joined.standing.origin_ms
+    if not 0 <= stamp < LONGEST_CLOCK_MS:
         return None
     return stamp + len(chunk.payload) / joined.live.media_format.bytes_per_ms
 

@@ -24,14 +24,21 @@ class Past:
     """What a journal holds from `begin_ms` of the stream's clock on.
 
     `since_ms` is the same moment on the clock of arrival times, for what has no timestamp.
+    `origin_ms` is the timestamp at which the stream's clock begins.
     """
 
     def __init__(
-        self, journal: Path, media: MediaFormat, *, begin_ms: float, since_ms: float
+        self,
+        journal: Path,
+        media: MediaFormat,
+        *,
+        begin_ms: float,
+        since_ms: float,
+        origin_ms: int = 0,
     ) -> None:
         self._journal = journal
         self._media = media
-        self._begin_ms = begin_ms
+        self._begin_ms = begin_ms + origin_ms
         self._since_ms = since_ms
         self._descriptor = -1
         # A listener may leave while the thread reads: the descriptor must not be given back, and

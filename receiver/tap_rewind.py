@@ -56,8 +56,8 @@ class Rewind:
             return
         begin = max(0.0, begin_ms(joined) - since_seconds * 1000)
         since_ms = max(0.0, joined.standing.arrival_ms - since_seconds * 1000)
-        media = joined.live.media_format
-        past = Past(journal, media, begin_ms=begin, since_ms=since_ms)
+        media, origin_ms = joined.live.media_format, joined.standing.origin_ms
+        past = Past(journal, media, begin_ms=begin, since_ms=since_ms, origin_ms=origin_ms)
         channel = self._channel = self._make_channel(begin)
         player = _Player(channel, listener, media, self._held)
         try:

@@ -72,9 +72,11 @@ def placer_for(joined: Joined, media: MediaFormat, begin: float | None) -> Place
     at_ms = begin_ms(joined) if begin is None else begin
     place = int(at_ms * media.bytes_per_ms) // media.bytes_per_sample * media.bytes_per_sample
     placer = Placer(media, begin=place, arrival_ms=0 if begin is not None else standing.arrival_ms)
-    stamp = standing.latest.timestamp_ms if standing.latest else None
-    if standing.latest and stamp is not None and not 0 <= stamp < LONGEST_CLOCK_MS:
-        placer.follow(standing.latest)
+    placer.count_from(standing.origin_ms)
+    latest = standing.latest
+    stamp = latest.timestamp_ms if latest else None
+    if latest and stamp is not None and not 0 <= stamp - standing.origin_ms < LONGEST_CLOCK_MS:
+        placer.follow(latest)
     return placer
 
 

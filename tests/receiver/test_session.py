@@ -301,6 +301,22 @@ def test_who_begins_to_listen_learns_of_the_latest_chunk_of_each_track(house: Ho
     made.closed(code=1000, clean=True)
 
 
+@pytest.mark.parametrize("stamp", [60_001, 60_000, None])
+def test_who_begins_to_listen_learns_where_stream_time_begins(
+    house: House, stamp: int | None
+) -> None:
+    """At the first timestamp, where that is over 60 s ahead of us; whether it has a name or not."""
+    for order in ([0, 1, 2], [1, 0, 2]):
+        made, _ = opened(house)
+        said = json.loads(media(1, 0))
+        said["media"]["timestamp"] = stamp
+        messages = (start_message(), json.dumps(said).encode(), media(2, 1))
+        for place in order:
+            made.message_received(messages[place])
+        assert (60_001 if stamp == 60_001 else 0) == stands(house).origin_ms
+        made.closed(code=1000, clean=True)
+
+
 def test_audio_that_nobody_names_after_a_stop_says_so(house: House) -> None:
     """It has the name of the stream before, and a finding that it was assumed."""
     made, _ = opened(house)

@@ -166,6 +166,28 @@ def test_what_came_before_the_past_tells_what_is_missing(track: str) -> None:
     assert [] == an_encoder(MESSAGES).take(before)
 
 
+@pytest.mark.parametrize("track", ["inbound", "stereo"])
+def test_a_clock_that_begins_far_from_0_is_counted_from_there(track: str) -> None:
+    """By who heard the first chunk, who joins later, and who hears the past."""
+    far_ms = 100_000
+    standing = Standing(50, 1, 990, heard(50, CODES, at_ms=far_ms + 980).chunk, (), far_ms)
+    listeners = (
+        an_encoder(pcm(track)),
+        an_encoder(pcm(track), standing=standing),
+        an_encoder(pcm(track), standing=standing, since_ms=500),
+    )
+    ends, begins = [], [listening.position_ms for listening in listeners]
+    for first, listening in zip((1, 51, 26), listeners, strict=True):
+        items = []
+        for number in range(first, 61):
+            at_ms = (number - 1) * 20
+            items += listening.take(heard(number, CODES, at_ms=far_ms + at_ms, arrival_ms=at_ms))
+        items += listening.take(ended())
+        assert [] == [gap for gap in gaps(items) if gap[1] == "inbound"]
+        ends.append(listening.position_ms)
+    assert ([0, 1000, 500], [1200] * 3) == (begins, ends)
+
+
 @pytest.mark.parametrize("stamp", [None, 10**12, -5])
 def test_a_clock_that_is_none_is_replaced_by_ours(stamp: int | None) -> None:
     """Where timestamps say nothing, a late listener begins when it joined."""

@@ -92,6 +92,15 @@ def test_it_begins_where_asked(tmp_path: Path) -> None:
     past.close()
 
 
+def test_it_begins_where_asked_of_a_clock_that_begins_far_from_0(tmp_path: Path) -> None:
+    """Its timestamps count from another moment."""
+    path = tmp_path / "journal"
+    append(path, [HEADER, *(chunk(n, CODES, timestamp_ms=10**6 + n * 20) for n in range(5))])
+    past = Past(path, MEDIA, begin_ms=60, since_ms=60, origin_ms=10**6)
+    assert [3, 4] == numbers(past.read())
+    past.close()
+
+
 def test_it_tells_what_was_before(tmp_path: Path) -> None:
     """The latest chunk of each track, before its first that was asked for; not what comes late."""
     path = tmp_path / "journal"
