@@ -51,6 +51,7 @@ class Past:
         self._records = Reader(self._blocks())
         self._chunks = 0  # read so far
         self._messages = 0
+        self._reached = begin_ms <= 0  # whether what is asked for began: messages have no timestamp
         # The latest chunk of each track that was not asked for; none, once one was.
         self._before: dict[Track, ChunkBefore | None] = {}
         self._beyond = False  # the end was met, or a record that came later than asked for
@@ -105,15 +106,17 @@ class Past:
             self._take_chunk(record, found)
         elif isinstance(record, MessageRecord):
             self._messages += 1
-            if record.arrival_ms >= self._since_ms:
+            if self._reached:
                 found.append(MessageHeard(record.message, record.arrival_ms))
 
     def _take_chunk(self, record: ChunkRecord, found: list[Heard]) -> None:
         stamp = record.timestamp_ms
         if stamp is None:
-            wanted = record.arrival_ms >= self._since_ms
+            wanted = reached = record.arrival_ms >= self._since_ms
         else:
-            wanted = stamp + len(record.payload) / self._media.bytes_per_ms > self._begin_ms
+            end_ms = stamp + len(record.payload) / self._media.bytes_per_ms
+            wanted, reached = end_ms > self._begin_ms, end_ms >= self._begin_ms
+        self._reached = self._reached or reached
         chunk = Chunk(record.track, record.sequence_number, record.chunk, stamp, record.payload)
         if not wanted:
             self._keep_before(ChunkBefore(chunk, record.arrival_ms))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from receiver import journal
 from receiver.journal import EndRecord, MessageRecord, Record
 from receiver.media import EndReason, MediaFormat, Track
@@ -83,12 +85,9 @@ def test_it_begins_where_asked(tmp_path: Path) -> None:
     """By the stream's clock, or by the time of arrival for what has no timestamp."""
     path = tmp_path / "journal"
     unstamped = [chunk(n, CODES, arrival_ms=(n - 1) * 20) for n in range(51, 61)]
-    events: list[Record] = [MessageRecord(at, b"{}") for at in (0, 1000)]
-    append(path, [HEADER, *records(1, 50), *unstamped, *events])
+    append(path, [HEADER, *records(1, 50), *unstamped])
     past = a_past(path, begin_ms=890, since_ms=1100)
-    found = past.read()
-    assert [45, 46, 47, 48, 49, 50, 56, 57, 58, 59, 60] == numbers(found)
-    assert not [event for event in found if isinstance(event, MessageHeard)]
+    assert [45, 46, 47, 48, 49, 50, 56, 57, 58, 59, 60] == numbers(past.read())
     past.close()
 
 
@@ -116,6 +115,20 @@ def test_it_tells_what_was_before(tmp_path: Path) -> None:
         (Track.INBOUND, 6, ChunkHeard),
         (Track.OUTBOUND, 2, ChunkBefore),
     ] == told
+    past.close()
+
+
+@pytest.mark.parametrize("arrival_ms", [0, 200, 10_000])
+def test_messages_stand_behind_chunks(tmp_path: Path, arrival_ms: int) -> None:
+    """Whenever they came: what was asked for begins on the stream's clock."""
+    path = tmp_path / "journal"
+    content: list[Record] = []
+    for number in range(1, 5):
+        content += [*records(number, number), MessageRecord(arrival_ms, b"%d" % number)]
+    append(path, [HEADER, MessageRecord(0, start_message()), *content])
+    past = a_past(path, begin_ms=40, since_ms=100)
+    messages = [event.message for event in past.read() if isinstance(event, MessageHeard)]
+    assert [b"2", b"3", b"4"] == messages
     past.close()
 
 
