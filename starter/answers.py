@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from starter.errors import AnswerError
+from starter.errors import AnswerError, one_line
 from starter.models import StreamHandle
 
 _MONTH = re.compile(r"\b(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?", re.IGNORECASE)
-_LONGEST_MESSAGE: Final = 300  # characters of a body that is no JSON, such as a proxy's page
+_LONGEST_TEXT: Final = 300  # characters of an explanation, which may be a proxy's page
 
 
 def parse_handle(body: bytes) -> StreamHandle:
@@ -47,20 +47,26 @@ class Complaint:
     more_info: str | None = None
 
 
-def parse_error(body: bytes) -> Complaint:
-    """What an error answer says.
+def parse_error(body: bytes, cover: Callable[[str], str] = str) -> Complaint:
+    """What an error answer says, every text of it in one short line.
 
     Understands `{code, message, more_info, status}`, `{errors: [text, ...]}` and
-    `{errors: [{code, message, more_info}, ...]}`; anything else is quoted, shortened.
+    `{errors: [{code, message, more_info}, ...]}`; anything else is quoted. `cover` masks what is
+    not to be repeated: it gets each text as it was meant and whole, or a cut could leave a half.
     """
     fields = _json(body)
     entries = fields.get("errors", [fields]) if isinstance(fields, Mapping) else []
     entries = entries if isinstance(entries, list) else [entries]
     details = [entry for entry in entries if isinstance(entry, Mapping)]
     messages = [entry if isinstance(entry, str) else _message(entry) for entry in entries]
-    message = "; ".join(text for text in messages if text) or _quote(body)
+    message = "; ".join(text for text in messages if text) or body.decode("utf-8", "replace")
     first: Mapping[str, Any] = details[0] if details else {}
-    return Complaint(message, _number(first, "code"), _text(first, "more_info"))
+    more_info = _text(first, "more_info")
+    return Complaint(
+        _shortened(cover(message)) or "no explanation given",
+        _number(first, "code"),
+        more_info and _shortened(cover(more_info)),
+    )
 
 
 def parse_date(text: str) -> datetime | None:
@@ -103,19 +109,17 @@ def _text(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def _number(fields: Mapping[str, Any], name: str) -> int | None:
-    """A whole number, written as such or in digits."""
+    """A whole number of sane length, written as such or in digits."""
     value = fields.get(name)
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+    if isinstance(value, str | int) and re.fullmatch("-?[0-9]{1,9}", str(value)):
         return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return None
 
 
 def _message(entry: object) -> str | None:
     return _text(entry, "message") if isinstance(entry, Mapping) else None
 
 
-def _quote(body: bytes) -> str:
-    text = " ".join(body.decode("utf-8", "replace").split())
-    if len(text) > _LONGEST_MESSAGE:
-        return text[:_LONGEST_MESSAGE] + "…"
-    return text or "no explanation given"
+def _shortened(text: str) -> str:
+    text = one_line(text)
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from starter.commands import start, stop, token
-from starter.errors import StarterError
+from starter.errors import StarterError, one_line
 from starter.simulator.command import simulate
 
 _INTERRUPTED: Final = 130
@@ -50,5 +50,5 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _complain(text: str, exit_code: int) -> int:
-    click.echo(f"starter: {' '.join(text.split())}", err=True)
+    click.echo(f"starter: {one_line(text)}", err=True)
     return exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 from base64 import b64encode
@@ -55,9 +56,10 @@ class _Errand:
     secrets: tuple[str, ...]
 
     def cover(self, text: str) -> str:
-        """The text with every secret masked, plain or as a URL or form would write it."""
+        """The text with every secret masked, plain or as a URL, form or JSON would write it."""
         for secret in self.secrets:
-            for spelling in (secret, quote_plus(secret), quote(secret, safe="")):
+            as_json = json.dumps(secret)[1:-1]
+            for spelling in (secret, quote_plus(secret), quote(secret, safe=""), as_json):
                 text = text.replace(spelling, MASK)
         return text
 
@@ -222,10 +224,8 @@ def _handle(body: bytes, errand: _Errand) -> StreamHandle:
 
 def _refusal(status: int, body: bytes, errand: _Errand) -> ApiError:
     """The error of an answer, without any secret that the answer might repeat."""
-    # before parsing, or a cut message could end within a token; after, for what JSON had escaped;
-    # and as UTF-8, as JSON is: what charset an answer claims can be anything
-    complaint = parse_error(errand.cover(body.decode("utf-8", "replace")).encode())
-    message = errand.cover(complaint.message)
+    complaint = parse_error(body, errand.cover)
+    message = complaint.message
     if status >= 500 and status not in _RETRIED_STATUSES:
         # the provider may have done it before it failed
         message = f"{message}: {errand.what}"
@@ -233,5 +233,5 @@ def _refusal(status: int, body: bytes, errand: _Errand) -> ApiError:
         message,
         status=status,
         code=complaint.code,
-        more_info=complaint.more_info and errand.cover(complaint.more_info),
+        more_info=complaint.more_info,
     )

@@ -18,13 +18,24 @@ The number is the exit code of the command line. No message, attribute or `repr`
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_UNFIT_FOR_LINES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+
+def one_line(text: str) -> str:
+    """The text without what breaks a line or steers a terminal: a space stands in its place."""
+    return _UNFIT_FOR_LINES.sub(" ", text).strip()
 
 
 class StarterError(Exception):
     """Base of everything this package raises on purpose; its text is one line."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))  # part of it may be what a peer has said
 
 
 class ConfigError(StarterError):
@@ -61,7 +72,7 @@ class ApiError(StarterError):
         more_info: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = one_line(message)
         self.status = status
         self.code = code
         self.more_info = more_info

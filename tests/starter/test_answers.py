@@ -83,6 +83,7 @@ def test_success_without_a_sid_is_an_error(body: bytes) -> None:
         ({"errors": [{"code": 1}, {"message": "second"}]}, (1, "second", None)),
         ({"errors": "text"}, (None, "text", None)),
         ({"code": True, "message": "m", "more_info": None}, (None, "m", None)),
+        ({"code": 10**3000, "message": "m"}, (None, "m", None)),
     ],
 )
 def test_all_forms_of_errors_are_understood(
@@ -108,6 +109,23 @@ def test_all_forms_of_errors_are_understood(
 def test_an_error_that_is_no_json_is_quoted(body: bytes, message: str) -> None:
     """A proxy's page is shown in one short line."""
     assert Complaint(message) == parse_error(body)
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\x1b", "\x00", "\x9b", "\u2028"])
+def test_every_text_of_an_error_is_one_short_line(separator: str) -> None:
+    """A message of megabytes is cut, and nothing in it steers a terminal."""
+    body = {"message": f"a{separator}b" + "x" * 5_000_000, "more_info": f"c{separator}d"}
+
+    assert Complaint("a b" + "x" * 297 + "…", None, "c d") == parse_error(json.dumps(body).encode())
+
+
+def test_what_is_masked_is_masked_before_it_is_cut() -> None:
+    """No half of a secret is left at the end of a long text, however it was written."""
+    body = {"message": "x" * 295 + "secret"}
+    text = json.dumps(body).replace("s", r"\u0073").encode()
+    complaint = parse_error(text, lambda said: said.replace("secret", "***"))
+
+    assert Complaint("x" * 295 + "***") == complaint
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,19 @@ async def test_passing_trouble_is_tried_again_under_the_same_name(trouble: Answe
     assert 3 == len(exchange.forms)
 
 
+async def test_every_retry_is_told_in_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
+    """What the provider says can neither break a log line nor fill the terminal."""
+    said = "slow\ndown\x1b[31m" + "x" * 5000
+    exchange = Exchange(httpx.Response(503, json={"errors": [said]}), STARTED)
+    async with exchange.client() as client:
+        await client.start(CALL_SID, REQUEST)
+
+    shown = "slow down [31m" + "x" * 286 + "…"
+    assert [f"{shown} (HTTP 503); trying again in 0.5 s"] == [
+        record.getMessage() for record in caplog.records if record.name == "starter.client"
+    ]
+
+
 async def test_lasting_trouble_is_raised_in_the_end() -> None:
     """After the last try the error is the one of that try."""
     exchange = Exchange(*[httpx.Response(503, json={"message": "full"})] * 3)
@@ -287,14 +300,22 @@ async def test_an_unreadable_success_names_the_stream() -> None:
             await client.start(CALL_SID, StreamRequest(url=URL, name="mine"))
 
 
-@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        str,
+        lambda said: json.dumps({"message": said, "more_info": f"https://x/?{BEARER}"}),
+        lambda said: json.dumps({"message": said}).replace("t", r"\u0074"),
+        lambda said: json.dumps({"errors": {"Url": [said]}}),
+    ],
+)
 async def test_an_answer_that_repeats_secrets_is_masked(
-    plain: bool, caplog: pytest.LogCaptureFixture
+    answer: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """API token, Basic credentials and bearer token never get into texts, attributes or logs."""
     basic = b64encode(f"{PROJECT_ID}:{API_TOKEN}".encode()).decode()
-    said = f"{'.' * 280} {API_TOKEN} {basic} {BEARER} bearer%22token%2Fof%2Bthe-tests"
-    body = said if plain else json.dumps({"message": said, "more_info": f"https://x/?{BEARER}"})
+    said = f"{API_TOKEN} {BEARER} {'.' * 250} {BEARER} {basic} bearer%22token%2Fof%2Bthe-tests"
+    body = answer(said)
     exchange = Exchange(httpx.Response(503, text=body), httpx.Response(422, text=body))
     caplog.set_level(logging.DEBUG)
     async with exchange.client() as client:
@@ -303,7 +324,9 @@ async def test_an_answer_that_repeats_secrets_is_masked(
     error = caught.value
     shown = f"{error} {error!r} {vars(error)} {caplog.text} {REQUEST!r}"
 
-    assert not [secret for secret in (API_TOKEN[:8], basic[:8], BEARER[:8]) if secret in shown]
+    assert not [
+        secret for secret in (API_TOKEN[:8], basic[:8], BEARER[:8], BEARER[7:15]) if secret in shown
+    ]
     assert "***" in shown
 
 

@@ -82,3 +82,9 @@ def test_an_api_error_without_numbers_is_only_its_message() -> None:
 def test_an_unknown_outcome_names_the_stream() -> None:
     """The name is there for the program, not only in the text."""
     assert "tapreel-1" == OutcomeUnknownError("no answer", name="tapreel-1").name
+
+
+def test_the_text_of_an_error_is_one_line() -> None:
+    """Part of it may be what a peer has said, as the reason for closing a stream."""
+    assert "a b [31m c" == str(StarterError("a\r\nb\x1b[31m\u2028c\n"))
+    assert "a b" == ApiError("a\x00b", status=None).message
