@@ -271,6 +271,16 @@ def test_a_clock_that_was_set_anew_is_followed_from_there(offset: int) -> None:
     assert [(160, 180, GapKind.LOST)] == kinds(placement)
 
 
+def test_two_chunks_are_enough_to_follow_a_clock_that_was_set_anew() -> None:
+    """They agree on it, so one nonsense timestamp later it is still the clock to go by."""
+    stamps = {n: n * 20 + (3_600_000 if n > 4 else 0) for n in range(10) if n != 8} | {7: -1000}
+    records = [chunk(n, spoken(n), timestamp_ms=ms, arrival_ms=n * 20) for n, ms in stamps.items()]
+    line, placement = laid_out(records)
+    expected = [spoken(n) if n != 8 else SILENCE * 160 for n in range(10)]
+    assert b"".join(expected) == line
+    assert [(160, 180, GapKind.LOST)] == kinds(placement)
+
+
 def test_a_pause_of_a_minute_is_silence() -> None:
     """Up to 60 s of silence is believed without a look at arrival times."""
     records = call(range(3))
@@ -369,6 +379,16 @@ def test_half_a_sample_before_a_gap_is_silenced_with_it() -> None:
     index, _ = index_of(records)
     placement = place(index, L16)
     assert all(hole.start % 2 == 0 == hole.stop % 2 for hole in placement.holes)
+
+
+def test_audio_behind_a_gap_begins_on_a_whole_sample() -> None:
+    """A hole as long as a chunk of an odd number of bytes moves no sample by half of one."""
+    index, _ = index_of(chunk(n, b"\1" * 639) for n in (0, 1, 3, 4))
+    placement = place(index, L16)
+    (hole,) = placement.holes
+    assert (0, 0) == (hole.start % 2, hole.stop % 2)
+    assert [(0, 2, 0), (2, 4, hole.stop)] == [(r.first, r.last, r.start) for r in placement.runs]
+    assert GapKind.LOST is hole.kind
 
 
 def test_late_chunks_are_counted_among_the_written_ones() -> None:
