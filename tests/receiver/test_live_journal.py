@@ -237,6 +237,24 @@ def test_a_failed_sync_begins_the_journal_anew(live: Journal, disk: Disk, larges
     assert chunks(3) == on_disk(live)[-1:]
 
 
+def test_a_journal_begun_anew_survives_a_power_cut(
+    live: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is synced once the other file bears the name, not before."""
+    error = fail_a_sync(live, disk)
+    before, fsync, named = live.path.stat().st_ino, os.fsync, []
+
+    def note(descriptor: int) -> None:
+        named.append((os.fstat(descriptor).st_ino, live.path.stat().st_ino))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    live.begin_anew(error)
+    after = live.path.stat().st_ino
+    assert before != after
+    assert [(live.path.parent.stat().st_ino, after)] == named
+
+
 def test_a_failed_rescue_is_tried_until_it_works(live: Journal, disk: Disk) -> None:
     """The kernel tells of an error once: a second sync that says yes is not believed."""
     error = fail_a_sync(live, disk)
