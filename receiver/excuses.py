@@ -2,68 +2,107 @@
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from receiver.journal import DroppedRecord
+from receiver.journal import MOST_APART, DroppedRecord
 from receiver.media import GapKind
-from receiver.ordering import TrackIndex
-
-_MOST_ASKED = 100_000
-"""A hole of more chunks than this is not looked at one by one."""
+from receiver.ordering import MISSING
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Excuse:
-    first: int  # chunk number
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """Of the chunks `first` to `last`, `chunks` came and were not kept, as row `row` says."""
+
+    first: int
     last: int
     kind: GapKind
+    chunks: int
+    row: int
 
 
 class Excuses:
-    """What is known of a track's missing chunks, by chunk number."""
+    """What is known of a track's missing chunks, by chunk number, and what of it was shown.
 
-    def __init__(self, index: TrackIndex) -> None:
-        self._refused = {refused.chunk for refused in index.rejected}
-        self._rows = _apart(row for row in map(_dropped, index.dropped) if row)
-        self._unnumbered = [row.kind for row in index.dropped]
+    `bounds` are the numbers of the first and the last chunk of each row, one after the other.
+    """
 
-    def kind_of(self, number: int) -> GapKind:
-        """Return why chunk `number` is missing; nobody knowing is LOST."""
-        if number in self._refused:
-            return GapKind.REJECTED
-        at = bisect_right(self._rows, number, key=lambda row: row.first) - 1
-        known = at >= 0 and number <= self._rows[at].last
-        return self._rows[at].kind if known else GapKind.LOST
+    def __init__(self, rows: Sequence[DroppedRecord], bounds: Sequence[int]) -> None:
+        self.rows = rows
+        self._unshown = [row.chunks for row in rows]
+        pairs = zip(bounds[::2], bounds[1::2], strict=True)
+        self._known = [
+            Excuse(first, last, rows[at].kind, rows[at].chunks, at)
+            for at, (first, last) in enumerate(pairs)
+            if _makes_sense(first, last, rows[at].chunks)
+        ]
+        self._known.sort(key=lambda excuse: excuse.last)
+        self._apart = _apart(self._known)
 
-    def rows(self, first: int, last: int) -> list[tuple[GapKind, int]]:
-        """Return the chunks `[first:last]` as rows of one kind, each with its length."""
-        if last - first > _MOST_ASKED:
-            return [(GapKind.LOST, last - first)]
-        kinds = itertools.groupby(range(first, last), self.kind_of)
-        return [(kind, sum(1 for _ in row)) for kind, row in kinds]
+    def of(self, missing: range) -> Iterator[tuple[Excuse | None, int]]:
+        """Yield missing chunks as rows of one reason, each with its length; `None` is no reason."""
+        first, stop = missing.start, missing.stop
+        for at in range(bisect_left(self._apart, first, key=_last), len(self._apart)):
+            excuse = self._apart[at]
+            if excuse.first >= stop:
+                break
+            if excuse.first > first:
+                yield None, excuse.first - first
+            begin, first = max(first, excuse.first), min(stop, excuse.last + 1)
+            yield excuse, first - begin
+        if first < stop:
+            yield None, stop - first
 
-    def of_unnumbered(self) -> GapKind:
-        """Return the kind of a hole on a track whose chunks have no numbers."""
-        return self._unnumbered[0] if self._unnumbered else GapKind.LOST
+    def behind(self, number: int) -> Sequence[Excuse]:
+        """Return what ends at `number` or behind it, the nearest end first."""
+        return self._known[bisect_left(self._known, number, key=_last) :]
+
+    def show(self, excuse: Excuse, chunks: int) -> None:
+        """Remember that a gap of its kind stands for so many chunks of an excuse."""
+        self._unshown[excuse.row] -= chunks
+
+    def unshown(self) -> Counter[GapKind]:
+        """Return how many chunks came, were not kept, and have no gap that stands for them."""
+        return _summed_up(zip(self.rows, self._unshown, strict=True))
 
 
-def _apart(rows: Iterable[_Excuse]) -> list[_Excuse]:
-    """Return rows by their first chunk; where they overlap, the one that begins first counts."""
-    apart: list[_Excuse] = []
-    for row in sorted(rows):
-        first = max(row.first, apart[-1].last + 1) if apart else row.first
-        if first <= row.last:
-            apart.append(_Excuse(first, row.last, row.kind))
-    return apart
+def came(rows: Iterable[DroppedRecord]) -> Counter[GapKind]:
+    """Return how many chunks came and were not kept."""
+    return _summed_up((row, row.chunks) for row in rows)
 
 
-def _dropped(row: DroppedRecord) -> _Excuse | None:
-    """Return a row of dropped chunks, unless its counters make no sense."""
-    if row.first_chunk is None or row.last_chunk is None:
-        return None
-    if not row.first_chunk <= row.last_chunk < row.first_chunk + 2 * row.chunks:
-        return None
-    return _Excuse(row.first_chunk, row.last_chunk, row.kind)
+def _summed_up(rows: Iterable[tuple[DroppedRecord, int]]) -> Counter[GapKind]:
+    found: Counter[GapKind] = Counter()
+    for row, chunks in rows:
+        found[row.kind] += max(0, chunks)
+    return +found  # without those of which there is none
+
+
+def _last(excuse: Excuse) -> int:
+    return excuse.last
+
+
+def _makes_sense(first: int, last: int, chunks: int) -> bool:
+    return MISSING not in (first, last) and first <= last < first + MOST_APART * chunks
+
+
+def _apart(excuses: Sequence[Excuse]) -> list[Excuse]:
+    """Return excuses in their order, none over another.
+
+    What is said of one chunk counts before what is said of a row, then the row that begins
+    first.
+    """
+    single = {excuse.first: excuse for excuse in excuses if excuse.first == excuse.last}
+    numbers, apart = sorted(single), list(single.values())
+    behind = MISSING
+    for row in sorted(excuses, key=lambda excuse: excuse.first):
+        first = max(row.first, behind)
+        within = numbers[bisect_left(numbers, first) : bisect_right(numbers, row.last)]
+        for number in (*within, row.last + 1):
+            if first < number:
+                apart.append(replace(row, first=first, last=number - 1))
+            first = number + 1
+        behind = max(behind, row.last + 1)
+    return sorted(apart, key=_last)

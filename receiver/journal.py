@@ -27,6 +27,9 @@ start message has named it; its text is the call's id. Such a journal is not pub
 LONGEST_RECORD_BYTES: Final = 4 * 2**20
 """No record is longer (messages are bounded well below); a larger length is damage."""
 
+MOST_APART: Final = 1000
+"""Within one row of dropped chunks, numbers that follow each other are no further apart."""
+
 _PREFIX: Final = struct.Struct("<II")
 _encode = msgspec.msgpack.Encoder().encode
 _CHUNK_KIND: Final = 2
@@ -87,7 +90,10 @@ class NoteRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
 
 class DroppedRecord(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """Chunks of a track that arrived but could not be kept, as one row without a break."""
+    """Chunks of a track that arrived but could not be kept; each is near another one.
+
+    Chunks of one outage that are far from each other, as late ones are, make several rows.
+    """
 
     kind: GapKind
     track: Track

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import math
 import os
 import threading
@@ -37,7 +38,10 @@ _COPY_BYTES: Final = 2**20
 _MOST_BESIDES_BYTES: Final = 2**20
 """Of what is no audio, kept while chunks are dropped; the rest is counted, too."""
 _ROW_BYTES: Final = 64
-"""What the bounds of one track's dropped chunks will take, more or less."""
+"""What the bounds of a row of dropped chunks will take, more or less."""
+_MOST_ROWS: Final = 8
+"""Of one track: a few late chunks, not a sender that counts as it likes."""
+_MOST_APART_MS: Final = 60_000  # timestamps of neighbours in a row
 
 log = structlog.get_logger("receiver.live_journal")
 
@@ -290,38 +294,68 @@ class Journal:
 
 
 class _Dropped:
-    """The bounds of chunks that were not kept, by track."""
+    """The bounds of chunks that were not kept: rows of chunks that are near each other."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()  # two threads add and take, and begin and end dropping
-        self._by_track: dict[Track, DroppedRecord] = {}
+        self._by_track: dict[Track, list[DroppedRecord]] = {}
 
     def __len__(self) -> int:
-        return len(self._by_track)
+        return sum(map(len, self._by_track.values()))
 
     def add(self, record: ChunkRecord) -> None:
         with self.lock:
+            rows = self._by_track.setdefault(record.track, [])
             row = _row_of(record)
-            before = self._by_track.get(record.track, row)
-            self._by_track[record.track] = DroppedRecord(
-                kind=GapKind.DISK,
-                track=record.track,
-                chunks=row.chunks if before is row else before.chunks + 1,
-                first_chunk=_known(min, before.first_chunk, row.first_chunk),
-                last_chunk=_known(max, before.last_chunk, row.last_chunk),
-                first_timestamp_ms=_known(min, before.first_timestamp_ms, row.first_timestamp_ms),
-                last_timestamp_ms=_known(max, before.last_timestamp_ms, row.last_timestamp_ms),
-            )
+            near = (at for at, before in enumerate(rows) if _are_near(before, row))
+            at = next(near, len(rows))
+            if at < len(rows):
+                rows[at] = _joined(rows[at], row)
+            elif at < _MOST_ROWS:
+                rows.append(row)
+            else:  # where chunks are anywhere, only their number is worth keeping
+                rows[-1] = DroppedRecord(row.kind, row.track, rows[-1].chunks + 1, *[None] * 4)
 
     def take(self) -> list[DroppedRecord]:
         with self.lock:
             taken, self._by_track = list(self._by_track.values()), {}
-            return taken
+            return list(itertools.chain.from_iterable(taken))
 
 
 def _row_of(record: ChunkRecord) -> DroppedRecord:
     number, stamp = record.chunk, record.timestamp_ms
     return DroppedRecord(GapKind.DISK, record.track, 1, number, number, stamp, stamp)
+
+
+def _are_near(row: DroppedRecord, other: DroppedRecord) -> bool:
+    """Whether a chunk belongs to a row: by what both say, or where neither says anything.
+
+    A late chunk makes a row of its own, and so does a counter that begins anew: the bounds of
+    both together would say nothing.
+    """
+    bounds = (
+        (row.first_chunk, row.last_chunk, other.first_chunk, journal.MOST_APART),
+        (row.first_timestamp_ms, row.last_timestamp_ms, other.first_timestamp_ms, _MOST_APART_MS),
+    )
+    near = [
+        first - apart <= value <= last + apart
+        for first, last, value, apart in bounds
+        if first is not None and last is not None and value is not None
+    ]
+    said = [(chunks.first_chunk, chunks.first_timestamp_ms) for chunks in (row, other)]
+    return all(near) if near else said[0] == said[1]
+
+
+def _joined(row: DroppedRecord, other: DroppedRecord) -> DroppedRecord:
+    return DroppedRecord(
+        kind=row.kind,
+        track=row.track,
+        chunks=row.chunks + other.chunks,
+        first_chunk=_known(min, row.first_chunk, other.first_chunk),
+        last_chunk=_known(max, row.last_chunk, other.last_chunk),
+        first_timestamp_ms=_known(min, row.first_timestamp_ms, other.first_timestamp_ms),
+        last_timestamp_ms=_known(max, row.last_timestamp_ms, other.last_timestamp_ms),
+    )
 
 
 def _known(choose: Callable[[int, int], int], one: int | None, other: int | None) -> int | None:

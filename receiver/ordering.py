@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from receiver.journal import ChunkRecord, DroppedRecord
-from receiver.media import Finding, RejectedChunk, Track
+from receiver.media import Finding, GapKind, Track
 
 Column = NDArray[np.int64]
 
@@ -36,8 +37,8 @@ class TrackIndex:
 
     def __init__(self, track: Track) -> None:
         self.track = track
-        self.rejected: list[RejectedChunk] = []
-        self.dropped: list[DroppedRecord] = []
+        self.excused: list[DroppedRecord] = []  # what came and was not kept, also what was refused
+        self._excused_at = array("q")  # behind how many chunks
         self._number = array("q")
         self._sequence = array("q")
         self._timestamp = array("q")
@@ -59,11 +60,36 @@ class TrackIndex:
         self._size.append(len(record.payload))
         self._checksum.append(zlib.crc32(record.payload))
 
+    def excuse(self, row: DroppedRecord) -> None:
+        """Remember chunks that came now, and were not kept."""
+        self.excused.append(row)
+        self._excused_at.append(len(self))
+
+    @property
+    def rejected(self) -> int:
+        """Return how many chunks were refused."""
+        return sum(row.chunks for row in self.excused if row.kind is GapKind.REJECTED)
+
+    @property
+    def bounds(self) -> tuple[Column, Column, Column]:
+        """Return of each excused row's first and last chunk: number, timestamp, place among chunks.
+
+        The place is how many chunks had come before.
+        """
+        numbers = [(row.first_chunk, row.last_chunk) for row in self.excused]
+        stamps = [(row.first_timestamp_ms, row.last_timestamp_ms) for row in self.excused]
+        return _paired(numbers), _paired(stamps), np.repeat(_column(self._excused_at), 2)
+
     def forget_counters(self) -> None:
         """Keep only where the payloads are: the rest has done its part once chunks are placed."""
         self._number = self._sequence = self._timestamp = array("q")
         self._arrival = array("i")
         self._checksum = array("I")
+
+    def forget_payloads(self) -> None:
+        """Keep only what was excused."""
+        self._end = array("q")
+        self._size = array("i")
 
     number = property(lambda self: _column(self._number))
     sequence = property(lambda self: _column(self._sequence))
@@ -78,58 +104,81 @@ def _column(values: array[int]) -> Column:
     return np.frombuffer(values, np.int64)
 
 
+def _paired(pairs: Iterable[tuple[int | None, int | None]]) -> Column:
+    known = [MISSING if bound is None else bound for pair in pairs for bound in pair]
+    return np.array(known, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """The chunks to write, as indices into the columns, in the order of the sender.
 
     `numbers` are their chunk numbers (restarts undone), or `None` where chunks are known by
-    something else, so that nobody can say how many are missing between two of them.
+    something else, so that nobody can say how many are missing between two of them; `bounds`,
+    likewise, are those of the first and the last chunk of each excused row.
     """
 
     chosen: Column
-    numbers: Column | None
-    duplicate: int
-    conflict: int
-    late: int
-    findings: tuple[Finding, ...]
+    numbers: Column | None = None
+    bounds: Column | None = None
+    duplicate: int = 0
+    conflict: int = 0
+    late: int = 0
+    findings: tuple[Finding, ...] = ()
 
 
 def order(index: TrackIndex) -> Order:
     """Return the order of `index`, which holds at least one chunk."""
     findings: list[Finding] = []
-    for name, keys in (("chunk", index.number), ("sequence", index.sequence)):
+    numbers, _, _ = index.bounds
+    unknown = np.full_like(numbers, MISSING)
+    columns = (("chunk", index.number, numbers), ("sequence", index.sequence, unknown))
+    for name, keys, bounds in columns:
         if (keys == MISSING).any():
             continue
-        unwrapped, restarts = _undo_restarts(keys, index.timestamp)
+        unwrapped, unwrapped_bounds, restarts = _unwrapped(keys, bounds, index)
         found = _sorted_by(unwrapped, index)
         if found.conflict > 2 and 2 * found.conflict >= len(index):
             findings.append(_note(index, "counters_unusable", f"the {name} numbers repeat"))
             continue
         if restarts:
             findings.append(_note(index, "counters_restarted", f"{restarts} times"))
-        numbers = unwrapped[found.chosen] if name == "chunk" else None
-        return _with(found, numbers, findings)
-    return _with(_without_numbers(index), None, findings)
+        if name == "chunk":
+            found = replace(found, numbers=unwrapped[found.chosen], bounds=unwrapped_bounds)
+        return replace(found, findings=tuple(findings))
+    return replace(_without_numbers(index), findings=tuple(findings))
 
 
 def _note(index: TrackIndex, code: str, detail: str) -> Finding:
     return Finding(code, detail, index.track)
 
 
-def _with(found: Order, numbers: Column | None, findings: list[Finding]) -> Order:
-    return Order(
-        found.chosen, numbers, found.duplicate, found.conflict, found.late, tuple(findings)
+def _unwrapped(keys: Column, bounds: Column, index: TrackIndex) -> tuple[Column, Column, int]:
+    """Return the keys of chunks and of excused rows with restarts undone, and how many there were.
+
+    A counter may have begun anew among chunks that were not kept.
+    """
+    _, stamps, places = index.bounds
+    known = bounds != MISSING
+    kept = np.insert(np.ones(len(keys), bool), places[known], False)
+    merged, restarts = _undo_restarts(
+        np.insert(keys, places[known], bounds[known]),
+        np.insert(index.timestamp, places[known], stamps[known]),
+        kept,
     )
+    unwrapped_bounds = bounds.copy()
+    unwrapped_bounds[known] = merged[~kept]
+    return merged[kept], unwrapped_bounds, restarts
 
 
-def _undo_restarts(numbers: Column, timestamps: Column) -> tuple[Column, int]:
+def _undo_restarts(numbers: Column, timestamps: Column, kept: Column) -> tuple[Column, int]:
     """Let numbers go on where the sender's counter began anew (16-bit ones do after 22 min).
 
     Only a chunk that is far behind by number and ahead of everything by timestamp shows a
-    restart: a late chunk is behind by both.
+    restart: a late chunk is behind by both. What was not `kept` hides none by a clock of its own.
     """
     unwrapped = numbers
-    newest = np.maximum.accumulate(timestamps)
+    newest = np.maximum.accumulate(np.where(kept, timestamps, MISSING))
     for restarts in range(_MOST_RESTARTS):
         highest = np.maximum.accumulate(unwrapped)
         behind = unwrapped[1:] < highest[:-1] - _RESTART
@@ -156,11 +205,9 @@ def _sorted_by(keys: Column, index: TrackIndex, *, keep_conflicts: bool = False)
     chosen = arrived[~dropped]
     return Order(
         chosen,
-        None,
         duplicate=int((repeats & equal).sum()),
         conflict=int((dropped & ~equal).sum()),
         late=_late(keys, chosen),
-        findings=(),
     )
 
 
@@ -176,4 +223,4 @@ def _without_numbers(index: TrackIndex) -> Order:
     told_apart = len(np.unique(timestamps)) * 2 > len(timestamps)
     if told_apart and not (timestamps == MISSING).any():
         return _sorted_by(timestamps, index, keep_conflicts=True)
-    return Order(np.arange(len(index)), None, 0, 0, 0, ())
+    return Order(np.arange(len(index)))

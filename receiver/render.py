@@ -151,7 +151,8 @@ def render_surveyed(
             byte_order_chosen=options.byte_order is ByteOrder.AUTO,
             stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
         )
-    surveyed.tracks.clear()  # by far the largest part, and nobody asks for it any more
+    for index in surveyed.tracks.values():
+        index.forget_payloads()  # by far the largest part, and nobody asks for them any more
     document = report(surveyed, rendered)
     _write_file(folder, recording.encode(document))
     return document

@@ -9,6 +9,7 @@ from typing import Final
 
 import receiver
 from receiver import paths, timeline
+from receiver.excuses import came
 from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat
 from receiver.messages import Start
 from receiver.recording import SCHEMA_VERSION, RecordedTrack, Recording
@@ -25,6 +26,7 @@ _UNHEARD: Final = frozenset(
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
 )
 """Findings that leave out nothing a listener would miss."""
+_WHY: Final = {GapKind.REJECTED: "were refused", GapKind.DISK: "came while the disk took none"}
 _MISSED_KINDS: Final = frozenset(GapKind) - {GapKind.SENDER_SILENCE}
 
 
@@ -87,7 +89,7 @@ def _findings(surveyed: Survey, rendered: Rendered) -> Iterator[Finding]:
         yield from placement.findings
     for track in rendered.tracks:
         yield from _track_findings(track)
-    yield from _audio_missing(surveyed)
+    yield from _audio_missing(surveyed, rendered.placements)
 
 
 def _clock_rule(placements: Iterable[Placement]) -> ClockRule:
@@ -112,15 +114,14 @@ def _track_findings(track: RecordedTrack) -> Iterator[Finding]:
         yield Finding("ledger_mismatch", f"{ledger}", track.track)
 
 
-def _audio_missing(surveyed: Survey) -> Iterator[Finding]:
-    """Yield a finding for each track of which no chunk at all could be kept."""
+def _audio_missing(surveyed: Survey, placements: Iterable[Placement]) -> Iterator[Finding]:
+    """Yield findings for chunks that came and were not kept, where no gap stands for them.
+
+    A track of which nothing was kept has no gaps; on others counters may make no sense.
+    """
+    unshown = {placement.track: placement.unshown for placement in placements}
     for track, index in surveyed.tracks.items():
-        if len(index):
-            continue
-        if index.rejected:
-            text = f"all {len(index.rejected)} chunks were refused"
-            yield Finding("audio_rejected", text, track)
-        if index.dropped:
-            dropped = sum(row.chunks for row in index.dropped)
-            text = f"all {dropped} chunks came while the disk took none"
-            yield Finding("audio_disk", text, track)
+        for kind, chunks in sorted(unshown.get(track, came(index.excused)).items()):
+            text = f"{chunks} chunks {_WHY.get(kind, 'were not kept')}"
+            text = f"{text}; no gap says where" if track in unshown else f"all {text}"
+            yield Finding(f"audio_{kind.value}", text, track)

@@ -20,7 +20,7 @@ from receiver.journal import (
     Record,
     RejectedRecord,
 )
-from receiver.media import EndReason, Finding, MediaFormat, Track
+from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
 from receiver.messages import OTHER_STREAM, Dtmf, Mark, Start, Unknown
 from receiver.ordering import TrackIndex
 from receiver.recording import DtmfPress, MarkPassed
@@ -92,7 +92,7 @@ class Survey:
             case EndRecord():
                 self.end = record
             case DroppedRecord():
-                self.track(record.track).dropped.append(record)
+                self.track(record.track).excuse(record)
             case NoteRecord(code=journal.CLAIMED_CALL):
                 self.token_call = record.detail
             case NoteRecord():
@@ -103,7 +103,9 @@ class Survey:
     def _take_rejected(self, record: RejectedRecord) -> None:
         self.rejected[record.code] += 1
         if record.chunk is not None and record.code != OTHER_STREAM:
-            self.track(record.chunk.track).rejected.append(record.chunk)
+            track, number, stamp = record.chunk.track, record.chunk.chunk, record.chunk.timestamp_ms
+            row = DroppedRecord(GapKind.REJECTED, track, 1, number, number, stamp, stamp)
+            self.track(track).excuse(row)
 
     def _take_chunk(self, record: ChunkRecord, end: int) -> None:
         index = self.tracks.get(record.track) or self.track(record.track)

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import itertools
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import numpy as np
 
 from receiver.clock import Belief, clock_rule, drift_ppm, usual_size
 from receiver.excuses import Excuses
-from receiver.media import ClockRule, Finding, Gap, GapKind, MediaFormat
+from receiver.holes import Hole, Holes
+from receiver.media import ClockRule, Finding, Gap, GapKind, MediaFormat, Track
 from receiver.ordering import MISSING, Column, Order, TrackIndex, order
 from receiver.recording import Ledger
-
-_KINDS: Final = tuple(GapKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +33,13 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Hole:
-    """Bytes `[start, stop)` of the time line that no chunk covers."""
-
-    start: int
-    stop: int
-    kind: GapKind
-
-
-@dataclass(frozen=True, slots=True)
 class Placement:
-    """A track's time line. `length` is where its audio ends, in bytes."""
+    """A track's time line. `length` is where its audio ends, in bytes.
 
+    `unshown` chunks came and were not kept, and no hole stands for them.
+    """
+
+    track: Track
     order: Order
     length: int
     clock_rule: ClockRule
@@ -53,19 +47,14 @@ class Placement:
     ledger: Ledger
     first_timestamp_ms: int | None
     drift_ppm: float | None
+    holes: Holes
+    unshown: Counter[GapKind]
     _runs: array[int]  # a lossy call has so many that objects would take most of the memory
-    _holes: array[int]
 
     @property
     def runs(self) -> Iterator[Run]:
         """Yield the runs, in their order."""
         return itertools.starmap(Run, zip(*[iter(self._runs)] * 3, strict=True))
-
-    @property
-    def holes(self) -> Iterator[Hole]:
-        """Yield the holes, in their order."""
-        for start, stop, kind in zip(*[iter(self._holes)] * 3, strict=True):
-            yield Hole(start, stop, _KINDS[kind])
 
 
 def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Placement:
@@ -78,16 +67,19 @@ def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Place
     walk = _Walk(index, ordered, media, rule, origin_ms)
     walk.place_all()
     findings = (*ordered.findings, *walk.findings())
+    first_stamp = int(index.timestamp[ordered.chosen[0]])
     return Placement(
-        order=replace(ordered, numbers=None),  # they have done their part
+        track=index.track,
+        order=replace(ordered, numbers=None, bounds=None),  # they have done their part
         length=walk.cursor,
         clock_rule=rule,
         findings=findings,
         ledger=_ledger(index, ordered),
-        first_timestamp_ms=_present(int(index.timestamp[ordered.chosen[0]])),
+        first_timestamp_ms=None if first_stamp == MISSING else first_stamp,
         drift_ppm=drift_ppm(index, ordered, rule),
+        holes=walk.holes,
+        unshown=walk.excuses.unshown(),
         _runs=walk.runs,
-        _holes=walk.holes,
     )
 
 
@@ -115,17 +107,13 @@ def milliseconds(position: int, media: MediaFormat) -> float:
 
 def _ledger(index: TrackIndex, ordered: Order) -> Ledger:
     return Ledger(
-        received=len(index) + len(index.rejected),
+        received=len(index) + index.rejected,
         written=len(ordered.chosen),
         duplicate=ordered.duplicate,
         late=ordered.late,
         conflict=ordered.conflict,
-        rejected=len(index.rejected),
+        rejected=index.rejected,
     )
-
-
-def _present(number: int) -> int | None:
-    return None if number == MISSING else number
 
 
 @dataclass(slots=True)
@@ -152,7 +140,8 @@ class _Walk:
     cursor: int = 0  # where the audio so far ends, in bytes
     base: int = 0  # what the current clock's targets are shifted by
     runs: array[int] = field(default_factory=lambda: array("q"))  # rows of Run's fields
-    holes: array[int] = field(default_factory=lambda: array("q"))  # the same of Hole
+    holes: Holes = field(init=False)
+    excuses: Excuses = field(init=False)
     overlap: _Trouble = field(default_factory=_Trouble)
     absurd: _Trouble = field(default_factory=_Trouble)
     unstamped: int = 0
@@ -161,13 +150,13 @@ class _Walk:
     _usual: int = 0
     _belief: Belief = field(default_factory=Belief)
     _brought: Column = field(init=False)  # bytes of audio before each chunk
-    _excuses: Excuses = field(init=False)
 
     def place_all(self) -> None:
         self._usual = usual_size(self.index)
-        self._excuses = Excuses(self.index)
+        self.excuses = Excuses(self.index.excused, self._bounds().tolist())
+        self.holes = Holes(self.excuses, self.media, self._usual)
         sizes = self.index.size[self.order.chosen].astype(np.int64)
-        targets = self._targets()
+        targets = self._targets(self.index.timestamp[self.order.chosen])
         self._brought = np.concatenate(([0], np.cumsum(sizes)))
         for first, last in self._stretches(sizes, targets):
             if self._place(first, last, int(targets[first])):
@@ -176,9 +165,27 @@ class _Walk:
             self.cursor += int(self._brought[last] - self._brought[first])
         self._place_excused_tail()
 
-    def _targets(self) -> Column:
-        """Return where each chunk's timestamp puts it, in bytes, before any shift."""
-        stamps = self.index.timestamp[self.order.chosen]
+    def _bounds(self) -> Column:
+        """Return the numbers of the excused rows' bounds.
+
+        Where chunks have none, they are counted from the clock, by the usual size of a chunk.
+        """
+        if self.order.bounds is not None:
+            return self.order.bounds
+        _, stamps, _ = self.index.bounds
+        if self.rule is ClockRule.CHUNKS or not self._usual:
+            return np.full_like(stamps, MISSING)
+        targets = self._targets(stamps)
+        counted = (targets + self._usual // 2) // self._usual
+        return np.where(targets == MISSING, MISSING, counted)
+
+    def _number_at(self, position: int) -> int:
+        """Return the number that a chunk in this place would have, counted likewise."""
+        usual = self._usual or 2**62  # if chunks are usually empty, none has a place
+        return (position - self.base + usual // 2) // usual
+
+    def _targets(self, stamps: Column) -> Column:
+        """Return where each timestamp puts a chunk, in bytes, before any shift."""
         media = self.media
         counts_samples = self.rule is ClockRule.SAMPLES
         unit = media.bytes_per_sample if counts_samples else media.bytes_per_ms
@@ -266,20 +273,19 @@ class _Walk:
         return 0
 
     def _leave_hole(self, first: int, size: int) -> None:
+        """Leave silence before chunk `first`, and say what is missing there."""
         start, stop = self._silence(size)
-        size = stop - start
-        if size <= 0:
-            return
-        missing = self._missing_before(first)
         if self.order.numbers is None:
-            kinds = [(self._excuses.of_unnumbered(), size)]
-        elif missing <= 0:
-            kinds = [(GapKind.SENDER_SILENCE, size)]
+            missing = range(self._number_at(start), self._number_at(stop))
+            otherwise = GapKind.LOST
         else:
-            kinds = self._kinds_of(first, missing, size)
-        for kind, length in kinds:
-            self._add_hole(start, start + length, kind)
-            start += length
+            number = int(self.order.numbers[first])
+            missing = range(number - self._missing_before(first), number)
+            otherwise = GapKind.SENDER_SILENCE
+        if missing and stop > start:
+            self.holes.explain(start, stop, missing)
+        else:
+            self.holes.add(start, stop, otherwise)
 
     def _silence(self, size: int) -> tuple[int, int]:
         """Move the cursor over silence that begins and ends on a sample.
@@ -292,28 +298,26 @@ class _Walk:
             self.cursor = stop
         return start, stop
 
-    def _add_hole(self, start: int, stop: int, kind: GapKind) -> None:
-        if stop > start:
-            self.holes.extend((start, stop, _KINDS.index(kind)))
-
-    def _kinds_of(self, first: int, missing: int, size: int) -> list[tuple[GapKind, int]]:
-        """Split a hole by what became of its chunks, where they fill it exactly."""
-        assert self.order.numbers is not None  # noqa: S101  (the caller looked)
-        number = int(self.order.numbers[first])
-        rows = self._excuses.rows(number - missing, number)
-        if missing * self._usual == size:
-            return [(kind, count * self._usual) for kind, count in rows]
-        return [(rows[0][0] if len(rows) == 1 else GapKind.LOST, size)]
-
     def _place_excused_tail(self) -> None:
-        """Keep the place of chunks that came after the last one that could be kept."""
-        if self.order.numbers is None or not self._usual:
+        """Keep the place of chunks that came after the last one that could be kept.
+
+        What was lost between them is believed as far as a pause is.
+        """
+        if not self._usual:
             return
-        last = number = int(self.order.numbers[-1]) + 1
-        while self._excuses.kind_of(last) is not GapKind.LOST:
-            last += 1
-        for kind, count in self._excuses.rows(number, last):
-            self._add_hole(*self._silence(count * self._usual), kind)
+        numbers, usual_ms = self.order.numbers, self._usual / self.media.bytes_per_ms
+        number = self._number_at(self.cursor) if numbers is None else int(numbers[-1]) + 1
+        audio_ms = int(self._brought[-1]) / self.media.bytes_per_ms
+        end = number
+        for excuse in self.excuses.behind(number):
+            beyond = excuse.last + 1 - end
+            came_ms = min(excuse.chunks, beyond) * usual_ms
+            if not self._belief.follows(beyond * usual_ms, came_ms, audio_ms=audio_ms):
+                break
+            end = excuse.last + 1
+        if end > number:
+            start, stop = self._silence((end - number) * self._usual)
+            self.holes.explain(start, stop, range(number, end))
 
     def findings(self) -> Iterator[Finding]:
         """Yield what a listener should know about how the track was placed."""

@@ -344,7 +344,7 @@ class Core(RuleBasedStateMachine):
         surveyed = survey(pieces(book.bytes, 333))
         assert (None, len(book.bytes)) == (surveyed.damage, surveyed.trusted_bytes)
         assert (book.id, book.end) == (surveyed.header.recording_id, surveyed.end_reason)
-        assert book.rejected == sum(len(index.rejected) for index in surveyed.tracks.values())
+        assert book.rejected == sum(index.rejected for index in surveyed.tracks.values())
         for track, index in surveyed.tracks.items():
             assert len(book.payloads[track]) == len(index)
             if len(index):
@@ -357,7 +357,7 @@ class Core(RuleBasedStateMachine):
         placement = timeline.place(index, media)
         ledger, said = placement.ledger, book.payloads[track]
         assert ledger.balanced
-        assert len(said) + len(index.rejected) == ledger.received
+        assert len(said) + index.rejected == ledger.received
         line = drawn(surveyed, placement, book.bytes, track)
         written = [said[int(chosen)] for chosen in placement.order.chosen]
         assert len(set(map(int, placement.order.chosen))) == len(written) == ledger.written

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.excuses import Excuses
-from receiver.journal import DroppedRecord
-from receiver.media import GapKind, RejectedChunk, Track
-from receiver.ordering import TrackIndex
+from receiver.excuses import Excuses, came
+from receiver.journal import MOST_APART, DroppedRecord
+from receiver.media import GapKind, Track
+from receiver.ordering import MISSING
 
 LOST, DISK, REJECTED = GapKind.LOST, GapKind.DISK, GapKind.REJECTED
 
@@ -22,24 +24,36 @@ def dropped(
 
 
 def excuses(rows: list[DroppedRecord], refused: list[int | None] | None = None) -> Excuses:
-    """Return what is known of a track without any chunk."""
-    index = TrackIndex(Track.INBOUND)
-    index.dropped += rows
-    index.rejected += [RejectedChunk(Track.INBOUND, chunk=number) for number in refused or []]
-    return Excuses(index)
+    """Return what is known of a track's missing chunks, numbered as the journal does."""
+    rows = [*rows, *(dropped(number, number, 1, REJECTED) for number in refused or [])]
+    bounds = [
+        MISSING if n is None else n for row in rows for n in (row.first_chunk, row.last_chunk)
+    ]
+    return Excuses(rows, bounds)
+
+
+def kinds(known: Excuses, first: int, stop: int) -> list[tuple[GapKind, int]]:
+    """Return why these chunks are missing, as rows of one kind; all of them are shown."""
+    found = []
+    for excuse, count in known.of(range(first, stop)):
+        if excuse:
+            known.show(excuse, count)
+        found.append((excuse.kind if excuse else LOST, count))
+    groups = itertools.groupby(found, lambda row: row[0])
+    return [(kind, sum(count for _, count in row)) for kind, row in groups]
 
 
 def test_a_chunk_that_nobody_knows_of_is_lost() -> None:
     """No record is no excuse."""
-    assert LOST is excuses([]).kind_of(5)
-    assert [(LOST, 3)] == excuses([]).rows(1, 4)
+    assert [(LOST, 3)] == kinds(excuses([]), 1, 4)
 
 
 def test_each_chunk_of_a_hole_has_its_own_reason() -> None:
-    """Rows are as long as the reason stays the same."""
-    known = excuses([dropped(4, 6, 3), dropped(10, 10, 1)], refused=[2, 3, 12, None])
-    expected = [(LOST, 1), (REJECTED, 2), (DISK, 3), (LOST, 3), (DISK, 1), (LOST, 1)]
-    assert [*expected, (REJECTED, 1), (LOST, 1)] == known.rows(1, 14)
+    """Rows are as long as the reason stays the same; what is said of one chunk counts first."""
+    known = excuses([dropped(4, 6, 2), dropped(10, 10, 1)], refused=[2, 3, 5, 12, None])
+    expected = [(LOST, 1), (REJECTED, 2), (DISK, 1), (REJECTED, 1), (DISK, 1), (LOST, 3), (DISK, 1)]
+    assert [*expected, (LOST, 1), (REJECTED, 1), (LOST, 1)] == kinds(known, 1, 14)
+    assert {REJECTED: 1} == known.unshown()
 
 
 @pytest.mark.parametrize(
@@ -49,37 +63,61 @@ def test_each_chunk_of_a_hole_has_its_own_reason() -> None:
         dropped(1, None, 5),
         dropped(9, 1, 5),
         dropped(0, 2**52, 5),
-        dropped(5, 15, 5),
+        dropped(0, 5 * MOST_APART, 5),
     ],
 )
 def test_counters_that_make_no_sense_excuse_nothing(row: DroppedRecord) -> None:
-    """A row of five chunks cannot reach over ten numbers, or backwards."""
-    assert [(LOST, 20)] == excuses([row]).rows(0, 20)
+    """Chunks of a row are near each other; but that they came is not forgotten."""
+    known = excuses([row])
+    assert [(LOST, 2**53)] == kinds(known, 0, 2**53)
+    assert [] == list(known.behind(0))
+    assert {DISK: 5} == known.unshown()
 
 
 def test_a_row_may_hold_numbers_that_never_came() -> None:
     """Chunks that were lost on the way while others were dropped cannot be told apart."""
-    assert [(LOST, 1), (DISK, 9), (LOST, 1)] == excuses([dropped(1, 9, 5)]).rows(0, 11)
+    assert [(LOST, 1), (DISK, 9), (LOST, 1)] == kinds(excuses([dropped(1, 9, 5)]), 0, 11)
 
 
 def test_a_huge_hole_is_not_asked_chunk_by_chunk() -> None:
-    """A nonsense counter costs no time."""
-    assert [(LOST, 2**50)] == excuses([dropped(4, 6, 3)]).rows(0, 2**50)
+    """Neither a nonsense counter nor an hour without a disk costs time."""
+    known = excuses([dropped(4, 10**9, 10**9 - 3)])
+    assert [(LOST, 4), (DISK, 10**9 - 3), (LOST, 2**50 - 10**9 - 1)] == kinds(known, 0, 2**50)
 
 
-def test_without_numbers_the_first_row_speaks_for_the_track() -> None:
-    """Where chunks were dropped, a hole is likely theirs."""
-    assert DISK is excuses([dropped(None, None, 3)]).of_unnumbered()
-    assert LOST is excuses([]).of_unnumbered()
+def test_what_no_gap_stands_for_is_counted() -> None:
+    """By kind, and without what a gap does stand for."""
+    known = excuses([dropped(4, 6, 3), dropped(10, 13, 4), dropped(None, None, 7)], refused=[1])
+    assert {DISK: 14, REJECTED: 1} == known.unshown() == came([*known.rows])
+    kinds(known, 5, 11)
+    assert {DISK: 11, REJECTED: 1} == known.unshown()
+    kinds(known, 0, 5)
+    assert {DISK: 10} == known.unshown()
 
 
-@given(st.sets(st.integers(0, 60)), st.lists(st.tuples(st.integers(0, 50), st.integers(1, 8))))
-def test_rows_and_single_answers_agree(refused: set[int], rows: list[tuple[int, int]]) -> None:
-    """Each chunk has one reason, and rows cover a hole exactly."""
+def test_what_is_behind_a_number_is_found_by_its_end() -> None:
+    """The nearest first, whole, whatever of it is before."""
+    known = excuses([dropped(30, 40, 11), dropped(4, 6, 3), dropped(10, 33, 4)], refused=[9, 20])
+    assert [(20, 20), (10, 33), (30, 40)] == [(x.first, x.last) for x in known.behind(10)]
+
+
+@given(
+    st.sets(st.integers(0, 60)),
+    st.lists(st.tuples(st.integers(0, 50), st.integers(2, 8))),
+    st.integers(0, 60),
+    st.integers(1, 70),
+)
+def test_each_chunk_has_one_reason(
+    refused: set[int], rows: list[tuple[int, int]], first: int, count: int
+) -> None:
+    """Wherever a hole begins and ends, it is covered exactly."""
     known = excuses([dropped(first, first + n - 1, n) for first, n in rows], list(refused))
-    unrolled = [kind for kind, count in known.rows(0, 70) for _ in range(count)]
-    assert [known.kind_of(number) for number in range(70)] == unrolled
-    covered = {number for first, n in rows for number in range(first, first + n)}
-    for number, kind in enumerate(unrolled):
+    found = kinds(known, first, first + count)
+    unrolled = [kind for kind, length in found for _ in range(length)]
+    assert count == len(unrolled)
+    covered = {number for begin, n in rows for number in range(begin, begin + n)}
+    for number, kind in enumerate(unrolled, first):
         expected = REJECTED if number in refused else DISK if number in covered else LOST
         assert expected is kind
+    missed = refused - set(range(first, first + count))
+    assert len(missed) == known.unshown()[REJECTED]

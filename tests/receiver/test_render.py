@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from receiver import archive, journal, journal_file, render
 from receiver.errors import JournalError
 from receiver.journal import DroppedRecord, Record, RejectedRecord
-from receiver.media import ByteOrder, EndReason, Gap, GapKind, RejectedChunk, Track
+from receiver.media import ByteOrder, EndReason, Finding, Gap, GapKind, RejectedChunk, Track
 from receiver.recording import Recording
 from receiver.render import RenderOptions
 from tests.receiver.g711 import MULAW
@@ -203,7 +203,11 @@ def test_samples_may_be_split_anywhere(sizes: list[int]) -> None:
 COUNTER = st.none() | st.integers(-(2**53), 2**53) | st.integers(0, 400)
 KEPT = st.tuples(st.just("kept"), st.integers(1, 6), st.sampled_from([160, 320, 640, 639, 1, 0]))
 GONE = st.tuples(st.sampled_from(["lost", "refused", "dropped", "paused"]), st.integers(1, 60))
-ABSURD = st.tuples(st.just("absurd"), COUNTER, COUNTER, st.integers(0, 700))
+ABSURD = st.one_of(
+    st.tuples(st.just("absurd"), COUNTER, COUNTER, st.integers(0, 700)),
+    st.tuples(st.just("dropped absurdly"), *[COUNTER] * 4),
+    st.tuples(st.just("refused absurdly"), COUNTER, COUNTER),
+)
 EVENTS = st.lists(KEPT | GONE, max_size=8) | st.lists(KEPT | GONE | ABSURD, max_size=8)
 FORMATS = [("audio/x-mulaw", 8000), ("audio/x-L16", 16000), ("audio/x-L16", 11000)]
 
@@ -213,7 +217,7 @@ def happened(events: list[tuple[Any, ...]], track: Track, *, numbered: bool) -> 
     rows: list[Record] = []
     told, now_ms = 0, 0  # how far the sender's counter and clock are
     for what, first, *more in events:
-        chunks = first if what not in ("absurd", "paused") else 0
+        chunks = first if what in ("kept", "lost", "refused", "dropped") else 0
         numbers = [told + n if numbered else None for n in range(chunks)]
         stamps = [now_ms + 20 * n for n in range(chunks)]
         if what == "kept":
@@ -233,6 +237,10 @@ def happened(events: list[tuple[Any, ...]], track: Track, *, numbered: bool) -> 
             stamp, size = more
             payload = b"\2" * size
             rows.append(chunk(first, payload, track=track, timestamp_ms=stamp, arrival_ms=now_ms))
+        elif what == "dropped absurdly":
+            rows.append(DroppedRecord(GapKind.DISK, track, 7, first, *more))
+        elif what == "refused absurdly":
+            rows.append(RejectedRecord(now_ms, "x", RejectedChunk(track, None, first, *more)))
         told, now_ms = told + chunks, now_ms + 20 * (first if what == "paused" else chunks)
     return rows
 
@@ -247,7 +255,10 @@ def happened(events: list[tuple[Any, ...]], track: Track, *, numbered: bool) -> 
 def test_whatever_happened_the_files_agree_with_their_document(
     inbound: list[Any], outbound: list[Any], media: tuple[str, int], numbered: bool
 ) -> None:
-    """Or the recording would go to the quarantine instead of being published."""
+    """Or the recording would go to the quarantine instead of being published.
+
+    And whatever counters say: what came and was not kept is told, by track and kind.
+    """
     rows = [
         *happened(inbound, Track.INBOUND, numbered=numbered),
         *happened(outbound, Track.OUTBOUND, numbered=numbered),
@@ -255,7 +266,14 @@ def test_whatever_happened_the_files_agree_with_their_document(
     start = start_message(encoding=media[0], sample_rate=media[1])
     content = records(rows, start=start, reason=EndReason.STOP)
     with tempfile.TemporaryDirectory() as folder:
-        assert () == archive.verify(*rendered(Path(folder) / "r", content))
+        found, document = rendered(Path(folder) / "r", content)
+        assert () == archive.verify(found, document)
+    told = {(finding.code, finding.track) for finding in document.findings}
+    for track, events in ((Track.INBOUND, inbound), (Track.OUTBOUND, outbound)):
+        for what, code in (("dropped", "audio_disk"), ("refused", "audio_rejected")):
+            happened_so = any(event[0].startswith(what) for event in events)
+            assert not happened_so or (code, track) in told
+            assert not happened_so or not document.complete
 
 
 @pytest.mark.parametrize("gone", ["refused", "dropped"])
@@ -267,6 +285,22 @@ def test_what_is_missing_at_the_end_begins_on_a_sample(tmp_path: Path, gone: str
     assert () == archive.verify(folder, document)
     kind = GapKind.DISK if gone == "dropped" else GapKind.REJECTED
     assert (Gap(59.9375, 60, kind),) == document.tracks[0].gaps
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[], call()[2:-1], happened([("kept", 1, 0)], Track.OUTBOUND, numbered=True)],
+)
+def test_a_track_of_which_nothing_was_kept_is_not_forgotten(
+    tmp_path: Path, others: list[Record]
+) -> None:
+    """There is no file to listen to, so a finding says how much should be in it."""
+    rows = happened([("lost", 2), ("dropped", 30)], Track.OUTBOUND, numbered=True)
+    content = records([*others, *rows], reason=EndReason.STOP)
+    _, document = rendered(tmp_path / "r", content)
+    text = "all 30 chunks came while the disk took none"
+    assert Finding("audio_disk", text, Track.OUTBOUND) in document.findings
+    assert not document.complete
 
 
 def test_half_a_sample_is_silenced(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.receiver.journals import HEADER, chunk, records, start_message
 
 CALL = [chunk(n, b"%04d" % n * 40, timestamp_ms=20 * n) for n in range(8)]
 TRACK = RecordedTrack(Track.INBOUND, "inbound.wav", 0, 0, "", Ledger(1, 1), 0, (), 0, None)
+INBOUND = Track.INBOUND
 NOTHING = Rendered((), (), 0, "hash")
 
 
@@ -143,9 +144,26 @@ def test_a_track_of_which_nothing_was_kept_is_not_forgotten() -> None:
     assert not document.complete
 
 
-def placed(step_ms: int) -> Rendered:
+def test_what_no_gap_stands_for_is_told_as_well() -> None:
+    """Only what a gap stands for is not: complete would be a lie."""
+    listed = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 8, 9, 160, 180)
+    nowhere: list[Record] = [
+        DroppedRecord(GapKind.DISK, Track.INBOUND, 5, None, None, None, None),
+        RejectedRecord(0, "bad_base64", RejectedChunk(Track.INBOUND)),
+    ]
+    document = reported(*whole([listed, *nowhere]), rendered=placed(20, listed, *nowhere))
+    assert {
+        Finding("audio_disk", "5 chunks came while the disk took none; no gap says where", INBOUND),
+        Finding("audio_rejected", "1 chunks were refused; no gap says where", INBOUND),
+    } <= set(document.findings)
+    assert not document.complete
+    assert [] == codes(reported(*whole([listed]), rendered=placed(20, listed)))
+
+
+def placed(step_ms: int, *more: Record) -> Rendered:
     """Return a placement of the call with a clock of that step."""
     rows: list[Record] = [chunk(n, b"%04d" % n * 40, timestamp_ms=step_ms * n) for n in range(8)]
+    rows += more
     surveyed = survey([b"".join(journal.encode(record) for record in (HEADER, *rows))])
     placement = timeline.place(surveyed.tracks[Track.INBOUND], surveyed.media_format)
     return replace(NOTHING, placements=(placement,))

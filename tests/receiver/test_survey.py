@@ -146,14 +146,16 @@ def test_an_end_that_was_not_the_senders_is_a_finding(
 
 def test_what_was_rejected_is_counted_by_code_and_kept_by_track() -> None:
     """Chunks that could not be used belong to their track's ledger."""
-    refused = RejectedChunk(Track.OUTBOUND, chunk=4)
+    refused = RejectedChunk(Track.OUTBOUND, chunk=4, timestamp_ms=60)
+    row = DroppedRecord(GapKind.REJECTED, Track.OUTBOUND, 1, 4, 4, 60, 60)
     found = surveyed(
         *records([], reason=EndReason.STOP)[1:],
         RejectedRecord(1, "bad_base64", refused),
         RejectedRecord(2, "not_json", None),
         RejectedRecord(3, "not_json", None),
     )
-    assert [refused] == found.tracks[Track.OUTBOUND].rejected
+    assert [row] == found.tracks[Track.OUTBOUND].excused
+    assert 1 == found.tracks[Track.OUTBOUND].rejected
     assert [
         Finding("messages_rejected", "1 times bad_base64"),
         Finding("messages_rejected", "2 times not_json"),
@@ -165,7 +167,8 @@ def test_what_happened_to_the_journal_itself_is_passed_on() -> None:
     row = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 4, 5, 80, 100)
     note = NoteRecord(0, "journal_rewritten", "why")
     found = surveyed(*records([], reason=EndReason.STOP)[1:], note, row)
-    assert [row] == found.tracks[Track.INBOUND].dropped
+    assert [row] == found.tracks[Track.INBOUND].excused
+    assert 0 == found.tracks[Track.INBOUND].rejected
     assert [Finding("journal_rewritten", "why")] == found.findings()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.journal import ChunkRecord
+from receiver.journal import ChunkRecord, DroppedRecord
 from receiver.media import ClockRule, Encoding, GapKind, MediaFormat, RejectedChunk, Track
 from receiver.ordering import TrackIndex
 from receiver.timeline import Placement, gaps, place
@@ -22,19 +23,24 @@ SILENCE = b"."
 
 
 def index_of(
-    records: Iterable[ChunkRecord], rejected: Sequence[RejectedChunk] = ()
+    records: Iterable[ChunkRecord | DroppedRecord], rejected: Sequence[RejectedChunk] = ()
 ) -> tuple[TrackIndex, dict[int, bytes]]:
     """Return an index of `records`, and their payloads by arrival."""
     index, payloads = TrackIndex(Track.INBOUND), {}
-    for number, record in enumerate(records):
-        index.add(record, 0)
-        payloads[number] = record.payload
-    index.rejected.extend(rejected)
+    for record in records:
+        if isinstance(record, DroppedRecord):
+            index.excuse(record)
+        else:
+            payloads[len(index)] = record.payload
+            index.add(record, 0)
+    for row in rejected:
+        bounds = (row.chunk, row.chunk, row.timestamp_ms, row.timestamp_ms)
+        index.excuse(DroppedRecord(GapKind.REJECTED, row.track, 1, *bounds))
     return index, payloads
 
 
 def laid_out(
-    records: Iterable[ChunkRecord],
+    records: Iterable[ChunkRecord | DroppedRecord],
     media: MediaFormat = MULAW,
     rejected: Sequence[RejectedChunk] = (),
 ) -> tuple[bytes, Placement]:
@@ -419,3 +425,172 @@ def test_half_a_sample_at_the_end_is_silenced_with_the_rest() -> None:
     index, _ = index_of([chunk(0, b"\1" * 639, timestamp_ms=0)])
     (filled,) = gaps(place(index, L16), 1280, L16)
     assert (638 / 32, 642 / 32) == (filled.start_ms, filled.duration_ms)
+
+
+def dropped(
+    chunks: range, *, numbered: bool = True, most: int = 2**62, count: int | None = None
+) -> DroppedRecord:
+    """Return a row of chunks of a call that the disk did not take; numbers are below `most`."""
+    first, last = chunks[0], chunks[-1]
+    return DroppedRecord(
+        GapKind.DISK,
+        Track.INBOUND,
+        count or len(chunks),
+        first_chunk=first % most if numbered else None,
+        last_chunk=last % most if numbered else None,
+        first_timestamp_ms=20 * first,
+        last_timestamp_ms=20 * last,
+    )
+
+
+@given(
+    events=st.lists(
+        st.tuples(st.sampled_from(["kept", "lost", "dropped"]), st.integers(1, 60)), max_size=8
+    ),
+    form=st.sampled_from(["numbers", "no numbers", "16 bits"]),
+    first=st.integers(0, 200),
+)
+def test_what_the_disk_did_not_take_is_at_its_place(
+    events: list[tuple[str, int]], form: str, first: int
+) -> None:
+    """Behind lost chunks and up to the end, without numbers, and where a counter begins anew."""
+    most = 2**16 if form == "16 bits" else 2**62
+    shift = most - first if form == "16 bits" else 0
+    fates: list[str] = ["kept"]
+    for what, count in events:
+        # Nobody knows how many are lost where a counter begins anew.
+        fates += ["kept" if form == "16 bits" and what == "lost" else what] * count
+    records: list[ChunkRecord | DroppedRecord] = []
+    for (fate, _), run in itertools.groupby(
+        enumerate(fates), lambda place: (place[1], (place[0] + shift) // most)
+    ):
+        row = [number for number, _ in run]
+        numbers = [None if form == "no numbers" else (n + shift) % most for n in row]
+        if fate == "kept":
+            records += [
+                chunk(number, spoken(n), timestamp_ms=20 * n)
+                for n, number in zip(row, numbers, strict=True)
+            ]
+        elif fate == "dropped":
+            bounds = (numbers[0], numbers[-1], 20 * row[0], 20 * row[-1])
+            records.append(DroppedRecord(GapKind.DISK, Track.INBOUND, len(row), *bounds))
+    line, placement = laid_out(records)
+    while fates[-1] == "lost":
+        fates.pop()
+    kinds_of = {"dropped": GapKind.DISK, "lost": GapKind.LOST}
+    expected = [
+        (20 * group[0], 20 * group[-1] + 20, kinds_of[fate])
+        for fate, places in itertools.groupby(range(len(fates)), fates.__getitem__)
+        if (group := list(places)) and fate != "kept"
+    ]
+    assert expected == kinds(placement)
+    assert len(fates) * 160 == len(line)
+    assert not placement.unshown
+
+
+@pytest.mark.parametrize("lost", [1, 400])
+def test_a_tail_behind_lost_chunks_is_listed(lost: int) -> None:
+    """Refused ones are, too."""
+    begins = 20 + 2 * lost
+    refused = [
+        RejectedChunk(Track.INBOUND, chunk=n, timestamp_ms=20 * n)
+        for n in range(begins, begins + 30)
+    ]
+    _, placement = laid_out([*call(range(20)), dropped(range(20 + lost, begins))], rejected=refused)
+    expected = [
+        (400, 400 + 20 * lost, GapKind.LOST),
+        (400 + 20 * lost, 20 * begins, GapKind.DISK),
+        (20 * begins, 20 * begins + 600, GapKind.REJECTED),
+    ]
+    assert expected == kinds(placement)
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_an_absurd_tail_makes_no_absurd_file(numbered: bool) -> None:
+    """What nobody would believe of a pause is not believed of lost chunks; it is counted."""
+    far = [
+        dropped(range(at, at + 2), numbered=numbered) for at in (10**5, 10**9, 10**12, 2**50 // 20)
+    ]
+    creeping = [dropped(range(at, at + 1), numbered=numbered) for at in range(2900, 10**6, 2900)]
+    line, placement = laid_out([*call(range(20)), *far, *creeping])
+    assert 20 * 20 <= len(line) // 8 <= 2 * 20 * 20 + 60_000 + 20 * len(creeping)
+    shown = sum(kind is GapKind.DISK for _, _, kind in kinds(placement))
+    assert len(creeping) + 8 - shown == placement.unshown[GapKind.DISK] > 100
+
+
+def test_half_an_hour_without_a_disk_is_one_gap() -> None:
+    """However many chunks it is."""
+    back = 120_000
+    _, placement = laid_out(
+        [*call(range(20)), dropped(range(20, back)), *call(range(back, back + 9))]
+    )
+    assert [(400, 20 * back, GapKind.DISK)] == kinds(placement)
+
+
+def test_a_pause_within_an_outage_is_part_of_it() -> None:
+    """Only chunks lost at its border are not; where clock and numbers differ, their count says."""
+    later = [chunk(n, spoken(n), timestamp_ms=20 * n + 5000) for n in range(100, 110)]
+    _, placement = laid_out([*call(range(20)), dropped(range(21, 100)), *later])
+    assert [(400, 420, GapKind.LOST), (420, 7000, GapKind.DISK)] == kinds(placement)
+    assert not placement.unshown
+
+
+def test_a_hole_too_short_for_its_chunks_is_shared() -> None:
+    """A clock that stood still hides nothing: each kind has a gap."""
+    later = [chunk(n, spoken(n), timestamp_ms=20 * n - 1400) for n in range(100, 110)]
+    _, placement = laid_out([*call(range(20)), dropped(range(60, 100)), *later])
+    assert [GapKind.LOST, GapKind.DISK] == [hole.kind for hole in placement.holes]
+    assert not placement.unshown
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        dropped(range(3, 4)),  # a duplicate of one that was kept
+        dropped(range(20, 30), numbered=False),  # no number, on a track that has them
+        dropped(range(20, 40), count=3, most=30),
+        DroppedRecord(GapKind.DISK, Track.INBOUND, 3, None, None, None, None),
+    ],
+)
+@pytest.mark.parametrize("more", [[], call(range(20, 30))])
+def test_chunks_that_no_gap_stands_for_are_counted(
+    row: DroppedRecord, more: list[ChunkRecord]
+) -> None:
+    """Whatever their counters say, somebody hears of them."""
+    _, placement = laid_out([*call(range(20)), row, *more])
+    assert [] == kinds(placement)
+    assert {GapKind.DISK: row.chunks} == placement.unshown
+
+
+def test_a_counter_without_room_on_the_clock_hides_nothing() -> None:
+    """Ten chunks were dropped, and the clock says that there were none."""
+    later = [chunk(n + 10, spoken(n), timestamp_ms=20 * n) for n in range(20, 40)]
+    line, placement = laid_out([*call(range(20)), dropped(range(20, 30)), *later])
+    assert b"".join(map(spoken, range(40))) == line
+    assert {GapKind.DISK: 10} == placement.unshown
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 40),
+            st.none() | st.integers(-(2**53), 2**53) | st.integers(0, 5000),
+            st.none() | st.integers(-(2**53), 2**53) | st.integers(0, 50_000),
+        ),
+        max_size=6,
+    ),
+    st.integers(0, 2**32),
+)
+def test_counters_of_what_was_not_kept_move_no_audio(
+    refused: list[tuple[int, int | None, int | None]], seed: int
+) -> None:
+    """A refused chunk may say what it likes."""
+    records: list[ChunkRecord | DroppedRecord] = [*call(range(40))]
+    random.Random(seed).shuffle(records)
+    expected, _ = laid_out(records)
+    for at, number, stamp in refused:
+        bounds = (number, number, stamp, stamp)
+        records.insert(at, DroppedRecord(GapKind.REJECTED, Track.INBOUND, 1, *bounds))
+    line, placement = laid_out(records)
+    assert expected == line[: len(expected)]
+    assert (40, len(refused)) == (placement.ledger.written, placement.ledger.rejected)
