@@ -362,7 +362,9 @@ class Core(RuleBasedStateMachine):
         written = [said[int(chosen)] for chosen in placement.order.chosen]
         assert len(set(map(int, placement.order.chosen))) == len(written) == ledger.written
         holes = sum(hole.stop - hole.start for hole in placement.holes)
-        slack = len(list(placement.holes)) * (media.bytes_per_sample - 1)
+        # Half a sample at the end of a run is silenced with the hole behind it, and holes that
+        # then touch are told as one.
+        slack = len(list(placement.runs)) * (media.bytes_per_sample - 1)
         assert abs(len(line) - holes - sum(map(len, written))) <= slack
         assert all(payload in line for payload in written if media == MediaFormat())
 
