@@ -12,7 +12,6 @@ import contextlib
 import errno
 import math
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
