@@ -121,7 +121,8 @@ class Reordering:
         if not _FIRST < number <= _MOST_BEFORE_THE_FIRST or chunk.timestamp_ms is None:
             return False
         room = (chunk.timestamp_ms - self.origin_ms) * self._media.bytes_per_ms
-        return room >= (number - _FIRST) * len(chunk.payload)
+        # A clock that counts from afar does not tell how much was before.
+        return bool(self.origin_ms) or room >= (number - _FIRST) * len(chunk.payload)
 
     def _follows(self, chunk: Chunk) -> bool:
         """Whether a chunk has no room before it, though numbers are missing.
