@@ -22,7 +22,7 @@ from starter.models import (
     masked,
     member,
 )
-from starter.options import choice, pairs, with_options
+from starter.options import FILE, choice, pairs, with_options
 from starter.tokens import DEFAULT_TTL_SECONDS
 
 if TYPE_CHECKING:
@@ -30,15 +30,14 @@ if TYPE_CHECKING:
 
 _Asking = Callable[["StreamClient"], Awaitable[StreamHandle]]
 
-_FILE = click.Path(dir_okay=False)
-_config = click.option("--config", type=_FILE, help="TOML file with a [starter] table.")
+_config = click.option("--config", type=FILE, help="TOML file with a [starter] table.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _conference = click.option(
     "--conference", is_flag=True, help="The sid is a conference's, not a call's."
 )
 _BEARER = (
-    click.option("--bearer-token-file", type=_FILE, help="File with the receiver's token."),
-    click.option("--stream-key-file", type=_FILE, help="Key to sign a token for this call with."),
+    click.option("--bearer-token-file", type=FILE, help="File with the receiver's token."),
+    click.option("--stream-key-file", type=FILE, help="Key to sign a token for this call with."),
 )
 _STREAM = (
     click.option("--url", metavar="WSS_URL", help="Where the provider shall send the audio."),
@@ -118,7 +117,7 @@ def stop(sid: str, stream: str, *, conference: bool, config: str | None, as_json
 
 @click.command()
 @click.argument("sid", metavar="CALL_SID")
-@click.option("--stream-key-file", type=_FILE, help="File with the signing key.")
+@click.option("--stream-key-file", type=FILE, help="File with the signing key.")
 @click.option(
     "--ttl",
     type=click.IntRange(1),

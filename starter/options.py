@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from starter.rules import check_parameters
+
+FILE: Final = click.Path(readable=False)
+"""A file that whoever reads it checks: its trouble is a matter of configuration, not of usage."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[_Command], _Command]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from receiver.cli.options import FILE
 from receiver.cli.tapping import receiver_options, tap_url
 
 
@@ -15,12 +16,12 @@ from receiver.cli.tapping import receiver_options, tap_url
 @click.argument("url")
 @click.option(
     "--forward-token-file",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="file of the bearer token that the consumer gets",
 )
 @click.option(
     "--consumer-ca-file",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="certificate of an authority to trust for the consumer",
 )
 @click.option("--wait", type=click.FloatRange(0, 3600), default=0.0, help="seconds for it to begin")

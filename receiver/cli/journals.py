@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.cli.options import named_settings
+from receiver.cli.options import FILE, named_settings
 from receiver.errors import ConfigurationError, UnreadableError
 from receiver.media import ByteOrder
 
@@ -60,7 +60,7 @@ def _tell(outcome: Outcome | Postponed) -> bool:
 
 
 @click.command()
-@click.argument("journal", type=click.Path(path_type=Path))
+@click.argument("journal", type=FILE)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),

@@ -14,6 +14,8 @@ from receiver.config import SETTINGS, Config, Setting, load
 from receiver.kinds import PAIR, PATH, SECRET, SWITCH, TEXTS
 
 Command = Callable[..., Any]
+FILE: Final = click.Path(readable=False, path_type=Path)
+"""A file that whoever reads it checks: its trouble is a matter of configuration, not of usage."""
 _METAVARS: Final = {"host": "HOST", "port": "PORT", "recordings": "DIR", "spool": "DIR"}
 
 
@@ -38,9 +40,8 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
     if setting.kind is SWITCH:
         return click.option(flag, setting.name, is_flag=True, default=None, help=setting.meaning)
     if setting.kind is PAIR:
-        path = click.Path(path_type=Path)
         return click.option(
-            flag, setting.name, nargs=2, type=path, metavar="CERT KEY", help=setting.meaning
+            flag, setting.name, nargs=2, type=FILE, metavar="CERT KEY", help=setting.meaning
         )
     if setting.kind is TEXTS:
         return click.option(
@@ -81,7 +82,7 @@ def _with_settings(names: list[str], given: Callable[[Config], dict[str, Any]]) 
 _config_option = click.option(
     "--config",
     "config_file",
-    type=click.Path(path_type=Path),
+    type=FILE,
     envvar="TAPREEL_CONFIG",
     metavar="FILE",
     help="TOML file of settings",

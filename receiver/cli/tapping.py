@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
+from receiver.cli.options import FILE
 from receiver.config import is_loopback
 from receiver.errors import ConfigurationError
 
@@ -30,10 +31,10 @@ def receiver_options(function: Command) -> Command:
         metavar="URL",
         help="where the receiver listens: wss://HOST:PORT, or ws:// on this machine",
     )
-    @click.option("--token-file", type=click.Path(path_type=Path), help="file of a tap token")
+    @click.option("--token-file", type=FILE, help="file of a tap token")
     @click.option(
         "--ca-file",
-        type=click.Path(path_type=Path),
+        type=FILE,
         help="certificate of an authority to trust, such as a self-signed receiver's own",
     )
     @functools.wraps(function)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from receiver.cli.options import FILE
 from receiver.errors import ConfigurationError
 
 
@@ -29,7 +30,7 @@ def token() -> None:
 )
 @click.option(
     "--tap-key-file",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="file of the receiver's tap keys; else TAPREEL_TAP_KEY or TAPREEL_TAP_KEY_FILE",
 )
 def tap(

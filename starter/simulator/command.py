@@ -11,15 +11,14 @@ import click
 
 from starter.config import load_settings
 from starter.models import Codec
-from starter.options import choice, pairs, with_options
+from starter.options import FILE, choice, pairs, with_options
 from starter.simulator.media import ByteOrder, Keypress
 from starter.simulator.options import SimulateOptions
 from starter.simulator.rest import Account
 
 _RECEIVER_URL = re.compile(r"wss?://[^/@\s]+(?:/\S*)?$", re.IGNORECASE)  # no credentials
 _KEYPRESS = re.compile(r"(\d+):([0-9A-Da-d*#])")
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FILE_NAME = click.Path(dir_okay=False)
+_WAV = click.Path(exists=True, dir_okay=False, path_type=Path)
 _CHANCE = click.FloatRange(0, 1)
 
 
@@ -35,8 +34,8 @@ def _keypresses(
 
 
 _AUDIO = (
-    click.option("--inbound", type=_FILE, help="WAV file of what the other side says."),
-    click.option("--outbound", type=_FILE, help="WAV file of what is played to the other side."),
+    click.option("--inbound", type=_WAV, help="WAV file of what the other side says."),
+    click.option("--outbound", type=_WAV, help="WAV file of what is played to the other side."),
     click.option("--demo", is_flag=True, help="Play the demo conversation that comes along."),
     choice("--codec", kind=Codec, default=Codec.PCMU.value, show_default=True),
     choice(
@@ -113,9 +112,9 @@ _FAULTS = (
     click.option("--abort", is_flag=True, help="End with a TCP reset: no stop, no close."),
 )
 _RECEIVER = (
-    click.option("--bearer-token-file", type=_FILE_NAME, help="File with the receiver's token."),
-    click.option("--stream-key-file", type=_FILE_NAME, help="Key to sign one token per call with."),
-    click.option("--ca-file", type=_FILE_NAME, help="Trust the authorities in this file only."),
+    click.option("--bearer-token-file", type=FILE, help="File with the receiver's token."),
+    click.option("--stream-key-file", type=FILE, help="Key to sign one token per call with."),
+    click.option("--ca-file", type=FILE, help="Trust the authorities in this file only."),
     click.option("--insecure", is_flag=True, help="Do not check the receiver's certificate."),
 )
 
@@ -129,7 +128,7 @@ _RECEIVER = (
     metavar="PORT",
     help="Answer as the provider's REST API on this port of 127.0.0.1 (0: any free one).",
 )
-@click.option("--config", type=_FILE_NAME, help="TOML file with a [starter] table.")
+@click.option("--config", type=FILE, help="TOML file with a [starter] table.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def simulate(
     url: str | None,

@@ -262,3 +262,34 @@ def test_serve_refuses_with_one_line(arguments: list[str], complaint: str) -> No
     assert 1 == len(result.stderr.splitlines())
     assert result.stderr.startswith("receiver: ")
     assert complaint in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [
+        (3, ["serve", "--config", "file"]),
+        (3, ["serve", "--demo", "--tls", "file", "file"]),
+        (3, ["token", "tap", "--all", "--tap-key-file", "file"]),
+        (3, ["listen", "CA1", "--token-file", "file"]),
+        (3, ["listen", "CA1", "--ca-file", "file"]),
+        (3, ["forward", "CA1", "ws://127.0.0.1:9", "--forward-token-file", "file"]),
+        (3, ["forward", "CA1", "wss://127.0.0.1:9", "--consumer-ca-file", "file"]),
+        (6, ["render", "file"]),
+    ],
+)
+def test_a_file_is_judged_by_who_reads_it(
+    monkeypatch: pytest.MonkeyPatch, code: int, arguments: list[str]
+) -> None:
+    """What the system says of its permissions is no matter of usage; root never hears it."""
+    Path("file").write_text("[junk")
+    monkeypatch.setenv("TAPREEL_TAP_TOKENS", "tap-token-of-the-tests")
+    program = (
+        "import os, sys; os.access = lambda *_: False;"
+        "from receiver.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+
+    assert (code, "") == (ended.returncode, ended.stdout)
+    assert 1 == ended.stderr.count("\n")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,10 @@ def test_token_prints_a_signed_token(starter: Starter, secret_file: SecretFile) 
         (2, ["begin"], "No such command"),
         (3, ["start", CALL_SID, "--url", URL, "--config", "/nonexistent"], "No such file"),
         (3, ["start", CALL_SID, "--url", URL, "--bearer-token-file", "/nonexistent"], "No such"),
+        (3, ["start", CALL_SID, "--url", URL, "--bearer-token-file", "/"], "Is a directory"),
+        (3, ["start", CALL_SID, "--url", URL, "--stream-key-file", "/"], "Is a directory"),
+        (3, ["stop", CALL_SID, "s-1", "--config", "/"], "Is a directory"),
+        (3, ["token", CALL_SID, "--stream-key-file", "/"], "Is a directory"),
         (3, ["token", CALL_SID], "no stream key"),
         (6, ["start", "x", "--url", URL], "the call sid 'x' is no sid"),
         (6, ["start", CALL_SID, "--url", "ws://x.example"], "must be wss"),
@@ -150,6 +155,33 @@ def test_an_open_token_file_is_refused(starter: Starter, secret_file: SecretFile
 
     assert 3 == ran.exit_code
     assert f"starter: {path} can be read by others: run chmod 600 {path}\n" == ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["start", CALL_SID, "--url", URL, "--bearer-token-file"],
+        ["start", CALL_SID, "--url", URL, "--stream-key-file"],
+        ["start", CALL_SID, "--url", URL, "--config"],
+        ["stop", CALL_SID, "s-1", "--config"],
+        ["token", CALL_SID, "--stream-key-file"],
+        ["simulate", "wss://127.0.0.1:9", "--demo", "--bearer-token-file"],
+        ["simulate", "wss://127.0.0.1:9", "--demo", "--stream-key-file"],
+        ["simulate", "wss://127.0.0.1:9", "--demo", "--ca-file"],
+        ["simulate", "wss://127.0.0.1:9", "--demo", "--config"],
+    ],
+)
+def test_a_file_is_judged_by_who_reads_it(
+    starter: Starter,
+    secret_file: SecretFile,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    """What the system says of its permissions is no matter of usage; root never hears it."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    ran = starter(*arguments, secret_file("[junk", mode=0o644))
+
+    assert (3, 1) == (ran.exit_code, ran.err.count("\n"))
 
 
 def test_a_bad_setting_is_refused_like_a_bad_flag(

@@ -164,6 +164,8 @@ def test_nobody_there_ends_with_7(starter: Starter, unused_port: Callable[[], in
         (3, ["wss://x", "--demo", "--ca-file", "/nonexistent"], "No such file"),
         (3, ["wss://x", "--demo", "--bearer-token-file", "/nonexistent"], "No such file"),
         (3, ["wss://x", "--demo", "--config", "/nonexistent"], "No such file"),
+        (3, ["wss://x", "--demo", "--ca-file", "/"], "Is a directory"),
+        (3, ["wss://x", "--demo", "--bearer-token-file", "/"], "Is a directory"),
         (3, ["--provider-port", "0", "--demo"], "SIGNALWIRE_PROJECT_ID"),
         (6, ["ws://x", "--inbound", __file__], "cannot be read as a WAV file"),
         (6, ["ws://x", "--demo", "--codec", "L16@16000h"], "has 8000 samples/s"),
