@@ -5,12 +5,13 @@ from __future__ import annotations
 import ssl
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha1
 from hmac import digest
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTP_PORT, HTTPS_PORT, HTTPConnection, HTTPException, HTTPSConnection
 from typing import Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from starter.errors import UnreachableError
 from starter.models import CallbackMethod
@@ -51,20 +52,23 @@ class Callback:
         self._request(url, body, headers)
 
     def _request(self, url: str, body: str, headers: Mapping[str, str]) -> None:
-        parts = urlsplit(url)
-        path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-        connection = self._connection(str(parts.hostname), parts.port, parts.scheme)
         try:
-            connection.request(self.method.value, path, body or None, dict(headers))
-            status = connection.getresponse().status
+            status = self._exchange(urlsplit(url), body, headers)
         except (OSError, HTTPException, ValueError) as error:  # ValueError: not for a request line
             raise UnreachableError(f"the status callback failed: {error}") from error
-        finally:
-            connection.close()
         if status >= 400:
             raise UnreachableError(f"the status callback was answered with HTTP {status}")
 
-    def _connection(self, host: str, port: int | None, scheme: str) -> HTTPConnection:
-        if scheme == "https":
+    def _exchange(self, parts: SplitResult, body: str, headers: Mapping[str, str]) -> int:
+        path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        with closing(self._connection(parts)) as connection:
+            connection.request(self.method.value, path, body or None, dict(headers))
+            return connection.getresponse().status
+
+    def _connection(self, parts: SplitResult) -> HTTPConnection:
+        host = str(parts.hostname)
+        # always with a port: of an IPv6 address without one, http.client would take the last group
+        if parts.scheme == "https":
+            port = parts.port or HTTPS_PORT
             return HTTPSConnection(host, port, timeout=_TIMEOUT_SECONDS, context=self.ssl_context)
-        return HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
+        return HTTPConnection(host, parts.port or HTTP_PORT, timeout=_TIMEOUT_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -51,17 +52,21 @@ class Studio:
         line = make_line(options, order.url)
         return Player(identity, plan, line, bearer_token=order.bearer_token)
 
+    def tls(self) -> ssl.SSLContext:
+        """How to trust receivers and web hooks. Raises ConfigError for an unusable CA file."""
+        return tls_context(self.options.ca_file, insecure=self.options.insecure)
+
     def callback(self, order: StreamRequest) -> Callback | None:
-        """Where the events of the stream are to be reported."""
+        """Where the events of the stream are to be reported. Raises ConfigError."""
         if order.status_callback is None:
             return None
-        options, url = self.options, order.status_callback
+        url = order.status_callback
         secure = url.lower().startswith("https:")
         return Callback(
             url,
             order.status_callback_method,
             signing_key=self.signing_key,
-            ssl_context=tls_context(options.ca_file, insecure=options.insecure) if secure else None,
+            ssl_context=self.tls() if secure else None,
         )
 
 
@@ -118,14 +123,12 @@ class LiveStream:
 
     async def _report(self, event: str, error: str | None = None) -> None:
         """Send a status callback if one was ordered; its failure is told, not raised."""
-        callback = self._studio.callback(self.order)
-        if callback is None:
-            return
         fields = self._callback_fields(event)
         if error is not None:
             fields["StreamError"] = error
         try:
-            await asyncio.to_thread(callback.send, fields)
+            if callback := self._studio.callback(self.order):
+                await asyncio.to_thread(callback.send, fields)
         except StarterError as failure:
             _log.warning("%s", failure)
 

@@ -33,10 +33,13 @@ def run_stand_in(
     """Serve on 127.0.0.1 until SIGINT or SIGTERM, then stop all streams in good order.
 
     Prints `listening http://…` once ready, then a line for each stream that has ended. Raises
-    ConfigError if the port is taken, AudioError if the WAV files do not suit the codec.
+    ConfigError if the port is taken or the CA file unusable, AudioError if the WAV files do not
+    suit the codec.
     """
     studio = Studio(options, signing_key)
-    studio.tracks(options.codec)  # wrong audio is noticed now, not at the first call
+    # what is wrong is noticed now, not at the first call
+    studio.tracks(options.codec)
+    studio.tls()
 
     def on_end(result: Result) -> None:
         _tell(result, as_json=as_json)

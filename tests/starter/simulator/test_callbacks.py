@@ -1,6 +1,7 @@
 """Status callbacks and their signatures."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -77,10 +78,37 @@ async def test_a_failing_hook_is_told() -> None:
         await asyncio.to_thread(callback.send, {})
 
 
-def test_a_url_that_fits_no_request_line_is_told() -> None:
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/ü", "http://[::1%25]/ü", "http://[::1%25]/"])
+def test_a_url_that_fits_no_request_line_is_told(url: str) -> None:
     """Characters that HTTP cannot carry are a failure like any other."""
     with pytest.raises(UnreachableError, match="callback failed"):
-        Callback("http://127.0.0.1:1/ü", CallbackMethod.POST).send({})
+        Callback(url, CallbackMethod.POST).send({})
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://[::1]/e", ("::1", 80)),
+        ("https://[::1]", ("::1", 443)),
+        ("http://[::1]:8080", ("::1", 8080)),
+        ("https://h.example", ("h.example", 443)),
+    ],
+)
+def test_a_url_without_a_port_goes_to_the_schemes_own(
+    monkeypatch: pytest.MonkeyPatch, url: str, address: tuple[str, int]
+) -> None:
+    """Also where the host is an IPv6 address, which has colons of its own."""
+    dialled = []
+
+    def refuse(address: tuple[str, int], *_: object) -> None:
+        dialled.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(UnreachableError):
+        Callback(url, CallbackMethod.POST).send({})
+
+    assert [address] == dialled
 
 
 def test_https_is_tried_with_tls(unused_port: Callable[[], int]) -> None:

@@ -246,6 +246,16 @@ def test_the_whole_circle(
 
 
 @pytest.mark.usefixtures("account")
+def test_the_stand_in_does_not_start_without_its_authorities() -> None:
+    """A CA file that is not there is told at once, not when a stream is to be dialled."""
+    with started("--provider-port", 0, "--demo", "--ca-file", "/nonexistent") as provider:
+        out, err = provider.communicate(timeout=20)
+
+    assert (3, "") == (provider.returncode, out)
+    assert "starter: /nonexistent cannot be read: No such file or directory\n" == err
+
+
+@pytest.mark.usefixtures("account")
 def test_the_stand_in_tells_of_failures_and_goes_on(
     starter: Starter,
     unused_port: Callable[[], int],

@@ -327,6 +327,20 @@ async def test_a_failing_web_hook_does_not_end_the_stream(
     assert 4 == caplog.text.count("the status callback failed")
 
 
+async def test_a_ca_file_that_has_gone_is_told(
+    options: SimulateOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the stream nor its web hook can be trusted then; both say so in one line."""
+    path = tmp_path / "gone.pem"
+    async with stand_in(replace(options, ca_file=str(path))) as running:
+        request = StreamRequest(url="wss://127.0.0.1:9/", status_callback="https://127.0.0.1:9/")
+        await running.client.start(CALL_SID, request)
+        failure = await running.failure()
+
+    assert f"{path} cannot be read: No such file or directory" == str(failure)
+    assert str(failure) in [record.getMessage() for record in caplog.records]
+
+
 async def test_closing_ends_the_streams_in_good_order(
     options: SimulateOptions, secure_receiver: ReceiverDouble
 ) -> None:
