@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import struct
@@ -27,6 +28,10 @@ _START_SEQUENCE: Final = 1  # a call that ends at once still says whose it was
 _BURST: Final = 32  # messages sent without a pause at full speed before others get a turn
 _POLICY_VIOLATION: Final = 1008
 _FRIENDLY: Final = (1000, 1001, 1005)  # done, going away, no code given
+
+# the library's debug log prints the headers of the upgrade, and with them the token
+_wire_log = logging.getLogger("starter.simulator.wire")
+_wire_log.addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
 class Ending(Enum):
@@ -113,6 +118,7 @@ class Player:
                 line.url,
                 ssl=line.ssl_context,
                 additional_headers=headers,
+                logger=_wire_log,
                 compression=None,  # as the provider: audio hardly shrinks
                 proxy=None,
                 open_timeout=OPEN_TIMEOUT_SECONDS,

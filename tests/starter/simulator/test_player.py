@@ -1,6 +1,7 @@
 """Playing calls into a real WebSocket server."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -196,6 +197,19 @@ async def test_answers_are_counted(receiver: ReceiverDouble) -> None:
     report = await player(f"{receiver.url}/talk", speed=1.0).play()
 
     assert 1 == report.answers["messages"]
+
+
+async def test_no_debug_log_holds_the_token(
+    receiver: ReceiverDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The WebSocket library's own would print every header, by whatever name it is turned on."""
+    for name in ("", "websockets.client", "starter.simulator.wire"):
+        caplog.set_level(logging.DEBUG, name)
+    await Player(IDENTITY, PLAN, Line(url=receiver.url, speed=0), bearer_token="s3cret").play()
+
+    assert "s3cret" == (receiver.heard().authorization or "").removeprefix("Bearer ")
+    sent = [r.getMessage() for r in caplog.records if r.name != "websockets.server"]
+    assert not [line for line in sent if "s3cret" in line]
 
 
 @asynccontextmanager
