@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from io import TextIOWrapper
 from typing import Final
 
 import click
@@ -26,6 +27,9 @@ for _command in (start, stop, token, simulate):
 
 def main() -> None:
     """Run the command line and end the process with its exit code; no traceback gets out."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # a name that the terminal cannot show must not cost the sid beside it
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="starter: %(message)s")
     sys.exit(run())
 

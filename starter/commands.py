@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from starter.config import Credentials, Settings, load_settings
+from starter.errors import one_line
 from starter.models import (
     MASK,
     CallbackMethod,
@@ -100,7 +101,7 @@ def start(
     _show_handle(handle, as_json=as_json)
     if not as_json:
         option = " --conference" if conference else ""
-        click.echo(f"stop it with: starter stop {sid} {handle.sid}{option}", err=True)
+        click.echo(one_line(f"stop it with: starter stop {sid} {handle.sid}{option}"), err=True)
 
 
 @click.command()
@@ -197,7 +198,7 @@ def _ask(credentials: Credentials, ask: _Asking) -> StreamHandle:
 def _show_request(url: str, form: list[tuple[str, str]], *, as_json: bool) -> None:
     if as_json:
         request = {"method": "POST", "url": url, "form": dict(form)}
-        click.echo(json.dumps(request, ensure_ascii=False))
+        click.echo(json.dumps(request))
         return
     click.echo(f"POST {url}\nAuthorization: Basic {MASK}")
     for name, value in form:
@@ -209,7 +210,7 @@ def _show_handle(handle: StreamHandle, *, as_json: bool) -> None:
         fields = asdict(handle)
         updated = handle.date_updated
         fields["date_updated"] = None if updated is None else updated.isoformat()
-        click.echo(json.dumps(fields, ensure_ascii=False))
+        click.echo(json.dumps(fields))
         return
     name = "" if handle.name is None else f", name {handle.name}"
-    click.echo(f"stream {handle.sid}: {handle.status or 'status unknown'}{name}")
+    click.echo(one_line(f"stream {handle.sid}: {handle.status or 'status unknown'}{name}"))

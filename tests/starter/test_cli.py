@@ -1,5 +1,8 @@
 """The entry point, in processes of its own."""
 
+import asyncio
+import functools
+import json
 import os
 import subprocess
 import sys
@@ -9,18 +12,21 @@ import click
 import pytest
 
 from starter import cli
-from tests.starter.conftest import Ran
+from tests.starter.conftest import CALL_SID, Ran
+from tests.starter.web_hooks import web_hook
 
 HEAVY = ("httpx", "numpy", "soundfile", "websockets", "jwt", "msgspec")
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, encoding: str = "utf-8", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m starter` with these arguments."""
     return subprocess.run(
         [sys.executable, "-m", "starter", *arguments],
         env=os.environ | environment,
         capture_output=True,
-        text=True,
+        encoding=encoding,
         check=False,
         timeout=30,
     )
@@ -55,6 +61,28 @@ def test_a_mistake_is_one_line_and_an_exit_code() -> None:
 def test_missing_credentials_end_with_3() -> None:
     """Configuration trouble has an exit code of its own."""
     assert 3 == run("stop", "76ac3c36-0000-4000-8000-000000000002", "y").returncode
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "shown"),
+    [
+        ("utf-8", "a\ud800b", r"a\ud800b"),
+        ("utf-8", "größe", "größe"),
+        ("iso-8859-1", "日größe", r"\u65e5größe"),
+        ("utf-8", "a\nb\x1b[31m", "a b [31m"),
+    ],
+)
+@pytest.mark.usefixtures("account")
+async def test_no_name_costs_the_sid(encoding: str, name: str, shown: str) -> None:
+    """What a terminal cannot show is escaped, and what would steer it is left out."""
+    answer = json.dumps({"sid": "s-1", "name": name, "status": "queued"}).encode()
+    async with web_hook(body=answer) as provider:
+        environment = {"SIGNALWIRE_SPACE": provider.url, "PYTHONIOENCODING": encoding}
+        stop = functools.partial(run, "stop", CALL_SID, "s-1", encoding=encoding, **environment)
+        text, as_json = await asyncio.to_thread(stop), await asyncio.to_thread(stop, "--json")
+
+    assert (0, f"stream s-1: queued, name {shown}\n") == (text.returncode, text.stdout)
+    assert (0, name) == (as_json.returncode, json.loads(as_json.stdout)["name"])
 
 
 def test_a_closed_pipe_is_no_drama() -> None:

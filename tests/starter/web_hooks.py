@@ -1,4 +1,4 @@
-"""A small real HTTP server that stands where a caller's web hook would."""
+"""A small real HTTP server that stands where a caller's web hook, or the provider, would."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class WebHook:
     """A tiny HTTP server of the caller's: keeps what it was sent."""
 
     status: str = "200 OK"
+    body: bytes = b""
     url: str = ""
     seen: list[tuple[str, str, dict[str, str], dict[str, str]]] = field(default_factory=list)
 
@@ -24,14 +25,15 @@ class WebHook:
         headers = dict(line.split(": ", 1) for line in head[1:] if line)
         body = await reader.readexactly(int(headers.get("Content-Length", 0)))
         self.seen.append((method, path, headers, dict(parse_qsl(body.decode()))))
-        writer.write(f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\n\r\n".encode())
+        head_of_answer = f"HTTP/1.1 {self.status}\r\nContent-Length: {len(self.body)}\r\n\r\n"
+        writer.write(head_of_answer.encode() + self.body)
         writer.close()
 
 
 @asynccontextmanager
-async def web_hook(status: str = "200 OK") -> AsyncIterator[WebHook]:
+async def web_hook(status: str = "200 OK", body: bytes = b"") -> AsyncIterator[WebHook]:
     """A web hook that listens while the context is open."""
-    hook = WebHook(status)
+    hook = WebHook(status, body)
     server = await asyncio.start_server(hook.take, "127.0.0.1", 0)
     hook.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
