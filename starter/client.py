@@ -8,7 +8,7 @@ import logging
 import random
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
@@ -50,10 +50,10 @@ class _Errand:
     """One request with what is needed to speak about it: nothing of it is logged but `what`."""
 
     url: str
-    form: list[tuple[str, str]]  # every field occurs once
+    form: list[tuple[str, str]] = field(repr=False)  # every field occurs once
     what: str  # "stream X may have started", for a request whose answer never came
     name: str
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
 
     def cover(self, text: str) -> str:
         """The text with every secret masked, plain or as a URL, form or JSON would write it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,7 +68,7 @@ class _StreamOptions:
     track: Track | None
     name: str | None
     param: dict[str, str]
-    status_callback: str | None
+    status_callback: str | None = field(repr=False)  # may hold a password
     status_callback_method: CallbackMethod | None
     codec: Codec | None
     real_time: bool | None

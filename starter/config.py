@@ -64,11 +64,12 @@ class Credentials:
 class Settings:
     """The places settings come from, below the flags.
 
-    `environ` is the process environment (secrets included, hence no repr), `table` the file's.
+    `environ` is the process environment, `table` the file's; neither is in the repr, for there are
+    secrets in the one and may be a callback's password in the other.
     """
 
     environ: Mapping[str, str] = field(repr=False)
-    table: Mapping[str, str] = field(default_factory=dict)
+    table: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def text(self, name: str, flag: str | None = None) -> str | None:
         """The value of one setting from the first place that has it; empty means not set."""
@@ -148,8 +149,9 @@ def base_url(space: str) -> str:
     try:
         parts = urlsplit(space if "://" in space else f"//{space}")
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"SIGNALWIRE_SPACE is not an address: {error}") from error
+    except ValueError:
+        # the reason would quote what stands where a port should be, which may be a password
+        raise ConfigError("SIGNALWIRE_SPACE is not an address: see its host and port") from None
     beyond_origin = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
     if not host or not _HOST.fullmatch(host) or beyond_origin:
         raise ConfigError("SIGNALWIRE_SPACE is no name, host or https URL")

@@ -114,8 +114,9 @@ def _split(url: str, what: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port  # parsed, and refused, only when asked for
-    except ValueError as error:
-        raise InvalidRequestError(f"{what} is not a URL: {error}") from error
+    except ValueError:
+        # the reason would quote what stands where a port should be, which may be a password
+        raise InvalidRequestError(f"{what} is not a URL: see its host and port") from None
     return parts
 
 

@@ -33,7 +33,7 @@ def sign(key: str, url: str, fields: Iterable[tuple[str, str]] = ()) -> str:
 class Callback:
     """Where and how to report; `signing_key` None leaves the signature out."""
 
-    url: str
+    url: str = field(repr=False)  # may hold a password
     method: CallbackMethod
     signing_key: str | None = field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)

@@ -48,7 +48,7 @@ class HttpRequest:
 
     method: str
     path: str
-    authorization: str | None
+    authorization: str | None = field(repr=False)
     content_type: str | None
     body: bytes = field(repr=False)
 

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -328,6 +330,20 @@ async def test_an_answer_that_repeats_secrets_is_masked(
         secret for secret in (API_TOKEN[:8], basic[:8], BEARER[:8], BEARER[7:15]) if secret in shown
     ]
     assert "***" in shown
+
+
+async def test_an_errand_in_a_traceback_shows_no_secret() -> None:
+    """Tools that print the local variables of a failure get neither tokens nor passwords."""
+    exchange = Exchange(httpx.Response(400))
+    request = replace(REQUEST, status_callback="https://u:hunter22@h.example/")
+    async with exchange.client() as client:
+        with pytest.raises(RejectedError) as caught:
+            await client.start(CALL_SID, request)
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    shown = [repr(names["errand"]) for names in frames if "errand" in names]
+
+    assert shown
+    assert not [text for text in shown if API_TOKEN in text or BEARER in text or "hunt" in text]
 
 
 def test_a_name_is_made_once() -> None:

@@ -129,6 +129,16 @@ def test_a_flag_beats_the_environment_and_that_the_file(tmp_path: Path) -> None:
     assert settings.text("space") is None
 
 
+def test_a_password_does_not_show(tmp_path: Path) -> None:
+    """Neither that of a callback in the file, nor one in an address that is none."""
+    path = tmp_path / "tapreel.toml"
+    path.write_text('[starter]\nstatus_callback = "https://u:hunter22@h.example/"\n')
+    with pytest.raises(ConfigError, match="SIGNALWIRE_SPACE is not an address") as refusal:
+        base_url("https://u:hunter22/@example")
+
+    assert "hunter22" not in repr(load_settings(str(path), {})) + str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

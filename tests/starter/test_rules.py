@@ -1,5 +1,8 @@
 """The provider's rules for values."""
 
+import traceback
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,11 +78,14 @@ def test_other_stream_urls_are_refused(url: str, why: str) -> None:
         rules.check_stream_url(url)
 
 
-def test_a_password_in_the_url_is_not_repeated() -> None:
-    """The refusal of credentials does not show them."""
+@pytest.mark.parametrize("check", [rules.check_stream_url, rules.check_callback_url])
+@pytest.mark.parametrize("password", ["hunter22", "hunter22/x", "hunter22#x", "[hunter22"])
+def test_a_password_in_the_url_is_not_repeated(check: Callable[[str], str], password: str) -> None:
+    """The refusal does not show it, nor the part of it that is taken for a port."""
     with pytest.raises(InvalidRequestError) as refusal:
-        rules.check_stream_url("wss://user:hunter22@rec.example.com/")
-    assert "hunter22" not in str(refusal.value)
+        check(f"wss://user:{password}@rec.example.com/")
+    shown = "".join(traceback.format_exception(refusal.value))
+    assert "hunter22" not in shown
 
 
 @given(st.text())

@@ -41,6 +41,7 @@ async def test_a_post_carries_a_signed_form() -> None:
     assert {"StreamEvent": "stream-started", "CallSid": "c"} == form
     assert sign(KEY, f"{hook.url}/e?x=1", form.items()) == headers["X-SignalWire-Signature"]
     assert KEY not in repr(callback)
+    assert hook.url not in repr(callback)  # for it may hold a password
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,13 @@ def test_the_right_caller_passes() -> None:
     ],
 )
 def test_another_caller_is_refused(request_: HttpRequest) -> None:
-    """401 with the provider's code, and no secret in the account's repr."""
+    """401 with the provider's code, and no secret in a repr."""
     with pytest.raises(Refusal) as caught:
         check_caller(request_, ACCOUNT)
 
     assert (401, 20003) == (caught.value.status, caught.value.code)
     assert API_TOKEN not in repr(ACCOUNT)
+    assert "Basic" not in repr(asked())
 
 
 @pytest.mark.parametrize(
