@@ -280,6 +280,11 @@ def check_serving(config: Config) -> None:
 
 
 def _check_workers(config: Config) -> None:
+    if config.max_streams < config.workers:
+        raise ConfigurationError(
+            f"--max-streams {config.max_streams} leaves some of {config.workers} workers none:"
+            f" give {config.workers} or more, or fewer workers"
+        )
     last = (config.metrics_port or 0) + config.workers - 1
     if config.metrics_port and last > _LAST_PORT:
         raise ConfigurationError(

@@ -39,7 +39,7 @@ def make_room(config: Config) -> Config:
     fitting = replace(
         config,
         max_streams=max(1, int(config.max_streams * share / config.workers)) * config.workers,
-        max_waiting=max(1, int(config.max_waiting * share)),
+        max_waiting=max(1, int(config.max_waiting * share / config.workers)) * config.workers,
         max_listeners=int(config.max_listeners * share),
     )
     log.warning(
@@ -54,9 +54,9 @@ def make_room(config: Config) -> Config:
 
 def _needed(config: Config) -> tuple[int, int]:
     """Return what the streams of one process take, and whoever else may connect to it."""
-    streams = -(-config.max_streams // config.workers)
+    streams, waiting = (-(-n // config.workers) for n in (config.max_streams, config.max_waiting))
     listeners = config.max_listeners if credentials.has_tap_tokens(config) else 0
-    return streams * (PER_STREAM + len(config.forward)), config.max_waiting + listeners
+    return streams * (PER_STREAM + len(config.forward)), waiting + listeners
 
 
 def _raised(needed: int) -> int:

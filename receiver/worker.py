@@ -91,8 +91,16 @@ def settings_of(config: Config, place: int) -> Config:
         config,
         spool=config.spool / f"{paths.WORKER}{place + 1}",
         metrics_port=config.metrics_port + place if config.metrics_port else config.metrics_port,
-        max_streams=-(-config.max_streams // config.workers),
+        max_streams=_share(config.max_streams, config.workers, place),
+        max_waiting=_share(config.max_waiting, config.workers, place),
+        max_waiting_per_address=_share(config.max_waiting_per_address, config.workers, place),
     )
+
+
+def _share(number: int, workers: int, place: int) -> int:
+    """Return how many of what all have together one worker gets: at least one."""
+    each, rest = divmod(number, workers)
+    return max(1, each + (place < rest))
 
 
 def _work(config: Config, shared: SharedPort, channel: Connection) -> None:

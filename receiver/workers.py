@@ -131,10 +131,12 @@ class Workers:
 
     async def _employ(self, place: int) -> int | None:
         """Start a worker and return its exit code when it has ended; `None`: it did not start."""
-        self._counts[place] = 0
-        shared = SharedPort(self._sockets, self._counts, place)
+        settings = settings_of(self._config, place)
+        ahead = settings_of(self._config, 0).max_streams - settings.max_streams
+        self._counts[place] = ahead
+        shared = SharedPort(self._sockets, self._counts, place, ahead)
         try:
-            worker = Worker(settings_of(self._config, place), shared)
+            worker = Worker(settings, shared)
         except OSError as error:
             self._not_started(place, error)
             return None

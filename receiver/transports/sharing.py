@@ -25,15 +25,19 @@ class SharedPort:
     sockets: list[socket.socket]
     counts: MutableSequence[int]  # connections by process; below zero: it does not live
     place: int  # ours among the counts
+    ahead: int = 0  # counted besides, because we have fewer places: all are full at one count
     carried: int = 0  # by us, of those that were admitted
+    _waiting: int = 0  # with us, not yet admitted, when we last looked
     _left_since: float = 0.0  # when we first left to the others what nobody has taken since
     _left_at: float = 0.0  # ... and when we last did
     _seen: list[tuple[int, int]] = field(default_factory=list)  # who carried less then
 
     def carry(self, connections: int) -> None:
         """Note how many admitted connections this process has."""
-        self.counts[self.place] += connections - self.carried
+        admitted = max(0, connections - self.carried)  # they waited before
+        self._waiting = max(0, self._waiting - admitted)
         self.carried = connections
+        self.counts[self.place] = self.ahead + self.carried + self._waiting
 
     def is_ours(self, waiting: int) -> bool:
         """Return whether to accept now; `waiting` are our connections not yet admitted.
@@ -41,7 +45,8 @@ class SharedPort:
         Patience is measured from the last sign of life of those who carry less, not from
         connection to connection: where many come, one waits nearly always, never the same.
         """
-        ours = self.counts[self.place] = self.carried + waiting
+        self._waiting = waiting
+        ours = self.counts[self.place] = self.ahead + self.carried + waiting
         fewer = [(place, count) for place, count in enumerate(self.counts) if 0 <= count < ours]
         if not fewer:
             return True

@@ -83,7 +83,7 @@ def test_workers_inherit_the_limit(tmp_path: Path) -> None:
     with limited(tmp_path, 90, 4096, "--workers", "2") as receiver:
         pids = [receiver.wait_for("worker_serving")["pid"] for _ in range(2)]
         limits = [resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] for pid in pids]
-        assert [descriptors.RESERVE + 1000 + 256] * 2 == limits
+        assert [descriptors.RESERVE + 1000 + 128] * 2 == limits
     with limited(tmp_path, 160, 160, "--workers", "2") as receiver:
         for _ in range(2):
             receiver.wait_for("worker_serving")

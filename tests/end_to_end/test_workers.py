@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -13,13 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from receiver import paths
 from receiver.media import EndReason
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
+from tests.end_to_end.receiver_process import (
+    PATIENCE_SECONDS,
+    TOKEN,
+    ReceiverProcess,
+    running_receiver,
+)
 from tests.receiver import journals
 
 CALLS = 100
@@ -58,6 +65,38 @@ def test_calls_are_dealt_out_evenly(either: ReceiverProcess) -> None:
     for _ in range(CALLS):
         either.wait_for("recording_published")
     assert 0 == either.stop()
+
+
+@pytest.mark.parametrize("transport", ["picows", "websockets"])
+def test_no_more_streams_than_allowed_are_let_in(tmp_path: Path, transport: str) -> None:
+    """Four places are two, one and one: all are given, and none twice."""
+    options = ("--workers", "3", "--max-streams", "4", "--transport", transport)
+    with running_receiver(tmp_path, *options) as receiver, contextlib.ExitStack() as calls:
+        answers = Counter(status(receiver, calls) for _ in range(20))
+        assert {101: 4, 503: 16} == answers
+
+
+def status(receiver: ReceiverProcess, calls: contextlib.ExitStack) -> int:
+    """Place a call; return the status with which it is answered."""
+    try:
+        calls.enter_context(sender.dial(receiver.url)).send(sender.start())
+    except InvalidStatus as refused:
+        return refused.response.status_code
+    receiver.wait_for("stream_started")
+    return 101
+
+
+def test_an_address_has_one_share_with_all_workers(tmp_path: Path) -> None:
+    """Of 60 idle connections 16 stay, however many workers there are."""
+    options = ("--workers", "3", "--handshake-timeout-seconds", "120")
+    with running_receiver(tmp_path, *options) as receiver, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", receiver.port)
+        waiting = {stack.enter_context(socket.create_connection(address)) for _ in range(60)}
+        while len(waiting) > 16:
+            ended = select.select(waiting, (), (), PATIENCE_SECONDS)[0]
+            assert ended, f"{len(waiting)} stay"
+            waiting.difference_update(ended)
+        assert 16 == len(waiting)
 
 
 def test_a_killed_worker_is_replaced_and_its_journals_recovered(

@@ -218,6 +218,14 @@ def test_somebody_must_be_admitted() -> None:
         assert "" == refusal(no_tls=True, **{credential: Path("x")})
 
 
+def test_every_worker_needs_a_place_for_a_stream() -> None:
+    """A worker that could take none would only turn calls away."""
+    settings = {"tokens": "t", "no_tls": True, "workers": 4}
+    problem = "--max-streams 3 leaves some of 4 workers none: give 4 or more, or fewer workers"
+    assert problem == refusal(max_streams=3, **settings)
+    assert "" == refusal(max_streams=4, **settings)
+
+
 def test_every_worker_needs_a_port_for_its_metrics() -> None:
     """The last of them must be a port, too; 0 takes free ones."""
     settings = {"tokens": "t", "no_tls": True, "workers": 3}

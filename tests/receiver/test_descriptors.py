@@ -41,7 +41,7 @@ def made_room(
     ("settings", "soft"),
     [
         ({"max_streams": 1000}, 128 + 2 * 1000 + 256),
-        ({"max_streams": 1000, "max_waiting": 56, "workers": 3}, 128 + 2 * 334 + 56),
+        ({"max_streams": 1000, "max_waiting": 56, "workers": 3}, 128 + 2 * 334 + 19),
         ({"max_streams": 100, "tap_key": "k", "max_listeners": 50}, 128 + 200 + 256 + 50),
         ({"max_streams": 100, "forward": ("ws://a", "ws://b")}, 128 + 400 + 256),
     ],
@@ -63,12 +63,12 @@ def test_a_limit_that_is_high_enough_stays() -> None:
 @pytest.mark.parametrize("workers", [1, 4])
 def test_below_a_hard_limit_fewer_streams_fit(workers: int) -> None:
     """What is let in fits below the limit, and one line says what to change."""
-    settings = {"workers": workers, "max_streams": 1000 * workers}
+    all_have = {"max_streams": 1000, "max_waiting": 256, "workers": 1}
+    settings = {name: number * workers for name, number in all_have.items()}
     (soft, streams, waiting, _), log = made_room(256, 1024, settings)
     assert 1024 == soft
-    each = streams // workers
-    assert 1000 < 128 + 2 * each + waiting <= 1024
-    assert 0 == streams % workers
+    assert 1000 < 128 + (2 * streams + waiting) // workers <= 1024
+    assert 0 == streams % workers == waiting % workers
     (line,) = log
     assert ("too_few_descriptors", "warning") == (line["event"], line["level"])
     assert (1024, 2384, streams) == (line["limit"], line["needed"], line["max_streams"])

@@ -28,6 +28,32 @@ def test_who_carries_less_accepts() -> None:
     assert first.is_ours(1)
 
 
+def test_who_has_fewer_places_is_full_with_the_others() -> None:
+    """Of three places one has two: it gets two of three connections, and is not passed over."""
+    counts = [0, 1]
+    larger, smaller = SharedPort([], counts, 0), SharedPort([], counts, 1, ahead=1)
+    assert not smaller.is_ours(0)
+    assert larger.is_ours(0)
+    larger.carry(1)
+    assert smaller.is_ours(0)
+    smaller.carry(1)
+    assert [1, 2] == counts
+    assert not smaller.is_ours(0)
+    assert larger.is_ours(0)
+    larger.carry(2)
+    assert [2, 2] == counts
+
+
+def test_who_is_admitted_waits_no_longer() -> None:
+    """A connection counts once; one that ends counts no more, however many wait."""
+    port = SharedPort([], counts := [0, 9], 0)
+    assert port.is_ours(2)
+    port.carry(1)
+    assert 2 == counts[0]
+    port.carry(0)
+    assert 1 == counts[0]
+
+
 def test_the_dead_carry_nothing() -> None:
     """A worker that does not live is left nothing."""
     assert SharedPort([], [5, -1], 0).is_ours(5)
