@@ -35,6 +35,7 @@ class _Side:
     def __init__(self, joined: Joined, output: Output, begin: float | None, wait_ms: int) -> None:
         self.placer = placer_for(joined, output.media, begin)
         self.order = Reordering(output.media, wait_ms, from_the_first=not self.placer.cursor)
+        self.order.origin_ms = joined.standing.origin_ms
         self.audio: deque[Audio] = deque()
         self.arrivals: deque[tuple[int, int]] = deque()  # up to where it came, and when
         self.heard_ms = -(2**31)  # when the latest chunk came

@@ -188,6 +188,15 @@ def test_a_clock_that_begins_far_from_0_is_counted_from_there(track: str) -> Non
     assert ([0, 1000, 500], [1200] * 3) == (begins, ends)
 
 
+def test_nothing_is_missing_where_a_far_clock_begins() -> None:
+    """Whatever its counter begins with: there is no room before its first chunk, also later on."""
+    far_ms = 100_000
+    first = heard(5, CODES, at_ms=far_ms, arrival_ms=0)
+    standing = Standing(1, 1, 0, first.chunk, (), far_ms)
+    assert 160 == len(samples(an_encoder(INBOUND).take(first)))
+    assert 160 == len(samples(an_encoder(INBOUND, standing=standing, since_ms=0).take(first)))
+
+
 @pytest.mark.parametrize("stamp", [None, 10**12, -5])
 def test_a_clock_that_is_none_is_replaced_by_ours(stamp: int | None) -> None:
     """Where timestamps say nothing, a late listener begins when it joined."""
