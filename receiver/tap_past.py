@@ -53,7 +53,7 @@ class Past:
         self._messages = 0
         self._reached = begin_ms <= 0  # whether what is asked for began: messages have no timestamp
         # The latest chunk of each track that was not asked for; none, once one was.
-        self._before: dict[Track, ChunkBefore | None] = {}
+        self._before: dict[Track, ChunkRecord | None] = {}
         self._beyond = False  # the end was met, or a record that came later than asked for
 
     def read(self, until: Standing | None = None) -> list[Heard]:
@@ -73,7 +73,7 @@ class Past:
             self._take(record, found)
             if until is not None and self.has_reached(until):
                 break
-        found.extend(before for before in self._before.values() if before is not None)
+        found.extend(_told(ChunkBefore, before) for before in self._before.values() if before)
         return found
 
     def has_reached(self, standing: Standing) -> bool:
@@ -117,24 +117,23 @@ class Past:
             end_ms = stamp + len(record.payload) / self._media.bytes_per_ms
             wanted, reached = end_ms > self._begin_ms, end_ms >= self._begin_ms
         self._reached = self._reached or reached
-        chunk = Chunk(record.track, record.sequence_number, record.chunk, stamp, record.payload)
         if not wanted:
-            self._keep_before(ChunkBefore(chunk, record.arrival_ms))
+            self._keep_before(record)
             return
-        if before := self._before.get(chunk.track):
-            found.append(before)
-        self._before[chunk.track] = None
-        found.append(ChunkHeard(chunk, record.arrival_ms))
+        if before := self._before.get(record.track):
+            found.append(_told(ChunkBefore, before))
+        self._before[record.track] = None
+        found.append(_told(ChunkHeard, record))
 
-    def _keep_before(self, event: ChunkBefore) -> None:
-        """Keep what follows on the latest one; chunks may have overtaken each other."""
-        track, stamp = event.chunk.track, event.chunk.timestamp_ms
-        known = self._before.get(track, event)
+    def _keep_before(self, record: ChunkRecord) -> None:
+        """Keep the one that the others are behind; chunks may have overtaken each other."""
+        track, stamp = record.track, record.timestamp_ms
+        known = self._before.get(track, record)
         if known is None:
             return
-        latest = known.chunk.timestamp_ms
+        latest = known.timestamp_ms
         if stamp is None or latest is None or stamp >= latest:
-            self._before[track] = event
+            self._before[track] = record
 
     def _blocks(self) -> Iterator[bytes]:
         """Yield one block for each call of `read`, then nothing: the file may have grown later."""
@@ -154,3 +153,10 @@ class Past:
             except FileNotFoundError:
                 return b""  # the first batch has yet to be written
         return os.read(self._descriptor, _BLOCK_BYTES)
+
+
+def _told(kind: type[ChunkHeard], record: ChunkRecord) -> ChunkHeard:
+    chunk = Chunk(
+        record.track, record.sequence_number, record.chunk, record.timestamp_ms, record.payload
+    )
+    return kind(chunk, record.arrival_ms)
