@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from receiver.media import Chunk, ClockRule, MediaFormat
+from receiver.media import Chunk, ClockRule, Finding, MediaFormat
 from receiver.ordering import MISSING, Order, TrackIndex
+
+Flags = NDArray[np.bool_]
 
 LONGEST_JUMP_MS: Final = 60_000
 """A longer jump of the clock is silence only if the arrival times agree with it; so are shorter
@@ -18,6 +21,10 @@ _FULL_ROOM: Final = 0.99
 """Below this share of the room that the audio needs, timestamps cannot place it."""
 _SHORTEST_DRIFT_MS: Final = 10_000
 """Over less time than this, arrival times say nothing about a clock's drift."""
+_EXACT: Final = 0.02
+"""A clock that counts samples is no further from their number than this share."""
+_ENOUGH: Final = 4
+"""From fewer neighbours than this nothing is concluded."""
 
 
 def origin_ms(tracks: Iterable[TrackIndex]) -> int:
@@ -70,6 +77,52 @@ def usual_size(index: TrackIndex) -> int:
     return int(sizes[counts.argmax()])
 
 
+def judged(index: TrackIndex, ordered: Order, media: MediaFormat) -> Order:
+    """Return the order without its chunk numbers where they do not tell what is missing.
+
+    So it is where both tracks share a counter: numbers are missing all the time, and the clock
+    goes on as if they were not. Then nothing may conclude from them that something is lost.
+    """
+    if ordered.numbers is None:
+        return ordered
+    apart = np.diff(ordered.numbers)
+    skips = apart > 1
+    idle = skips & _leaves_no_room(index, ordered, media)
+    regular = 4 * skips.sum() >= len(apart)
+    if idle.sum() < _ENOUGH or 4 * idle.sum() <= 3 * skips.sum() or not regular:
+        return ordered
+    text = "chunk numbers are missing where the clock leaves no room"
+    note = Finding("counters_unusable", text, index.track)
+    return replace(ordered, numbers=None, bounds=None, findings=(*ordered.findings, note))
+
+
+def _leaves_no_room(index: TrackIndex, ordered: Order, media: MediaFormat) -> Flags:
+    """Tell where the clock goes on as if no chunk were missing between two neighbours.
+
+    Where it says nothing, numbers of which hardly two follow each other are not believed.
+    """
+    assert ordered.numbers is not None  # noqa: S101  (the caller looked)
+    missing = np.diff(ordered.numbers) - 1
+    stamps, sizes = index.timestamp[ordered.chosen], index.size[ordered.chosen][:-1]
+    steps = np.diff(stamps)
+    sane = (stamps != MISSING)[1:] & (stamps != MISSING)[:-1] & (abs(steps) <= LONGEST_JUMP_MS)
+    sane &= sizes > 0
+    pace = _pace(steps[sane] / sizes[sane], missing[sane] == 0, media)
+    no_room = steps < (sizes + missing * (usual_size(index) / 2)) * pace
+    few = (missing == 0).sum() < max(_ENOUGH, len(missing) / 20)
+    found: Flags = np.where(sane, no_room, few)
+    return found
+
+
+def _pace(paces: NDArray[np.float64], beside: Flags, media: MediaFormat) -> float:
+    """Return the ticks of the clock for a byte of audio: of chunks `beside` each other, if any."""
+    if beside.sum() >= _ENOUGH:
+        return float(np.median(paces[beside]))
+    samples = 1 / media.bytes_per_sample
+    counts_samples = len(paces) and abs(np.median(paces) / samples - 1) < _EXACT
+    return samples if counts_samples else 1 / media.bytes_per_ms
+
+
 def clock_rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRule:
     """Tell what the timestamps count, from neighbours whose step is sane."""
     stamps = index.timestamp[ordered.chosen]
@@ -84,10 +137,10 @@ def clock_rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRu
     sane = present[1:] & present[:-1] & (steps_ms >= 0) & (steps_ms <= LONGEST_JUMP_MS)
     sane &= room_ms > 0
     steps_ms, room_ms = steps_ms[sane], room_ms[sane]
-    if len(steps_ms) < 4:
+    if len(steps_ms) < _ENOUGH:
         return ClockRule.TIMESTAMP
     usual_step = float(np.median(steps_ms / room_ms))
-    if abs(usual_step / (media.sample_rate / 1000) - 1) < 0.02:
+    if abs(usual_step / (media.sample_rate / 1000) - 1) < _EXACT:
         return ClockRule.SAMPLES
     # One chunk that is too long for its step is no slow clock, and neither is one that steps
     # in bursts: either the usual step or the whole way leaves enough room.

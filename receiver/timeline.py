@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from receiver.clock import Belief, clock_rule, drift_ppm, usual_size
+from receiver.clock import Belief, clock_rule, drift_ppm, judged, usual_size
 from receiver.excuses import Excuses
 from receiver.holes import Hole, Holes
 from receiver.media import ClockRule, Finding, Gap, GapKind, MediaFormat, Track
@@ -62,7 +62,7 @@ def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Place
 
     `origin_ms` is the timestamp at which the time line begins.
     """
-    ordered = order(index)
+    ordered = judged(index, order(index), media)
     rule = clock_rule(index, ordered, media)
     walk = _Walk(index, ordered, media, rule, origin_ms)
     walk.place_all()

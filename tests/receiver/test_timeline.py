@@ -221,6 +221,40 @@ def test_a_clock_that_counts_samples_is_recognised() -> None:
     assert [(80, 100, GapKind.LOST)] == kinds(placement)
 
 
+@pytest.mark.parametrize(
+    ("step", "alone"), [(20, 0), (20, 40), (160, 0), (160, 40), (7, 0), (7, 40), (None, 0)]
+)
+def test_a_counter_that_both_tracks_share_loses_nothing(step: int | None, alone: int) -> None:
+    """Every other number is the other track's, and the clock leaves no room for a chunk there."""
+    numbers = [*range(alone), *range(alone, alone + 200, 2)]
+    stamps = [None if step is None else i * step for i in range(len(numbers))]
+    records = [
+        chunk(n, spoken(n), timestamp_ms=stamp) for n, stamp in zip(numbers, stamps, strict=True)
+    ]
+    line, placement = laid_out(records)
+    assert b"".join(map(spoken, numbers)) == line
+    assert [] == kinds(placement)
+    assert "counters_unusable" == placement.findings[0].code
+
+
+def test_a_shared_counter_keeps_the_holes_of_the_clock() -> None:
+    """What the clock leaves free is a gap; nobody can say that nothing was lost there."""
+    records = [
+        chunk(2 * n, spoken(n), timestamp_ms=20 * n + (300 if n >= 50 else 0)) for n in range(100)
+    ]
+    _, placement = laid_out(records)
+    assert [(1000, 1300, GapKind.LOST)] == kinds(placement)
+
+
+@pytest.mark.parametrize(("every", "step"), [(2, 20), (3, 20), (3, 160)])
+def test_regular_loss_is_no_shared_counter(every: int, step: int) -> None:
+    """Where the clock leaves room for every number, chunks are lost, however many."""
+    _, placement = laid_out(call([n for n in range(200) if n % every], step_ms=step))
+    silence = sum(stop - start for start, stop, _ in kinds(placement))
+    assert 20 * len(range(0, 200, every)) == silence
+    assert "counters_unusable" not in {finding.code for finding in placement.findings}
+
+
 @pytest.mark.parametrize("step_ms", [0, 1, 10, 19])
 def test_a_slow_clock_appends_and_still_knows_what_is_missing(step_ms: int) -> None:
     """Where timestamps leave too little room, chunk numbers place the audio."""
