@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from receiver.clock import Belief, clock_rule, drift_ppm, judged, usual_size
+from receiver.doubts import Doubts
 from receiver.excuses import Excuses
 from receiver.holes import Hole, Holes
 from receiver.media import ClockRule, Finding, Gap, GapKind, MediaFormat, Track
@@ -66,7 +67,7 @@ def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Place
     rule = clock_rule(index, ordered, media)
     walk = _Walk(index, ordered, media, rule, origin_ms)
     walk.place_all()
-    findings = (*ordered.findings, *walk.findings())
+    findings = (*ordered.findings, *walk.doubts.findings(index.track, rule))
     first_stamp = int(index.timestamp[ordered.chosen[0]])
     return Placement(
         track=index.track,
@@ -117,18 +118,6 @@ def _ledger(index: TrackIndex, ordered: Order) -> Ledger:
 
 
 @dataclass(slots=True)
-class _Trouble:
-    """How often something was met, and the largest size of it in milliseconds."""
-
-    times: int = 0
-    most_ms: float = 0
-
-    def met(self, size_ms: float) -> None:
-        self.times += 1
-        self.most_ms = max(self.most_ms, abs(size_ms))
-
-
-@dataclass(slots=True)
 class _Walk:
     """Goes along a track once, from run to run, and puts each where it belongs."""
 
@@ -139,12 +128,11 @@ class _Walk:
     origin_ms: int
     cursor: int = 0  # where the audio so far ends, in bytes
     base: int = 0  # what the current clock's targets are shifted by
+    ahead: int = 0  # of that clock the audio is by so many bytes: once it left too little room
     runs: array[int] = field(default_factory=lambda: array("q"))  # rows of Run's fields
     holes: Holes = field(init=False)
     excuses: Excuses = field(init=False)
-    overlap: _Trouble = field(default_factory=_Trouble)
-    absurd: _Trouble = field(default_factory=_Trouble)
-    unstamped: int = 0
+    doubts: Doubts = field(default_factory=Doubts)
     _candidate: int | None = None  # a base that one absurd timestamp suggests
     _latest: int = -(2**62)  # the last accepted target
     _usual: int = 0
@@ -196,8 +184,8 @@ class _Walk:
         broken = targets[1:] != targets[:-1] + sizes[:-1]
         if self.rule is ClockRule.CHUNKS:
             broken = np.zeros(len(sizes) - 1, bool)
-            if self.order.numbers is not None:
-                broken = np.diff(self.order.numbers) != 1
+        if self.order.numbers is not None:
+            broken |= np.diff(self.order.numbers) != 1
         borders = [0, *(np.flatnonzero(broken) + 1).tolist(), len(sizes)]
         return itertools.pairwise(borders)
 
@@ -209,7 +197,7 @@ class _Walk:
                 self._leave_hole(first, size)
             return False
         if target == MISSING:
-            self.unstamped += last - first
+            self.doubts.unstamped += last - first
             return False
         for base in (self.base, self._candidate):
             jump = None if base is None else self._jump(first, target, base)
@@ -240,17 +228,29 @@ class _Walk:
     def _go(self, first: int, jump: int) -> None:
         """Leave silence, append back to back, or append in spite of too little room."""
         one_ms = self.media.bytes_per_ms  # timestamps are whole ms, so less is rounding
-        if jump >= one_ms:
-            self._leave_hole(first, jump)
-        elif jump <= -one_ms:
-            self.overlap.met(jump / one_ms)
+        if jump <= -one_ms:
+            self.doubts.overlap.met(jump / one_ms)
+        hole = max(jump, self._lost_ahead(first, jump))
+        self.ahead = hole - jump
+        if hole >= one_ms:
+            self._leave_hole(first, hole)
+
+    def _lost_ahead(self, first: int, jump: int) -> int:
+        """Return the room of what is missing before `first`, where the clock cannot show it.
+
+        Audio that is ahead of the clock has used that room up; numbers still tell of it.
+        """
+        lost = self._missing_before(first) * self._usual
+        if lost <= jump or max(self.ahead, -jump) < self.media.bytes_per_ms:
+            return 0
+        return lost if self._believable(first, lost) else 0
 
     def _stay(self, first: int, last: int, target: int) -> bool:
         """Go on where the track was; believe the new clock once two chunks agree on it."""
-        self.absurd.met((self.base + target - self.cursor) / self.media.bytes_per_ms)
+        self.doubts.absurd.met((self.base + target - self.cursor) / self.media.bytes_per_ms)
         suggested = self.cursor - target
         if last - first > 1:
-            self.base, self._candidate = suggested, None
+            self.base, self._candidate, self.ahead = suggested, None, 0
             return True
         self._candidate = suggested
         return False
@@ -318,20 +318,3 @@ class _Walk:
         if end > number:
             start, stop = self._silence((end - number) * self._usual)
             self.holes.explain(start, stop, range(number, end))
-
-    def findings(self) -> Iterator[Finding]:
-        """Yield what a listener should know about how the track was placed."""
-        track = self.index.track
-        if self.rule is not ClockRule.TIMESTAMP:
-            yield Finding("clock_rule", f"chunks were placed by {self.rule.value}", track)
-        if self.unstamped and self.rule is not ClockRule.CHUNKS:
-            yield Finding("timestamps_missing", f"on {self.unstamped} chunks", track)
-        if self.absurd.times:
-            text = f"{self.absurd.times} times, up to {self.absurd.most_ms:.0f} ms; not followed"
-            yield Finding("timestamps_absurd", text, track)
-        if self.overlap.times:
-            text = (
-                f"too little room {self.overlap.times} times, up to {self.overlap.most_ms:.0f} ms;"
-                " the audio was appended"
-            )
-            yield Finding("timestamps_overlap", text, track)

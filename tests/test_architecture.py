@@ -17,7 +17,7 @@ FORBIDDEN_IN_PURE = frozenset(
 WORDS = ("errors", "media")
 PURE = (
     *("nesting", "messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
-    *("ordering", "excuses", "holes", "clock", "timeline", "survey", "report", "stream"),
+    *("ordering", "excuses", "holes", "clock", "doubts", "timeline", "survey", "report", "stream"),
     "patience",
     *("placing", "reordering", "tap_queue", "tap_tokens"),
 )

@@ -390,6 +390,41 @@ def test_too_little_room_appends_and_says_so() -> None:
     assert ["timestamps_overlap"] == [finding.code for finding in placement.findings]
 
 
+@given(
+    sent=st.integers(5, 120),
+    slow=st.sampled_from([0, 100, 1000, 5000, 9000]),
+    long=st.integers(0, 4),
+    lost=st.sets(st.integers(5, 119)),
+)
+def test_what_is_lost_is_silence_also_where_the_clock_is_behind(
+    sent: int, slow: int, long: int, lost: set[int]
+) -> None:
+    """A slow clock, or one long chunk, leaves too little room, but chunk numbers still tell."""
+    kept = [n for n in range(sent) if n not in lost]
+    records = [
+        chunk(
+            n,
+            spoken(n, 960 if n == long else 160),
+            timestamp_ms=n * (20_000_000 - 20 * slow) // 10**6,
+        )
+        for n in kept
+    ]
+    _, placement = laid_out(records)
+    runs = [(before, n - before - 1) for before, n in itertools.pairwise(kept) if n > before + 1]
+    assert len(runs) == len(kinds(placement))
+    for (_, missing), hole in zip(runs, placement.holes, strict=True):
+        assert hole.kind is GapKind.LOST
+        assert 0 <= missing * 160 - (hole.stop - hole.start) <= 8 * (1 + missing)
+
+
+def test_a_number_that_is_absurd_is_no_loss_where_the_clock_is_behind() -> None:
+    """Numbers are believed as far as pauses are."""
+    records = [chunk(0, spoken(0, 320), timestamp_ms=0), *call(range(1, 9))]
+    records.append(chunk(2**52, spoken(9), timestamp_ms=180))
+    line, _ = laid_out(records)
+    assert spoken(0, 320) + b"".join(map(spoken, range(1, 10))) == line
+
+
 @pytest.mark.parametrize("size", [152, 168, 240, 800])
 def test_unusual_payload_sizes_are_normal(size: int) -> None:
     """Packet times other than 20 ms, even with fractions of a millisecond, leave no seams."""
