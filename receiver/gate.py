@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final
 
 import structlog
 
@@ -33,7 +34,8 @@ class Gate:
     """Answers health checks, and lets streams in that bring a token.
 
     `closed_for` says why no new stream is taken at the moment ("draining", "disk full");
-    empty means that the gate is open. `tokens` may be replaced at any time.
+    empty means that the gate is open. `tokens` may be replaced at any time. `pending_changed` is
+    called when `pending` has changed, and may change `closed_for`.
     """
 
     def __init__(
@@ -43,16 +45,19 @@ class Gate:
         *,
         open_session: Callable[[Grant, str], Peer],
         taps: Taps | None = None,
+        pending_changed: Callable[[], object] = lambda: None,
     ) -> None:
         self.tokens = tokens
         self.closed_for = "starting"
+        self.pending = 0  # upgrades that wait for the disk; each has a stream's place already
         self.refused: Counter[str] = Counter()  # by reason
         self._used = used
         self._open_session = open_session
         self._taps = taps
+        self._pending_changed = pending_changed
         self._throttle = Throttle()
 
-    def admit(self, request: UpgradeRequest) -> Decision | Awaitable[Decision]:
+    def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
         """Decide about one request; only `/audio` with a token leads to a session."""
         if request.path == "/healthz":
             return _HEALTHY
@@ -69,8 +74,7 @@ class Gate:
             self.turned_away(refused.reason.value, request.remote_address)
             return _UNAUTHORIZED
         if self.closed_for:
-            self.turned_away("not_ready", request.remote_address)
-            return _unavailable(self.closed_for)
+            return self._not_ready(request, self.closed_for)
         if grant.jti is None:
             return self._open_session(grant, request.remote_address)
         if not request.is_upgrade:
@@ -80,16 +84,35 @@ class Gate:
 
     async def _use_up(self, grant: Grant, jti: str, request: UpgradeRequest) -> Decision:
         """Let a stream in whose token opens one only."""
+        if self.closed_for:  # who asked at the same time has taken the last place
+            return self._not_ready(request, self.closed_for)
         try:
-            unused = await self._used.use(jti, grant.expires_at or 0)
+            with self._place_kept():
+                unused = await self._used.use(jti, grant.expires_at or 0)
         except OSError as error:
             log.error("used_tokens_unwritable", error=error.strerror)
-            self.turned_away("not_ready", request.remote_address)
-            return _unavailable("used tokens cannot be recorded")
+            return self._not_ready(request, "used tokens cannot be recorded")
         if not unused:
             self.turned_away("replayed", request.remote_address)
             return _UNAUTHORIZED
+        if self.closed_for:  # meanwhile: we are to end, or the disk is full
+            return self._not_ready(request, self.closed_for)
         return self._open_session(grant, request.remote_address)
+
+    @contextlib.contextmanager
+    def _place_kept(self) -> Iterator[None]:
+        """Count a stream that may open soon; if it does, that follows at once (see the seam)."""
+        self.pending += 1
+        self._pending_changed()
+        try:
+            yield
+        finally:
+            self.pending -= 1
+            self._pending_changed()
+
+    def _not_ready(self, request: UpgradeRequest, reason: str) -> HttpAnswer:
+        self.turned_away("not_ready", request.remote_address)
+        return _unavailable(reason)
 
     def turned_away(self, reason: str, remote_address: str) -> None:
         """Count who is not let in, and tell of each address at most once a second."""

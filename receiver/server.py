@@ -77,7 +77,11 @@ class Server:
         self._tap_house = TapHouse(config, flush=self._spool.flush, figures=self.figures.taps)
         self.hub = self._tap_house.hub
         self.gate = Gate(
-            tokens, self._used_tokens, open_session=self._open_session, taps=self._tap_house.taps
+            tokens,
+            self._used_tokens,
+            open_session=self._open_session,
+            taps=self._tap_house.taps,
+            pending_changed=self._see_if_full,
         )
         self.sessions: set[Session] = set()
         self._note_certificate()
@@ -173,7 +177,6 @@ class Server:
             gc.freeze()  # what is here by now stays: a full collection need not look at it
             listening(listener)
             await self._stopping.wait()
-            self.gate.closed_for = "stopping"
 
     async def _listen(self) -> Listener:
         self._listener = await choice.listen(
@@ -204,6 +207,7 @@ class Server:
     def stop(self) -> None:
         """End live streams now, publish for some seconds, and leave the rest in the spool."""
         self._publisher.hurry()
+        self.gate.closed_for = "stopping"
         self._stopping.set()
 
     def drain(self) -> None:
@@ -278,9 +282,10 @@ class Server:
             return
         if free_bytes is not None:
             self._disk_full = free_bytes < self._config.min_free
+        streams = len(self.sessions) + self.gate.pending
         if self._disk_full:
             self.gate.closed_for = "disk full"
-        elif max(len(self.sessions), len(self._spool) / 2) >= self._config.max_streams:
+        elif max(streams, len(self._spool) / 2) >= self._config.max_streams:
             self.gate.closed_for = "too many streams"
         else:
             self.gate.closed_for = ""

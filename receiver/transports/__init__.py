@@ -13,9 +13,9 @@ may be dropped, and not in the transport.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 TOO_MANY_UNITS: Final = 1008
 BROKEN_OFF: Final = {
@@ -117,11 +117,12 @@ class Peer(Protocol):
 class Gate(Protocol):
     """Decides who may open a stream."""
 
-    def admit(self, request: UpgradeRequest) -> Decision | Awaitable[Decision]:
+    def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
         """Return the peer that takes the messages, or the answer that refuses.
 
         Where that asks for a disk, what is returned has to be awaited; the handshake's time-out
-        goes on, and cancels it.
+        goes on, and cancels it. The peer is `opened` in the same turn of the event loop in which
+        the decision is there: no other request comes between, so it can be counted then.
         """
         ...
 

@@ -8,10 +8,9 @@ request is dropped.
 from __future__ import annotations
 
 import asyncio
-import functools
 import http
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -56,7 +55,7 @@ class Doorway(asyncio.Protocol):
         self._received = bytearray()
         self._end = 0  # of the request within it, once that is whole
         self._asked = False
-        self._asking: asyncio.Future[Decision] | None = None  # the gate, where it takes its time
+        self._asking: asyncio.Task[None] | None = None  # the gate, where it takes its time
         self._answered = False
 
     def connection_made(self, transport: Any) -> None:
@@ -116,23 +115,23 @@ class Doorway(asyncio.Protocol):
         except Exception as error:
             self._fail(protocol, error)
             return
-        if isinstance(decision, Awaitable):
-            self._asking = asyncio.ensure_future(decision)
-            self._asking.add_done_callback(functools.partial(self._hear, protocol, request))
+        if isinstance(decision, Coroutine):
+            self._asking = asyncio.create_task(self._wait(protocol, request, decision))
+            # Where the connection is gone before the task's first turn, nobody awaits it.
+            self._asking.add_done_callback(lambda _: decision.close())
         else:
             self._obey(protocol, request, decision)
 
-    def _hear(
-        self, protocol: ServerProtocol, request: Request, asking: asyncio.Future[Decision]
+    async def _wait(
+        self, protocol: ServerProtocol, request: Request, deciding: Coroutine[Any, Any, Decision]
     ) -> None:
-        """Take a decision that was waited for."""
-        if asking.cancelled():
-            return  # the connection is gone
-        error = asking.exception()
-        if error is not None:
+        """Wait for a decision, and act upon it before anything else can happen."""
+        try:
+            decision = await deciding
+        except Exception as error:
             self._fail(protocol, error)
         else:
-            self._obey(protocol, request, asking.result())
+            self._obey(protocol, request, decision)
 
     def _obey(self, protocol: ServerProtocol, request: Request, decision: Decision) -> None:
         self._waiting.asked = True
@@ -155,7 +154,7 @@ class Doorway(asyncio.Protocol):
         )
         self._house.upgrade(admitted)
 
-    def _fail(self, protocol: ServerProtocol, error: BaseException) -> None:
+    def _fail(self, protocol: ServerProtocol, error: Exception) -> None:
         self._waiting.asked = True
         _log.error("the gate failed; a connection is refused", exc_info=error)
         status = http.HTTPStatus.INTERNAL_SERVER_ERROR

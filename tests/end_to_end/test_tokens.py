@@ -132,6 +132,22 @@ def test_of_twenty_at_once_one_gets_in(receiver: ReceiverProcess) -> None:
     assert (1, 19) == (answers.count(101), answers.count(401))
 
 
+@pytest.mark.parametrize("transport", ["picows", "websockets"])
+def test_of_many_tokens_at_once_no_more_get_in_than_there_are_places(
+    tmp_path: Path, key_file: Path, transport: str
+) -> None:
+    """Each has its place, or none, before the disk is asked about its token."""
+    limits = ("--max-streams", "3", "--max-waiting-per-address", "100")
+    options = ("--stream-key-file", str(key_file), "--transport", transport, *limits)
+    with running_receiver(tmp_path, *options) as receiver, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", receiver.port)
+        callers = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(20)]
+        for caller in callers:
+            caller.sendall(upgrade(b"Authorization: Bearer " + minted().encode() + b"\r\n"))
+        answers = [caller.recv(65_536)[9:12] for caller in callers]
+        assert (3, 17) == (answers.count(b"101"), answers.count(b"503"))
+
+
 def test_single_use_holds_across_restarts(tmp_path: Path, key_file: Path) -> None:
     """Also after a kill."""
     token = minted()
@@ -176,15 +192,20 @@ def test_a_kill_does_not_make_public_what_a_token_is_not_for(
         assert [] == list(second.spool.rglob("*.journal"))
 
 
+def upgrade(authorization: bytes) -> bytes:
+    """Return an upgrade request with these header lines."""
+    return (
+        b"GET /audio HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        + authorization
+        + b"\r\n"
+    )
+
+
 def raw_exchange(receiver: ReceiverProcess, authorization: bytes) -> bytes:
     """Send an upgrade request as it stands and return the answer."""
     with socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as tcp:
-        tcp.sendall(
-            b"GET /audio HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-            + authorization
-            + b"\r\n"
-        )
+        tcp.sendall(upgrade(authorization))
         return tcp.recv(65_536)
 
 

@@ -13,8 +13,9 @@ import ssl
 import struct
 import termios
 import time
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from receiver.transports import Connection, Decision, HttpAnswer, UpgradeRequest
 
@@ -103,7 +104,7 @@ class OpenGate:
         """Remember a connection that never asked."""
         self.refusals.put_nowait((reason, remote_address))
 
-    def admit(self, request: UpgradeRequest) -> Decision | Awaitable[Decision]:
+    def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
         """Remember the request, and answer by its path; below `/slow` only when told to."""
         self.requests.append(request)
         if request.path.startswith("/slow"):
