@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from receiver.media import Chunk, ClockRule, Finding, MediaFormat
-from receiver.ordering import MISSING, Order, TrackIndex
+from receiver.ordering import MISSING, Column, Order, TrackIndex
 
 Flags = NDArray[np.bool_]
 
 LONGEST_JUMP_MS: Final = 60_000
 """A longer jump of the clock is silence only if the arrival times agree with it; so are shorter
 ones, once in sum they exceed this and the audio there is."""
+LARGEST_JITTER_MS: Final = 1000
+"""Timestamps that are off by less are those of a sender that looks at its clock too late or too
+early; such a step back is too little room, and only a longer one is absurd."""
+_LOOK_AHEAD: Final = 25  # chunks: half a second
 _FULL_ROOM: Final = 0.99
 """Below this share of the room that the audio needs, timestamps cannot place it."""
 _SHORTEST_DRIFT_MS: Final = 10_000
@@ -71,6 +75,29 @@ class Belief:
         return True
 
 
+class Outlook:
+    """What the chunks that follow one say of its timestamp.
+
+    `targets` are where timestamps put a track's chunks, `places` where they would be if their
+    sender never paused.
+    """
+
+    def __init__(self, targets: Column, places: Column) -> None:
+        said = np.where(targets == MISSING, 0, np.arange(len(targets)))
+        self._shifts = (targets - places)[np.maximum.accumulate(said)]
+
+    def beyond(self, first: int) -> int:
+        """Return how far chunk `first` is ahead of where three of four that follow put it.
+
+        After a pause all are as far ahead, and so it is 0; one that stands alone jitters. Those
+        in the lowest quarter are not believed, nor are those above it followed: what jitters
+        is never placed too early, and a track that always jitters must not grow with it.
+        """
+        shifts = self._shifts[first : first + _LOOK_AHEAD]
+        level = np.sort(shifts - shifts[0])[len(shifts) // 4]
+        return max(0, -int(level))
+
+
 def usual_size(index: TrackIndex) -> int:
     """Return the most frequent payload size in bytes."""
     sizes, counts = np.unique(index.size, return_counts=True)
@@ -88,8 +115,9 @@ def judged(index: TrackIndex, ordered: Order, media: MediaFormat) -> Order:
     apart = np.diff(ordered.numbers)
     skips = apart > 1
     idle = skips & _leaves_no_room(index, ordered, media)
-    regular = 4 * skips.sum() >= len(apart)
-    if idle.sum() < _ENOUGH or 4 * idle.sum() <= 3 * skips.sum() or not regular:
+    # Of few losses, a clock that jitters may show no room for most.
+    enough = _ENOUGH if 4 * skips.sum() >= len(apart) else 3 * _ENOUGH
+    if idle.sum() < enough or 4 * idle.sum() <= 3 * skips.sum():
         return ordered
     text = "chunk numbers are missing where the clock leaves no room"
     note = Finding("counters_unusable", text, index.track)

@@ -12,7 +12,7 @@ import enum
 from dataclasses import dataclass, replace
 from typing import Final
 
-from receiver.clock import Belief
+from receiver.clock import LARGEST_JITTER_MS, Belief
 from receiver.media import Chunk, MediaFormat
 
 
@@ -230,6 +230,9 @@ class Placer:
             jump = self._missing(chunk) * usual
             return jump if self._believable(jump, arrival_ms) else 0
         target = chunk.timestamp_ms * self._unit
+        if 0 < self._latest_target - target <= LARGEST_JITTER_MS * self._one_ms:
+            self._latest_target, self._candidate = target, None
+            return 0  # there is too little room
         for base in (self._base, self._candidate):
             if base is None:
                 continue

@@ -17,8 +17,8 @@ FORBIDDEN_IN_PURE = frozenset(
 WORDS = ("errors", "media")
 PURE = (
     *("nesting", "messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
-    *("ordering", "excuses", "holes", "clock", "doubts", "timeline", "survey", "report", "stream"),
-    "patience",
+    *("ordering", "excuses", "holes", "clock", "doubts", "walk", "timeline", "survey", "report"),
+    *("stream", "patience"),
     *("placing", "reordering", "tap_queue", "tap_tokens"),
 )
 CONSUMERS = (
@@ -74,7 +74,7 @@ ONLY_IN = {
     "soundfile": {"receiver/render.py", "starter/simulator/audio.py"},
     "httpx": {"starter/client.py"},
     "numpy": {
-        *("receiver/codec.py", "receiver/ordering.py", "receiver/clock.py", "receiver/timeline.py"),
+        *("receiver/codec.py", "receiver/ordering.py", "receiver/clock.py", "receiver/walk.py"),
         "receiver/listen.py",  # samples as arrays are what it is for
         *("starter/simulator/audio.py", "starter/simulator/g711.py"),
     },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from receiver import timeline
@@ -104,6 +106,15 @@ def test_a_clock_that_creeps_is_followed_as_far_as_by_the_recording(
         index.add(ChunkRecord(Track.INBOUND, None, n, at_ms, arrival_ms, A), 0)
     assert timeline.place(index, MULAW).length == placer.cursor
     assert arrives == (placer.cursor // 8 == 199 * step_ms + 20) or step_ms < 60
+
+
+def test_timestamps_that_jitter_do_not_make_it_longer_and_longer() -> None:
+    """A step back is too little room, not another clock: the next step ahead leaves no silence."""
+    placer, source = Placer(MULAW), random.Random(1)
+    for n in range(1000):
+        placer.take(chunk(n + 1, 500 + n * 20 + source.randint(-60, 60)), n * 20)
+    assert 20_500 - 60 <= placer.cursor // 8 <= 20_500 + 60
+    assert 0 == placer.left_out
 
 
 def test_a_new_clock_is_believed_when_two_chunks_agree() -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.journal import ChunkRecord, DroppedRecord
@@ -237,6 +237,17 @@ def test_a_counter_that_both_tracks_share_loses_nothing(step: int | None, alone:
     assert "counters_unusable" == placement.findings[0].code
 
 
+@pytest.mark.parametrize("often", [2, 20])
+def test_a_shared_counter_is_known_by_its_clock_also_where_the_other_track_says_little(
+    often: int,
+) -> None:
+    """A slow clock does not hide that it goes on as if nothing was missing."""
+    records = [chunk(n + n // often, spoken(n), timestamp_ms=n * 20 - n // 10) for n in range(1000)]
+    line, placement = laid_out(records)
+    assert b"".join(map(spoken, range(1000))) == line
+    assert [] == kinds(placement)
+
+
 def test_a_shared_counter_keeps_the_holes_of_the_clock() -> None:
     """What the clock leaves free is a gap; nobody can say that nothing was lost there."""
     records = [
@@ -289,7 +300,7 @@ def test_one_chunk_without_a_timestamp_follows_the_one_before_it() -> None:
     assert ["timestamps_missing"] == [finding.code for finding in placement.findings]
 
 
-@pytest.mark.parametrize("absurd", [-5, -(2**53), 10_000_000, 2**53, 61_000])
+@pytest.mark.parametrize("absurd", [-5_000, -(2**53), 30_000, 10_000_000, 2**53, 61_000])
 def test_one_absurd_timestamp_fills_nothing(absurd: int) -> None:
     """A jump backwards or far ahead of arrival is not followed, and the rest stays put."""
     records = call(range(10))
@@ -299,7 +310,16 @@ def test_one_absurd_timestamp_fills_nothing(absurd: int) -> None:
     assert ["timestamps_absurd"] == [finding.code for finding in placement.findings]
 
 
-@pytest.mark.parametrize("offset", [-100, 3_600_000])
+@pytest.mark.parametrize("absurd", [-900, -5, 59, 200])
+def test_one_timestamp_that_is_off_fills_nothing(absurd: int) -> None:
+    """Back or ahead, where the next ones go on as before; the audio keeps its length."""
+    records = call(range(40))
+    records[4] = chunk(4, spoken(4), timestamp_ms=80 + absurd, arrival_ms=80)
+    line, _ = laid_out(records)
+    assert b"".join(map(spoken, range(40))) == line
+
+
+@pytest.mark.parametrize("offset", [-100, -3_000, 3_600_000])
 def test_a_clock_that_was_set_anew_is_followed_from_there(offset: int) -> None:
     """After an absurd jump that stays, losses are still found by the new clock."""
     records = call(range(5))
@@ -423,6 +443,64 @@ def test_a_number_that_is_absurd_is_no_loss_where_the_clock_is_behind() -> None:
     records.append(chunk(2**52, spoken(9), timestamp_ms=180))
     line, _ = laid_out(records)
     assert spoken(0, 320) + b"".join(map(spoken, range(1, 10))) == line
+
+
+def trembling(numbers: Iterable[int], jitter_ms: int, seed: int) -> list[ChunkRecord]:
+    """Return chunks whose timestamps are off by up to so much, but for the first."""
+    source = random.Random(seed)
+    stamps = {n: n and max(0, n * 20 + source.randint(-jitter_ms, jitter_ms)) for n in numbers}
+    return [
+        chunk(n, spoken(n), timestamp_ms=stamp, arrival_ms=n * 20) for n, stamp in stamps.items()
+    ]
+
+
+@given(jitter=st.integers(0, 300), seed=st.integers(0, 2**32), sent=st.integers(100, 1000))
+@settings(max_examples=30)
+def test_timestamps_that_jitter_make_no_longer_and_longer_recording(
+    jitter: int, seed: int, sent: int
+) -> None:
+    """In all it is longer by no more than the largest jitter, and no audio is missing."""
+    line, placement = laid_out(trembling(range(sent), jitter, seed))
+    assert b"".join(map(spoken, range(sent))) == line.replace(SILENCE, b"")
+    assert 0 <= len(line) // 8 - sent * 20 <= jitter
+    assert "timestamps_absurd" not in {finding.code for finding in placement.findings}
+
+
+@pytest.mark.parametrize("jitter", [15, 30, 60, 200])
+def test_silence_that_one_timestamp_asks_for_and_the_next_ones_do_not_is_not_left(
+    jitter: int,
+) -> None:
+    """After a minute of them a recording is a packet or so longer, not minutes."""
+    last = chunk(3000, spoken(3000), timestamp_ms=60_000)
+    _, placement = laid_out([*trembling(range(3000), jitter, jitter), last])
+    assert 60_020 <= placement.length // 8 <= 60_020 + 30
+
+
+@pytest.mark.parametrize("jitter", [0, 12, 30, 100])
+def test_a_pause_between_jittering_timestamps_is_kept(jitter: int) -> None:
+    """It begins where the audio before it ended, and lasts as long within the jitter."""
+    before, after = trembling(range(200), jitter, 1), trembling(range(200, 400), jitter, 2)
+    later = [
+        chunk(record.chunk, record.payload, timestamp_ms=(record.timestamp_ms or 0) + 2000)
+        for record in after
+    ]
+    _, placement = laid_out([*before, *later])
+    longest = max(placement.holes, key=lambda hole: hole.stop - hole.start)
+    assert 200 * 20 <= longest.start // 8 <= 200 * 20 + jitter
+    assert 2000 - 2 * jitter <= (longest.stop - longest.start) // 8 <= 2000 + 2 * jitter
+    assert 400 * 20 + 2000 - jitter <= placement.length // 8 <= 400 * 20 + 2000 + jitter
+
+
+@given(jitter=st.integers(0, 100), seed=st.integers(0, 2**32))
+@settings(max_examples=30)
+def test_what_is_lost_between_jittering_timestamps_is_listed(jitter: int, seed: int) -> None:
+    """Chunk numbers tell of it, whatever the timestamps say."""
+    source = random.Random(seed)
+    kept = [n for n in range(500) if n < 100 or source.random() > 0.05] + [500]
+    _, placement = laid_out(trembling(kept, jitter, seed))
+    runs = sum(n > before + 1 for before, n in itertools.pairwise(kept))
+    lost = [hole for hole in placement.holes if hole.kind is GapKind.LOST]
+    assert runs == len(lost)
 
 
 @pytest.mark.parametrize("size", [152, 168, 240, 800])
