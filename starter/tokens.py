@@ -22,7 +22,7 @@ AUDIENCE: Final = "receiver"
 DEFAULT_TTL_SECONDS: Final = 300
 MIN_KEY_BYTES: Final = 32
 _LARGEST_FILE_BYTES: Final = 65536
-_TEXT = re.compile(rb"[\t\r\n\x20-\x7e]*")
+_VISIBLE = re.compile(rb"[\x21-\x7e]+")
 _READABLE_BY_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -47,7 +47,9 @@ class StaticToken:
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
-    """Signs a token that one call can use once: JWT, HS256.
+    """Signs a token that one call can use once: JWT, HS256. Raises ConfigError.
+
+    A key is what the receiver takes for one: visible ASCII, at least `MIN_KEY_BYTES` of it.
 
     Claims: `sub` the call sid, `aud` "receiver", `exp`, `jti`; the header's `kid` is the first
     8 hex digits of the key's SHA-256, so that receivers can hold several keys.
@@ -57,6 +59,8 @@ class StreamKey:
     ttl_seconds: int = DEFAULT_TTL_SECONDS
 
     def __post_init__(self) -> None:
+        if not _VISIBLE.fullmatch(self.key):
+            raise ConfigError("the stream key must be visible ASCII without white space")
         if len(self.key) < MIN_KEY_BYTES:
             raise ConfigError(
                 f"the stream key has {len(self.key)} bytes; it needs at least {MIN_KEY_BYTES}"
@@ -91,19 +95,22 @@ def token_from_text(text: str, source: str) -> StaticToken:
 
 
 def key_from_file(path: Path) -> StreamKey:
-    """The first key of a file that looks like a token file, as the receiver reads it.
-
-    A file that is no text is one key, byte for byte. Raises ConfigError.
-    """
-    content = read_secret(path)
-    if _TEXT.fullmatch(content):
-        content = _first_line(content).encode()
-    return StreamKey(content)
+    """The first key of a file that looks like a token file. Raises ConfigError."""
+    return _key(_first_line(read_secret(path)).encode(), str(path))
 
 
 def key_from_text(text: str) -> StreamKey:
     """The first of several keys, separated by commas or white space. Raises ConfigError."""
-    return StreamKey(os.fsencode(_first_word(text)))
+    return _key(os.fsencode(_first_word(text)), "TAPREEL_STREAM_KEY")
+
+
+def _key(key: bytes, source: str) -> StreamKey:
+    if not key:
+        raise ConfigError(f"{source} holds no key")
+    try:
+        return StreamKey(key)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
 
 
 def _token(token: str, source: str) -> StaticToken:
@@ -118,7 +125,7 @@ def _token(token: str, source: str) -> StaticToken:
 def _first_line(content: bytes) -> str:
     """The first line that is neither empty nor a `#` comment; empty if there is none."""
     text = content.decode("ascii", errors="replace")
-    lines = (line.strip() for line in text.splitlines())
+    lines = (line.strip(" \t\r") for line in text.split("\n"))  # as the receiver reads it
     return next((line for line in lines if line and not line.startswith("#")), "")
 
 

@@ -17,6 +17,11 @@ import jwt
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from receiver import credentials
+from receiver.config import Config
+from receiver.errors import ConfigurationError
+from starter.errors import ConfigError
+from starter.tokens import key_from_file
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
 
@@ -38,6 +43,22 @@ def receiver(tmp_path: Path, key_file: Path) -> Iterator[ReceiverProcess]:
     """Run a receiver that takes signed tokens."""
     with running_receiver(tmp_path, "--stream-key-file", str(key_file)) as process:
         yield process
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"k" * 31, b"# none\n", bytes(range(40)), b"k" * 40 + b"\x80", "ü".encode() * 32),
+        *(b"k" * 32 + between + b"k" * 32 for between in (b" ", b"\t", b"\v", b"\x0c", b"\x1c")),
+    ],
+)
+def test_both_sides_refuse_the_same_key_files(key_file: Path, content: bytes) -> None:
+    """No token is minted that the receiver would never take."""
+    key_file.write_bytes(content)
+    with pytest.raises(ConfigurationError):
+        credentials.tokens(Config(stream_key_file=key_file))
+    with pytest.raises(ConfigError):
+        key_from_file(key_file)
 
 
 def minted(*, key: str = KEY, algorithm: str = "HS256", kid: str = KEY_ID, **claims: Any) -> str:

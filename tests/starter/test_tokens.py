@@ -21,7 +21,7 @@ from starter.tokens import (
 )
 
 TOKEN = "0123456789abcdef"
-KEY = bytes(range(32))
+KEY = b"0123456789abcdef" * 2
 
 SecretFile = Callable[..., Path]
 
@@ -99,10 +99,33 @@ def test_a_key_file_looks_like_a_token_file(secret_file: SecretFile, content: by
     assert StreamKey(b"k" * 32) == key_from_file(secret_file(content))
 
 
-def test_a_key_file_that_is_no_text_is_the_key(secret_file: SecretFile) -> None:
-    """Random bytes are taken as they are, line ends among them."""
-    content = bytes(range(40)) + b"\n"
-    assert StreamKey(content) == key_from_file(secret_file(content))
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (bytes(range(33, 73)) + b"\x80", "visible ASCII"),
+        (bytes(range(40)), "visible ASCII"),
+        ("ü" * 32, "visible ASCII"),
+        (b"k" * 32 + b" " + b"k" * 32, "visible ASCII"),
+        (b"k" * 32 + b"\x0c" + b"k" * 32, "visible ASCII"),
+        (b"k" * 32 + b"\v", "visible ASCII"),
+        (b"k" * 31, "31 bytes"),
+        (b"# none\n", "holds no key"),
+    ],
+)
+def test_a_key_that_the_receiver_refuses_is_refused(
+    secret_file: SecretFile, content: str | bytes, why: str
+) -> None:
+    """A token that it signed would be good for nothing; the text names the file."""
+    path = secret_file(content)
+    with pytest.raises(ConfigError, match=f"{path}.*{why}"):
+        key_from_file(path)
+
+
+@pytest.mark.parametrize("text", ["k" * 31, "ü" * 32, ","])
+def test_a_key_of_the_environment_is_judged_alike(text: str) -> None:
+    """The text names the variable."""
+    with pytest.raises(ConfigError, match="TAPREEL_STREAM_KEY"):
+        key_from_text(text)
 
 
 def test_the_first_key_of_a_text_counts() -> None:
@@ -119,4 +142,4 @@ def test_a_short_key_is_refused() -> None:
 def test_secrets_do_not_show() -> None:
     """Neither token nor key is in a repr."""
     assert TOKEN not in repr(StaticToken(TOKEN))
-    assert "x00" not in repr(StreamKey(KEY))
+    assert "0123" not in repr(StreamKey(KEY))
