@@ -85,6 +85,11 @@ class LiveStream:
         self._stop_asked = False
         self._reports: list[asyncio.Task[None]] = []
 
+    @property
+    def live(self) -> bool:
+        """Whether the stream goes on: one that was asked to stop only has its end before it."""
+        return self.status != "stopped" and not self._stop_asked
+
     def goes_by(self, sid_or_name: str) -> bool:
         """Whether the stream has this sid or name."""
         return sid_or_name in (self.identity.stream_sid, self.order.name)

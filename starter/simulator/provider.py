@@ -68,7 +68,7 @@ class Provider:
             raise Refusal(404, 20404, "No such call")
 
     def _start(self, address: Address, order: StreamRequest) -> HttpReply:
-        siblings = [one for one in self._streams_of(address) if one.status != "stopped"]
+        siblings = [one for one in self._streams_of(address) if one.live]
         if order.name and any(one.goes_by(order.name) for one in siblings):
             raise invalid(address.target, "Duplicated stream name")
         # which call sid a conference's stream carries is not documented: its own sid stands in

@@ -1,11 +1,13 @@
 """The stand-in as a whole: real client, real HTTP, real WebSocket with TLS."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -29,7 +31,7 @@ from starter.simulator.media import ByteOrder
 from starter.simulator.options import SimulateOptions
 from starter.simulator.player import CallReport
 from starter.simulator.provider import Provider
-from starter.simulator.rest import Account
+from starter.simulator.rest import Account, HttpRequest
 from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
 from tests.starter.receivers import ReceiverDouble
 from tests.starter.web_hooks import web_hook
@@ -107,6 +109,14 @@ async def stand_in(options: SimulateOptions, **settings: Any) -> AsyncIterator[S
         async with running.client:
             yield running
     await provider.close()
+
+
+def asked(path: str, form: dict[str, str]) -> HttpRequest:
+    """A request about the call's streams, as it reaches the provider."""
+    basic = "Basic " + b64encode(f"{PROJECT_ID}:{API_TOKEN}".encode()).decode()
+    path = f"/api/laml/2010-04-01/Accounts/{PROJECT_ID}/Calls/{CALL_SID}/Streams{path}"
+    form_type = "application/x-www-form-urlencoded"
+    return HttpRequest("POST", path, basic, form_type, urlencode(form).encode())
 
 
 def endless(options: SimulateOptions) -> SimulateOptions:
@@ -221,6 +231,24 @@ async def test_a_name_is_unique_among_the_live_streams_of_a_call(
 
     assert first.sid != second.sid
     assert second.sid == stopped.sid
+
+
+async def test_a_name_is_free_once_its_stream_was_stopped(
+    options: SimulateOptions, secure_receiver: ReceiverDouble
+) -> None:
+    """The answer says stopped, so the next start need not wait for what goes on behind it."""
+    ended: list[Result] = []
+    account = Account(PROJECT_ID, API_TOKEN)
+    provider = Provider(account, Studio(endless(options)), on_end=ended.append)
+    form = {"Url": secure_receiver.url, "Name": "mine"}
+    stop = asked("/mine", {"Status": "stopped"})
+    answers = [provider.answer(one) for one in (asked("", form), stop, asked("", form), stop)]
+    await provider.close()
+
+    assert [200] * 4 == [answer.status for answer in answers]
+    assert answers[0].body["sid"] == answers[1].body["sid"]
+    assert answers[2].body["sid"] == answers[3].body["sid"] != answers[0].body["sid"]
+    assert 2 == len(ended)
 
 
 async def test_conferences_choose_their_codec(
