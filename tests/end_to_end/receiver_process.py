@@ -120,10 +120,13 @@ def read_document(folder: Path) -> Recording:
 
 @contextlib.contextmanager
 def running_receiver(
-    folder: Path, *options: str, environment: dict[str, str] | None = None
+    folder: Path,
+    *options: str,
+    environment: dict[str, str] | None = None,
+    program: tuple[str, ...] = ("-m", "receiver"),
 ) -> Iterator[ReceiverProcess]:
     """Run a receiver for the length of a `with` block."""
-    process = ReceiverProcess(folder, *options, environment=environment)
+    process = ReceiverProcess(folder, *options, environment=environment, program=program)
     try:
         yield process
     finally:

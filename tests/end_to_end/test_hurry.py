@@ -90,7 +90,12 @@ def test_a_hurry_may_begin_while_a_drain_publishes(tmp_path: Path) -> None:
 
 def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
     """Its parent ends in time all the same, says what is left, and the next start publishes it."""
-    with running_receiver(tmp_path, "--workers", "2") as receiver:
+    # Its own last resort, 0.2 s later, would come before a busy machine has let it end in peace.
+    program = ("-m", "tests.faults.launcher", "hurry.LAST_SECONDS=60", "--")
+    root = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with running_receiver(
+        tmp_path, "--workers", "2", environment=root, program=program
+    ) as receiver:
         workers = [receiver.wait_for("worker_serving") for _ in range(2)]
         with sender.dial(receiver.url) as socket:
             sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])

@@ -1,18 +1,22 @@
 """`receiver` with other limits: what takes half a minute in earnest takes a moment in a test.
 
-Usage: python -m tests.faults.launcher NAME=SECONDS ... -- serve ...
+Usage: python -m tests.faults.launcher [MODULE.]NAME=SECONDS ... -- serve ...; the spool's where
+no module is named.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 
-from receiver import cli, spool
+from receiver import cli
 
 if __name__ == "__main__":
     separator = sys.argv.index("--")
     for setting in sys.argv[1:separator]:
         name, _, value = setting.partition("=")
-        assert isinstance(getattr(spool, name), int | float), f"the spool has no limit {name}"
-        setattr(spool, name, float(value))
+        room, _, name = name.rpartition(".")
+        module = importlib.import_module(f"receiver.{room or 'spool'}")
+        assert isinstance(getattr(module, name), int | float), f"{module} has no limit {name}"
+        setattr(module, name, float(value))
     sys.exit(cli.main(sys.argv[separator + 1 :]))

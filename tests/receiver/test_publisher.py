@@ -22,7 +22,7 @@ from receiver.render import RenderOptions
 from tests.bench.rendering import write_journal
 from tests.receiver import journals
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 
 
 def rendering_processes() -> list[int]:
