@@ -11,7 +11,7 @@ _OPTIONS: Final = {
     "TCP_KEEPINTVL": 15,
     "TCP_KEEPCNT": 4,
     # Keep-alive rests while what was sent is not acknowledged, and TCP tries that for 15 minutes.
-    # Linux ends a window that stays closed as well; but who takes nothing was closed after 30 s.
+    # On Linux a window that stays closed for as long counts, too: nobody reads on that side.
     "TCP_USER_TIMEOUT": 120_000,
 }
 
