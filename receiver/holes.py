@@ -39,21 +39,21 @@ class Holes:
             yield Hole(start, stop, _KINDS[kind])
 
     def add(self, start: int, stop: int, kind: GapKind) -> None:
-        """Leave a hole; it may go on where one of its kind ended."""
-        if stop <= start:
-            return
-        if self._rows and (start, kind) == (self._rows[-2], _KINDS[self._rows[-1]]):
-            self._rows[-2] = stop
-        else:
+        """Leave a hole, unless it is none."""
+        if stop > start:
             self._rows.extend((start, stop, _KINDS.index(kind)))
 
     def explain(self, start: int, stop: int, missing: range) -> None:
         """Leave a hole where the `missing` chunks would be, split by what became of them."""
-        border = position = start
+        before, border, position = len(self._rows), start, start
         for excuse, count, size in self._shares(stop - start, missing):
             position += size
             end = position // self._sample * self._sample
-            self.add(border, end, excuse.kind if excuse else GapKind.LOST)
+            kind = excuse.kind if excuse else GapKind.LOST
+            if len(self._rows) > before and kind is _KINDS[self._rows[-1]]:
+                self._rows[-2] = end  # it goes on where one of its kind ended
+            else:
+                self.add(border, end, kind)
             if excuse and end > border:
                 self._excuses.show(excuse, count)
             border = end

@@ -741,3 +741,11 @@ def test_counters_of_what_was_not_kept_move_no_audio(
     line, placement = laid_out(records)
     assert expected == line[: len(expected)]
     assert (40, len(refused)) == (placement.ledger.written, placement.ledger.rejected)
+
+
+def test_two_holes_with_a_chunk_between_them_stay_two() -> None:
+    """Also where it is half a sample, which is silenced with the second one."""
+    records = [chunk(n, b"\1", timestamp_ms=20 * n) for n in range(1, 4)]
+    index, _ = index_of(records)
+    holes = [(hole.start, hole.stop) for hole in place(index, L16).holes]
+    assert [(0, 640), (640, 1280), (1280, 1920)] == holes
