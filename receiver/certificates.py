@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from receiver.config import Config
 from receiver.credentials import demo_token_file as demo_token_file  # beside the certificate
 from receiver.credentials import read_plain, read_secret, state_folder, write_secret
 from receiver.errors import ConfigurationError
@@ -22,6 +23,15 @@ LIFETIME: Final = timedelta(days=825)
 RENEWED_BEFORE: Final = timedelta(days=30)
 _NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _BACKDATED: Final = timedelta(hours=1)  # for clients whose clock runs behind
+
+
+def pair(config: Config) -> tuple[Path, Path]:
+    """Return the paths of the certificate to serve with and of its key.
+
+    Raises:
+        ConfigurationError: one of our own cannot be made.
+    """
+    return config.tls or self_signed(config.state, config.host)
 
 
 def ssl_context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -68,7 +68,9 @@ class Server:
         self._config = config
         self._shared = shared  # with other workers, whose folders are beside ours
         self._on_published = published
-        self._ssl_context = _ssl_context(config)
+        self._ssl_context: ssl.SSLContext | None = None
+        if not config.no_tls:
+            self._ssl_context = certificates.ssl_context(*certificates.pair(config))
         tokens = credentials.tokens(config)
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         common = config.spool.parent if shared else config.spool
@@ -236,12 +238,12 @@ class Server:
 
     def _take_certificate(self) -> None:
         if self._ssl_context is not None:
-            certificates.reload(self._ssl_context, *_certificate(self._config))
+            certificates.reload(self._ssl_context, *certificates.pair(self._config))
             self._note_certificate()
 
     def _note_certificate(self) -> None:
         if self._ssl_context is not None:
-            certificate = _certificate(self._config)[0]
+            certificate = certificates.pair(self._config)[0]
             self.figures.certificate_expires_at = certificates.expires_at(certificate)
 
     def _live(self) -> list[Session]:
@@ -320,11 +322,3 @@ class Server:
                 await self._look_at_disk()
             except OSError as error:
                 log.error("disk_unreadable", error=error.strerror)
-
-
-def _certificate(config: Config) -> tuple[Path, Path]:
-    return config.tls or certificates.self_signed(config.state, config.host)
-
-
-def _ssl_context(config: Config) -> ssl.SSLContext | None:
-    return None if config.no_tls else certificates.ssl_context(*_certificate(config))
