@@ -34,6 +34,15 @@ def pair(config: Config) -> tuple[Path, Path]:
     return config.tls or self_signed(config.state, config.host)
 
 
+def serving(config: Config) -> ssl.SSLContext | None:
+    """Return what a server needs for TLS, where it is configured.
+
+    Raises:
+        ConfigurationError: certificate or key cannot be used, or others can read the key.
+    """
+    return None if config.no_tls else ssl_context(*pair(config))
+
+
 def ssl_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """Return what a server needs for TLS.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,9 +67,7 @@ class Server:
         self._config = config
         self._shared = shared  # with other workers, whose folders are beside ours
         self._on_published = published
-        self._ssl_context: ssl.SSLContext | None = None
-        if not config.no_tls:
-            self._ssl_context = certificates.ssl_context(*certificates.pair(config))
+        self._ssl_context = certificates.serving(config)
         tokens = credentials.tokens(config)
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         common = config.spool.parent if shared else config.spool
