@@ -31,6 +31,10 @@ OTHER_STREAM: Final = "other_stream"
 """The code with which a chunk is refused that names another stream than the one it came on."""
 
 
+UNKNOWN_TRACK: Final = "unknown_track"
+"""The code with which a chunk is refused that is of neither track: it has no place of its own."""
+
+
 class Connected(msgspec.Struct, frozen=True):
     """The socket speaks the media-stream protocol."""
 
@@ -276,7 +280,7 @@ def _media(document: dict[str, Any]) -> Chunk:
     try:
         track = Track(_text(body.get("track")))
     except ValueError:
-        raise MessageRejected("unknown_track", "the media message names no known track") from None
+        raise MessageRejected(UNKNOWN_TRACK, "the media message names no known track") from None
     rejected = RejectedChunk(
         track,
         _number(document.get("sequenceNumber")),

@@ -11,7 +11,7 @@ import receiver
 from receiver import paths, timeline
 from receiver.excuses import came
 from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat
-from receiver.messages import Start
+from receiver.messages import UNKNOWN_TRACK, Start
 from receiver.recording import SCHEMA_VERSION, RecordedTrack, Recording
 from receiver.survey import Survey
 from receiver.timeline import Placement
@@ -119,6 +119,8 @@ def _audio_missing(surveyed: Survey, placements: Iterable[Placement]) -> Iterato
 
     A track of which nothing was kept has no gaps; on others counters may make no sense.
     """
+    if homeless := surveyed.rejected[UNKNOWN_TRACK]:
+        yield Finding("audio_rejected", f"{homeless} chunks of no known track were refused")
     unshown = {placement.track: placement.unshown for placement in placements}
     for track, index in surveyed.tracks.items():
         for kind, chunks in sorted(unshown.get(track, came(index.excused)).items()):

@@ -144,6 +144,16 @@ def test_a_track_of_which_nothing_was_kept_is_not_forgotten() -> None:
     assert not document.complete
 
 
+def test_audio_of_no_known_track_is_missed() -> None:
+    """It is on no track's time line, but somebody said it."""
+    mixed = MessageRecord(0, b'{"event":"media","media":{"track":"mixed","payload":"eHg="}}')
+    document = reported(*whole([*CALL, mixed, mixed]))
+    assert not document.complete
+    refused = Finding("audio_rejected", "2 chunks of no known track were refused")
+    assert refused in document.findings
+    assert Finding("messages_rejected", "2 times unknown_track") in document.findings
+
+
 def test_what_no_gap_stands_for_is_told_as_well() -> None:
     """Only what a gap stands for is not: complete would be a lie."""
     listed = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 8, 9, 160, 180)
