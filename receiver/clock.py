@@ -20,6 +20,8 @@ ones, once in sum they exceed this and the audio there is."""
 LARGEST_JITTER_MS: Final = 1000
 """Timestamps that are off by less are those of a sender that looks at its clock too late or too
 early; such a step back is too little room, and only a longer one is absurd."""
+_BEGINNING: Final = 50
+"""No chunk is overtaken by more at the beginning; what is behind is not the first one."""
 _LOOK_AHEAD: Final = 25  # chunks: half a second
 _FULL_ROOM: Final = 0.99
 """Below this share of the room that the audio needs, timestamps cannot place it."""
@@ -36,10 +38,17 @@ def origin_ms(tracks: Iterable[TrackIndex]) -> int:
 
     A sender whose timestamps count from long ago still says how its tracks lie to each other.
     """
-    first = [(int(track.timestamp[0]), int(track.arrival[0])) for track in tracks]
+    first = [(_first_stamp(track), int(track.arrival[0])) for track in tracks]
     if any(stamp == MISSING for stamp, _ in first):
         return 0
     return min((_origin_ms(stamp, arrival) for stamp, arrival in first), default=0)
+
+
+def _first_stamp(track: TrackIndex) -> int:
+    """Return where a track's clock begins: its first chunks may have overtaken each other."""
+    early = track.timestamp[:_BEGINNING]
+    first = int(early[0])
+    return first if first == MISSING else int(early[early >= first - LONGEST_JUMP_MS].min())
 
 
 def live_origin_ms(first: Chunk, arrival_ms: int) -> int:

@@ -80,6 +80,16 @@ def test_half_of_the_timestamps_are_enough(missing: int, expected: ClockRule) ->
     assert expected is rule(stamped(*[None] * missing, *range(80, 80 + 3 * 20, 20)))
 
 
+@pytest.mark.parametrize(("first", "expected"), [(-40, -40), (-60_000, -60_000), (-60_001, 0)])
+def test_stream_time_begins_at_a_first_chunk_that_was_overtaken(first: int, expected: int) -> None:
+    """But not at a timestamp that makes no sense, nor at one in mid-call."""
+    stamps = [LONG_AGO_MS + ms for ms in (0, first, 20, *range(60, 1500, 20), -100)]
+    track = index_of(
+        chunk(n, b"x", timestamp_ms=stamp, arrival_ms=0) for n, stamp in enumerate(stamps)
+    )
+    assert LONG_AGO_MS + expected == origin_ms([track])
+
+
 def test_the_usual_size_is_the_most_frequent_one() -> None:
     """Neither the largest nor the last."""
     assert 160 == usual_size(index_of(chunk(n, bytes(s)) for n, s in enumerate([160, 320, 160, 8])))

@@ -416,6 +416,16 @@ def test_tracks_line_up_whatever_their_clock_counts_from(tmp_path: Path) -> None
     assert document.complete
 
 
+def test_first_chunks_that_overtook_each_other_shift_no_track(tmp_path: Path) -> None:
+    """On any clock: the other track begins as much later as its sender says."""
+    now = 1_795_379_400_000
+    inbound = [chunk(n, CODES, timestamp_ms=now + n * 20, arrival_ms=n) for n in (1, 0, 2, 3)]
+    later = chunk(1, CODES, track=Track.OUTBOUND, timestamp_ms=now + 500, arrival_ms=500)
+    _, document = rendered(tmp_path / "r", records([*inbound, later], reason=EndReason.STOP))
+    assert (Gap(0, 500, GapKind.SENDER_SILENCE),) == document.tracks[1].gaps
+    assert ["clock_origin"] == [finding.code for finding in document.findings]
+
+
 @pytest.mark.parametrize(("encoding", "payload"), [("audio/x-mulaw", b""), ("audio/x-L16", b"x")])
 def test_not_one_whole_sample_is_no_track(tmp_path: Path, encoding: str, payload: bytes) -> None:
     """A chunk came, but there is nothing to hear: no file is better than an empty one."""
