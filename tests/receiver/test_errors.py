@@ -1,0 +1,68 @@
+"""The tree of errors: exit codes, and what they say."""
+
+from __future__ import annotations
+
+import pytest
+
+from receiver import errors
+from receiver.errors import (
+    ConfigurationError,
+    DialError,
+    JournalError,
+    MessageRejected,
+    NotFoundError,
+    PeerError,
+    ProtocolViolation,
+    TapreelError,
+    UnprovenError,
+    UnreadableError,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (TapreelError, 1),
+        (ConfigurationError, 3),
+        (NotFoundError, 5),
+        (UnreadableError, 6),
+        (JournalError, 6),
+        (UnprovenError, 6),
+        (DialError, 7),
+    ],
+)
+def test_each_error_knows_the_exit_code_of_a_command(kind: type[TapreelError], code: int) -> None:
+    """As the table of the module says, and the text is for the user."""
+    assert (code, "why") == (kind("why").exit_code, str(kind("why")))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, 6), (401, 4), (403, 4), (404, 5), (422, 6), (501, 6), (429, 7), (500, 7), (503, 7)],
+)
+def test_what_another_end_answers_decides_the_exit_code(status: int, code: int) -> None:
+    """Credentials, names and requests can be mended; the rest can be tried again."""
+    error = DialError("why", status=status)
+    assert (code, status) == (error.exit_code, error.status)
+    assert 7 == DialError("another").exit_code  # the class is as it was
+
+
+def test_a_rejected_message_begins_with_its_code() -> None:
+    """The stable word is for counters, the detail for people."""
+    error = MessageRejected("bad_chunk", "no payload")
+    assert ("bad_chunk", "no payload", None) == (error.code, error.detail, error.chunk)
+    assert "bad_chunk: no payload" == str(error)
+
+
+def test_a_violation_closes_with_a_code() -> None:
+    """1008, a policy violation, unless another one says more."""
+    assert 1008 == ProtocolViolation("why").close_code
+    assert 1003 == ProtocolViolation("why", close_code=1003).close_code
+
+
+def test_every_error_is_in_the_tree() -> None:
+    """Whoever catches the base catches all; peers' errors are a branch of their own."""
+    every = {kind for kind in vars(errors).values() if isinstance(kind, type)}
+    assert all(issubclass(kind, TapreelError) for kind in every)
+    peers = {kind for kind in every if issubclass(kind, PeerError)}
+    assert {PeerError, MessageRejected, ProtocolViolation} == peers
