@@ -114,15 +114,15 @@ class Reordering:
         return _FIRST if missing else number
 
     def _lacks_the_first(self, chunk: Chunk, number: int) -> bool:
-        """Whether a first chunk is a later one, and the clock has room for those before it.
+        """Whether a first chunk is a later one, and the clock has room for one before it.
 
-        Counters may begin anywhere: the counter alone says nothing.
+        Counters may begin anywhere: the counter alone says nothing. Stream time may begin a
+        little later than the track, so there need not be room for all of them.
         """
         if not _FIRST < number <= _MOST_BEFORE_THE_FIRST or chunk.timestamp_ms is None:
             return False
         room = (chunk.timestamp_ms - self.origin_ms) * self._media.bytes_per_ms
-        # A clock that counts from afar does not tell how much was before.
-        return bool(self.origin_ms) or room >= (number - _FIRST) * len(chunk.payload)
+        return room >= len(chunk.payload)
 
     def _follows(self, chunk: Chunk) -> bool:
         """Whether a chunk has no room before it, though numbers are missing.

@@ -40,6 +40,10 @@ def test_the_first_chunk_may_be_overtaken() -> None:
     assert [] == released(order, 3, 2)
     assert [1, 2, 3, 4] == released(order, 1, 4)
     assert [3] == released(Reordering(MediaFormat(), 60), 3)
+    order = Reordering(MediaFormat(), 60, from_the_first=True)
+    order.origin_ms = 7  # of the other track, whose first chunk came first
+    assert [] == released(order, 3, 2)
+    assert [2, 3] == [c.chunk for c, _ in order.due(60)]
     for number, at_ms in ((57, 2000), (2, 0), (0, 0), (1, 0), (1, 20), (5, None)):
         first = Chunk(Track.INBOUND, None, number, at_ms, PAYLOAD)
         order = Reordering(MediaFormat(), 60, from_the_first=True)
