@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 
 import soundfile
 
-from receiver import clock, codec, paths, recording, tags, timeline
+from receiver import clock, codec, moments, paths, recording, tags, timeline
 from receiver.errors import JournalError, UnprovenError
 from receiver.folders import open_folder
 from receiver.journal_file import BLOCK_BYTES, Window, blocks_of, open_journal, sha256
@@ -141,11 +141,14 @@ def render_surveyed(
     surveyed = identified.survey
     with open_journal(journal) as source:
         audio = _place(source, surveyed, options)
+        placements = tuple(audio.placements.values())
+        said_when = (moment for moment, _ in surveyed.said)
         rendered = Rendered(
-            placements=tuple(audio.placements.values()),
+            placements=placements,
             tracks=tuple(_write_track(audio, track, folder) for track in audio.placements),
             length=audio.length,
             origin_ms=audio.origin_ms,
+            said_at_ms=moments.at_ms(said_when, surveyed.tracks, placements, audio.media),
             journal_sha256=identified.sha256,
             byte_order=audio.byte_order if audio.media.encoding is Encoding.L16 else None,
             byte_order_chosen=options.byte_order is ByteOrder.AUTO,

@@ -11,8 +11,8 @@ import receiver
 from receiver import paths, timeline
 from receiver.excuses import came
 from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat
-from receiver.messages import UNKNOWN_TRACK, Start
-from receiver.recording import SCHEMA_VERSION, RecordedTrack, Recording
+from receiver.messages import UNKNOWN_TRACK, Dtmf, Mark, Start
+from receiver.recording import SCHEMA_VERSION, DtmfPress, MarkPassed, RecordedTrack, Recording
 from receiver.survey import Survey
 from receiver.timeline import Placement
 
@@ -42,12 +42,15 @@ class Rendered:
     byte_order_chosen: bool = False  # by comparing, not by a setting
     stereo: dict[str, str] | None = None
     origin_ms: int = 0  # the timestamp at which the time line begins
+    said_at_ms: Sequence[int] = ()  # where the keys and marks of a survey are
 
 
 def report(surveyed: Survey, rendered: Rendered) -> Recording:
     """Return the document of a recording, with everything a listener should know."""
     media, start = surveyed.media_format, surveyed.start or UNNAMED
     findings = tuple(_findings(surveyed, rendered))
+    messages = [message for _, message in surveyed.said]
+    said = list(zip(rendered.said_at_ms, messages, strict=True))
     return Recording(
         schema_version=SCHEMA_VERSION,
         id=surveyed.header.recording_id,
@@ -65,8 +68,8 @@ def report(surveyed: Survey, rendered: Rendered) -> Recording:
         duration_ms=timeline.milliseconds(rendered.length, media),
         clock_rule=_clock_rule(rendered.placements),
         tracks=rendered.tracks,
-        dtmf=tuple(surveyed.dtmf),
-        marks=tuple(surveyed.marks),
+        dtmf=tuple(DtmfPress(at, m.digit, m.duration_ms) for at, m in said if type(m) is Dtmf),
+        marks=tuple(MarkPassed(at, m.name) for at, m in said if type(m) is Mark),
         journal_sha256=rendered.journal_sha256,
         receiver_version=receiver.__version__,
         byte_order=rendered.byte_order,

@@ -22,8 +22,8 @@ from receiver.journal import (
 )
 from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
 from receiver.messages import OTHER_STREAM, Dtmf, Mark, Start, Unknown
+from receiver.moments import Moment
 from receiver.ordering import TrackIndex
-from receiver.recording import DtmfPress, MarkPassed
 
 _CUT_SHORT = {
     EndReason.IDLE: "no audio came for too long",
@@ -40,8 +40,7 @@ class Survey:
     start: Start | None = None
     end: EndRecord | None = None
     tracks: dict[Track, TrackIndex] = field(default_factory=dict)
-    dtmf: list[DtmfPress] = field(default_factory=list)
-    marks: list[MarkPassed] = field(default_factory=list)
+    said: list[tuple[Moment, Dtmf | Mark]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     notes: list[Finding] = field(default_factory=list)
     unknown_events: int = 0
@@ -53,7 +52,7 @@ class Survey:
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
     damage: str | None = None
-    _stamped: ChunkRecord | None = None  # the latest chunk that says where the clock stands
+    _heard: Track | None = None  # the track of the latest chunk
 
     @property
     def media_format(self) -> MediaFormat:
@@ -112,15 +111,10 @@ class Survey:
         index.add(record, end)
         if record.arrival_ms > self.last_arrival_ms:
             self.last_arrival_ms = record.arrival_ms
-        if record.timestamp_ms is not None:
-            self._stamped = record
+        self._heard = record.track
 
-    def _clock_ms(self) -> int:
-        """Return where the stream's clock stands, for messages without a timestamp."""
-        if self._stamped is None or self._stamped.timestamp_ms is None:
-            return 0
-        audio_ms = len(self._stamped.payload) / self.media_format.bytes_per_ms
-        return int(self._stamped.timestamp_ms + audio_ms)
+    def _now(self) -> Moment:
+        return Moment(self._heard, len(self.tracks[self._heard])) if self._heard else Moment()
 
     def _take_message(self, message: bytes) -> None:
         try:
@@ -133,14 +127,11 @@ class Survey:
             return
         if isinstance(parsed, Start):
             self.calls.add(parsed.call_sid)
-        at_ms = self._clock_ms()
         match parsed:
             case Start():
                 self._take_start(parsed)
-            case Dtmf():
-                self.dtmf.append(DtmfPress(at_ms, parsed.digit, parsed.duration_ms))
-            case Mark():
-                self.marks.append(MarkPassed(at_ms, parsed.name))
+            case Dtmf() | Mark():
+                self.said.append((self._now(), parsed))
             case Unknown():
                 self.unknown_events += 1
 

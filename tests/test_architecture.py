@@ -27,8 +27,8 @@ IMPURE_ATTRIBUTES = frozenset(
 WORDS = ("errors", "media")
 PURE = (
     *("nesting", "messages", "codec", "journal", "paths", "recording", "tags", "tokens"),
-    *("ordering", "excuses", "holes", "clock", "doubts", "walk", "timeline", "survey", "report"),
-    *("stream", "patience"),
+    *("ordering", "excuses", "holes", "clock", "doubts", "walk", "timeline"),
+    *("moments", "survey", "report", "stream", "patience"),
     *("placing", "reordering", "tap_queue", "tap_tokens"),
 )
 CONSUMERS = (
@@ -89,6 +89,7 @@ ONLY_IN = {
     "httpx": {"starter/client.py"},
     "numpy": {
         *("receiver/codec.py", "receiver/ordering.py", "receiver/clock.py", "receiver/walk.py"),
+        "receiver/moments.py",
         "receiver/listen.py",  # samples as arrays are what it is for
         *("starter/simulator/audio.py", "starter/simulator/g711.py"),
     },

@@ -12,7 +12,7 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from receiver import journal, messages, recording, timeline
+from receiver import journal, messages, moments, recording, timeline
 from receiver.errors import JournalError, MessageRejected, ProtocolViolation
 from receiver.journal import EndRecord, Header, MessageRecord, Reader, RejectedRecord
 from receiver.media import Chunk, EndReason, MediaFormat, Track
@@ -127,9 +127,11 @@ def rendered(source: bytes) -> bytes:
         _recorded(surveyed, placement, track, source, length) for track, placement in placed.items()
     )
     digest = hashlib.sha256(source[: surveyed.trusted_bytes]).hexdigest()
-    return recording.encode(
-        report(surveyed, Rendered(tuple(placed.values()), tracks, length, digest))
-    )
+    made = Rendered(tuple(placed.values()), tracks, length, digest)
+    said_when = [moment for moment, _ in surveyed.said]
+    at_ms = moments.at_ms(said_when, surveyed.tracks, made.placements, media)
+    assert all(0 <= at <= length // media.bytes_per_ms for at in at_ms)
+    return recording.encode(report(surveyed, replace(made, said_at_ms=at_ms)))
 
 
 def _recorded(

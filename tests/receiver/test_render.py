@@ -6,7 +6,7 @@ import contextlib
 import resource
 import struct
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from receiver import archive, journal, journal_file, render
 from receiver.errors import JournalError
-from receiver.journal import DroppedRecord, Record, RejectedRecord
+from receiver.journal import DroppedRecord, MessageRecord, Record, RejectedRecord
 from receiver.media import ByteOrder, EndReason, Finding, Gap, GapKind, RejectedChunk, Track
-from receiver.recording import Recording
+from receiver.recording import DtmfPress, MarkPassed, Recording
 from receiver.render import RenderOptions
 from tests.receiver.g711 import MULAW
 from tests.receiver.journals import chunk, records, start_message, write
@@ -414,6 +414,21 @@ def test_tracks_line_up_whatever_their_clock_counts_from(tmp_path: Path) -> None
     assert (Gap(200, 500, GapKind.SENDER_SILENCE),) == gaps[Track.INBOUND]
     assert ["clock_origin"] == [finding.code for finding in document.findings]
     assert document.complete
+
+
+@pytest.mark.parametrize("clock", [lambda n: 20 * n, lambda n: 160 * n, lambda n: None])
+def test_keys_and_marks_are_on_the_time_line(
+    tmp_path: Path, clock: Callable[[int], int | None]
+) -> None:
+    """Whatever the sender's clock counts, they are where the audio before them ends."""
+    chunks: list[Record] = [
+        chunk(n, bytes([n]) * 160, timestamp_ms=clock(n), arrival_ms=20 * n) for n in range(50)
+    ]
+    chunks.insert(30, MessageRecord(600, b'{"event":"dtmf","dtmf":{"digit":"5","duration":90}}'))
+    chunks.append(MessageRecord(1000, b'{"event":"mark","mark":{"name":"m"}}'))
+    _, document = rendered(tmp_path / "r", records(chunks, reason=EndReason.STOP))
+    assert (DtmfPress(600, "5", 90),) == document.dtmf
+    assert (MarkPassed(1000, "m"),) == document.marks
 
 
 def test_first_chunks_that_overtook_each_other_shift_no_track(tmp_path: Path) -> None:

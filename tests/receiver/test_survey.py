@@ -17,7 +17,8 @@ from receiver.journal import (
     RejectedRecord,
 )
 from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, RejectedChunk, Track
-from receiver.recording import DtmfPress, MarkPassed
+from receiver.messages import Dtmf, Mark
+from receiver.moments import Moment
 from receiver.survey import Survey, survey
 from tests.receiver.journals import HEADER, STARTED_AT_MS, chunk, records, start_message
 
@@ -104,17 +105,20 @@ def test_a_start_that_says_something_else_is_a_finding() -> None:
         assert {"a": 1} == (found.start.parameters if found.start else None)
 
 
-def test_keys_and_marks_stand_on_the_streams_clock() -> None:
-    """They are where the audio before them ends; the provider gives them no time."""
+def test_keys_and_marks_stand_behind_the_chunk_before_them() -> None:
+    """The provider gives them no time; where that chunk ends is known once all are placed."""
     found = surveyed(
         MessageRecord(0, start_message()),
         said("mark", name="early"),
         chunk(1, b"x" * 160, timestamp_ms=480),
+        chunk(1, b"x" * 160, track=Track.OUTBOUND),
+        chunk(2, b"y" * 160, timestamp_ms=500),
         said("dtmf", digit="5", duration=120),
         said("mark", name="late"),
     )
-    assert [DtmfPress(500, "5", 120)] == found.dtmf
-    assert [MarkPassed(0, "early"), MarkPassed(500, "late")] == found.marks
+    behind = Moment(Track.INBOUND, 2)
+    expected = [(Moment(), Mark("early")), (behind, Dtmf("5", 120)), (behind, Mark("late"))]
+    assert expected == found.said
 
 
 def test_a_journal_without_an_end_is_a_crash() -> None:
