@@ -9,6 +9,7 @@ TapreelError                      1  unexpected
 └── PeerError                     -  the other end of a stream misbehaved
     ├── MessageRejected           -  one message cannot be used; the stream lives on
     └── ProtocolViolation         -  the stream cannot go on; it is closed with a code
+        └── FormatRefused         -  ... because nobody here can decode its audio
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from receiver.media import RejectedChunk
+    from receiver.messages import Start
 
 
 class TapreelError(Exception):
@@ -88,3 +90,14 @@ class ProtocolViolation(PeerError):
         super().__init__(detail)
         self.detail = detail
         self.close_code = close_code
+
+
+class FormatRefused(ProtocolViolation):
+    """A start message names a media format that cannot be decoded.
+
+    `start` is what else it says; its own format stands for none.
+    """
+
+    def __init__(self, violation: ProtocolViolation, start: Start) -> None:
+        super().__init__(violation.detail, close_code=violation.close_code)
+        self.start = start

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from receiver import nesting
-from receiver.errors import MessageRejected, ProtocolViolation
+from receiver.errors import FormatRefused, MessageRejected, ProtocolViolation
 from receiver.media import Chunk, MediaFormat, RejectedChunk, Track, media_format
 
 _LARGEST: Final = 2**53
@@ -126,7 +126,7 @@ def parse(message: bytes | bytearray | memoryview) -> Message:
     Raises:
         MessageRejected: it is not JSON, not an object, has no event, or lacks what its event
             needs; for a media message with a known track, `chunk` says which one it was.
-        ProtocolViolation: a start message names a media format that cannot be decoded.
+        FormatRefused: a start message names a media format that cannot be decoded.
     """
     try:
         wire = _decode_quickly(message)
@@ -237,16 +237,21 @@ def _start(document: dict[str, Any]) -> Start:
     tracks = body.get("tracks")
     outer_sid = _text(document.get("streamSid"))
     stream_sid = _text(body.get("streamSid")) or outer_sid
-    return Start(
+    start = Start(
         stream_sid=stream_sid,
         account_sid=_text(body.get("accountSid")),
         call_sid=_text(body.get("callSid")),
         tracks=tuple(t for t in tracks if isinstance(t, str)) if isinstance(tracks, list) else (),
         parameters=_parameters(parameters) if isinstance(parameters, dict) else {},
-        media_format=_media_format(body.get("mediaFormat")),
+        media_format=MediaFormat(),
         sequence_number=_number(document.get("sequenceNumber")),
         outer_sid=outer_sid if outer_sid != stream_sid else "",
     )
+    try:
+        known = _media_format(body.get("mediaFormat"))
+    except ProtocolViolation as violation:
+        raise FormatRefused(violation, start) from None
+    return msgspec.structs.replace(start, media_format=known)
 
 
 def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:

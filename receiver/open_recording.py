@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import receiver
 from receiver import journal, paths
 from receiver.clock import live_origin_ms
 from receiver.errors import MessageRejected
-from receiver.journal import EndRecord, MessageRecord, NoteRecord, RejectedRecord
+from receiver.journal import EndRecord, Header, MessageRecord, NoteRecord, RejectedRecord
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason, Track
 from receiver.messages import Start
@@ -174,3 +176,17 @@ class _FirstHeard:
         """Hand on the first chunk; nothing else is told here."""
         if isinstance(event, ChunkHeard):
             self._recording.hear_first(event)
+
+
+def new_header(started_at_ms: int) -> Header:
+    """Return how the journal of another recording begins."""
+    return Header(secrets.token_hex(8), started_at_ms, journal.VERSION, receiver.__version__)
+
+
+def names(recording_id: str | None, start: Start | None) -> dict[str, str | None]:
+    """Return what a log line calls a stream by."""
+    return {
+        "recording_id": recording_id,
+        "stream_sid": start.stream_sid if start else None,
+        "call_sid": start.call_sid if start else None,
+    }

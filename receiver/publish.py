@@ -26,6 +26,7 @@ from receiver.journal import Header, Reader
 from receiver.journal_file import blocks_of, open_journal, sha256
 from receiver.recording import Recording
 from receiver.render import Identified, RenderOptions, identify, render_surveyed
+from receiver.survey import Survey
 
 _UNREADABLE: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM})
 """What will not get better by itself: a journal that cannot be opened for this is set aside."""
@@ -53,7 +54,7 @@ class Published:
 
     folder: Path
     recording: Recording
-    set_aside: Quarantined | None = None  # its journal, where that was damaged
+    set_aside: Quarantined | None = None  # its journal, where that holds more
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,10 @@ Outcome = Published | Quarantined | Empty | Discarded
 def publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
     """Render `journal` below `recordings`, and remove it once the result was read back.
 
-    A journal that cannot be read, is damaged, or does not agree with what was published is
-    set aside in the spool's quarantine, after what can be trusted of it was published. One of
-    no bytes is removed: its receiver ended before anything came. So is one whose stream nobody
-    showed to be the call of its token.
+    A journal that cannot be read, is damaged, holds audio that nobody here can decode, or does
+    not agree with what was published is set aside in the spool's quarantine, after what can be
+    trusted of it was published. One of no bytes is removed: its receiver ended before anything
+    came. So is one whose stream nobody showed to be the call of its token.
 
     Raises:
         FileNotFoundError: the journal is gone; another process has published it.
@@ -215,11 +216,19 @@ def _settle(journal: Path, folder: Path, identified: Identified) -> Outcome:
         problems = (*problems, "it was made from another journal")
     if problems:
         return quarantine(journal, f"{folder.name} does not agree: {'; '.join(problems)}")
-    if damage := identified.survey.damage:
-        set_aside = quarantine(journal, f"published up to {damage}")
-        return Published(folder, document, set_aside)
+    if reason := _why_kept(identified.survey):
+        return Published(folder, document, quarantine(journal, reason))
     _remove(journal)
     return Published(folder, document)
+
+
+def _why_kept(surveyed: Survey) -> str:
+    """Return why a journal holds more than what was published of it, if it does."""
+    if surveyed.damage:
+        return f"published up to {surveyed.damage}"
+    if surveyed.refused_format:
+        return f"its payloads were published as a guess: {surveyed.refused_format}"
+    return ""
 
 
 def _holds_nothing(journal: Path) -> bool:

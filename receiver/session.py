@@ -6,21 +6,19 @@ adapter, and a slow disk or listener cannot slow the socket's reader.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
-import receiver
 from receiver import journal, messages
-from receiver.errors import MessageRejected, ProtocolViolation
+from receiver.errors import FormatRefused, MessageRejected, ProtocolViolation
 from receiver.journal import Header, NoteRecord
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason
 from receiver.messages import OTHER_STREAM, Message, Start
 from receiver.metrics import Figures
-from receiver.open_recording import Beginning, OpenRecording
+from receiver.open_recording import Beginning, OpenRecording, names, new_header
 from receiver.patience import Patience
 from receiver.stream import (
     ChunkReceived,
@@ -123,6 +121,8 @@ class Session:
         except MessageRejected as rejected:
             self._reject(rejected, message)
         except ProtocolViolation as violation:
+            if isinstance(violation, FormatRefused):
+                self._keep_refused(violation.start, message)
             self._cut(violation)
 
     def _take(self, parsed: Message, message: bytes) -> None:
@@ -186,6 +186,14 @@ class Session:
         recording.end(reason, detail, Path.unlink)
         self._note_end(recording, reason, detail)
 
+    def _keep_refused(self, start: Start, message: bytes) -> None:
+        """Keep whose audio it is that came before a start message which cannot be used."""
+        recording, call_sid = self._recording, self._grant.call_sid
+        proven = call_sid is None or call_sid == start.call_sid
+        if recording is not None and proven and self._stream.would_name(start):
+            recording.start = start
+            recording.keep(message)
+
     def _apply(self, event: Event, message: bytes) -> None:
         match event:
             case ChunkReceived():
@@ -216,17 +224,9 @@ class Session:
         if recording.tap.wanted:
             recording.tap.publish(ChunkHeard(chunk, arrival_ms))
 
-    def _arrival_ms(self) -> int:
-        return self._recording.arrival_ms() if self._recording else 0
-
     def _open_recording(self, event: RecordingOpened) -> None:
         self._patience.bear_recording(self._now())
-        header = Header(
-            recording_id=secrets.token_hex(8),
-            started_at_ms=self._recorder.utc_ms(),
-            version=journal.VERSION,
-            receiver_version=receiver.__version__,
-        )
+        header = new_header(self._recorder.utc_ms())
         self._had_recording = True
         opened = self._recorder.open_journal(header)
         self._note_token(opened)
@@ -261,11 +261,7 @@ class Session:
     def _names(self) -> dict[str, str | None]:
         """Return what a log line calls this stream by."""
         start = self._recording.start if self._recording else self._stream.start
-        return {
-            "recording_id": self.recording_id,
-            "stream_sid": start.stream_sid if start else None,
-            "call_sid": start.call_sid if start else None,
-        }
+        return names(self.recording_id, start)
 
     def _note_start(self, start: Start) -> None:
         """Log the first start message of a recording; a peer may repeat it as it likes."""
@@ -284,10 +280,11 @@ class Session:
         recording = self._recording
         if recording is None:
             return
-        if self._grant.call_sid is not None and self._stream.start is None:
+        named = recording.start or self._stream.start
+        if self._grant.call_sid is not None and named is None:
             self._discard(recording, event.reason)
             return
-        if event.assumed is not None:
+        if event.assumed is not None and recording.start is None:
             recording.assume(event.assumed, self._beginning.start)
         recording.end(event.reason, detail, self._recorder.journal_ended)
         self._note_end(recording, event.reason, detail)

@@ -140,6 +140,11 @@ class Stream:
         received = MessageReceived(message)
         return (received,) if after is not _IDLE else (received, self._ended(before))
 
+    def would_name(self, start: Start) -> bool:
+        """Whether a start message would name the open recording, which has no name yet."""
+        before = self.state
+        return before is _EARLY and not self._is_of_another(before, self.start, start)
+
     def closed(self, reason: EndReason) -> Events:
         """Return what the end of the connection means; idempotent."""
         before, self.state = self.state, State.IDLE

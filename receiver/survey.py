@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from receiver import journal, messages
-from receiver.errors import JournalError, MessageRejected, ProtocolViolation
+from receiver.errors import FormatRefused, JournalError, MessageRejected
 from receiver.journal import (
     ChunkRecord,
     DroppedRecord,
@@ -46,7 +46,7 @@ class Survey:
     unknown_events: int = 0
     restated: int = 0  # start messages of the same stream that say something else
     starts: list[tuple[Start, int]] = field(default_factory=list)  # and how many chunks came before
-    refused_format: str = ""
+    refused_format: str = ""  # why the audio of `start` cannot be decoded
     token_call: str | None = None  # that no start message had named when the journal began
     calls: set[str] = field(default_factory=set)  # that start messages name
     last_arrival_ms: int = 0
@@ -122,8 +122,8 @@ class Survey:
         except MessageRejected as rejected:
             self.rejected[rejected.code] += 1
             return
-        except ProtocolViolation as violation:
-            self.refused_format = violation.detail
+        except FormatRefused as refused:
+            self._take_refused(refused)
             return
         if isinstance(parsed, Start):
             self.calls.add(parsed.call_sid)
@@ -134,6 +134,12 @@ class Survey:
                 self.said.append((self._now(), parsed))
             case Unknown():
                 self.unknown_events += 1
+
+    def _take_refused(self, refused: FormatRefused) -> None:
+        """Take whose audio it is that nobody knows how to decode."""
+        self.calls.add(refused.start.call_sid)
+        if self.start is None:
+            self.start, self.refused_format = refused.start, refused.detail
 
     def _chunks(self) -> int:
         return sum(map(len, self.tracks.values()))
@@ -146,7 +152,7 @@ class Survey:
                 self.restated += same != (start.parameters, start.media_format)
                 return
         self.starts.append((start, self._chunks()))
-        self.start = start
+        self.start, self.refused_format = start, ""
 
     def settle(self) -> None:
         """Name a recording that holds several streams after the one with most of the audio.
@@ -172,8 +178,11 @@ class Survey:
         if self.damage:
             found.append(Finding("journal_damaged", self.damage))
         if self.start is None:
-            text = self.refused_format or "no start message came; mu-law at 8000 Hz was assumed"
+            text = "no start message came; mu-law at 8000 Hz was assumed"
             found.append(Finding("start_missing", text))
+        if self.refused_format:
+            text = f"{self.refused_format}; reading it as mu-law at 8000 Hz is only a guess"
+            found.append(Finding("format_refused", text))
         if len(self.starts) > 1:
             text = f"start messages of {len(self.starts)} streams; the one with most audio counts"
             found.append(Finding("streams_mixed", text))

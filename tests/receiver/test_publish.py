@@ -18,7 +18,7 @@ from receiver.journal import Header, NoteRecord, Record
 from receiver.media import EndReason, Track
 from receiver.publish import Discarded, Empty, Published, Quarantined
 from receiver.render import RenderOptions
-from tests.receiver.journals import HEADER, STARTED_AT_MS, chunk, records, write
+from tests.receiver.journals import HEADER, STARTED_AT_MS, chunk, records, start_message, write
 
 CALLS = ("fsync", "mkdir", "rename", "unlink")
 """What publishing does to a disk, besides writing into files that nobody knows yet."""
@@ -189,6 +189,22 @@ def test_a_damaged_journal_is_published_and_kept(tmp_path: Path, spool: Path) ->
     quarantined = spool / paths.QUARANTINE / live.name
     assert bytes(spoilt) == quarantined.read_bytes()
     assert "published up to" in quarantined.with_suffix(".txt").read_text()
+
+
+def test_audio_that_nobody_can_decode_is_published_as_a_guess_and_kept(
+    tmp_path: Path, spool: Path
+) -> None:
+    """Samples do not hold every byte of a payload; the journal does."""
+    rows = records([chunk(1, b"opus" * 40)], start=start_message(encoding="audio/opus", who="A"))
+    live = write(spool / paths.journal_name(HEADER.recording_id), rows)
+    whole = live.read_bytes()
+    outcome = published(live, tmp_path / "recordings")
+    codes = [finding.code for finding in outcome.recording.findings]
+    assert (False, True) == (outcome.recording.complete, "format_refused" in codes)
+    assert {"who": "A"} == outcome.recording.parameters
+    assert outcome.set_aside is not None
+    assert whole == outcome.set_aside.journal.read_bytes()
+    assert "audio/opus" in outcome.set_aside.journal.with_suffix(".txt").read_text()
 
 
 @pytest.mark.parametrize("junk", [b"\0", b"\0" * 100, b"RIFF....", os.urandom(3000)])

@@ -572,15 +572,47 @@ def test_why_a_connection_ended_is_kept(
     assert clean is (not end.detail)
 
 
-def test_an_unknown_encoding_in_mid_stream_keeps_the_early_audio(house: House) -> None:
-    """Audio before a start that cannot be used is kept, and the reason with it."""
-    made, socket = opened(house)
+@pytest.mark.parametrize("grant", [Grant(), Grant(call_sid=CALL_SID)])
+def test_an_unknown_encoding_keeps_the_early_audio_and_its_name(house: House, grant: Grant) -> None:
+    """Audio before a start that cannot be used is kept, with whose it is and the reason."""
+    made, socket = opened(house, grant)
+    made.message_received(MEDIA)
+    with capture_logs() as lines:
+        made.message_received(start_message(encoding="audio/opus", who="A"))
+    content = house.journal()
+    assert (
+        EndRecord(0, EndReason.PROTOCOL_ERROR, "unsupported encoding 'audio/opus'") == content[-1]
+    )
+    assert 1003 == socket.closings[0][0]
+    assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
+    found = survey([b"".join(map(journal.encode, content))])
+    assert (CALL_SID, {"who": "A"}) == (
+        (found.start.call_sid, found.start.parameters) if found.start else None
+    )
+    assert not found.unproven
+    assert ["cut_short", "format_refused"] == [finding.code for finding in found.findings()]
+
+
+def test_a_start_that_cannot_be_used_names_no_audio_of_another_stream(house: House) -> None:
+    """Neither audio that calls itself otherwise, nor that of a stream that has its name."""
+    odd = json.loads(start_message(encoding="audio/opus"))
+    odd["start"] |= {"streamSid": "B", "callSid": "call B"}
+    for before in ([media(1, 1, "another")], [start_message(), media(1, 1)]):
+        made, _ = opened(house)
+        for message in (*before, json.dumps(odd).encode()):
+            made.message_received(message)
+        found = survey([b"".join(map(journal.encode, house.journal()))])
+        assert found.start is None or found.start.call_sid == CALL_SID
+        assert "format_refused" not in [finding.code for finding in found.findings()]
+
+
+def test_a_start_for_another_call_that_cannot_be_used_keeps_nothing(house: House) -> None:
+    """Its token says that the audio is of a call which nobody has named."""
+    made, _ = opened(house, Grant(call_sid="another"))
     made.message_received(MEDIA)
     made.message_received(start_message(encoding="audio/opus"))
-    end = house.journal()[-1]
-    assert isinstance(end, EndRecord)
-    assert end.reason is EndReason.PROTOCOL_ERROR
-    assert 1003 == socket.closings[0][0]
+    house.spool.close()
+    assert [] == list(house.spool.folder.glob("*.journal"))
 
 
 @given(

@@ -177,11 +177,20 @@ def test_what_happened_to_the_journal_itself_is_passed_on() -> None:
 
 
 def test_a_stream_without_a_start_says_so() -> None:
-    """Its format is assumed; a format that cannot be read is named."""
+    """Its format is assumed."""
     assert ["crashed", "start_missing"] == codes(surveyed(chunk(1, b"x")))
-    odd = MessageRecord(0, start_message(encoding="audio/opus"))
-    *_, last = surveyed(odd).findings()
-    assert ("start_missing", True) == (last.code, "audio/opus" in last.detail)
+
+
+def test_a_format_that_cannot_be_decoded_names_its_stream() -> None:
+    """Whose the audio is counts, whatever it is; that it is read at all is a guess."""
+    odd = MessageRecord(0, start_message(encoding="audio/opus", who="A"))
+    found = surveyed(chunk(1, b"x"), odd)
+    *_, last = found.findings()
+    assert ("format_refused", True) == (last.code, "audio/opus" in last.detail)
+    assert {"who": "A"} == (found.start.parameters if found.start else None)
+    assert MediaFormat() == found.media_format
+    known = surveyed(chunk(1, b"x"), odd, MessageRecord(1, start_message()))
+    assert "format_refused" not in codes(known)
 
 
 def test_a_kept_message_that_makes_no_sense_is_counted() -> None:
