@@ -17,7 +17,6 @@ from tests.bench.rounds import Figures
 from tests.bench.table import Report
 
 
-@pytest.mark.timeout(120)
 def test_a_tiny_run_measures_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every figure of the table is there, for people and for machines."""
     markdown = tmp_path / "table.md"
