@@ -8,6 +8,7 @@ from receiver import errors
 from receiver.errors import (
     ConfigurationError,
     DialError,
+    FormatRefused,
     JournalError,
     MessageRejected,
     NotFoundError,
@@ -65,4 +66,4 @@ def test_every_error_is_in_the_tree() -> None:
     every = {kind for kind in vars(errors).values() if isinstance(kind, type)}
     assert all(issubclass(kind, TapreelError) for kind in every)
     peers = {kind for kind in every if issubclass(kind, PeerError)}
-    assert {PeerError, MessageRejected, ProtocolViolation} == peers
+    assert {PeerError, MessageRejected, ProtocolViolation, FormatRefused} == peers

@@ -61,8 +61,8 @@ async def test_the_token_is_sent_with_the_upgrade(receiver: ReceiverDouble) -> N
     await Player(IDENTITY, PLAN, Line(url=receiver.url, speed=0), bearer_token="abc").play()
     await player(receiver.url).play()
 
-    assert "Bearer abc" == receiver.heard().authorization
-    assert receiver.heard().authorization is None
+    # Each call has a thread over there: the second may be heard to its end first.
+    assert {"Bearer abc", None} == {receiver.heard().authorization for _ in range(2)}
 
 
 async def test_the_report_counts_what_befell_the_chunks(receiver: ReceiverDouble) -> None:
