@@ -92,7 +92,8 @@ class NoteRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
 class DroppedRecord(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """Chunks of a track that arrived but could not be kept; each is near another one.
 
-    Chunks of one outage that are far from each other, as late ones are, make several rows.
+    Chunks of one outage that are far from each other, as late ones are, make several rows. One
+    of `SENDER_SILENCE` is in the recording before this one, of the same stream.
     """
 
     kind: GapKind

@@ -12,9 +12,16 @@ import receiver
 from receiver import journal, paths
 from receiver.clock import live_origin_ms
 from receiver.errors import MessageRejected
-from receiver.journal import EndRecord, Header, MessageRecord, NoteRecord, RejectedRecord
+from receiver.journal import (
+    DroppedRecord,
+    EndRecord,
+    Header,
+    MessageRecord,
+    NoteRecord,
+    RejectedRecord,
+)
 from receiver.live_journal import Journal
-from receiver.media import Chunk, EndReason, Track
+from receiver.media import Chunk, EndReason, GapKind, Track
 from receiver.messages import Start
 from receiver.tap import (
     SILENT,
@@ -112,6 +119,18 @@ class OpenRecording:
         self.start = start
         self.journal.append(journal.encode(MessageRecord(self.arrival_ms(), start_message)))
         self.note("start_assumed", "no start message came; that of the stream before was taken")
+
+    def go_on(self, start_message: bytes) -> None:
+        """Begin with the name of the stream that stopped, whose earlier chunks are elsewhere.
+
+        They are neither lost nor missed: they are in the recording before this one.
+        """
+        self.keep(start_message)
+        for track, chunk in self.tracks.items():
+            number, stamp = chunk.chunk, chunk.timestamp_ms
+            bounds = (None if number is None else 0, number, None if stamp is None else 0, stamp)
+            row = DroppedRecord(GapKind.SENDER_SILENCE, track, 1 + max(0, number or 0), *bounds)
+            self.journal.append(journal.encode(row))
 
     def tell(self, message: bytes) -> None:
         """Have those who listen hear a message other than media."""

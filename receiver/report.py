@@ -126,7 +126,10 @@ def _audio_missing(surveyed: Survey, placements: Iterable[Placement]) -> Iterato
         yield Finding("audio_rejected", f"{homeless} chunks of no known track were refused")
     unshown = {placement.track: placement.unshown for placement in placements}
     for track, index in surveyed.tracks.items():
-        for kind, chunks in sorted(unshown.get(track, came(index.excused)).items()):
+        missed = unshown.get(track, came(index.excused))
+        for kind, chunks in sorted(missed.items()):
+            if kind not in _MISSED_KINDS:  # they are in another recording
+                continue
             text = f"{chunks} chunks {_WHY.get(kind, 'were not kept')}"
             text = f"{text}; no gap says where" if track in unshown else f"all {text}"
             yield Finding(f"audio_{kind.value}", text, track)

@@ -236,7 +236,7 @@ class Session:
         )
         self._beginning.hand_over(self._recording)
         if event.followed is not None:
-            self._recording.keep(self._beginning.start)
+            self._recording.go_on(self._beginning.start)
             self._announce(event.followed)
         if self._stream.state is not State.STARTED:  # else its start message says so
             log.info("audio_before_start", **self._names(), remote_address=self._remote_address)

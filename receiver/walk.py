@@ -238,6 +238,8 @@ class Walk:
         audio_ms = int(self._brought[-1]) / self.media.bytes_per_ms
         end = number
         for excuse in self.excuses.behind(number):
+            if excuse.kind is GapKind.SENDER_SILENCE:
+                continue  # it is in the recording before this one
             beyond = excuse.last + 1 - end
             came_ms = min(excuse.chunks, beyond) * usual_ms
             if not self._belief.follows(beyond * usual_ms, came_ms, audio_ms=audio_ms):

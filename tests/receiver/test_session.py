@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from receiver import journal, open_recording, patience, session
+from receiver import journal, open_recording, patience, render, session
 from receiver.journal import (
     ChunkRecord,
+    DroppedRecord,
     EndRecord,
     Header,
     MessageRecord,
@@ -25,8 +26,10 @@ from receiver.journal import (
     RejectedRecord,
 )
 from receiver.live_journal import Journal
-from receiver.media import Encoding, EndReason, Finding, MediaFormat, Track
+from receiver.media import Encoding, EndReason, Finding, Gap, GapKind, MediaFormat, Track
 from receiver.metrics import Figures
+from receiver.recording import Recording
+from receiver.render import RenderOptions
 from receiver.session import Session
 from receiver.spool import Spool
 from receiver.survey import survey
@@ -219,7 +222,51 @@ def test_media_after_stop_keeps_the_name_of_its_stream(house: House) -> None:
     audio = [records for records in both if not any(r == MessageRecord(0, STOP) for r in records)]
     assert 1 == len(audio)
     assert MessageRecord(0, start_message()) == audio[0][1]
-    assert isinstance(audio[0][2], ChunkRecord)
+    assert DroppedRecord(GapKind.SENDER_SILENCE, Track.INBOUND, 2, 0, 1, 0, 0) == audio[0][2]
+    assert isinstance(audio[0][3], ChunkRecord)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_media_after_stop_misses_what_the_recording_before_it_has(
+    house: House, tmp_path: Path, first: int
+) -> None:
+    """Only what neither of them has is lost."""
+    chunks = [chunk_of(n + first, 20 * n) for n in range(53) if n not in (50, 51)]
+    document = rendered_behind_stop(house, tmp_path, chunks[:50], chunks[50:])
+    gaps = [Gap(0, 1000, GapKind.SENDER_SILENCE), Gap(1000, 40, GapKind.LOST)]
+    assert gaps == list(document.tracks[0].gaps)
+    assert [Finding("audio_lost", "40 ms in 1 gaps", Track.INBOUND)] == list(document.findings)
+
+
+def test_a_late_chunk_after_stop_is_followed_by_nothing(house: House, tmp_path: Path) -> None:
+    """What came after it is in the recording before, and no silence here."""
+    sid = json.loads(start_message())["start"]["streamSid"]
+    chunks = [chunk_of(n + 1, 20 * n, sid) for n in range(50)]
+    late = chunks.pop(30)
+    document = rendered_behind_stop(house, tmp_path, chunks, [late])
+    assert 31 * 20 == document.duration_ms
+    assert document.complete
+
+
+def rendered_behind_stop(
+    house: House, folder: Path, before: list[bytes], after: list[bytes]
+) -> Recording:
+    """Return the recording of what comes after a stop message."""
+    made, _ = opened(house)
+    for message in (start_message(), *before, STOP, *after):
+        made.message_received(message)
+    made.closed(code=1000, clean=True)
+    paths = [house.ended.get(timeout=PATIENCE_SECONDS) for _ in range(2)]
+    (path,) = (path for path in paths if STOP not in path.read_bytes())
+    (folder / "out").mkdir()
+    return render.render(path, folder / "out", RenderOptions())
+
+
+def chunk_of(number: int, at_ms: int, stream_sid: str | None = None) -> bytes:
+    """Return a chunk of 20 ms."""
+    body = {"track": "inbound", "chunk": number, "timestamp": at_ms}
+    body["payload"] = base64.b64encode(bytes(160)).decode()
+    return json.dumps({"event": "media", "media": body, "streamSid": stream_sid}).encode()
 
 
 def journals(house: House) -> list[list[Record]]:
