@@ -158,9 +158,6 @@ class Journal:
     def _write_block(self, block: bytes) -> None:
         if self.descriptor < 0:
             self.descriptor = _create(self.path)
-        if not self._entry_synced:
-            folders.sync_folder(self.path.parent)
-            self._entry_synced = True
         # Moved on only now: half a block is written again from its start.
         self._written_bytes = _write_at(self.descriptor, block, self._written_bytes)
 
@@ -177,12 +174,15 @@ class Journal:
         if self._distrusted is not None:
             # The kernel tells of a page that it could not write once, then forgets the page.
             raise self._distrusted
+        if not self._entry_synced:  # without a name in its folder a power cut leaves nothing of it
+            folders.sync_folder(self.path.parent)
         os.fdatasync(self.descriptor)
 
     def mark_synced(self) -> None:
         """Let go of what the sync that was begun has brought to the disk."""
         blocks, self._synced_bytes, self._oldest = self._covered
         del self._unsynced[:blocks]
+        self._entry_synced = True
 
     def distrust(self, error: OSError) -> None:
         """Never believe the file again, of which a sync has failed."""
@@ -214,7 +214,6 @@ class Journal:
         _close(self.descriptor)
         self.descriptor, self._written_bytes = descriptor, length
         self._distrusted = self._failing_since = None
-        self._entry_synced = True
         self.begin_sync()
         self.mark_synced()
 

@@ -50,7 +50,7 @@ def killed_while_syncing(folder: Path, seed: int) -> Tally:
     source = random.Random(seed)
     with Trial(folder) as trial:
         receiver = trial.start(orders=orders)
-        orders.give(*syncs("delay", 3000))
+        orders.give(*syncs("delay", 3000), f"fsync delay 3000 /{trial.spool.name}")
         with Callers(receiver.url, (3, 6)[seed % 2], seed) as callers:
             callers.wait_for(source.randint(160, 300))
             cut_at = kill(receiver)
