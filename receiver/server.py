@@ -126,6 +126,11 @@ class Server:
             self._shared.carry(len(self.sessions))
         self._see_if_full()
 
+    def _somebody_waits(self) -> bool:
+        """Whether somebody notices if the event loop rests longer: listener, newcomer, or the end."""
+        entering = self._listener is not None and self._listener.entering > 0
+        return entering or self.hub.listened or self._stopping.is_set()
+
     def _open_session(self, grant: Grant, remote_address: str) -> Session:
         return Session(self, grant, remote_address=remote_address)
 
@@ -141,7 +146,7 @@ class Server:
         """
         config = self._config
         self._loop = asyncio.get_running_loop()
-        self._pacer = Pacer()
+        self._pacer = Pacer(self._somebody_waits)
         self._loop.set_exception_handler(loops.Unforeseen())
         options = RenderOptions(config.byte_order, config.stereo)
         self._publisher = Publisher(

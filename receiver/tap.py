@@ -160,6 +160,11 @@ class Hub(Protocol):
         """Tell what became of a stream."""
         ...
 
+    @property
+    def listened(self) -> bool:
+        """Whether anybody subscribes to any stream."""
+        ...
+
     def streams(self) -> Iterable[LiveStream]:
         """Return the streams that live now."""
         ...
@@ -216,6 +221,7 @@ class LocalHub:
         self._later = later or (lambda _, call: soon(call))
         self._taps: dict[str, _LocalTap] = {}
         self._ending: dict[str, _LocalTap] = {}  # of which not everything was told
+        self._wanted: set[_LocalTap] = set()  # those with subscribers
         self._watchers: list[_Once] = []
 
     def open(self, live: LiveStream, source: Source) -> Tap:
@@ -227,6 +233,11 @@ class LocalHub:
     def kept(self, event: RecordingKept) -> None:
         """Tell what became of a stream."""
         self._tell(event)
+
+    @property
+    def listened(self) -> bool:
+        """Whether anybody subscribes to any stream."""
+        return bool(self._wanted)
 
     def streams(self) -> Iterable[LiveStream]:
         """Return the streams that live now, oldest first."""
@@ -269,6 +280,13 @@ class LocalHub:
         if tap.is_behind and tap.wanted:
             self._ending[live.recording_id] = tap
         self._tell(StreamLeft(live, reason))
+
+    def note(self, tap: _LocalTap) -> None:
+        """Learn whether a tap has subscribers; called by it."""
+        if tap.wanted:
+            self._wanted.add(tap)
+        else:
+            self._wanted.discard(tap)
 
     def told(self, live: LiveStream) -> None:
         """Forget a stream whose end was told; called by its tap."""
@@ -347,7 +365,7 @@ class _LocalTap:
         subscriber = _Once(hear)
         subscriber(Joined(self.live, self._source.standing()))
         self._joined.add(subscriber)
-        self.wanted = True
+        self._note_wanted()
         if self._waiting:
             self._waiting.append(subscriber)
         else:
@@ -361,7 +379,11 @@ class _LocalTap:
     def _leave(self, subscriber: _Once) -> None:
         self._joined.discard(subscriber)
         self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
+        self._note_wanted()
+
+    def _note_wanted(self) -> None:
         self.wanted = bool(self._joined)
+        self._hub.note(self)
 
     def _end(self, event: StreamEnded) -> None:
         """Begin no more; what waits is told now, or where it is a burst, by and by."""
@@ -391,6 +413,7 @@ class _LocalTap:
             for subscriber in self._subscribers:
                 subscriber(event)
             if type(event) is StreamEnded:
-                self._subscribers, self.wanted = (), False
+                self._subscribers = ()
                 self._joined.clear()
+                self._note_wanted()
                 self._hub.told(self.live)

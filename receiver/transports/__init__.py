@@ -173,6 +173,11 @@ class Listener(Protocol):
         """Return every address it listens on."""
         ...
 
+    @property
+    def entering(self) -> int:
+        """How many connections were accepted and are not yet admitted or refused."""
+        ...
+
     def stop_accepting(self) -> None:
         """Close the listening sockets; open connections live on."""
         ...

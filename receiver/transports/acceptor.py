@@ -56,6 +56,11 @@ class Acceptor:
         """Return the event loop."""
         return self._loop
 
+    @property
+    def entering(self) -> int:
+        """How many connections are in the lobby."""
+        return len(self._lobby)
+
     def is_serving(self) -> bool:
         """Whether connections are accepted."""
         return self._serving

@@ -71,6 +71,11 @@ class SocketListener:
         """Return every address it listens on."""
         return tuple(name[0] for name in self._names)
 
+    @property
+    def entering(self) -> int:
+        """How many connections were accepted and are not yet admitted or refused."""
+        return self.server.entering
+
     @functools.cached_property
     def _names(self) -> list[Any]:
         return [listening.getsockname() for listening in self.server.sockets]

@@ -30,16 +30,21 @@ async def rounds(count: int) -> None:
         await asyncio.sleep(0)
 
 
+def nobody() -> bool:
+    """Say that nobody waits for anything."""
+    return False
+
+
 async def test_few_streams_are_never_held_up(rests: list[float]) -> None:
     """Below the threshold nothing rests."""
-    Pacer().note(FEWEST_STREAMS - 1)
+    Pacer(nobody).note(FEWEST_STREAMS - 1)
     await rounds(5)
     assert [] == rests
 
 
 async def test_with_many_streams_each_round_rests_once(rests: list[float]) -> None:
     """The first round only sets the time; noting more streams changes nothing."""
-    paced = Pacer()
+    paced = Pacer(nobody)
     paced.note(FEWEST_STREAMS)
     paced.note(FEWEST_STREAMS + 1)
     await rounds(4)
@@ -49,9 +54,23 @@ async def test_with_many_streams_each_round_rests_once(rests: list[float]) -> No
     assert 3 == len(rests)
 
 
+async def test_who_waits_is_served_soon(rests: list[float]) -> None:
+    """A rest is short from the first round on that finds somebody waiting, and only as long."""
+    waiting = [False]
+    paced = Pacer(lambda: waiting[0])
+    paced.note(FEWEST_STREAMS)
+    await rounds(2)
+    waiting[0] = True
+    await rounds(2)
+    waiting[0] = False
+    await rounds(1)
+    long, short = pacer.INTERVAL_SECONDS, pacer.BRISK_INTERVAL_SECONDS
+    assert [pytest.approx(seconds) for seconds in (long, short, short, long)] == rests
+
+
 async def test_it_begins_again_when_streams_come_back(rests: list[float]) -> None:
     """That streams were few for a while is no end for good."""
-    paced = Pacer()
+    paced = Pacer(nobody)
     paced.note(FEWEST_STREAMS)
     await rounds(2)
     paced.note(0)
@@ -68,6 +87,6 @@ async def test_a_late_loop_does_not_rest(
     """Where one round takes longer than the interval, none of it is slept away."""
     late = iter(range(1000))
     monkeypatch.setattr("receiver.pacer.time.monotonic", lambda: float(next(late)))
-    Pacer().note(FEWEST_STREAMS)
+    Pacer(nobody).note(FEWEST_STREAMS)
     await rounds(5)
     assert [] == rests

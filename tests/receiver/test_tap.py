@@ -63,14 +63,14 @@ def test_a_chunk_is_wanted_only_where_somebody_listens() -> None:
     loop = Loop()
     hub = LocalHub(loop.soon)
     tap = hub.open(LIVE, Standpoint())
-    assert not tap.wanted
+    assert (False, False) == (tap.wanted, hub.listened)
     leave = hub.subscribe(LIVE.recording_id, lambda _: None)
     other = hub.subscribe(LIVE.recording_id, lambda _: None)
     leave()
     leave()
-    assert tap.wanted
+    assert (True, True) == (tap.wanted, hub.listened)
     other()
-    assert not tap.wanted
+    assert (False, False) == (tap.wanted, hub.listened)
     tap.publish(heard(1, b"x"))
     assert 0 == loop.run()
 
@@ -236,7 +236,7 @@ def test_who_joins_in_a_burst_hears_the_end() -> None:
             pass
         assert (1 + 601, STOPPED) == (len(first), first[-1])
         assert [STOPPED] == second[1:]
-        assert not tap.wanted
+        assert (False, False) == (tap.wanted, hub.listened)
 
 
 def test_who_joins_in_a_burst_may_leave_before_its_turn() -> None:
