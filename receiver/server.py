@@ -127,7 +127,7 @@ class Server:
         self._see_if_full()
 
     def _somebody_waits(self) -> bool:
-        """Whether somebody notices if the event loop rests longer: listener, newcomer, or the end."""
+        """Whether a longer rest of the event loop is noticed: a listener, a newcomer, the end."""
         entering = self._listener is not None and self._listener.entering > 0
         return entering or self.hub.listened or self._stopping.is_set()
 
