@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Hundreds of processes start in a test run: where bytecode is not kept, each compiles all anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test faults setup check format coverage clean bench bench-tap
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from io import TextIOWrapper
 from typing import Final
@@ -27,6 +28,8 @@ for _command in (start, stop, token, simulate):
 
 def main() -> None:
     """Run the command line and end the process with its exit code; no traceback gets out."""
+    # numpy would start a thread per core for linear algebra, which nothing here does.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if isinstance(sys.stdout, TextIOWrapper):
         # a name that the terminal cannot show must not cost the sid beside it
         sys.stdout.reconfigure(errors="backslashreplace")

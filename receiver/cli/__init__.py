@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -60,6 +61,8 @@ def receiver() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error is one line on stderr."""
+    # numpy would start a thread per core for linear algebra, which nothing here does.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = receiver.main(arguments, prog_name="receiver", standalone_mode=False)
         if sys.stdout is not None:  # as after >&-

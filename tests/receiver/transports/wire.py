@@ -43,7 +43,9 @@ def wire(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
         head += struct.pack(">BH", 0x80 | 126, length)
     else:
         head += struct.pack(">BQ", 0x80 | 127, length)
-    return head + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
+    repeated = (mask * (length // 4 + 1))[:length]
+    mixed = int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")
+    return head + mask + mixed.to_bytes(length, "big")
 
 
 @dataclass
