@@ -1,7 +1,17 @@
-"""`python -m receiver` is the command `receiver`."""
+"""The command `receiver`, also as `python -m receiver`.
+
+Processes that it starts import this module again, so it imports nothing by itself.
+"""
 
 import sys
 
-from receiver.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line and return its exit code."""
+    from receiver import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

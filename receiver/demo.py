@@ -45,9 +45,7 @@ class Demo:
 
     @property
     def _certificate(self) -> Path:
-        if self._config.tls is not None:
-            return self._config.tls[0]
-        return certificates.self_signed(self._config.state, self._config.host)[0]
+        return certificates.pair(self._config)[0]
 
     async def _place(self) -> None:
         process = await asyncio.create_subprocess_exec(

@@ -21,8 +21,8 @@ import structlog
 
 from receiver.config import is_loopback
 from receiver.errors import ConfigurationError, DialError
+from receiver.figures import TapFigures
 from receiver.listeners import DONE, ListenerLimits, Sender
-from receiver.metrics import TapFigures
 from receiver.tap import Hub, Leave, Lifecycle, LiveStream, StreamBegan, StreamLeft
 from receiver.tap_channels import Channels, Outlet
 from receiver.tap_kinds import Format, Kind, head

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import structlog
 
-from receiver.metrics import Figures
+from receiver.figures import Figures
 from receiver.throttle import Throttle
 
 _LAG_SECONDS: Final = 0.1

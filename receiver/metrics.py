@@ -1,7 +1,7 @@
 """Figures for Prometheus, served on a listener of their own on loopback.
 
-The parts count in plain numbers, which costs a chunk nothing; they become metrics when
-somebody asks. No sid is ever a label: there would be as many time series as calls.
+What the parts count (`figures`) becomes metrics when somebody asks. No sid is ever a label:
+there would be as many time series as calls.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
@@ -17,67 +16,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from receiver import __version__
 from receiver.errors import ConfigurationError
-from receiver.recording import Recording
+from receiver.figures import Figures, Live
 from receiver.spool import SpoolFigures
 
 HOST: Final = "127.0.0.1"
 _SYNC_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-
-
-@dataclass(slots=True)
-class TapFigures:
-    """What listeners missed, and why."""
-
-    listeners: int = 0  # whose sockets are open
-    watchers: int = 0  # of all streams
-    dropped: Counter[str] = field(default_factory=Counter)  # pieces of audio, by reason
-    closed_slow: int = 0
-    refused: Counter[str] = field(default_factory=Counter)  # by reason
-
-
-@dataclass(slots=True)
-class Figures:
-    """What the event loop's side of a receiver counts."""
-
-    started: int = 0  # recordings
-    ended: Counter[str] = field(default_factory=Counter)  # by reason
-    chunks_received: int = 0  # of recordings that ended
-    chunks: Counter[tuple[str, str]] = field(default_factory=Counter)  # by track and fate
-    published: Counter[str] = field(default_factory=Counter)  # "complete" or "incomplete"
-    quarantined: int = 0
-    discarded: int = 0  # journals
-    failed: int = 0  # attempts to publish
-    worst_lag_seconds: float = 0.0  # of the event loop, since somebody last asked
-    free_bytes: int = 0
-    certificate_expires_at: float | None = None
-    taps: TapFigures = field(default_factory=TapFigures)
-
-    def count_quarantined(self) -> None:
-        """Count a journal that was set aside."""
-        self.quarantined += 1
-
-    def count_discarded(self) -> None:
-        """Count a journal of which nothing may be kept."""
-        self.discarded += 1
-
-    def count_failed(self) -> None:
-        """Count an attempt to publish that failed."""
-        self.failed += 1
-
-    def count_published(self, document: Recording) -> None:
-        """Count a finished recording and what became of its chunks."""
-        self.published["complete" if document.complete else "incomplete"] += 1
-        for track in document.tracks:
-            for fate in ("written", "duplicate", "late", "conflict", "rejected"):
-                self.chunks[track.track.value, fate] += getattr(track.chunks, fate)
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """What is going on at this moment."""
-
-    streams: int
-    chunks_received: int  # of recordings that are open
 
 
 class _Collector:

@@ -18,12 +18,12 @@ import structlog
 
 from receiver import certificates, credentials, folders, loops, publish, reloading, renderers
 from receiver.config import Config
+from receiver.figures import Figures, Live
 from receiver.gate import Gate
 from receiver.hurry import Hurry
 from receiver.journal import Header
 from receiver.live_journal import Journal
 from receiver.media import EndReason
-from receiver.metrics import Figures, Live, MetricsListener
 from receiver.pacer import Pacer
 from receiver.publish import Published
 from receiver.publisher import IN_TIME_SECONDS, Publisher
@@ -176,7 +176,7 @@ class Server:
             for work in (self._watch(), lag_meter, self._used_tokens.keep_small()):
                 stack.callback(asyncio.create_task(work).cancel)
             if config.metrics_port is not None:
-                stack.callback(self._serve_metrics(config.metrics_port).close)
+                stack.callback(self._serve_metrics(config.metrics_port))
             self._see_if_full()
             gc.freeze()  # what is here by now stays: a full collection need not look at it
             listening(listener)
@@ -188,7 +188,9 @@ class Server:
         )
         return self._listener
 
-    def _serve_metrics(self, port: int) -> MetricsListener:
+    def _serve_metrics(self, port: int) -> Callable[[], None]:
+        from receiver.metrics import MetricsListener  # only here: its library starts slowly
+
         metrics = MetricsListener(
             port,
             self.figures,
@@ -197,7 +199,7 @@ class Server:
             live=self._live_figures,
         )
         log.info("serving_metrics", url=metrics.url)
-        return metrics
+        return metrics.close
 
     def _live_figures(self) -> Live:
         live = self._live()

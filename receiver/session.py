@@ -13,11 +13,11 @@ import structlog
 
 from receiver import journal, messages
 from receiver.errors import FormatRefused, MessageRejected, ProtocolViolation
+from receiver.figures import Figures
 from receiver.journal import Header, NoteRecord
 from receiver.live_journal import Journal
 from receiver.media import Chunk, EndReason
 from receiver.messages import OTHER_STREAM, Message, Start
-from receiver.metrics import Figures
 from receiver.open_recording import Beginning, OpenRecording, names, new_header
 from receiver.patience import Patience
 from receiver.stream import (

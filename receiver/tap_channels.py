@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from receiver import tap_formats
+from receiver.figures import TapFigures
 from receiver.media import ByteOrder
-from receiver.metrics import TapFigures
 from receiver.resampling import Resampling
 from receiver.tap import Event, Hub, Joined, Leave, LiveStream, StreamEnded
 from receiver.tap_kinds import LONGEST_WAIT_MS, Encoder, Kind

@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from receiver import credentials, paths, watchers
 from receiver.config import Config
-from receiver.forward import Forwarder, Way, parse_consumer
+from receiver.figures import TapFigures
 from receiver.listeners import ListenerLimits
-from receiver.metrics import TapFigures
 from receiver.recording import Recording
 from receiver.tap import Hub, LocalHub
 from receiver.tap_channels import Channels
 from receiver.taps import TapOptions, Taps
-from receiver.transports.dialing import trust_in
+
+if TYPE_CHECKING:
+    from receiver.forward import Forwarder
 
 log = structlog.get_logger("receiver.taps")
 
@@ -52,25 +54,21 @@ class TapHouse:
         )
         tokens = credentials.tap_tokens(config)
         self.taps = Taps(self.hub, channels, tokens, options=options)
-        consumers = tuple(map(parse_consumer, config.forward))
-        way = Way(
-            token=credentials.forward_token(config),
-            trust=trust_in(None) if consumers else None,  # read once: it takes milliseconds
-            limits=options.limits,
-            figures=figures,
-        )
-        self._forwarder = Forwarder(self.hub, channels, consumers, way)
+        token = credentials.forward_token(config)
+        self._forwarder = _forwarder(config, self.hub, channels, options, token)
 
     def start(self) -> None:
         """Begin to forward."""
         if self._config.workers > 1 and self.taps.tokens:
             log.warning("listeners_hear_one_worker", workers=self._config.workers)
-        self._forwarder.start()
+        if self._forwarder is not None:
+            self._forwarder.start()
 
     async def close(self) -> None:
         """Let what is on its way to consumers arrive, for a while; idempotent."""
         self.hub.tell_all()
-        await self._forwarder.close()
+        if self._forwarder is not None:
+            await self._forwarder.close()
 
     def reload(self) -> None:
         """Read tap tokens and keys again.
@@ -86,8 +84,28 @@ class TapHouse:
         Raises:
             ConfigurationError: it cannot be used; the old one stays in force.
         """
-        self._forwarder.take_token(credentials.forward_token(self._config))
+        token = credentials.forward_token(self._config)
+        if self._forwarder is not None:
+            self._forwarder.take_token(token)
 
     def kept(self, document: Recording, folder: Path) -> None:
         """Tell watchers of a published recording."""
         self.hub.kept(watchers.kept(document, folder))
+
+
+def _forwarder(
+    config: Config, hub: Hub, channels: Channels, options: TapOptions, token: str | None
+) -> Forwarder | None:
+    if not config.forward:
+        return None
+    from receiver.forward import Forwarder, Way, parse_consumer  # only here: a client starts slowly
+    from receiver.transports.dialing import trust_in
+
+    consumers = tuple(map(parse_consumer, config.forward))
+    way = Way(
+        token=token,
+        trust=trust_in(None),  # read once: it takes milliseconds
+        limits=options.limits,
+        figures=options.figures,
+    )
+    return Forwarder(hub, channels, consumers, way)

@@ -18,9 +18,9 @@ import msgspec
 import structlog
 
 from receiver import resampling, tap_requests
+from receiver.figures import TapFigures
 from receiver.listeners import Listener, ListenerLimits
 from receiver.media import ByteOrder
-from receiver.metrics import TapFigures
 from receiver.tap import Hub, Lifecycle, LiveStream, StreamBegan
 from receiver.tap_channels import Channel, Channels
 from receiver.tap_kinds import Kind

@@ -10,8 +10,8 @@ import msgspec
 import structlog
 
 from receiver import tap_requests
+from receiver.figures import TapFigures
 from receiver.listeners import ListenerLimits, Watcher
-from receiver.metrics import TapFigures
 from receiver.recording import Recording
 from receiver.tap import Hub, Lifecycle, LiveStream, RecordingKept, StreamBegan
 from receiver.tap_tokens import Ticket

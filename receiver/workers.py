@@ -177,7 +177,7 @@ def _check(config: Config) -> None:
     make_recordings_folder(config.recordings)
     credentials.tokens(config)
     if config.self_signed:
-        certificates.self_signed(config.state, config.host)
+        certificates.pair(config)
 
 
 def _hand_down(spool: Path) -> None:

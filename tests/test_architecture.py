@@ -47,7 +47,7 @@ CONSUMERS = (
 SHELL = (
     *("hurry", "reloading"),
     *("kinds", "config", "credentials", "descriptors"),
-    *("certificates", "logs", "metrics", "transports"),
+    *("self_signing", "certificates", "logs", "figures", "metrics", "transports"),
     *(
         "transports.keepalive",
         "transports.dialing",

@@ -27,10 +27,10 @@ from typing import Final
 import structlog
 
 from receiver import journal
+from receiver.figures import Figures
 from receiver.journal import Header
 from receiver.live_journal import Journal
 from receiver.media import Chunk
-from receiver.metrics import Figures
 from receiver.session import Session
 from receiver.tap import Hub, LocalHub
 from receiver.tokens import Grant

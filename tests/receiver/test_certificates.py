@@ -16,8 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from receiver.certificates import LIFETIME, RENEWED_BEFORE, reload, self_signed, ssl_context
+from receiver.certificates import reload, ssl_context
 from receiver.errors import ConfigurationError
+from receiver.self_signing import LIFETIME, RENEWED_BEFORE, self_signed
 
 AUTHORITY = trustme.CA()
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

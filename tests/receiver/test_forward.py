@@ -14,10 +14,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from receiver.figures import TapFigures
 from receiver.forward import Consumer, Forwarder, Way
 from receiver.listeners import ListenerLimits
 from receiver.media import ByteOrder, EndReason, Track
-from receiver.metrics import TapFigures
 from receiver.tap import LocalHub, StreamEnded, Tap
 from receiver.tap_channels import Channels
 from receiver.transports import dialing

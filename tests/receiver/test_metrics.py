@@ -15,8 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from receiver import __version__, recording
 from receiver.errors import ConfigurationError
+from receiver.figures import Figures, Live
 from receiver.media import Track
-from receiver.metrics import HOST, Figures, Live, MetricsListener
+from receiver.metrics import HOST, MetricsListener
 from receiver.recording import Ledger, Recording
 from receiver.spool import SpoolFigures
 from tests.receiver import recordings_builder as builder

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from receiver import journal, open_recording, patience, render, session
+from receiver.figures import Figures
 from receiver.journal import (
     ChunkRecord,
     DroppedRecord,
@@ -27,7 +28,6 @@ from receiver.journal import (
 )
 from receiver.live_journal import Journal
 from receiver.media import Encoding, EndReason, Finding, Gap, GapKind, MediaFormat, Track
-from receiver.metrics import Figures
 from receiver.recording import Recording
 from receiver.render import RenderOptions
 from receiver.session import Session
