@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Many tests wait for real processes, so there are more at work than cores; the longest are first.
+PYTEST := -m pytest --numprocesses 6 --dist load --maxschedchunk 1
 # Hundreds of processes start in a test run: where bytecode is not kept, each compiles all anew.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -12,7 +14,7 @@ run: setup  ## start the receiver on this machine and place a demo call
 	@$(BIN)/receiver serve --self-signed --demo
 
 test: setup  ## the whole test suite
-	$(BIN)/pytest --numprocesses 4 --dist worksteal
+	$(BIN)/python $(PYTEST)
 
 faults: setup  ## break everything that can break; SEEDS=200 is the long run
 	@$(BIN)/python -m tests.faults
@@ -35,7 +37,7 @@ format: setup
 
 coverage: setup  ## branch coverage of both packages, started processes included
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 4 --dist worksteal
+	$(BIN)/coverage run $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 

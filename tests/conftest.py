@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio.constants
+import gc
 import os
 
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the commands do; many p
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-# asyncio's debug mode notes where each callback came from; ten frames deep that is a fifth of the
-# time of tests with many sockets. What it checks, it checks all the same.
-asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
+# asyncio's debug mode notes where each callback came from, which is a fifth of the time of tests
+# with many sockets, and helps nobody here. What it checks, it checks all the same.
+asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[misc]
+
+
+def pytest_collection_finish() -> None:
+    """Spare collections of garbage what lives as long as the process: a twentieth of a second."""
+    gc.freeze()

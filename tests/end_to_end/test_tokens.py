@@ -112,32 +112,33 @@ def plain_get(receiver: ReceiverProcess, headers: dict[str, str]) -> int:
         return connection.getresponse().status
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"exp": 1_000_000_000},
-        {"exp": None},
-        {"jti": None},
-        {"sub": None},
-        {"aud": "tap"},
-        {"aud": None},
-        {"kid": "00000000"},
-        {"key": "another-key-" + "x" * 40},
-        {"algorithm": "none"},
-        {"algorithm": "HS384"},
-        {"exp": "soon"},
-    ],
-    ids=str,
-)
-def test_what_is_not_quite_a_token_is_refused(
-    receiver: ReceiverProcess, wrong: dict[str, Any]
-) -> None:
+NOT_QUITE: list[dict[str, Any]] = [
+    {"exp": 1_000_000_000},
+    {"exp": None},
+    {"jti": None},
+    {"sub": None},
+    {"aud": "tap"},
+    {"aud": None},
+    {"kid": "00000000"},
+    {"key": "another-key-" + "x" * 40},
+    {"algorithm": "none"},
+    {"algorithm": "HS384"},
+    {"exp": "soon"},
+]
+
+
+def test_what_is_not_quite_a_token_is_refused(receiver: ReceiverProcess) -> None:
     """Expired, for another audience, by another key or algorithm, or without a claim: 401."""
-    try:
-        token = minted(**wrong)
-    except TypeError:  # PyJWT does not even mint an expiry that is no number
-        token = ".".join(("e30", "e30", "e30"))
-    assert 401 == status(receiver, token)
+
+    def answer(wrong: dict[str, Any]) -> int:
+        try:
+            token = minted(**wrong)
+        except TypeError:  # PyJWT does not even mint an expiry that is no number
+            token = ".".join(("e30", "e30", "e30"))
+        return status(receiver, token)
+
+    assert [(wrong, 401) for wrong in NOT_QUITE] == [(wrong, answer(wrong)) for wrong in NOT_QUITE]
+    assert 101 == status(receiver, minted())
 
 
 def test_clocks_may_be_a_minute_apart(receiver: ReceiverProcess) -> None:

@@ -388,7 +388,7 @@ async def test_a_minute_of_the_past_is_whole(house: House, track: str, rate: int
         if track == "stereo":
             # The other track says nothing, and that is told once.
             assert "sender_silence" == (await text(listener))["reason"]
-        received = b""
+        received = bytearray()  # which grows without being copied
         while len(received) < (seconds - 1) * rate * 2 * channels:
             received += await listener.recv(decode=False)
         await joined(stream)
