@@ -21,3 +21,8 @@ asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[misc]
 def pytest_collection_finish() -> None:
     """Spare collections of garbage what lives as long as the process: a twentieth of a second."""
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Have the end find everything, as extension modules expect that tell of leaks."""
+    gc.unfreeze()
