@@ -179,6 +179,7 @@ async def test_what_is_cut_off_leaves_nothing_half_published(
 ) -> None:
     """The hidden folder goes, the journal stays, and closing does not wait."""
     monkeypatch.setattr(publisher, "IN_TIME_SECONDS", 0.0)
+    monkeypatch.setattr(publisher, "_TIDY_SECONDS", PATIENCE_SECONDS)  # this machine is busy
     journal = desk.spool / paths.journal_name(journals.HEADER.recording_id)
     write_journal(journal, hours=1)
     desk.publisher.submit(journal)
