@@ -2,8 +2,8 @@
 
 Streams in real time are too many to let a process rest and too few to keep it busy: with 150
 calls a chunk comes every 67 us, and each one wakes the process up and is read for itself alone.
-One short sleep in every round of the loop lets chunks gather, up to two to a read where nobody
-waits for them. An idle receiver, or one with few streams, never does it.
+A short sleep every few rounds of the loop lets chunks gather, two to a read where nobody waits
+for them. An idle receiver, or one with few streams, never does it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ INTERVAL_SECONDS: Final = 0.02
 """What one packet lasts. The journal's writer looks ten times more seldom."""
 BRISK_INTERVAL_SECONDS: Final = 0.001
 """... and where somebody waits for what comes, such as a listener."""
+_ROUNDS: Final = 3
+"""Of the event loop between two long rests, so that a task which is woken up gets on."""
 
 
 class Pacer:
@@ -29,6 +31,7 @@ class Pacer:
         self._somebody_waits = somebody_waits
         self._streams = 0
         self._rested_at = -INTERVAL_SECONDS
+        self._round = 0  # since the last rest
         self._ticking = False
 
     def note(self, streams: int) -> None:
@@ -43,9 +46,16 @@ class Pacer:
         if self._streams < FEWEST_STREAMS:
             self._ticking = False
             return
-        interval = BRISK_INTERVAL_SECONDS if self._somebody_waits() else INTERVAL_SECONDS
+        self._round += 1
+        if self._somebody_waits():
+            self._rest(BRISK_INTERVAL_SECONDS)
+        elif self._round >= _ROUNDS:
+            self._rest(INTERVAL_SECONDS)
+        self._loop.call_soon(self._tick)
+
+    def _rest(self, interval: float) -> None:
         left = self._rested_at + interval - time.monotonic()
         if left > 0:
             time.sleep(left)
         self._rested_at = time.monotonic()
-        self._loop.call_soon(self._tick)
+        self._round = 0
