@@ -129,7 +129,8 @@ class Server:
     def _somebody_waits(self) -> bool:
         """Whether a longer rest of the event loop is noticed: a listener, a newcomer, the end."""
         entering = self._listener is not None and self._listener.entering > 0
-        return entering or self.hub.listened or self._stopping.is_set()
+        listens = self.hub.listened or self.figures.taps.listeners > 0  # these hear the past, too
+        return entering or listens or self._stopping.is_set()
 
     def _open_session(self, grant: Grant, remote_address: str) -> Session:
         return Session(self, grant, remote_address=remote_address)

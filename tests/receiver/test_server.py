@@ -81,6 +81,11 @@ async def test_a_loop_with_many_streams_rests_briefly_where_somebody_waits(
         leave()
         await until(long)
 
+        server.figures.taps.listeners = 1  # its socket is open, and it is still hearing the past
+        await until(brisk)
+        server.figures.taps.listeners = 0
+        await until(long)
+
         _, idle = await asyncio.open_connection("127.0.0.1", listener.port)
         await until(brisk)
         idle.close()
