@@ -8,7 +8,7 @@ import sys
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    from receiver import cli
+    from receiver.cli import main as cli
 
     return cli.main()
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from receiver.media import RejectedChunk
-    from receiver.messages import Start
+    from receiver.wire.parse import Start
 
 
 class TapreelError(Exception):

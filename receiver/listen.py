@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from receiver.errors import DialError
-from receiver.transports.dialing import (
+from receiver.transports.client import (
     RECEIVE_BUFFER_BYTES,
     Backoff,
     Line,

@@ -114,6 +114,25 @@ class Gap(msgspec.Struct, frozen=True):
     kind: GapKind
 
 
+class Ledger(msgspec.Struct, frozen=True):
+    """What became of a track's chunks: received = written + duplicate + conflict + rejected.
+
+    `late` chunks arrived out of order; they are among the written ones.
+    """
+
+    received: int
+    written: int
+    duplicate: int = 0
+    late: int = 0
+    conflict: int = 0
+    rejected: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every received chunk is accounted for."""
+        return self.received == self.written + self.duplicate + self.conflict + self.rejected
+
+
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """One fact about a recording's quality; `code` is stable, `detail` is for people."""
 

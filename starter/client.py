@@ -17,8 +17,7 @@ from uuid import uuid4
 
 import httpx
 
-from starter import rules
-from starter.answers import parse_error, parse_handle, parse_retry_after
+from starter import validation
 from starter.config import Credentials
 from starter.errors import (
     AnswerError,
@@ -29,6 +28,7 @@ from starter.errors import (
     error_class,
 )
 from starter.models import MASK, StreamHandle, StreamRequest, Target
+from starter.responses import parse_error, parse_handle, parse_retry_after
 from starter.retry import RetryPolicy
 
 DEFAULT_TIMEOUT_SECONDS: Final = 15.0
@@ -145,7 +145,7 @@ class StreamClient:
 
     async def _stop(self, target: Target, sid: str, sid_or_name: str) -> StreamHandle:
         target.check_sid(sid)
-        stream = rules.check_name(sid_or_name)
+        stream = validation.check_name(sid_or_name)
         errand = _Errand(
             url=self._credentials.streams_url(target, sid, stream),
             form=[("Status", "stopped")],

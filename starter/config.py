@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from starter import rules
+from starter import validation
 from starter.errors import ConfigError, InvalidRequestError
 from starter.models import Target
 from starter.tokens import (
@@ -167,7 +167,7 @@ def base_url(space: str) -> str:
 
 def _checked_project(project_id: str) -> str:
     try:
-        return rules.check_sid(project_id, "SIGNALWIRE_PROJECT_ID", "AC")
+        return validation.check_sid(project_id, "SIGNALWIRE_PROJECT_ID", "AC")
     except InvalidRequestError as error:
         raise ConfigError(str(error)) from error
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from starter import rules
+from starter import validation
 from starter.errors import InvalidRequestError
 
 MASK: Final = "***"
@@ -59,7 +59,7 @@ class Target(StrEnum):
 
     def check_sid(self, sid: str) -> str:
         """Return a well-formed sid of this kind; raises InvalidRequestError."""
-        return rules.check_sid(sid, f"the {self.word} sid", self.sid_prefix)
+        return validation.check_sid(sid, f"the {self.word} sid", self.sid_prefix)
 
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -93,19 +93,19 @@ class StreamRequest:
     real_time: bool | None = None
 
     def __post_init__(self) -> None:
-        rules.check_stream_url(self.url)
+        validation.check_stream_url(self.url)
         if self.name is not None:
-            rules.check_name(self.name)
+            validation.check_name(self.name)
         if self.status_callback is not None:
-            rules.check_callback_url(self.status_callback)
+            validation.check_callback_url(self.status_callback)
         if self.bearer_token is not None:
-            rules.check_bearer_token(self.bearer_token)
+            validation.check_bearer_token(self.bearer_token)
         self._settle("track", member(Track, self.track, "the track"))
         method = member(CallbackMethod, self.status_callback_method, "the callback method")
         self._settle("status_callback_method", method)
         if self.codec is not None:
             self._settle("codec", member(Codec, self.codec, "the codec"))
-        self._settle("parameters", rules.check_parameters(self.parameters.items()))
+        self._settle("parameters", validation.check_parameters(self.parameters.items()))
 
     def _settle(self, name: str, value: object) -> None:
         """Put a checked value in the place of what was given, while the object is being made."""

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from starter.rules import check_parameters
+from starter.validation import check_parameters
 
 FILE: Final = click.Path(readable=False)
 """A file that whoever reads it checks: its trouble is a matter of configuration, not of usage."""

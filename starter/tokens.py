@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from uuid import uuid4
 
 from starter.errors import ConfigError, InvalidRequestError
-from starter.rules import MIN_TOKEN_CHARS, check_bearer_token
+from starter.validation import MIN_TOKEN_CHARS, check_bearer_token
 
 AUDIENCE: Final = "receiver"
 DEFAULT_TTL_SECONDS: Final = 300

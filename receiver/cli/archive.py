@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import click
 
-from receiver import archive
-from receiver.archive import Damaged, Kept, Wanted
+from receiver.audio.wav_tags import text_of
 from receiver.cli.options import recordings_folder
 from receiver.errors import UnreadableError
 from receiver.media import Gap
-from receiver.recording import RecordedTrack, Recording
-from receiver.tags import text_of
+from receiver.recording import store
+from receiver.recording.document import RecordedTrack, Recording
+from receiver.recording.store import Damaged, Kept, Wanted
 
 DAMAGED: Final = UnreadableError.exit_code
 GAPS_SHOWN: Final = 10
@@ -40,7 +40,7 @@ def _parameter(context: click.Context, option: click.Parameter, given: Iterable[
 
 def _since(context: click.Context, option: click.Parameter, given: str | None) -> datetime | None:
     try:
-        return None if given is None else archive.parse_since(given, datetime.now(UTC))
+        return None if given is None else store.parse_since(given, datetime.now(UTC))
     except ValueError as error:
         raise click.BadParameter(str(error), context, option) from None
 
@@ -62,7 +62,7 @@ def _since(context: click.Context, option: click.Parameter, given: str | None) -
 @recordings_folder
 def list_recordings(recordings: Path, *, as_json: bool, **wanted: Any) -> None:
     """List recordings, newest first."""
-    found = _told(archive.select(recordings, Wanted(**wanted)), recordings)
+    found = _told(store.select(recordings, Wanted(**wanted)), recordings)
     if as_json:
         _print_array(found)
     else:
@@ -166,7 +166,7 @@ def _say(line: str, *, err: bool = False, newline: bool = True) -> None:
 @recordings_folder
 def show(recordings: Path, recording_id: str, *, as_json: bool) -> None:
     """Show one recording. ID may be the first characters of an id, 4 at least."""
-    kept = archive.read(archive.find(recordings, recording_id))
+    kept = store.read(store.find(recordings, recording_id))
     if as_json:
         click.echo(kept.document, nl=False)
         return
@@ -271,7 +271,7 @@ def verify(context: click.Context, recordings: Path, recording_id: str | None) -
 
 def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Damaged]:
     if recording_id is None:
-        entries = archive.select(recordings, Wanted())
+        entries = store.select(recordings, Wanted())
         first = next(entries, None)
         if first is None:
             _say(f"receiver: no recordings found in {recordings}", err=True)
@@ -279,9 +279,9 @@ def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Da
         yield first
         yield from entries
         return
-    folder = archive.find(recordings, recording_id)
+    folder = store.find(recordings, recording_id)
     try:
-        yield archive.read(folder)
+        yield store.read(folder)
     except UnreadableError as error:
         yield Damaged(folder, str(error))
 
@@ -289,4 +289,4 @@ def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Da
 def _problems(entry: Kept | Damaged) -> tuple[str, ...]:
     if isinstance(entry, Damaged):
         return (_safe(entry.problem),)
-    return tuple(_safe(problem) for problem in archive.verify(entry.folder, entry.recording))
+    return tuple(_safe(problem) for problem in store.verify(entry.folder, entry.recording))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from receiver.cli.options import FILE
-from receiver.cli.tapping import receiver_options, tap_url
+from receiver.cli.tap_options import receiver_options, tap_url
 
 
 @click.command()
@@ -39,10 +39,10 @@ def forward(
 ) -> None:
     """Send one live call on to the media-stream server at URL, as the provider would."""
     from receiver import logs
-    from receiver.cli.tapping import tap_token
-    from receiver.forward import Way, parse_consumer
-    from receiver.remote_feed import carry_call
-    from receiver.transports.dialing import trust_in
+    from receiver.cli.tap_options import tap_token
+    from receiver.forwarding.relay import Way, parse_consumer
+    from receiver.forwarding.remote_source import carry_call
+    from receiver.transports.client import trust_in
 
     logs.configure("info")
     consumer = parse_consumer(url)

@@ -13,7 +13,7 @@ from receiver.errors import ConfigurationError, UnreadableError
 from receiver.media import ByteOrder
 
 if TYPE_CHECKING:
-    from receiver.publish import Outcome, Postponed
+    from receiver.recording.publish import Outcome, Postponed
 
 
 @click.command()
@@ -25,8 +25,9 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
         return
     if not spool.is_dir():
         raise ConfigurationError(f"{spool} is not a folder: give the spool that holds the journals")
-    from receiver import folders, publish
-    from receiver.render import RenderOptions
+    from receiver.disk import folders
+    from receiver.recording import publish
+    from receiver.recording.render import RenderOptions
 
     os.umask(0o077)
     recovered = troubled = 0
@@ -43,7 +44,7 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
 
 def _tell(outcome: Outcome | Postponed) -> bool:
     """Print what became of a journal; return whether it was trouble."""
-    from receiver.publish import Discarded, Empty, Postponed, Published
+    from receiver.recording.publish import Discarded, Empty, Postponed, Published
 
     if isinstance(outcome, Published):
         click.echo(f"published {outcome.folder}")
@@ -69,8 +70,8 @@ def _tell(outcome: Outcome | Postponed) -> bool:
 @named_settings("byte_order", "stereo")
 def render(journal: Path, output: Path | None, byte_order: ByteOrder, *, stereo: bool) -> None:
     """Turn one JOURNAL into WAV files and recording.json; the journal stays as it is."""
-    from receiver import render as renderer
-    from receiver.render import RenderOptions
+    from receiver.recording import render as renderer
+    from receiver.recording.render import RenderOptions
 
     os.umask(0o077)
     renderer.identify(journal)  # refuse what is no journal before a folder is made

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from receiver.cli.tapping import receiver_options, tap_url
+from receiver.cli.tap_options import receiver_options, tap_url
 
 if TYPE_CHECKING:
     from receiver.listen import Event, Gap

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import click
 
-from receiver.config import SETTINGS, Config, Setting, load
-from receiver.kinds import PAIR, PATH, SECRET, SWITCH, TEXTS
+from receiver.config.settings import SETTINGS, Config, Setting, load
+from receiver.config.value_types import PAIR, PATH, SECRET, SWITCH, TEXTS
 
 Command = Callable[..., Any]
 FILE: Final = click.Path(readable=False, path_type=Path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from receiver.cli.options import settings
-from receiver.config import Config, check_serving
+from receiver.config.settings import Config, check_serving
 
 
 @click.command()
@@ -13,7 +13,8 @@ from receiver.config import Config, check_serving
 def serve(config: Config) -> None:
     """Receive streams, record every track, and go on until Ctrl-C or SIGTERM."""
     check_serving(config)
-    from receiver import logs, process
+    from receiver import logs
+    from receiver.service import run
 
     logs.configure(config.log_level)
-    process.run(config)
+    run.run(config)

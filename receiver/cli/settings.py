@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from receiver.cli.options import settings
-from receiver.config import SETTINGS, Config, check_serving
+from receiver.config.settings import SETTINGS, Config, check_serving
+from receiver.config.value_types import SECRET
 from receiver.errors import ConfigurationError
-from receiver.kinds import SECRET
 
 MASK = "********"
 

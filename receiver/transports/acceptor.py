@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from receiver.errors import ConfigurationError
-from receiver.throttle import Throttle
+from receiver.rate_limit import Throttle
 from receiver.transports import handshake
-from receiver.transports.lobby import Lobby, Waiting
-from receiver.transports.sharing import SharedPort
+from receiver.transports.pending import Lobby, Waiting
+from receiver.transports.shared_port import SharedPort
 
 BACKLOG: Final = 1024
 _AT_ONCE: Final = 64

@@ -11,10 +11,10 @@ from typing import Final, Protocol, cast
 
 import structlog
 
-from receiver.config import Config
+from receiver.config.settings import Config
 from receiver.errors import ConfigurationError
-from receiver.transports import Gate, Limits, Listener
-from receiver.transports.sharing import SharedPort
+from receiver.transports.interface import Gate, Limits, Listener
+from receiver.transports.shared_port import SharedPort
 
 FASTEST_FIRST: Final = ("picows", "websockets")
 

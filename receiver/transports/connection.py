@@ -6,8 +6,9 @@ from collections.abc import Callable
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, Protocol
 
-from receiver.transports import Limits, handshake
-from receiver.transports.keepalive import keep_alive
+from receiver.transports import handshake
+from receiver.transports.interface import Limits
+from receiver.transports.tcp import keep_alive
 
 
 class Socket(Protocol):

@@ -15,7 +15,7 @@ from websockets import http11
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from receiver.transports import HttpAnswer, Limits, UpgradeRequest
+from receiver.transports.interface import HttpAnswer, Limits, UpgradeRequest
 
 SERVER: Final = "tapreel"
 LONGEST_REASON_BYTES: Final = 123

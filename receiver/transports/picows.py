@@ -15,12 +15,13 @@ import ssl
 
 import aiofastnet
 
-from receiver.transports import Gate, Limits, Listener, handshake, picows_wiring, resets
-from receiver.transports.doorway import Admitted, Doorway
-from receiver.transports.listening import SocketListener
-from receiver.transports.lobby import Waiting
+from receiver.transports import handshake, picows_wiring, resets
+from receiver.transports.interface import Gate, Limits, Listener
+from receiver.transports.listener import SocketListener
+from receiver.transports.pending import Waiting
 from receiver.transports.picows_socket import Socket
-from receiver.transports.sharing import SharedPort
+from receiver.transports.shared_port import SharedPort
+from receiver.transports.upgrade import Admitted, Doorway
 
 
 async def listen(

@@ -11,10 +11,11 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from websockets.exceptions import ProtocolError
 from websockets.frames import Close
 
-from receiver.transports import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer, handshake
+from receiver.transports import handshake
 from receiver.transports.connection import SocketConnection
-from receiver.transports.pace import Pace
-from receiver.transports.pongs import LatePong
+from receiver.transports.deferred_pong import LatePong
+from receiver.transports.inbound_limits import Pace
+from receiver.transports.interface import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer
 from receiver.transports.small_units import SmallUnits
 
 _BROKEN: Final = 1006

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from receiver.patience import TokenBucket
-from receiver.transports import Limits
+from receiver.rate_limit import TokenBucket
+from receiver.transports.interface import Limits
 
 
 class SmallUnits:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import ssl
 
-from receiver.transports import Gate, Limits, Listener, handshake
-from receiver.transports.doorway import Admitted
-from receiver.transports.listening import SocketListener
-from receiver.transports.sharing import SharedPort
+from receiver.transports import handshake
+from receiver.transports.interface import Gate, Limits, Listener
+from receiver.transports.listener import SocketListener
+from receiver.transports.shared_port import SharedPort
+from receiver.transports.upgrade import Admitted
 from receiver.transports.websockets_socket import Socket
 
 

@@ -18,13 +18,14 @@ from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
-from receiver.transports import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer, handshake
+from receiver.transports import handshake
 from receiver.transports.connection import SocketConnection
-from receiver.transports.doorway import Admitted
-from receiver.transports.pace import Pace
-from receiver.transports.pongs import LatePong
+from receiver.transports.deferred_pong import LatePong
+from receiver.transports.frames import UnitReader
+from receiver.transports.inbound_limits import Pace
+from receiver.transports.interface import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer
 from receiver.transports.small_units import SmallUnits
-from receiver.transports.units import UnitReader
+from receiver.transports.upgrade import Admitted
 
 _BROKEN: Final = 1006
 _SLICE_BYTES: Final = 16_384  # a stream in real time brings less than 1 KiB at a time

@@ -12,7 +12,7 @@ import soundfile
 from starter.errors import AudioError
 from starter.models import Codec
 from starter.simulator.g711 import encode_alaw, encode_mulaw
-from starter.simulator.media import MEDIA_FORMATS, ByteOrder
+from starter.simulator.stream_info import MEDIA_FORMATS, ByteOrder
 
 _UNTOUCHED = {Codec.PCMU: "ULAW", Codec.PCMA: "ALAW"}
 _FLOATS = ("FLOAT", "DOUBLE")

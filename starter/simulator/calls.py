@@ -11,11 +11,11 @@ from typing import Final
 
 from starter.errors import StarterError
 from starter.simulator.audio import read_payload
-from starter.simulator.media import MEDIA_FORMATS, Identity, TrackAudio
+from starter.simulator.dialects import Shape, SignalWireShape, TwilioShape
 from starter.simulator.options import SimulateOptions
 from starter.simulator.player import CallReport, Ending, Line, Player, tls_context
 from starter.simulator.script import Faults, Plan
-from starter.simulator.shapes import Shape, SignalWireShape, TwilioShape
+from starter.simulator.stream_info import MEDIA_FORMATS, Identity, TrackAudio
 from starter.tokens import Bearer
 
 _SHAPES: Final[Mapping[str, Callable[[Identity], Shape]]] = {

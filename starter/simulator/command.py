@@ -12,9 +12,9 @@ import click
 from starter.config import load_settings
 from starter.models import Codec
 from starter.options import FILE, choice, pairs, with_options
-from starter.simulator.media import ByteOrder, Keypress
 from starter.simulator.options import SimulateOptions
-from starter.simulator.rest import Account
+from starter.simulator.provider_rules import Account
+from starter.simulator.stream_info import ByteOrder, Keypress
 
 _RECEIVER_URL = re.compile(r"wss?://[^/@\s]+(?:/\S*)?$", re.IGNORECASE)  # no credentials
 _KEYPRESS = re.compile(r"(\d+):([0-9A-Da-d*#])")
@@ -154,7 +154,7 @@ def simulate(
 
         run_calls(chosen, str(url), bearer, as_json=as_json)
         return
-    from starter.simulator.stand_in import run_stand_in
+    from starter.simulator.run_provider import run_stand_in
 
     signing_key = os.environ.get("SIGNALWIRE_SIGNING_KEY") or None
     account = Account(*settings.account())

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
 from starter.errors import ConfigError
-from starter.simulator.rest import HttpReply, HttpRequest
+from starter.simulator.provider_rules import HttpReply, HttpRequest
 
 HOST: Final = "127.0.0.1"
 _LARGEST_BODY_BYTES: Final = 1 << 20

@@ -15,9 +15,9 @@ from starter.errors import AudioError, InvalidRequestError, StarterError
 from starter.models import Codec, StreamRequest, Target, Track
 from starter.simulator.callbacks import Callback
 from starter.simulator.calls import Result, make_line, make_plan, outcome, read_tracks
-from starter.simulator.media import Identity, TrackAudio
 from starter.simulator.options import SimulateOptions
 from starter.simulator.player import Player, tls_context
+from starter.simulator.stream_info import Identity, TrackAudio
 
 _HEARD: Final[Mapping[Track, tuple[str, ...]]] = {
     Track.INBOUND: ("inbound",),

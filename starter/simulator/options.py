@@ -8,7 +8,7 @@ from typing import Final, Literal
 from uuid import uuid4
 
 from starter.models import Codec
-from starter.simulator.media import ByteOrder, Identity, Keypress
+from starter.simulator.stream_info import ByteOrder, Identity, Keypress
 
 DEMO: Final = Path(__file__).parent / "demo"
 

@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.frames import Close
 
 from starter.errors import ConfigError, RefusedError, StarterError, UnreachableError, error_class
-from starter.simulator.media import Identity
 from starter.simulator.script import Fate, Plan, Step, write_script
+from starter.simulator.stream_info import Identity
 
 OPEN_TIMEOUT_SECONDS: Final = 10.0
 CLOSE_TIMEOUT_SECONDS: Final = 5.0

@@ -11,7 +11,7 @@ from email.utils import format_datetime
 from starter.models import StreamRequest, Target
 from starter.simulator.calls import Result
 from starter.simulator.live_stream import LiveStream, Studio
-from starter.simulator.rest import (
+from starter.simulator.provider_rules import (
     Account,
     Address,
     HttpReply,

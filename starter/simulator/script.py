@@ -13,8 +13,8 @@ from enum import Enum, auto
 from itertools import chain
 from random import Random
 
-from starter.simulator.media import Keypress, MediaFormat, TrackAudio
-from starter.simulator.shapes import MediaPlace, Shape
+from starter.simulator.dialects import MediaPlace, Shape
+from starter.simulator.stream_info import Keypress, MediaFormat, TrackAudio
 
 _LATEST_BY = 3  # a chunk out of order arrives behind one to this many later ones
 

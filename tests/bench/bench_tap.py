@@ -26,14 +26,14 @@ from typing import Final
 
 import structlog
 
-from receiver import journal
-from receiver.figures import Figures
-from receiver.journal import Header
-from receiver.live_journal import Journal
+from receiver.auth.bearer import Grant
+from receiver.counters import Figures
+from receiver.ingest.session import Session
+from receiver.journal import records
+from receiver.journal.records import Header
+from receiver.journal.writer import Journal
 from receiver.media import Chunk
-from receiver.session import Session
-from receiver.tap import Hub, LocalHub
-from receiver.tokens import Grant
+from receiver.tap.local_hub import Hub, LocalHub
 from tests.bench.load import start_message
 from tests.end_to_end.receiver_process import TOKEN, running_receiver
 from tests.end_to_end.taps import TAP_TOKEN, secret_file
@@ -229,7 +229,7 @@ class _SessionWithoutTap(Session):
         self.active_at = now = self._now()
         arrival_ms = int((now - recording.opened_at) * 1000)
         recording.chunks += 1
-        recording.journal.append(journal.encode_chunk(chunk, arrival_ms))
+        recording.journal.append(records.encode_chunk(chunk, arrival_ms))
 
 
 def ingest_us(kind: type[Session]) -> float:

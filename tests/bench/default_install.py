@@ -17,6 +17,6 @@ if __name__ == "__main__":
         del sys.argv[1:3]
         runpy.run_module(module, run_name="__main__")
     else:
-        from receiver.cli import main
+        from receiver.cli.main import main
 
         sys.exit(main())

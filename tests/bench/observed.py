@@ -17,9 +17,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
-from receiver import folders, journal, process
-from receiver.config import Config
-from receiver.journal import ChunkRecord, Header
+from receiver.config.settings import Config
+from receiver.disk import folders
+from receiver.journal import records
+from receiver.journal.records import ChunkRecord, Header
+from receiver.service import run as process
 
 LAG_SECONDS: Final = 0.01
 
@@ -35,7 +37,7 @@ _pwrite, _fdatasync, _syncfs = os.pwrite, os.fdatasync, folders.sync_file_system
 def _note_write(descriptor: int, block: bytes, offset: int) -> int:
     written = _pwrite(descriptor, block, offset)
     now = time.time()
-    for _, record in journal.Reader([bytes(block)]):
+    for _, record in records.Reader([bytes(block)]):
         if isinstance(record, Header):
             _started_at[descriptor] = record.started_at_ms / 1000
         elif isinstance(record, ChunkRecord):
@@ -78,7 +80,7 @@ def percentile_ms(seconds: list[float], share: float = 0.99) -> float | None:
 
 def main() -> int:
     """Run `receiver` with the given arguments, and write what was noted when told to."""
-    from receiver.cli import main as receiver
+    from receiver.cli.main import main as receiver
 
     figures = Path(sys.argv[1])
     os.pwrite = _note_write  # type: ignore[assignment]  # called with bytes only

@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from receiver import journal, paths
-from receiver.journal import ChunkRecord, EndRecord, Header, MessageRecord
+from receiver.disk import layout
+from receiver.journal import records
+from receiver.journal.records import ChunkRecord, EndRecord, Header, MessageRecord
 from receiver.media import ByteOrder, EndReason, Track
 
 CHUNKS_PER_HOUR: Final = 180_000
@@ -31,9 +32,9 @@ _START: Final = (
 def write_journal(path: Path, hours: float) -> None:
     """Write the journal of one call as a live stream would leave it."""
     payloads = [random.Random(number).randbytes(160) for number in range(97)]
-    header = Header("00112233aabbccdd", time.time_ns() // 1_000_000, journal.VERSION, "bench")
+    header = Header("00112233aabbccdd", time.time_ns() // 1_000_000, records.VERSION, "bench")
     with path.open("wb") as file:
-        file.write(journal.encode(header) + journal.encode(MessageRecord(0, _START)))
+        file.write(records.encode(header) + records.encode(MessageRecord(0, _START)))
         count = int(hours * CHUNKS_PER_HOUR)
         for number in range(count):
             at_ms = number * 20
@@ -41,14 +42,14 @@ def write_journal(path: Path, hours: float) -> None:
                 payload = payloads[(number + index) % len(payloads)]
                 sequence = number * 2 + index + 2
                 record = ChunkRecord(track, sequence, number + 1, at_ms, at_ms, payload)
-                file.write(journal.encode(record))
-        file.write(journal.encode(EndRecord(count * 20, EndReason.STOP, "")))
+                file.write(records.encode(record))
+        file.write(records.encode(EndRecord(count * 20, EndReason.STOP, "")))
 
 
 def publish(path: Path, recordings: Path) -> dict[str, float]:
     """Publish in this process, and return seconds of processor time and memory at its peak."""
-    from receiver import publish as publisher
-    from receiver.render import RenderOptions
+    from receiver.recording import publish as publisher
+    from receiver.recording.render import RenderOptions
 
     before = resource.getrusage(resource.RUSAGE_SELF)
     publisher.publish(path, recordings, RenderOptions(ByteOrder.LITTLE, False))
@@ -60,7 +61,7 @@ def publish(path: Path, recordings: Path) -> dict[str, float]:
 def measure(hours: float) -> dict[str, float]:
     """Render a call of so many hours in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="tapreel-bench-") as folder:
-        path = Path(folder) / paths.journal_name("00112233aabbccdd")
+        path = Path(folder) / layout.journal_name("00112233aabbccdd")
         write_journal(path, hours)
         command = [sys.executable, "-m", __spec__.name, str(path), str(Path(folder) / "out")]
         done = subprocess.run(command, check=True, capture_output=True, text=True)

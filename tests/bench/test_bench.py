@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from receiver.media import Chunk, Track
-from receiver.messages import parse
+from receiver.wire.parse import parse
 from tests.bench import __main__ as bench
 from tests.bench import table
 from tests.bench.load import masked_message, prepare_chunks

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from receiver import paths
-from receiver.recording import Recording
+from receiver.disk import layout
+from receiver.recording.document import Recording
 
 TOKEN = "a-token-for-tests-only"
 PATIENCE_SECONDS = 120.0
@@ -36,7 +36,7 @@ class ReceiverProcess:
     ) -> None:
         self.folder = folder
         self.recordings = folder / "recordings"
-        self.spool = self.recordings / paths.SPOOL
+        self.spool = self.recordings / layout.SPOOL
         self.token_file = folder / "tokens"
         if token_file and not self.token_file.exists():
             self.token_file.write_text(TOKEN + "\n")
@@ -115,7 +115,7 @@ class ReceiverProcess:
 
 def read_document(folder: Path) -> Recording:
     """Return the document of a published recording."""
-    return msgspec.json.decode((folder / paths.RECORDING_JSON).read_bytes(), type=Recording)
+    return msgspec.json.decode((folder / layout.RECORDING_JSON).read_bytes(), type=Recording)
 
 
 @contextlib.contextmanager

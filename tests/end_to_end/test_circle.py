@@ -18,7 +18,7 @@ import trustme
 from receiver.media import EndReason
 from tests.end_to_end.receiver_process import ReceiverProcess, running_receiver
 from tests.end_to_end.sender import CALL_SID
-from tests.receiver.g711 import MULAW
+from tests.receiver.helpers.g711 import MULAW
 
 DEMO = Path(__file__).parents[2] / "starter" / "simulator" / "demo"
 PATIENCE_SECONDS = 60

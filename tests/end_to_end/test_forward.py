@@ -36,7 +36,7 @@ from tests.end_to_end.taps import (
     tapped_receiver,
     wait_for_sockets,
 )
-from tests.receiver.g711 import MULAW
+from tests.receiver.helpers.g711 import MULAW
 
 CONSUMERS = Path(__file__).parent / "consumers"
 CONSUMER_PYTHON = Path(sys.prefix).parent / ".venv-consumers" / "bin" / "python"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver import paths
+from receiver.disk import layout
 from receiver.media import EndReason
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import ReceiverProcess, running_receiver
@@ -68,7 +68,7 @@ def test_what_cannot_be_published_in_time_is_left_for_the_next_start(
             assert time.monotonic() - began < MOST_SECONDS + MARGIN_SECONDS
         line = receiver.wait_for("left_for_next_start")
         assert (1, str(journal.parent.relative_to(tmp_path))) == (line["journals"], line["spool"])
-        assert [] == list(receiver.recordings.rglob(paths.RECORDING_JSON))
+        assert [] == list(receiver.recordings.rglob(layout.RECORDING_JSON))
     with running_receiver(tmp_path, *options) as receiver:
         _, document = receiver.published()
         assert (EndReason.SHUTDOWN, 1) == (document.end_reason, document.tracks[0].chunks.written)
@@ -91,7 +91,7 @@ def test_a_hurry_may_begin_while_a_drain_publishes(tmp_path: Path) -> None:
 def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
     """Its parent ends in time all the same, says what is left, and the next start publishes it."""
     # Its own last resort, 0.2 s later, would come before a busy machine has let it end in peace.
-    program = ("-m", "tests.faults.launcher", "hurry.LAST_SECONDS=60", "--")
+    program = ("-m", "tests.faults.launcher", "service.shutdown_deadline.LAST_SECONDS=60", "--")
     root = {"PYTHONPATH": str(Path(__file__).parents[2])}
     with running_receiver(
         tmp_path, "--workers", "2", environment=root, program=program

@@ -15,11 +15,11 @@ import pytest
 import soundfile
 import trustme
 
-from receiver.journal import ChunkRecord, Reader
+from receiver.journal.records import ChunkRecord, Reader
 from receiver.media import EndReason, GapKind
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS, ReceiverProcess, running_receiver
-from tests.receiver.g711 import MULAW
+from tests.receiver.helpers.g711 import MULAW
 
 SIGNALWIRE_SILENCE = b"\xff"
 

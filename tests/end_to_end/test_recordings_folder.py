@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver import paths
+from receiver.disk import layout
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import (
     PATIENCE_SECONDS,
@@ -68,7 +68,7 @@ def test_the_recordings_folder_may_be_a_link(tmp_path: Path) -> None:
     with running_receiver(tmp_path) as receiver:
         call(receiver)
         receiver.published()
-    (document,) = (tmp_path / "disk").rglob(paths.RECORDING_JSON)
+    (document,) = (tmp_path / "disk").rglob(layout.RECORDING_JSON)
     assert read_document(document.parent).complete
 
 

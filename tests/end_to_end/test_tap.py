@@ -20,8 +20,8 @@ import soundfile
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from receiver.tap_tokens import Scope, mint
-from receiver.tokens import key_id
+from receiver.auth.bearer import key_id
+from receiver.auth.tap_tokens import Scope, mint
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS, TOKEN, ReceiverProcess
 from tests.end_to_end.taps import (
@@ -38,7 +38,7 @@ from tests.end_to_end.taps import (
     told,
     wait_for_sockets,
 )
-from tests.receiver.g711 import MULAW
+from tests.receiver.helpers.g711 import MULAW
 
 TRACKS = ("inbound", "outbound")
 CALL = f"/{sender.CALL_SID}"

@@ -17,8 +17,8 @@ import jwt
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from receiver import credentials
-from receiver.config import Config
+from receiver.auth import credentials
+from receiver.config.settings import Config
 from receiver.errors import ConfigurationError
 from starter.errors import ConfigError
 from starter.tokens import key_from_file

@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from receiver import paths
+from receiver.disk import layout
 from receiver.media import EndReason
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import (
@@ -27,7 +27,7 @@ from tests.end_to_end.receiver_process import (
     ReceiverProcess,
     running_receiver,
 )
-from tests.receiver import journals
+from tests.receiver.helpers import journals
 
 CALLS = 100
 
@@ -299,17 +299,17 @@ def test_one_line_says_where_all_listen(receiver: ReceiverProcess) -> None:
 
 def crashed(spool: Path, worker: int) -> None:
     """Leave a journal in a worker's folder, as a crash would."""
-    folder = spool / f"{paths.WORKER}{worker}"
+    folder = spool / f"{layout.WORKER}{worker}"
     folder.mkdir(0o700, parents=True, exist_ok=True)
     chunks = [journals.chunk(1, b"\x00" * 160, timestamp_ms=0)]
-    name = paths.journal_name(journals.HEADER.recording_id)
+    name = layout.journal_name(journals.HEADER.recording_id)
     journals.write(folder / name, journals.records(chunks))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_workers_recovers_what_others_left(tmp_path: Path, workers: int) -> None:
     """A journal of a third worker is published whether one or two are started now."""
-    spool = tmp_path / "recordings" / paths.SPOOL
+    spool = tmp_path / "recordings" / layout.SPOOL
     crashed(spool, 3)
     spool.chmod(0o700)
     with running_receiver(tmp_path, "--workers", str(workers)) as receiver:
@@ -319,7 +319,7 @@ def test_any_number_of_workers_recovers_what_others_left(tmp_path: Path, workers
 
 def test_recover_finds_the_journals_of_workers(tmp_path: Path) -> None:
     """`receiver recover` looks into the workers' folders too."""
-    spool = tmp_path / "recordings" / paths.SPOOL
+    spool = tmp_path / "recordings" / layout.SPOOL
     crashed(spool, 2)
     spool.chmod(0o700)
     command = [sys.executable, "-m", "receiver", "recover", "--recordings", "recordings"]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from receiver import paths
+from receiver.disk import layout
 from receiver.media import Gap, GapKind, Track
-from receiver.recording import RecordedTrack
+from receiver.recording.document import RecordedTrack
 from tests.end_to_end.receiver_process import read_document
 from tests.faults.payloads import CHUNK_BYTES, CHUNK_MS, SILENCE, Name, codes_of, names_in, payload
 
@@ -123,7 +123,7 @@ Lanes = dict[Track, list[_Lane]]
 
 def recording_folders(recordings: Path) -> list[Path]:
     """Return every published folder, found without the receiver's own code."""
-    documents = recordings.glob(f"[0-9]*/*/*/[0-9]*/{paths.RECORDING_JSON}")
+    documents = recordings.glob(f"[0-9]*/*/*/[0-9]*/{layout.RECORDING_JSON}")
     return sorted(document.parent for document in documents)
 
 

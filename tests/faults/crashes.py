@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from receiver.paths import REWRITTEN_SUFFIX
+from receiver.disk.layout import REWRITTEN_SUFFIX
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS
 from tests.faults.accounting import Allowance, Tally, summed
 from tests.faults.calls import Callers

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from receiver.media import GapKind
-from receiver.recording import Recording
+from receiver.recording.document import Recording
 from tests.end_to_end.receiver_process import ReceiverProcess, read_document
 from tests.faults.accounting import Allowance, Tally, recording_folders
 from tests.faults.calls import Callers

@@ -1,7 +1,7 @@
 """`receiver` with other limits: what takes half a minute in earnest takes a moment in a test.
 
 Usage: python -m tests.faults.launcher [MODULE.]NAME=SECONDS ... -- serve ...; the spool's where
-no module is named.
+no module is named, as in `service.shutdown_deadline.LAST_SECONDS=60`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib
 import sys
 
-from receiver import cli
+from receiver.cli import main
 
 if __name__ == "__main__":
     separator = sys.argv.index("--")
     for setting in sys.argv[1:separator]:
         name, _, value = setting.partition("=")
-        room, _, name = name.rpartition(".")
-        module = importlib.import_module(f"receiver.{room or 'spool'}")
+        place, _, name = name.rpartition(".")
+        module = importlib.import_module(f"receiver.{place or 'journal.spool'}")
         assert isinstance(getattr(module, name), int | float), f"{module} has no limit {name}"
         setattr(module, name, float(value))
-    sys.exit(cli.main(sys.argv[separator + 1 :]))
+    sys.exit(main.main(sys.argv[separator + 1 :]))

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from receiver.media import Track
-from tests.receiver.g711 import MULAW
+from tests.receiver.helpers.g711 import MULAW
 
 CHUNK_BYTES = 160
 CHUNK_MS = 20

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from receiver import paths
+from receiver.disk import layout
 from tests.faults.accounting import Allowance, Tally
 from tests.faults.calls import Callers
 from tests.faults.faulty_disk import ext4_image, sectors_written
@@ -43,7 +43,7 @@ def cut(folder: Path, seed: int, *, streams: int = 0) -> Tally:
             tally = after.account(callers.streams, allowance)
             tally.expect(not after.journals(), "recovery left a journal")
             after.check_that_recovery_is_over(tally)
-            tally.expect(not list(after.spool.glob(f"*{paths.REWRITTEN_SUFFIX}")), "a half copy")
+            tally.expect(not list(after.spool.glob(f"*{layout.REWRITTEN_SUFFIX}")), "a half copy")
             return tally
 
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from receiver import folders
+from receiver.disk import folders
 
 _BATCH = bytes(210 * 50)
 _ROUNDS = 15

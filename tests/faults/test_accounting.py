@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from receiver import journal, publish
-from receiver.journal import ChunkRecord, EndRecord, Header, MessageRecord
+from receiver.journal import records as journal
+from receiver.journal.records import ChunkRecord, EndRecord, Header, MessageRecord
 from receiver.media import EndReason, GapKind, Track
-from receiver.render import RenderOptions
+from receiver.recording import publish
+from receiver.recording.render import RenderOptions
 from tests.end_to_end import sender
 from tests.faults.accounting import Allowance, Sent, Tally, account, recording_folders
 from tests.faults.payloads import CHUNK_BYTES, Name, names_in, payload
-from tests.receiver.journals import STARTED_AT_MS
+from tests.receiver.helpers.journals import STARTED_AT_MS
 
 CHUNKS = 50
 NAMES = [Name(7, Track.INBOUND, chunk) for chunk in range(1, CHUNKS + 1)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from receiver import paths
+from receiver.disk import layout
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS, ReceiverProcess
 from tests.faults.accounting import Allowance, Sent, Tally, account
 from tests.faults.faulty_disk import Orders
@@ -51,7 +51,7 @@ class Trial:
     @property
     def spool(self) -> Path:
         """Return the folder of journals."""
-        return self.recordings / paths.SPOOL
+        return self.recordings / layout.SPOOL
 
     def start(
         self, *options: str, orders: Orders | None = None, limits: Sequence[str] = ()
@@ -89,8 +89,8 @@ class Trial:
 
     def journals(self) -> list[Path]:
         """Return the journals in the spool, those of workers too."""
-        workers = self.spool.glob(f"{paths.WORKER}*/*{paths.JOURNAL_SUFFIX}")
-        return sorted([*self.spool.glob(f"*{paths.JOURNAL_SUFFIX}"), *workers])
+        workers = self.spool.glob(f"{layout.WORKER}*/*{layout.JOURNAL_SUFFIX}")
+        return sorted([*self.spool.glob(f"*{layout.JOURNAL_SUFFIX}"), *workers])
 
     def wait_until_published(self) -> None:
         """Return once the spool is empty; fail when it stays as it is."""
@@ -102,7 +102,7 @@ class Trial:
     def account(self, streams: Iterable[Sent], allowance: Allowance | None = None) -> Tally:
         """Return what became of every chunk; quarantined journals are problems."""
         tally = account(list(streams), self.recordings, allowance or Allowance())
-        for reason in self.spool.glob(f"{paths.QUARANTINE}/*.txt"):
+        for reason in self.spool.glob(f"{layout.QUARANTINE}/*.txt"):
             tally.problems.append(f"quarantine: {reason.read_text()}")
         return tally
 

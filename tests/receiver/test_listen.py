@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 
 from receiver.errors import ConfigurationError, DialError
 from receiver.listen import Audio, Dtmf, Event, Gap, Mark, Started, Stopped, listen
-from receiver.transports.dialing import Backoff
+from receiver.transports.client import Backoff
 
 SAMPLES = np.arange(160, dtype="<i2")
 Script = list[bytes | dict[str, Any] | int]

@@ -13,8 +13,9 @@ import pytest
 import structlog
 
 from receiver.logs import MASK, configure, masked
-from receiver.transports import Limits, websockets
-from tests.receiver.transports.wire import OpenGate, call, request
+from receiver.transports import websockets
+from receiver.transports.interface import Limits
+from tests.receiver.helpers.wire import OpenGate, call, request
 
 CANARY = "canary-0123456789abcdef"
 

@@ -24,9 +24,9 @@ from starter.config import Credentials
 from starter.errors import RefusedError, RejectedError
 from starter.models import CallbackMethod, Codec, StreamRequest, Target, Track
 from starter.simulator.live_stream import LiveStream, Studio
-from starter.simulator.media import Identity
 from starter.simulator.provider import describe
-from starter.simulator.rest import Refusal, invalid
+from starter.simulator.provider_rules import Refusal, invalid
+from starter.simulator.stream_info import Identity
 from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
 
 _PLACE = Path("shared/spec/signalwire-streams.openapi.yaml")

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from receiver.errors import ConfigurationError
-from receiver.transports import Limits
 from receiver.transports.acceptor import Acceptor, open_sockets
-from receiver.transports.lobby import Lobby, Waiting
+from receiver.transports.interface import Limits
+from receiver.transports.pending import Lobby, Waiting
 
 
 class Hall:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from receiver.transports import Connection, Decision, Limits, UpgradeRequest
 from receiver.transports.choice import FASTEST_FIRST, choose
-from receiver.transports.doorway import Doorway, House
-from receiver.transports.lobby import Lobby
-from tests.receiver.transports.wire import KeepingPeer, call, request
+from receiver.transports.interface import Connection, Decision, Limits, UpgradeRequest
+from receiver.transports.pending import Lobby
+from receiver.transports.upgrade import Doorway, House
+from tests.receiver.helpers.wire import KeepingPeer, call, request
 
 
 class TellingPeer(KeepingPeer):

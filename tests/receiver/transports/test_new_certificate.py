@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from receiver import certificates
-from receiver.transports import Limits, Listener
+from receiver.auth import tls
 from receiver.transports.choice import FASTEST_FIRST, choose
-from tests.receiver.transports.wire import OpenGate, call
+from receiver.transports.interface import Limits, Listener
+from tests.receiver.helpers.wire import OpenGate, call
 
 
 def issued(folder: Path, authority: trustme.CA, kind: trustme.KeyType) -> tuple[Path, Path]:
@@ -45,12 +45,12 @@ async def is_trusted(listener: Listener, authority: trustme.CA) -> bool:
 async def test_new_connections_get_the_new_certificate(tmp_path: Path, name: str) -> None:
     """Also where its key is of another kind; the old one is served no more."""
     old, new = trustme.CA(), trustme.CA()
-    context = certificates.ssl_context(*issued(tmp_path, old, trustme.KeyType.ECDSA))
+    context = tls.ssl_context(*issued(tmp_path, old, trustme.KeyType.ECDSA))
     listener = await choose(name)[1](
         OpenGate(), host="127.0.0.1", port=0, ssl_context=context, limits=Limits()
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(listener.close)
         assert [True, False] == [await is_trusted(listener, one) for one in (old, new)]
-        certificates.reload(context, *issued(tmp_path, new, trustme.KeyType.RSA))
+        tls.reload(context, *issued(tmp_path, new, trustme.KeyType.RSA))
         assert [False, True] == [await is_trusted(listener, one) for one in (old, new)]

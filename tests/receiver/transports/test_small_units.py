@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from receiver.transports import Limits
+from receiver.transports.interface import Limits
 from receiver.transports.small_units import SmallUnits
 
 LIMITS = Limits(small_unit_bytes=16, max_small_units=3, small_units_per_second=10)

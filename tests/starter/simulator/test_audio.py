@@ -10,7 +10,7 @@ import soundfile
 from starter.errors import AudioError
 from starter.models import Codec
 from starter.simulator.audio import read_payload
-from starter.simulator.media import ByteOrder
+from starter.simulator.stream_info import ByteOrder
 
 WriteWav = Callable[..., Path]
 

@@ -7,7 +7,7 @@ import pytest
 
 from starter.errors import ConfigError
 from starter.simulator.http_server import serve
-from starter.simulator.rest import HttpReply, HttpRequest
+from starter.simulator.provider_rules import HttpReply, HttpRequest
 
 
 async def exchange(port: int, text: bytes) -> tuple[int, dict[str, object]]:

@@ -23,10 +23,10 @@ from starter.errors import (
     UnreachableError,
 )
 from starter.models import Codec
-from starter.simulator.media import MEDIA_FORMATS, Identity, TrackAudio
+from starter.simulator.dialects import SignalWireShape
 from starter.simulator.player import Ending, Line, Player, tls_context
 from starter.simulator.script import Faults, Plan
-from starter.simulator.shapes import SignalWireShape
+from starter.simulator.stream_info import MEDIA_FORMATS, Identity, TrackAudio
 from tests.starter.receivers import ReceiverDouble
 
 IDENTITY = Identity("the-account", "the-call", "the-stream")

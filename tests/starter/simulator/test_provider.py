@@ -27,11 +27,11 @@ from starter.retry import RetryPolicy
 from starter.simulator.calls import Result
 from starter.simulator.http_server import serve
 from starter.simulator.live_stream import LiveStream, Studio, stream_error
-from starter.simulator.media import ByteOrder
 from starter.simulator.options import SimulateOptions
 from starter.simulator.player import CallReport
 from starter.simulator.provider import Provider
-from starter.simulator.rest import Account, HttpRequest
+from starter.simulator.provider_rules import Account, HttpRequest
+from starter.simulator.stream_info import ByteOrder
 from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
 from tests.starter.receivers import ReceiverDouble
 from tests.starter.web_hooks import web_hook

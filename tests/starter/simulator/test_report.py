@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from starter.simulator.media import Identity
 from starter.simulator.player import CallReport
 from starter.simulator.report import report_fields, report_line, warn_of_answers
 from starter.simulator.script import Fate
+from starter.simulator.stream_info import Identity
 
 
 def report(**answers: int) -> CallReport:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starter.models import Codec
-from starter.simulator.media import MEDIA_FORMATS, Identity, Keypress, TrackAudio
+from starter.simulator.dialects import SignalWireShape
 from starter.simulator.script import Fate, Faults, Plan, Step, write_script
-from starter.simulator.shapes import SignalWireShape
+from starter.simulator.stream_info import MEDIA_FORMATS, Identity, Keypress, TrackAudio
 
 INBOUND = bytes(range(250)) + bytes(range(250))
 OUTBOUND = bytes(reversed(range(256))) * 2

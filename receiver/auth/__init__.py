@@ -1,0 +1,1 @@
+"""Who may stream and who may listen: tokens, secrets, TLS."""

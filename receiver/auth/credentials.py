@@ -1,0 +1,224 @@
+"""Secrets on disk: read only where nobody else can read them, written for us alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from receiver.auth.bearer import Tokens, parse_keys, parse_tokens
+from receiver.auth.tap_tokens import TapTokens
+from receiver.config.settings import Config
+from receiver.errors import ConfigurationError
+
+_ROOT: Final = 0
+_LONGEST_FILE: Final = 1_048_576
+_TOKEN_BYTES: Final = 32
+_Parse = Callable[[str], tuple[str, ...]]
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the content of a secret file.
+
+    Raises:
+        ConfigurationError: it is missing, unreadable, empty, not a plain file, belongs to
+            somebody else than us or root, or others than its owner can read it.
+    """
+    return _read(path, _check_access)
+
+
+def read_plain(path: Path) -> bytes:
+    """Return the content of a file that everybody may know, such as a certificate.
+
+    Raises:
+        ConfigurationError: it is missing, unreadable, empty, or not a plain file.
+    """
+    return _read(path, _check_plain)
+
+
+def _read(path: Path, check: Callable[[Path, os.stat_result], None]) -> bytes:
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            check(path, os.fstat(file.fileno()))
+            content = file.read(_LONGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    if not content.strip():
+        raise ConfigurationError(f"{path} is empty")
+    if len(content) > _LONGEST_FILE:
+        raise ConfigurationError(f"{path} is longer than 1 MiB")
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # for a pipe that nobody writes to
+
+
+def _check_plain(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigurationError(f"{path} is not a plain file")
+
+
+def _check_access(path: Path, status: os.stat_result) -> None:
+    _check_plain(path, status)
+    if status.st_uid not in (os.geteuid(), _ROOT):  # who chose this secret, and who knows it?
+        raise ConfigurationError(f"{path} belongs to another user: chown it to your own")
+    if status.st_mode & 0o077:
+        raise ConfigurationError(f"others can read {path}: chmod 600 {path}")
+
+
+def state_folder(path: Path) -> Path:
+    """Return the folder of generated secrets, made for us alone where it is not there yet.
+
+    Raises:
+        ConfigurationError: it cannot be made, or others could look into it.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise ConfigurationError(f"cannot make the folder {path}: {error.strerror}") from error
+    if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
+        raise ConfigurationError(f"{path} is not a folder of our own: name another with --state")
+    if found.st_mode & 0o077:
+        raise ConfigurationError(f"others can look into {path}: chmod 700 {path}")
+    return path
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Put `content` at `path` at once and for us alone; a link there is replaced, not followed.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(hidden, flags, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+    except OSError as error:
+        hidden.unlink(missing_ok=True)
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+
+
+def demo_token_file(state: Path) -> Path:
+    """Return where the generated token is."""
+    return state / "token"
+
+
+def tokens(config: Config) -> Tokens:
+    """Return every token and key that is configured now; call it again to read them again.
+
+    With `demo` and no token file, a token is generated once and kept.
+
+    Raises:
+        ConfigurationError: one of them cannot be used, or is a tap token, too; the text names no
+            secret.
+    """
+    static = _stream_tokens(config)
+    _keep_apart(static, _if_usable(_static_tap_tokens, config))
+    keys = _listed(config.stream_key, "TAPREEL_STREAM_KEY", parse_keys)
+    keys += _in_file(config.stream_key_file, parse_keys)
+    return Tokens(static, keys)
+
+
+def has_tap_tokens(config: Config) -> bool:
+    """Return whether anything is set that opens live taps."""
+    given = (config.tap_tokens, config.tap_token_file, config.tap_key, config.tap_key_file)
+    return any(value is not None for value in given)
+
+
+def tap_tokens(config: Config) -> TapTokens:
+    """Return every tap token and key that is configured now.
+
+    Raises:
+        ConfigurationError: one of them cannot be used, or is a stream token, too; the text names
+            no secret.
+    """
+    static = _static_tap_tokens(config)
+    _keep_apart(_if_usable(_stream_tokens, config), static)
+    return TapTokens(static, tap_keys(config))
+
+
+def tap_keys(config: Config) -> tuple[str, ...]:
+    """Return the keys that sign tap tokens, the one to sign with first.
+
+    Raises:
+        ConfigurationError: one of them cannot be used; the text names no secret.
+    """
+    keys = _listed(config.tap_key, "TAPREEL_TAP_KEY", parse_keys)
+    return keys + _in_file(config.tap_key_file, parse_keys)
+
+
+def forward_token(config: Config) -> str | None:
+    """Return the token that consumers of forwarded streams get, if there is one.
+
+    Raises:
+        ConfigurationError: it cannot be used; the text names no secret.
+    """
+    given = _listed(config.forward_token, "TAPREEL_FORWARD_TOKEN", parse_tokens)
+    return next(iter(given + _in_file(config.forward_token_file, parse_tokens)), None)
+
+
+def _stream_tokens(config: Config) -> tuple[str, ...]:
+    static = _listed(config.tokens, "TAPREEL_TOKENS", parse_tokens)
+    static += _in_file(config.token_file, parse_tokens)
+    if config.demo and config.token_file is None:
+        static += _generated(config)
+    return static
+
+
+def _static_tap_tokens(config: Config) -> tuple[str, ...]:
+    static = _listed(config.tap_tokens, "TAPREEL_TAP_TOKENS", parse_tokens)
+    return static + _in_file(config.tap_token_file, parse_tokens)
+
+
+def _if_usable(read: Callable[[Config], tuple[str, ...]], config: Config) -> tuple[str, ...]:
+    """Return tokens to compare others with; whoever needs them says what is wrong with them."""
+    try:
+        return read(config)
+    except ConfigurationError:
+        return ()
+
+
+def _keep_apart(stream_tokens: tuple[str, ...], tap_tokens: tuple[str, ...]) -> None:
+    """Hold to it that nobody who may send may listen, nor the other way round."""
+    for number, token in enumerate(tap_tokens, 1):
+        if token in stream_tokens:
+            problem = f"tap token {number} of {len(tap_tokens)} is a stream token, too"
+            raise ConfigurationError(f"{problem}: give listeners tokens of their own")
+
+
+def _listed(text: str | None, variable: str, parse: _Parse) -> tuple[str, ...]:
+    """Return the secrets of a variable, which are separated by commas or white space."""
+    return _parsed(re.sub(r"[,\s]+", "\n", text.strip(", \t\r\n")), variable, parse) if text else ()
+
+
+def _in_file(path: Path | None, parse: _Parse) -> tuple[str, ...]:
+    # Latin-1 takes any byte: what is not ASCII is then refused with its line.
+    return _parsed(read_secret(path).decode("latin-1"), str(path), parse) if path else ()
+
+
+def _parsed(text: str, where: str, parse: _Parse) -> tuple[str, ...]:
+    try:
+        found = parse(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    if not found:
+        raise ConfigurationError(f"{where} holds no token or key")
+    return found
+
+
+def _generated(config: Config) -> tuple[str, ...]:
+    state_folder(config.state)
+    path = demo_token_file(config.state)
+    if not path.exists():
+        write_secret(path, secrets.token_urlsafe(_TOKEN_BYTES).encode() + b"\n")
+    return _in_file(path, parse_tokens)

@@ -1,0 +1,173 @@
+"""Who may listen: tap tokens, static ones for every stream and signed ones with a scope.
+
+Stream tokens do not open taps, nor tap tokens streams: they have lists, keys and an audience of
+their own. A signed tap token is a JWT (HS256, `kid`) with `aud` "tap", `iat`, `exp`, and `scope`:
+`all`, `call:<call sid>`, or `param:<name>=<value>`. It may be used until it expires.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from receiver.auth.bearer import (
+    ALGORITHM,
+    LEEWAY_SECONDS,
+    RefusalReason,
+    Refused,
+    bearer_token,
+    check_times,
+    claim_text,
+    digest,
+    key_id,
+    seconds,
+    signer,
+    verified_claims,
+)
+from receiver.errors import ConfigurationError
+
+AUDIENCE: Final = "tap"
+LONGEST_IN_QUERY_SECONDS: Final = 300
+"""How long a token may live that comes in a URL, where logs and histories keep it."""
+_ALL: Final = "all"
+_CALL: Final = "call:"
+_PARAMETER: Final = "param:"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which streams may be listened to: those of one call, with one parameter value, or all."""
+
+    call_sid: str | None = None
+    parameter: tuple[str, str] | None = None
+
+    def permits(self, call_sid: str, parameters: Mapping[str, Any]) -> bool:
+        """Whether a stream of this call, with these parameters, may be listened to."""
+        if self.call_sid is not None:
+            return self.call_sid == call_sid
+        if self.parameter is not None:
+            name, value = self.parameter
+            return name in parameters and str(parameters[name]) == value
+        return True
+
+    def __str__(self) -> str:
+        """Return the claim."""
+        if self.call_sid is not None:
+            return _CALL + self.call_sid
+        return _PARAMETER + "=".join(self.parameter) if self.parameter else _ALL
+
+
+def parse_scope(text: str) -> Scope:
+    """Return the scope that a claim stands for.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if text == _ALL:
+        return Scope()
+    if text.startswith(_CALL) and len(text) > len(_CALL):
+        return Scope(call_sid=text.removeprefix(_CALL))
+    name, equals, value = text.removeprefix(_PARAMETER).partition("=")
+    if text.startswith(_PARAMETER) and name and equals:
+        return Scope(parameter=(name, value))
+    raise ValueError(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a token has opened, and what tells whether it would still do so."""
+
+    scope: Scope = Scope()
+    token_digest: bytes = field(default=b"", repr=False)  # of a static token
+    key_id: str = ""  # of a signed one
+    expires_at: float | None = None  # the second since 1970 from which on it is refused
+
+
+class TapTokens:
+    """All tap tokens and keys that are valid at the moment."""
+
+    __slots__ = ("_digests", "_keys")
+
+    def __init__(self, tokens: Iterable[str] = (), keys: Iterable[str] = ()) -> None:
+        self._digests = tuple(digest(token) for token in tokens)
+        self._keys = {key_id(key.encode()): key.encode() for key in keys}
+
+    def __bool__(self) -> bool:
+        """Whether anybody may listen at all."""
+        return bool(self._digests or self._keys)
+
+    def __repr__(self) -> str:
+        """Say how many there are, and nothing else."""
+        return f"<TapTokens: {len(self._digests)} static, {len(self._keys)} keys>"
+
+    def admit(
+        self, authorization_values: Sequence[str], access_token: str | None, *, now: float
+    ) -> Ticket:
+        """Return what the caller may listen to.
+
+        `access_token` comes from the query and must be signed and short-lived.
+
+        Raises:
+            Refused: the caller has no valid token, or more than one.
+        """
+        if access_token is not None:
+            if authorization_values:
+                raise Refused(RefusalReason.DUPLICATED)
+            return self._signed(access_token, now, longest=LONGEST_IN_QUERY_SECONDS)
+        token = bearer_token(authorization_values)
+        ticket = Ticket(token_digest=digest(token))
+        return ticket if self.know(ticket) else self._signed(token, now)
+
+    def know(self, ticket: Ticket) -> bool:
+        """Whether the token, or the key that signed it, is still among these."""
+        if ticket.key_id:
+            return ticket.key_id in self._keys
+        # Every token is compared, so that the time says nothing about which one came close.
+        matches = [hmac.compare_digest(known, ticket.token_digest) for known in self._digests]
+        return any(matches)
+
+    def accept(self, ticket: Ticket, *, now: float) -> bool:
+        """Whether a token that was admitted once would be admitted now."""
+        in_time = ticket.expires_at is None or now < ticket.expires_at
+        return in_time and self.know(ticket)
+
+    def _signed(self, token: str, now: float, *, longest: float | None = None) -> Ticket:
+        if not self._keys or token.count(".") != 2:
+            raise Refused(RefusalReason.UNKNOWN)
+        required = ("iat", "scope")
+        claims = verified_claims(token, self._keys, audience=AUDIENCE, required=required)
+        expires_at = check_times(claims, now=now)
+        lifetime = seconds(claims["exp"]) - seconds(claims["iat"])
+        # What is left counts too: a token that claims to be minted tomorrow is no younger.
+        left = expires_at - LEEWAY_SECONDS - now
+        if longest is not None and not (
+            0 < lifetime <= longest and left <= longest + LEEWAY_SECONDS
+        ):
+            raise Refused(RefusalReason.UNSUITABLE)
+        try:
+            scope = parse_scope(claim_text(claims["scope"]))
+        except ValueError:
+            raise Refused(RefusalReason.UNSUITABLE) from None
+        return Ticket(scope=scope, key_id=signer(token), expires_at=expires_at)
+
+
+def mint(key: str, scope: Scope, *, now: float, ttl_seconds: int) -> str:
+    """Return a signed tap token.
+
+    Raises:
+        ConfigurationError: it would live for no time at all.
+    """
+    import jwt  # only where tokens are minted
+
+    if ttl_seconds <= 0:
+        raise ConfigurationError("a token must live for at least one second")
+    issued_at = int(now)
+    claims = {
+        "aud": AUDIENCE,
+        "scope": str(scope),
+        "iat": issued_at,
+        "exp": issued_at + ttl_seconds,
+    }
+    return jwt.encode(claims, key.encode(), ALGORITHM, headers={"kid": key_id(key.encode())})

@@ -1,0 +1,101 @@
+"""The command `receiver`. Subcommands are imported when they are called, not before."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from receiver import __version__
+from receiver.errors import TapreelError
+
+COMMANDS: Final = {
+    "serve": ("receiver.cli.serve:serve", "Receive streams and record them."),
+    "recover": ("receiver.cli.journals:recover", "Publish what a crash left in the spool."),
+    "list": ("receiver.cli.archive:list_recordings", "List recordings."),
+    "show": ("receiver.cli.archive:show", "Show one recording."),
+    "verify": ("receiver.cli.archive:verify", "Read recordings again and check them."),
+    "render": ("receiver.cli.journals:render", "Turn one journal into a recording."),
+    "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),
+    "forward": ("receiver.cli.forward:forward", "Send a live call on to another server."),
+    "token": ("receiver.cli.token:token", "Mint tokens for those who listen."),
+    "config": ("receiver.cli.settings:config", "Print the effective settings."),
+}
+"""Where each subcommand is, and its line in `receiver --help`."""
+INTERRUPTED: Final = 130
+
+
+class LazyGroup(click.Group):
+    """Knows its subcommands by name, so that help needs none of their imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one subcommand."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101  a slip in the table above
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(__version__, "-v", "--version", prog_name="receiver")
+def receiver() -> None:
+    """Receive media streams of phone calls: record every track, serve the audio live."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every error is one line on stderr."""
+    # numpy would start a thread per core for linear algebra, which nothing here does.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        code = receiver.main(arguments, prog_name="receiver", standalone_mode=False)
+        if sys.stdout is not None:  # as after >&-
+            sys.stdout.flush()
+    except click.ClickException as error:
+        return _complain(error.format_message() + _hint(error), error.exit_code)
+    except click.Abort:  # click's word for Ctrl-C
+        return INTERRUPTED
+    except TapreelError as error:
+        return _complain(str(error), error.exit_code)
+    except BrokenPipeError:
+        return 1
+    except Exception as error:  # the last line of defence: no traceback for the user
+        _explain()
+        return _complain(f"unexpected {type(error).__name__}: {error}", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _hint(error: click.ClickException) -> str:
+    """Return where a usage error's command is explained."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f" (see {context.command_path} --help)" if context else ""
+
+
+def _complain(message: str, exit_code: int) -> int:
+    click.echo("receiver: " + " ".join(message.split()), err=True)
+    return exit_code
+
+
+def _explain() -> None:
+    """Print the traceback where the log level is debug."""
+    import logging
+    import traceback
+
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        traceback.print_exc()

@@ -1,0 +1,89 @@
+"""Options of the commands that listen to a running receiver."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import click
+
+from receiver.cli.options import FILE
+from receiver.config.settings import is_loopback
+from receiver.errors import ConfigurationError
+
+Command = Callable[..., Any]
+DEFAULT_RECEIVER: Final = "wss://127.0.0.1:8443"
+
+
+def receiver_options(function: Command) -> Command:
+    """Add where the receiver is and how it is spoken to; pass `tap: str`, `token`, `ca_file`."""
+
+    @click.option(
+        "--receiver",
+        "address",
+        default=DEFAULT_RECEIVER,
+        envvar="TAPREEL_RECEIVER",
+        show_default=True,
+        metavar="URL",
+        help="where the receiver listens: wss://HOST:PORT, or ws:// on this machine",
+    )
+    @click.option("--token-file", type=FILE, help="file of a tap token")
+    @click.option(
+        "--ca-file",
+        type=FILE,
+        help="certificate of an authority to trust, such as a self-signed receiver's own",
+    )
+    @functools.wraps(function)
+    def command(
+        *arguments: Any,
+        address: str,
+        token_file: Path | None,
+        ca_file: Path | None,
+        **options: Any,
+    ) -> Any:
+        options |= {"tap": _tap_root(address), "token": tap_token(token_file)}
+        return function(*arguments, **options, ca_file=str(ca_file) if ca_file else None)
+
+    return command
+
+
+def tap_url(tap: str, name: str) -> str:
+    """Return where a stream is listened to."""
+    return f"{tap}/{quote(name, safe='')}"
+
+
+def tap_token(file: Path | None) -> str:
+    """Return the first token of a file, or of `TAPREEL_TAP_TOKENS`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    from receiver.auth import credentials
+    from receiver.auth.bearer import parse_tokens
+    from receiver.config.settings import load
+
+    if file is not None:
+        tokens = parse_tokens(credentials.read_secret(file).decode("latin-1"))
+    else:
+        text = load({}, environ=os.environ).tap_tokens or ""
+        tokens = parse_tokens("\n".join(text.replace(",", " ").split()))
+    if not tokens:
+        raise ConfigurationError("no tap token: give --token-file FILE, or TAPREEL_TAP_TOKENS")
+    return tokens[0]
+
+
+def _tap_root(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if not host or parts.scheme not in ("ws", "wss"):
+        raise ConfigurationError(f"--receiver must be like {DEFAULT_RECEIVER}")
+    if parts.scheme == "ws" and not is_loopback(host):
+        raise ConfigurationError("a receiver elsewhere needs wss: ws sends the token in the clear")
+    return f"{parts.scheme}://{parts.netloc}/tap"

@@ -1,0 +1,1 @@
+"""Settings: which there are, what values they take, where each came from."""

@@ -1,0 +1,55 @@
+"""What a receiver counts, in plain numbers: counting costs a chunk nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class TapFigures:
+    """What listeners missed, and why."""
+
+    listeners: int = 0  # whose sockets are open
+    watchers: int = 0  # of all streams
+    dropped: Counter[str] = field(default_factory=Counter)  # pieces of audio, by reason
+    closed_slow: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # by reason
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the event loop's side of a receiver counts."""
+
+    started: int = 0  # recordings
+    ended: Counter[str] = field(default_factory=Counter)  # by reason
+    chunks_received: int = 0  # of recordings that ended
+    chunks: Counter[tuple[str, str]] = field(default_factory=Counter)  # by track and fate
+    published: Counter[str] = field(default_factory=Counter)  # "complete" or "incomplete"
+    quarantined: int = 0
+    discarded: int = 0  # journals
+    failed: int = 0  # attempts to publish
+    worst_lag_seconds: float = 0.0  # of the event loop, since somebody last asked
+    free_bytes: int = 0
+    certificate_expires_at: float | None = None
+    taps: TapFigures = field(default_factory=TapFigures)
+
+    def count_quarantined(self) -> None:
+        """Count a journal that was set aside."""
+        self.quarantined += 1
+
+    def count_discarded(self) -> None:
+        """Count a journal of which nothing may be kept."""
+        self.discarded += 1
+
+    def count_failed(self) -> None:
+        """Count an attempt to publish that failed."""
+        self.failed += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What is going on at this moment."""
+
+    streams: int
+    chunks_received: int  # of recordings that are open

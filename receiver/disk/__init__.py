@@ -1,0 +1,1 @@
+"""Files and folders: names, private modes, locks and syncs."""

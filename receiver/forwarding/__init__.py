@@ -1,0 +1,1 @@
+"""Live streams passed on to other media-stream servers."""

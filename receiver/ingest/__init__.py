@@ -1,0 +1,1 @@
+"""One provider connection: from its messages to the records of a journal."""

@@ -1,0 +1,235 @@
+"""The life of one stream as a pure state machine: a message in, events out.
+
+The transitions are a table. It is liberal where providers are (no `connected`, media before
+`start`, no `stop`) because call audio exists once: what cannot be explained is still kept. A
+chunk is ours where it goes on with the stream that the latest start message names.
+
+    state      start     chunk: ours   not ours   dtmf, mark, connected   stop
+    IDLE       STARTED   FOLLOWING     EARLY      IDLE                    IDLE
+    FOLLOWING  STARTED   FOLLOWING     EARLY      FOLLOWING               IDLE
+    EARLY      STARTED   EARLY         EARLY      EARLY                   IDLE
+    STARTED    STARTED   STARTED       STARTED    STARTED                 IDLE
+
+Leaving IDLE opens a recording and coming back ends it. After `stop`, stragglers open another
+one that keeps the identity of the stream they follow, while audio that begins anew waits for
+the start message that names it: it is never given the name of the stream before.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from receiver.errors import MessageRejected
+from receiver.media import Chunk, EndReason, RejectedChunk, Track
+from receiver.wire.parse import OTHER_STREAM, Connected, Dtmf, Mark, Message, Start, Stop, Unknown
+
+
+class State(enum.Enum):
+    """What is known of the stream."""
+
+    IDLE = enum.auto()  # no recording is open
+    FOLLOWING = enum.auto()  # stragglers came after a stop message
+    EARLY = enum.auto()  # audio came before the start message
+    STARTED = enum.auto()  # the stream is known by name
+
+
+class Whose(enum.Enum):
+    """Whether a chunk goes on with the stream that the latest start message names."""
+
+    OURS = enum.auto()
+    NOT_OURS = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingOpened:
+    """From here on everything belongs to a new recording; `followed` names whose it is."""
+
+    followed: Start | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A message other than media belongs into the open recording, verbatim."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkReceived:
+    """A chunk belongs into the open recording."""
+
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRefused:
+    """A chunk says that it belongs to another stream, so it belongs into no open recording."""
+
+    chunk: Chunk
+
+    @property
+    def rejection(self) -> MessageRejected:
+        """Return the refusal as every other one is told."""
+        refused = self.chunk
+        known = RejectedChunk(
+            refused.track, refused.sequence_number, refused.chunk, refused.timestamp_ms
+        )
+        return MessageRejected(OTHER_STREAM, "the chunk names another stream", chunk=known)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingEnded:
+    """The open recording is complete.
+
+    `assumed` names whose it must be taken for, where no start message has said so.
+    """
+
+    reason: EndReason
+    assumed: Start | None = None
+
+
+Event = RecordingOpened | MessageReceived | ChunkReceived | ChunkRefused | RecordingEnded
+Events = tuple[Event, ...]
+
+_IDLE, _FOLLOWING, _EARLY, _STARTED = State
+_OTHERS: Final = (Connected, Dtmf, Mark, Unknown)
+TRANSITIONS: Final[dict[tuple[State, type | Whose], State]] = {
+    **{(state, kind): state for state in State for kind in _OTHERS},
+    **{(state, Start): _STARTED for state in State},
+    **{(state, Stop): _IDLE for state in State},
+    **{(state, Whose.OURS): _FOLLOWING for state in (_IDLE, _FOLLOWING)},
+    **{(state, Whose.NOT_OURS): _EARLY for state in (_IDLE, _FOLLOWING)},
+    **{(state, whose): state for state in (_EARLY, _STARTED) for whose in Whose},
+}
+
+
+class Stream:
+    """One connection's protocol state. Never waits, never fails, reads no clock."""
+
+    def __init__(self) -> None:
+        self.state = State.IDLE
+        self.start: Start | None = None  # the latest start message
+        self.latest: dict[Track, Chunk] = {}  # of each track of the stream that `start` names
+        self._names: set[str] = set()  # what its chunks may call it
+        self._past: set[str] = set()  # the same of streams before it
+        self._early_sid: str | None = None  # what audio before its start message calls its stream
+
+    def goes_on(self, chunk: Chunk) -> bool:
+        """Whether a chunk belongs into the open recording, and that is all there is to it.
+
+        So it is with nearly every chunk, and no event need be made of it.
+        """
+        sid = chunk.stream_sid
+        if self.state is not _STARTED or (sid is not None and sid not in self._names):
+            return False
+        self.latest[chunk.track] = chunk
+        return True
+
+    def receive(self, message: Message) -> Events:
+        """Return what `message` means."""
+        if type(message) is Chunk:
+            return (ChunkReceived(message),) if self.goes_on(message) else self._heard(message)
+        before = self.state
+        self.state = after = TRANSITIONS[before, type(message)]
+        if isinstance(message, Start):
+            return self._started(before, message)
+        if before is _IDLE:
+            return ()  # a greeting, or a message about no recording
+        received = MessageReceived(message)
+        return (received,) if after is not _IDLE else (received, self._ended(before))
+
+    def would_name(self, start: Start) -> bool:
+        """Whether a start message would name the open recording, which has no name yet."""
+        before = self.state
+        return before is _EARLY and not self._is_of_another(before, self.start, start)
+
+    def closed(self, reason: EndReason) -> Events:
+        """Return what the end of the connection means; idempotent."""
+        before, self.state = self.state, State.IDLE
+        return () if before is _IDLE else (self._ended(before, reason),)
+
+    def _heard(self, chunk: Chunk) -> Events:
+        """Return what a chunk means that does not just go on with a stream that has started."""
+        before, sid = self.state, chunk.stream_sid
+        ours = before is not _EARLY and self._is_ours(chunk)
+        self.state = TRANSITIONS[before, Whose.OURS if ours else Whose.NOT_OURS]
+        received = ChunkReceived(chunk)
+        if before in (_STARTED, _FOLLOWING) and ours:
+            return (received,)
+        if before is _STARTED or (before is _EARLY and self._is_of_the_past(sid)):
+            return (ChunkRefused(chunk),)
+        if before is _EARLY and (sid is None or self._early_sid in (None, sid)):
+            self._early_sid = sid or self._early_sid
+            return (received,)
+        if self.state is _EARLY:
+            self._early_sid = sid
+        ended = () if before is _IDLE else (self._ended(before, EndReason.REPLACED),)
+        return (*ended, RecordingOpened(self.start if ours else None), received)
+
+    def _is_of_the_past(self, sid: str | None) -> bool:
+        return sid is not None and (sid in self._names or sid in self._past)
+
+    def _is_ours(self, chunk: Chunk) -> bool:
+        """Tell by what a chunk calls its stream, or else by its counters."""
+        sid = chunk.stream_sid
+        if sid is None:
+            return self._continues(chunk)
+        if self.state is _STARTED and self._may_be_called(sid):
+            self._names.add(sid)
+        return sid in self._names
+
+    def _may_be_called(self, sid: str) -> bool:
+        """Whether a name that the start message did not tell fits nothing but this stream.
+
+        It does where no chunk has come under the names that were told: the provider calls its
+        stream by two names, and refusing them all would lose the call.
+        """
+        called = {chunk.stream_sid for chunk in self.latest.values()}
+        return sid not in self._past and not called & self._names
+
+    def _continues(self, chunk: Chunk) -> bool:
+        """Whether all counters go on where those of the stream that has stopped ended."""
+        if not self.latest:
+            return False  # nothing came before that it could go on with
+        pairs = [(chunk.sequence_number, self._highest("sequence_number"))]
+        latest = self.latest.get(chunk.track)
+        if latest is not None:
+            pairs.append((chunk.chunk, latest.chunk))
+            pairs.append((chunk.timestamp_ms, latest.timestamp_ms))
+        else:
+            pairs.append((chunk.timestamp_ms, self._highest("timestamp_ms")))
+        return all(mine > last for mine, last in pairs if mine is not None and last is not None)
+
+    def _highest(self, counter: str) -> int | None:
+        known = [getattr(chunk, counter) for chunk in self.latest.values()]
+        return max((number for number in known if number is not None), default=None)
+
+    def _started(self, before: State, start: Start) -> Events:
+        known, self.start = self.start, start
+        events: Events = (MessageReceived(start),)
+        if before is _IDLE:
+            events = (RecordingOpened(), *events)
+        elif self._is_of_another(before, known, start):
+            events = (RecordingEnded(EndReason.REPLACED), RecordingOpened(), *events)
+        same = known is not None and known.is_of(start)
+        if not same:
+            self._past |= self._names
+            self._names.clear()
+        if not same or before is not _STARTED:
+            self.latest.clear()  # counters begin anew
+        self._names |= start.names
+        self._past -= start.names
+        self._early_sid = None
+        return events
+
+    def _is_of_another(self, before: State, known: Start | None, start: Start) -> bool:
+        """Whether what has been recorded belongs to another stream than `start` names."""
+        if before is _EARLY:
+            return self._early_sid is not None and self._early_sid not in start.names
+        return known is not None and not known.is_of(start)
+
+    def _ended(self, before: State, reason: EndReason = EndReason.STOP) -> RecordingEnded:
+        nameless = before is _EARLY and self._early_sid is None
+        return RecordingEnded(reason, self.start if nameless else None)

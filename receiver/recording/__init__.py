@@ -1,0 +1,1 @@
+"""From a journal to a published recording, and the recordings read again."""

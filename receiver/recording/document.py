@@ -1,0 +1,94 @@
+"""The document `recording.json`: everything that is known of one recording.
+
+Field names and their meaning are a contract with the programs that read recordings.
+Durations and positions are milliseconds of the stream's clock; absolute times are RFC 3339
+in UTC with milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from receiver.errors import UnreadableError
+from receiver.media import ByteOrder, ClockRule, EndReason, Finding, Gap, Ledger, MediaFormat, Track
+
+SCHEMA_VERSION: Final = 1
+
+
+class RecordedTrack(msgspec.Struct, frozen=True):
+    """One track's file and its quality; `sha256` is the file's."""
+
+    track: Track
+    file: str
+    samples: int
+    duration_ms: float
+    sha256: str
+    chunks: Ledger
+    silence_ms: float
+    gaps: tuple[Gap, ...]
+    first_timestamp_ms: int | None
+    drift_ppm: float | None
+
+
+class DtmfPress(msgspec.Struct, frozen=True):
+    """A key press; `at_ms` is on the stream's clock."""
+
+    at_ms: int
+    digit: str
+    duration_ms: int | None
+
+
+class MarkPassed(msgspec.Struct, frozen=True):
+    """A mark; `at_ms` is on the stream's clock."""
+
+    at_ms: int
+    name: str
+
+
+class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The whole document. `byte_order` is there for L16 only, `stereo` where it was asked for."""
+
+    schema_version: int
+    id: str
+    provider: str
+    account_sid: str
+    call_sid: str
+    stream_sid: str
+    started_at: str
+    ended_at: str
+    end_reason: EndReason
+    complete: bool
+    findings: tuple[Finding, ...]
+    parameters: dict[str, Any]
+    media_format: MediaFormat
+    duration_ms: float
+    clock_rule: ClockRule
+    tracks: tuple[RecordedTrack, ...]
+    dtmf: tuple[DtmfPress, ...]
+    marks: tuple[MarkPassed, ...]
+    journal_sha256: str
+    receiver_version: str
+    byte_order: ByteOrder | None = None
+    stereo: dict[str, str] | None = None  # {"file": "stereo.wav", "sha256": ...}
+
+
+_decoder = msgspec.json.Decoder(Recording)
+
+
+def encode(recording: Recording) -> bytes:
+    """Return the document as indented UTF-8 JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(recording), indent=2) + b"\n"
+
+
+def decode(document: bytes) -> Recording:
+    """Return the recording that `document` describes.
+
+    Raises:
+        UnreadableError: it is not such a document.
+    """
+    try:
+        return _decoder.decode(document)
+    except (ValueError, RecursionError) as error:  # msgspec's errors, and bad UTF-8
+        raise UnreadableError(f"not a recording.json: {error}") from error

@@ -1,0 +1,219 @@
+"""One reading of a whole journal: everything that rendering needs to know but the samples."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from receiver.errors import FormatRefused, JournalError, MessageRejected
+from receiver.journal import records as journal
+from receiver.journal.records import (
+    ChunkRecord,
+    DroppedRecord,
+    EndRecord,
+    Header,
+    MessageRecord,
+    NoteRecord,
+    Reader,
+    Record,
+    RejectedRecord,
+)
+from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
+from receiver.timeline.event_positions import Moment
+from receiver.timeline.ordering import TrackIndex
+from receiver.wire import parse
+from receiver.wire.parse import OTHER_STREAM, Dtmf, Mark, Start, Unknown
+
+_CUT_SHORT = {
+    EndReason.IDLE: "no audio came for too long",
+    EndReason.SHUTDOWN: "the receiver was stopped during the stream",
+    EndReason.PROTOCOL_ERROR: "the stream was cut",
+}
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a journal says. `trusted_bytes` is how much of it counts."""
+
+    header: Header
+    start: Start | None = None
+    end: EndRecord | None = None
+    tracks: dict[Track, TrackIndex] = field(default_factory=dict)
+    said: list[tuple[Moment, Dtmf | Mark]] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    notes: list[Finding] = field(default_factory=list)
+    unknown_events: int = 0
+    restated: int = 0  # start messages of the same stream that say something else
+    starts: list[tuple[Start, int]] = field(default_factory=list)  # and how many chunks came before
+    refused_format: str = ""  # why the audio of `start` cannot be decoded
+    token_call: str | None = None  # that no start message had named when the journal began
+    calls: set[str] = field(default_factory=set)  # that start messages name
+    last_arrival_ms: int = 0
+    trusted_bytes: int = 0
+    damage: str | None = None
+    _heard: Track | None = None  # the track of the latest chunk
+
+    @property
+    def media_format(self) -> MediaFormat:
+        """Return the stream's format; mu-law at 8000 Hz, the default, where no start came."""
+        return self.start.media_format if self.start else MediaFormat()
+
+    @property
+    def end_reason(self) -> EndReason:
+        """Return why the recording ended; a journal without an end is a crash."""
+        return self.end.reason if self.end else EndReason.CRASH
+
+    @property
+    def unproven(self) -> bool:
+        """Whether nobody showed that the stream is the call that its token is for."""
+        return self.token_call is not None and self.token_call not in self.calls
+
+    @property
+    def ended_at_ms(self) -> int:
+        """Return when it ended, UTC in milliseconds since 1970."""
+        return self.header.started_at_ms + self.last_arrival_ms
+
+    def track(self, track: Track) -> TrackIndex:
+        """Return the index of one track."""
+        return self.tracks.setdefault(track, TrackIndex(track))
+
+    def take(self, record: Record, end: int) -> None:
+        """Remember one record, which ends at byte `end` of the journal."""
+        if type(record) is ChunkRecord:
+            self._take_chunk(record, end)
+            return
+        match record:
+            case MessageRecord():
+                self._take_message(record.message)
+            case RejectedRecord():
+                self._take_rejected(record)
+            case EndRecord():
+                self.end = record
+            case DroppedRecord():
+                self.track(record.track).excuse(record)
+            case NoteRecord(code=journal.CLAIMED_CALL):
+                self.token_call = record.detail
+            case NoteRecord():
+                self.notes.append(Finding(record.code, record.detail))
+        arrival_ms = getattr(record, "arrival_ms", 0)
+        self.last_arrival_ms = max(self.last_arrival_ms, arrival_ms)
+
+    def _take_rejected(self, record: RejectedRecord) -> None:
+        self.rejected[record.code] += 1
+        if record.chunk is not None and record.code != OTHER_STREAM:
+            track, number, stamp = record.chunk.track, record.chunk.chunk, record.chunk.timestamp_ms
+            row = DroppedRecord(GapKind.REJECTED, track, 1, number, number, stamp, stamp)
+            self.track(track).excuse(row)
+
+    def _take_chunk(self, record: ChunkRecord, end: int) -> None:
+        index = self.tracks.get(record.track) or self.track(record.track)
+        index.add(record, end)
+        if record.arrival_ms > self.last_arrival_ms:
+            self.last_arrival_ms = record.arrival_ms
+        self._heard = record.track
+
+    def _now(self) -> Moment:
+        return Moment(self._heard, len(self.tracks[self._heard])) if self._heard else Moment()
+
+    def _take_message(self, message: bytes) -> None:
+        try:
+            parsed = parse.parse(message)
+        except MessageRejected as rejected:
+            self.rejected[rejected.code] += 1
+            return
+        except FormatRefused as refused:
+            self._take_refused(refused)
+            return
+        if isinstance(parsed, Start):
+            self.calls.add(parsed.call_sid)
+        match parsed:
+            case Start():
+                self._take_start(parsed)
+            case Dtmf() | Mark():
+                self.said.append((self._now(), parsed))
+            case Unknown():
+                self.unknown_events += 1
+
+    def _take_refused(self, refused: FormatRefused) -> None:
+        """Take whose audio it is that nobody knows how to decode."""
+        self.calls.add(refused.start.call_sid)
+        if self.start is None:
+            self.start, self.refused_format = refused.start, refused.detail
+
+    def _chunks(self) -> int:
+        return sum(map(len, self.tracks.values()))
+
+    def _take_start(self, start: Start) -> None:
+        """Take the first start message of a stream; what it says later is only counted."""
+        for known, _ in self.starts:
+            if known.is_of(start):
+                same = (known.parameters, known.media_format)
+                self.restated += same != (start.parameters, start.media_format)
+                return
+        self.starts.append((start, self._chunks()))
+        self.start, self.refused_format = start, ""
+
+    def settle(self) -> None:
+        """Name a recording that holds several streams after the one with most of the audio.
+
+        Today each gets a journal of its own; older ones may hold stragglers of another stream.
+        """
+        if len(self.starts) < 2:
+            return
+        borders = [0, *(before for _, before in self.starts[1:]), self._chunks()]
+        counts = [after - before for before, after in itertools.pairwise(borders)]
+        self.start = self.starts[counts.index(max(counts))][0]
+
+    def findings(self) -> list[Finding]:
+        """Return what the journal as a whole has to report."""
+        found = list(self.notes)
+        if self.end is None:
+            found.append(Finding("crashed", "the receiver ended without closing the journal"))
+        elif self.end.reason in _CUT_SHORT:
+            text = self.end.detail or _CUT_SHORT[self.end.reason]
+            found.append(Finding("cut_short", text))
+        elif self.end.detail:
+            found.append(Finding("connection_lost", self.end.detail))
+        if self.damage:
+            found.append(Finding("journal_damaged", self.damage))
+        if self.start is None:
+            text = "no start message came; mu-law at 8000 Hz was assumed"
+            found.append(Finding("start_missing", text))
+        if self.refused_format:
+            text = f"{self.refused_format}; reading it as mu-law at 8000 Hz is only a guess"
+            found.append(Finding("format_refused", text))
+        if len(self.starts) > 1:
+            text = f"start messages of {len(self.starts)} streams; the one with most audio counts"
+            found.append(Finding("streams_mixed", text))
+        if self.restated:
+            text = "later start messages had other parameters or another format; the first counts"
+            found.append(Finding("start_restated", text))
+        if self.unknown_events:
+            found.append(Finding("unknown_events", f"{self.unknown_events} times; ignored"))
+        found += [
+            Finding("messages_rejected", f"{count} times {code}")
+            for code, count in sorted(self.rejected.items())
+        ]
+        return found
+
+
+def survey(blocks: Iterable[bytes]) -> Survey:
+    """Return what the journal that `blocks` make up says.
+
+    Raises:
+        JournalError: it does not begin with a header that this version can read.
+    """
+    reader = Reader(blocks)
+    records = iter(reader)
+    first = next(records, None)
+    if first is None or not isinstance(first[1], Header):
+        raise JournalError(f"not a journal: {reader.damage or 'it holds no header'}")
+    surveyed = Survey(first[1])
+    for end, record in records:
+        surveyed.take(record, end)
+    surveyed.settle()
+    surveyed.trusted_bytes = reader.trusted_bytes
+    surveyed.damage = reader.damage
+    return surveyed

@@ -1,0 +1,142 @@
+"""What is said of a recording: the document, its findings, and whether it is complete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import receiver
+from receiver.disk import layout
+from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat
+from receiver.recording.document import (
+    SCHEMA_VERSION,
+    DtmfPress,
+    MarkPassed,
+    RecordedTrack,
+    Recording,
+)
+from receiver.recording.journal_scan import Survey
+from receiver.timeline import track_timeline
+from receiver.timeline.missing import came
+from receiver.timeline.track_timeline import Placement
+from receiver.wire.parse import UNKNOWN_TRACK, Dtmf, Mark, Start
+
+_TWILIO_SID: Final = re.compile(r"MZ[0-9a-f]{32}")
+UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
+"""Stands for the start message where none came."""
+_UNHEARD: Final = frozenset(
+    {"byte_order_chosen", "clock_rule", "counters_restarted", "counters_unusable"}
+    | {"journal_rewritten"}
+    | {"messages_not_kept", "unknown_events", "clock_origin", "start_restated"}
+    | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
+)
+"""Findings that leave out nothing a listener would miss."""
+_WHY: Final = {GapKind.REJECTED: "were refused", GapKind.DISK: "came while the disk took none"}
+_MISSED_KINDS: Final = frozenset(GapKind) - {GapKind.SENDER_SILENCE}
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What rendering made of a journal: the files of tracks and what they were made with."""
+
+    placements: Sequence[Placement]
+    tracks: tuple[RecordedTrack, ...]
+    length: int  # of every track, in payload bytes
+    journal_sha256: str
+    byte_order: ByteOrder | None = None  # for L16 only
+    byte_order_chosen: bool = False  # by comparing, not by a setting
+    stereo: dict[str, str] | None = None
+    origin_ms: int = 0  # the timestamp at which the time line begins
+    said_at_ms: Sequence[int] = ()  # where the keys and marks of a survey are
+
+
+def report(surveyed: Survey, rendered: Rendered) -> Recording:
+    """Return the document of a recording, with everything a listener should know."""
+    media, start = surveyed.media_format, surveyed.start or UNNAMED
+    findings = tuple(_findings(surveyed, rendered))
+    messages = [message for _, message in surveyed.said]
+    said = list(zip(rendered.said_at_ms, messages, strict=True))
+    return Recording(
+        schema_version=SCHEMA_VERSION,
+        id=surveyed.header.recording_id,
+        provider=_provider(start),
+        account_sid=start.account_sid,
+        call_sid=start.call_sid,
+        stream_sid=start.stream_sid,
+        started_at=layout.timestamp(surveyed.header.started_at_ms),
+        ended_at=layout.timestamp(surveyed.ended_at_ms),
+        end_reason=surveyed.end_reason,
+        complete=all(finding.code in _UNHEARD for finding in findings),
+        findings=findings,
+        parameters=start.parameters,
+        media_format=media,
+        duration_ms=track_timeline.milliseconds(rendered.length, media),
+        clock_rule=_clock_rule(rendered.placements),
+        tracks=rendered.tracks,
+        dtmf=tuple(DtmfPress(at, m.digit, m.duration_ms) for at, m in said if type(m) is Dtmf),
+        marks=tuple(MarkPassed(at, m.name) for at, m in said if type(m) is Mark),
+        journal_sha256=rendered.journal_sha256,
+        receiver_version=receiver.__version__,
+        byte_order=rendered.byte_order,
+        stereo=rendered.stereo,
+    )
+
+
+def _provider(start: Start) -> str:
+    """Tell the provider by the form of its ids: Twilio's are a prefix and 32 hex digits."""
+    return "twilio" if _TWILIO_SID.fullmatch(start.stream_sid) else "signalwire"
+
+
+def _findings(surveyed: Survey, rendered: Rendered) -> Iterator[Finding]:
+    yield from surveyed.findings()
+    if rendered.byte_order_chosen and rendered.byte_order is not None:
+        yield Finding("byte_order_chosen", f"{rendered.byte_order.value} is the smoother reading")
+    if rendered.origin_ms:
+        yield Finding("clock_origin", f"stream time was counted from {rendered.origin_ms} ms on")
+    for placement in rendered.placements:
+        yield from placement.findings
+    for track in rendered.tracks:
+        yield from _track_findings(track)
+    yield from _audio_missing(surveyed, rendered.placements)
+
+
+def _clock_rule(placements: Iterable[Placement]) -> ClockRule:
+    """Return the recording's rule: that of its tracks, the least exact one where they differ."""
+    rules = {placed.clock_rule for placed in placements}
+    exactness = (ClockRule.CHUNKS, ClockRule.SAMPLES)
+    return next((rule for rule in exactness if rule in rules), ClockRule.TIMESTAMP)
+
+
+def _track_findings(track: RecordedTrack) -> Iterator[Finding]:
+    """Yield what a listener would miss on one track."""
+    for kind in sorted(_MISSED_KINDS):
+        durations = [gap.duration_ms for gap in track.gaps if gap.kind is kind]
+        if durations:
+            text = f"{sum(durations):g} ms in {len(durations)} gaps"
+            yield Finding(f"audio_{kind.value}", text, track.track)
+    ledger = track.chunks
+    if ledger.conflict:
+        text = f"{ledger.conflict} chunks came again with other bytes; the first was kept"
+        yield Finding("chunk_conflicts", text, track.track)
+    if not ledger.balanced:
+        yield Finding("ledger_mismatch", f"{ledger}", track.track)
+
+
+def _audio_missing(surveyed: Survey, placements: Iterable[Placement]) -> Iterator[Finding]:
+    """Yield findings for chunks that came and were not kept, where no gap stands for them.
+
+    A track of which nothing was kept has no gaps; on others counters may make no sense.
+    """
+    if homeless := surveyed.rejected[UNKNOWN_TRACK]:
+        yield Finding("audio_rejected", f"{homeless} chunks of no known track were refused")
+    unshown = {placement.track: placement.unshown for placement in placements}
+    for track, index in surveyed.tracks.items():
+        missed = unshown.get(track, came(index.excused))
+        for kind, chunks in sorted(missed.items()):
+            if kind not in _MISSED_KINDS:  # they are in another recording
+                continue
+            text = f"{chunks} chunks {_WHY.get(kind, 'were not kept')}"
+            text = f"{text}; no gap says where" if track in unshown else f"all {text}"
+            yield Finding(f"audio_{kind.value}", text, track)

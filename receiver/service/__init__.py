@@ -1,0 +1,1 @@
+"""The receiver as a process: its server, workers, publish queue, metrics and shutdown."""

@@ -1,0 +1,56 @@
+"""The event loop a receiver runs on: the fastest that is installed, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.sslproto
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import structlog
+
+from receiver.counters import Figures
+from receiver.rate_limit import Throttle
+
+_LAG_SECONDS: Final = 0.1
+log = structlog.get_logger("receiver.loops")
+
+TLS_BUFFER_BYTES: Final = 16_384
+"""What a TLS record holds. asyncio sets 256 KiB aside for each connection, idle or not, which
+was 292 KiB of memory per idle stream instead of 46."""
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` to its end, on uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        factory = None  # asyncio's own
+        asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
+
+
+async def measure_lag(figures: Figures) -> None:
+    """Keep the worst delay with which the event loop came back to us; runs for ever."""
+    now = asyncio.get_running_loop().time
+    while True:
+        due = now() + _LAG_SECONDS
+        await asyncio.sleep(_LAG_SECONDS)
+        figures.worst_lag_seconds = max(figures.worst_lag_seconds, now() - due)
+
+
+class Unforeseen:
+    """Turns what nobody foresaw into one line, at most once a second for each kind."""
+
+    def __init__(self) -> None:
+        self._throttle = Throttle()
+
+    def __call__(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Take what an event loop tells its exception handler."""
+        problem, error = str(context.get("message")), context.get("exception")
+        if times := self._throttle.count(problem, time.monotonic()):
+            log.error("unforeseen", problem=problem, error=repr(error), times=times)

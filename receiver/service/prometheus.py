@@ -1,0 +1,166 @@
+"""Figures for Prometheus, served on a listener of their own on loopback.
+
+What the parts count (`figures`) becomes metrics when somebody asks. No sid is ever a label:
+there would be as many time series as calls.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from receiver import __version__
+from receiver.counters import Figures, Live
+from receiver.errors import ConfigurationError
+from receiver.journal.spool import SpoolFigures
+
+HOST: Final = "127.0.0.1"
+_SYNC_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+class _Collector:
+    """Turns the parts' numbers into metrics when somebody asks."""
+
+    def __init__(
+        self,
+        figures: Figures,
+        spool: SpoolFigures,
+        *,
+        refused: Counter[str],
+        live: Callable[[], Live],
+    ) -> None:
+        self._figures = figures
+        self._spool = spool
+        self._refused = refused
+        self._live = live
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric but the histogram."""
+        yield from self._streams()
+        yield from self._recordings()
+        yield from self._disk()
+        yield from self._taps()
+        figures = self._figures
+        lag, figures.worst_lag_seconds = figures.worst_lag_seconds, 0.0
+        yield _gauge("loop_lag_seconds", "Worst delay of the event loop since last asked", lag)
+        if figures.certificate_expires_at is not None:
+            text = "When the certificate expires, in seconds since 1970"
+            yield _gauge("certificate_expiry_seconds", text, figures.certificate_expires_at)
+        build = GaugeMetricFamily(
+            "tapreel_build_info", "Versions", labels=("version", "python_version")
+        )
+        build.add_metric((__version__, platform.python_version()), 1)
+        yield build
+
+    def _streams(self) -> Iterator[Metric]:
+        figures, live = self._figures, self._live()
+        received = figures.chunks_received + live.chunks_received
+        yield _gauge("streams_active", "Streams that are being recorded", live.streams)
+        yield _counter("streams_started", "Streams begun", {(): figures.started})
+        yield _counter("streams_ended", "Streams ended", _by(figures.ended), ("reason",))
+        yield _counter("chunks_received", "Chunks received", {(): received})
+        yield _counter("handshakes_refused", "Upgrades refused", _by(self._refused), ("reason",))
+
+    def _recordings(self) -> Iterator[Metric]:
+        figures = self._figures
+        text = "Chunks of published recordings, by what became of them; late ones are written too"
+        yield _counter("chunks", text, dict(figures.chunks), ("track", "fate"))
+        yield _counter("recordings", "Recordings published", _by(figures.published), ("state",))
+        yield _counter("journals_quarantined", "Journals set aside", {(): figures.quarantined})
+        text = "Journals removed because no start message named the call of the token"
+        yield _counter("journals_discarded", text, {(): figures.discarded})
+        text = "Attempts to publish that failed; the journal is kept and tried again"
+        yield _counter("publishing_failed", text, {(): figures.failed})
+
+    def _disk(self) -> Iterator[Metric]:
+        spool = self._spool
+        yield _counter("journal_bytes", "Bytes written to journals", {(): spool.written_bytes})
+        yield _counter("write_errors", "Failed disk calls", _by(spool.errors), ("errno",))
+        yield _gauge("spool_held_bytes", "Bytes that the disk does not hold", spool.held_bytes)
+        text = "Age of the oldest record that the disk does not hold"
+        yield _gauge("spool_held_seconds", text, spool.held_seconds)
+        yield _gauge("free_bytes", "Free disk space", self._figures.free_bytes)
+
+    def _taps(self) -> Iterator[Metric]:
+        taps = self._figures.taps
+        text = "Live listeners, and those who watch all streams"
+        yield _gauge("listeners", text, taps.listeners + taps.watchers)
+        text = "Pieces of audio that listeners and consumers did not get"
+        yield _counter("tap_dropped", text, _by(taps.dropped), ("reason",))
+        text = "Listeners that were closed because they did not read"
+        yield _counter("tap_closed_slow", text, {(): taps.closed_slow})
+        yield _counter("listeners_refused", "Listeners refused", _by(taps.refused), ("reason",))
+
+
+class _SyncSeconds(Histogram):
+    """The histogram of sync times; takes what the spool measured when somebody asks."""
+
+    spool: SpoolFigures
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the histogram, up to date."""
+        while self.spool.sync_seconds:
+            self.observe(self.spool.sync_seconds.popleft())
+        return super().collect()
+
+
+class MetricsListener:
+    """Serves `/metrics` on loopback until it is closed.
+
+    Raises:
+        ConfigurationError: the port cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        figures: Figures,
+        spool: SpoolFigures,
+        *,
+        refused: Counter[str],
+        live: Callable[[], Live],
+    ) -> None:
+        registry = CollectorRegistry()
+        registry.register(_Collector(figures, spool, refused=refused, live=live))
+        histogram = _SyncSeconds(
+            "tapreel_sync_seconds", "Time to sync", registry=None, buckets=_SYNC_BUCKETS
+        )
+        histogram.spool = spool
+        registry.register(histogram)
+        try:
+            self._server, self._thread = start_http_server(port, HOST, registry)
+        except OSError as error:
+            text = f"cannot listen on {HOST} port {port} for metrics: {error.strerror}"
+            raise ConfigurationError(text.lower()) from error
+        self.url = f"http://{HOST}:{self._server.server_port}/metrics"
+
+    def close(self) -> None:
+        """Stop serving; idempotent."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _by(counted: Counter[str]) -> dict[tuple[str, ...], float]:
+    return {(word,): count for word, count in counted.copy().items()}
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"tapreel_{name}", text, value=value)
+
+
+def _counter(
+    name: str,
+    text: str,
+    values: dict[tuple[str, ...], float] | dict[tuple[()], int] | dict[tuple[str, str], int],
+    labels: tuple[str, ...] = (),
+) -> Metric:
+    family = CounterMetricFamily(f"tapreel_{name}", text, labels=labels)
+    for words, value in values.items():
+        family.add_metric(words, value)
+    return family

@@ -1,0 +1,200 @@
+"""Several receivers behind one port: a small parent starts, watches and drains them.
+
+Every worker is a whole receiver with a spool, a lock and metrics of its own. The parent holds
+the port, the spool above theirs, and a pipe to each; it reads no audio. A worker that dies is
+started again, at once the first time and then ever more slowly, and begins with what its
+predecessor left in the spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from receiver.auth import credentials, tls
+from receiver.config.settings import Config
+from receiver.disk import layout
+from receiver.disk.folders import FolderLock, make_private_folder, make_recordings_folder
+from receiver.errors import ConfigurationError, TapreelError
+from receiver.recording import publish
+from receiver.service.shutdown_deadline import Hurry
+from receiver.service.worker import ORDERS, SPAWNING, Worker, settings_of
+from receiver.transports.acceptor import open_sockets
+from receiver.transports.shared_port import SharedPort
+
+LONGEST_DELAY_SECONDS: Final = 30.0
+"""Between two starts of a worker that keeps dying."""
+STEADY_SECONDS: Final = 60.0
+"""A worker that lived this long is started again at once."""
+LONGEST_STOP_SECONDS: Final = 9.5
+"""For a worker to end in a hurry, which it does within less; then it is killed. This is before
+every process of ours, the parent too, ends itself (`hurry.LAST_SECONDS`)."""
+_DEAD: Final = -1
+
+log = structlog.get_logger("receiver.workers")
+
+
+class Workers:
+    """The parent of `config.workers` workers; `listening` learns the port once all serve."""
+
+    def __init__(self, config: Config, *, listening: Callable[[int], object]) -> None:
+        self._config = config
+        self._listening = listening
+        self._counts: Any = SPAWNING.RawArray("q", [_DEAD] * config.workers)
+        self._workers: dict[int, Worker] = {}  # those that live, by place
+        self._served: set[int] = set()  # places whose worker has served
+        self._unpublished = 0  # journals that dead workers have left when there was time for them
+        self._ending = asyncio.Event()
+        self._hurry = Hurry()
+
+    async def run(self) -> None:
+        """Serve until SIGINT or a second SIGTERM, or until SIGTERM and the end of all streams.
+
+        Raises:
+            TapreelError: the settings cannot be used, a worker did not start, or nobody could
+                publish what one that died has left.
+        """
+        config = self._config
+        _check(config)
+        with FolderLock(config.spool), contextlib.ExitStack() as stack:
+            _hand_down(config.spool)
+            self._sockets = await open_sockets(config.host, config.port)
+            for listening in self._sockets:
+                stack.enter_context(listening)
+            for number, order in ORDERS.items():
+                asyncio.get_running_loop().add_signal_handler(number, self._tell, order)
+            keepers = [asyncio.create_task(self._keep(place)) for place in range(config.workers)]
+            reaper = asyncio.create_task(self._kill_the_late())
+            self._hurry.enforce(lambda: {"workers": [place + 1 for place in list(self._workers)]})
+            try:
+                await asyncio.gather(*keepers)
+            finally:
+                self._tell("stop")
+                await asyncio.gather(*keepers, return_exceptions=True)
+                reaper.cancel()
+            if self._unpublished:
+                raise TapreelError(f"journals that wait for the next start: {self._unpublished}")
+
+    async def _kill_the_late(self) -> None:
+        await self._hurry.passed(LONGEST_STOP_SECONDS)
+        for place, worker in self._workers.items():
+            log.error("worker_killed", worker=place + 1)
+            worker.kill()
+
+    def _tell(self, order: str) -> None:
+        if order == "drain" and self._ending.is_set():
+            order = "stop"  # it is the second time
+        if order == "stop":
+            self._hurry.begin()
+        if order != "reload":
+            self._ending.set()
+        for worker in self._workers.values():
+            worker.tell(order)
+
+    async def _keep(self, place: int) -> None:
+        """Have a worker at this place until all are to end; who dies meanwhile is replaced."""
+        deaths = 0
+        while not self._ending.is_set():
+            began = time.monotonic()
+            code = await self._employ(place)
+            if self._ending.is_set() and code == 0:
+                return
+            if not self._ending.is_set() and place not in self._served:
+                raise TapreelError(f"worker {place + 1} ended at its start")
+            deaths = 0 if time.monotonic() - began > STEADY_SECONDS else deaths + 1
+            delay = min(2.0 ** (deaths - 2), LONGEST_DELAY_SECONDS) if deaths > 1 else 0.0
+            self._note_death(place, code, delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), delay)
+        await self._recover(place)
+
+    async def _recover(self, place: int) -> None:
+        """Publish what a worker has left that died before all had ended, or tell what that is."""
+        if not self._hurry.begun:
+            code = await self._employ(place)  # a drain may last for hours, so not the next start
+            if code == 0:
+                return
+            self._note_death(place, code, None)
+        spool = settings_of(self._config, place).spool
+        if left := await asyncio.to_thread(_count_journals, spool):
+            log.error("left_for_next_start", worker=place + 1, journals=left, spool=str(spool))
+            self._unpublished += 0 if self._hurry.begun else left
+
+    def _note_death(self, place: int, code: int | None, delay: float | None) -> None:
+        if code is not None:  # else it did not start, which was told
+            log.error("worker_died", worker=place + 1, exit_code=code, restart_seconds=delay)
+
+    async def _employ(self, place: int) -> int | None:
+        """Start a worker and return its exit code when it has ended; `None`: it did not start."""
+        settings = settings_of(self._config, place)
+        ahead = settings_of(self._config, 0).max_streams - settings.max_streams
+        self._counts[place] = ahead
+        shared = SharedPort(self._sockets, self._counts, place, ahead)
+        try:
+            worker = Worker(settings, shared)
+        except OSError as error:
+            self._not_started(place, error)
+            return None
+        self._workers[place] = worker
+        if self._ending.is_set():
+            worker.tell("drain")  # it publishes what it finds, and ends
+        try:
+            code = await worker.ended(ready=functools.partial(self._serves, place))
+        finally:
+            del self._workers[place]
+            self._counts[place] = _DEAD
+        if worker.problem and place not in self._served:
+            raise ConfigurationError(worker.problem)
+        if worker.problem:  # settings went bad since the start: the others live on
+            log.error("worker_refused_to_start", worker=place + 1, problem=worker.problem)
+            return None
+        return code
+
+    def _not_started(self, place: int, error: OSError) -> None:
+        self._counts[place] = _DEAD
+        if place not in self._served:
+            problem = f"worker {place + 1} cannot be started: {error.strerror}"
+            raise TapreelError(problem) from error
+        # No descriptor or memory now: the others live on, and there may be some later.
+        log.error("worker_not_started", worker=place + 1, error=error.strerror)
+
+    def _serves(self, place: int) -> None:
+        before = len(self._served)
+        self._served.add(place)
+        if before < len(self._served) == self._config.workers:
+            self._listening(self._sockets[0].getsockname()[1])
+
+
+def _check(config: Config) -> None:
+    """Refuse what every worker would refuse, and make what all of them would make."""
+    if config.demo:
+        raise ConfigurationError("--demo is for one worker")
+    make_recordings_folder(config.recordings)
+    credentials.tokens(config)
+    if config.self_signed:
+        tls.pair(config)
+
+
+def _hand_down(spool: Path) -> None:
+    """Give what an earlier receiver left, with any number of workers, to the first worker."""
+    publish.gather(spool)
+    folder = spool / f"{layout.WORKER}1"
+    make_private_folder(folder)
+    for journal in publish.waiting(spool):
+        journal.rename(folder / journal.name)
+
+
+def _count_journals(spool: Path) -> int:
+    """Return how many journals wait in a spool; none where it cannot be read."""
+    try:
+        return len(publish.waiting(spool))
+    except OSError as error:
+        log.error("spool_unreadable", spool=str(spool), error=error.strerror)
+        return 0

@@ -1,0 +1,142 @@
+"""One worker: a whole receiver in a process of its own, and that process as its parent sees it.
+
+Workers are deaf to signals and take their orders through a pipe: a service manager may signal
+all processes of a service, and would be heard twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Final
+
+import structlog
+
+from receiver import logs
+from receiver.config.settings import Config
+from receiver.disk import layout
+from receiver.errors import TapreelError
+from receiver.service import event_loop
+from receiver.service.server import Server
+from receiver.transports.interface import Listener
+from receiver.transports.shared_port import SharedPort
+
+ORDERS: Final = {signal.SIGINT: "stop", signal.SIGTERM: "drain", signal.SIGHUP: "reload"}
+"""What workers do on their parent's word, by the signal that makes the parent say it."""
+SPAWNING: Final = multiprocessing.get_context("spawn")
+"""How workers are made: a fork would copy the event loop and locks."""
+_READY: Final = ""
+
+log = structlog.get_logger("receiver.workers")
+
+
+class Worker:
+    """One worker, as its parent sees it.
+
+    Raises:
+        OSError: the system does not let us start another process now.
+    """
+
+    def __init__(self, config: Config, shared: SharedPort) -> None:
+        self.problem = ""  # why it could not start
+        self._channel, theirs = SPAWNING.Pipe()
+        self._process = SPAWNING.Process(target=_work, args=(config, shared, theirs))
+        try:
+            self._process.start()
+        except OSError:
+            self._channel.close()
+            raise
+        finally:
+            theirs.close()
+
+    def tell(self, order: str) -> None:
+        """Pass an order on: stop, drain or reload."""
+        with contextlib.suppress(OSError):  # it has just ended
+            self._channel.send(order)
+
+    def kill(self) -> None:
+        """End the process at once; its journals stay in the spool."""
+        self._process.kill()
+
+    async def ended(self, *, ready: Callable[[], None]) -> int | None:
+        """Return the exit code when the process has ended; `ready` is called once it serves."""
+        loop, died = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._channel.fileno(), self._hear, ready)
+        loop.add_reader(self._process.sentinel, died.set)
+        try:
+            await died.wait()
+        finally:
+            loop.remove_reader(self._process.sentinel)
+            loop.remove_reader(self._channel.fileno())
+        self._process.join()  # it has ended: this does not wait
+        self._hear(ready)
+        self._channel.close()
+        return self._process.exitcode
+
+    def _hear(self, ready: Callable[[], None]) -> None:
+        with contextlib.suppress(EOFError, OSError):  # it has ended, which the sentinel tells
+            while self._channel.poll():
+                self.problem = self._channel.recv()
+                if self.problem == _READY:
+                    ready()
+
+
+def settings_of(config: Config, place: int) -> Config:
+    """Return the settings of one worker: what cannot be shared is dealt out."""
+    return replace(
+        config,
+        spool=config.spool / f"{layout.WORKER}{place + 1}",
+        metrics_port=config.metrics_port + place if config.metrics_port else config.metrics_port,
+        max_streams=_share(config.max_streams, config.workers, place),
+        max_waiting=_share(config.max_waiting, config.workers, place),
+        max_waiting_per_address=_share(config.max_waiting_per_address, config.workers, place),
+    )
+
+
+def _share(number: int, workers: int, place: int) -> int:
+    """Return how many of what all have together one worker gets: at least one."""
+    each, rest = divmod(number, workers)
+    return max(1, each + (place < rest))
+
+
+def _work(config: Config, shared: SharedPort, channel: Connection) -> None:
+    """Be a worker; in its own process."""
+    for number in ORDERS:
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(0o077)
+    logs.configure(config.log_level)
+    structlog.contextvars.bind_contextvars(worker=shared.place + 1)
+    try:
+        event_loop.run(_serve(config, shared, channel))
+    except TapreelError as error:
+        channel.send(str(error))
+
+
+async def _serve(config: Config, shared: SharedPort, channel: Connection) -> None:
+    server = Server(config, shared=shared)
+    server.hurry.enforce(server.left_behind)
+    loop = asyncio.get_running_loop()
+    orders = {"stop": server.stop, "drain": server.drain, "reload": server.reload}
+
+    def obey() -> None:
+        try:
+            orders[channel.recv()]()
+        except (EOFError, OSError):  # the parent is gone, and with it the port
+            loop.remove_reader(channel.fileno())
+            server.stop()
+
+    def listening(_: Listener) -> None:
+        log.info("worker_serving", pid=os.getpid())
+        channel.send(_READY)
+
+    loop.add_reader(channel.fileno(), obey)
+    try:
+        await server.run(listening=listening)
+    finally:
+        loop.remove_reader(channel.fileno())

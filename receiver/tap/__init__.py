@@ -1,0 +1,1 @@
+"""Live listeners: the hub, their feeds and queues, and the past of a call."""

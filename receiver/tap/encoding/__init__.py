@@ -1,0 +1,1 @@
+"""What listeners get: samples, payloads or messages."""

@@ -1,0 +1,113 @@
+"""What listeners get: one stream's events as samples, as payloads, or in the provider's shape.
+
+An encoder turns events into items once for all listeners of the same kind. It is pure: times
+are those of the events, so that the past, read from a journal, comes out as the live part does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from receiver.errors import PeerError
+from receiver.media import ByteOrder, Chunk
+from receiver.tap.encoding.aligned import AlignedEncoder
+from receiver.tap.encoding.notices import Encoder, Format, Kind, begin_ms, text
+from receiver.tap.encoding.samples import Output
+from receiver.tap.local_hub import ChunkHeard, Event, Joined, MessageHeard, StreamEnded
+from receiver.tap.queue import Item
+from receiver.wire import parse
+
+
+def encoder(
+    kind: Kind, joined: Joined, *, byte_order: ByteOrder, since_ms: float | None = None
+) -> Encoder:
+    """Return the encoder for listeners of `kind`; it begins now, or in the past at `since_ms`."""
+    if kind.format is Format.MESSAGES:
+        return MessageEncoder(joined)
+    output = Output(joined.live.media_format, kind.format, byte_order)
+    return AlignedEncoder(joined, output, kind.track, since_ms)
+
+
+class MessageEncoder:
+    """Both tracks in the provider's own shape."""
+
+    waiting_since_ms = None
+    left_out = 0
+
+    def __init__(self, joined: Joined) -> None:
+        live = joined.live
+        start = msgspec.json.decode(live.start_message) if live.start_message else {}
+        # Twilio names the stream in every message, SignalWire in `start` only.
+        named = "streamSid" in start
+        self._identity = {"streamSid": live.stream_sid} if named else {}
+        ids = {"accountSid": live.account_sid, "callSid": live.call_sid}
+        self._stop_body = {"stop": ids} if named else {}
+        self._bytes_per_ms = live.media_format.bytes_per_ms
+        self._sequence = 0  # the highest so far: a stop of ours has the next
+        self._note(_parsed(live.start_message))
+        self._note(joined.standing.latest)
+        self._stopped = False
+        self.position_ms = begin_ms(joined)
+
+    def take(self, event: Event) -> list[Item]:
+        """Return what follows from an event."""
+        if type(event) is ChunkHeard:
+            return [self._media(event.chunk)]
+        if isinstance(event, MessageHeard):
+            return self._verbatim(event.message)
+        if isinstance(event, StreamEnded) and not self._stopped:
+            stop = {"event": "stop", "sequenceNumber": str(self._sequence + 1)}
+            return [Item(text({**stop, **self._identity, **self._stop_body}))]
+        return []
+
+    def due(self, now_ms: int) -> list[Item]:
+        """Return what has waited long enough."""
+        return []
+
+    def reach_the_present(self) -> None:
+        """Do nothing: what comes is sent as it comes."""
+
+    def _media(self, chunk: Chunk) -> Item:
+        media = {
+            "track": chunk.track.value,
+            "chunk": _written(chunk.chunk),
+            "timestamp": _written(chunk.timestamp_ms),
+            "payload": chunk.payload,  # msgspec writes bytes as base64
+        }
+        message: dict[str, Any] = {
+            "event": "media",
+            "sequenceNumber": _written(chunk.sequence_number),
+            "media": {name: value for name, value in media.items() if value is not None},
+            **self._identity,
+        }
+        if chunk.sequence_number is None:
+            del message["sequenceNumber"]
+        self._note(chunk)
+        length_ms = len(chunk.payload) / self._bytes_per_ms
+        encoded = msgspec.json.encode(message).decode()
+        return Item(encoded, chunk.track.value, chunk.timestamp_ms or 0, length_ms)
+
+    def _verbatim(self, message: bytes) -> list[Item]:
+        parsed = _parsed(message)
+        if parsed is None or isinstance(parsed, parse.Connected | parse.Start):
+            return []  # every listener got its own at the beginning
+        self._note(parsed)
+        self._stopped = self._stopped or isinstance(parsed, parse.Stop)
+        return [Item(message.decode("utf-8", "replace"))]
+
+    def _note(self, message: parse.Message | None) -> None:
+        if message is not None and not isinstance(message, parse.Connected):
+            self._sequence = max(self._sequence, message.sequence_number or 0)
+
+
+def _parsed(message: bytes) -> parse.Message | None:
+    try:
+        return parse.parse(message)
+    except PeerError:
+        return None
+
+
+def _written(number: int | None) -> str | None:
+    return None if number is None else str(number)

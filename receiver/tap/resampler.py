@@ -1,0 +1,242 @@
+"""Samples at another rate, by soxr, in a thread of its own: never on the event loop.
+
+soxr comes with the extra `dsp`. One thread does all the work in the order in which it came in,
+so that each stream's messages keep theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from receiver.audio import codec
+from receiver.tap.encoding.notices import Kind, gap
+from receiver.tap.queue import Item
+from receiver.timeline.live_placement import GapReason
+
+_BLOCK_SECONDS: Final = 1
+_TAIL_SECONDS: Final = 0.1
+"""Of silence, after which the filter has forgotten what was before it (36 ms at most)."""
+_BYTES_PER_SAMPLE: Final = 2
+_MOST_COMING_MS: Final = 5000.0
+"""Of one channel's audio that may wait for the thread; more is dropped, and told."""
+_TEXT_PATIENCE_SECONDS: Final = 0.1
+"""How long a text waits for more audio, which brings what the filter holds back before it."""
+Done = Callable[[list[Item], bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Skip:
+    """Audio that was not resampled, because the thread had too much to do."""
+
+    duration_ms: float
+
+
+def available() -> bool:
+    """Whether soxr is installed."""
+    return importlib.util.find_spec("soxr") is not None
+
+
+@functools.cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="resampler")
+
+
+class Resampling:
+    """One channel's way from the stream's rate to another."""
+
+    def __init__(self, source_rate: int, kind: Kind, *, begin_ms: float) -> None:
+        import soxr  # an extra, and only where it is asked for
+
+        rate, channels = kind.rate or source_rate, kind.channels
+        self._rate = rate
+        self._source_rate = source_rate
+        self._channels = channels
+        self._track = kind.track
+        self._begin_ms = begin_ms
+        self._consumed = 0  # samples of each track
+        self._produced = 0
+        self._texts: deque[tuple[int, Item]] = deque()  # behind how many that will be produced
+        self._due: asyncio.TimerHandle | None = None
+        self._submitted = 0  # lots that the thread has yet to give back
+        self.dropped = 0  # pieces of audio that the thread had no time for
+        self._skipped_ms = 0.0  # of them, what has not been told yet
+        # Measured: "MQ" holds audio back for 15 to 36 ms, "HQ" for 21 to 138.
+        self._fresh_stream: Callable[[], Any] = lambda: soxr.ResampleStream(
+            source_rate, rate, channels, dtype="int16", quality="MQ"
+        )
+        self._stream = self._fresh_stream()
+        self._loop = asyncio.get_running_loop()
+        self.coming_ms = 0.0  # audio that the thread has yet to give back
+        self.settled = asyncio.Event()  # it has given everything back
+        self.settled.set()
+
+    def submit(self, items: list[Item], *, last: bool, done: Done) -> None:
+        """Have `done` called, on the event loop, with what becomes of `items`."""
+        if not items and not last:
+            return
+        work = self._bearable(items)
+        length_ms = sum(i.duration_ms for i in work if isinstance(i, Item) and i.repeat == 1)
+        self._run(lambda: self.convert(work, last=last), length_ms, last=last, done=done)
+
+    def _run(
+        self, make: Callable[[], Iterator[Item]], length_ms: float, *, last: bool, done: Done
+    ) -> None:
+        self.settled.clear()
+        self.coming_ms += length_ms
+        self._submitted += 1
+
+        def give_back(made: list[Item]) -> None:
+            self.coming_ms -= length_ms
+            self._submitted -= 1
+            done(made, last)
+            if not self._submitted:
+                self.coming_ms = 0.0  # fractions do not add up for ever
+                self.settled.set()
+                self._look_at_texts(done)
+
+        _thread().submit(self._work, make, give_back)
+
+    def _look_at_texts(self, done: Done) -> None:
+        """Have texts told that wait for what the filter holds back, if no more audio comes."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._texts:
+            self._due = self._loop.call_later(_TEXT_PATIENCE_SECONDS, self._tell_texts, done)
+
+    def _tell_texts(self, done: Done) -> None:
+        self._due = None
+        if not self._submitted:
+            self._run(self._drained, 0, last=False, done=done)
+
+    def _drained(self) -> Iterator[Item]:
+        """Yield all that is held back; the filter begins anew, as behind silence."""
+        yield from self._flushed()
+        yield from self._overdue()
+        self._stream = self._fresh_stream()
+
+    def _bearable(self, items: list[Item]) -> list[Item | _Skip]:
+        """Return what the thread is to do: all, or where it is far behind, all but the audio."""
+        late = self.coming_ms > _MOST_COMING_MS
+        kept: list[Item | _Skip] = [i for i in items if not (late and i.duration_ms)]
+        if late:
+            lost = [item.duration_ms for item in items if item.duration_ms]
+            self.dropped += len(lost)
+            self._skipped_ms += sum(lost)
+        if self._skipped_ms and (not late or len(kept) > 0):
+            kept.insert(0, _Skip(self._skipped_ms))
+            self._skipped_ms = 0.0
+        return kept
+
+    def _work(
+        self, make: Callable[[], Iterator[Item]], give_back: Callable[[list[Item]], None]
+    ) -> None:
+        made = list(make())
+        try:
+            self._loop.call_soon_threadsafe(give_back, made)
+        except RuntimeError:
+            return  # the loop is closed: nobody listens any more
+
+    def convert(self, items: Sequence[Item | _Skip], *, last: bool) -> Iterator[Item]:
+        """Yield `items` at the other rate; what is not audio keeps its place."""
+        for item in items:
+            if isinstance(item, _Skip):
+                yield self._notice(item.duration_ms)
+            elif isinstance(item.message, bytes):
+                yield from self._audio(item.message, item.repeat)
+            else:
+                yield from self._text(item, last=last and item is items[-1])
+
+    def _notice(self, duration_ms: float) -> Item:
+        """Tell of audio that is left out; what follows is behind it."""
+        at_ms = self._begin_ms + self._produced * 1000 / self._rate
+        self._begin_ms += duration_ms
+        return Item(gap(GapReason.SLOW_LISTENER, self._track, at_ms, duration_ms))
+
+    def _text(self, text: Item, *, last: bool) -> Iterator[Item]:
+        """Yield a text when everything before it has come out of the filter."""
+        if last:
+            yield from self._flushed()
+            yield from self._overdue()
+            yield text
+            return
+        self._texts.append((self._consumed * self._rate // self._source_rate, text))
+        yield from self._with_texts(self._produced, self._produced)
+
+    def _overdue(self) -> Iterator[Item]:
+        """Yield all texts that wait."""
+        while self._texts:
+            yield self._texts.popleft()[1]
+
+    def _with_texts(
+        self, start: int, end: int, piece: Callable[[int, int], Item] | None = None
+    ) -> Iterator[Item]:
+        """Yield pieces of what was produced from sample `start` to `end`, and texts between."""
+        while self._texts and self._texts[0][0] <= end:
+            at, text = self._texts.popleft()
+            if piece is not None and at > start:
+                yield piece(start, at)
+                start = at
+            yield text
+        if piece is not None and end > start:
+            yield piece(start, end)
+
+    def _audio(self, message: bytes, repeat: int) -> Iterator[Item]:
+        """Yield a piece of audio, which may be silence of any length, at the other rate."""
+        tail = 0
+        if repeat > 1:
+            tail = min(repeat, int(self._source_rate * _TAIL_SECONDS))
+            message, repeat = message * tail, repeat - tail
+        for block in self._blocks(message):
+            yield from self._made(block)
+        if tail:
+            yield from self._silence(repeat)
+
+    def _silence(self, count: int) -> Iterator[Item]:
+        """Yield silence behind silence: one length, as all silence, which takes no room."""
+        unit = bytes(self._channels * _BYTES_PER_SAMPLE)
+        longest = self._source_rate * _BLOCK_SECONDS
+        before = self._produced
+        for start in range(0, count, longest):
+            self._resample(unit * min(longest, count - start))
+
+        def piece(start: int, end: int) -> Item:
+            return Item(unit, self._track, *self._time(start, end), end - start)
+
+        yield from self._with_texts(before, self._produced, piece)
+
+    def _flushed(self) -> Iterator[Item]:
+        """Yield what the filter holds back."""
+        return self._made(b"", last=True)
+
+    def _blocks(self, message: bytes) -> Iterator[bytes]:
+        size = self._source_rate * _BLOCK_SECONDS * self._channels * _BYTES_PER_SAMPLE
+        return (message[start : start + size] for start in range(0, len(message), size))
+
+    def _made(self, message: bytes, *, last: bool = False) -> Iterator[Item]:
+        before, size = self._produced, self._channels * _BYTES_PER_SAMPLE
+        made = self._resample(message, last=last)
+
+        def piece(start: int, end: int) -> Item:
+            content = made[(start - before) * size : (end - before) * size]
+            return Item(content, self._track, *self._time(start, end))
+
+        yield from self._with_texts(before, self._produced, piece)
+
+    def _time(self, start: int, end: int) -> tuple[float, float]:
+        """Return when a piece begins on the stream's clock, and how long it is."""
+        return self._begin_ms + start * 1000 / self._rate, (end - start) * 1000 / self._rate
+
+    def _resample(self, message: bytes, *, last: bool = False) -> bytes:
+        samples = codec.rows(message, self._channels)
+        self._consumed += len(message) // (self._channels * _BYTES_PER_SAMPLE)
+        made: bytes = self._stream.resample_chunk(samples, last=last).tobytes()
+        self._produced += len(made) // (self._channels * _BYTES_PER_SAMPLE)
+        return made

@@ -1,0 +1,1 @@
+"""Where every chunk of a track belongs: order, clock, gaps and placement."""

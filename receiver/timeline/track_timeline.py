@@ -1,0 +1,113 @@
+"""Where every chunk of a track belongs: the second half of the time line.
+
+Chunks are placed by timestamp; the recording starts at stream time 0, so tracks line up with
+each other to the sample. Positions are counted in payload bytes of the decoded-from stream,
+which are exact: every sample rate has whole samples per millisecond.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from receiver.media import ClockRule, Finding, Gap, GapKind, Ledger, MediaFormat, Track
+from receiver.timeline.clock import clock_rule, drift_ppm, judged
+from receiver.timeline.gaps import Hole, Holes
+from receiver.timeline.ordering import MISSING, Order, TrackIndex, order
+from receiver.timeline.placement import Walk
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Chunks `chosen[first:last]`, back to back from byte `start` of the time line on."""
+
+    first: int
+    last: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A track's time line. `length` is where its audio ends, in bytes.
+
+    `unshown` chunks came and were not kept, and no hole stands for them.
+    """
+
+    track: Track
+    order: Order
+    length: int
+    clock_rule: ClockRule
+    findings: tuple[Finding, ...]
+    ledger: Ledger
+    first_timestamp_ms: int | None
+    drift_ppm: float | None
+    holes: Holes
+    unshown: Counter[GapKind]
+    _runs: array[int]  # a lossy call has so many that objects would take most of the memory
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        """Yield the runs, in their order."""
+        return itertools.starmap(Run, zip(*[iter(self._runs)] * 3, strict=True))
+
+
+def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Placement:
+    """Return the time line of one track that carried at least one chunk.
+
+    `origin_ms` is the timestamp at which the time line begins.
+    """
+    ordered = judged(index, order(index), media)
+    rule = clock_rule(index, ordered, media)
+    walk = Walk(index, ordered, media, rule, origin_ms)
+    walk.place_all()
+    findings = (*ordered.findings, *walk.doubts.findings(index.track, rule))
+    first_stamp = int(index.timestamp[ordered.chosen[0]])
+    return Placement(
+        track=index.track,
+        order=replace(ordered, numbers=None, bounds=None),  # they have done their part
+        length=walk.cursor,
+        clock_rule=rule,
+        findings=findings,
+        ledger=_ledger(index, ordered),
+        first_timestamp_ms=None if first_stamp == MISSING else first_stamp,
+        drift_ppm=drift_ppm(index, ordered, rule),
+        holes=walk.holes,
+        unshown=walk.excuses.unshown(),
+        _runs=walk.runs,
+    )
+
+
+def gaps(placement: Placement, length: int, media: MediaFormat) -> tuple[Gap, ...]:
+    """Return the holes of a track in milliseconds, filled up to `length` bytes at its end."""
+    holes = list(placement.holes)
+    end = placement.length - placement.length % media.bytes_per_sample
+    if length > end:
+        holes.append(Hole(end, length, GapKind.SENDER_SILENCE))
+    return tuple(
+        Gap(
+            milliseconds(hole.start, media),
+            milliseconds(hole.stop, media) - milliseconds(hole.start, media),
+            hole.kind,
+        )
+        for hole in holes
+    )
+
+
+def milliseconds(position: int, media: MediaFormat) -> float:
+    """Return a position or length in bytes as milliseconds."""
+    exact, rest = divmod(position, media.bytes_per_ms)
+    return exact if not rest else position / media.bytes_per_ms
+
+
+def _ledger(index: TrackIndex, ordered: Order) -> Ledger:
+    return Ledger(
+        received=len(index) + index.rejected,
+        written=len(ordered.chosen),
+        duplicate=ordered.duplicate,
+        late=ordered.late,
+        conflict=ordered.conflict,
+        rejected=index.rejected,
+    )

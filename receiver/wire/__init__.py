@@ -1,0 +1,1 @@
+"""The provider's messages, parsed into types."""

@@ -1,0 +1,336 @@
+"""One WebSocket message in, one typed message out.
+
+The shapes are those of SignalWire and Twilio media streams. Providers write numbers as
+strings or as integers, leave counters out, and spell encodings in several ways: all of that
+is normal. What cannot be used raises `MessageRejected`, never anything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from receiver.errors import FormatRefused, MessageRejected, ProtocolViolation
+from receiver.media import Chunk, MediaFormat, RejectedChunk, Track, media_format
+from receiver.wire import json_depth
+
+_LARGEST: Final = 2**53
+"""Counters above this are nonsense; below it they are exact in JSON and in 64-bit sums."""
+_LONGEST_NUMBER: Final = 20
+"""No longer text is turned into a number."""
+_LONGEST_PARAMETERS: Final = 4096
+"""Custom parameters kept of one start message; providers send at most 99."""
+
+OTHER_STREAM: Final = "other_stream"
+"""The code with which a chunk is refused that names another stream than the one it came on."""
+
+
+UNKNOWN_TRACK: Final = "unknown_track"
+"""The code with which a chunk is refused that is of neither track: it has no place of its own."""
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """The socket speaks the media-stream protocol."""
+
+    protocol: str
+    version: str
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A stream begins: whose it is, what it carries, and the caller's own parameters."""
+
+    stream_sid: str
+    account_sid: str
+    call_sid: str
+    tracks: tuple[str, ...]
+    parameters: dict[str, Any]
+    media_format: MediaFormat
+    sequence_number: int | None = None
+    outer_sid: str = ""  # what the message around `start` calls the stream, where that differs
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return what chunks of this stream may call it."""
+        return frozenset((self.stream_sid, self.outer_sid)) - {""}
+
+    def is_of(self, other: Start) -> bool:
+        """Whether both name the same stream of the same call."""
+        return (self.stream_sid, self.call_sid) == (other.stream_sid, other.call_sid)
+
+
+class Dtmf(msgspec.Struct, frozen=True):
+    """A key was pressed; `duration_ms` is how long, where the provider tells."""
+
+    digit: str
+    duration_ms: int | None = None
+    sequence_number: int | None = None
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A named position in a bidirectional stream."""
+
+    name: str
+    sequence_number: int | None = None
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The stream ended."""
+
+    sequence_number: int | None = None
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """An event this version does not know; it is kept in the journal and counted."""
+
+    event: str
+    sequence_number: int | None = None
+
+
+Message = Connected | Start | Chunk | Dtmf | Mark | Stop | Unknown
+
+
+_Counter = Annotated[int, msgspec.Meta(gt=-_LARGEST, lt=_LARGEST)]
+
+
+class _WireMedia(msgspec.Struct):
+    """The `media` object as nearly every provider writes it."""
+
+    track: Track
+    payload: bytes
+    chunk: _Counter | None = None
+    timestamp: _Counter | None = None
+
+
+class _WireMessage(msgspec.Struct, rename="camel"):
+    """A whole `media` message; decoding it does JSON, base64 and the integers in one go."""
+
+    event: str
+    media: _WireMedia | None = None
+    sequence_number: _Counter | None = None
+    stream_sid: str | None = None
+
+
+_decode_quickly = msgspec.json.Decoder(_WireMessage, strict=False).decode
+_decode_anything = msgspec.json.Decoder().decode
+
+
+def parse(message: bytes | bytearray | memoryview) -> Message:
+    """Return the typed form of one message.
+
+    Raises:
+        MessageRejected: it is not JSON, not an object, has no event, or lacks what its event
+            needs; for a media message with a known track, `chunk` says which one it was.
+        FormatRefused: a start message names a media format that cannot be decoded.
+    """
+    try:
+        wire = _decode_quickly(message)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return _parse_carefully(message)
+    media = wire.media
+    if wire.event != "media" or media is None:
+        return _parse_carefully(message)
+    return Chunk(
+        media.track,
+        wire.sequence_number,
+        media.chunk,
+        media.timestamp,
+        media.payload,
+        wire.stream_sid or None,
+    )
+
+
+def _bounded(number: int | None) -> int | None:
+    return number if number is None or -_LARGEST < number < _LARGEST else None
+
+
+def _number(value: object) -> int | None:
+    """Return a counter written as an integer or as text, or `None` where it is neither."""
+    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER:
+        try:
+            value = int(value)
+        except ValueError:
+            return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return _bounded(value) if type(value) is int else None
+
+
+def _parse_carefully(message: bytes | bytearray | memoryview) -> Message:
+    document = _document(message)
+    event = document.get("event")
+    if not isinstance(event, str):
+        raise MessageRejected("no_event", "the message has no event")
+    parser = _PARSERS.get(event)
+    if parser is None:
+        return Unknown(event[:100], _number(document.get("sequenceNumber")))
+    return parser(document)
+
+
+def _document(message: bytes | bytearray | memoryview) -> dict[str, Any]:
+    try:
+        document = _decode_liberally(json_depth.flatten(bytes(message)))
+    except UnicodeDecodeError:
+        raise MessageRejected("not_utf8", "the message is not UTF-8 text") from None
+    except RecursionError:
+        raise MessageRejected("too_deep", "the message is nested too deeply") from None
+    except ValueError:
+        raise MessageRejected("not_json", "the message is not JSON") from None
+    if not isinstance(document, dict):
+        raise MessageRejected("not_object", "the message is not a JSON object")
+    return document
+
+
+def _decode_liberally(message: bytes) -> Any:
+    """Return what JSON says, also where it is of the kind that only some programs write.
+
+    A start message must not be lost for one value: a byte order mark is passed over, half a
+    surrogate pair becomes its own escape, and a number that is none stays text.
+    """
+    try:
+        return _decode_anything(message)
+    except UnicodeDecodeError:
+        raise
+    except ValueError:
+        text = message.decode("utf-8-sig")
+        document = json.loads(text, parse_constant=str, parse_float=_finite_or_text)
+    return json.loads(json.dumps(document), object_pairs_hook=_without_surrogates)
+
+
+def _finite_or_text(text: str) -> float | str:
+    return float(text) if math.isfinite(float(text)) else text
+
+
+def _without_surrogates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {_whole(name): _whole(value) for name, value in pairs}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return [_whole(item) for item in value] if isinstance(value, list) else value
+
+
+def _body(document: dict[str, Any], event: str) -> dict[str, Any]:
+    body = document.get(event)
+    if not isinstance(body, dict):
+        raise MessageRejected("no_body", f"the {event} message has no {event} object")
+    return body
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _connected(document: dict[str, Any]) -> Connected:
+    return Connected(_text(document.get("protocol")), _text(document.get("version")))
+
+
+def _start(document: dict[str, Any]) -> Start:
+    body = _body(document, "start")
+    parameters = body.get("customParameters")
+    tracks = body.get("tracks")
+    outer_sid = _text(document.get("streamSid"))
+    stream_sid = _text(body.get("streamSid")) or outer_sid
+    start = Start(
+        stream_sid=stream_sid,
+        account_sid=_text(body.get("accountSid")),
+        call_sid=_text(body.get("callSid")),
+        tracks=tuple(t for t in tracks if isinstance(t, str)) if isinstance(tracks, list) else (),
+        parameters=_parameters(parameters) if isinstance(parameters, dict) else {},
+        media_format=MediaFormat(),
+        sequence_number=_number(document.get("sequenceNumber")),
+        outer_sid=outer_sid if outer_sid != stream_sid else "",
+    )
+    try:
+        known = _media_format(body.get("mediaFormat"))
+    except ProtocolViolation as violation:
+        raise FormatRefused(violation, start) from None
+    return msgspec.structs.replace(start, media_format=known)
+
+
+def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    if len(parameters) > _LONGEST_PARAMETERS:
+        raise MessageRejected("too_many_parameters", f"more than {_LONGEST_PARAMETERS} parameters")
+    return parameters
+
+
+def _media_format(wire: object) -> MediaFormat:
+    if wire is None:  # mu-law at 8000 Hz is the documented default
+        return MediaFormat()
+    if isinstance(wire, str):
+        return media_format(wire, None, None)
+    if not isinstance(wire, dict):
+        raise ProtocolViolation("mediaFormat is no object", close_code=1003)
+    sample_rate, channels = _count(wire, "sampleRate"), _count(wire, "channels")
+    return media_format(_text(wire.get("encoding")), sample_rate, channels)
+
+
+def _count(wire: dict[str, Any], name: str) -> int | None:
+    """Return a number that may be missing, but must be one where it is there: never guessed."""
+    value = wire.get(name)
+    number = _number(value)
+    if number is None and value is not None:
+        raise ProtocolViolation(f"unsupported {name} {str(value)[:40]!r}", close_code=1003)
+    return number
+
+
+def _media(document: dict[str, Any]) -> Chunk:
+    body = _body(document, "media")
+    try:
+        track = Track(_text(body.get("track")))
+    except ValueError:
+        raise MessageRejected(UNKNOWN_TRACK, "the media message names no known track") from None
+    rejected = RejectedChunk(
+        track,
+        _number(document.get("sequenceNumber")),
+        _number(body.get("chunk")),
+        _number(body.get("timestamp")),
+    )
+    payload = body.get("payload")
+    if not isinstance(payload, str):
+        raise MessageRejected("no_payload", "the media message has no payload", chunk=rejected)
+    try:
+        decoded = base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise MessageRejected("bad_base64", "the payload is not base64", chunk=rejected) from None
+    return Chunk(
+        track,
+        rejected.sequence_number,
+        rejected.chunk,
+        rejected.timestamp_ms,
+        decoded,
+        _text(document.get("streamSid")) or None,
+    )
+
+
+def _dtmf(document: dict[str, Any]) -> Dtmf:
+    body = _body(document, "dtmf")
+    digit = body.get("digit")
+    if not isinstance(digit, str) or not 0 < len(digit) <= 100:
+        raise MessageRejected("bad_digit", "the dtmf message has no digit")
+    return Dtmf(digit, _number(body.get("duration")), _number(document.get("sequenceNumber")))
+
+
+def _mark(document: dict[str, Any]) -> Mark:
+    name = _text(_body(document, "mark").get("name"))
+    return Mark(name, _number(document.get("sequenceNumber")))
+
+
+def _stop(document: dict[str, Any]) -> Stop:
+    return Stop(_number(document.get("sequenceNumber")))
+
+
+_PARSERS: Final[dict[str, Callable[[dict[str, Any]], Message]]] = {
+    "connected": _connected,
+    "start": _start,
+    "media": _media,
+    "dtmf": _dtmf,
+    "mark": _mark,
+    "stop": _stop,
+}

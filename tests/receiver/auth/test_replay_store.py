@@ -1,0 +1,95 @@
+"""Signed tokens that were used: once, whoever tries and whenever."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from receiver.auth.replay_store import MARGIN_SECONDS, UsedTokens
+from receiver.errors import ConfigurationError
+
+
+async def test_a_token_can_be_used_once(tmp_path: Path) -> None:
+    """The second use is refused, also by another process that comes later."""
+    later = time.time() + 60
+    assert await UsedTokens(tmp_path / "used").use("a", later)
+    assert not await UsedTokens(tmp_path / "used").use("a", later)
+    assert await UsedTokens(tmp_path / "used").use("b", later)
+
+
+async def test_a_used_token_is_on_disk_before_its_stream_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut makes no token new: its file and the folder are synced."""
+    used, sync, synced = UsedTokens(tmp_path / "used"), os.fsync, []
+
+    def note(descriptor: int) -> None:
+        synced.append(stat.S_IFMT(os.fstat(descriptor).st_mode))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    assert await used.use("a", time.time() + 60)
+    assert [stat.S_IFREG, stat.S_IFDIR] == synced
+
+
+async def test_of_many_at_once_exactly_one_gets_in(tmp_path: Path) -> None:
+    """A replay at the same moment is still a replay."""
+    several = [UsedTokens(tmp_path / "used") for _ in range(2)]  # as in two workers
+    attempts = [used.use("a", time.time() + 60) for used in several * 10]
+    assert 1 == (await asyncio.gather(*attempts)).count(True)
+
+
+async def test_ids_never_become_paths(tmp_path: Path) -> None:
+    """Any text is an id; what is on disk is its hash."""
+    used = UsedTokens(tmp_path / "used")
+    for jti in ("../../etc/passwd", "", "\0", "\ud800", "x" * 10_000):
+        assert await used.use(jti, time.time() + 60)
+    names = [path.name for path in (tmp_path / "used").iterdir()]
+    assert 5 == len(names)
+    assert all(len(name) == 64 for name in names)
+
+
+async def test_expired_tokens_are_forgotten(tmp_path: Path) -> None:
+    """What is refused for its age need not be remembered."""
+    used = UsedTokens(tmp_path / "used")
+    await used.use("old", time.time() - MARGIN_SECONDS - 60)
+    await used.use("new", time.time() + 60)
+    used.forget_expired()
+    assert not await used.use("new", time.time() + 60)
+    assert 1 == len(list((tmp_path / "used").iterdir()))
+
+
+async def test_a_token_is_remembered_for_a_while_longer(tmp_path: Path) -> None:
+    """A file that is being made has no later time yet, and a clock may be set back."""
+    used = UsedTokens(tmp_path / "used")
+    await used.use("just expired", time.time() - 60)
+    used.forget_expired()
+    assert not await used.use("just expired", time.time() - 60)
+
+
+async def test_expired_tokens_are_forgotten_from_time_to_time(tmp_path: Path) -> None:
+    """A receiver that runs for months does not collect them, and a lost folder ends nothing."""
+    used, folder = UsedTokens(tmp_path / "used"), tmp_path / "used"
+    keeping = asyncio.create_task(used.keep_small(interval_seconds=0.001))
+    async with asyncio.timeout(30):
+        for name in ("first", "second"):
+            await used.use(name, time.time() - MARGIN_SECONDS - 60)
+            while list(folder.iterdir()):  # noqa: ASYNC110  nothing tells
+                await asyncio.sleep(0)
+            folder.rename(tmp_path / name)
+            folder.mkdir(0o700)
+    keeping.cancel()
+    assert not keeping.done()
+
+
+def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    """Who can remove a used token can use it again."""
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used").chmod(0o777)
+    with pytest.raises(ConfigurationError, match="chmod 700"):
+        UsedTokens(tmp_path / "used")

@@ -1,0 +1,191 @@
+"""Relays on real sockets: a consumer that does not read is treated as a listener would be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from receiver.counters import TapFigures
+from receiver.forwarding.relay import Consumer, Forwarder, Way
+from receiver.media import ByteOrder, EndReason, Track
+from receiver.tap.feed import Channels
+from receiver.tap.listener import ListenerLimits
+from receiver.tap.local_hub import LocalHub, StreamEnded, Tap
+from receiver.transports import client
+from tests.receiver.helpers.taps import heard, live_stream
+from tests.receiver.tap.test_listener import Source
+
+CHUNK = b"\x10" * 160
+
+
+@dataclass
+class House:
+    """A hub with one live stream, and its forwarder."""
+
+    tap: Tap
+    figures: TapFigures
+    forwarder: Forwarder
+    said: int = 0
+
+    def say(self, seconds: int) -> None:
+        """Publish chunks of both tracks, as a session would."""
+        for _ in range(seconds * 50):
+            self.said += 1
+            for track in Track.INBOUND, Track.OUTBOUND:
+                if self.tap.wanted:
+                    self.tap.publish(heard(self.said, CHUNK, track=track))
+
+    def end(self) -> None:
+        """Publish the end."""
+        self.tap.publish(StreamEnded(EndReason.STOP, self.said * 20))
+
+
+@asynccontextmanager
+async def forwarding(url: str, *, patience_seconds: float) -> AsyncIterator[House]:
+    """Have one stream carried to one consumer."""
+    hub = LocalHub(asyncio.get_running_loop().call_soon)
+    figures = TapFigures()
+    channels = Channels(hub, byte_order=ByteOrder.LITTLE, figures=figures)
+    way = Way(limits=ListenerLimits(patience_seconds=patience_seconds), figures=figures)
+    forwarder = Forwarder(hub, channels, (Consumer(url),), way)
+    tap = hub.open(live_stream(), Source())
+    forwarder.start()
+    try:
+        yield House(tap, figures, forwarder)
+    finally:
+        await forwarder.close()
+
+
+@dataclass
+class Sleeper:
+    """A consumer that reads nothing until it is woken."""
+
+    woken: asyncio.Event
+    calls: asyncio.Queue[ServerConnection]
+
+    async def take(self, connection: ServerConnection) -> None:
+        """Take a call and fall asleep."""
+        connection.transport.pause_reading()
+        self.calls.put_nowait(connection)
+        await self.woken.wait()
+        await connection.wait_closed()
+
+
+@asynccontextmanager
+async def a_sleeper() -> AsyncIterator[tuple[Sleeper, str]]:
+    """Run a consumer whose kernel, too, takes little."""
+    consumer = Sleeper(asyncio.Event(), asyncio.Queue())
+    with closing(socket.create_server(("127.0.0.1", 0))) as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        async with serve(consumer.take, sock=tcp, compression=None, max_queue=None):
+            try:
+                yield consumer, f"ws://127.0.0.1:{tcp.getsockname()[1]}/x"
+            finally:
+                consumer.woken.set()
+
+
+async def stall(house: House, consumer: Sleeper) -> ServerConnection:
+    """Let a consumer take nothing until it is given up; return its connection."""
+    stuck = await asyncio.wait_for(consumer.calls.get(), 10)
+    async with asyncio.timeout(10):
+        while not house.figures.closed_slow:
+            house.say(1)
+            await asyncio.sleep(0)  # the relay's turn
+    return stuck
+
+
+async def everything(connection: ServerConnection) -> list[dict[str, Any]]:
+    """Return what a consumer hears until it is closed."""
+    messages = []
+    with suppress(ConnectionClosed):
+        while True:
+            messages.append(json.loads(await connection.recv()))
+    return messages
+
+
+async def test_who_takes_nothing_is_closed_with_1013() -> None:
+    """After the patience for listeners; what it misses is counted as what they miss is."""
+    async with (
+        a_sleeper() as (consumer, url),
+        forwarding(url, patience_seconds=0.2) as house,
+    ):
+        stuck = await stall(house, consumer)
+        stuck.transport.resume_reading()
+        messages = await everything(stuck)
+        assert 1013 == stuck.close_code
+        again = await asyncio.wait_for(consumer.calls.get(), 10)
+        again.transport.resume_reading()
+        house.end()
+        await everything(again)
+    media = sum(message["event"] == "media" for message in messages)
+    dropped = house.figures.dropped
+    assert 2 * house.said == media + dropped.total()
+    assert dropped["slow_consumer"] > dropped["absent_consumer"] > 0
+    assert media * len(json.dumps(messages[-1])) < 400_000  # no kernel holds half a minute
+
+
+async def test_the_kernel_of_a_consumer_may_be_large() -> None:
+    """What has been read is told by pongs, so its backlog is bounded all the same."""
+    reading, asleep = asyncio.Event(), asyncio.Queue[ServerConnection]()
+
+    async def take(connection: ServerConnection) -> None:
+        heard = 0
+        while heard < 60_000:
+            heard += len(await connection.recv())
+        connection.transport.pause_reading()
+        with suppress(TimeoutError):  # what the library has read, its pongs have told as read
+            while True:
+                async with asyncio.timeout(0):
+                    await connection.recv()
+        asleep.put_nowait(connection)
+        await reading.wait()
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+        url = f"ws://127.0.0.1:{tcp.getsockname()[1]}/x"
+        async with (
+            serve(take, sock=tcp, compression=None, max_queue=None),
+            forwarding(url, patience_seconds=30) as house,
+        ):
+            async with asyncio.timeout(10):
+                while asleep.empty():
+                    house.say(1)
+                    await asyncio.sleep(0)  # the consumer's turn
+                sleeper = await asleep.get()
+                while house.figures.dropped["slow_consumer"] < 3000:
+                    house.say(1)
+                    await asyncio.sleep(0)
+            sleeper.transport.resume_reading()
+            house.end()
+            media = [one for one in await everything(sleeper) if one["event"] == "media"]
+            reading.set()
+    assert len(media) * len(json.dumps(media[0])) < 220_000  # what may be unread, and a queue
+
+
+async def test_who_takes_nothing_at_all_is_dropped_and_dialled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It does not even read that it is closed."""
+    monkeypatch.setattr(client, "CLOSE_TIMEOUT_SECONDS", 0.1)
+    async with (
+        a_sleeper() as (consumer, url),
+        forwarding(url, patience_seconds=0.2) as house,
+    ):
+        stuck = await stall(house, consumer)
+        again = await asyncio.wait_for(consumer.calls.get(), 10)
+        again.transport.resume_reading()
+        house.say(1)
+        house.end()
+        stuck.transport.abort()
+        events = [message["event"] for message in await everything(again)]
+    assert ["connected", "start"] == events[:2]
+    assert ["media", "stop"] == events[-2:]

@@ -1,0 +1,179 @@
+"""Published recordings for tests: real folders with real WAV files, without a journal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import soundfile
+
+from receiver.audio import wav_tags
+from receiver.disk import layout
+from receiver.media import (
+    ByteOrder,
+    ClockRule,
+    Encoding,
+    EndReason,
+    Finding,
+    Gap,
+    GapKind,
+    Ledger,
+    MediaFormat,
+    Track,
+)
+from receiver.recording import document as recording
+from receiver.recording.document import DtmfPress, MarkPassed, RecordedTrack, Recording
+
+STARTED_AT_MS = 1_795_379_400_000  # 2026-11-22T20:30:00Z
+RECORDING_ID = "00112233aabbccdd"
+CALL_SID = "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff"
+ACCOUNT_SID = "b08dacad-1111-4222-8333-444455556666"
+RATE = 8000
+SAMPLES = 8000
+GAP = Gap(100, 20, GapKind.LOST)
+FINDING = Finding("audio_lost", "20 ms in 1 gaps", Track.INBOUND)
+
+
+def build(
+    recordings: Path,
+    *,
+    recording_id: str = RECORDING_ID,
+    started_at_ms: int = STARTED_AT_MS,
+    tracks: Sequence[Track] = tuple(Track),
+    gaps: Sequence[Gap] = (GAP,),
+    stereo: bool = False,
+    **fields: Any,
+) -> Path:
+    """Publish one second of two tracks below `recordings`; return the folder.
+
+    The inbound track has `gaps`. `fields` replace those of the document: call_sid,
+    parameters, findings, …
+    """
+    folder = recordings / layout.recording_folder(recording_id, started_at_ms)
+    folder.mkdir(0o700, parents=True)
+    document = _document(recording_id, started_at_ms, fields.pop("parameters", {"Name": "Jane"}))
+    document = msgspec.structs.replace(document, **fields)
+    written = tuple(
+        _track(folder, track, tuple(gaps) if track is Track.INBOUND else (), document)
+        for track in tracks
+    )
+    document = msgspec.structs.replace(
+        document, tracks=written, duration_ms=SAMPLES * 1000 / RATE if tracks else 0
+    )
+    if stereo:
+        path = write_wav(folder / layout.STEREO_WAV, _sound(2), document, channels=2)
+        document = msgspec.structs.replace(
+            document, stereo={"file": path.name, "sha256": sha256(path)}
+        )
+    write_document(folder, document)
+    return folder
+
+
+def _document(recording_id: str, started_at_ms: int, parameters: Mapping[str, Any]) -> Recording:
+    return Recording(
+        schema_version=recording.SCHEMA_VERSION,
+        id=recording_id,
+        provider="signalwire",
+        account_sid=ACCOUNT_SID,
+        call_sid=CALL_SID,
+        stream_sid="7d56cc11-0a3c-4a3e-9df2-6f0e9c0c1d2e",
+        started_at=layout.timestamp(started_at_ms),
+        ended_at=layout.timestamp(started_at_ms + 1000),
+        end_reason=EndReason.STOP,
+        complete=False,
+        findings=(FINDING,),
+        parameters=dict(parameters),
+        media_format=MediaFormat(Encoding.PCMU, RATE, 1),
+        duration_ms=0,
+        clock_rule=ClockRule.TIMESTAMP,
+        tracks=(),
+        dtmf=(DtmfPress(250, "5", 80),),
+        marks=(MarkPassed(500, "greeting"),),
+        journal_sha256="0" * 64,
+        receiver_version="0.1.0",
+        byte_order=None,
+    )
+
+
+def as_l16(document: Recording) -> Recording:
+    """Return a document that says its audio came as big-endian L16."""
+    media = MediaFormat(Encoding.L16, RATE, 1)
+    return msgspec.structs.replace(document, media_format=media, byte_order=ByteOrder.BIG)
+
+
+def _sound(channels: int) -> np.ndarray[Any, np.dtype[np.int16]]:
+    ramp = np.arange(1, SAMPLES + 1, dtype=np.int16)
+    return ramp if channels == 1 else np.stack([ramp] * channels, 1)
+
+
+def _track(folder: Path, track: Track, gaps: tuple[Gap, ...], document: Recording) -> RecordedTrack:
+    samples = _sound(1)
+    for gap in gaps:
+        start = round(gap.start_ms * RATE / 1000)
+        samples[start : start + round(gap.duration_ms * RATE / 1000)] = 0
+    path = write_wav(folder / f"{track.value}.wav", samples, document, name=track.value)
+    return RecordedTrack(
+        track=track,
+        file=path.name,
+        samples=SAMPLES,
+        duration_ms=SAMPLES * 1000 / RATE,
+        sha256=sha256(path),
+        chunks=Ledger(received=52, written=49, duplicate=1, late=2, conflict=1, rejected=1),
+        silence_ms=sum(gap.duration_ms for gap in gaps),
+        gaps=gaps,
+        first_timestamp_ms=0,
+        drift_ppm=None,
+    )
+
+
+def write_wav(
+    path: Path,
+    samples: np.ndarray[Any, np.dtype[np.int16]],
+    document: Recording,
+    *,
+    name: str = "stereo",
+    channels: int = 1,
+    container: str = "WAV",
+) -> Path:
+    """Write a WAV file as a recording has it, tags and all; return its path."""
+    told = wav_tags.tags(
+        name,
+        call_sid=document.call_sid,
+        account_sid=document.account_sid,
+        started_at=document.started_at,
+        parameters=document.parameters,
+    )
+    with soundfile.SoundFile(path, "w", RATE, channels, "PCM_16", format=container) as wav:
+        for tag, text in told.strings().items():
+            setattr(wav, tag, text)
+        wav.write(samples)
+    append(path, wav_tags.id3_chunk(document.parameters))
+    path.chmod(0o600)
+    return path
+
+
+def append(path: Path, chunk: bytes) -> None:
+    """Append a RIFF chunk to a WAV file as `tags.appended` says."""
+    with open(path, "r+b") as file:
+        head = file.read(wav_tags.HEAD_BYTES)
+        todo = wav_tags.appended(head, file.seek(0, 2), chunk)
+        file.write(todo.tail)
+        for offset, patch in todo.patches:
+            file.seek(offset)
+            file.write(patch)
+
+
+def write_document(folder: Path, document: Recording) -> None:
+    """Write `recording.json`, over an older one if there is one."""
+    path = folder / layout.RECORDING_JSON
+    path.touch(0o600)
+    path.write_bytes(recording.encode(document))
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,110 @@
+"""Streams for tests of the tap: what a hub would tell of them, and what encoders make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from receiver.journal.records import ChunkRecord
+from receiver.media import ByteOrder, Chunk, Encoding, EndReason, MediaFormat, Track
+from receiver.tap.encoding.encoders import encoder
+from receiver.tap.encoding.notices import Encoder, Format, Kind
+from receiver.tap.local_hub import ChunkHeard, Joined, LiveStream, Standing, StreamEnded
+from receiver.tap.queue import Item
+from tests.receiver.helpers.journals import start_message
+
+BEGINNING = Standing(0, 0, 0, None)
+
+
+def live_stream(
+    encoding: Encoding = Encoding.PCMU, rate: int = 8000, **parameters: object
+) -> LiveStream:
+    """Return a stream as its session describes it."""
+    return LiveStream(
+        recording_id="00112233aabbccdd",
+        account_sid="b08dacad-1111-4222-8333-444455556666",
+        call_sid="76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff",
+        stream_sid="7d56cc11-0a3c-4a3e-9df2-6f0e9c0c1d2e",
+        parameters=dict(parameters),
+        media_format=MediaFormat(encoding, rate),
+        tracks=("inbound", "outbound"),
+        started_at="2026-11-22T20:30:00.000Z",
+        start_message=start_message(encoding=encoding.value, sample_rate=rate, **parameters),
+    )
+
+
+def heard(
+    number: int | None,
+    payload: bytes,
+    *,
+    track: Track = Track.INBOUND,
+    at_ms: int | None = None,
+    arrival_ms: int | None = None,
+    sequence: int | None = None,
+) -> ChunkHeard:
+    """Return chunk `number` (from 1, 20 ms each), which arrives when its timestamp says."""
+    if at_ms is None and number is not None:
+        at_ms = (number - 1) * 20
+    arrived = arrival_ms if arrival_ms is not None else at_ms or 0
+    return ChunkHeard(Chunk(track, sequence, number, at_ms, payload), arrived)
+
+
+def from_record(record: ChunkRecord) -> ChunkHeard:
+    """Return what a listener hears of a chunk that a journal holds."""
+    chunk = Chunk(
+        record.track, record.sequence_number, record.chunk, record.timestamp_ms, record.payload
+    )
+    return ChunkHeard(chunk, record.arrival_ms)
+
+
+def ended(arrival_ms: int = 0) -> StreamEnded:
+    """Return the end of a stream."""
+    return StreamEnded(EndReason.STOP, arrival_ms)
+
+
+def an_encoder(
+    kind: Kind,
+    live: LiveStream | None = None,
+    *,
+    standing: Standing = BEGINNING,
+    byte_order: ByteOrder = ByteOrder.LITTLE,
+    since_ms: float | None = None,
+) -> Encoder:
+    """Return an encoder for a listener who joined where the stream stood."""
+    joined = Joined(live or live_stream(), standing)
+    return encoder(kind, joined, byte_order=byte_order, since_ms=since_ms)
+
+
+def pcm(track: str) -> Kind:
+    """Return the kind of listeners who get samples."""
+    return Kind(Format.PCM16, track)
+
+
+def sound(items: Iterable[Item]) -> bytes:
+    """Return all binary messages, one behind the other."""
+    return b"".join(
+        message for item in items for message in item.messages() if isinstance(message, bytes)
+    )
+
+
+def samples(items: Iterable[Item]) -> list[int]:
+    """Return all samples."""
+    return [int(sample) for sample in np.frombuffer(sound(items), "<i2")]
+
+
+def gaps(items: Iterable[Item]) -> list[tuple[str, str, float, float]]:
+    """Return reason, track, beginning and length of all gaps that are told."""
+    names = ("reason", "track", "timestamp_ms", "duration_ms")
+    return [
+        (event[names[0]], event[names[1]], event[names[2]], event[names[3]])
+        for event in told(items)
+        if event["event"] == "gap"
+    ]
+
+
+def told(items: Iterable[Item]) -> list[dict[str, Any]]:
+    """Return all texts."""
+    return [msgspec.json.decode(item.message) for item in items if isinstance(item.message, str)]

@@ -1,0 +1,698 @@
+"""One connection's life: messages in, records of a journal out; real spool, real files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from receiver.auth.bearer import Grant
+from receiver.counters import Figures
+from receiver.ingest import live_recording, peer_limits, session
+from receiver.ingest.session import Session
+from receiver.journal import records as journal
+from receiver.journal.records import (
+    ChunkRecord,
+    DroppedRecord,
+    EndRecord,
+    Header,
+    MessageRecord,
+    NoteRecord,
+    Reader,
+    Record,
+    RejectedRecord,
+)
+from receiver.journal.spool import Spool
+from receiver.journal.writer import Journal
+from receiver.media import Encoding, EndReason, Finding, Gap, GapKind, MediaFormat, Track
+from receiver.recording import render
+from receiver.recording.document import Recording
+from receiver.recording.journal_scan import survey
+from receiver.recording.render import RenderOptions
+from receiver.tap.local_hub import Event, Hub, Joined, Lifecycle, LocalHub, Standing, StreamBegan
+from tests.receiver.helpers.journals import STARTED_AT_MS, start_message
+
+PATIENCE_SECONDS = 20
+MEDIA = (
+    b'{"event":"media","media":{"track":"inbound","chunk":"1","timestamp":"0","payload":"//8="}}'
+)
+STOP = b'{"event":"stop","sequenceNumber":"9"}'
+CLOSINGS = (
+    (1000, True, EndReason.CLOSED),
+    (1009, True, EndReason.CLOSED),
+    (1006, False, EndReason.CLOSED),
+    (1008, False, EndReason.PROTOCOL_ERROR),
+    (1009, False, EndReason.PROTOCOL_ERROR),
+)
+CALL_SID = "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff"
+
+
+class House:
+    """A recorder with a real spool and a clock that the test moves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.figures = Figures()
+        self.hub: Hub = LocalHub(lambda call: call())
+        self.sessions: set[Session] = set()
+        self.spool = Spool(folder)
+        self.seconds = 100.0
+        self.ended: queue.Queue[Path] = queue.Queue()
+
+    def now(self) -> float:
+        return self.seconds
+
+    def utc_ms(self) -> int:
+        return STARTED_AT_MS
+
+    def open_journal(self, header: Header) -> Journal:
+        return self.spool.open(header)
+
+    def journal_ended(self, path: Path) -> None:
+        self.ended.put(path)
+
+    def session_opened(self, session: Session) -> None:
+        self.sessions.add(session)
+
+    def session_closed(self, session: Session) -> None:
+        self.sessions.discard(session)
+
+    def journal(self) -> list[Record]:
+        """Return the records of the next journal that ends."""
+        path = self.ended.get(timeout=PATIENCE_SECONDS)
+        return [record for _, record in Reader([path.read_bytes()])]
+
+
+class Socket:
+    """A connection that remembers how it was closed."""
+
+    remote_address = "192.0.2.7"
+
+    def __init__(self) -> None:
+        self.closings: list[tuple[int, str]] = []
+
+    def close(self, code: int, reason: str) -> None:
+        self.closings.append((code, reason))
+
+    def abort(self) -> None:
+        self.closings.append((1006, ""))
+
+    def send(self, message: bytes | str) -> None:
+        raise AssertionError("a stream's socket never gets a message")
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A spool in an empty folder."""
+    made = House(tmp_path / "spool")
+    yield made
+    made.spool.close()
+
+
+def opened(house: House, grant: Grant | None = None) -> tuple[Session, Socket]:
+    """Return a session on an open socket."""
+    made, socket = Session(house, grant or Grant(), remote_address="192.0.2.7"), Socket()
+    made.opened(socket)  # type: ignore[arg-type]  # it has what a session uses
+    return made, socket
+
+
+def test_a_call_becomes_a_journal_with_everything_in_order(house: House) -> None:
+    """Header, greeting, start, chunk with its arrival time, stop, end."""
+    made, socket = opened(house)
+    hello = b'{"event":"connected","protocol":"Call","version":"0.2.0"}'
+    for message in (hello, start_message(), MEDIA):
+        house.seconds += 0.5
+        made.message_received(message)
+    made.message_received(STOP)
+    header, *rest = house.journal()
+    assert isinstance(header, Header)
+    assert (STARTED_AT_MS, journal.VERSION) == (header.started_at_ms, header.version)
+    assert [
+        MessageRecord(0, hello),
+        MessageRecord(0, start_message()),
+        ChunkRecord("inbound", None, 1, 0, 500, b"\xff\xff"),  # type: ignore[arg-type]
+        MessageRecord(500, STOP),
+        EndRecord(500, EndReason.STOP, ""),
+    ] == rest
+    assert [] == socket.closings
+
+
+def test_an_open_session_is_known_until_its_socket_is_gone(house: House) -> None:
+    """The house can reach every live session, and no other."""
+    made, _ = opened(house)
+    assert {made} == house.sessions
+    made.closed(code=1000, clean=True)
+    made.closed(code=1000, clean=True)
+    assert set() == house.sessions
+
+
+@pytest.mark.parametrize(("clean", "detail"), [(True, ""), (False, "broke")])
+def test_closing_without_stop_says_how_the_socket_went(
+    house: House, clean: bool, detail: str
+) -> None:
+    """A broken connection is told from one that was closed."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    made.closed(code=1000 if clean else 1006, clean=clean)
+    end = house.journal()[-1]
+    assert isinstance(end, EndRecord)
+    assert end.reason is EndReason.CLOSED
+    assert detail in end.detail
+    assert bool(detail) == bool(end.detail)
+
+
+def test_a_signed_token_for_another_call_keeps_nothing(house: House) -> None:
+    """Audio that came before start goes too, and the socket closes with 1008."""
+    made, socket = opened(house, Grant(call_sid="somebody else's"))
+    made.message_received(MEDIA)
+    made.message_received(start_message())
+    made.closed(code=1008, clean=True)
+    assert [(1008, "the token is for another call")] == socket.closings
+    assert (1, {"protocol_error": 1}) == (house.figures.started, house.figures.ended)
+    house.spool.close()
+    assert [] == list(house.spool.folder.glob("*.journal"))
+    assert house.ended.empty()
+
+
+def test_what_came_for_the_tokens_call_is_kept_when_another_is_named(house: House) -> None:
+    """A later start message for another call is refused, and ends a recording that is proven."""
+    made, socket = opened(house, Grant(call_sid=CALL_SID))
+    for message in (start_message(), MEDIA, other_start(), media(2, 1)):
+        made.message_received(message)
+    made.closed(code=1008, clean=True)
+    text = "the token is for another call"
+    assert [(1008, text)] == socket.closings
+    *_, chunk, end = house.journal()
+    assert isinstance(chunk, ChunkRecord)
+    assert EndRecord(0, EndReason.PROTOCOL_ERROR, text) == end
+    assert house.ended.empty()
+
+
+def test_a_stream_that_begins_with_audio_says_so_in_the_log(house: House) -> None:
+    """One line when it begins, one when it has a name, one when it ends."""
+    made, _ = opened(house)
+    with capture_logs() as lines:
+        for message in (MEDIA, start_message(), STOP):
+            made.message_received(message)
+    told = [(line["event"], line["call_sid"]) for line in lines]
+    began = [("audio_before_start", None), ("stream_started", CALL_SID)]
+    assert [*began, ("stream_ended", CALL_SID)] == told
+
+
+def test_a_signed_token_for_this_call_records(house: House) -> None:
+    """The call that the token names is recorded as any other."""
+    made, _ = opened(house, Grant(call_sid=CALL_SID))
+    made.message_received(start_message())
+    made.message_received(STOP)
+    assert EndRecord(0, EndReason.STOP, "") == house.journal()[-1]
+
+
+def test_media_after_stop_keeps_the_name_of_its_stream(house: House) -> None:
+    """Late audio opens another journal that begins with the same start message."""
+    made, _ = opened(house)
+    late = MEDIA.replace(b'"1"', b'"2"').replace(b'"0"', b'"20"')
+    for message in (start_message(), MEDIA, STOP, late):
+        made.message_received(message)
+    made.closed(code=1000, clean=True)
+    both = [house.journal(), house.journal()]
+    audio = [records for records in both if not any(r == MessageRecord(0, STOP) for r in records)]
+    assert 1 == len(audio)
+    assert MessageRecord(0, start_message()) == audio[0][1]
+    assert DroppedRecord(GapKind.SENDER_SILENCE, Track.INBOUND, 2, 0, 1, 0, 0) == audio[0][2]
+    assert isinstance(audio[0][3], ChunkRecord)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_media_after_stop_misses_what_the_recording_before_it_has(
+    house: House, tmp_path: Path, first: int
+) -> None:
+    """Only what neither of them has is lost."""
+    chunks = [chunk_of(n + first, 20 * n) for n in range(53) if n not in (50, 51)]
+    document = rendered_behind_stop(house, tmp_path, chunks[:50], chunks[50:])
+    gaps = [Gap(0, 1000, GapKind.SENDER_SILENCE), Gap(1000, 40, GapKind.LOST)]
+    assert gaps == list(document.tracks[0].gaps)
+    assert [Finding("audio_lost", "40 ms in 1 gaps", Track.INBOUND)] == list(document.findings)
+
+
+def test_a_late_chunk_after_stop_is_followed_by_nothing(house: House, tmp_path: Path) -> None:
+    """What came after it is in the recording before, and no silence here."""
+    sid = json.loads(start_message())["start"]["streamSid"]
+    chunks = [chunk_of(n + 1, 20 * n, sid) for n in range(50)]
+    late = chunks.pop(30)
+    document = rendered_behind_stop(house, tmp_path, chunks, [late])
+    assert 31 * 20 == document.duration_ms
+    assert document.complete
+
+
+def rendered_behind_stop(
+    house: House, folder: Path, before: list[bytes], after: list[bytes]
+) -> Recording:
+    """Return the recording of what comes after a stop message."""
+    made, _ = opened(house)
+    for message in (start_message(), *before, STOP, *after):
+        made.message_received(message)
+    made.closed(code=1000, clean=True)
+    paths = [house.ended.get(timeout=PATIENCE_SECONDS) for _ in range(2)]
+    (path,) = (path for path in paths if STOP not in path.read_bytes())
+    (folder / "out").mkdir()
+    return render.render(path, folder / "out", RenderOptions())
+
+
+def chunk_of(number: int, at_ms: int, stream_sid: str | None = None) -> bytes:
+    """Return a chunk of 20 ms."""
+    body = {"track": "inbound", "chunk": number, "timestamp": at_ms}
+    body["payload"] = base64.b64encode(bytes(160)).decode()
+    return json.dumps({"event": "media", "media": body, "streamSid": stream_sid}).encode()
+
+
+def journals(house: House) -> list[list[Record]]:
+    """Return the records of all journals that have ended, as they were opened."""
+    return sorted((house.journal() for _ in range(house.figures.started)), key=_opened_as)
+
+
+def _opened_as(records: list[Record]) -> int:
+    seen = [r.payload for r in records if isinstance(r, ChunkRecord)]
+    return int(seen[0].hex(), 16) if seen else -1
+
+
+def media(number: int, said: int, stream_sid: str = "") -> bytes:
+    """Return a chunk whose payload tells the how-manieth thing it is that was said."""
+    body = {"track": "inbound", "chunk": number, "timestamp": 20 * number - 20}
+    body["payload"] = base64.b64encode(said.to_bytes(4)).decode()
+    message = {"event": "media", "media": body, "sequenceNumber": number + 1}
+    return json.dumps(message | ({"streamSid": stream_sid} if stream_sid else {})).encode()
+
+
+def other_start() -> bytes:
+    """Return the start message of another stream, in another format."""
+    message = json.loads(start_message(encoding="audio/x-L16", sample_rate=16000, who="B"))
+    message["start"] |= {"streamSid": "B", "callSid": "call B"}
+    return json.dumps(message).encode()
+
+
+def test_audio_of_the_next_stream_is_never_the_last_ones(house: House) -> None:
+    """A straggler, then audio before its start: three recordings, each with its own name."""
+    made, _ = opened(house)
+    said = [media(1, 0), media(2, 1), STOP, media(3, 2), media(1, 3), other_start(), media(2, 4)]
+    heard: list[tuple[str, MediaFormat]] = []
+
+    def hear(event: Lifecycle) -> None:
+        if isinstance(event, StreamBegan):
+            heard.append((event.live.call_sid, event.live.media_format))
+
+    house.hub.watch(hear)
+    with capture_logs() as lines:
+        for message in (start_message(), *said, STOP):
+            made.message_received(message)
+    found = [survey([b"".join(map(journal.encode, records))]) for records in journals(house)]
+    rows = [
+        (row.start.call_sid if row.start else "", row.end_reason, len(row.tracks[Track.INBOUND]))
+        for row in found
+    ]
+    reasons = [EndReason.STOP, EndReason.REPLACED, EndReason.STOP]
+    calls = [CALL_SID, CALL_SID, "call B"]
+    assert list(zip(calls, reasons, [2, 1, 2], strict=True)) == rows
+    assert {"who": "B"} == (found[2].start.parameters if found[2].start else None)
+    assert [[], [], []] == [row.findings() for row in found]
+    formats = [MediaFormat(), MediaFormat(), MediaFormat(Encoding.L16, 16000)]
+    assert list(zip(calls, formats, strict=True)) == heard
+    assert calls == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
+
+
+def stands(house: House) -> Standing:
+    """Return where the only stream that lives stands, as who begins to listen is told."""
+    (live,) = house.hub.streams()
+    told: list[Event] = []
+    house.hub.subscribe(live.recording_id, told.append)()
+    assert isinstance(told[0], Joined)
+    return told[0].standing
+
+
+def test_who_begins_to_listen_learns_of_the_latest_chunk_of_each_track(house: House) -> None:
+    """Of none where none has come, and of none of a stream before it."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    assert (None, ()) == (stands(house).latest, stands(house).others)
+    for message in (media(1, 0), media(2, 1), media(2, 2).replace(b"inbound", b"outbound")):
+        made.message_received(message)
+    standing = stands(house)
+    assert (Track.OUTBOUND, 2) == (standing.latest and standing.latest.track, standing.chunks - 1)
+    assert [(Track.INBOUND, 2)] == [(chunk.track, chunk.chunk) for chunk in standing.others]
+    for message in (STOP, other_start(), media(1, 3)):
+        made.message_received(message)
+    assert () == stands(house).others
+    made.closed(code=1000, clean=True)
+
+
+@pytest.mark.parametrize("stamp", [60_001, 60_000, None])
+def test_who_begins_to_listen_learns_where_stream_time_begins(
+    house: House, stamp: int | None
+) -> None:
+    """At the first timestamp, where that is over 60 s ahead of us; whether it has a name or not."""
+    for order in ([0, 1, 2], [1, 0, 2]):
+        made, _ = opened(house)
+        said = json.loads(media(1, 0))
+        said["media"]["timestamp"] = stamp
+        messages = (start_message(), json.dumps(said).encode(), media(2, 1))
+        for place in order:
+            made.message_received(messages[place])
+        assert (60_001 if stamp == 60_001 else 0) == stands(house).origin_ms
+        made.closed(code=1000, clean=True)
+
+
+def test_audio_that_nobody_names_after_a_stop_says_so(house: House) -> None:
+    """It has the name of the stream before, and a finding that it was assumed."""
+    made, _ = opened(house)
+    for message in (start_message(), media(1, 0), STOP, media(1, 1)):
+        made.message_received(message)
+    with capture_logs() as lines:
+        made.closed(code=1000, clean=True)
+    assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
+    found = survey([b"".join(map(journal.encode, journals(house)[1]))])
+    assert CALL_SID == (found.start.call_sid if found.start else "")
+    assert ["start_assumed"] == [finding.code for finding in found.findings()]
+
+
+def test_a_chunk_of_another_stream_is_rejected_and_never_too_many(house: House) -> None:
+    """It is counted in the journal, takes no place on the time line, and ends nothing."""
+    made, socket = opened(house)
+    sid = json.loads(start_message())["start"]["streamSid"]
+    made.message_received(start_message())
+    made.message_received(media(1, 1, sid))
+    for number in range(2 * peer_limits.MOST_REJECTED):
+        made.message_received(media(number, 2, "another"))
+    made.message_received(STOP)
+    found = survey([b"".join(map(journal.encode, house.journal()))])
+    assert [] == socket.closings
+    assert 1 == len(found.tracks[Track.INBOUND])
+    assert 0 == found.tracks[Track.INBOUND].rejected
+    text = f"{2 * peer_limits.MOST_REJECTED} times other_stream"
+    assert [Finding("messages_rejected", text)] == found.findings()
+
+
+@pytest.mark.parametrize("count", [3, 200])
+def test_unknown_events_before_start_are_counted(house: House, count: int) -> None:
+    """As they are later; only so many are kept, and the rest is a number."""
+    made, _ = opened(house)
+    for _ in range(count):
+        made.message_received(b'{"event":"later"}')
+    made.message_received(start_message())
+    made.message_received(STOP)
+    found = survey([b"".join(map(journal.encode, house.journal()))])
+    kept = min(count, live_recording.MOST_EARLY)
+    expected = [Finding("unknown_events", f"{kept} times; ignored")]
+    if count > kept:
+        text = f"{count - kept} messages before the recording"
+        expected.insert(0, Finding("messages_not_kept", text))
+    assert expected == found.findings()
+
+
+def test_what_came_before_one_recording_is_not_in_the_next(house: House) -> None:
+    """But the greeting is: it is what every recording on this socket begins with."""
+    made, _ = opened(house)
+    hello = b'{"event":"connected","protocol":"Call"}'
+    for message in (hello, b'{"event":"later"}', start_message(), STOP, other_start(), STOP):
+        made.message_received(message)
+    found = [house.journal(), house.journal()]
+    assert [True, True] == [MessageRecord(0, hello) in records for records in found]
+    assert 1 == sum(MessageRecord(0, b'{"event":"later"}') in records for records in found)
+
+
+def test_rejected_messages_are_in_the_journal(house: House) -> None:
+    """What could not be used is listed with its reason and, where known, its chunk."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    made.message_received(MEDIA.replace(b"//8=", b"//8*"))
+    made.message_received(b"nonsense")
+    made.message_received(STOP)
+    records = house.journal()
+    (rejected,) = [record for record in records if isinstance(record, RejectedRecord)]
+    assert "bad_base64" == rejected.code
+    assert rejected.chunk is not None
+    assert 1 == rejected.chunk.chunk
+    assert MessageRecord(0, b"nonsense") in records  # verbatim: who knows what it was
+
+
+def test_rejected_messages_over_a_long_time_do_not_end_a_stream(house: House) -> None:
+    """Only many within ten seconds do."""
+    made, socket = opened(house)
+    made.message_received(start_message())
+    for _ in range(5 * peer_limits.MOST_REJECTED):
+        house.seconds += 1
+        made.message_received(b"nonsense")
+    assert [] == socket.closings
+    for _ in range(peer_limits.MOST_REJECTED + 1):
+        made.message_received(b"nonsense")
+    assert [(1008, "too many unusable messages")] == socket.closings[:1]
+
+
+def test_many_bad_messages_count_wherever_ten_seconds_begin(house: House) -> None:
+    """The window slides: fifty-one within ten seconds are too many at any moment."""
+    made, socket = opened(house)
+    made.message_received(start_message())
+    made.message_received(b"nonsense")
+    house.seconds += 9.7
+    for _ in range(48):
+        made.message_received(b"nonsense")
+    house.seconds += 0.5
+    made.message_received(b"nonsense")
+    assert [] == socket.closings
+    made.message_received(b"nonsense")
+    made.message_received(b"nonsense")
+    assert 1008 == socket.closings[0][0]
+
+
+def test_nothing_is_taken_after_we_have_closed(house: House) -> None:
+    """What a peer still sends through our close opens no second recording."""
+    made, socket = opened(house)
+    made.message_received(start_message())
+    made.close(EndReason.SHUTDOWN, code=1001, text="the receiver was stopped")
+    for message in (MEDIA, start_message(), MEDIA):
+        made.message_received(message)
+    made.closed(code=1001, clean=True)
+    house.journal()
+    assert house.ended.empty()
+    assert 1 == house.figures.started
+    assert [1001] == [code for code, _ in socket.closings]
+
+
+def test_a_start_for_another_call_is_the_end_whatever_follows(house: House) -> None:
+    """A right start behind the wrong one, or audio, comes too late."""
+    made, socket = opened(house, Grant(call_sid=CALL_SID))
+    made.message_received(start_message().replace(CALL_SID.encode(), b"another"))
+    for message in (start_message(), MEDIA, STOP):
+        made.message_received(message)
+    made.closed(code=1008, clean=True)
+    house.spool.close()
+    assert [1008] == [code for code, _ in socket.closings]
+    assert [] == list(house.spool.folder.glob("*.journal"))
+
+
+def test_audio_without_a_start_under_a_signed_token_is_not_kept(house: House) -> None:
+    """Nobody ever said that it belongs to the call that the token is for."""
+    made, _ = opened(house, Grant(call_sid=CALL_SID))
+    made.message_received(b'{"event":"start"}')
+    made.message_received(MEDIA)
+    with capture_logs() as lines:
+        made.closed(code=1000, clean=True)
+    house.spool.close()
+    assert house.ended.empty()
+    assert [] == list(house.spool.folder.glob("*.journal"))
+    (line,) = [line for line in lines if line["event"] == "stream_ended"]
+    assert ("closed", 1) == (line["reason"], line["chunks"])
+    assert line["detail"].startswith("not kept: no start message")
+    assert (1, {"closed": 1}) == (house.figures.started, house.figures.ended)
+
+
+@pytest.mark.parametrize(("early", "notes"), [([MEDIA], 1), ([], 0)])
+def test_a_journal_says_while_nobody_has_named_the_tokens_call(
+    house: House, early: list[bytes], notes: int
+) -> None:
+    """A crash must not make public what would have been discarded; a start has named it."""
+    made, _ = opened(house, Grant(call_sid=CALL_SID))
+    for message in (*early, start_message(), STOP):
+        made.message_received(message)
+    _, *records = house.journal()
+    note = NoteRecord(0, journal.CLAIMED_CALL, CALL_SID)
+    assert [note] * notes == [record for record in records if isinstance(record, NoteRecord)]
+    assert not notes or note == records[0]
+
+
+def test_a_start_that_cannot_be_used_is_in_the_journal(house: House) -> None:
+    """It came before the recording opened, and is there to be looked at."""
+    made, _ = opened(house)
+    made.message_received(b'{"event":"start"}')
+    made.message_received(MEDIA)
+    made.message_received(STOP)
+    assert MessageRecord(0, b'{"event":"start"}') in house.journal()
+
+
+def test_a_repeated_start_is_told_once(house: House) -> None:
+    """Whoever repeats it does not fill our log; another stream's start is told again."""
+    made, _ = opened(house)
+    with capture_logs() as lines:
+        for _ in range(3):
+            made.message_received(start_message())
+        for _ in range(3):
+            made.message_received(start_message().replace(b"7d56cc11", b"00000000"))
+    assert 2 == len([line for line in lines if line["event"] == "stream_started"])
+
+
+def test_a_new_socket_is_expected_to_begin_a_recording(house: House) -> None:
+    """For ten seconds; who has begun one is expected to end it, and then nothing more."""
+    silent, talking = opened(house)[0], opened(house)[0]
+    talking.message_received(start_message())
+    house.seconds += session.LONGEST_UNSAID_SECONDS - 1
+    assert (True, True) == (silent.expected, talking.expected)
+    house.seconds += 1
+    assert (False, True) == (silent.expected, talking.expected)
+    talking.message_received(STOP)
+    assert not talking.expected
+    cut = opened(house)[0]
+    cut.close(EndReason.SHUTDOWN, code=1001, text="the receiver was stopped")
+    assert not cut.expected
+
+
+def test_messages_other_than_media_are_bounded(house: House) -> None:
+    """A flood of key presses does not fill the journal; audio goes on."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    press = b'{"event":"dtmf","dtmf":{"digit":"5"}}'
+    for _ in range(live_recording.MOST_MESSAGES + 100):
+        house.seconds += 1 / peer_limits.OTHERS_PER_SECOND
+        made.message_received(press)
+    made.message_received(MEDIA)
+    made.message_received(STOP)
+    records = house.journal()
+    kept = [record for record in records if isinstance(record, MessageRecord)]
+    assert live_recording.MOST_MESSAGES == len(kept)
+    assert any(isinstance(record, ChunkRecord) for record in records)
+
+
+@pytest.mark.parametrize("message", [b'{"event":"new"}', b'{"event":"connected"}'])
+def test_too_many_messages_other_than_media_end_a_stream(house: House, message: bytes) -> None:
+    """A peer that sends next to nothing else is cut; its audio is kept."""
+    made, socket = opened(house)
+    made.message_received(start_message())
+    made.message_received(MEDIA)
+    for _ in range(peer_limits.OTHERS_AT_ONCE - 1):
+        made.message_received(message)
+    assert not socket.closings
+    made.message_received(message)
+    assert (1008, "too many messages other than media") == socket.closings[0]
+    records = house.journal()
+    assert any(isinstance(record, ChunkRecord) for record in records)
+    end = records[-1]
+    assert isinstance(end, EndRecord)
+    assert end.reason is EndReason.PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize("opening", [start_message(), MEDIA])
+def test_recordings_of_one_connection_are_bounded(house: House, opening: bytes) -> None:
+    """Pairs of start and stop without end do not fill the disk with empty recordings."""
+    made, socket = opened(house)
+    for _ in range(peer_limits.RECORDINGS_AT_ONCE):
+        made.message_received(opening)
+        made.message_received(STOP)
+    assert not socket.closings
+    made.message_received(opening)
+    assert (1008, "too many recordings on one connection") == socket.closings[0]
+    assert peer_limits.RECORDINGS_AT_ONCE == house.figures.started
+    assert made.recording_id is None
+
+
+@pytest.mark.parametrize(("code", "clean", "reason"), CLOSINGS)
+def test_why_a_connection_ended_is_kept(
+    house: House, code: int, clean: bool, reason: EndReason
+) -> None:
+    """A transport that broke off says so in the recording."""
+    made, _ = opened(house)
+    made.message_received(start_message())
+    made.closed(code=code, clean=clean)
+    end = house.journal()[-1]
+    assert isinstance(end, EndRecord)
+    assert end.reason is reason
+    assert clean is (not end.detail)
+
+
+@pytest.mark.parametrize("grant", [Grant(), Grant(call_sid=CALL_SID)])
+def test_an_unknown_encoding_keeps_the_early_audio_and_its_name(house: House, grant: Grant) -> None:
+    """Audio before a start that cannot be used is kept, with whose it is and the reason."""
+    made, socket = opened(house, grant)
+    made.message_received(MEDIA)
+    with capture_logs() as lines:
+        made.message_received(start_message(encoding="audio/opus", who="A"))
+    content = house.journal()
+    assert (
+        EndRecord(0, EndReason.PROTOCOL_ERROR, "unsupported encoding 'audio/opus'") == content[-1]
+    )
+    assert 1003 == socket.closings[0][0]
+    assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
+    found = survey([b"".join(map(journal.encode, content))])
+    assert (CALL_SID, {"who": "A"}) == (
+        (found.start.call_sid, found.start.parameters) if found.start else None
+    )
+    assert not found.unproven
+    assert ["cut_short", "format_refused"] == [finding.code for finding in found.findings()]
+
+
+def test_a_start_that_cannot_be_used_names_no_audio_of_another_stream(house: House) -> None:
+    """Neither audio that calls itself otherwise, nor that of a stream that has its name."""
+    odd = json.loads(start_message(encoding="audio/opus"))
+    odd["start"] |= {"streamSid": "B", "callSid": "call B"}
+    for before in ([media(1, 1, "another")], [start_message(), media(1, 1)]):
+        made, _ = opened(house)
+        for message in (*before, json.dumps(odd).encode()):
+            made.message_received(message)
+        found = survey([b"".join(map(journal.encode, house.journal()))])
+        assert found.start is None or found.start.call_sid == CALL_SID
+        assert "format_refused" not in [finding.code for finding in found.findings()]
+
+
+def test_a_start_for_another_call_that_cannot_be_used_keeps_nothing(house: House) -> None:
+    """Its token says that the audio is of a call which nobody has named."""
+    made, _ = opened(house, Grant(call_sid="another"))
+    made.message_received(MEDIA)
+    made.message_received(start_message(encoding="audio/opus"))
+    house.spool.close()
+    assert [] == list(house.spool.folder.glob("*.journal"))
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=200),
+            st.sampled_from([MEDIA, STOP, start_message(), b'{"event":"mark"}', b"[]"]),
+            st.fixed_dictionaries(
+                {
+                    "event": st.sampled_from(["start", "media", "dtmf", "stop", "mark", "x"]),
+                    "media": st.none() | st.dictionaries(st.text(), st.integers() | st.text()),
+                    "start": st.none() | st.dictionaries(st.text(), st.text()),
+                }
+            ).map(lambda message: json.dumps(message).encode()),
+        ),
+        max_size=20,
+    )
+)
+def test_any_bytes_leave_a_readable_journal(
+    tmp_path_factory: pytest.TempPathFactory, received: list[bytes]
+) -> None:
+    """Whatever a peer sends, nothing is raised and what was kept can be read."""
+    house = House(tmp_path_factory.mktemp("house") / "spool")
+    made, _ = opened(house)
+    for message in received:
+        made.message_received(message)
+    made.closed(code=1006, clean=False)
+    house.spool.close()
+    while not house.ended.empty():
+        reader = Reader([house.ended.get().read_bytes()])
+        records = [record for _, record in reader]
+        assert reader.damage is None
+        assert isinstance(records[0], Header)
+        assert isinstance(records[-1], EndRecord)

@@ -1,0 +1,181 @@
+"""The document `recording.json`: what is written is what is read, and nothing else passes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.errors import UnreadableError
+from receiver.media import (
+    ByteOrder,
+    ClockRule,
+    Encoding,
+    EndReason,
+    Finding,
+    Gap,
+    GapKind,
+    Ledger,
+    MediaFormat,
+    Track,
+)
+from receiver.recording import document as recording
+from receiver.recording.document import DtmfPress, MarkPassed, RecordedTrack, Recording
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+TRACK = RecordedTrack(
+    track=Track.INBOUND,
+    file="inbound.wav",
+    samples=8000,
+    duration_ms=1000,
+    sha256="0" * 64,
+    chunks=Ledger(received=50, written=48, duplicate=1, late=3, conflict=0, rejected=1),
+    silence_ms=40.125,
+    gaps=(Gap(100, 20, GapKind.LOST), Gap(200.125, 20.125, GapKind.REJECTED)),
+    first_timestamp_ms=99,
+    drift_ppm=-3.5,
+)
+DOCUMENT = Recording(
+    schema_version=1,
+    id="00112233aabbccdd",
+    provider="signalwire",
+    account_sid="b08dacad",
+    call_sid="76ac3c36",
+    stream_sid="7d56cc11",
+    started_at="2026-11-22T20:30:00.000Z",
+    ended_at="2026-11-22T20:30:01.000Z",
+    end_reason=EndReason.STOP,
+    complete=False,
+    findings=(Finding("audio_lost", "20 ms in 1 gaps", Track.INBOUND), Finding("crashed", "")),
+    parameters={"FirstName": "Jane"},
+    media_format=MediaFormat(Encoding.L16, 16_000),
+    duration_ms=1000,
+    clock_rule=ClockRule.TIMESTAMP,
+    tracks=(TRACK,),
+    dtmf=(DtmfPress(250, "5", None),),
+    marks=(MarkPassed(500, "greeting"),),
+    journal_sha256="f" * 64,
+    receiver_version="0.1.0",
+    byte_order=ByteOrder.BIG,
+    stereo={"file": "stereo.wav", "sha256": "e" * 64},
+)
+
+
+def test_the_document_round_trips() -> None:
+    """Every field of it."""
+    assert DOCUMENT == recording.decode(recording.encode(DOCUMENT))
+
+
+def test_the_document_is_for_people_too() -> None:
+    """Indented UTF-8 with a final newline; the same recording gives the same bytes."""
+    encoded = recording.encode(msgspec.structs.replace(DOCUMENT, parameters={"Straße": "名"}))
+    assert encoded.startswith(b'{\n  "schema_version": 1,\n  "id": "00112233aabbccdd",\n')
+    assert encoded.endswith(b"\n}\n")
+    assert '"Straße": "名"' in encoded.decode()
+
+
+def test_the_fields_are_those_of_the_contract() -> None:
+    """Programs read them by these names."""
+    document = json.loads(recording.encode(DOCUMENT))
+    assert (
+        "schema_version id provider account_sid call_sid stream_sid started_at ended_at end_reason"
+        " complete findings parameters media_format duration_ms clock_rule tracks dtmf marks"
+        " journal_sha256 receiver_version byte_order stereo"
+    ) == " ".join(document)
+    assert (
+        "track file samples duration_ms sha256 chunks silence_ms gaps first_timestamp_ms drift_ppm"
+    ) == " ".join(document["tracks"][0])
+    assert "received written duplicate late conflict rejected" == " ".join(
+        document["tracks"][0]["chunks"]
+    )
+    assert {"start_ms": 100, "duration_ms": 20, "kind": "lost"} == document["tracks"][0]["gaps"][0]
+    assert [
+        {"code": "audio_lost", "detail": "20 ms in 1 gaps", "track": "inbound"},
+        {"code": "crashed", "detail": ""},
+    ] == document["findings"]
+    assert {"encoding": "audio/x-L16", "sample_rate": 16_000, "channels": 1} == document[
+        "media_format"
+    ]
+    assert [{"at_ms": 250, "digit": "5", "duration_ms": None}] == document["dtmf"]
+
+
+def test_what_was_not_asked_for_is_left_out() -> None:
+    """Byte order is for L16, the stereo file where it was asked for."""
+    plain = msgspec.structs.replace(DOCUMENT, byte_order=None, stereo=None)
+    document = json.loads(recording.encode(plain))
+    assert not {"byte_order", "stereo"} & set(document)
+    assert plain == recording.decode(recording.encode(plain))
+
+
+@given(
+    st.dictionaries(
+        TEXT,
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+            max_leaves=5,
+        ).filter(lambda value: "inf" not in repr(value)),
+        max_size=99,
+    )
+)
+def test_parameters_are_written_exactly(parameters: dict[str, Any]) -> None:
+    """Any JSON that the start message may have held."""
+    document = msgspec.structs.replace(DOCUMENT, parameters=parameters)
+    encoded = recording.encode(document)
+    assert parameters == json.loads(encoded)["parameters"]
+    assert parameters == recording.decode(encoded).parameters
+
+
+def test_fields_of_a_later_version_are_tolerated() -> None:
+    """At every level."""
+    later = json.loads(recording.encode(DOCUMENT))
+    later["added"] = later["tracks"][0]["added"] = later["findings"][0]["added"] = {"a": [1]}
+    assert DOCUMENT == recording.decode(json.dumps(later).encode())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\0\0\0\0",
+        b"{}",
+        b"\xff",
+        b'{"id": "\xff"}',
+        b"[" * 100_000,
+        b'{"parameters": ' + b"[" * 100_000,
+        recording.encode(DOCUMENT)[:-10],
+        recording.encode(DOCUMENT) * 2,
+        recording.encode(DOCUMENT).replace(b'"stop"', b'"unheard of"'),
+        recording.encode(DOCUMENT).replace(b"8000", b'"8000"'),
+        recording.encode(DOCUMENT).replace(b'"call_sid"', b'"call_id"'),
+    ],
+)
+def test_anything_else_is_unreadable(document: bytes) -> None:
+    """One error, whatever is wrong."""
+    with pytest.raises(UnreadableError, match=r"not a recording\.json"):
+        recording.decode(document)
+
+
+@given(st.binary())
+def test_any_bytes_are_a_document_or_unreadable(document: bytes) -> None:
+    """Never another exception."""
+    with pytest.raises(UnreadableError):
+        recording.decode(document)
+
+
+@given(*[st.integers(0, 1000)] * 5)
+def test_a_ledger_balances_when_every_chunk_is_accounted_for(
+    written: int, duplicate: int, conflict: int, rejected: int, late: int
+) -> None:
+    """Late chunks are among the written ones; one chunk too many or too few is told."""
+    received = written + duplicate + conflict + rejected
+    for difference in (-1, 0, 1):
+        ledger = Ledger(received + difference, written, duplicate, late, conflict, rejected)
+        assert (difference == 0) is ledger.balanced

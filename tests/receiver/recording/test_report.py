@@ -1,0 +1,212 @@
+"""What is said of a recording, and when it is complete."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import receiver
+from receiver.journal import records as journal
+from receiver.journal.records import (
+    DroppedRecord,
+    MessageRecord,
+    NoteRecord,
+    Record,
+    RejectedRecord,
+)
+from receiver.media import (
+    ByteOrder,
+    ClockRule,
+    EndReason,
+    Finding,
+    Gap,
+    GapKind,
+    Ledger,
+    RejectedChunk,
+    Track,
+)
+from receiver.recording.document import RecordedTrack, Recording
+from receiver.recording.journal_scan import survey
+from receiver.recording.report import Rendered, report
+from receiver.timeline import track_timeline
+from tests.receiver.helpers.journals import HEADER, chunk, records, start_message
+
+CALL = [chunk(n, b"%04d" % n * 40, timestamp_ms=20 * n) for n in range(8)]
+TRACK = RecordedTrack(Track.INBOUND, "inbound.wav", 0, 0, "", Ledger(1, 1), 0, (), 0, None)
+INBOUND = Track.INBOUND
+NOTHING = Rendered((), (), 0, "hash")
+
+
+def reported(*content: Record, rendered: Rendered = NOTHING) -> Recording:
+    """Return the document of a journal, with what was rendered of it."""
+    source = b"".join(journal.encode(record) for record in (HEADER, *content))
+    return report(survey([source]), rendered)
+
+
+def whole(chunks: list[Record] | None = None, **options: object) -> list[Record]:
+    """Return the records behind the header of a stream that ended as it should."""
+    return records(chunks or [], reason=EndReason.STOP)[1:]
+
+
+def codes(document: Recording) -> list[str]:
+    """Return the codes of a document's findings."""
+    return [finding.code for finding in document.findings]
+
+
+def test_a_document_says_whose_and_when() -> None:
+    """Ids, times and parameters come from the stream; the rest from rendering."""
+    start = MessageRecord(0, start_message(FirstName="Jane", Größe=3))
+    document = reported(start, *whole()[1:], rendered=replace(NOTHING, length=16_080))
+    assert "7d56cc11-0a3c-4a3e-9df2-6f0e9c0c1d2e" == document.stream_sid
+    assert {"FirstName": "Jane", "Größe": 3} == document.parameters
+    assert "2026-11-22T20:30:00.000Z" == document.started_at
+    assert "2026-11-22T20:30:10.000Z" == document.ended_at
+    assert (2010, "hash", receiver.__version__) == (
+        document.duration_ms,
+        document.journal_sha256,
+        document.receiver_version,
+    )
+    assert (True, (), EndReason.STOP) == (
+        document.complete,
+        document.findings,
+        document.end_reason,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sid", "provider"),
+    [("MZ" + "0a" * 16, "twilio"), ("MZ" + "0A" * 16, "signalwire"), ("", "signalwire")],
+)
+def test_the_provider_is_told_by_the_form_of_its_ids(sid: str, provider: str) -> None:
+    """Twilio's are a prefix and 32 hex digits in small letters."""
+    start = json.loads(start_message())
+    start["start"]["streamSid"] = sid
+    assert provider == reported(MessageRecord(0, json.dumps(start).encode())).provider
+
+
+@pytest.mark.parametrize(
+    ("finding", "complete"),
+    [
+        ("journal_rewritten", True),
+        ("something_new", False),
+    ],
+)
+def test_complete_means_that_a_listener_misses_nothing(finding: str, complete: bool) -> None:
+    """A finding that nobody has thought about counts as something missed."""
+    document = reported(*whole(), NoteRecord(0, finding, "why"))
+    assert (complete, [finding]) == (document.complete, codes(document))
+
+
+def test_rejected_messages_are_reported_but_nothing_is_missed() -> None:
+    """Audio that was refused has its own finding."""
+    document = reported(*whole(), RejectedRecord(0, "not_json", None))
+    assert (True, ["messages_rejected"]) == (document.complete, codes(document))
+
+
+@pytest.mark.parametrize("kind", GapKind)
+def test_gaps_are_summed_up_by_kind(kind: GapKind) -> None:
+    """Silence of the sender is what the caller heard; anything else is missing."""
+    gaps = (Gap(0, 20, kind), Gap(100, 7.5, kind))
+    track = replace_track(gaps=gaps)
+    document = reported(*whole(), rendered=replace(NOTHING, tracks=(track,)))
+    heard = kind is GapKind.SENDER_SILENCE
+    text = "27.5 ms in 2 gaps"
+    expected = () if heard else (Finding(f"audio_{kind.value}", text, Track.INBOUND),)
+    assert (heard, expected) == (document.complete, document.findings)
+
+
+def replace_track(*, ledger: Ledger = TRACK.chunks, gaps: tuple[Gap, ...] = ()) -> RecordedTrack:
+    """Return a recorded track with another ledger or gaps."""
+    return RecordedTrack(Track.INBOUND, "inbound.wav", 0, 0, "", ledger, 0, gaps, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("ledger", "expected"),
+    [
+        (Ledger(5, 4, duplicate=1), []),
+        (Ledger(5, 4, conflict=1), ["chunk_conflicts"]),
+        (Ledger(5, 4), ["ledger_mismatch"]),
+        (Ledger(5, 5, late=3), []),
+    ],
+)
+def test_a_ledger_that_does_not_balance_is_a_finding(ledger: Ledger, expected: list[str]) -> None:
+    """So is a chunk that came again with other bytes; equal ones and late ones are fine."""
+    rendered = replace(NOTHING, tracks=(replace_track(ledger=ledger),))
+    document = reported(*whole(), rendered=rendered)
+    assert (not expected, expected) == (document.complete, codes(document))
+
+
+def test_a_track_of_which_nothing_was_kept_is_not_forgotten() -> None:
+    """It has no file, so a finding says what would have been there."""
+    refused = [
+        RejectedRecord(0, "bad_base64", RejectedChunk(Track.INBOUND, chunk=n)) for n in (1, 2)
+    ]
+    rows = [DroppedRecord(GapKind.DISK, Track.OUTBOUND, n, None, None, None, None) for n in (3, 4)]
+    document = reported(*whole(), *refused, *rows)
+    assert {
+        Finding("audio_rejected", "all 2 chunks were refused", Track.INBOUND),
+        Finding("audio_disk", "all 7 chunks came while the disk took none", Track.OUTBOUND),
+    } <= set(document.findings)
+    assert not document.complete
+
+
+def test_audio_of_no_known_track_is_missed() -> None:
+    """It is on no track's time line, but somebody said it."""
+    mixed = MessageRecord(0, b'{"event":"media","media":{"track":"mixed","payload":"eHg="}}')
+    document = reported(*whole([*CALL, mixed, mixed]))
+    assert not document.complete
+    refused = Finding("audio_rejected", "2 chunks of no known track were refused")
+    assert refused in document.findings
+    assert Finding("messages_rejected", "2 times unknown_track") in document.findings
+
+
+def test_what_no_gap_stands_for_is_told_as_well() -> None:
+    """Only what a gap stands for is not: complete would be a lie."""
+    listed = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 8, 9, 160, 180)
+    nowhere: list[Record] = [
+        DroppedRecord(GapKind.DISK, Track.INBOUND, 5, None, None, None, None),
+        RejectedRecord(0, "bad_base64", RejectedChunk(Track.INBOUND)),
+    ]
+    document = reported(*whole([listed, *nowhere]), rendered=placed(20, listed, *nowhere))
+    assert {
+        Finding("audio_disk", "5 chunks came while the disk took none; no gap says where", INBOUND),
+        Finding("audio_rejected", "1 chunks were refused; no gap says where", INBOUND),
+    } <= set(document.findings)
+    assert not document.complete
+    assert [] == codes(reported(*whole([listed]), rendered=placed(20, listed)))
+
+
+def placed(step_ms: int, *more: Record) -> Rendered:
+    """Return a placement of the call with a clock of that step."""
+    rows: list[Record] = [chunk(n, b"%04d" % n * 40, timestamp_ms=step_ms * n) for n in range(8)]
+    rows += more
+    surveyed = survey([b"".join(journal.encode(record) for record in (HEADER, *rows))])
+    placement = track_timeline.place(surveyed.tracks[Track.INBOUND], surveyed.media_format)
+    return replace(NOTHING, placements=(placement,))
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "rule"),
+    [(20, ClockRule.TIMESTAMP), (160, ClockRule.SAMPLES), (1, ClockRule.CHUNKS)],
+)
+def test_the_clock_that_was_used_is_told(step_ms: int, rule: ClockRule) -> None:
+    """Of several tracks, the least exact one; how a time line was built costs nobody audio."""
+    document = reported(*whole(), rendered=placed(step_ms))
+    assert (rule, True) == (document.clock_rule, document.complete)
+    both = placed(step_ms).placements + placed(20).placements  # type: ignore[operator]  # tuples
+    assert rule is reported(*whole(), rendered=replace(NOTHING, placements=both)).clock_rule
+
+
+def test_a_byte_order_that_was_chosen_by_ear_is_told() -> None:
+    """One that was set is only written down."""
+    chosen = replace(NOTHING, byte_order=ByteOrder.BIG, byte_order_chosen=True)
+    document = reported(*whole(), rendered=chosen)
+    assert (ByteOrder.BIG, ["byte_order_chosen"], True) == (
+        document.byte_order,
+        codes(document),
+        document.complete,
+    )
+    told = reported(*whole(), rendered=replace(NOTHING, byte_order=ByteOrder.BIG))
+    assert (ByteOrder.BIG, []) == (told.byte_order, codes(told))

@@ -1,0 +1,181 @@
+"""Figures for Prometheus: what is counted comes out, by the names that dashboards know."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from receiver import __version__
+from receiver.counters import Figures, Live
+from receiver.errors import ConfigurationError
+from receiver.journal.spool import SpoolFigures
+from receiver.media import Ledger, Track
+from receiver.recording import document as recording
+from receiver.recording.document import Recording
+from receiver.service.prometheus import HOST, MetricsListener
+from receiver.service.server import count_published
+from tests.receiver.helpers import recordings_builder as builder
+
+Samples = dict[tuple[str, tuple[str, ...]], float]
+
+
+@dataclass
+class Parts:
+    """What a receiver counts, and the listener that tells of it."""
+
+    figures: Figures = field(default_factory=Figures)
+    spool: SpoolFigures = field(default_factory=SpoolFigures)
+    refused: Counter[str] = field(default_factory=Counter)
+    live: Live = field(default_factory=lambda: Live(streams=0, chunks_received=0))
+    listener: MetricsListener = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.listener = MetricsListener(
+            0, self.figures, self.spool, refused=self.refused, live=lambda: self.live
+        )
+
+    def asked(self) -> Samples:
+        """Return every sample by name, without the prefix, and the values of its labels."""
+        families = text_string_to_metric_families(
+            httpx.get(self.listener.url, timeout=60, trust_env=False).text
+        )
+        return {
+            (sample.name.removeprefix("tapreel_"), tuple(sample.labels.values())): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+def parts() -> Iterator[Parts]:
+    """Return parts that have counted nothing yet."""
+    made = Parts()
+    yield made
+    made.listener.close()
+
+
+def document(folder: Path) -> Recording:
+    """Return the document of a recording with two tracks."""
+    published = builder.build(folder)
+    return recording.decode((published / "recording.json").read_bytes())
+
+
+def test_nothing_is_told_as_nothing(parts: Parts) -> None:
+    """Figures without labels are there from the start, as 0; the build says which it is."""
+    samples = parts.asked()
+    for name in ("streams_active", "streams_started_total", "write_errors_total", "free_bytes"):
+        assert 0 == samples.get((name, ()), 0)
+    assert ("streams_started_total", ()) in samples
+    assert [1] == [v for (name, labels), v in samples.items() if __version__ in labels]
+    assert not any(name == "certificate_expiry_seconds" for name, _ in samples)
+
+
+def test_chunks_of_live_streams_count(parts: Parts) -> None:
+    """Those of recordings that ended are added to them, so that the counter never goes back."""
+    parts.figures.chunks_received = 50
+    parts.live = Live(streams=2, chunks_received=7)
+    samples = parts.asked()
+    assert 57 == samples["chunks_received_total", ()]
+    assert 2 == samples["streams_active", ()]
+
+
+def test_what_ended_refused_or_failed_is_told_by_reason(parts: Parts) -> None:
+    """Each reason is a label's value."""
+    parts.figures.ended.update(stop=3, idle=1)
+    parts.refused["replayed"] += 4
+    parts.spool.errors["ENOSPC"] += 5
+    parts.figures.taps.dropped["slow_listener"] += 6
+    samples = parts.asked()
+    expected: Samples = {
+        ("streams_ended_total", ("stop",)): 3,
+        ("streams_ended_total", ("idle",)): 1,
+        ("handshakes_refused_total", ("replayed",)): 4,
+        ("write_errors_total", ("ENOSPC",)): 5,
+        ("tap_dropped_total", ("slow_listener",)): 6,
+    }
+    assert expected == {key: value for key, value in samples.items() if key in expected}
+
+
+def test_a_published_recording_is_counted_with_what_became_of_its_chunks(
+    parts: Parts, tmp_path: Path
+) -> None:
+    """By track and fate; whether it is complete is another counter's label."""
+    incomplete = document(tmp_path)
+    count_published(parts.figures, incomplete)
+    tracks = [
+        msgspec.structs.replace(track, chunks=Ledger(received=10, written=10))
+        for track in incomplete.tracks
+    ]
+    count_published(
+        parts.figures, msgspec.structs.replace(incomplete, tracks=tuple(tracks), complete=True)
+    )
+    samples = parts.asked()
+    states = ("incomplete", "complete")
+    assert [1, 1] == [samples["recordings_total", (state,)] for state in states]
+    fates = {"written": 59, "duplicate": 1, "late": 2, "conflict": 1, "rejected": 1}
+    assert {(fate, track.value): count for fate, count in fates.items() for track in Track} == {
+        labels: value for (name, labels), value in samples.items() if name == "chunks_total"
+    }
+
+
+def test_journals_that_were_set_aside_removed_or_kept_are_counted(parts: Parts) -> None:
+    """Each in a counter of its own."""
+    parts.figures.count_quarantined()
+    for _ in range(2):
+        parts.figures.count_discarded()
+    for _ in range(3):
+        parts.figures.count_failed()
+    samples = parts.asked()
+    assert (1, 2, 3) == tuple(
+        samples[f"{name}_total", ()]
+        for name in ("journals_quarantined", "journals_discarded", "publishing_failed")
+    )
+
+
+def test_the_worst_lag_is_that_since_somebody_asked(parts: Parts) -> None:
+    """It begins anew with every answer."""
+    parts.figures.worst_lag_seconds = 1.5
+    assert [1.5, 0.0] == [parts.asked()["loop_lag_seconds", ()] for _ in range(2)]
+
+
+def test_sync_times_become_a_histogram_once(parts: Parts) -> None:
+    """What was measured since somebody asked is added to what was told before."""
+    parts.spool.sync_seconds.extend([0.002, 5.0])
+    first = parts.asked()
+    parts.spool.sync_seconds.append(0.002)
+    second = parts.asked()
+    assert [2, 3] == [samples["sync_seconds_count", ()] for samples in (first, second)]
+    assert [0, 2, 2, 3] == [
+        second["sync_seconds_bucket", (edge,)] for edge in ("0.001", "0.003", "3.0", "10.0")
+    ]
+
+
+def test_when_the_certificate_expires_is_told_where_there_is_one(parts: Parts) -> None:
+    """In seconds since 1970."""
+    parts.figures.certificate_expires_at = 1_800_000_000.0
+    assert 1_800_000_000.0 == parts.asked()["certificate_expiry_seconds", ()]
+
+
+def test_it_listens_on_loopback_only_until_it_is_closed(parts: Parts) -> None:
+    """Whoever else is on the network sees no figures; closing again does nothing."""
+    assert parts.listener.url.startswith("http://127.0.0.1:")
+    for _ in range(2):
+        parts.listener.close()
+
+
+def test_a_port_that_is_taken_is_a_setting_that_is_wrong() -> None:
+    """The text names it."""
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"port {port} for metrics: address already"):
+            MetricsListener(
+                port, Figures(), SpoolFigures(), refused=Counter(), live=lambda: Live(0, 0)
+            )

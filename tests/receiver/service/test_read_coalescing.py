@@ -1,0 +1,96 @@
+"""The event loop rests while many streams live, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from receiver.service import read_coalescing
+from receiver.service.read_coalescing import FEWEST_STREAMS, Pacer
+
+ROUNDS = 3  # of the event loop for a long rest
+
+
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the lengths of all rests, during which time goes on."""
+    now, taken = [1000.0], []
+
+    def sleep(seconds: float) -> None:
+        taken.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("receiver.service.read_coalescing.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("receiver.service.read_coalescing.time.sleep", sleep)
+    return taken
+
+
+async def rounds(count: int) -> None:
+    """Let the event loop go round."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def nobody() -> bool:
+    """Say that nobody waits for anything."""
+    return False
+
+
+async def test_few_streams_are_never_held_up(rests: list[float]) -> None:
+    """Below the threshold nothing rests."""
+    Pacer(nobody).note(FEWEST_STREAMS - 1)
+    await rounds(5 * ROUNDS)
+    assert [] == rests
+
+
+async def test_with_many_streams_the_loop_rests_after_some_rounds(rests: list[float]) -> None:
+    """At first it only sets the time; noting more streams changes nothing."""
+    paced = Pacer(nobody)
+    paced.note(FEWEST_STREAMS)
+    paced.note(FEWEST_STREAMS + 1)
+    await rounds(4 * ROUNDS)
+    assert [pytest.approx(read_coalescing.INTERVAL_SECONDS)] * 3 == rests
+    paced.note(0)
+    await rounds(4 * ROUNDS)
+    assert 3 == len(rests)
+
+
+async def test_who_waits_is_served_soon(rests: list[float]) -> None:
+    """A rest is short from the first round on that finds somebody waiting, and only as long."""
+    waiting = [False]
+    paced = Pacer(lambda: waiting[0])
+    paced.note(FEWEST_STREAMS)
+    await rounds(2 * ROUNDS)
+    waiting[0] = True
+    await rounds(2)
+    waiting[0] = False
+    await rounds(ROUNDS)
+    long, short = read_coalescing.INTERVAL_SECONDS, read_coalescing.BRISK_INTERVAL_SECONDS
+    assert [pytest.approx(seconds) for seconds in (long, short, short, long)] == rests
+
+
+async def test_it_begins_again_when_streams_come_back(rests: list[float]) -> None:
+    """That streams were few for a while is no end for good."""
+    paced = Pacer(nobody)
+    paced.note(FEWEST_STREAMS)
+    await rounds(2 * ROUNDS)
+    paced.note(0)
+    await rounds(2)
+    before = len(rests)
+    paced.note(FEWEST_STREAMS)
+    await rounds(2 * ROUNDS)
+    assert before < len(rests)
+
+
+async def test_a_late_loop_does_not_rest(
+    rests: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one round takes longer than the interval, none of it is slept away."""
+    late = iter(range(1000))
+    monkeypatch.setattr(
+        "receiver.service.read_coalescing.time.monotonic", lambda: float(next(late))
+    )
+    Pacer(nobody).note(FEWEST_STREAMS)
+    await rounds(5 * ROUNDS)
+    assert [] == rests

@@ -1,0 +1,238 @@
+"""Both tracks as one: aligned by the clock, patient for 60 ms, equal to what is recorded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import msgspec
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from receiver.journal.records import ChunkRecord
+from receiver.media import ByteOrder, Encoding, EndReason, Track
+from receiver.recording.render import RenderOptions, render
+from receiver.tap.encoding.notices import Format, Kind
+from receiver.tap.queue import Item
+from tests.receiver.helpers import journals
+from tests.receiver.helpers.taps import (
+    an_encoder,
+    ended,
+    from_record,
+    gaps,
+    heard,
+    live_stream,
+    pcm,
+    samples,
+    sound,
+    told,
+)
+
+STEREO = pcm("stereo")
+LOUD = b"\x00" * 160
+SAMPLE = -32124  # of that code
+
+
+def recorded(records: list[ChunkRecord], encoding: Encoding, rate: int) -> dict[str, bytes]:
+    """Return what the files of a recording with these chunks hold."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "out")
+        folder.mkdir()
+        start = journals.start_message(encoding=encoding.value, sample_rate=rate)
+        content = journals.records(records, start=start, reason=EndReason.STOP)
+        journal = journals.write(Path(name, "journal"), content)
+        render(journal, folder, RenderOptions(ByteOrder.LITTLE, True))
+        return {
+            file.stem: soundfile.read(file, dtype="int16")[0].astype("<i2").tobytes()
+            for file in folder.glob("*.wav")
+        }
+
+
+def tapped(
+    records: list[ChunkRecord], encoding: Encoding, rate: int, track: str, since: float | None
+) -> bytes:
+    """Return what a listener from the beginning hears of these chunks."""
+    listening = an_encoder(pcm(track), live_stream(encoding, rate), since_ms=since)
+    items: list[Item] = []
+    for record in records:
+        while since is None and (waiting := listening.waiting_since_ms) is not None:
+            if record.arrival_ms - waiting < 60:
+                break
+            items += listening.due(waiting + 60)
+            assert waiting != listening.waiting_since_ms
+        items += listening.take(from_record(record))
+    items += listening.take(ended())
+    assert not [item for item in gaps(items) if item[0] == "late"]
+    return sound(items)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[list[ChunkRecord], Encoding, int]:
+    """Draw a call whose tracks lose chunks, mix them up, pause, and lag behind each other.
+
+    By under 40 ms: a chunk's end may need the other track's next one, which is 20 ms later. Longer
+    packets are waited for longer.
+    """
+    encoding = draw(st.sampled_from(list(Encoding)))
+    rate = draw(st.sampled_from([8000, 16000])) if encoding is Encoding.L16 else 8000
+    packet_ms = draw(st.sampled_from([20, 20, 40, 60, 100]))
+    size = rate // 1000 * packet_ms * (2 if encoding is Encoding.L16 else 1)
+    records = []
+    for track in Track:
+        lag_ms = draw(st.integers(0, 14))
+        delayed = draw(st.sets(st.integers(1, 25)))  # so that the next one overtakes it
+        first_ms = draw(st.integers(0, 200))
+        pause_at, pause_ms = draw(st.integers(1, 30)), draw(st.sampled_from([0, 7, 500, 3000]))
+        lost = draw(st.sets(st.integers(1, 25)))
+        for number in range(1, draw(st.integers(2, 30)) + 1):
+            at_ms = first_ms + (number - 1) * packet_ms + (pause_ms if number >= pause_at else 0)
+            if number not in lost:
+                payload = bytes([(number * 7 + len(track)) % 256]) * size
+                arrival_ms = at_ms + lag_ms + (packet_ms + 5) * (number in delayed)
+                chunk = journals.chunk(
+                    number, payload, track=track, timestamp_ms=at_ms, arrival_ms=arrival_ms
+                )
+                records.append(chunk)
+    records.sort(key=lambda record: record.arrival_ms)
+    stamps = [record.timestamp_ms or 0 for record in records]
+    if stamps and stamps[0] == min(stamps) and draw(st.booleans()):  # a clock that counts from afar
+        records = [
+            msgspec.structs.replace(r, timestamp_ms=s + 10**8)
+            for r, s in zip(records, stamps, strict=True)
+        ]
+    return records, encoding, rate
+
+
+@given(calls(), st.sampled_from([None, 0.0]))
+@settings(max_examples=60, deadline=None)
+def test_it_equals_the_recording(
+    call: tuple[list[ChunkRecord], Encoding, int], since: float | None
+) -> None:
+    """Sample for sample, whatever is lost, mixed up or lags, where nothing came too late."""
+    records, encoding, rate = call
+    kept = recorded(records, encoding, rate) if records else {}
+    for name, samples_kept in kept.items():
+        assert samples_kept == tapped(records, encoding, rate, name, since)
+
+
+def test_a_chunk_waits_for_its_counterpart() -> None:
+    """Nothing is sent of one track while the other may still come; then both at once."""
+    listening = an_encoder(STEREO)
+    assert [] == listening.take(heard(1, LOUD))
+    assert 0 == listening.waiting_since_ms
+    assert [] == listening.due(59)
+    both = listening.take(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=59))
+    assert [SAMPLE, SAMPLE] * 160 == samples(both)
+    assert [(0, 20)] == [(item.timestamp_ms, item.duration_ms) for item in both]
+    assert listening.waiting_since_ms is None
+
+
+def test_nobody_waits_longer_than_60_ms() -> None:
+    """Then the other track is silent, as is told; what comes of it later is left out, and told."""
+    listening = an_encoder(STEREO)
+    listening.take(heard(1, LOUD))
+    silence, audio = listening.due(60)
+    assert [("sender_silence", "outbound", 0, 20)] == gaps([silence])
+    assert [SAMPLE, 0] * 160 == samples([audio])
+    assert 20 == listening.position_ms
+    late = listening.take(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=61))
+    assert [("late", "outbound", 0, 20)] == gaps(late)
+    assert 1 == listening.left_out
+    assert [] == listening.take(heard(2, LOUD, track=Track.OUTBOUND, arrival_ms=62))
+    items = listening.take(heard(2, LOUD, arrival_ms=63))
+    assert [SAMPLE, SAMPLE] * 160 == samples(items)
+
+
+@pytest.mark.parametrize("track", ["inbound", "outbound", "stereo"])
+@pytest.mark.parametrize(("packet_ms", "apart_ms"), [(20, 5), (60, 59), (100, 20), (100, 99)])
+def test_long_packets_are_waited_for(track: str, packet_ms: int, apart_ms: int) -> None:
+    """Of a call that comes as it should, nothing is late and nothing silent but its ends."""
+    listening = an_encoder(pcm(track))
+    payload, items = LOUD * (packet_ms // 20), []
+    for number in range(1, 21):
+        for other_ms, name in ((0, Track.INBOUND), (apart_ms, Track.OUTBOUND)):
+            at_ms = (number - 1) * packet_ms + other_ms
+            now_ms = at_ms + packet_ms  # a packet is sent when its last sample is there
+            items += listening.due(now_ms)
+            items += listening.take(
+                heard(number, payload, track=name, at_ms=at_ms, arrival_ms=now_ms)
+            )
+    items += listening.take(ended())
+    ends = [(0, "outbound"), (20 * packet_ms, "inbound")]
+    assert [end for end in ends if track in (end[1], "stereo")] == [
+        (at_ms, name) for _, name, at_ms, _ in gaps(items)
+    ]
+    assert 0 == listening.left_out
+
+
+@pytest.mark.parametrize("lost", [{5}, {5, 6}, {5, 6, 9}])
+def test_what_is_lost_of_a_track_is_told_once(lost: set[int]) -> None:
+    """As lost, though its place is due before what is behind it has waited long enough."""
+    listening = an_encoder(STEREO)
+    items: list[Item] = []
+    for number in range(1, 21):
+        items += listening.due(number * 20)
+        for track in Track:
+            if track is Track.OUTBOUND or number not in lost:
+                items += listening.take(heard(number, LOUD, track=track, arrival_ms=number * 20))
+    items += listening.take(ended())
+    assert {"lost"} == {reason for reason, *_ in gaps(items)}
+    starts = [(at_ms, at_ms + long_ms) for _, _, at_ms, long_ms in gaps(items)]
+    assert [(n * 20 - 20, n * 20) for n in sorted(lost)] == starts
+
+
+def test_half_of_a_late_chunk_is_kept() -> None:
+    """What of it belongs behind the silence that was sent is heard, and a notice says the rest."""
+    listening = an_encoder(STEREO)
+    listening.take(heard(1, LOUD))
+    listening.due(60)
+    items = listening.take(heard(1, LOUD * 2, track=Track.OUTBOUND, arrival_ms=70))
+    items += listening.take(ended())
+    assert ("late", "outbound", 0, 20) == gaps(items)[0]
+    assert [0, SAMPLE] * 160 == samples(items)
+
+
+def test_a_track_that_never_comes_is_silence() -> None:
+    """Every chunk of the one that does is sent after 60 ms, as one message; it is told once."""
+    listening = an_encoder(STEREO)
+    items: list[Item] = []
+    for number in range(1, 20):
+        items += listening.take(heard(number, LOUD))
+    items += listening.take(ended())
+    assert [SAMPLE, 0] * 160 * 19 == samples(items)
+    assert ["gap", "stopped"] == [event["event"] for event in told(items)]
+    assert [("sender_silence", "outbound", 0, 20)] == gaps(items)
+
+
+def test_a_track_far_ahead_waits_no_longer() -> None:
+    """What is over five seconds ahead by the stream's clock is sent, however fast it came."""
+    listening = an_encoder(STEREO)
+    items: list[Item] = []
+    for number in range(1, 302):
+        items += listening.take(heard(number, LOUD, arrival_ms=0))
+    assert 51 * 160 * 2 == len(samples(items))
+
+
+def test_a_long_silence_of_both_takes_no_memory() -> None:
+    """Half a minute on hold is one item of a few bytes."""
+    listening = an_encoder(STEREO)
+    for track in Track:
+        listening.take(heard(1, LOUD, track=track))
+    items = listening.take(heard(2, LOUD, at_ms=30_000))
+    items += listening.take(heard(2, LOUD, track=Track.OUTBOUND, at_ms=30_000))
+    assert 1000 > sum(len(item.message) for item in items if item.repeat > 1)
+    assert 2 * 8000 * 30 == len(samples(items))
+
+
+@pytest.mark.parametrize(("encoding", "unit"), [(Encoding.PCMA, 1), (Encoding.L16, 2)])
+def test_payloads_are_interleaved_as_they_came(encoding: Encoding, unit: int) -> None:
+    """Encoded samples alternate; a track that is missing is its encoding's silence."""
+    listening = an_encoder(Kind(Format.PAYLOAD, "stereo"), live_stream(encoding))
+    payload = bytes(range(80)) * 2 * unit
+    listening.take(heard(1, payload))
+    sent = sound(listening.due(60))
+    silence = b"\xd5" if unit == 1 else b"\0\0"
+    assert silence == sent[unit : 2 * unit]
+    assert payload == b"".join(sent[n : n + unit] for n in range(0, len(sent), 2 * unit))

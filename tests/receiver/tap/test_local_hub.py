@@ -1,0 +1,327 @@
+"""The hub of one process: order, joining, leaving, and listeners that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import msgspec
+
+from receiver.media import EndReason
+from receiver.tap.local_hub import (
+    SILENT,
+    ChunkHeard,
+    Event,
+    Joined,
+    Lifecycle,
+    LocalHub,
+    RecordingKept,
+    Standing,
+    StreamBegan,
+    StreamEnded,
+    StreamLeft,
+    Tap,
+)
+from tests.receiver.helpers.taps import heard, live_stream
+
+LIVE = live_stream()
+STOPPED = StreamEnded(EndReason.STOP, 40)
+
+
+@dataclass
+class Loop:
+    """Runs calls when the test says so."""
+
+    calls: list[Callable[[], None]] = field(default_factory=list)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Remember a call."""
+        self.calls.append(call)
+
+    def run(self) -> int:
+        """Run what is due; return how much it was."""
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+        return len(calls)
+
+
+@dataclass
+class Standpoint:
+    """A stream that has had so many chunks."""
+
+    chunks: int = 0
+
+    def standing(self) -> Standing:
+        """Say where it stands."""
+        return Standing(self.chunks, 1, self.chunks * 20, None)
+
+
+def test_a_chunk_is_wanted_only_where_somebody_listens() -> None:
+    """The session asks this before anything else is done."""
+    loop = Loop()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    assert (False, False) == (tap.wanted, hub.listened)
+    leave = hub.subscribe(LIVE.recording_id, lambda _: None)
+    other = hub.subscribe(LIVE.recording_id, lambda _: None)
+    leave()
+    leave()
+    assert (True, True) == (tap.wanted, hub.listened)
+    other()
+    assert (False, False) == (tap.wanted, hub.listened)
+    tap.publish(heard(1, b"x"))
+    assert 0 == loop.run()
+
+
+def test_publishing_is_one_append_whoever_listens() -> None:
+    """Any number of chunks costs one call later, and nobody is called before."""
+    loop, got = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint(7))
+    for _ in range(3):
+        hub.subscribe(LIVE.recording_id, got.append)
+    assert [Joined(LIVE, Standing(7, 1, 140, None))] * 3 == got
+    got.clear()
+    chunks = [heard(number, b"x") for number in range(5)]
+    for chunk in chunks:
+        tap.publish(chunk)
+    assert [] == got
+    assert 1 == loop.run()
+    assert [chunk for chunk in chunks for _ in range(3)] == got
+
+
+def test_who_joins_hears_nothing_that_was_before() -> None:
+    """What was published and not yet distributed goes to those who were there."""
+    loop, first, second = Loop(), list[Event](), list[Event]()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    hub.subscribe(LIVE.recording_id, first.append)
+    tap.publish(heard(1, b"x"))
+    hub.subscribe(LIVE.recording_id, second.append)
+    tap.publish(heard(2, b"x"))
+    loop.run()
+    assert [heard(1, b"x"), heard(2, b"x")] == first[1:]
+    assert [heard(2, b"x")] == second[1:]
+
+
+def test_the_end_is_told_at_once() -> None:
+    """The sockets of listeners may be closed next; afterwards there is no such stream."""
+    loop, got, happened = Loop(), list[Event](), list[Lifecycle]()
+    hub = LocalHub(loop.soon)
+    hub.watch(happened.append)
+    tap = hub.open(LIVE, Standpoint())
+    leave = hub.subscribe(LIVE.recording_id, got.append)
+    tap.publish(heard(1, b"x"))
+    tap.publish(STOPPED)
+    assert [heard(1, b"x"), STOPPED] == got[1:]
+    assert [] == list(hub.streams())
+    late: list[Event] = []
+    hub.subscribe(LIVE.recording_id, late.append)()
+    leave()
+    assert [StreamEnded(EndReason.CLOSED, 0)] == late
+    assert [StreamBegan(LIVE), StreamLeft(LIVE, EndReason.STOP)] == happened
+
+
+def a_burst(reason: EndReason) -> tuple[Loop, list[Event]]:
+    """Publish six seconds of both tracks and the end, all within one read."""
+    loop, events = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    hub.subscribe(LIVE.recording_id, events.append)
+    for number in range(1, 601):
+        tap.publish(heard(number, b""))
+    tap.publish(StreamEnded(reason, 0))
+    assert [] == list(hub.streams())
+    return loop, events
+
+
+def test_a_burst_is_told_by_and_by() -> None:
+    """Sockets get a turn before a queue must overflow, and the end is the last all the same."""
+    loop, events = a_burst(EndReason.STOP)
+    assert [Joined] == [type(event) for event in events]
+    told = []
+    while loop.run():
+        told.append(len(events))
+    assert max(after - before for before, after in pairwise([1, *told])) <= 151
+    numbers = [event.chunk.chunk for event in events if isinstance(event, ChunkHeard)]
+    assert [*range(1, 601)] == numbers
+    assert (StreamEnded(EndReason.STOP, 0), 602) == (events[-1], len(events))
+
+
+def test_a_burst_is_handed_over_with_pauses() -> None:
+    """A second of a call at a time, so that readers keep up; until then the hub is behind."""
+    loop, told = Loop(), list[Event]()
+    pauses: list[float] = []
+
+    def later(seconds: float, call: Callable[[], None]) -> None:
+        pauses.append(seconds)
+        loop.soon(call)
+
+    hub = LocalHub(loop.soon, later)
+    tap = hub.open(LIVE, Standpoint())
+    hub.subscribe(LIVE.recording_id, told.append)
+    assert not hub.is_behind(LIVE.recording_id)
+    for number in range(1, 3001):
+        tap.publish(heard(number, b""))
+    tap.publish(STOPPED)
+    assert [] == list(hub.streams())
+    turns = 0
+    while hub.is_behind(LIVE.recording_id):
+        before = len(told)
+        loop.run()
+        turns += 1
+        assert 100 >= len(told) - before
+    assert (3002, STOPPED, 0) == (len(told), told[-1], loop.run())
+    assert turns == len(pauses) + 1
+    assert 1 > sum(pauses)  # of half a minute
+
+
+def test_a_burst_can_be_told_at_once() -> None:
+    """Of streams that live and of those that have just ended: sockets may be closed next."""
+    loop, told = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    for live in (LIVE, msgspec.structs.replace(LIVE, recording_id="another")):
+        tap = hub.open(live, Standpoint())
+        hub.subscribe(live.recording_id, told.append)
+        for number in range(1, 301):
+            tap.publish(heard(number, b""))
+    tap.publish(STOPPED)
+    hub.tell_all()
+    assert (603, STOPPED) == (len(told), told[-1])
+    assert not hub.is_behind("another")
+    while loop.run():
+        pass
+    assert 603 == len(told)
+
+
+def joined_in_a_burst() -> tuple[Loop, LocalHub, Tap, list[Event], list[Event]]:
+    """Have somebody join while six seconds of both tracks wait to be told to somebody else."""
+    loop, first, second = Loop(), list[Event](), list[Event]()
+    hub, source = LocalHub(loop.soon), Standpoint()
+    tap = hub.open(LIVE, source)
+    hub.subscribe(LIVE.recording_id, first.append)
+    for number in range(1, 601):
+        tap.publish(heard(number, b""))
+    source.chunks = 600
+    loop.run()
+    hub.subscribe(LIVE.recording_id, second.append)
+    return loop, hub, tap, first, second
+
+
+def test_who_joins_in_a_burst_hurries_nobody() -> None:
+    """It learns at once where the stream stands, and hears what was published afterwards."""
+    loop, hub, tap, first, second = joined_in_a_burst()
+    assert 1 + 100 == len(first)
+    assert [Joined(LIVE, Standing(600, 1, 12_000, None))] == second
+    tap.publish(heard(601, b"x"))
+    while hub.is_behind(LIVE.recording_id):
+        before = len(first)
+        loop.run()
+        assert 100 >= len(first) - before
+    assert (1 + 601, heard(601, b"x")) == (len(first), first[-1])
+    assert [heard(601, b"x")] == second[1:]
+
+
+def test_who_joins_in_a_burst_hears_the_end() -> None:
+    """Also where it comes while the burst is being told, or all is told at once."""
+    for at_once in (False, True):
+        loop, hub, tap, first, second = joined_in_a_burst()
+        tap.publish(STOPPED)
+        assert [Joined] == [type(event) for event in second]
+        if at_once:
+            hub.tell_all()
+        while loop.run():
+            pass
+        assert (1 + 601, STOPPED) == (len(first), first[-1])
+        assert [STOPPED] == second[1:]
+        assert (False, False) == (tap.wanted, hub.listened)
+
+
+def test_who_joins_in_a_burst_may_leave_before_its_turn() -> None:
+    """It hears nothing, and is not waited for."""
+    loop, hub, tap, first, _ = joined_in_a_burst()
+    third: list[Event] = []
+    hub.subscribe(LIVE.recording_id, third.append)()
+    tap.publish(heard(601, b"x"))
+    while loop.run():
+        pass
+    assert (1 + 601, [Joined]) == (len(first), [type(event) for event in third])
+
+
+def test_who_joins_is_wanted_before_its_turn() -> None:
+    """Where all others have left within a burst, chunks are published for the newcomer."""
+    loop, got = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    leave = hub.subscribe(LIVE.recording_id, lambda _: None)
+    for number in range(1, 301):
+        tap.publish(heard(number, b""))
+    last = hub.subscribe(LIVE.recording_id, got.append)
+    leave()
+    assert tap.wanted
+    tap.publish(heard(301, b"x"))
+    while loop.run():
+        pass
+    assert [heard(301, b"x")] == got[1:]
+    last()
+    assert not tap.wanted
+
+
+def test_a_burst_that_nobody_hears_any_longer_is_forgotten() -> None:
+    """Also where its end was not told to anybody."""
+    loop = Loop()
+    hub = LocalHub(loop.soon)
+    tap = hub.open(LIVE, Standpoint())
+    leave = hub.subscribe(LIVE.recording_id, lambda _: None)
+    for number in range(1, 301):
+        tap.publish(heard(number, b""))
+    leave()
+    tap.publish(STOPPED)
+    assert not hub.is_behind(LIVE.recording_id)
+    while loop.run():
+        pass
+
+
+def test_a_burst_before_the_shutdown_is_told_at_once() -> None:
+    """The sockets are closed next."""
+    _, events = a_burst(EndReason.SHUTDOWN)
+    assert (StreamEnded(EndReason.SHUTDOWN, 0), 602) == (events[-1], len(events))
+
+
+def test_watchers_are_told_until_they_leave() -> None:
+    """Also what became of a recording; leaving twice does no harm."""
+    hub = LocalHub(Loop().soon)
+    happened: list[Lifecycle] = []
+    leave = hub.watch(happened.append)
+    kept = RecordingKept("id", "call", "stream", {}, True, "folder")
+    hub.kept(kept)
+    leave()
+    leave()
+    hub.kept(kept)
+    assert [kept] == happened
+
+
+def test_a_listener_that_fails_hurts_nobody() -> None:
+    """Neither the others nor the session that publishes."""
+
+    def fail(event: object) -> None:
+        raise ValueError(event)
+
+    loop, got = Loop(), list[Event]()
+    hub = LocalHub(loop.soon)
+    hub.watch(fail)
+    tap = hub.open(LIVE, Standpoint())
+    hub.subscribe(LIVE.recording_id, fail)
+    hub.subscribe(LIVE.recording_id, got.append)
+    tap.publish(heard(1, b"x"))
+    loop.run()
+    tap.publish(STOPPED)
+    assert [heard(1, b"x"), STOPPED] == got[1:]
+
+
+def test_a_stream_without_a_name_cannot_be_heard() -> None:
+    """Audio before `start` is published to nobody."""
+    assert not SILENT.wanted
+    SILENT.publish(STOPPED)

@@ -1,0 +1,94 @@
+"""The URL of a listener: every word is known, or the answer says which one is not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.tap.encoding.notices import Format, Kind
+from receiver.tap.query import (
+    BadRequest,
+    TapRequest,
+    access_token,
+    is_tap,
+    matches,
+    name_in,
+    parse_filters,
+    parse_request,
+)
+
+
+def test_paths() -> None:
+    """`/tap` and what is under it."""
+    assert [True, True, False] == [is_tap(path) for path in ("/tap", "/tap/x", "/tapx")]
+    assert ["", "", "CA1", "a b/c"] == [
+        name_in(p) for p in ("/tap", "/tap/", "/tap/CA1", "/tap/a%20b/c")
+    ]
+
+
+def test_nothing_asked_is_samples_of_the_caller() -> None:
+    """The inbound track as pcm16, from now on."""
+    assert TapRequest(Kind(Format.PCM16, "inbound")) == parse_request("")
+
+
+def test_everything_asked() -> None:
+    """Each parameter has its place; a token is not one of them."""
+    query = "track=stereo&format=pcm16&since=2.5&rate=16000&wait=60&access_token=x"
+    assert TapRequest(Kind(Format.PCM16, "stereo", 16000), 2.5, 60) == parse_request(query)
+    assert "x" == access_token(query)
+    assert access_token("track=stereo") is None
+    assert access_token("&".join(["access_token=x", *(f"a{n}=1" for n in range(200))])) is None
+    assert Kind(Format.MESSAGES, "stereo") == parse_request("format=messages").kind
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("format=mp3", "format must be pcm16 or payload or messages"),
+        ("track=left", "track must be inbound or outbound or stereo"),
+        ("track=", "track must be"),
+        ("rate=44100", "rate must be 8000 or 16000 or 24000 or 48000"),
+        ("rate=", "rate must be"),
+        ("format=payload&rate=8000", "for format pcm16 only"),
+        ("format=messages&track=inbound", "carries both"),
+        ("since=-1", "since must be a number of seconds from 0 to 86400"),
+        ("since=nan", "since must be"),
+        ("since=1e999", "since must be"),
+        ("since=1_0", "since must be"),
+        ("since=%D9%A1", "since must be"),
+        ("since=", "since must be"),
+        ("=1", "unknown parameter ''"),
+        ("since=soon", "since must be"),
+        ("wait=3601", "wait must be"),
+        ("trak=inbound", "unknown parameter 'trak'"),
+        ("track=inbound&track=outbound", "'track' is given twice"),
+        ("&".join(f"a{n}=1" for n in range(200)), "cannot be read"),
+    ],
+)
+def test_bad_requests_are_named(query: str, reason: str) -> None:
+    """One clear sentence each."""
+    with pytest.raises(BadRequest, match=reason):
+        parse_request(query)
+
+
+def test_filters() -> None:
+    """Custom parameters that a stream must have."""
+    filters = parse_filters("param.Queue=sales&param.a.b=")
+    assert {"Queue": "sales", "a.b": ""} == filters
+    assert matches(filters, {"Queue": "sales", "a.b": "", "more": 1})
+    assert not matches(filters, {"Queue": "sales"})
+    assert matches({"n": "7"}, {"n": 7})
+    for query in ("track=inbound", "param.=x", "param.a=1&param.a=2"):
+        with pytest.raises(BadRequest):
+            parse_filters(query)
+
+
+@given(st.text())
+def test_any_query_is_understood_or_refused(query: str) -> None:
+    """Never another exception."""
+    for parse in (parse_request, parse_filters, access_token):
+        try:
+            parse(query)
+        except BadRequest:
+            continue

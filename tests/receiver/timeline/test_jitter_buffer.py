@@ -1,0 +1,104 @@
+"""Chunks that overtook each other: who waits, for how long, and who never does."""
+
+from __future__ import annotations
+
+from receiver.media import Chunk, MediaFormat, Track
+from receiver.timeline.jitter_buffer import Reordering
+
+PAYLOAD = bytes(160)
+
+
+def chunk(number: int | None, at_ms: int | None = None) -> Chunk:
+    """Return a chunk of 20 ms; its time is that of its number."""
+    stamp = (number - 1) * 20 if number is not None and at_ms is None else at_ms
+    return Chunk(Track.INBOUND, None, number, stamp, PAYLOAD)
+
+
+def released(order: Reordering, *numbers: int | None, at_ms: int = 0) -> list[int | None]:
+    """Return the numbers of what is let go when chunks come."""
+    return [c.chunk for number in numbers for c, _ in order.take(chunk(number), at_ms)]
+
+
+def test_nobody_waits_in_order() -> None:
+    """Not for the first one either, nor without a number."""
+    assert [7, 8, None, 9] == released(Reordering(MediaFormat(), 60), 7, 8, None, 9)
+
+
+def test_what_is_behind_a_missing_one_waits_for_it() -> None:
+    """Then all of it goes, up to the next that is missing."""
+    order = Reordering(MediaFormat(), 60)
+    assert [1] == released(order, 1, 3, 5)
+    assert 0 == order.waiting_since_ms
+    assert [2, 3] == released(order, 2, at_ms=10)
+    assert [4, 5, 6] == released(order, 4, 6)
+    assert not order
+
+
+def test_the_first_chunk_may_be_overtaken() -> None:
+    """Where the clock has room for it, and the stream is heard from its start."""
+    order = Reordering(MediaFormat(), 60, from_the_first=True)
+    assert [] == released(order, 3, 2)
+    assert [1, 2, 3, 4] == released(order, 1, 4)
+    assert [3] == released(Reordering(MediaFormat(), 60), 3)
+    order = Reordering(MediaFormat(), 60, from_the_first=True)
+    order.origin_ms = 7  # of the other track, whose first chunk came first
+    assert [] == released(order, 3, 2)
+    assert [2, 3] == [c.chunk for c, _ in order.due(60)]
+    for number, at_ms in ((57, 2000), (2, 0), (0, 0), (1, 0), (1, 20), (5, None)):
+        first = Chunk(Track.INBOUND, None, number, at_ms, PAYLOAD)
+        order = Reordering(MediaFormat(), 60, from_the_first=True)
+        assert [(first, 0)] == order.take(first, 0)
+
+
+def test_it_waits_only_so_long() -> None:
+    """By the clock of arrivals, and in audio that came at once."""
+    order = Reordering(MediaFormat(), 60)
+    released(order, 1)
+    assert [] == released(order, 3, at_ms=20)
+    assert [] == order.due(79)
+    assert [(chunk(3), 20)] == order.due(80)
+    assert [] == released(order, 5, 6, 8, at_ms=90)
+    assert [5, 6] == released(order, 9, at_ms=90)
+    assert [(8, 90), (9, 90)] == [(c.chunk, at) for c, at in order.rest()]
+    assert order.waiting_since_ms is None
+
+
+def test_long_packets_wait_as_long_as_short_ones() -> None:
+    """However much audio they are; a burst of them does not."""
+    order = Reordering(MediaFormat(), 60)
+
+    def let_go(number: int, at_ms: int) -> list[int | None]:
+        packet = Chunk(Track.INBOUND, None, number, (number - 1) * 100, PAYLOAD * 5)
+        return [c.chunk for c, _ in order.take(packet, at_ms)]
+
+    assert [1] == let_go(1, 100)
+    assert [[], []] == [let_go(number, at_ms) for number, at_ms in ((3, 300), (4, 359))]
+    assert [2, 3, 4] == let_go(2, 359)
+    assert [[], [], []] == [let_go(number, 700) for number in (6, 7, 8)]
+    assert [6, 7, 8, 9] == let_go(9, 700)
+
+
+def test_what_is_behind_is_not_its_business() -> None:
+    """Doubles and what is late go on at once; of what is held, a second one is dropped."""
+    order = Reordering(MediaFormat(), 60)
+    assert [1, 2, 1, 2] == released(order, 1, 2, 1, 2)
+    assert [] == released(order, 4, 4)
+    assert 1 == order.twice
+    assert [1] == released(order, 1)
+
+
+def test_a_counter_that_begins_anew_is_followed() -> None:
+    """What was held goes first."""
+    order = Reordering(MediaFormat(), 60)
+    numbers = [65_533, 65_535, 0, 1]
+    times = [0, 40, 60, 80]
+    let_go = [
+        c.chunk for n, t in zip(numbers, times, strict=True) for c, _ in order.take(chunk(n, t), t)
+    ]
+    assert numbers == let_go
+
+
+def test_tracks_that_are_counted_together_miss_nothing() -> None:
+    """Every other number is the other track's: the clock leaves no room for it."""
+    order = Reordering(MediaFormat(), 60)
+    assert [1, 3, 5] == [c.chunk for n in (1, 3, 5) for c, _ in order.take(chunk(n, n * 10), 0)]

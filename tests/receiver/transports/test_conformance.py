@@ -1,0 +1,997 @@
+"""Conformance of the transports: every adapter behind the seam must pass all of this."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import logging
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import trustme
+
+from receiver.errors import ConfigurationError
+from receiver.transports import picows, websockets
+from receiver.transports.interface import Connection, Gate, Limits, Listener, UpgradeRequest
+from tests.receiver.helpers.wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Caller,
+    KeepingPeer,
+    OpenGate,
+    call,
+    fill_and_reset,
+    request,
+    send_and_reset,
+    upgraded,
+    wire,
+)
+
+AUTHORITY = trustme.CA()
+LIMITS = Limits(max_message_bytes=2048, close_timeout_seconds=0.2, pong_delay_seconds=0.05)
+PATIENT = replace(LIMITS, close_timeout_seconds=20)
+
+
+class Listen(Protocol):
+    """What an adapter offers."""
+
+    def __call__(
+        self,
+        gate: Gate,
+        *,
+        host: str,
+        port: int,
+        ssl_context: ssl.SSLContext | None,
+        limits: Limits,
+    ) -> Awaitable[Listener]:
+        """Listen."""
+        ...
+
+
+ADAPTERS = {"websockets": websockets.listen, "picows": picows.listen}
+
+
+@dataclass
+class Running:
+    """A listener under test."""
+
+    listener: Listener
+    gate: OpenGate
+    client_context: ssl.SSLContext | None
+
+    async def caller(self) -> Caller:
+        """Connect to it."""
+        return await call(self.listener.port, self.client_context)
+
+    async def stream(self) -> tuple[Caller, KeepingPeer]:
+        """Open a stream."""
+        caller = await self.caller()
+        assert (await caller.upgrade()).startswith(b"HTTP/1.1 101 ")
+        peer = self.gate.peers[-1]
+        await peer.was_opened.wait()
+        return caller, peer
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapter(request: pytest.FixtureRequest) -> Listen:
+    """Return every adapter's listen function, one after the other."""
+    return ADAPTERS[request.param]
+
+
+@functools.cache
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return what servers and clients use; made once, since a client's takes 40 ms."""
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    AUTHORITY.issue_cert("localhost").configure_cert(server)
+    AUTHORITY.configure_trust(client)
+    return server, client
+
+
+@pytest.fixture(params=["plain", "tls"])
+def start(request: pytest.FixtureRequest, adapter: Listen) -> Start:
+    """Return what starts a listener."""
+    server_context, client_context = contexts() if request.param == "tls" else (None, None)
+
+    @asynccontextmanager
+    async def running(
+        gate: OpenGate | None = None, limits: Limits = LIMITS
+    ) -> AsyncIterator[Running]:
+        gate = gate or OpenGate()
+        listener = await adapter(
+            gate, host="127.0.0.1", port=0, ssl_context=server_context, limits=limits
+        )
+        try:
+            yield Running(listener, gate, client_context)
+        finally:
+            await listener.close()
+
+    return running
+
+
+@pytest.fixture
+async def running(start: Start) -> AsyncIterator[Running]:
+    """A listener with the limits of this module."""
+    async with start() as started:
+        yield started
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what was logged as an error; asyncio's debug mode may warn of slow steps besides."""
+    return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# Messages.
+
+
+async def test_messages_arrive_whole_and_in_order(running: Running) -> None:
+    """Text, binary and fragmented messages arrive as bytes, in the order sent."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b'{"a":1}') + wire(BINARY, b"\x00\xff") + wire(TEXT, b""))
+    caller.writer.write(wire(TEXT, b"one ", final=False))
+    caller.writer.write(wire(CONTINUATION, b"two ", final=False) + wire(PING))
+    caller.writer.write(wire(CONTINUATION, b"three") + wire(CLOSE, struct.pack(">H", 1000)))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b'{"a":1}', b"\x00\xff", b"", b"one two three"] == peer.messages
+    assert [(1000, True)] == peer.ends
+    assert all(type(message) is bytes for message in peer.messages)
+
+
+async def test_text_is_not_decoded(running: Running) -> None:
+    """Bytes that are not UTF-8 are the messages' business, not the transport's."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"\xff\xfe") + wire(TEXT, b"next") + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"\xff\xfe", b"next"] == peer.messages
+    assert [(1005, True)] == peer.ends
+
+
+async def test_messages_sent_with_the_request_are_kept(running: Running) -> None:
+    """A sender that does not wait for the answer loses nothing."""
+    caller = await running.caller()
+    caller.writer.write(request() + wire(TEXT, b"early") + wire(TEXT, b"late"))
+    await running.gate.admitted.wait()
+    peer = running.gate.peers[0]
+    await peer.was_opened.wait()
+    caller.writer.write(wire(TEXT, b"later") + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"early", b"late", b"later"] == peer.messages
+
+
+async def test_a_message_of_the_limit_arrives(running: Running) -> None:
+    """The limit itself is allowed."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"x" * 2048) + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"x" * 2048] == peer.messages
+
+
+@pytest.mark.parametrize("in_fragments", [False, True])
+async def test_an_oversized_message_ends_with_1009(running: Running, in_fragments: bool) -> None:
+    """What came before an oversized message is kept; the peer is told 1009."""
+    caller, peer = await running.stream()
+    sent = wire(TEXT, b"before")
+    if in_fragments:
+        sent += wire(TEXT, b"x" * 2000, final=False) + wire(CONTINUATION, b"x" * 49)
+    else:
+        sent += wire(TEXT, b"x" * 2049)
+    answer = await caller.exchange(sent)
+    await peer.was_closed.wait()
+    assert b"\x88" + struct.pack(">H", 1009) == answer[:1] + answer[2:4]
+    assert [b"before"] == peer.messages
+    assert [(1009, False)] == peer.ends
+
+
+async def test_a_protocol_error_ends_with_1002(running: Running) -> None:
+    """Bytes that are no WebSocket close the connection; what came before is kept."""
+    caller, peer = await running.stream()
+    await caller.exchange(wire(TEXT, b"before") + b"\xff" * 20)
+    await peer.was_closed.wait()
+    assert [b"before"] == peer.messages
+    assert [(1002, False)] == peer.ends
+
+
+async def test_end_of_socket_without_close(running: Running) -> None:
+    """A socket that just ends gives 1006, after every message."""
+    caller, peer = await running.stream()
+    caller.writer.write(b"".join(wire(TEXT, b"%d" % n) for n in range(500)))
+    await caller.leave()
+    await peer.was_closed.wait()
+    assert [b"%d" % n for n in range(500)] == peer.messages
+    assert [(1006, False)] == peer.ends
+
+
+@pytest.mark.parametrize("pings", [False, True])
+async def test_all_that_arrived_before_a_reset_is_kept(adapter: Listen, pings: bool) -> None:
+    """A burst of 3000 messages, with pings among them, then a reset: all 3000 arrive."""
+    gate = OpenGate()
+    listener = await adapter(
+        gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
+    )
+    sent = [b"%04d" % n + b"x" * 320 for n in range(3000)]
+    burst = [wire(TEXT, message) for message in sent]
+    if pings:
+        burst = [part for unit in burst for part in (unit, wire(PING, b"?"))]
+    await asyncio.to_thread(send_and_reset, listener.port, burst)
+    await gate.peers[0].was_closed.wait()
+    await listener.close()
+    assert sent == gate.peers[0].messages
+    assert [(1006, False)] == gate.peers[0].ends
+
+
+async def test_what_the_kernel_holds_at_a_reset_is_kept(adapter: Listen) -> None:
+    """We were busy meanwhile, and it is more than is read at once; the end comes right behind."""
+    gate = OpenGate()
+    listener = await adapter(
+        gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
+    )
+    sender = await asyncio.to_thread(upgraded, listener.port)
+    arrived = fill_and_reset(sender, wire(TEXT, b"x" * 320))  # the event loop waits for this
+    await gate.peers[0].was_closed.wait()
+    await listener.close()
+    assert 0 < arrived <= len(gate.peers[0].messages)
+    assert {b"x" * 320} == set(gate.peers[0].messages)
+    assert [(1006, False)] == gate.peers[0].ends
+
+
+async def test_pings_are_answered_with_one_pong(running: Running) -> None:
+    """The most recent of several pings is answered."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(PING, b"one") + wire(PING, b"two"))
+    assert b"\x8a\x03two" == await caller.reader.readexactly(5)
+    caller.writer.write(wire(PING, b"six"))
+    assert b"\x8a\x03six" == await caller.reader.readexactly(5)
+    await caller.leave()
+    await peer.was_closed.wait()
+    assert [] == peer.messages
+
+
+async def test_a_pong_waits_while_much_is_arriving(start: Start) -> None:
+    """While reads are large there is more in the kernel, and a write could lose it."""
+    async with start(limits=Limits(pong_delay_seconds=0.01)) as running:
+        caller, peer = await running.stream()
+        large = wire(TEXT, b"x" * 200_000)
+        for _ in range(20):
+            caller.writer.write(wire(PING, b"one") + large)
+            await caller.writer.drain()
+        caller.writer.write(wire(PING, b"two"))
+        seen = b""
+        while not seen.endswith(b"\x8a\x03two"):
+            seen += await caller.reader.readexactly(5)
+        await caller.leave()
+        await peer.was_closed.wait()
+        assert 20 == len(peer.messages)
+
+
+async def test_a_pong_follows_when_nothing_more_arrives(start: Start) -> None:
+    """A large read with nothing behind it does not hold the pong back for good."""
+    async with start(limits=Limits(pong_delay_seconds=0.01)) as running:
+        caller, peer = await running.stream()
+        caller.writer.write(wire(TEXT, b"x" * 200_000) + wire(PING, b"one"))
+        assert b"\x8a\x03one" == await caller.reader.readexactly(5)
+        await caller.leave()
+        await peer.was_closed.wait()
+
+
+@pytest.mark.parametrize("kind", ["pings", "pongs", "one message", "small messages"])
+async def test_too_many_small_units_end_with_1008(start: Start, kind: str) -> None:
+    """They would keep the event loop from all others; what came before is kept."""
+    begun, ended = wire(TEXT, b"{", final=False), wire(CONTINUATION, b"}")
+    beginning, unit = {
+        "pings": (b"", wire(PING)),
+        "pongs": (b"", wire(PONG, b"x" * 100)),
+        "one message": (begun, wire(CONTINUATION, final=False)),
+        "small messages": (b"", begun + ended),
+    }[kind]
+    limits = replace(LIMITS, max_small_units=100, small_units_per_second=0)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        answer = await caller.exchange(wire(TEXT, b"before") + beginning + unit * 1000)
+        await peer.was_closed.wait()
+        close = answer[answer.index(b"\x88") :]  # a pong may come before it
+        assert struct.pack(">H", 1008) == close[2:4]
+        assert b"before" == peer.messages[0]
+        assert len(peer.messages) <= 51
+        assert [(1008, False)] == peer.ends
+
+
+@pytest.mark.parametrize("size", [125, 20])
+async def test_audio_in_fragments_is_no_flood(start: Start, size: int) -> None:
+    """Some libraries send in small fragments, or end each message with an empty one."""
+    message = b"x" * 300
+    parts = [message[at : at + size] for at in range(0, len(message), size)]
+    first, *rest = [wire(CONTINUATION, part, final=False) for part in parts]
+    units = bytes([first[0] | TEXT]) + first[1:] + b"".join(rest) + wire(CONTINUATION)
+    limits = replace(LIMITS, max_small_units=10, small_units_per_second=1)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        await caller.exchange(units * 1000 + wire(CLOSE, b"\x03\xe8"))
+        await peer.was_closed.wait()
+        assert [message] * 1000 == peer.messages
+        assert [(1000, True)] == peer.ends
+
+
+async def test_who_sends_faster_than_any_call_is_read_no_faster(start: Start) -> None:
+    """Reading pauses; nothing is lost, and others are served meanwhile."""
+    limits = replace(LIMITS, max_burst_bytes=100_000, bytes_per_second=2_500_000)
+    message = wire(TEXT, b"x" * 2000)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        other, another = await running.stream()
+        began = asyncio.get_running_loop().time()
+        caller.writer.write(message * 1000)
+        await other.exchange(wire(TEXT, b"hello") + wire(CLOSE, b"\x03\xe8"))
+        await another.was_closed.wait()
+        assert len(peer.messages) < 1000
+        await caller.exchange(wire(CLOSE, b"\x03\xe8"))
+        await peer.was_closed.wait()
+        assert asyncio.get_running_loop().time() - began > 0.3
+        assert [b"x" * 2000] * 1000 == peer.messages
+        assert [b"hello"] == another.messages
+
+
+async def test_who_hangs_up_while_reading_pauses_loses_nothing(start: Start) -> None:
+    """The end of a connection, TLS or not, is not told before what came ahead of it."""
+    limits = replace(LIMITS, max_burst_bytes=100_000, bytes_per_second=1_000_000)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        caller.writer.write(wire(TEXT, b"x" * 2000) * 250)
+        await caller.leave()
+        await peer.was_closed.wait()
+        assert 250 == len(peer.messages)
+        assert [(1006, False)] == peer.ends
+
+
+async def test_few_small_units_are_no_flood(start: Start) -> None:
+    """Fragments of audio, and pings now and then, are nobody's trouble."""
+    limits = replace(LIMITS, max_small_units=10, small_units_per_second=1)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        large = wire(TEXT, b"x" * 128, final=False) + wire(CONTINUATION, b"y" * 128)
+        await caller.exchange(wire(PING) * 5 + large * 50 + wire(CLOSE, b"\x03\xe8"))
+        await peer.was_closed.wait()
+        assert [b"x" * 128 + b"y" * 128] * 50 == peer.messages
+        assert [(1000, True)] == peer.ends
+
+
+async def test_who_goes_on_sending_after_our_close_is_not_read_for_long(start: Start) -> None:
+    """He still gets our close message, and is cut after the close time-out."""
+    limits = replace(LIMITS, max_farewell_bytes=10_000)
+    async with start(limits=limits) as running:
+        caller, peer = await running.stream()
+        caller.writer.write(wire(TEXT, b"close") + wire(TEXT, b"x" * 1000) * 1000)
+        assert struct.pack(">H", 4000) == (await caller.reader.readexactly(4))[2:]
+        await peer.was_closed.wait()
+        await caller.leave()
+        assert len(peer.messages) < 100
+        assert [(4000, False)] == peer.ends
+
+
+async def test_pongs_are_ignored(running: Running) -> None:
+    """An unasked pong is no message and no error."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(PONG, b"?") + wire(TEXT, b"on") + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"on"] == peer.messages
+
+
+async def test_nothing_is_sent_to_the_other_end(running: Running) -> None:
+    """After the upgrade the only bytes sent are those of the closing handshake."""
+    caller, _ = await running.stream()
+    answer = await caller.exchange(wire(TEXT, b"x") + wire(CLOSE, struct.pack(">H", 1000)))
+    assert b"\x88\x02" + struct.pack(">H", 1000) == answer
+
+
+# Sending, for peers that serve a listener.
+
+
+async def test_messages_are_sent_whole(running: Running) -> None:
+    """Text goes out as text, bytes as binary, and pings are still answered."""
+    caller, peer = await running.stream()
+    assert peer.connection is not None
+    peer.connection.start_sending(lambda: None)
+    assert peer.connection.send("é")
+    assert peer.connection.send(b"\x00\xff")
+    assert b"\x81\x02\xc3\xa9" + b"\x82\x02\x00\xff" == await caller.reader.readexactly(8)
+    caller.writer.write(wire(PING, b"one"))
+    assert b"\x8a\x03one" == await caller.reader.readexactly(5)
+    await caller.leave()
+    await peer.was_closed.wait()
+
+
+async def test_a_slow_reader_is_noticed_and_resumed(running: Running) -> None:
+    """`send` says when the socket is full; `resume` says when it takes more; nothing is lost.
+
+    A ping that is read while the socket is full stays without its pong.
+    """
+    caller, peer = await running.stream()
+    caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    resumed = asyncio.Event()
+    assert peer.connection is not None
+    peer.connection.start_sending(resumed.set)
+    sent = attempts = 0
+    while not sent or resumed.is_set():  # the kernels took some more while we filled them
+        resumed.clear()
+        attempts += 1
+        sent = fill(peer.connection, sent)
+        caller.writer.write(wire(PING, b"unread-%d" % attempts) + wire(TEXT, b"behind the ping"))
+        while len(peer.messages) < attempts:  # noqa: ASYNC110  the ping was read before it
+            await asyncio.sleep(0)
+    caller.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    received: list[tuple[int, bytes]] = []
+    while sum(unit == (0x82, b"x" * 60_000) for unit in received) < sent:
+        received.append(await read_unit(caller.reader))
+    await resumed.wait()
+    assert peer.connection.send("again")
+    while received[-1] != (0x81, b"again"):
+        received.append(await read_unit(caller.reader))
+    assert (0x8A, b"unread-%d" % attempts) not in received
+    await caller.leave()
+    await peer.was_closed.wait()
+
+
+def fill(connection: Connection, sent: int) -> int:
+    """Send until the socket is full, and return how many messages were sent, `sent` before."""
+    while connection.send(b"x" * 60_000):
+        sent += 1
+        assert sent < 1000
+    return sent + 1
+
+
+async def read_unit(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Return the first byte and the payload of the next unit, which is not masked."""
+    first, length = await reader.readexactly(2)
+    if length == 126:
+        (length,) = struct.unpack(">H", await reader.readexactly(2))
+    return first, await reader.readexactly(length)
+
+
+async def test_a_vanished_listener_is_noticed(running: Running) -> None:
+    """By TCP, since one who only listens may be silent for ever."""
+    caller, peer = await running.stream()
+    port = caller.writer.get_extra_info("sockname")[1]
+    assert not is_watched(port)
+    assert peer.connection is not None
+    peer.connection.start_sending(lambda: None)
+    async with asyncio.timeout(10):
+        while not is_watched(port):  # noqa: ASYNC110  the kernel waits for what is on its way
+            await asyncio.sleep(0)
+    await caller.leave()
+    await peer.was_closed.wait()
+
+
+def is_watched(port: int) -> bool:
+    """Whether the socket of ours that leads to `port` has a keep-alive timer (/proc/net/tcp)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    (timer,) = [
+        row[5].partition(":")[0]
+        for row in rows
+        if row[2].endswith(f":{port:04X}") and row[3] == "01"
+    ]
+    return bool(timer == "02")
+
+
+async def test_nothing_is_sent_once_closing(running: Running) -> None:
+    """A message for a connection that is closing or gone is dropped, and `send` says so."""
+    caller, peer = await running.stream()
+    assert peer.connection is not None
+    peer.connection.start_sending(lambda: None)
+    peer.connection.close(1000, "")
+    assert not peer.connection.send("late")
+    assert b"\x88\x02" + struct.pack(">H", 1000) == await caller.exchange(wire(CLOSE))
+    await peer.was_closed.wait()
+    assert not peer.connection.send(b"too late")
+
+
+# Closing.
+
+
+async def test_the_peer_can_close(start: Start) -> None:
+    """Closing sends the first code and reason, and a later call does nothing."""
+    async with start(limits=PATIENT) as running:
+        caller, peer = await running.stream()
+        caller.writer.write(wire(TEXT, b"close please"))
+        assert b"\x88\x0e" + struct.pack(">H", 4000) + b"close please" == (
+            await caller.reader.readexactly(16)
+        )
+        caller.writer.write(wire(TEXT, b"on its way") + wire(CLOSE, struct.pack(">H", 4000)))
+        await caller.leave()
+        await peer.was_closed.wait()
+    assert [b"close please", b"on its way"] == peer.messages
+    assert [(4000, True)] == peer.ends
+
+
+async def test_a_long_reason_is_cut_between_characters(running: Running) -> None:
+    """The reason takes at most 123 bytes and stays UTF-8."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"close" + "ä".encode() * 100))
+    head = await caller.reader.readexactly(4)
+    reason = await caller.reader.readexactly(head[1] - 2)
+    assert "close" + "ä" * 59 == reason.decode()
+    await caller.leave()
+    await peer.was_closed.wait()
+
+
+async def test_a_peer_that_does_not_answer_a_close_is_cut(running: Running) -> None:
+    """The close time-out ends a closing handshake that hangs."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"close"))
+    await peer.was_closed.wait()
+    assert [(4000, False)] == peer.ends
+    await caller.leave()
+
+
+async def test_a_peer_that_never_hangs_up_is_cut(running: Running) -> None:
+    """After its close message, the other end has the close time-out to end the connection."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(CLOSE, struct.pack(">H", 1000)))
+    await peer.was_closed.wait()
+    assert [(1000, True)] == peer.ends
+    await caller.leave()
+
+
+MEANT_FOR_THE_WIRE = [1000, 1003, 1007, 1014, 3000, 4999]
+
+
+@pytest.mark.parametrize("code", MEANT_FOR_THE_WIRE)
+async def test_a_close_code_is_taken_and_echoed(running: Running, code: int) -> None:
+    """Those of RFC 6455, section 7.4, and of the registry it founded."""
+    caller, peer = await running.stream()
+    answer = await caller.exchange(wire(CLOSE, struct.pack(">H", code) + "schön".encode()))
+    await peer.was_closed.wait()
+    assert b"\x88\x08" + struct.pack(">H", code) + "schön".encode() == answer
+    assert [(code, True)] == peer.ends
+
+
+NOT_FOR_THE_WIRE = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535]
+NO_CLOSES = {str(code): (1002, struct.pack(">H", code)) for code in NOT_FOR_THE_WIRE} | {
+    "0 with a reason": (1002, b"\x00\x00why"),
+    "half a code": (1002, b"\x03"),
+    "no text": (1007, b"\x03\xe8\xff\xfe"),
+}
+
+
+@pytest.mark.parametrize(("told", "payload"), NO_CLOSES.values(), ids=NO_CLOSES)
+async def test_a_close_message_that_is_none_breaks_off(
+    running: Running, told: int, payload: bytes
+) -> None:
+    """What must not be sent is no clean end, and is not repeated."""
+    caller, peer = await running.stream()
+    answer = await caller.exchange(wire(TEXT, b"before") + wire(CLOSE, payload))
+    await peer.was_closed.wait()
+    assert b"\x88" + struct.pack(">H", told) == answer[:1] + answer[2:4]
+    assert [b"before"] == peer.messages
+    assert [(told, False)] == peer.ends
+
+
+async def test_a_close_message_that_is_none_ends_our_closing_too(running: Running) -> None:
+    """The end is then the one that we have told, and not a clean one."""
+    caller, peer = await running.stream()
+    caller.writer.write(wire(TEXT, b"close"))
+    await caller.reader.readexactly(4 + len("close"))
+    assert b"" == await caller.exchange(wire(CLOSE, struct.pack(">H", 1006)))
+    await peer.was_closed.wait()
+    assert [(4000, False)] == peer.ends
+
+
+async def test_the_peer_can_abort(running: Running) -> None:
+    """Aborting drops the socket without a handshake."""
+    caller, peer = await running.stream()
+    assert b"" == await caller.exchange(wire(TEXT, b"abort"))
+    await peer.was_closed.wait()
+    assert [(1006, False)] == peer.ends
+
+
+async def test_closing_after_an_abort_does_nothing(running: Running) -> None:
+    """A connection that is gone can be closed again."""
+    caller, peer = await running.stream()
+    assert peer.connection is not None
+    peer.connection.abort()
+    peer.connection.close(1000, "late")
+    await peer.was_closed.wait()
+    peer.connection.close(1000, "too late")
+    assert [(1006, False)] == peer.ends
+    await caller.leave()
+
+
+async def test_a_failing_peer_ends_its_own_connection_only(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error of ours closes that socket with 1011, is logged once, and others live on."""
+    other_caller, other = await running.stream()
+    caller, peer = await running.stream()
+    with caplog.at_level(logging.ERROR, "receiver"):
+        answer = await caller.exchange(wire(TEXT, b"fail") * 3)
+        await peer.was_closed.wait()
+    assert b"\x88" + struct.pack(">H", 1011) == answer[:1] + answer[2:4]
+    assert [b"fail"] == peer.messages
+    assert [(1011, False)] == peer.ends
+    assert 1 == len(errors(caplog))
+    other_caller.writer.write(wire(TEXT, b"alive") + wire(CLOSE))
+    await other.was_closed.wait()
+    await other_caller.leave()
+    assert [b"alive"] == other.messages
+
+
+async def test_a_peer_that_fails_at_its_beginning_and_end(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Errors in opened and closed are logged and end that connection."""
+    async with start(OpenGate(opening_fails=True, closing_fails=True)) as running:
+        caller = await running.caller()
+        with caplog.at_level(logging.ERROR, "receiver"):
+            await caller.exchange(request() + wire(TEXT, b"dropped"))
+            await running.gate.peers[0].was_closed.wait()
+        assert [] == running.gate.peers[0].messages
+        assert [(1011, False)] == running.gate.peers[0].ends
+        assert 2 == len(errors(caplog))
+
+
+async def test_shutting_down_closes_with_1001(start: Start) -> None:
+    """Closing the listener tells every stream, ends half-open requests, and can be repeated."""
+    async with start(limits=PATIENT) as running:
+        caller, peer = await running.stream()
+        waiting = await running.caller()
+        waiting.writer.write(b"GET /au")
+        closing = asyncio.create_task(running.listener.close())
+        head = await caller.reader.readexactly(4)
+        assert b"\x88" + struct.pack(">H", 1001) == head[:1] + head[2:]
+        caller.writer.write(wire(TEXT, b"last") + wire(CLOSE, struct.pack(">H", 1001)))
+        assert b"" == await waiting.exchange(b"")
+        await caller.leave()
+        await closing
+        await running.listener.close()
+    assert [b"last"] == peer.messages
+    assert [(1001, True)] == peer.ends
+
+
+async def test_stop_accepting_leaves_streams_alone(running: Running) -> None:
+    """No new connection is taken, and an open stream goes on."""
+    caller, peer = await running.stream()
+    running.listener.stop_accepting()
+    with pytest.raises(ConnectionRefusedError):
+        await running.caller()
+    caller.writer.write(wire(TEXT, b"still here") + wire(CLOSE))
+    await peer.was_closed.wait()
+    await caller.leave()
+    assert [b"still here"] == peer.messages
+
+
+# Requests.
+
+
+async def test_the_gate_sees_the_request(running: Running) -> None:
+    """Method, path, query, address and every Authorization value come as sent."""
+    caller = await running.caller()
+    caller.writer.write(
+        request(b"Authorization: Bearer one", b"AUTHORIZATION:  two ", path=b"/audio?a=%20b?c")
+    )
+    await caller.reader.readuntil(b"\r\n\r\n")
+    await caller.leave()
+    seen = UpgradeRequest("GET", "/audio", "a=%20b?c", ("Bearer one", "two"), "127.0.0.1")
+    assert [seen] == running.gate.requests
+    assert "Bearer" not in repr(running.gate.requests)
+    await running.gate.peers[0].was_closed.wait()
+
+
+async def test_an_upgrade_is_answered_without_the_library_name(running: Running) -> None:
+    """The answer tells neither library nor version."""
+    caller = await running.caller()
+    head = (await caller.upgrade()).lower()
+    await caller.leave()
+    assert head.startswith(b"http/1.1 101 ")
+    assert b"server: tapreel\r\n" in head
+    assert b"websockets/" not in head
+    assert b"sec-websocket-extensions" not in head
+
+
+async def test_a_refusal_is_answered_as_the_gate_says(running: Running) -> None:
+    """Status, body and headers are the gate's; its headers replace our own."""
+    caller = await running.caller()
+    answer = await caller.exchange(b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert answer.endswith(b"\r\n\r\nnothing here\n")
+    assert 1 == answer.count(b"\r\nX-Kind: test\r\n")
+    assert 1 == answer.lower().count(b"\r\ndate: today\r\n") == answer.lower().count(b"\r\ndate:")
+
+
+async def test_an_admitted_request_without_upgrade_gets_426(running: Running) -> None:
+    """The gate decides first; a peer whose upgrade then fails is told nothing."""
+    caller = await running.caller()
+    answer = await caller.exchange(b"GET /audio HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert b"\r\nUpgrade: websocket\r\n" in answer
+    assert ("bad_request", "127.0.0.1") == await running.gate.refusals.get()
+    peer = running.gate.peers[0]
+    assert not peer.was_opened.is_set()
+    assert [] == peer.ends
+
+
+@pytest.mark.parametrize("name", [b"Connection", b"Upgrade", b"Sec-WebSocket-Version"])
+async def test_a_refusal_repeats_nothing_of_the_request(running: Running, name: bytes) -> None:
+    """Who puts a token into the wrong header does not find it in an answer, or in a log of it."""
+    caller = await running.caller()
+    answer = await caller.exchange(request().replace(name + b": ", name + b": canary"))
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b"canary" not in answer
+    assert b"\r\nServer: tapreel\r\n" in answer
+
+
+async def test_a_gate_may_take_its_time(running: Running) -> None:
+    """Others are served meanwhile, and what was sent with the request is kept."""
+    slow = await running.caller()
+    slow.writer.write(request(path=b"/slow/audio") + wire(TEXT, b"early"))
+    await running.gate.was_asked.wait()
+    other, peer = await running.stream()
+    slow.writer.write(wire(TEXT, b"later"))
+    running.gate.may_answer.set()
+    assert (await slow.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    await slow.exchange(wire(CLOSE, b"\x03\xe8"))
+    await running.gate.peers[1].was_closed.wait()
+    assert [b"early", b"later"] == running.gate.peers[1].messages
+    await other.leave()
+    await peer.was_closed.wait()
+
+
+@pytest.mark.parametrize(("path", "status"), [(b"/slow/no", b"404"), (b"/slow/fail", b"500")])
+async def test_a_slow_gate_may_refuse_or_fail(running: Running, path: bytes, status: bytes) -> None:
+    """As one that answers at once."""
+    running.gate.may_answer.set()
+    caller = await running.caller()
+    answer = await caller.exchange(request(path=path))
+    assert answer.startswith(b"HTTP/1.1 " + status)
+
+
+async def test_who_waits_for_the_gate_may_leave_or_run_out_of_time(start: Start) -> None:
+    """Nobody is let in whose connection is gone."""
+    gate = OpenGate()
+    async with start(gate, limits=replace(LIMITS, handshake_timeout_seconds=0.2)) as running:
+        slow = await running.caller()
+        assert b"" == await slow.exchange(request(path=b"/slow/audio"))
+        assert ("timeout", "127.0.0.1") == await gate.refusals.get()
+    gate.was_asked.clear()
+    async with start(gate, limits=replace(LIMITS, handshake_timeout_seconds=1)) as running:
+        leaving = await running.caller()
+        leaving.writer.write(request(path=b"/slow/audio"))
+        await gate.was_asked.wait()
+        await leaving.leave()
+    gate.may_answer.set()
+    assert [] == gate.peers
+
+
+UNASKED = {
+    "a line break": b"\r\n",
+    "another request": request(),
+    "an unmasked unit": b"\x81\x02hi",
+    "much": b"z" * 100_000,
+}
+
+
+@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED)
+@pytest.mark.parametrize("path", [b"/nowhere", b"/slow/nowhere"])
+async def test_a_refusal_is_answered_whatever_comes_behind_the_request(
+    running: Running, caplog: pytest.LogCaptureFixture, path: bytes, unasked: bytes
+) -> None:
+    """It is for nobody, and no error of ours."""
+    running.gate.may_answer.set()
+    for _ in range(3):
+        caller = await running.caller()
+        answer = await caller.exchange(request(path=path) + unasked)
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert 1 == answer.count(b"HTTP/1.1")
+    await running.listener.close()
+    gc.collect()  # asyncio tells of an exception that nobody has fetched when it is dropped
+    assert 3 == len(running.gate.requests)
+    assert [] == errors(caplog)
+
+
+@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED)
+async def test_an_upgrade_is_answered_whatever_comes_behind_the_request(
+    running: Running, caplog: pytest.LogCaptureFixture, unasked: bytes
+) -> None:
+    """It is read as units, which it is not; the first one tells."""
+    caller = await running.caller()
+    answer = await caller.exchange(request() + unasked)
+    head, _, close = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert b"\x88" + struct.pack(">H", 1002) == close[:1] + close[2:4]
+    await running.gate.peers[0].was_closed.wait()
+    assert [(1002, False)] == running.gate.peers[0].ends
+    assert [] == errors(caplog)
+
+
+@pytest.mark.parametrize("path", [b"/audio", b"/slow/audio"])
+async def test_a_whole_stream_may_come_with_the_request(
+    running: Running, caplog: pytest.LogCaptureFixture, path: bytes
+) -> None:
+    """Who does not wait for the answer is answered, and loses nothing, down to the close."""
+    running.gate.may_answer.set()
+    messages = [b"%03d" % n + b"x" * 320 for n in range(300)]
+    units = [wire(PING, b"?"), *(wire(TEXT, m) for m in messages), wire(CLOSE, b"\x03\xe8")]
+    caller = await running.caller()
+    answer = await caller.exchange(request(path=path) + b"".join(units))
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    assert answer.endswith(b"\x88\x02\x03\xe8")
+    peer = running.gate.peers[0]
+    await peer.was_closed.wait()
+    assert messages == peer.messages
+    assert [(1000, True)] == peer.ends
+    assert [] == errors(caplog)
+
+
+async def test_a_unit_may_be_cut_by_the_end_of_a_read(running: Running) -> None:
+    """Its beginning comes with the request, its end behind the answer."""
+    caller = await running.caller()
+    unit = wire(TEXT, b"early")
+    caller.writer.write(request() + unit[:4])
+    await caller.reader.readuntil(b"\r\n\r\n")
+    await caller.exchange(unit[4:] + wire(CLOSE, b"\x03\xe8"))
+    await running.gate.peers[0].was_closed.wait()
+    assert [b"early"] == running.gate.peers[0].messages
+
+
+async def test_what_comes_before_the_answer_is_bounded(running: Running) -> None:
+    """While the gate thinks, as much is kept as a request may have."""
+    caller = await running.caller()
+    answer = await caller.exchange(request(path=b"/slow/audio") + wire(TEXT, b"x" * 1000) * 400)
+    assert b"" == answer
+    assert ("too_large", "127.0.0.1") == await running.gate.refusals.get()
+    assert [] == running.gate.peers
+
+
+async def test_too_many_headers_are_answered(running: Running) -> None:
+    """With 431, and none of them comes back."""
+    caller = await running.caller()
+    answer = await caller.exchange(request(*(b"X-Canary: %d" % n for n in range(200))))
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"Canary" not in answer
+    assert ("bad_request", "127.0.0.1") == await running.gate.refusals.get()
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"POST", b"OPTIONS"])
+@pytest.mark.parametrize("body", [b"", b"Content-Length: 3\r\n\r\nabc"])
+async def test_only_get_is_served(running: Running, method: bytes, body: bytes) -> None:
+    """Other methods get 405 with Allow, with and without a body, and never reach the gate."""
+    caller = await running.caller()
+    answer = await caller.exchange(method + b" /audio HTTP/1.1\r\n" + (body or b"\r\n"))
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"\r\nAllow: GET\r\n" in answer
+    assert [] == running.gate.requests
+
+
+async def test_another_method_sent_bit_by_bit(running: Running) -> None:
+    """A method that comes in two parts is refused all the same."""
+    caller = await running.caller()
+    caller.writer.write(b"HE")
+    await caller.writer.drain()
+    # A second round trip over the same loop: the listener has read the first part by then.
+    other = await running.caller()
+    await other.exchange(b"GET /elsewhere HTTP/1.1\r\n\r\n")
+    answer = await caller.exchange(b"AD /audio HTTP/1.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert 1 == len(running.gate.requests)
+
+
+@pytest.mark.parametrize("length", [9_000, 60_000, 120_000])
+async def test_long_headers_reach_the_gate(running: Running, length: int) -> None:
+    """A token that is far too long is for the gate to refuse."""
+    caller = await running.caller()
+    await caller.upgrade(b"Authorization: Bearer " + b"a" * length)
+    await caller.leave()
+    assert ("Bearer " + "a" * length,) == running.gate.requests[0].authorization
+    await running.gate.peers[0].was_closed.wait()
+
+
+async def test_bytes_above_ascii_reach_the_gate(running: Running) -> None:
+    """Header bytes that are not ASCII come as Latin-1."""
+    caller = await running.caller()
+    await caller.upgrade(b"Authorization: Bearer \xff\xc3\xa4")
+    await caller.leave()
+    assert ("Bearer \xff\xc3\xa4",) == running.gate.requests[0].authorization
+    await running.gate.peers[0].was_closed.wait()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x00\x01\x02\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"GET /audio HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /audio HTTP/2.0\r\n\r\n",
+        b"GET /audio HTTP/1.1\r\nX: " + b"a" * 200_000,
+        b"\r\n" * 70_000,
+        request(*(b"X: %d" % n for n in range(200))),
+        request(b"Sec-WebSocket-Key: second"),
+    ],
+)
+async def test_garbage_never_reaches_the_gate_as_a_stream(running: Running, sent: bytes) -> None:
+    """Whatever cannot be a request is dropped or refused, and no peer is opened."""
+    caller = await running.caller()
+    answer = await caller.exchange(sent)
+    assert not answer.startswith(b"HTTP/1.1 101 ")
+    assert not any(peer.was_opened.is_set() for peer in running.gate.peers)
+
+
+async def test_a_slow_request_is_cut(start: Start) -> None:
+    """A request that is not whole within the handshake time-out is dropped."""
+    async with start(limits=Limits(handshake_timeout_seconds=0.1)) as running:
+        caller = await running.caller()
+        assert b"" == await caller.exchange(b"GET /audio HTTP/1.1\r\n")
+        assert [] == running.gate.requests
+        assert ("timeout", "127.0.0.1") == await running.gate.refusals.get()
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"garbage\r\n\r\n", "bad_request"),
+        (b"POST /audio HTTP/1.1\r\n\r\n", "bad_method"),
+        (b"GET /audio HTTP/1.1\r\nX: " + b"a" * 200_000, "too_large"),
+    ],
+)
+async def test_the_gate_learns_of_those_who_never_ask(
+    running: Running, sent: bytes, reason: str
+) -> None:
+    """Each is counted once, with the reason and the address."""
+    caller = await running.caller()
+    await caller.exchange(sent)
+    assert (reason, "127.0.0.1") == await running.gate.refusals.get()
+    await running.listener.close()
+    assert running.gate.refusals.empty()
+
+
+async def test_who_hangs_up_or_is_answered_is_not_turned_away(running: Running) -> None:
+    """The gate knows of its own refusals, and a caller may change his mind."""
+    for sent in (b"", b"GET /audio HT", request(path=b"/nowhere"), request(path=b"/fail")):
+        caller = await running.caller()
+        caller.writer.write(sent)
+        await caller.writer.drain()
+        caller.writer.write_eof() if caller.writer.can_write_eof() else caller.writer.close()
+        await caller.leave()
+    await running.listener.close()
+    assert running.gate.refusals.empty()
+
+
+async def test_a_failing_gate_answers_500(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in the gate refuses that request and is logged without its headers."""
+    caller = await running.caller()
+    answer = await caller.exchange(request(b"Authorization: Bearer canary", path=b"/fail"))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert "made to fail" in caplog.text
+    assert "canary" not in caplog.text
+
+
+async def test_an_address_in_use_is_one_clear_error(running: Running, adapter: Listen) -> None:
+    """A second listener on the same port says which port, and why not."""
+    port = running.listener.port
+    with pytest.raises(ConfigurationError) as caught:
+        await adapter(OpenGate(), host="127.0.0.1", port=port, ssl_context=None, limits=LIMITS)
+    assert f"cannot listen on 127.0.0.1 port {port}: address already in use" == str(caught.value)
+    assert ("127.0.0.1",) == running.listener.addresses
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no host", "x" * 300])
+async def test_an_unusable_host_is_one_clear_error(adapter: Listen, host: str) -> None:
+    """Addresses of other machines and names of none are settings to correct."""
+    with pytest.raises(ConfigurationError, match=f"^cannot listen on {host} port 0: .+"):
+        await adapter(OpenGate(), host=host, port=0, ssl_context=None, limits=LIMITS)

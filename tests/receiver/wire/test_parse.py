@@ -1,0 +1,511 @@
+"""Every shape in which a provider's messages arrive, and every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from receiver.errors import MessageRejected, ProtocolViolation
+from receiver.media import Chunk, Encoding, MediaFormat, RejectedChunk, Track
+from receiver.wire import parse as messages
+from receiver.wire.parse import Connected, Dtmf, Mark, Start, Stop, Unknown
+
+AUDIO = b"\xff\x7f\x00" * 40
+PAYLOAD = base64.b64encode(AUDIO).decode()
+EXACT = 2**53
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+JSON_VALUE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def parse(document: object) -> messages.Message:
+    """Parse a message given as Python values."""
+    return messages.parse(json.dumps(document).encode())
+
+
+def media(**fields: Any) -> dict[str, Any]:
+    """Return a media message as SignalWire writes it; fields of its body replaced or added."""
+    body = {"track": "inbound", "chunk": "1", "timestamp": "20", "payload": PAYLOAD}
+    return {"event": "media", "sequenceNumber": "3", "media": body | fields}
+
+
+def start(**fields: Any) -> dict[str, Any]:
+    """Return a start message as SignalWire writes it; fields of its body replaced or added."""
+    body = {
+        "streamSid": "7d56cc11",
+        "accountSid": "b08dacad",
+        "callSid": "76ac3c36",
+        "tracks": ["inbound", "outbound"],
+        "customParameters": {"FirstName": "Jane"},
+        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+    }
+    return {"event": "start", "sequenceNumber": "1", "start": body | fields}
+
+
+def rejection(message: object) -> MessageRejected:
+    """Return what a message is refused with."""
+    content = message if isinstance(message, bytes) else json.dumps(message).encode()
+    with pytest.raises(MessageRejected) as caught:
+        messages.parse(content)
+    return caught.value
+
+
+# As documented
+
+
+SIGNALWIRE_START = Start(
+    "7d56cc11",
+    "b08dacad",
+    "76ac3c36",
+    ("inbound", "outbound"),
+    {"FirstName": "Jane"},
+    MediaFormat(),
+    1,
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            {"event": "connected", "protocol": "Call", "version": "0.2.0"},
+            Connected("Call", "0.2.0"),
+        ),
+        (start(), SIGNALWIRE_START),
+        (media(), Chunk(Track.INBOUND, 3, 1, 20, AUDIO)),
+        (media(track="outbound"), Chunk(Track.OUTBOUND, 3, 1, 20, AUDIO)),
+        (
+            {"event": "dtmf", "sequenceNumber": "123", "dtmf": {"digit": "5", "duration": 2000}},
+            Dtmf("5", 2000, 123),
+        ),
+        ({"event": "mark", "mark": {"name": "greeting"}}, Mark("greeting")),
+        ({"event": "stop", "sequenceNumber": "999"}, Stop(999)),
+    ],
+)
+def test_signalwire(message: object, expected: messages.Message) -> None:
+    """Numbers as text, stream id inside start, stop without a body."""
+    assert expected == parse(message)
+
+
+SID = {"streamSid": "MZ0123"}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            {"event": "connected", "protocol": "Call", "version": "1.0.0"},
+            Connected("Call", "1.0.0"),
+        ),
+        (
+            {
+                "event": "start",
+                "sequenceNumber": "1",
+                "start": {
+                    "accountSid": "AC1",
+                    "callSid": "CA1",
+                    "tracks": ["inbound"],
+                    "customParameters": {},
+                    "mediaFormat": {
+                        "encoding": "audio/x-mulaw",
+                        "sampleRate": "8000",
+                        "channels": "1",
+                    },
+                },
+            }
+            | SID,
+            Start("MZ0123", "AC1", "CA1", ("inbound",), {}, MediaFormat(), 1),
+        ),
+        (media(timestamp="99") | SID, Chunk(Track.INBOUND, 3, 1, 99, AUDIO, "MZ0123")),
+        (
+            {"event": "dtmf", "sequenceNumber": "5", "dtmf": {"track": "inbound", "digit": "#"}}
+            | SID,
+            Dtmf("#", None, 5),
+        ),
+        ({"event": "mark", "sequenceNumber": "4", "mark": {"name": "m"}} | SID, Mark("m", 4)),
+        (
+            {"event": "stop", "sequenceNumber": "5", "stop": {"accountSid": "AC1"}} | SID,
+            Stop(5),
+        ),
+    ],
+)
+def test_twilio(message: object, expected: messages.Message) -> None:
+    """The stream id on every message, ids with a prefix, stop with a body."""
+    assert expected == parse(message)
+
+
+# Counters
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (0, 0),
+        ("0", 0),
+        (7, 7),
+        ("7", 7),
+        (7.0, 7),
+        (-3, -3),
+        ("-3", -3),
+        (EXACT - 1, EXACT - 1),
+        (str(EXACT - 1), EXACT - 1),
+        (EXACT, None),
+        (str(EXACT), None),
+        (-EXACT, None),
+        (10**30, None),
+        ("9" * 5000, None),
+        (7.5, None),
+        (True, None),
+        (None, None),
+        ("", None),
+        ("seven", None),
+        ("NaN", None),
+        ([7], None),
+        ({"a": 7}, None),
+    ],
+)
+def test_counters_of_any_form(written: object, expected: int | None) -> None:
+    """Text or number; what is no number, or too large to be exact, counts as missing."""
+    message = media(chunk=written, timestamp=written) | {"sequenceNumber": written}
+    assert Chunk(Track.INBOUND, expected, expected, expected, AUDIO) == parse(message)
+    assert Stop(expected) == parse({"event": "stop", "sequenceNumber": written})
+
+
+def test_counters_may_be_missing() -> None:
+    """Each of them."""
+    message = {"event": "media", "media": {"track": "inbound", "payload": PAYLOAD}}
+    assert Chunk(Track.INBOUND, None, None, None, AUDIO) == parse(message)
+
+
+def test_one_odd_counter_leaves_the_others_alone() -> None:
+    """The careful reading of a message says the same as the quick one."""
+    message = media(chunk=[], timestamp="40") | {"sequenceNumber": 3}
+    assert Chunk(Track.INBOUND, 3, None, 40, AUDIO) == parse(message)
+
+
+@given(
+    track=st.sampled_from(Track),
+    counters=st.tuples(*[st.none() | st.integers(-EXACT + 1, EXACT - 1)] * 3),
+    spelling=st.sampled_from([str, int, float, lambda number: f" {number}"]),
+    payload=st.binary(max_size=400),
+    extra=st.dictionaries(TEXT.map("x-".__add__), JSON_VALUE, max_size=3),
+)
+def test_any_media_message_round_trips(
+    track: Track,
+    counters: tuple[int | None, int | None, int | None],
+    spelling: Any,
+    payload: bytes,
+    extra: dict[str, Any],
+) -> None:
+    """However its numbers are spelt and whatever else it says."""
+    sequence, chunk, timestamp = (None if n is None else spelling(n) for n in counters)
+    body = {
+        "track": track.value,
+        "chunk": chunk,
+        "timestamp": timestamp,
+        "payload": base64.b64encode(payload).decode(),
+    }
+    message = {"event": "media", "sequenceNumber": sequence, "media": body | extra, **extra}
+    assert Chunk(track, *counters, payload) == parse(message)
+
+
+# Start
+
+
+@pytest.mark.parametrize("absent", [{"customParameters": None}, {"customParameters": ["a"]}, {}])
+def test_parameters_may_be_missing(absent: dict[str, Any]) -> None:
+    """Or be no object."""
+    body = {"streamSid": "s"} | absent
+    assert Start("s", "", "", (), {}, MediaFormat()) == parse({"event": "start", "start": body})
+
+
+@given(st.dictionaries(TEXT, JSON_VALUE, max_size=99))
+def test_parameters_are_kept_exactly(parameters: dict[str, Any]) -> None:
+    """Any names, any values."""
+    found = parse(start(customParameters=parameters))
+    assert isinstance(found, Start)
+    assert json.loads(json.dumps(parameters)) == found.parameters
+
+
+def test_too_many_parameters_are_refused() -> None:
+    """Providers send at most 99."""
+    allowed = {str(n): "v" for n in range(4096)}
+    assert isinstance(parse(start(customParameters=allowed)), Start)
+    assert "too_many_parameters" == rejection(start(customParameters=allowed | {"x": "v"})).code
+
+
+DEEP = {
+    "lists": b"[" * 33 + b"]" * 33,
+    "objects": b'{"a":' * 33 + b"1" + b"}" * 33,
+    "a wide one": b'["]}", [], ' + b"[" * 40 + b'"\\\\", "\\"[[", \xc3\xa4' + b"]" * 40 + b", {}]",
+    "700 levels": b"[ " * 700 + b"]" * 700,
+    "7000 levels": b'{"a": [' * 3500 + b"]}" * 3500,
+}
+
+
+def in_start(*values: bytes) -> bytes:
+    """Return a start message with parameters of these values, as JSON, by their places."""
+    body = json.dumps(start(customParameters="?")).encode()
+    named = b", ".join(b'"%d": %s' % named for named in enumerate(values))
+    return body.replace(b'"?"', b"{%s}" % named)
+
+
+def test_a_parameter_may_be_nested() -> None:
+    """To 32 levels."""
+    deepest = b'[{"a":' * 16 + b'"]"' + b"}]" * 16
+    found = messages.parse(in_start(deepest, deepest))
+    assert isinstance(found, Start)
+    assert {"0": json.loads(deepest), "1": json.loads(deepest)} == found.parameters
+
+
+@pytest.mark.parametrize("deep", DEEP.values(), ids=DEEP)
+def test_a_parameter_that_is_nested_too_deeply_is_kept_as_its_text(deep: bytes) -> None:
+    """To the letter, and everything else of the message is what it is without it."""
+    found = messages.parse(in_start(b'"one"', deep, b"[2]", deep))
+    assert isinstance(found, Start)
+    assert {"0": "one", "1": deep.decode(), "2": [2], "3": deep.decode()} == found.parameters
+    assert msgspec.structs.replace(found, parameters={}) == parse(start(customParameters={}))
+
+
+def test_what_a_message_says_does_not_depend_on_who_asks() -> None:
+    """A renderer may have made more calls than a live session, and reads the same."""
+    message = in_start(b"[" * 700 + b"]" * 700)
+
+    def parse_below(calls: int) -> messages.Message:
+        return parse_below(calls - 1) if calls else messages.parse(message)
+
+    assert messages.parse(message) == parse_below(500)
+
+
+def test_too_many_lists_and_objects_are_refused() -> None:
+    """Also where none of them is deep."""
+    assert isinstance(messages.parse(in_start(b"[" + b"[]," * 16_000 + b"[]]")), Start)
+    assert "too_deep" == rejection(in_start(b"[" + b"[]," * 17_000 + b"[]]")).code
+    brackets_in_text = json.dumps("[{" * 17_000).encode()
+    assert isinstance(messages.parse(in_start(brackets_in_text)), Start)
+
+
+def test_ids_of_another_type_are_empty() -> None:
+    """They are never guessed, and the audio is kept all the same."""
+    odd = start(streamSid=5, accountSid=None, callSid=["c"], tracks="inbound", mediaFormat=None)
+    assert Start("", "", "", (), {"FirstName": "Jane"}, MediaFormat(), 1) == parse(odd)
+
+
+def test_tracks_that_are_no_text_are_left_out() -> None:
+    """The list is only told, not used."""
+    found = parse(start(tracks=["inbound", 5, None]))
+    assert isinstance(found, Start)
+    assert ("inbound",) == found.tracks
+
+
+@pytest.mark.parametrize("rate", [16_000, "16000", 16_000.0])
+def test_the_media_format_is_read(rate: object) -> None:
+    """As numbers or as text."""
+    wire = {"encoding": "audio/x-L16", "sampleRate": rate, "channels": 1}
+    found = parse(start(mediaFormat=wire))
+    assert isinstance(found, Start)
+    assert MediaFormat(Encoding.L16, 16_000) == found.media_format
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        {},
+        {"encoding": "opus", "sampleRate": 48_000, "channels": 1},
+        {"encoding": "audio/x-mulaw", "sampleRate": 11_025},
+        {"encoding": "audio/x-mulaw", "sampleRate": "many"},
+        {"encoding": "audio/x-mulaw", "sampleRate": 0},
+        {"encoding": "audio/x-mulaw", "sampleRate": True},
+        {"encoding": "audio/x-mulaw", "channels": 2},
+        {"encoding": "audio/x-mulaw", "channels": "stereo"},
+        {"encoding": ["audio/x-mulaw"]},
+    ],
+)
+def test_a_format_that_cannot_be_decoded_ends_the_stream(wire: dict[str, Any]) -> None:
+    """Close code 1003, unsupported; nothing is guessed."""
+    with pytest.raises(ProtocolViolation, match="unsupported") as caught:
+        parse(start(mediaFormat=wire))
+    assert 1003 == caught.value.close_code
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b"", "not_json"),
+        (b"\0", "not_json"),
+        (b"\0\0\0\0", "not_json"),
+        (b'{"event":"stop"}\0', "not_json"),
+        (b'{"event":"stop"} {"event":"stop"}', "not_json"),
+        (b"\x89PNG\r\n\x1a\n", "not_utf8"),
+        (b'{"event":"\xff\xfe"}', "not_utf8"),
+        (b'{"event":"\xed\xa0\x80"}', "not_utf8"),
+        (b"[" * 100_000, "too_deep"),
+        (b'{"event":"stop","x":' + b'{"a":' * 100_000, "too_deep"),
+        (b"[]", "not_object"),
+        (b"null", "not_object"),
+        (b'"stop"', "not_object"),
+        (b"5", "not_object"),
+        (b"{}", "no_event"),
+        (b'{"event":null}', "no_event"),
+        (b'{"event":{}}', "no_event"),
+        ({"event": "start"}, "no_body"),
+        ({"event": "start", "start": "now"}, "no_body"),
+        ({"event": "media"}, "no_body"),
+        ({"event": "media", "media": []}, "no_body"),
+        ({"event": "dtmf"}, "no_body"),
+        ({"event": "mark"}, "no_body"),
+        ({"event": "dtmf", "dtmf": {}}, "bad_digit"),
+        ({"event": "dtmf", "dtmf": {"digit": 5}}, "bad_digit"),
+        ({"event": "dtmf", "dtmf": {"digit": ""}}, "bad_digit"),
+        ({"event": "dtmf", "dtmf": {"digit": "5" * 101}}, "bad_digit"),
+        (media(track="sideways"), "unknown_track"),
+        (media(track="Inbound"), "unknown_track"),
+        (media(track=None), "unknown_track"),
+        (media(track=["inbound"]), "unknown_track"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_a_stable_word(message: object, code: str) -> None:
+    """The word is a counter's label; the stream lives on."""
+    refused = rejection(message)
+    assert code == refused.code
+    assert refused.chunk is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        ("QUI", "bad_base64"),
+        ("QUJD\n", "bad_base64"),
+        ("Q Q==", "bad_base64"),
+        ("-_-_", "bad_base64"),
+        ("QQ==QQ==", "bad_base64"),
+        ("é", "bad_base64"),
+        ("\0", "bad_base64"),
+        (None, "no_payload"),
+        (5, "no_payload"),
+        (["QUJD"], "no_payload"),
+    ],
+)
+def test_a_refused_chunk_keeps_its_place(payload: object, code: str) -> None:
+    """Its numbers say where the silence belongs."""
+    refused = rejection(media(payload=payload, track="outbound"))
+    assert code == refused.code
+    assert RejectedChunk(Track.OUTBOUND, 3, 1, 20) == refused.chunk
+
+
+def test_an_empty_payload_is_a_chunk() -> None:
+    """Of no length."""
+    assert Chunk(Track.INBOUND, 3, 1, 20, b"") == parse(media(payload=""))
+
+
+def test_unknown_events_are_told_apart_and_bounded() -> None:
+    """A later version of the provider may send them."""
+    assert Unknown("telemetry") == parse({"event": "telemetry", "telemetry": {"a": [1, None]}})
+    assert Unknown("") == parse({"event": ""})
+    assert Unknown("x" * 100) == parse({"event": "x" * 100_000})
+
+
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
+def test_any_buffer_is_a_message(wrap: Any) -> None:
+    """Transports hand over what they have."""
+    assert Stop(9) == messages.parse(wrap(b'{"event":"stop","sequenceNumber":9}'))
+    assert Chunk(Track.INBOUND, 3, 1, 20, AUDIO) == messages.parse(
+        wrap(json.dumps(media()).encode())
+    )
+
+
+FIELDS = [
+    "track",
+    "chunk",
+    "timestamp",
+    "payload",
+    "digit",
+    "duration",
+    "name",
+    "streamSid",
+    "callSid",
+    "tracks",
+    "mediaFormat",
+    "customParameters",
+]
+EVENTS = ["connected", "start", "media", "dtmf", "mark", "stop", "else"]
+
+
+def taken_or_refused(message: bytes) -> None:
+    """Parse a message; fail on any exception but the two that are promised."""
+    try:
+        assert isinstance(messages.parse(message), messages.Message)
+    except (MessageRejected, ProtocolViolation) as refused:
+        assert refused.detail  # noqa: PT017  (both outcomes are right)
+
+
+@given(st.binary())
+@example(b"\xed\xa0\x80")
+def test_any_bytes_are_a_message_or_refused(message: bytes) -> None:
+    """Never another exception."""
+    taken_or_refused(message)
+
+
+@given(
+    event=st.sampled_from(EVENTS),
+    body=st.dictionaries(
+        st.sampled_from(FIELDS),
+        JSON_VALUE | st.sampled_from([*Track, PAYLOAD, {"encoding": "pcmu", "channels": 1}]),
+    ),
+    top=st.dictionaries(st.sampled_from(["sequenceNumber", "streamSid", "version"]), JSON_VALUE),
+)
+def test_any_values_are_a_message_or_refused(
+    event: str, body: dict[str, Any], top: dict[str, Any]
+) -> None:
+    """The right fields with the wrong things in them."""
+    taken_or_refused(json.dumps({"event": event, event: body, **top}).encode())
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (b'"a\\ud800b"', "a\\ud800b"),
+        (b'"\\ud83c\\udfa7"', "\N{HEADPHONE}"),
+        (b"1e400", "1e400"),
+        (b"NaN", "NaN"),
+        (b"-Infinity", "-Infinity"),
+        (b'["\\udfff"]', ["\\udfff"]),
+        (b"1.5", 1.5),
+    ],
+)
+def test_one_unusual_value_does_not_lose_a_start(written: bytes, read: object) -> None:
+    """What only some JSON writers write keeps its message, and the rest of it, as they are."""
+    message = b'{"event":"start","start":{"callSid":"c","customParameters":{"a":%s,"b":"x"}}}'
+    parsed = messages.parse(message % written)
+    assert isinstance(parsed, messages.Start)
+    assert ("c", {"a": read, "b": "x"}) == (parsed.call_sid, parsed.parameters)
+    assert parsed == messages.parse(b"\xef\xbb\xbf" + message % written)
+    msgspec.json.encode(parsed.parameters)
+
+
+def test_a_media_format_may_be_one_text() -> None:
+    """Its name says it all; what is neither text nor object is refused, not guessed."""
+    parsed = messages.parse(b'{"event":"start","start":{"mediaFormat":"audio/l16;rate=16000"}}')
+    assert isinstance(parsed, messages.Start)
+    assert (Encoding.L16, 16000) == (
+        parsed.media_format.encoding,
+        parsed.media_format.sample_rate,
+    )
+    with pytest.raises(ProtocolViolation):
+        messages.parse(b'{"event":"start","start":{"mediaFormat":7}}')
