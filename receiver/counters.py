@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class TapFigures:
+class TapCounters:
     """What listeners missed, and why."""
 
     listeners: int = 0  # whose sockets are open
@@ -18,7 +18,7 @@ class TapFigures:
 
 
 @dataclass(slots=True)
-class Figures:
+class Counters:
     """What the event loop's side of a receiver counts."""
 
     started: int = 0  # recordings
@@ -32,7 +32,7 @@ class Figures:
     worst_lag_seconds: float = 0.0  # of the event loop, since somebody last asked
     free_bytes: int = 0
     certificate_expires_at: float | None = None
-    taps: TapFigures = field(default_factory=TapFigures)
+    taps: TapCounters = field(default_factory=TapCounters)
 
     def count_quarantined(self) -> None:
         """Count a journal that was set aside."""
@@ -48,7 +48,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveCounts:
     """What is going on at this moment."""
 
     streams: int

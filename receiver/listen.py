@@ -74,8 +74,8 @@ class Gap:
     """Audio that is not there.
 
     For the reasons lost, sender_silence and late, silence has been put in its place and comes
-    as `Audio`. For slow_listener (we did not read in time) and disconnected there is nothing:
-    the next `Audio` begins behind the gap.
+    as `AudioPiece`. For slow_listener (we did not read in time) and disconnected there is nothing:
+    the next `AudioPiece` begins behind the gap.
     """
 
     reason: str
@@ -118,7 +118,7 @@ Event = Started | Audio | Gap | Dtmf | Mark | Stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class ListenQuery:
     """What to listen to; `rate` is in samples per second, by default the stream's own."""
 
     track: str = "inbound"
@@ -169,8 +169,8 @@ async def listen(
     """
     if not isinstance(trust, ssl.SSLContext):
         trust = trust_in(trust)
-    wish = Wish(track=track, rate=rate, since=since, wait=wait)
-    caller, ear = _Caller(token, trust, patience_seconds, wish.second_bytes), _Ear()
+    wish = ListenQuery(track=track, rate=rate, since=since, wait=wait)
+    caller, ear = _Redialer(token, trust, patience_seconds, wish.second_bytes), _EventDecoder()
     line = await caller.dial(_with_query(url, wish.query(again=False)))
     while True:
         try:
@@ -190,7 +190,7 @@ async def listen(
 
 
 @dataclass(slots=True)
-class _Ear:
+class _EventDecoder:
     """What has been heard so far."""
 
     recording_id: str = ""
@@ -255,7 +255,7 @@ class _Ear:
         return gap
 
 
-async def _events(line: Line, ear: _Ear) -> AsyncIterator[Event]:
+async def _events(line: Line, ear: _EventDecoder) -> AsyncIterator[Event]:
     """Yield what comes over one connection; returns when it is closed."""
     while True:
         try:
@@ -269,7 +269,7 @@ async def _events(line: Line, ear: _Ear) -> AsyncIterator[Event]:
             yield event
 
 
-class _Caller:
+class _Redialer:
     """Opens connections, and opens them again."""
 
     def __init__(

@@ -8,7 +8,7 @@ INTERVAL_SECONDS: Final = 1.0
 _MOST_SUBJECTS: Final = 1024
 
 
-class Throttle:
+class LogThrottle:
     """Tells for each subject (a stream, an address) when it may be spoken of again."""
 
     def __init__(self, interval_seconds: float = INTERVAL_SECONDS) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from receiver.auth.tap_tokens import TapTokens, Ticket
+from receiver.auth.tap_tokens import TapGrant, TapTokens
 
 _LONGEST_WAIT_SECONDS: Final = 3600.0
 """Between two looks at the clock, which may be set meanwhile."""
@@ -23,10 +23,10 @@ _LONGEST_WAIT_SECONDS: Final = 3600.0
 log = structlog.get_logger("receiver.taps")
 
 
-class Hold:
+class Lease:
     """One bearer's ticket, while the socket is open; `dismiss` closes that."""
 
-    def __init__(self, tickets: Tickets, ticket: Ticket, dismiss: Callable[[], None]) -> None:
+    def __init__(self, tickets: Leases, ticket: TapGrant, dismiss: Callable[[], None]) -> None:
         self._tickets = tickets
         self._ticket = ticket
         self._dismiss = dismiss
@@ -79,16 +79,16 @@ class Hold:
             self._timer = None
 
 
-class Tickets:
+class Leases:
     """All bearers whose sockets are open, and the tokens that count."""
 
     def __init__(self, tokens: TapTokens) -> None:
         self.tokens = tokens
-        self.holds: set[Hold] = set()
+        self.holds: set[Lease] = set()
 
-    def hold(self, ticket: Ticket, *, dismiss: Callable[[], None]) -> Hold:
+    def hold(self, ticket: TapGrant, *, dismiss: Callable[[], None]) -> Lease:
         """Look after one bearer; who came with a token that counts no longer is dismissed now."""
-        return Hold(self, ticket, dismiss)
+        return Lease(self, ticket, dismiss)
 
     def replace(self, tokens: TapTokens) -> None:
         """Have other tokens count from now on."""

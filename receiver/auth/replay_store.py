@@ -32,7 +32,7 @@ THREADS: Final = 4
 log = structlog.get_logger("receiver.used_tokens")
 
 
-class UsedTokens:
+class ReplayStore:
     """The used tokens in one folder.
 
     Raises:

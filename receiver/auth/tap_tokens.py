@@ -76,7 +76,7 @@ def parse_scope(text: str) -> Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ticket:
+class TapGrant:
     """What a token has opened, and what tells whether it would still do so."""
 
     scope: Scope = Scope()
@@ -104,7 +104,7 @@ class TapTokens:
 
     def admit(
         self, authorization_values: Sequence[str], access_token: str | None, *, now: float
-    ) -> Ticket:
+    ) -> TapGrant:
         """Return what the caller may listen to.
 
         `access_token` comes from the query and must be signed and short-lived.
@@ -117,10 +117,10 @@ class TapTokens:
                 raise Refused(RefusalReason.DUPLICATED)
             return self._signed(access_token, now, longest=LONGEST_IN_QUERY_SECONDS)
         token = bearer_token(authorization_values)
-        ticket = Ticket(token_digest=digest(token))
+        ticket = TapGrant(token_digest=digest(token))
         return ticket if self.know(ticket) else self._signed(token, now)
 
-    def know(self, ticket: Ticket) -> bool:
+    def know(self, ticket: TapGrant) -> bool:
         """Whether the token, or the key that signed it, is still among these."""
         if ticket.key_id:
             return ticket.key_id in self._keys
@@ -128,12 +128,12 @@ class TapTokens:
         matches = [hmac.compare_digest(known, ticket.token_digest) for known in self._digests]
         return any(matches)
 
-    def accept(self, ticket: Ticket, *, now: float) -> bool:
+    def accept(self, ticket: TapGrant, *, now: float) -> bool:
         """Whether a token that was admitted once would be admitted now."""
         in_time = ticket.expires_at is None or now < ticket.expires_at
         return in_time and self.know(ticket)
 
-    def _signed(self, token: str, now: float, *, longest: float | None = None) -> Ticket:
+    def _signed(self, token: str, now: float, *, longest: float | None = None) -> TapGrant:
         if not self._keys or token.count(".") != 2:
             raise Refused(RefusalReason.UNKNOWN)
         required = ("iat", "scope")
@@ -150,7 +150,7 @@ class TapTokens:
             scope = parse_scope(claim_text(claims["scope"]))
         except ValueError:
             raise Refused(RefusalReason.UNSUITABLE) from None
-        return Ticket(scope=scope, key_id=signer(token), expires_at=expires_at)
+        return TapGrant(scope=scope, key_id=signer(token), expires_at=expires_at)
 
 
 def mint(key: str, scope: Scope, *, now: float, ttl_seconds: int) -> str:

@@ -40,13 +40,13 @@ def forward(
     """Send one live call on to the media-stream server at URL, as the provider would."""
     from receiver import logs
     from receiver.cli.tap_options import tap_token
-    from receiver.forwarding.relay import Way, parse_consumer
+    from receiver.forwarding.relay import ForwardOptions, parse_consumer
     from receiver.forwarding.remote_source import carry_call
     from receiver.transports.client import trust_in
 
     logs.configure("info")
     consumer = parse_consumer(url)
-    way = Way(
+    way = ForwardOptions(
         token=tap_token(forward_token_file) if forward_token_file else None,
         trust=trust_in(str(consumer_ca_file) if consumer_ca_file else None),
     )

@@ -105,7 +105,7 @@ async def _write(url: str, with_header: bool, options: dict[str, object]) -> Non
         wait=float(str(options["wait"])),
         trust=str(options["ca_file"]) if options["ca_file"] else None,
     )
-    tape = _Tape(with_header)
+    tape = _WavStream(with_header)
     try:
         async for event in events:
             tape.take(event)
@@ -113,7 +113,7 @@ async def _write(url: str, with_header: bool, options: dict[str, object]) -> Non
         tape.close()
 
 
-class _Tape:
+class _WavStream:
     """Keeps the output's clock that of the stream: what was missed is written as silence."""
 
     def __init__(self, with_header: bool) -> None:

@@ -25,7 +25,7 @@ from receiver.config.value_types import (
     SWITCH,
     TEXT,
     TEXTS,
-    Kind,
+    ValueType,
     choice,
     integer,
     seconds,
@@ -52,7 +52,7 @@ class Setting:
     """One setting as the user knows it."""
 
     name: str
-    kind: Kind
+    kind: ValueType
     meaning: str
 
 

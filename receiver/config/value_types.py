@@ -10,7 +10,7 @@ from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueType:
     """Which values a setting takes: `accept` returns one, or raises `ValueError`."""
 
     expected: str  # completes "... must be"
@@ -27,25 +27,25 @@ def _number(low: float, high: float, types: tuple[type, ...]) -> Callable[[Any],
     return accept
 
 
-def integer(low: int, high: int) -> Kind:
+def integer(low: int, high: int) -> ValueType:
     """Return the kind of a whole number within bounds."""
-    return Kind(f"a whole number from {low} to {high}", _number(low, high, (int,)), int)
+    return ValueType(f"a whole number from {low} to {high}", _number(low, high, (int,)), int)
 
 
-def seconds(low: float, high: float) -> Kind:
+def seconds(low: float, high: float) -> ValueType:
     """Return the kind of a duration within bounds."""
     accept = _number(low, high, (int, float))
-    return Kind(f"a number of seconds from {low:g} to {high:g}", accept, float)
+    return ValueType(f"a number of seconds from {low:g} to {high:g}", accept, float)
 
 
-def choice(words: Iterable[str], made: Callable[[str], object] = str) -> Kind:
+def choice(words: Iterable[str], made: Callable[[str], object] = str) -> ValueType:
     """Return the kind of one of several words; `made` turns the word into its value."""
     known = tuple(words)
 
     def accept(value: Any) -> object:
         return made(known[known.index(value)])
 
-    return Kind(" or ".join(known), accept)
+    return ValueType(" or ".join(known), accept)
 
 
 def _switched(text: str) -> bool:
@@ -99,12 +99,12 @@ def _size(value: Any) -> int:
 
 
 _SIZE = re.compile(r"([0-9]{1,15})([KMGTkmgt]?)")
-SIZE: Final = Kind("a number of bytes, or one with K, M, G or T behind it", _size)
-SWITCH: Final = Kind("true or false", _switch, _switched)
-TEXT: Final = Kind("a text", _text)
-TEXTS: Final = Kind("a list of texts", _texts, str.split)
-PATH: Final = Kind("a path", _path)
-PAIR: Final = Kind(
+SIZE: Final = ValueType("a number of bytes, or one with K, M, G or T behind it", _size)
+SWITCH: Final = ValueType("true or false", _switch, _switched)
+TEXT: Final = ValueType("a text", _text)
+TEXTS: Final = ValueType("a list of texts", _texts, str.split)
+PATH: Final = ValueType("a path", _path)
+PAIR: Final = ValueType(
     "two paths, certificate and key", _pair, lambda text: text.split("," if "," in text else None)
 )
-SECRET: Final = Kind("a text", str)
+SECRET: Final = ValueType("a text", str)

@@ -20,17 +20,24 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 import structlog
 
 from receiver.config.settings import is_loopback
-from receiver.counters import TapFigures
+from receiver.counters import TapCounters
 from receiver.errors import ConfigurationError, DialError
-from receiver.tap.encoding.notices import Format, Kind, head
-from receiver.tap.feed import Channels, Outlet
+from receiver.tap.encoding.notices import Format, OutputSpec, opening
+from receiver.tap.feed import Feeds, Sink
 from receiver.tap.listener import DONE, ListenerLimits, Sender
-from receiver.tap.local_hub import Hub, Leave, Lifecycle, LiveStream, StreamBegan, StreamLeft
+from receiver.tap.local_hub import (
+    Hub,
+    Lifecycle,
+    LiveStream,
+    StreamStarted,
+    StreamStopped,
+    Unsubscribe,
+)
 from receiver.tap.query import matches
-from receiver.tap.queue import Item, TapQueue
+from receiver.tap.queue import OutMessage, SendQueue
 from receiver.transports.client import Backoff, Line, LineClosed, dial
 
-KIND: Final = Kind(Format.MESSAGES, "stereo")
+KIND: Final = OutputSpec(Format.MESSAGES, "stereo")
 _TRACKS: Final = 2
 _FIRST_DELAY_SECONDS: Final = 0.25
 _LONGEST_DELAY_SECONDS: Final = 10.0
@@ -80,11 +87,11 @@ def parse_consumer(text: str) -> Consumer:
     return Consumer(urlunsplit(parts._replace(fragment="")), filters)
 
 
-class Outbox:
-    """What waits for one consumer (a channel's `Outlet`)."""
+class ConsumerQueue:
+    """What waits for one consumer (a channel's `Sink`)."""
 
     def __init__(self, limits: ListenerLimits, *, lost: Callable[[], None]) -> None:
-        self.queue = TapQueue(
+        self.queue = SendQueue(
             self._wake,
             limit_ms=limits.queue_ms * _TRACKS,
             limit_bytes=limits.queue_bytes,
@@ -97,7 +104,7 @@ class Outbox:
 
     def begin(self, live: LiveStream, timestamp_ms: float) -> None:
         """Greet as the provider does."""
-        for item in head(KIND, live, listeners=0, timestamp_ms=timestamp_ms):
+        for item in opening(KIND, live, listeners=0, timestamp_ms=timestamp_ms):
             self.queue.put(item)
 
     def end(self) -> None:
@@ -130,8 +137,8 @@ class Outbox:
             self._sender.press()
 
 
-class _Absence:
-    """Stands in for a consumer that is not there, and counts what it misses (an `Outlet`)."""
+class AbsentConsumer:
+    """Stands in for a consumer that is not there, and counts what it misses (an `Sink`)."""
 
     def __init__(self, lost: Callable[[], None]) -> None:
         self._lost = lost
@@ -139,7 +146,7 @@ class _Absence:
     def begin(self, live: LiveStream, timestamp_ms: float) -> None:
         """Greet nobody."""
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutMessage) -> None:
         """Count audio."""
         if item.duration_ms:
             self._lost()
@@ -149,20 +156,25 @@ class _Absence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class ForwardOptions:
     """How consumers are reached, and what they may take of us."""
 
     token: str | None = field(default=None, repr=False)
     trust: ssl.SSLContext | None = None
     limits: ListenerLimits = field(default_factory=ListenerLimits)
-    figures: TapFigures = field(default_factory=TapFigures)
+    figures: TapCounters = field(default_factory=TapCounters)
 
 
 class Relay:
     """One stream on its way to one consumer. `attach` begins to fill an outlet."""
 
     def __init__(
-        self, consumer: Consumer, attach: Callable[[Outlet], Leave], way: Way, *, call_sid: str
+        self,
+        consumer: Consumer,
+        attach: Callable[[Sink], Unsubscribe],
+        way: ForwardOptions,
+        *,
+        call_sid: str,
     ) -> None:
         self._consumer = consumer
         self._attach = attach
@@ -174,7 +186,7 @@ class Relay:
         self._open()  # in the call that told of the stream, so that its first chunk is not lost
 
     def _open(self) -> None:
-        self._outbox = Outbox(self._way.limits, lost=self._count_slow)
+        self._outbox = ConsumerQueue(self._way.limits, lost=self._count_slow)
         self._leave = self._attach(self._outbox)
 
     def _count_slow(self) -> None:
@@ -253,7 +265,7 @@ class Relay:
         return closed.code == DONE
 
     async def _pause(self, seconds: float) -> None:
-        leave = self._attach(_Absence(self._count_absent))
+        leave = self._attach(AbsentConsumer(self._count_absent))
         try:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), seconds)
@@ -281,7 +293,7 @@ class Forwarder:
     """Has every stream of a hub carried to the consumers that want it."""
 
     def __init__(
-        self, hub: Hub, channels: Channels, consumers: tuple[Consumer, ...], way: Way
+        self, hub: Hub, channels: Feeds, consumers: tuple[Consumer, ...], way: ForwardOptions
     ) -> None:
         self._hub = hub
         self._channels = channels
@@ -289,7 +301,7 @@ class Forwarder:
         self._way = way
         self._relays: dict[str, set[Relay]] = {}  # by recording id
         self._tasks: set[asyncio.Task[None]] = set()
-        self._leave: Leave = lambda: None
+        self._leave: Unsubscribe = lambda: None
 
     def start(self) -> None:
         """Begin, with the streams that live already."""
@@ -313,9 +325,9 @@ class Forwarder:
                 task.cancel()
 
     def _tell(self, event: Lifecycle) -> None:
-        if isinstance(event, StreamBegan):
+        if isinstance(event, StreamStarted):
             self._begin(event.live)
-        elif isinstance(event, StreamLeft):
+        elif isinstance(event, StreamStopped):
             for relay in self._relays.pop(event.live.recording_id, ()):
                 relay.stop()
 
@@ -325,7 +337,7 @@ class Forwarder:
                 self._relay(consumer, live)
 
     def _relay(self, consumer: Consumer, live: LiveStream) -> None:
-        def attach(outlet: Outlet) -> Leave:
+        def attach(outlet: Sink) -> Unsubscribe:
             return self._channels.join(live.recording_id, KIND, outlet)
 
         relay = Relay(consumer, attach, self._way, call_sid=live.call_sid)

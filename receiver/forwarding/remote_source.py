@@ -7,11 +7,11 @@ import ssl
 from typing import Final
 
 from receiver.errors import DialError, PeerError
-from receiver.forwarding.relay import Consumer, Relay, Way
+from receiver.forwarding.relay import Consumer, ForwardOptions, Relay
 from receiver.media import Chunk, MediaFormat
-from receiver.tap.feed import Outlet
-from receiver.tap.local_hub import Leave
-from receiver.tap.queue import Item
+from receiver.tap.feed import Sink
+from receiver.tap.local_hub import Unsubscribe
+from receiver.tap.queue import OutMessage
 from receiver.transports.client import Line, LineClosed, dial
 from receiver.wire import parse
 from receiver.wire.parse import Connected, Start
@@ -20,17 +20,17 @@ _DONE: Final = 1000
 _NO_SUCH_STREAM: Final = 4404
 
 
-class RemoteFeed:
+class RemoteSource:
     """Gives what comes over a tap's socket, in the provider's shape, to outlets."""
 
     def __init__(self, line: Line) -> None:
         self.call_sid = ""
         self._line = line
-        self._outlets: tuple[Outlet, ...] = ()
-        self._head: list[Item] = []  # connected and start, for those who join later
+        self._outlets: tuple[Sink, ...] = ()
+        self._head: list[OutMessage] = []  # connected and start, for those who join later
         self._media = MediaFormat()
 
-    def attach(self, outlet: Outlet) -> Leave:
+    def attach(self, outlet: Sink) -> Unsubscribe:
         """Begin to fill an outlet."""
         for item in self._head:
             outlet.put(item)
@@ -71,7 +71,7 @@ class RemoteFeed:
             for outlet in self._outlets:
                 outlet.put(item)
 
-    def _item(self, text: str) -> Item | None:
+    def _item(self, text: str) -> OutMessage | None:
         """Return what is to be sent on; a tap's own notices are not the provider's."""
         try:
             parsed = parse.parse(text.encode())
@@ -79,19 +79,19 @@ class RemoteFeed:
             return None
         if isinstance(parsed, Chunk):
             length_ms = len(parsed.payload) / self._media.bytes_per_ms
-            return Item(text, parsed.track.value, parsed.timestamp_ms or 0, length_ms)
+            return OutMessage(text, parsed.track.value, parsed.timestamp_ms or 0, length_ms)
         if isinstance(parsed, parse.Unknown) and parsed.event == "gap":
             return None
         if isinstance(parsed, Connected | Start):
-            self._head.append(Item(text))
+            self._head.append(OutMessage(text))
         if isinstance(parsed, Start):
             self._media = parsed.media_format
             self.call_sid = parsed.call_sid or parsed.stream_sid or "-"
-        return Item(text)
+        return OutMessage(text)
 
 
 async def carry_call(
-    source: str, consumer: Consumer, way: Way, *, token: str, trust: ssl.SSLContext
+    source: str, consumer: Consumer, way: ForwardOptions, *, token: str, trust: ssl.SSLContext
 ) -> None:
     """Carry one live call to a consumer until either has had enough.
 
@@ -100,7 +100,7 @@ async def carry_call(
             consumer could not be reached when the call ended.
     """
     line = await dial(source, token=token, trust=trust)
-    feed = RemoteFeed(line)
+    feed = RemoteSource(line)
     try:
         await feed.hear_start()
         relay = Relay(consumer, feed.attach, way, call_sid=feed.call_sid)

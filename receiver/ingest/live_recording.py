@@ -20,16 +20,16 @@ from receiver.journal.records import (
     NoteRecord,
     RejectedRecord,
 )
-from receiver.journal.writer import Journal
+from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk, EndReason, GapKind, Track
 from receiver.tap.local_hub import (
     SILENT,
-    ChunkHeard,
     Hub,
+    LiveChunk,
+    LiveMessage,
     LiveStream,
-    MessageHeard,
-    Standing,
     StreamEnded,
+    StreamPosition,
     Tap,
 )
 from receiver.timeline.clock import live_origin_ms
@@ -43,7 +43,7 @@ MOST_EARLY: Final = 10
 
 
 @dataclass(slots=True)
-class Beginning:
+class EarlyMessages:
     """What came before a recording opened, and what recordings to come need of it."""
 
     greeting: bytes = b""  # the latest connected message
@@ -58,7 +58,7 @@ class Beginning:
         else:
             self._left_out += 1
 
-    def hand_over(self, recording: OpenRecording) -> None:
+    def hand_over(self, recording: LiveRecording) -> None:
         """Put what was kept into a recording that has opened; the next begins as all do."""
         for message in self._messages:
             recording.keep(message)
@@ -69,11 +69,11 @@ class Beginning:
 
 
 @dataclass(slots=True)
-class OpenRecording:
+class LiveRecording:
     """What a session keeps while a recording is open; where its stream stands, for the tap."""
 
     id: str
-    journal: Journal
+    journal: JournalWriter
     started_at_ms: int
     now: Callable[[], float]
     tracks: Mapping[Track, Chunk]  # the latest chunk of each, kept by others
@@ -90,7 +90,7 @@ class OpenRecording:
 
     def __post_init__(self) -> None:
         self.opened_at = self.now()
-        self.tap = _FirstHeard(self)
+        self.tap = _FirstChunkTap(self)
 
     def arrival_ms(self) -> int:
         """Return what the clock of arrival times shows."""
@@ -135,9 +135,9 @@ class OpenRecording:
 
     def tell(self, message: bytes) -> None:
         """Have those who listen hear a message other than media."""
-        self.live.publish(MessageHeard(message, self.arrival_ms()))
+        self.live.publish(LiveMessage(message, self.arrival_ms()))
 
-    def hear_first(self, event: ChunkHeard) -> None:
+    def hear_first(self, event: LiveChunk) -> None:
         """Settle where stream time begins."""
         self.origin_ms = live_origin_ms(event.chunk, event.arrival_ms)
         self.tap = self.live
@@ -152,12 +152,12 @@ class OpenRecording:
         self.journal.end(record, ended)
         self.live.publish(StreamEnded(reason, record.arrival_ms))
 
-    def standing(self) -> Standing:
+    def standing(self) -> StreamPosition:
         """Return where the stream stands, for those who begin to listen."""
         kept = min(self.messages, MOST_MESSAGES)
         latest, tracks = self.latest, self.tracks.values()
         others = tuple(chunk for chunk in tracks if latest and chunk.track is not latest.track)
-        return Standing(self.chunks, kept, self.arrival_ms(), latest, others, self.origin_ms)
+        return StreamPosition(self.chunks, kept, self.arrival_ms(), latest, others, self.origin_ms)
 
     def announce(self, hub: Hub, start: Start, *, greeting: bytes, message: bytes) -> None:
         """Have the stream be listened to, now that it has a name; once.
@@ -184,17 +184,17 @@ class OpenRecording:
             self.tap = self.live
 
 
-class _FirstHeard:
+class _FirstChunkTap:
     """The tap until the first chunk comes, so that none of the others is asked whether it is."""
 
     wanted = True
 
-    def __init__(self, recording: OpenRecording) -> None:
+    def __init__(self, recording: LiveRecording) -> None:
         self._recording = recording
 
-    def publish(self, event: ChunkHeard | MessageHeard | StreamEnded) -> None:
+    def publish(self, event: LiveChunk | LiveMessage | StreamEnded) -> None:
         """Hand on the first chunk; nothing else is told here."""
-        if isinstance(event, ChunkHeard):
+        if isinstance(event, LiveChunk):
             self._recording.hear_first(event)
 
 

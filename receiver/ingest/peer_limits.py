@@ -26,7 +26,7 @@ RECORDINGS_PER_SECOND: Final = 0.2
 """... and in the long run; providers open a connection for each stream."""
 
 
-class Patience:
+class PeerLimits:
     """What one stream's peer may do besides sending audio.
 
     Each method counts one event at `now`, in seconds of a clock that never goes back.

@@ -12,10 +12,10 @@ from typing import Final, Protocol
 import structlog
 
 from receiver.auth.bearer import Grant
-from receiver.counters import Figures
+from receiver.counters import Counters
 from receiver.errors import FormatRefused, MessageRejected, ProtocolViolation
-from receiver.ingest.live_recording import Beginning, OpenRecording, names, new_header
-from receiver.ingest.peer_limits import Patience
+from receiver.ingest.live_recording import EarlyMessages, LiveRecording, names, new_header
+from receiver.ingest.peer_limits import PeerLimits
 from receiver.ingest.stream import (
     ChunkReceived,
     ChunkRefused,
@@ -28,10 +28,10 @@ from receiver.ingest.stream import (
 )
 from receiver.journal import records
 from receiver.journal.records import Header, NoteRecord
-from receiver.journal.writer import Journal
+from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk, EndReason
-from receiver.rate_limit import Throttle
-from receiver.tap.local_hub import ChunkHeard, Hub
+from receiver.rate_limit import LogThrottle
+from receiver.tap.local_hub import Hub, LiveChunk
 from receiver.transports.interface import BROKEN_OFF, Connection
 from receiver.wire import parse
 from receiver.wire.parse import OTHER_STREAM, Message, Start
@@ -45,7 +45,7 @@ log = structlog.get_logger("receiver.session")
 class Recorder(Protocol):
     """What a session needs from the house around it."""
 
-    figures: Figures
+    figures: Counters
     hub: Hub
 
     def now(self) -> float:
@@ -54,7 +54,7 @@ class Recorder(Protocol):
     def utc_ms(self) -> int:
         """Return UTC, in milliseconds since 1970."""
 
-    def open_journal(self, header: Header) -> Journal:
+    def open_journal(self, header: Header) -> JournalWriter:
         """Begin a journal."""
 
     def journal_ended(self, path: Path) -> None:
@@ -77,12 +77,12 @@ class Session:
         self._remote_address = remote_address
         self._stream = Stream()
         self._connection: Connection | None = None
-        self._recording: OpenRecording | None = None
-        self._beginning = Beginning()
-        self._patience = Patience()
+        self._recording: LiveRecording | None = None
+        self._beginning = EarlyMessages()
+        self._patience = PeerLimits()
         self._closed = False
         self._deaf = False  # we have closed the connection
-        self._throttle = Throttle()
+        self._throttle = LogThrottle()
         self._had_recording = False
         self._opened_at = self.active_at = self._now()  # active: when the latest chunk came
 
@@ -181,7 +181,7 @@ class Session:
                 self._stream.closed(EndReason.PROTOCOL_ERROR)
             raise ProtocolViolation("the token is for another call")
 
-    def _discard(self, recording: OpenRecording, reason: EndReason) -> None:
+    def _discard(self, recording: LiveRecording, reason: EndReason) -> None:
         """Keep nothing of a stream that nobody showed to be the token's call."""
         detail = "not kept: no start message named the call of the token"
         recording.end(reason, detail, Path.unlink)
@@ -223,7 +223,7 @@ class Session:
         recording.journal.append(records.encode_chunk(chunk, arrival_ms))
         recording.latest = chunk
         if recording.tap.wanted:
-            recording.tap.publish(ChunkHeard(chunk, arrival_ms))
+            recording.tap.publish(LiveChunk(chunk, arrival_ms))
 
     def _open_recording(self, event: RecordingOpened) -> None:
         self._patience.bear_recording(self._now())
@@ -232,7 +232,7 @@ class Session:
         opened = self._recorder.open_journal(header)
         self._note_token(opened)
         self._recorder.figures.started += 1
-        self._recording = OpenRecording(
+        self._recording = LiveRecording(
             header.recording_id, opened, header.started_at_ms, self._now, self._stream.latest
         )
         self._beginning.hand_over(self._recording)
@@ -242,7 +242,7 @@ class Session:
         if self._stream.state is not State.STARTED:  # else its start message says so
             log.info("audio_before_start", **self._names(), remote_address=self._remote_address)
 
-    def _note_token(self, opened: Journal) -> None:
+    def _note_token(self, opened: JournalWriter) -> None:
         """Have the journal say that nobody has yet shown to be the token's call.
 
         What we discard at the end must not be published after a crash.
@@ -290,7 +290,7 @@ class Session:
         recording.end(event.reason, detail, self._recorder.journal_ended)
         self._note_end(recording, event.reason, detail)
 
-    def _note_end(self, recording: OpenRecording, reason: EndReason, detail: str) -> None:
+    def _note_end(self, recording: LiveRecording, reason: EndReason, detail: str) -> None:
         self._recorder.figures.ended[reason.value] += 1
         self._recorder.figures.chunks_received += recording.chunks
         log.info(

@@ -35,7 +35,7 @@ class State(enum.Enum):
     STARTED = enum.auto()  # the stream is known by name
 
 
-class Whose(enum.Enum):
+class ChunkOwner(enum.Enum):
     """Whether a chunk goes on with the stream that the latest start message names."""
 
     OURS = enum.auto()
@@ -95,13 +95,13 @@ Events = tuple[Event, ...]
 
 _IDLE, _FOLLOWING, _EARLY, _STARTED = State
 _OTHERS: Final = (Connected, Dtmf, Mark, Unknown)
-TRANSITIONS: Final[dict[tuple[State, type | Whose], State]] = {
+TRANSITIONS: Final[dict[tuple[State, type | ChunkOwner], State]] = {
     **{(state, kind): state for state in State for kind in _OTHERS},
     **{(state, Start): _STARTED for state in State},
     **{(state, Stop): _IDLE for state in State},
-    **{(state, Whose.OURS): _FOLLOWING for state in (_IDLE, _FOLLOWING)},
-    **{(state, Whose.NOT_OURS): _EARLY for state in (_IDLE, _FOLLOWING)},
-    **{(state, whose): state for state in (_EARLY, _STARTED) for whose in Whose},
+    **{(state, ChunkOwner.OURS): _FOLLOWING for state in (_IDLE, _FOLLOWING)},
+    **{(state, ChunkOwner.NOT_OURS): _EARLY for state in (_IDLE, _FOLLOWING)},
+    **{(state, whose): state for state in (_EARLY, _STARTED) for whose in ChunkOwner},
 }
 
 
@@ -154,7 +154,7 @@ class Stream:
         """Return what a chunk means that does not just go on with a stream that has started."""
         before, sid = self.state, chunk.stream_sid
         ours = before is not _EARLY and self._is_ours(chunk)
-        self.state = TRANSITIONS[before, Whose.OURS if ours else Whose.NOT_OURS]
+        self.state = TRANSITIONS[before, ChunkOwner.OURS if ours else ChunkOwner.NOT_OURS]
         received = ChunkReceived(chunk)
         if before in (_STARTED, _FOLLOWING) and ours:
             return (received,)

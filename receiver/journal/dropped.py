@@ -20,7 +20,7 @@ _MOST_ROWS: Final = 8
 _MOST_APART_MS: Final = 60_000  # timestamps of neighbours in a row
 
 
-class Dropped:
+class DroppedChunks:
     """The bounds of chunks that were not kept: rows of chunks that are near each other."""
 
     def __init__(self) -> None:

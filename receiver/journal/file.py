@@ -50,7 +50,7 @@ def sha256(file: FileIO, length: int | None = None) -> str:
     return digest.hexdigest()
 
 
-class Window:
+class PayloadReader:
     """Reads small pieces of a file that mostly follow each other with few calls."""
 
     def __init__(self, file: FileIO) -> None:

@@ -22,7 +22,7 @@ import structlog
 from receiver.disk import folders, layout
 from receiver.journal.records import Header
 from receiver.journal.syncer import Syncer
-from receiver.journal.writer import Journal
+from receiver.journal.writer import JournalWriter
 
 BATCH_INTERVAL_SECONDS: Final = 0.2
 """How long appended records wait for company before they are written."""
@@ -65,8 +65,8 @@ class Spool:
         self.figures = SpoolFigures()
         self._lock = folders.FolderLock(folder)
         self._sync_interval = sync_interval_ms / 1000
-        self._journals: set[Journal] = set()
-        self._opened: deque[Journal] = deque()
+        self._journals: set[JournalWriter] = set()
+        self._opened: deque[JournalWriter] = deque()
         self._wake = threading.Event()
         self._close_by: float | None = None
         self._synced_at = self._complained_at = time.monotonic()
@@ -82,9 +82,9 @@ class Spool:
         """Return how many journals the disk does not hold in full, ended ones among them."""
         return len(self._journals) + len(self._opened)
 
-    def open(self, header: Header) -> Journal:
+    def open(self, header: Header) -> JournalWriter:
         """Begin the journal of a new recording; nothing waits for the disk."""
-        opened = Journal(self.folder / layout.journal_name(header.recording_id), header)
+        opened = JournalWriter(self.folder / layout.journal_name(header.recording_id), header)
         self._opened.append(opened)
         self._wake.set()  # header and start are synced before the first batch
         return opened
@@ -140,7 +140,7 @@ class Spool:
                 for journal in held:
                     journal.start_dropping(f"a disk call has hung for {lasted:.0f} s")
 
-    def _all(self) -> tuple[Journal, ...]:
+    def _all(self) -> tuple[JournalWriter, ...]:
         """Return every journal, also those that the thread has not seen; for any thread."""
         return (*self._journals, *self._opened)
 
@@ -185,7 +185,7 @@ class Spool:
         for journal, error in failed.items():
             self._rescue(journal, error)
 
-    def _rescue(self, journal: Journal, error: OSError) -> None:
+    def _rescue(self, journal: JournalWriter, error: OSError) -> None:
         # What the kernel could not write back it may drop from its cache, and says so only
         # once: this file is not to be trusted any more.
         journal.distrust(error)
@@ -203,19 +203,19 @@ class Spool:
             if seconds > MOST_HELD_SECONDS:
                 journal.start_dropping(f"the disk has failed for {seconds:.0f} s")
 
-    def _lighten(self, held: Mapping[Journal, int]) -> None:
+    def _lighten(self, held: Mapping[JournalWriter, int]) -> None:
         """Stop keeping chunks of those who hold too much, however the disk is."""
         for journal, reason in _too_heavy(held):
             journal.start_dropping(reason, light_bytes=held[journal] / 2)
 
-    def _write(self, journal: Journal) -> None:
+    def _write(self, journal: JournalWriter) -> None:
         """Write one journal; its trouble is no other's."""
         try:
             self.figures.written_bytes += journal.write()
         except OSError as error:
             self._complain("journal_write_failed", journal, error)
 
-    def _complain(self, event: str, journal: Journal, error: OSError) -> None:
+    def _complain(self, event: str, journal: JournalWriter, error: OSError) -> None:
         """Count a disk's trouble, and log it at most once a second."""
         self.figures.errors[errno.errorcode.get(error.errno or 0, "unknown")] += 1
         now = time.monotonic()
@@ -229,7 +229,7 @@ class Spool:
                 errors=self.figures.errors.total(),
             )
 
-    def _take_figures(self) -> dict[Journal, int]:
+    def _take_figures(self) -> dict[JournalWriter, int]:
         """Return what each journal holds."""
         now = time.monotonic()
         held = {journal: journal.held_bytes for journal in self._all()}
@@ -247,7 +247,7 @@ class Spool:
             journal.close()
 
 
-def _too_heavy(held: Mapping[Journal, int]) -> Iterator[tuple[Journal, str]]:
+def _too_heavy(held: Mapping[JournalWriter, int]) -> Iterator[tuple[JournalWriter, str]]:
     """Yield the journals whose chunks are to be dropped because of what they hold, and why.
 
     Dropping frees nothing, but ends growth. So it is the heaviest that go, until those who

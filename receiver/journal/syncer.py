@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from receiver.disk import folders
-from receiver.journal.writer import Journal
+from receiver.journal.writer import JournalWriter
 
 MOST_SYNCED_SINGLY: Final = 4
 """More files than this are synced faster by one syncfs: see the design page for figures."""
@@ -28,8 +28,8 @@ log = structlog.get_logger("receiver.syncer")
 class Synced:
     """What became of one round of syncs: whose failed and why, and how long it all took."""
 
-    journals: Sequence[Journal]
-    failed: Sequence[tuple[Journal, OSError]]
+    journals: Sequence[JournalWriter]
+    failed: Sequence[tuple[JournalWriter, OSError]]
     seconds: float
 
 
@@ -43,7 +43,7 @@ class Syncer:
     def __init__(self, file_system: int, *, done: Callable[[], None]) -> None:
         self._file_system = file_system
         self._done = done
-        self._orders: SimpleQueue[Sequence[Journal] | None] = SimpleQueue()
+        self._orders: SimpleQueue[Sequence[JournalWriter] | None] = SimpleQueue()
         self._synced: SimpleQueue[Synced] = SimpleQueue()
         self._busy = False
         threading.Thread(target=self._run, name="journal-syncer", daemon=True).start()
@@ -53,7 +53,7 @@ class Syncer:
         """Whether a round was begun whose outcome nobody has taken."""
         return self._busy
 
-    def begin(self, journals: Sequence[Journal]) -> None:
+    def begin(self, journals: Sequence[JournalWriter]) -> None:
         """Sync what was written of `journals` until now; only where it is not busy."""
         for journal in journals:
             journal.begin_sync()
@@ -82,7 +82,7 @@ class Syncer:
             self._synced.put(Synced(journals, failed, time.monotonic() - began))
             self._done()
 
-    def _sync(self, journals: Sequence[Journal]) -> list[tuple[Journal, OSError]]:
+    def _sync(self, journals: Sequence[JournalWriter]) -> list[tuple[JournalWriter, OSError]]:
         """Sync with one call where that is faster; where it fails, one by one they say whose."""
         singly = journals
         if len(journals) > MOST_SYNCED_SINGLY and self._sync_at_once():

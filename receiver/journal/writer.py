@@ -22,7 +22,7 @@ import structlog
 
 from receiver.disk import folders, layout
 from receiver.journal import records
-from receiver.journal.dropped import Dropped
+from receiver.journal.dropped import DroppedChunks
 from receiver.journal.records import (
     ChunkRecord,
     DroppedRecord,
@@ -40,7 +40,7 @@ _MOST_BESIDES_BYTES: Final = 2**20
 log = structlog.get_logger("receiver.live_journal")
 
 
-class Journal:
+class JournalWriter:
     """`append` and `end` are for the event loop, the rest for the writer's thread."""
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -59,7 +59,7 @@ class Journal:
         self._distrusted: OSError | None = None  # why the file is not to be trusted any more
         self._oldest = time.monotonic()  # when the oldest record came that is not synced
         self._failing_since: float | None = None
-        self._dropped = Dropped()
+        self._dropped = DroppedChunks()
         self._besides_bytes = 0  # of what else came while chunks were dropped
         self._left_out = 0  # records of it that were not kept
         self._light_bytes = math.inf  # holding no more, chunks are kept again

@@ -21,7 +21,7 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
-from receiver.timeline.event_positions import Moment
+from receiver.timeline.event_positions import EventPosition
 from receiver.timeline.ordering import TrackIndex
 from receiver.wire import parse
 from receiver.wire.parse import OTHER_STREAM, Dtmf, Mark, Start, Unknown
@@ -34,14 +34,14 @@ _CUT_SHORT = {
 
 
 @dataclass(slots=True)
-class Survey:
+class JournalScan:
     """What a journal says. `trusted_bytes` is how much of it counts."""
 
     header: Header
     start: Start | None = None
     end: EndRecord | None = None
     tracks: dict[Track, TrackIndex] = field(default_factory=dict)
-    said: list[tuple[Moment, Dtmf | Mark]] = field(default_factory=list)
+    said: list[tuple[EventPosition, Dtmf | Mark]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     notes: list[Finding] = field(default_factory=list)
     unknown_events: int = 0
@@ -114,8 +114,12 @@ class Survey:
             self.last_arrival_ms = record.arrival_ms
         self._heard = record.track
 
-    def _now(self) -> Moment:
-        return Moment(self._heard, len(self.tracks[self._heard])) if self._heard else Moment()
+    def _now(self) -> EventPosition:
+        return (
+            EventPosition(self._heard, len(self.tracks[self._heard]))
+            if self._heard
+            else EventPosition()
+        )
 
     def _take_message(self, message: bytes) -> None:
         try:
@@ -199,7 +203,7 @@ class Survey:
         return found
 
 
-def survey(blocks: Iterable[bytes]) -> Survey:
+def scan(blocks: Iterable[bytes]) -> JournalScan:
     """Return what the journal that `blocks` make up says.
 
     Raises:
@@ -210,10 +214,10 @@ def survey(blocks: Iterable[bytes]) -> Survey:
     first = next(records, None)
     if first is None or not isinstance(first[1], Header):
         raise JournalError(f"not a journal: {reader.damage or 'it holds no header'}")
-    surveyed = Survey(first[1])
+    scanned = JournalScan(first[1])
     for end, record in records:
-        surveyed.take(record, end)
-    surveyed.settle()
-    surveyed.trusted_bytes = reader.trusted_bytes
-    surveyed.damage = reader.damage
-    return surveyed
+        scanned.take(record, end)
+    scanned.settle()
+    scanned.trusted_bytes = reader.trusted_bytes
+    scanned.damage = reader.damage
+    return scanned

@@ -27,8 +27,8 @@ from receiver.journal.records import Header, Reader
 from receiver.recording import document as recording
 from receiver.recording import store
 from receiver.recording.document import Recording
-from receiver.recording.journal_scan import Survey
-from receiver.recording.render import Identified, RenderOptions, identify, render_surveyed
+from receiver.recording.journal_scan import JournalScan
+from receiver.recording.render import RenderOptions, ScannedJournal, identify, render_scanned
 
 _UNREADABLE: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM})
 """What will not get better by itself: a journal that cannot be opened for this is set aside."""
@@ -148,12 +148,12 @@ def _trusted(journal: Path) -> tuple[int, str]:
         identified = identify(journal)
     except JournalError:
         return 0, ""
-    return identified.survey.trusted_bytes, identified.sha256
+    return identified.scan.trusted_bytes, identified.sha256
 
 
 def _publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
     identified = identify(journal)
-    name = _recording_name(identified.survey.header)
+    name = _recording_name(identified.scan.header)
     with folder_within(recordings, name.parent) as day:
         if not _is_folder(name.name, day):
             _render_and_rename(journal, identified, name, day=day, options=options)
@@ -175,7 +175,7 @@ def _is_folder(name: str, within: int) -> bool:
 
 
 def _render_and_rename(
-    journal: Path, identified: Identified, name: PurePath, *, day: int, options: RenderOptions
+    journal: Path, identified: ScannedJournal, name: PurePath, *, day: int, options: RenderOptions
 ) -> None:
     hidden = layout.hidden_folder(name).name
     if _is_folder(hidden, day):
@@ -183,7 +183,7 @@ def _render_and_rename(
     os.mkdir(hidden, PRIVATE, dir_fd=day)
     try:
         with open_folder(hidden, within=day) as folder:
-            render_surveyed(journal, identified, folder, options)
+            render_scanned(journal, identified, folder, options)
             os.fsync(folder)
     except OSError:
         # Live journals may need the space.
@@ -207,7 +207,7 @@ def forget_rendering(journal: Path, recordings: Path) -> None:
             shutil.rmtree(layout.hidden_folder(name).name, dir_fd=day)
 
 
-def _settle(journal: Path, folder: Path, identified: Identified) -> Outcome:
+def _settle(journal: Path, folder: Path, identified: ScannedJournal) -> Outcome:
     """Read the published files back; only if they agree with the journal does it go."""
     try:
         document = recording.decode((folder / layout.RECORDING_JSON).read_bytes())
@@ -218,18 +218,18 @@ def _settle(journal: Path, folder: Path, identified: Identified) -> Outcome:
         problems = (*problems, "it was made from another journal")
     if problems:
         return quarantine(journal, f"{folder.name} does not agree: {'; '.join(problems)}")
-    if reason := _why_kept(identified.survey):
+    if reason := _why_kept(identified.scan):
         return Published(folder, document, quarantine(journal, reason))
     _remove(journal)
     return Published(folder, document)
 
 
-def _why_kept(surveyed: Survey) -> str:
+def _why_kept(scanned: JournalScan) -> str:
     """Return why a journal holds more than what was published of it, if it does."""
-    if surveyed.damage:
-        return f"published up to {surveyed.damage}"
-    if surveyed.refused_format:
-        return f"its payloads were published as a guess: {surveyed.refused_format}"
+    if scanned.damage:
+        return f"published up to {scanned.damage}"
+    if scanned.refused_format:
+        return f"its payloads were published as a guess: {scanned.refused_format}"
     return ""
 
 

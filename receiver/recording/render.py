@@ -22,11 +22,11 @@ from receiver.audio import codec, wav_tags
 from receiver.disk import layout
 from receiver.disk.folders import open_folder
 from receiver.errors import JournalError, UnprovenError
-from receiver.journal.file import BLOCK_BYTES, Window, blocks_of, open_journal, sha256
+from receiver.journal.file import BLOCK_BYTES, PayloadReader, blocks_of, open_journal, sha256
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track
 from receiver.recording import document as recording
 from receiver.recording.document import RecordedTrack, Recording
-from receiver.recording.journal_scan import Survey, survey
+from receiver.recording.journal_scan import JournalScan, scan
 from receiver.recording.report import UNNAMED, Rendered, report
 from receiver.timeline import clock, event_positions, track_timeline
 from receiver.timeline.track_timeline import Placement, Run
@@ -46,10 +46,10 @@ class RenderOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Identified:
+class ScannedJournal:
     """What a journal says, and the SHA-256 of what can be trusted of it."""
 
-    survey: Survey
+    scan: JournalScan
     sha256: str
 
 
@@ -57,8 +57,8 @@ class Identified:
 class _Audio:
     """One stream's placed tracks, and how to read their samples."""
 
-    journal: Window
-    survey: Survey
+    journal: PayloadReader
+    scan: JournalScan
     placements: dict[Track, Placement]
     length: int  # of every track, in payload bytes
     byte_order: ByteOrder
@@ -66,7 +66,7 @@ class _Audio:
 
     @property
     def media(self) -> MediaFormat:
-        return self.survey.media_format
+        return self.scan.media_format
 
     def samples(self, track: Track) -> Iterator[bytes]:
         """Yield a track's int16 samples, silence included, in blocks of bounded size."""
@@ -85,7 +85,7 @@ class _Audio:
         the chunk before is missing, the sound tells whether this one begins within a sample.
         """
         unit, half, position, reached = self.media.bytes_per_sample, b"", 0, 0
-        shared = bool((self.survey.tracks[track].size % unit).any())  # some samples are
+        shared = bool((self.scan.tracks[track].size % unit).any())  # some samples are
         for run in self.placements[track].runs:
             torn = run.start != reached
             if torn:  # what is left of a sample is silenced with what is missing
@@ -100,7 +100,7 @@ class _Audio:
 
     def _payload(self, track: Track, run: Run) -> Iterator[bytes]:
         """Yield a run's payload in blocks of bounded size."""
-        index, chosen = self.survey.tracks[track], self.placements[track].order.chosen
+        index, chosen = self.scan.tracks[track], self.placements[track].order.chosen
         cut, payload = self.journal.cut, bytearray()
         for first in range(run.first, run.last, _CHUNKS_AT_ONCE):
             rows = chosen[first : min(first + _CHUNKS_AT_ONCE, run.last)]
@@ -129,11 +129,11 @@ def render(journal: Path, folder: Path, options: RenderOptions) -> Recording:
         OSError: reading or writing failed.
     """
     with open_folder(folder) as descriptor:
-        return render_surveyed(journal, identify(journal), descriptor, options)
+        return render_scanned(journal, identify(journal), descriptor, options)
 
 
-def render_surveyed(
-    journal: Path, identified: Identified, folder: int, options: RenderOptions
+def render_scanned(
+    journal: Path, identified: ScannedJournal, folder: int, options: RenderOptions
 ) -> Recording:
     """Like `render`, for a journal that was read, into a folder that is open; uses the index up.
 
@@ -141,30 +141,30 @@ def render_surveyed(
         JournalError: the file is no journal.
         OSError: reading or writing failed.
     """
-    surveyed = identified.survey
+    scanned = identified.scan
     with open_journal(journal) as source:
-        audio = _place(source, surveyed, options)
+        audio = _place(source, scanned, options)
         placements = tuple(audio.placements.values())
-        said_when = (moment for moment, _ in surveyed.said)
+        said_when = (moment for moment, _ in scanned.said)
         rendered = Rendered(
             placements=placements,
             tracks=tuple(_write_track(audio, track, folder) for track in audio.placements),
             length=audio.length,
             origin_ms=audio.origin_ms,
-            said_at_ms=event_positions.at_ms(said_when, surveyed.tracks, placements, audio.media),
+            said_at_ms=event_positions.at_ms(said_when, scanned.tracks, placements, audio.media),
             journal_sha256=identified.sha256,
             byte_order=audio.byte_order if audio.media.encoding is Encoding.L16 else None,
             byte_order_chosen=options.byte_order is ByteOrder.AUTO,
             stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
         )
-    for index in surveyed.tracks.values():
+    for index in scanned.tracks.values():
         index.forget_payloads()  # by far the largest part, and nobody asks for them any more
-    document = report(surveyed, rendered)
+    document = report(scanned, rendered)
     _write_file(folder, recording.encode(document))
     return document
 
 
-def identify(journal: Path) -> Identified:
+def identify(journal: Path) -> ScannedJournal:
     """Read a journal.
 
     Raises:
@@ -172,23 +172,23 @@ def identify(journal: Path) -> Identified:
         JournalError: the file is no journal.
     """
     with open_journal(journal) as source:
-        surveyed = survey(blocks_of(source))
-        if surveyed.unproven:
-            _refuse(surveyed)
-        return Identified(surveyed, sha256(source, surveyed.trusted_bytes))
+        scanned = scan(blocks_of(source))
+        if scanned.unproven:
+            _refuse(scanned)
+        return ScannedJournal(scanned, sha256(source, scanned.trusted_bytes))
 
 
-def _refuse(surveyed: Survey) -> NoReturn:
+def _refuse(scanned: JournalScan) -> NoReturn:
     """Give out nothing of a stream that may not be the call of its token."""
     text = "no start message named the call of the token"
-    if surveyed.damage:  # it may stand behind
-        raise JournalError(f"{text} up to {surveyed.damage}")
+    if scanned.damage:  # it may stand behind
+        raise JournalError(f"{text} up to {scanned.damage}")
     raise UnprovenError(text)
 
 
-def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
-    media = surveyed.media_format
-    heard = [surveyed.tracks[track] for track in Track if len(surveyed.tracks.get(track, ()))]
+def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Audio:
+    media = scanned.media_format
+    heard = [scanned.tracks[track] for track in Track if len(scanned.tracks.get(track, ()))]
     origin_ms = clock.origin_ms(heard)
     placements = {}
     for index in heard:
@@ -198,7 +198,9 @@ def _place(source: FileIO, surveyed: Survey, options: RenderOptions) -> _Audio:
     length = max((placed.length for placed in placements.values()), default=0) // unit * unit
     if not length:  # chunks came, but not one whole sample: there is nothing to write
         placements = {}
-    audio = _Audio(Window(source), surveyed, placements, length, options.byte_order, origin_ms)
+    audio = _Audio(
+        PayloadReader(source), scanned, placements, length, options.byte_order, origin_ms
+    )
     if options.byte_order is ByteOrder.AUTO:
         audio = replace(audio, byte_order=_smoother_byte_order(audio))
     return audio
@@ -264,7 +266,7 @@ def _write_wav(
     Returns its name and SHA-256.
     """
     name = f"{title}.wav"
-    surveyed, media = audio.survey, audio.media
+    scanned, media = audio.scan, audio.media
     size = audio.length // media.bytes_per_sample * 2 * channels
     container = "WAV" if size <= _LARGEST_RIFF_BYTES else "RF64"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -282,13 +284,13 @@ def _write_wav(
                 closefd=False,
             ) as wav,
         ):
-            for tag, text in _tags(surveyed, title).strings().items():
+            for tag, text in _tags(scanned, title).strings().items():
                 setattr(wav, tag, text)
             for block in blocks:
                 wav.buffer_write(block, "int16")
         if file.seek(0, os.SEEK_END) < size:
             raise OSError(errno.EIO, f"{name} is shorter than its samples")
-        _append_parameters(file, surveyed)
+        _append_parameters(file, scanned)
         os.fsync(descriptor)
         return {"file": name, "sha256": sha256(file)}
 
@@ -305,20 +307,20 @@ def _told_as_os_errors(name: str) -> Iterator[None]:
         raise OSError(errno.EIO, f"{name} cannot be written: {error}") from error
 
 
-def _tags(surveyed: Survey, name: str) -> wav_tags.Tags:
-    start = surveyed.start or UNNAMED
+def _tags(scanned: JournalScan, name: str) -> wav_tags.Tags:
+    start = scanned.start or UNNAMED
     return wav_tags.tags(
         name,
         call_sid=start.call_sid,
         account_sid=start.account_sid,
-        started_at=layout.timestamp(surveyed.header.started_at_ms),
+        started_at=layout.timestamp(scanned.header.started_at_ms),
         parameters=start.parameters,
     )
 
 
-def _append_parameters(file: FileIO, surveyed: Survey) -> None:
+def _append_parameters(file: FileIO, scanned: JournalScan) -> None:
     """Add every custom parameter by its own name behind the samples."""
-    chunk = wav_tags.id3_chunk(surveyed.start.parameters if surveyed.start else {})
+    chunk = wav_tags.id3_chunk(scanned.start.parameters if scanned.start else {})
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     appended = wav_tags.appended(file.read(wav_tags.HEAD_BYTES), length, chunk)

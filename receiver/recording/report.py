@@ -17,9 +17,9 @@ from receiver.recording.document import (
     RecordedTrack,
     Recording,
 )
-from receiver.recording.journal_scan import Survey
+from receiver.recording.journal_scan import JournalScan
 from receiver.timeline import track_timeline
-from receiver.timeline.missing import came
+from receiver.timeline.missing import chunks_not_kept
 from receiver.timeline.track_timeline import Placement
 from receiver.wire.parse import UNKNOWN_TRACK, Dtmf, Mark, Start
 
@@ -49,25 +49,25 @@ class Rendered:
     byte_order_chosen: bool = False  # by comparing, not by a setting
     stereo: dict[str, str] | None = None
     origin_ms: int = 0  # the timestamp at which the time line begins
-    said_at_ms: Sequence[int] = ()  # where the keys and marks of a survey are
+    said_at_ms: Sequence[int] = ()  # where the keys and marks of a scanned journal are
 
 
-def report(surveyed: Survey, rendered: Rendered) -> Recording:
+def report(scanned: JournalScan, rendered: Rendered) -> Recording:
     """Return the document of a recording, with everything a listener should know."""
-    media, start = surveyed.media_format, surveyed.start or UNNAMED
-    findings = tuple(_findings(surveyed, rendered))
-    messages = [message for _, message in surveyed.said]
+    media, start = scanned.media_format, scanned.start or UNNAMED
+    findings = tuple(_findings(scanned, rendered))
+    messages = [message for _, message in scanned.said]
     said = list(zip(rendered.said_at_ms, messages, strict=True))
     return Recording(
         schema_version=SCHEMA_VERSION,
-        id=surveyed.header.recording_id,
+        id=scanned.header.recording_id,
         provider=_provider(start),
         account_sid=start.account_sid,
         call_sid=start.call_sid,
         stream_sid=start.stream_sid,
-        started_at=layout.timestamp(surveyed.header.started_at_ms),
-        ended_at=layout.timestamp(surveyed.ended_at_ms),
-        end_reason=surveyed.end_reason,
+        started_at=layout.timestamp(scanned.header.started_at_ms),
+        ended_at=layout.timestamp(scanned.ended_at_ms),
+        end_reason=scanned.end_reason,
         complete=all(finding.code in _UNHEARD for finding in findings),
         findings=findings,
         parameters=start.parameters,
@@ -89,8 +89,8 @@ def _provider(start: Start) -> str:
     return "twilio" if _TWILIO_SID.fullmatch(start.stream_sid) else "signalwire"
 
 
-def _findings(surveyed: Survey, rendered: Rendered) -> Iterator[Finding]:
-    yield from surveyed.findings()
+def _findings(scanned: JournalScan, rendered: Rendered) -> Iterator[Finding]:
+    yield from scanned.findings()
     if rendered.byte_order_chosen and rendered.byte_order is not None:
         yield Finding("byte_order_chosen", f"{rendered.byte_order.value} is the smoother reading")
     if rendered.origin_ms:
@@ -99,7 +99,7 @@ def _findings(surveyed: Survey, rendered: Rendered) -> Iterator[Finding]:
         yield from placement.findings
     for track in rendered.tracks:
         yield from _track_findings(track)
-    yield from _audio_missing(surveyed, rendered.placements)
+    yield from _audio_missing(scanned, rendered.placements)
 
 
 def _clock_rule(placements: Iterable[Placement]) -> ClockRule:
@@ -124,16 +124,16 @@ def _track_findings(track: RecordedTrack) -> Iterator[Finding]:
         yield Finding("ledger_mismatch", f"{ledger}", track.track)
 
 
-def _audio_missing(surveyed: Survey, placements: Iterable[Placement]) -> Iterator[Finding]:
+def _audio_missing(scanned: JournalScan, placements: Iterable[Placement]) -> Iterator[Finding]:
     """Yield findings for chunks that came and were not kept, where no gap stands for them.
 
     A track of which nothing was kept has no gaps; on others counters may make no sense.
     """
-    if homeless := surveyed.rejected[UNKNOWN_TRACK]:
+    if homeless := scanned.rejected[UNKNOWN_TRACK]:
         yield Finding("audio_rejected", f"{homeless} chunks of no known track were refused")
     unshown = {placement.track: placement.unshown for placement in placements}
-    for track, index in surveyed.tracks.items():
-        missed = unshown.get(track, came(index.excused))
+    for track, index in scanned.tracks.items():
+        missed = unshown.get(track, chunks_not_kept(index.excused))
         for kind, chunks in sorted(missed.items()):
             if kind not in _MISSED_KINDS:  # they are in another recording
                 continue

@@ -11,10 +11,10 @@ from typing import Any, Final
 import structlog
 
 from receiver.auth.bearer import Grant, Refused, Tokens
-from receiver.auth.replay_store import UsedTokens
-from receiver.rate_limit import Throttle
+from receiver.auth.replay_store import ReplayStore
+from receiver.rate_limit import LogThrottle
 from receiver.tap.query import is_tap
-from receiver.tap.service import Taps
+from receiver.tap.service import TapService
 from receiver.transports.interface import Decision, HttpAnswer, Peer, UpgradeRequest
 
 STREAMS_PATH: Final = "/audio"
@@ -30,7 +30,7 @@ _READY: Final = HttpAnswer(200, "ready\n")
 log = structlog.get_logger("receiver.gate")
 
 
-class Gate:
+class Admission:
     """Answers health checks, and lets streams in that bring a token.
 
     `closed_for` says why no new stream is taken at the moment ("draining", "disk full");
@@ -41,10 +41,10 @@ class Gate:
     def __init__(
         self,
         tokens: Tokens,
-        used: UsedTokens,
+        used: ReplayStore,
         *,
         open_session: Callable[[Grant, str], Peer],
-        taps: Taps | None = None,
+        taps: TapService | None = None,
         pending_changed: Callable[[], object] = lambda: None,
     ) -> None:
         self.tokens = tokens
@@ -55,7 +55,7 @@ class Gate:
         self._open_session = open_session
         self._taps = taps
         self._pending_changed = pending_changed
-        self._throttle = Throttle()
+        self._throttle = LogThrottle()
 
     def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
         """Decide about one request; only `/audio` with a token leads to a session."""

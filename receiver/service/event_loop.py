@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import structlog
 
-from receiver.counters import Figures
-from receiver.rate_limit import Throttle
+from receiver.counters import Counters
+from receiver.rate_limit import LogThrottle
 
 _LAG_SECONDS: Final = 0.1
 log = structlog.get_logger("receiver.loops")
@@ -34,7 +34,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-async def measure_lag(figures: Figures) -> None:
+async def measure_lag(figures: Counters) -> None:
     """Keep the worst delay with which the event loop came back to us; runs for ever."""
     now = asyncio.get_running_loop().time
     while True:
@@ -43,11 +43,11 @@ async def measure_lag(figures: Figures) -> None:
         figures.worst_lag_seconds = max(figures.worst_lag_seconds, now() - due)
 
 
-class Unforeseen:
+class LoopExceptionLogger:
     """Turns what nobody foresaw into one line, at most once a second for each kind."""
 
     def __init__(self) -> None:
-        self._throttle = Throttle()
+        self._throttle = LogThrottle()
 
     def __call__(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Take what an event loop tells its exception handler."""

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from receiver import __version__
-from receiver.counters import Figures, Live
+from receiver.counters import Counters, LiveCounts
 from receiver.errors import ConfigurationError
 from receiver.journal.spool import SpoolFigures
 
@@ -28,11 +28,11 @@ class _Collector:
 
     def __init__(
         self,
-        figures: Figures,
+        figures: Counters,
         spool: SpoolFigures,
         *,
         refused: Counter[str],
-        live: Callable[[], Live],
+        live: Callable[[], LiveCounts],
     ) -> None:
         self._figures = figures
         self._spool = spool
@@ -119,11 +119,11 @@ class MetricsListener:
     def __init__(
         self,
         port: int,
-        figures: Figures,
+        figures: Counters,
         spool: SpoolFigures,
         *,
         refused: Counter[str],
-        live: Callable[[], Live],
+        live: Callable[[], LiveCounts],
     ) -> None:
         registry = CollectorRegistry()
         registry.register(_Collector(figures, spool, refused=refused, live=live))

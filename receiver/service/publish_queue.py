@@ -19,13 +19,13 @@ from typing import Final
 
 import structlog
 
-from receiver.rate_limit import Throttle
+from receiver.rate_limit import LogThrottle
 from receiver.recording import publish
 from receiver.recording.publish import Discarded, Empty, Outcome, Published
 from receiver.recording.render import RenderOptions
 from receiver.service import render_process
-from receiver.service.render_process import Renderer
-from receiver.service.shutdown_deadline import Hurry
+from receiver.service.render_process import RenderProcess
+from receiver.service.shutdown_deadline import ShutdownDeadline
 
 IN_TIME_SECONDS: Final = 8.0
 """For rendering after a hurry has begun; the process has two more for everything else."""
@@ -37,7 +37,7 @@ _MOST_BROKEN: Final = 2
 log = structlog.get_logger("receiver.publisher")
 
 
-class Publisher:
+class PublishQueue:
     """Takes the paths of finished journals and has each published once.
 
     `most` is how many processes may render at once in a hurry, which begins with `hurry` here
@@ -54,7 +54,7 @@ class Publisher:
         discarded: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
         most: int | None = None,
-        hurry: Hurry | None = None,
+        hurry: ShutdownDeadline | None = None,
     ) -> None:
         self._recordings = recordings
         self._options = options
@@ -65,14 +65,16 @@ class Publisher:
         self._most = most or render_process.most()
         self._journals: dict[asyncio.Task[None], Path] = {}  # that are not yet published
         self._closing = asyncio.Event()
-        self._hurry = hurry or Hurry()
-        self._throttle = Throttle()
-        self._renderers = [Renderer(niceness=render_process.POLITE)]
-        self._retired: Renderer | None = None
+        self._hurry = hurry or ShutdownDeadline()
+        self._throttle = LogThrottle()
+        self._renderers = [RenderProcess(niceness=render_process.POLITE)]
+        self._retired: RenderProcess | None = None
         self._reserve = 0  # how many processes may be started
         self._starting: set[asyncio.Task[None]] = set()
         self._free = list(self._renderers)
-        self._waiting: dict[asyncio.Future[Renderer], int] = {}  # for one; bytes of the journal
+        self._waiting: dict[
+            asyncio.Future[RenderProcess], int
+        ] = {}  # for one; bytes of the journal
 
     def __len__(self) -> int:
         """Return how many journals are not yet published."""
@@ -98,7 +100,7 @@ class Publisher:
 
     async def _start_another(self) -> None:
         """Have one more process take part once it runs; the last streams have ended then, too."""
-        renderer = Renderer(niceness=render_process.ORDINARY)
+        renderer = RenderProcess(niceness=render_process.ORDINARY)
         self._renderers.append(renderer)
         with contextlib.suppress(BrokenProcessPool):  # the first journal meets it again
             await renderer.start()
@@ -183,7 +185,7 @@ class Publisher:
                 return
 
     async def _render_elsewhere(self, journal: Path) -> Outcome:
-        turn: asyncio.Future[Renderer] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[RenderProcess] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = _size(journal)
         self._deal()
         try:

@@ -23,7 +23,7 @@ _ROUNDS: Final = 3
 """Of the event loop between two long rests, so that a task which is woken up gets on."""
 
 
-class Pacer:
+class ReadCoalescer:
     """Slows the running event loop down while there are streams enough."""
 
     def __init__(self, somebody_waits: Callable[[], bool]) -> None:

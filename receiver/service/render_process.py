@@ -27,7 +27,7 @@ MOST: Final = 8
 """Processes at once, however many cores there are: each takes some 60 MB."""
 
 
-class Renderer:
+class RenderProcess:
     """One process, begun with its first journal, and begun anew when it has died."""
 
     def __init__(self, *, niceness: int) -> None:

@@ -13,7 +13,7 @@ from receiver.service import event_loop, file_limits
 from receiver.service.admission import STREAMS_PATH
 from receiver.service.demo import Demo
 from receiver.service.server import Server
-from receiver.service.supervisor import Workers
+from receiver.service.supervisor import Supervisor
 from receiver.transports.interface import Listener
 
 
@@ -32,7 +32,7 @@ def run(config: Config) -> None:
 
 
 async def _run_workers(config: Config) -> None:
-    await Workers(config, listening=functools.partial(_announce, config)).run()
+    await Supervisor(config, listening=functools.partial(_announce, config)).run()
 
 
 def _announce(config: Config, port: int) -> str:

@@ -18,25 +18,25 @@ import structlog
 
 from receiver.auth import credentials, tls
 from receiver.auth.bearer import Grant
-from receiver.auth.replay_store import UsedTokens
+from receiver.auth.replay_store import ReplayStore
 from receiver.config.settings import Config
-from receiver.counters import Figures, Live
+from receiver.counters import Counters, LiveCounts
 from receiver.disk import folders
 from receiver.ingest.session import Session
 from receiver.journal.records import Header
 from receiver.journal.spool import Spool
-from receiver.journal.writer import Journal
+from receiver.journal.writer import JournalWriter
 from receiver.media import EndReason
 from receiver.recording import publish
 from receiver.recording.document import Recording
 from receiver.recording.publish import Published
 from receiver.recording.render import RenderOptions
 from receiver.service import event_loop, reloading, render_process
-from receiver.service.admission import Gate
-from receiver.service.publish_queue import IN_TIME_SECONDS, Publisher
-from receiver.service.read_coalescing import Pacer
-from receiver.service.shutdown_deadline import Hurry
-from receiver.service.tap_setup import TapHouse
+from receiver.service.admission import Admission
+from receiver.service.publish_queue import IN_TIME_SECONDS, PublishQueue
+from receiver.service.read_coalescing import ReadCoalescer
+from receiver.service.shutdown_deadline import ShutdownDeadline
+from receiver.service.tap_setup import LiveTaps
 from receiver.transports import choice
 from receiver.transports.interface import Listener
 from receiver.transports.shared_port import SharedPort
@@ -76,11 +76,11 @@ class Server:
         tokens = credentials.tokens(config)
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         common = config.spool.parent if shared else config.spool
-        self._used_tokens = UsedTokens(common / USED_TOKENS)
-        self.figures = Figures()
-        self._tap_house = TapHouse(config, flush=self._spool.flush, figures=self.figures.taps)
+        self._used_tokens = ReplayStore(common / USED_TOKENS)
+        self.figures = Counters()
+        self._tap_house = LiveTaps(config, flush=self._spool.flush, figures=self.figures.taps)
         self.hub = self._tap_house.hub
-        self.gate = Gate(
+        self.gate = Admission(
             tokens,
             self._used_tokens,
             open_session=self._open_session,
@@ -92,7 +92,7 @@ class Server:
         self._listener: Listener | None = None
         self._stopping = asyncio.Event()
         self._ended = False  # all streams, by us
-        self.hurry = Hurry()
+        self.hurry = ShutdownDeadline()
         self._draining_until: float | None = None
         self._disk_full = False
 
@@ -104,7 +104,7 @@ class Server:
         """Return UTC, in milliseconds since 1970."""
         return time.time_ns() // 1_000_000
 
-    def open_journal(self, header: Header) -> Journal:
+    def open_journal(self, header: Header) -> JournalWriter:
         """Begin a journal in the spool."""
         return self._spool.open(header)
 
@@ -152,10 +152,10 @@ class Server:
         """
         config = self._config
         self._loop = asyncio.get_running_loop()
-        self._pacer = Pacer(self._somebody_waits)
-        self._loop.set_exception_handler(event_loop.Unforeseen())
+        self._pacer = ReadCoalescer(self._somebody_waits)
+        self._loop.set_exception_handler(event_loop.LoopExceptionLogger())
         options = RenderOptions(config.byte_order, config.stereo)
-        self._publisher = Publisher(
+        self._publisher = PublishQueue(
             config.recordings,
             options,
             published=self._published,
@@ -209,9 +209,9 @@ class Server:
         log.info("serving_metrics", url=metrics.url)
         return metrics.close
 
-    def _live_figures(self) -> Live:
+    def _live_figures(self) -> LiveCounts:
         live = self._live()
-        return Live(len(live), sum(session.chunks for session in live))
+        return LiveCounts(len(live), sum(session.chunks for session in live))
 
     def _published(self, outcome: Published) -> None:
         count_published(self.figures, outcome.recording)
@@ -336,7 +336,7 @@ class Server:
                 log.error("disk_unreadable", error=error.strerror)
 
 
-def count_published(figures: Figures, document: Recording) -> None:
+def count_published(figures: Counters, document: Recording) -> None:
     """Count a finished recording and what became of its chunks."""
     figures.published["complete" if document.complete else "incomplete"] += 1
     for track in document.tracks:

@@ -15,14 +15,14 @@ import structlog
 T = TypeVar("T")
 
 LAST_SECONDS: Final = 9.7
-"""After this the process ends whatever it is in the midst of; see `Hurry.enforce`."""
+"""After this the process ends whatever it is in the midst of; see `ShutdownDeadline.enforce`."""
 _LAST_WORD_SECONDS: Final = 0.2
 """For the line that says so: whoever reads our stderr may hang, too."""
 
 log = structlog.get_logger("receiver.hurry")
 
 
-class Hurry:
+class ShutdownDeadline:
     """The clock that begins to run with `begin`; before that there is all the time."""
 
     def __init__(self) -> None:

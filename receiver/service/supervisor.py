@@ -24,7 +24,7 @@ from receiver.disk import layout
 from receiver.disk.folders import FolderLock, make_private_folder, make_recordings_folder
 from receiver.errors import ConfigurationError, TapreelError
 from receiver.recording import publish
-from receiver.service.shutdown_deadline import Hurry
+from receiver.service.shutdown_deadline import ShutdownDeadline
 from receiver.service.worker import ORDERS, SPAWNING, Worker, settings_of
 from receiver.transports.acceptor import open_sockets
 from receiver.transports.shared_port import SharedPort
@@ -41,7 +41,7 @@ _DEAD: Final = -1
 log = structlog.get_logger("receiver.workers")
 
 
-class Workers:
+class Supervisor:
     """The parent of `config.workers` workers; `listening` learns the port once all serve."""
 
     def __init__(self, config: Config, *, listening: Callable[[int], object]) -> None:
@@ -52,7 +52,7 @@ class Workers:
         self._served: set[int] = set()  # places whose worker has served
         self._unpublished = 0  # journals that dead workers have left when there was time for them
         self._ending = asyncio.Event()
-        self._hurry = Hurry()
+        self._hurry = ShutdownDeadline()
 
     async def run(self) -> None:
         """Serve until SIGINT or a second SIGTERM, or until SIGTERM and the end of all streams.

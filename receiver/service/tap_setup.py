@@ -14,14 +14,14 @@ import structlog
 
 from receiver.auth import credentials
 from receiver.config.settings import Config
-from receiver.counters import TapFigures
+from receiver.counters import TapCounters
 from receiver.disk import layout
 from receiver.recording.document import Recording
 from receiver.tap import watchers
-from receiver.tap.feed import Channels
+from receiver.tap.feed import Feeds
 from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import Hub, LocalHub
-from receiver.tap.service import TapOptions, Taps
+from receiver.tap.service import TapOptions, TapService
 
 if TYPE_CHECKING:
     from receiver.forwarding.relay import Forwarder
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("receiver.taps")
 
 
-class TapHouse:
+class LiveTaps:
     """The hub, the taps of the gate, and the forwarder.
 
     `flush` has the journals written now.
@@ -38,13 +38,13 @@ class TapHouse:
         ConfigurationError: a token, key or consumer cannot be used.
     """
 
-    def __init__(self, config: Config, *, flush: Callable[[], None], figures: TapFigures) -> None:
+    def __init__(self, config: Config, *, flush: Callable[[], None], figures: TapCounters) -> None:
         self.hub: Hub = LocalHub(
             lambda call: asyncio.get_running_loop().call_soon(call),
             lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
         )
         self._config = config
-        channels = Channels(self.hub, byte_order=config.byte_order, figures=figures)
+        channels = Feeds(self.hub, byte_order=config.byte_order, figures=figures)
         options = TapOptions(
             journal_of=lambda recording_id: config.spool / layout.journal_name(recording_id),
             flush=flush,
@@ -55,7 +55,7 @@ class TapHouse:
             figures=figures,
         )
         tokens = credentials.tap_tokens(config)
-        self.taps = Taps(self.hub, channels, tokens, options=options)
+        self.taps = TapService(self.hub, channels, tokens, options=options)
         token = credentials.forward_token(config)
         self._forwarder = _forwarder(config, self.hub, channels, options, token)
 
@@ -96,19 +96,19 @@ class TapHouse:
 
 
 def _forwarder(
-    config: Config, hub: Hub, channels: Channels, options: TapOptions, token: str | None
+    config: Config, hub: Hub, channels: Feeds, options: TapOptions, token: str | None
 ) -> Forwarder | None:
     if not config.forward:
         return None
     from receiver.forwarding.relay import (  # only here: a client starts slowly
         Forwarder,
-        Way,
+        ForwardOptions,
         parse_consumer,
     )
     from receiver.transports.client import trust_in
 
     consumers = tuple(map(parse_consumer, config.forward))
-    way = Way(
+    way = ForwardOptions(
         token=token,
         trust=trust_in(None),  # read once: it takes milliseconds
         limits=options.limits,

@@ -10,25 +10,25 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from receiver.counters import TapFigures
+from receiver.counters import TapCounters
 from receiver.media import ByteOrder
 from receiver.tap.encoding import encoders
-from receiver.tap.encoding.notices import LONGEST_WAIT_MS, Encoder, Kind
-from receiver.tap.local_hub import Event, Hub, Joined, Leave, LiveStream, StreamEnded
-from receiver.tap.queue import Item
-from receiver.tap.resampler import Resampling
+from receiver.tap.encoding.notices import LONGEST_WAIT_MS, Encoder, OutputSpec
+from receiver.tap.local_hub import Event, Hub, LiveStream, StreamEnded, Subscribed, Unsubscribe
+from receiver.tap.queue import OutMessage
+from receiver.tap.resampler import Resampler
 
 _TURN_SECONDS: Final = 0.005
 
 
-class Outlet(Protocol):
+class Sink(Protocol):
     """Where a channel puts what one listener gets."""
 
     def begin(self, live: LiveStream, timestamp_ms: float) -> None:
         """Learn what is listened to, and where on its clock it begins."""
         ...
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutMessage) -> None:
         """Take one item; never waits."""
         ...
 
@@ -37,12 +37,12 @@ class Outlet(Protocol):
         ...
 
 
-class Channel:
+class Feed:
     """Everything that listeners of one kind share. `begin_ms` is for one that hears the past."""
 
     def __init__(
         self,
-        kind: Kind,
+        kind: OutputSpec,
         *,
         byte_order: ByteOrder,
         begin_ms: float | None = None,
@@ -54,10 +54,10 @@ class Channel:
         self._byte_order = byte_order
         self._begin_ms = begin_ms
         self._loop = asyncio.get_running_loop()
-        self._outlets: tuple[Outlet, ...] = ()
+        self._outlets: tuple[Sink, ...] = ()
         self._live: LiveStream | None = None
         self._encoder: Encoder | None = None
-        self._resampling: Resampling | None = None
+        self._resampling: Resampler | None = None
         self._epoch = 0.0  # when the clock of arrival times began
         self._due: asyncio.TimerHandle | None = None
         self._position_ms = 0.0  # where a listener begins that joins now
@@ -74,7 +74,7 @@ class Channel:
         self._is_behind = lambda: hub.is_behind(recording_id)
         self._leave = hub.subscribe(recording_id, self.hear)
 
-    def add(self, outlet: Outlet) -> None:
+    def add(self, outlet: Sink) -> None:
         """Begin to serve one more listener."""
         self._outlets += (outlet,)
         if self._live is not None:
@@ -82,7 +82,7 @@ class Channel:
         if self._ended:
             outlet.end()
 
-    def remove(self, outlet: Outlet) -> None:
+    def remove(self, outlet: Sink) -> None:
         """Serve a listener no longer; idempotent."""
         self._outlets = tuple(known for known in self._outlets if known is not outlet)
 
@@ -94,7 +94,7 @@ class Channel:
 
     def hear(self, event: Event) -> None:
         """Take one event of the stream."""
-        if isinstance(event, Joined):
+        if isinstance(event, Subscribed):
             self._join(event)
             return
         last = isinstance(event, StreamEnded)
@@ -125,7 +125,7 @@ class Channel:
             self._encoder.reach_the_present()
             self._look_at_waiting()
 
-    def _join(self, joined: Joined) -> None:
+    def _join(self, joined: Subscribed) -> None:
         if self._encoder is not None:
             return  # it has heard the past, and now the present follows
         self._live = joined.live
@@ -136,11 +136,11 @@ class Channel:
         self._position_ms = self._encoder.position_ms
         rate, source_rate = self.kind.rate, joined.live.media_format.sample_rate
         if rate is not None and rate != source_rate:
-            self._resampling = Resampling(source_rate, self.kind, begin_ms=self._position_ms)
+            self._resampling = Resampler(source_rate, self.kind, begin_ms=self._position_ms)
         for outlet in self._outlets:
             outlet.begin(joined.live, self._position_ms)
 
-    def _deliver(self, items: Iterable[Item], *, last: bool) -> None:
+    def _deliver(self, items: Iterable[OutMessage], *, last: bool) -> None:
         if self._resampling is not None:
             self._resampling.submit(list(items), last=last, done=self._resampled)
             self._note("slow_resampler", self._resampling.dropped)
@@ -149,12 +149,12 @@ class Channel:
         if last:
             self._end()
 
-    def _resampled(self, items: Iterable[Item], last: bool) -> None:
+    def _resampled(self, items: Iterable[OutMessage], last: bool) -> None:
         self._fan_out(items)
         if last:
             self._end()
 
-    def _fan_out(self, items: Iterable[Item]) -> None:
+    def _fan_out(self, items: Iterable[OutMessage]) -> None:
         for item in items:
             if item.duration_ms:
                 self._position_ms = item.timestamp_ms + item.duration_ms
@@ -197,22 +197,22 @@ class Channel:
             outlet.end()
 
 
-class Channels:
+class Feeds:
     """All channels of a hub that begin in the present, each shared by whoever wants its kind."""
 
-    def __init__(self, hub: Hub, *, byte_order: ByteOrder, figures: TapFigures) -> None:
+    def __init__(self, hub: Hub, *, byte_order: ByteOrder, figures: TapCounters) -> None:
         self._figures = figures
         self._hub = hub
         self._byte_order = byte_order
-        self._channels: dict[tuple[str, Kind], Channel] = {}
+        self._channels: dict[tuple[str, OutputSpec], Feed] = {}
 
-    def join(self, recording_id: str, kind: Kind, outlet: Outlet) -> Leave:
+    def join(self, recording_id: str, kind: OutputSpec, outlet: Sink) -> Unsubscribe:
         """Serve an outlet from now on; its `begin` and `end` may be called before this returns."""
         key = (recording_id, kind)
         channel = self._channels.get(key)
         fresh = channel is None
         if channel is None:
-            channel = self._channels[key] = Channel(
+            channel = self._channels[key] = Feed(
                 kind, byte_order=self._byte_order, count=self.count
             )
         channel.add(outlet)
@@ -225,7 +225,7 @@ class Channels:
         """Count pieces of audio that listeners of one kind do not get."""
         self._figures.dropped[reason] += chunks
 
-    def _leave(self, key: tuple[str, Kind], channel: Channel, outlet: Outlet) -> None:
+    def _leave(self, key: tuple[str, OutputSpec], channel: Feed, outlet: Sink) -> None:
         channel.remove(outlet)
         if len(channel) or self._channels.get(key) is not channel:
             return

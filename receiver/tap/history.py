@@ -13,14 +13,14 @@ from typing import Final
 
 from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord, Reader
 from receiver.media import Chunk, EndReason, MediaFormat, Track
-from receiver.tap.local_hub import ChunkBefore, ChunkHeard, MessageHeard, Standing
+from receiver.tap.local_hub import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
 
 _BLOCK_BYTES: Final = 2**17
 
-Heard = ChunkHeard | MessageHeard
+Heard = LiveChunk | LiveMessage
 
 
-class Past:
+class JournalTail:
     """What a journal holds from `begin_ms` of the stream's clock on.
 
     `since_ms` is the same moment on the clock of arrival times, for what has no timestamp.
@@ -56,7 +56,7 @@ class Past:
         self._before: dict[Track, ChunkRecord | None] = {}
         self._beyond = False  # the end was met, or a record that came later than asked for
 
-    def read(self, until: Standing | None = None) -> list[Heard]:
+    def read(self, until: StreamPosition | None = None) -> list[Heard]:
         """Return what the next block of the file holds of what was asked for.
 
         That may be nothing, though more follows: `at_end` tells whether the file ended here.
@@ -73,10 +73,10 @@ class Past:
             self._take(record, found)
             if until is not None and self.has_reached(until):
                 break
-        found.extend(_told(ChunkBefore, before) for before in self._before.values() if before)
+        found.extend(_told(PrecedingChunk, before) for before in self._before.values() if before)
         return found
 
-    def has_reached(self, standing: Standing) -> bool:
+    def has_reached(self, standing: StreamPosition) -> bool:
         """Whether everything was read that had come when the stream stood there."""
         everything = self._chunks >= standing.chunks and self._messages >= standing.messages
         return self._beyond or everything
@@ -89,7 +89,7 @@ class Past:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def _is_beyond(self, record: object, until: Standing) -> bool:
+    def _is_beyond(self, record: object, until: StreamPosition) -> bool:
         """Whether a record came after the stream stood there.
 
         Counting tells exactly; the time of arrival does where chunks of the past were dropped
@@ -107,7 +107,7 @@ class Past:
         elif isinstance(record, MessageRecord):
             self._messages += 1
             if self._reached:
-                found.append(MessageHeard(record.message, record.arrival_ms))
+                found.append(LiveMessage(record.message, record.arrival_ms))
 
     def _take_chunk(self, record: ChunkRecord, found: list[Heard]) -> None:
         stamp = record.timestamp_ms
@@ -121,9 +121,9 @@ class Past:
             self._keep_before(record)
             return
         if before := self._before.get(record.track):
-            found.append(_told(ChunkBefore, before))
+            found.append(_told(PrecedingChunk, before))
         self._before[record.track] = None
-        found.append(_told(ChunkHeard, record))
+        found.append(_told(LiveChunk, record))
 
     def _keep_before(self, record: ChunkRecord) -> None:
         """Keep the one that the others are behind; chunks may have overtaken each other."""
@@ -155,7 +155,7 @@ class Past:
         return os.read(self._descriptor, _BLOCK_BYTES)
 
 
-def _told(kind: type[ChunkHeard], record: ChunkRecord) -> ChunkHeard:
+def _told(kind: type[LiveChunk], record: ChunkRecord) -> LiveChunk:
     chunk = Chunk(
         record.track, record.sequence_number, record.chunk, record.timestamp_ms, record.payload
     )

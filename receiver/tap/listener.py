@@ -11,9 +11,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from receiver.rate_limit import TokenBucket
-from receiver.tap.encoding.notices import Format, Kind, gap, head
+from receiver.tap.encoding.notices import Format, OutputSpec, gap_notice, opening
 from receiver.tap.local_hub import Lifecycle, LiveStream
-from receiver.tap.queue import LIMIT_BYTES, LIMIT_MS, Item, TapQueue
+from receiver.tap.queue import LIMIT_BYTES, LIMIT_MS, OutMessage, SendQueue
 from receiver.timeline.live_placement import GapReason
 from receiver.transports.interface import Connection
 
@@ -75,7 +75,7 @@ class Sender:
         self._connection = connection
         self._gave_up = gave_up
         self._patience = limits.patience_seconds
-        self._queue: TapQueue | None = None
+        self._queue: SendQueue | None = None
         self._loop = asyncio.get_running_loop()
         self._rest: Iterator[bytes | str] = iter(())  # of the item that is being sent
         self._blocked: asyncio.TimerHandle | None = None
@@ -83,7 +83,7 @@ class Sender:
         self._chatter = TokenBucket(_MESSAGES_AT_ONCE, _MESSAGES_PER_SECOND)
         connection.start_sending(self._resume)
 
-    def serve(self, queue: TapQueue) -> None:
+    def serve(self, queue: SendQueue) -> None:
         """Send what is, and will be, in a queue."""
         self._queue = queue
 
@@ -147,16 +147,16 @@ class Sender:
 
 
 class Listener:
-    """A transport's `Peer` that listens to one stream (a channel's `Outlet`)."""
+    """A transport's `Peer` that listens to one stream (a channel's `Sink`)."""
 
-    def __init__(self, kind: Kind, attendant: Attendant, limits: ListenerLimits) -> None:
+    def __init__(self, kind: OutputSpec, attendant: Attendant, limits: ListenerLimits) -> None:
         self.kind = kind
         self.live: LiveStream | None = None
         self.leave: Callable[[], None] = lambda: None  # ends what the attendant has begun
         self._attendant = attendant
         # Both tracks' messages wait in one queue: two seconds of audio are four of theirs.
         tracks = 2 if kind.format is Format.MESSAGES else 1
-        self.queue = TapQueue(
+        self.queue = SendQueue(
             self._wake,
             limit_ms=limits.queue_ms * tracks,
             limit_bytes=limits.queue_bytes,
@@ -198,7 +198,7 @@ class Listener:
         """Say what is listened to."""
         self.live = live
         listeners = self._attendant.listening_to(live.recording_id)
-        for item in head(self.kind, live, listeners=listeners, timestamp_ms=timestamp_ms):
+        for item in opening(self.kind, live, listeners=listeners, timestamp_ms=timestamp_ms):
             self.queue.put(item)
 
     def end(self) -> None:
@@ -244,7 +244,7 @@ class Listener:
 
     @staticmethod
     def _notice(track: str, timestamp_ms: float, duration_ms: float) -> str:
-        return gap(GapReason.SLOW_LISTENER, track, timestamp_ms, duration_ms)
+        return gap_notice(GapReason.SLOW_LISTENER, track, timestamp_ms, duration_ms)
 
 
 class Watcher:
@@ -268,7 +268,7 @@ class Watcher:
         self._limits = limits
         self._waiting: deque[Lifecycle] = deque()
         self._most_waiting = MOST_EVENTS
-        self._queue = TapQueue(self._wake, limit_bytes=limits.queue_bytes, rested=self._fill)
+        self._queue = SendQueue(self._wake, limit_bytes=limits.queue_bytes, rested=self._fill)
         self._sender: Sender | None = None
 
     def opened(self, connection: Connection) -> None:
@@ -313,7 +313,7 @@ class Watcher:
     def _fill(self) -> None:
         while self._waiting and not self._queue.is_crowded():
             document = self._describe(self._waiting.popleft())
-            self._queue.put(Item(msgspec.json.encode(document).decode()))
+            self._queue.put(OutMessage(msgspec.json.encode(document).decode()))
 
     def _wake(self) -> None:
         if self._sender is not None:

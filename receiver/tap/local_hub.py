@@ -51,7 +51,7 @@ class LiveStream(msgspec.Struct, frozen=True, kw_only=True):
         return {name: known[name] for name in known if name not in ("greeting", "start_message")}
 
 
-class Standing(msgspec.Struct, frozen=True):
+class StreamPosition(msgspec.Struct, frozen=True):
     """Where a stream stood when somebody began to listen.
 
     `chunks` and `messages` are how many of them its journal had been given; `latest` is the
@@ -67,25 +67,25 @@ class Standing(msgspec.Struct, frozen=True):
     origin_ms: int = 0
 
 
-class Joined(msgspec.Struct, frozen=True, tag="joined"):
+class Subscribed(msgspec.Struct, frozen=True, tag="joined"):
     """The first event that a subscriber gets: everything after `standing` follows."""
 
     live: LiveStream
-    standing: Standing
+    standing: StreamPosition
 
 
-class ChunkHeard(msgspec.Struct, frozen=True, tag="chunk"):
+class LiveChunk(msgspec.Struct, frozen=True, tag="chunk"):
     """A chunk came."""
 
     chunk: Chunk
     arrival_ms: int
 
 
-class ChunkBefore(ChunkHeard, frozen=True, tag="before"):
+class PrecedingChunk(LiveChunk, frozen=True, tag="before"):
     """A chunk of the past came before what was asked for: it tells what is missing behind it."""
 
 
-class MessageHeard(msgspec.Struct, frozen=True, tag="message"):
+class LiveMessage(msgspec.Struct, frozen=True, tag="message"):
     """A message other than media came, verbatim."""
 
     message: bytes
@@ -99,20 +99,20 @@ class StreamEnded(msgspec.Struct, frozen=True, tag="ended"):
     arrival_ms: int
 
 
-class StreamBegan(msgspec.Struct, frozen=True, tag="began"):
+class StreamStarted(msgspec.Struct, frozen=True, tag="began"):
     """A stream can be listened to from now on."""
 
     live: LiveStream
 
 
-class StreamLeft(msgspec.Struct, frozen=True, tag="left"):
+class StreamStopped(msgspec.Struct, frozen=True, tag="left"):
     """A stream can no longer be listened to."""
 
     live: LiveStream
     reason: EndReason
 
 
-class RecordingKept(msgspec.Struct, frozen=True, tag="kept"):
+class RecordingPublished(msgspec.Struct, frozen=True, tag="kept"):
     """A recording was published: where it is, and whether anything is missing of it."""
 
     recording_id: str
@@ -123,17 +123,17 @@ class RecordingKept(msgspec.Struct, frozen=True, tag="kept"):
     folder: str
 
 
-Event = Joined | ChunkHeard | MessageHeard | StreamEnded
-Lifecycle = StreamBegan | StreamLeft | RecordingKept
-Hear = Callable[[Event], None]
-Leave = Callable[[], None]
+Event = Subscribed | LiveChunk | LiveMessage | StreamEnded
+Lifecycle = StreamStarted | StreamStopped | RecordingPublished
+Callback = Callable[[Event], None]
+Unsubscribe = Callable[[], None]
 """Ends a subscription; idempotent."""
 
 
 class Source(Protocol):
     """What a hub may ask the session of a stream."""
 
-    def standing(self) -> Standing:
+    def standing(self) -> StreamPosition:
         """Return where the stream stands."""
         ...
 
@@ -144,7 +144,7 @@ class Tap(Protocol):
     wanted: bool
     """Whether anybody listens; chunks need not be published where nobody does."""
 
-    def publish(self, event: ChunkHeard | MessageHeard | StreamEnded) -> None:
+    def publish(self, event: LiveChunk | LiveMessage | StreamEnded) -> None:
         """Tell an event, and return at once; after `StreamEnded` nothing may follow."""
         ...
 
@@ -156,7 +156,7 @@ class Hub(Protocol):
         """Begin a stream."""
         ...
 
-    def kept(self, event: RecordingKept) -> None:
+    def kept(self, event: RecordingPublished) -> None:
         """Tell what became of a stream."""
         ...
 
@@ -169,8 +169,8 @@ class Hub(Protocol):
         """Return the streams that live now."""
         ...
 
-    def subscribe(self, recording_id: str, hear: Hear) -> Leave:
-        """Have `hear` called with `Joined` and then with every event of one stream.
+    def subscribe(self, recording_id: str, hear: Callback) -> Unsubscribe:
+        """Have `hear` called with `Subscribed` and then with every event of one stream.
 
         The first call may come before this returns, the next when all that was published before
         has been told to others. Of a stream that has ended, or never was, only `StreamEnded` is
@@ -189,7 +189,7 @@ class Hub(Protocol):
         """Tell at once what waits: the sockets of listeners will be closed."""
         ...
 
-    def watch(self, tell: Callable[[Lifecycle], None]) -> Leave:
+    def watch(self, tell: Callable[[Lifecycle], None]) -> Unsubscribe:
         """Have `tell` called with what happens to any stream from now on."""
         ...
 
@@ -222,15 +222,15 @@ class LocalHub:
         self._taps: dict[str, _LocalTap] = {}
         self._ending: dict[str, _LocalTap] = {}  # of which not everything was told
         self._wanted: set[_LocalTap] = set()  # those with subscribers
-        self._watchers: list[_Once] = []
+        self._watchers: list[_Subscriber] = []
 
     def open(self, live: LiveStream, source: Source) -> Tap:
         """Begin a stream."""
         opened = self._taps[live.recording_id] = _LocalTap(self, live, source)
-        self._tell(StreamBegan(live))
+        self._tell(StreamStarted(live))
         return opened
 
-    def kept(self, event: RecordingKept) -> None:
+    def kept(self, event: RecordingPublished) -> None:
         """Tell what became of a stream."""
         self._tell(event)
 
@@ -243,7 +243,7 @@ class LocalHub:
         """Return the streams that live now, oldest first."""
         return [tap.live for tap in self._taps.values()]
 
-    def subscribe(self, recording_id: str, hear: Hear) -> Leave:
+    def subscribe(self, recording_id: str, hear: Callback) -> Unsubscribe:
         """Have `hear` called with every event of one stream."""
         tap = self._taps.get(recording_id)
         if tap is None:
@@ -251,9 +251,9 @@ class LocalHub:
             return _nothing
         return tap.subscribe(hear)
 
-    def watch(self, tell: Callable[[Lifecycle], None]) -> Leave:
+    def watch(self, tell: Callable[[Lifecycle], None]) -> Unsubscribe:
         """Have `tell` called with what happens to any stream from now on."""
-        watcher = _Once(tell)
+        watcher = _Subscriber(tell)
         self._watchers.append(watcher)
 
         def leave() -> None:
@@ -279,7 +279,7 @@ class LocalHub:
             return
         if tap.is_behind and tap.wanted:
             self._ending[live.recording_id] = tap
-        self._tell(StreamLeft(live, reason))
+        self._tell(StreamStopped(live, reason))
 
     def note(self, tap: _LocalTap) -> None:
         """Learn whether a tap has subscribers; called by it."""
@@ -309,7 +309,7 @@ def _nothing() -> None:
     """Leave what was never joined."""
 
 
-class _Once:
+class _Subscriber:
     """A call with an identity of its own, so that one function may watch twice."""
 
     __slots__ = ("_call",)
@@ -332,9 +332,9 @@ class _LocalTap:
         self.wanted = False
         self._hub = hub
         self._source = source
-        self._joined: set[_Once] = set()  # and not left
-        self._subscribers: tuple[_Once, ...] = ()  # those who hear what is told now
-        self._waiting: deque[Event | _Once] = deque()  # a subscriber stands where it begins
+        self._joined: set[_Subscriber] = set()  # and not left
+        self._subscribers: tuple[_Subscriber, ...] = ()  # those who hear what is told now
+        self._waiting: deque[Event | _Subscriber] = deque()  # a subscriber stands where it begins
         self._awake = False
 
     @property
@@ -342,7 +342,7 @@ class _LocalTap:
         """Whether something waits to be told."""
         return bool(self._waiting)
 
-    def publish(self, event: ChunkHeard | MessageHeard | StreamEnded) -> None:
+    def publish(self, event: LiveChunk | LiveMessage | StreamEnded) -> None:
         """Tell an event: one append, whoever listens."""
         if self.wanted:
             self._waiting.append(event)
@@ -356,14 +356,14 @@ class _LocalTap:
         """Tell at once what waits."""
         self._tell(len(self._waiting))
 
-    def subscribe(self, hear: Hear) -> Leave:
+    def subscribe(self, hear: Callback) -> Unsubscribe:
         """Add a subscriber behind everything that was published before.
 
         It knows at once where it stands, but what waits is told no faster for it: others would
         have to hear a whole burst in one turn.
         """
-        subscriber = _Once(hear)
-        subscriber(Joined(self.live, self._source.standing()))
+        subscriber = _Subscriber(hear)
+        subscriber(Subscribed(self.live, self._source.standing()))
         self._joined.add(subscriber)
         self._note_wanted()
         if self._waiting:
@@ -372,11 +372,11 @@ class _LocalTap:
             self._begin(subscriber)
         return lambda: self._leave(subscriber)
 
-    def _begin(self, subscriber: _Once) -> None:
+    def _begin(self, subscriber: _Subscriber) -> None:
         if subscriber in self._joined:
             self._subscribers += (subscriber,)
 
-    def _leave(self, subscriber: _Once) -> None:
+    def _leave(self, subscriber: _Subscriber) -> None:
         self._joined.discard(subscriber)
         self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
         self._note_wanted()
@@ -407,7 +407,7 @@ class _LocalTap:
     def _tell(self, count: int) -> None:
         for _ in range(count):
             event = self._waiting.popleft()
-            if isinstance(event, _Once):
+            if isinstance(event, _Subscriber):
                 self._begin(event)
                 continue
             for subscriber in self._subscribers:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-from receiver.tap.encoding.notices import Format, Kind
+from receiver.tap.encoding.notices import Format, OutputSpec
 
 ROOT: Final = "/tap"
 ALL: Final = "all"
@@ -29,7 +29,7 @@ class BadRequest(ValueError):
 class TapRequest:
     """What is asked for."""
 
-    kind: Kind
+    kind: OutputSpec
     since_seconds: float = 0
     wait_seconds: float = 0
 
@@ -85,7 +85,7 @@ def parse_request(query: str) -> TapRequest:
     rate = (
         _one_of("rate", asked_rate, {str(r): r for r in RATES}) if asked_rate is not None else None
     )
-    return TapRequest(Kind(shape, track, rate), since, wait)
+    return TapRequest(OutputSpec(shape, track, rate), since, wait)
 
 
 def matches(filters: Mapping[str, str], parameters: Mapping[str, Any]) -> bool:

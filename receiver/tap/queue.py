@@ -21,7 +21,7 @@ _MOST_COMING_MS: Final = 500.0
 """Of audio that is on its way, whatever the limit: as samples at 48 kHz it is 96 KB."""
 
 
-class Item(msgspec.Struct, frozen=True):
+class OutMessage(msgspec.Struct, frozen=True):
     """One message to a listener, `str` as text and `bytes` as binary.
 
     Audio has a duration and the name of its track. Silence is `repeat` times the message: it
@@ -55,13 +55,13 @@ class _Gap:
 
     __slots__ = ("end_ms", "start_ms", "track")
 
-    def __init__(self, item: Item) -> None:
+    def __init__(self, item: OutMessage) -> None:
         self.track = item.track
         self.start_ms = item.timestamp_ms
         self.end_ms = item.timestamp_ms + item.duration_ms
 
 
-class TapQueue:
+class SendQueue:
     """The queue of one listener.
 
     `wake` is called when it has been empty and no longer is, `rested` when it was found empty,
@@ -90,8 +90,8 @@ class TapQueue:
         self._rested = rested
         self._press = press
         self._lost = lost
-        self._items: deque[Item] = deque()
-        self._kept: deque[Item | _Gap] = deque()  # what is left of what was dropped, in order
+        self._items: deque[OutMessage] = deque()
+        self._kept: deque[OutMessage | _Gap] = deque()  # what is left of what was dropped, in order
         self._open: dict[str, _Gap] = {}  # gaps at the end of `_kept` that may still grow
         self._ms = 0.0
         self._newest_ms = 0.0  # how long the audio is that was put last
@@ -119,7 +119,7 @@ class TapQueue:
         longest = min(self._limit_ms / 2, _MOST_COMING_MS + self._ms)
         return self._ms + coming_ms > longest or 2 * self._bytes > self._limit_bytes
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutMessage) -> None:
         """Append one item; what does not fit any longer is dropped, oldest first."""
         self._items.append(item)
         self._bytes += len(item.message) + _ITEM_BYTES
@@ -134,17 +134,17 @@ class TapQueue:
             self._idle = False
             self._wake()
 
-    def take(self) -> Item | None:
+    def take(self) -> OutMessage | None:
         """Return what is next, or `None`: then `wake` tells when there is more."""
         while self._kept:
             self._open.clear()
             kept = self._kept.popleft()
-            if isinstance(kept, Item):
+            if isinstance(kept, OutMessage):
                 self._bytes -= len(kept.message) + _ITEM_BYTES
                 return kept
             told = self._notice(kept.track, kept.start_ms, kept.end_ms - kept.start_ms)
             if told is not None:
-                return Item(told)
+                return OutMessage(told)
         if self._items:
             item = self._items.popleft()
             self._forget(item)
@@ -165,7 +165,7 @@ class TapQueue:
         self._open.clear()
         self._ms, self._bytes, self._idle = 0.0, 0, True
 
-    def _forget(self, item: Item) -> None:
+    def _forget(self, item: OutMessage) -> None:
         self._bytes -= len(item.message) + _ITEM_BYTES
         if item.repeat == 1:
             self._ms -= item.duration_ms
@@ -193,9 +193,9 @@ class TapQueue:
         """Forget the oldest event; the gaps on both of its sides become one for each track."""
         joined: dict[str, _Gap] = {}
         dropped = False
-        while self._kept and not (dropped and isinstance(self._kept[0], Item)):
+        while self._kept and not (dropped and isinstance(self._kept[0], OutMessage)):
             kept = self._kept.popleft()
-            if isinstance(kept, Item):
+            if isinstance(kept, OutMessage):
                 dropped = True
                 self._bytes -= len(kept.message) + _ITEM_BYTES
             else:

@@ -19,31 +19,31 @@ from typing import Final
 
 from receiver.media import EndReason, MediaFormat
 from receiver.tap.encoding.notices import begin_ms
-from receiver.tap.feed import Channel
-from receiver.tap.history import Heard, Past
+from receiver.tap.feed import Feed
+from receiver.tap.history import Heard, JournalTail
 from receiver.tap.listener import Listener
-from receiver.tap.local_hub import ChunkHeard, Event, Hub, Joined, Standing, StreamEnded
+from receiver.tap.local_hub import Event, Hub, LiveChunk, StreamEnded, StreamPosition, Subscribed
 
 _PATIENCE_SECONDS: Final = 2.0
 """How long the journal may lack what has come; a failing disk does not hold up the present."""
 _PAUSE_SECONDS: Final = 0.02
-_EVERYTHING: Final = Standing(2**62, 2**62, 2**62, None)
+_EVERYTHING: Final = StreamPosition(2**62, 2**62, 2**62, None)
 _MOST_HELD: Final = 1000
 """Of what comes while the past is played; then the listener's queue decides what is dropped."""
 
 
-class Rewind:
+class Replay:
     """One listener's way from the past into the present."""
 
     def __init__(
-        self, hub: Hub, channel: Callable[[float], Channel], *, flush: Callable[[], None]
+        self, hub: Hub, channel: Callable[[float], Feed], *, flush: Callable[[], None]
     ) -> None:
         self._hub = hub
         self._make_channel = channel  # beginning at a moment of the stream's clock
         self._flush = flush  # has the journal written now
         self._hear: Callable[[Event], None] = lambda _: None
         self._leave: Callable[[], None] = lambda: None
-        self._channel: Channel | None = None
+        self._channel: Feed | None = None
         self._held: deque[Event] = deque()  # what came while the past was played
 
     async def play(
@@ -51,15 +51,15 @@ class Rewind:
     ) -> None:
         """Serve a listener the last `since_seconds`, and then what comes."""
         joined = await self._stand(recording_id)
-        if not isinstance(joined, Joined):
+        if not isinstance(joined, Subscribed):
             listener.end()
             return
         begin = max(0.0, begin_ms(joined) - since_seconds * 1000)
         since_ms = max(0.0, joined.standing.arrival_ms - since_seconds * 1000)
         media, origin_ms = joined.live.media_format, joined.standing.origin_ms
-        past = Past(journal, media, begin_ms=begin, since_ms=since_ms, origin_ms=origin_ms)
+        past = JournalTail(journal, media, begin_ms=begin, since_ms=since_ms, origin_ms=origin_ms)
         channel = self._channel = self._make_channel(begin)
-        player = _Player(channel, listener, media, self._held)
+        player = _ReplayPacer(channel, listener, media, self._held)
         try:
             channel.add(listener)
             channel.hear(joined)
@@ -87,13 +87,13 @@ class Rewind:
         finally:
             leave()
 
-    async def _follow(self, past: Past, player: _Player) -> None:
+    async def _follow(self, past: JournalTail, player: _ReplayPacer) -> None:
         """Play what the journal's file holds, no faster than the listener takes it."""
         while not past.at_end:
             for event in await _in_thread(past.read):
                 await player.play(event)
 
-    async def _catch_up(self, past: Past, player: _Player, recording_id: str) -> None:
+    async def _catch_up(self, past: JournalTail, player: _ReplayPacer, recording_id: str) -> None:
         """Join the stream, and play what the journal lacked, then what came meanwhile."""
         held, heard = self._held, asyncio.Event()
 
@@ -105,7 +105,7 @@ class Rewind:
         self._leave = self._hub.subscribe(recording_id, lambda event: self._hear(event))
         await heard.wait()
         first = held.popleft()
-        if isinstance(first, Joined):
+        if isinstance(first, Subscribed):
             await self._await_rest(past, first.standing, player)
         else:  # it ended meanwhile: its journal holds the rest, and tells why
             await self._await_rest(past, _EVERYTHING, player)
@@ -113,7 +113,9 @@ class Rewind:
         while held:
             await player.play(held.popleft())
 
-    async def _await_rest(self, past: Past, until: Standing, player: _Player) -> None:
+    async def _await_rest(
+        self, past: JournalTail, until: StreamPosition, player: _ReplayPacer
+    ) -> None:
         waited = 0.0  # for the journal, not for the listener
         while not past.has_reached(until) and waited < _PATIENCE_SECONDS:
             for event in await _in_thread(past.read, until):
@@ -124,12 +126,10 @@ class Rewind:
                 waited += _PAUSE_SECONDS
 
 
-class _Player:
+class _ReplayPacer:
     """Lets a listener hear the past at its own pace, unless the present waits for too long."""
 
-    def __init__(
-        self, channel: Channel, listener: Listener, media: MediaFormat, held: Sized
-    ) -> None:
+    def __init__(self, channel: Feed, listener: Listener, media: MediaFormat, held: Sized) -> None:
         self._channel = channel
         self._listener = listener
         self._bytes_per_ms = media.bytes_per_ms
@@ -145,7 +145,7 @@ class _Player:
         self._channel.hear(event)
 
     def _crowds(self, event: Event) -> bool:
-        size = len(event.chunk.payload) if isinstance(event, ChunkHeard) else 0
+        size = len(event.chunk.payload) if isinstance(event, LiveChunk) else 0
         coming_ms = self._channel.coming_ms + size / self._bytes_per_ms
         return self._listener.queue.is_crowded(coming_ms)
 

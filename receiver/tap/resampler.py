@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from receiver.audio import codec
-from receiver.tap.encoding.notices import Kind, gap
-from receiver.tap.queue import Item
+from receiver.tap.encoding.notices import OutputSpec, gap_notice
+from receiver.tap.queue import OutMessage
 from receiver.timeline.live_placement import GapReason
 
 _BLOCK_SECONDS: Final = 1
@@ -28,7 +28,7 @@ _MOST_COMING_MS: Final = 5000.0
 """Of one channel's audio that may wait for the thread; more is dropped, and told."""
 _TEXT_PATIENCE_SECONDS: Final = 0.1
 """How long a text waits for more audio, which brings what the filter holds back before it."""
-Done = Callable[[list[Item], bool], None]
+Done = Callable[[list[OutMessage], bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="resampler")
 
 
-class Resampling:
+class Resampler:
     """One channel's way from the stream's rate to another."""
 
-    def __init__(self, source_rate: int, kind: Kind, *, begin_ms: float) -> None:
+    def __init__(self, source_rate: int, kind: OutputSpec, *, begin_ms: float) -> None:
         import soxr  # an extra, and only where it is asked for
 
         rate, channels = kind.rate or source_rate, kind.channels
@@ -62,7 +62,9 @@ class Resampling:
         self._begin_ms = begin_ms
         self._consumed = 0  # samples of each track
         self._produced = 0
-        self._texts: deque[tuple[int, Item]] = deque()  # behind how many that will be produced
+        self._texts: deque[tuple[int, OutMessage]] = (
+            deque()
+        )  # behind how many that will be produced
         self._due: asyncio.TimerHandle | None = None
         self._submitted = 0  # lots that the thread has yet to give back
         self.dropped = 0  # pieces of audio that the thread had no time for
@@ -77,22 +79,22 @@ class Resampling:
         self.settled = asyncio.Event()  # it has given everything back
         self.settled.set()
 
-    def submit(self, items: list[Item], *, last: bool, done: Done) -> None:
+    def submit(self, items: list[OutMessage], *, last: bool, done: Done) -> None:
         """Have `done` called, on the event loop, with what becomes of `items`."""
         if not items and not last:
             return
         work = self._bearable(items)
-        length_ms = sum(i.duration_ms for i in work if isinstance(i, Item) and i.repeat == 1)
+        length_ms = sum(i.duration_ms for i in work if isinstance(i, OutMessage) and i.repeat == 1)
         self._run(lambda: self.convert(work, last=last), length_ms, last=last, done=done)
 
     def _run(
-        self, make: Callable[[], Iterator[Item]], length_ms: float, *, last: bool, done: Done
+        self, make: Callable[[], Iterator[OutMessage]], length_ms: float, *, last: bool, done: Done
     ) -> None:
         self.settled.clear()
         self.coming_ms += length_ms
         self._submitted += 1
 
-        def give_back(made: list[Item]) -> None:
+        def give_back(made: list[OutMessage]) -> None:
             self.coming_ms -= length_ms
             self._submitted -= 1
             done(made, last)
@@ -116,16 +118,16 @@ class Resampling:
         if not self._submitted:
             self._run(self._drained, 0, last=False, done=done)
 
-    def _drained(self) -> Iterator[Item]:
+    def _drained(self) -> Iterator[OutMessage]:
         """Yield all that is held back; the filter begins anew, as behind silence."""
         yield from self._flushed()
         yield from self._overdue()
         self._stream = self._fresh_stream()
 
-    def _bearable(self, items: list[Item]) -> list[Item | _Skip]:
+    def _bearable(self, items: list[OutMessage]) -> list[OutMessage | _Skip]:
         """Return what the thread is to do: all, or where it is far behind, all but the audio."""
         late = self.coming_ms > _MOST_COMING_MS
-        kept: list[Item | _Skip] = [i for i in items if not (late and i.duration_ms)]
+        kept: list[OutMessage | _Skip] = [i for i in items if not (late and i.duration_ms)]
         if late:
             lost = [item.duration_ms for item in items if item.duration_ms]
             self.dropped += len(lost)
@@ -136,7 +138,9 @@ class Resampling:
         return kept
 
     def _work(
-        self, make: Callable[[], Iterator[Item]], give_back: Callable[[list[Item]], None]
+        self,
+        make: Callable[[], Iterator[OutMessage]],
+        give_back: Callable[[list[OutMessage]], None],
     ) -> None:
         made = list(make())
         try:
@@ -144,7 +148,7 @@ class Resampling:
         except RuntimeError:
             return  # the loop is closed: nobody listens any more
 
-    def convert(self, items: Sequence[Item | _Skip], *, last: bool) -> Iterator[Item]:
+    def convert(self, items: Sequence[OutMessage | _Skip], *, last: bool) -> Iterator[OutMessage]:
         """Yield `items` at the other rate; what is not audio keeps its place."""
         for item in items:
             if isinstance(item, _Skip):
@@ -154,13 +158,13 @@ class Resampling:
             else:
                 yield from self._text(item, last=last and item is items[-1])
 
-    def _notice(self, duration_ms: float) -> Item:
+    def _notice(self, duration_ms: float) -> OutMessage:
         """Tell of audio that is left out; what follows is behind it."""
         at_ms = self._begin_ms + self._produced * 1000 / self._rate
         self._begin_ms += duration_ms
-        return Item(gap(GapReason.SLOW_LISTENER, self._track, at_ms, duration_ms))
+        return OutMessage(gap_notice(GapReason.SLOW_LISTENER, self._track, at_ms, duration_ms))
 
-    def _text(self, text: Item, *, last: bool) -> Iterator[Item]:
+    def _text(self, text: OutMessage, *, last: bool) -> Iterator[OutMessage]:
         """Yield a text when everything before it has come out of the filter."""
         if last:
             yield from self._flushed()
@@ -170,14 +174,14 @@ class Resampling:
         self._texts.append((self._consumed * self._rate // self._source_rate, text))
         yield from self._with_texts(self._produced, self._produced)
 
-    def _overdue(self) -> Iterator[Item]:
+    def _overdue(self) -> Iterator[OutMessage]:
         """Yield all texts that wait."""
         while self._texts:
             yield self._texts.popleft()[1]
 
     def _with_texts(
-        self, start: int, end: int, piece: Callable[[int, int], Item] | None = None
-    ) -> Iterator[Item]:
+        self, start: int, end: int, piece: Callable[[int, int], OutMessage] | None = None
+    ) -> Iterator[OutMessage]:
         """Yield pieces of what was produced from sample `start` to `end`, and texts between."""
         while self._texts and self._texts[0][0] <= end:
             at, text = self._texts.popleft()
@@ -188,7 +192,7 @@ class Resampling:
         if piece is not None and end > start:
             yield piece(start, end)
 
-    def _audio(self, message: bytes, repeat: int) -> Iterator[Item]:
+    def _audio(self, message: bytes, repeat: int) -> Iterator[OutMessage]:
         """Yield a piece of audio, which may be silence of any length, at the other rate."""
         tail = 0
         if repeat > 1:
@@ -199,7 +203,7 @@ class Resampling:
         if tail:
             yield from self._silence(repeat)
 
-    def _silence(self, count: int) -> Iterator[Item]:
+    def _silence(self, count: int) -> Iterator[OutMessage]:
         """Yield silence behind silence: one length, as all silence, which takes no room."""
         unit = bytes(self._channels * _BYTES_PER_SAMPLE)
         longest = self._source_rate * _BLOCK_SECONDS
@@ -207,12 +211,12 @@ class Resampling:
         for start in range(0, count, longest):
             self._resample(unit * min(longest, count - start))
 
-        def piece(start: int, end: int) -> Item:
-            return Item(unit, self._track, *self._time(start, end), end - start)
+        def piece(start: int, end: int) -> OutMessage:
+            return OutMessage(unit, self._track, *self._time(start, end), end - start)
 
         yield from self._with_texts(before, self._produced, piece)
 
-    def _flushed(self) -> Iterator[Item]:
+    def _flushed(self) -> Iterator[OutMessage]:
         """Yield what the filter holds back."""
         return self._made(b"", last=True)
 
@@ -220,13 +224,13 @@ class Resampling:
         size = self._source_rate * _BLOCK_SECONDS * self._channels * _BYTES_PER_SAMPLE
         return (message[start : start + size] for start in range(0, len(message), size))
 
-    def _made(self, message: bytes, *, last: bool = False) -> Iterator[Item]:
+    def _made(self, message: bytes, *, last: bool = False) -> Iterator[OutMessage]:
         before, size = self._produced, self._channels * _BYTES_PER_SAMPLE
         made = self._resample(message, last=last)
 
-        def piece(start: int, end: int) -> Item:
+        def piece(start: int, end: int) -> OutMessage:
             content = made[(start - before) * size : (end - before) * size]
-            return Item(content, self._track, *self._time(start, end))
+            return OutMessage(content, self._track, *self._time(start, end))
 
         yield from self._with_texts(before, self._produced, piece)
 

@@ -18,20 +18,20 @@ import msgspec
 import structlog
 
 from receiver.auth.bearer import Refused
-from receiver.auth.leases import Hold, Tickets
-from receiver.auth.tap_tokens import Scope, TapTokens, Ticket
-from receiver.counters import TapFigures
+from receiver.auth.leases import Lease, Leases
+from receiver.auth.tap_tokens import Scope, TapGrant, TapTokens
+from receiver.counters import TapCounters
 from receiver.media import ByteOrder
-from receiver.rate_limit import Throttle
+from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_requests
 from receiver.tap import resampler
-from receiver.tap.encoding.notices import Kind
-from receiver.tap.feed import Channel, Channels
+from receiver.tap.encoding.notices import OutputSpec
+from receiver.tap.feed import Feed, Feeds
 from receiver.tap.listener import Listener, ListenerLimits
-from receiver.tap.local_hub import Hub, Lifecycle, LiveStream, StreamBegan
+from receiver.tap.local_hub import Hub, Lifecycle, LiveStream, StreamStarted
 from receiver.tap.query import BadRequest, TapRequest
-from receiver.tap.replay import Rewind
-from receiver.tap.watchers import Watchers
+from receiver.tap.replay import Replay
+from receiver.tap.watchers import WatcherPool
 from receiver.transports.interface import HttpAnswer, Peer, UpgradeRequest
 
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
@@ -54,7 +54,7 @@ class TapOptions:
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     max_listeners: int = 1000
     among_workers: bool = False  # whose streams cannot be heard here
-    figures: TapFigures = field(default_factory=TapFigures)
+    figures: TapCounters = field(default_factory=TapCounters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class _Asked:
 
     name: str
     request: TapRequest
-    ticket: Ticket
+    ticket: TapGrant
 
     def means(self, live: LiveStream) -> bool:
         named = self.name in (live.recording_id, live.stream_sid, live.call_sid)
@@ -74,7 +74,7 @@ class _Asked:
 class _Visit:
     """The attendant of one listener: remembers what it asked for."""
 
-    taps: Taps
+    taps: TapService
     asked: _Asked
 
     def opened(self, listener: Listener) -> None:
@@ -90,27 +90,27 @@ class _Visit:
         return self.taps.listening_to(recording_id)
 
 
-class Taps:
+class TapService:
     """The tap's end of the gate, and all that listen."""
 
     def __init__(
-        self, hub: Hub, channels: Channels, tokens: TapTokens, *, options: TapOptions
+        self, hub: Hub, channels: Feeds, tokens: TapTokens, *, options: TapOptions
     ) -> None:
-        self._tickets = Tickets(tokens)
+        self._tickets = Leases(tokens)
         self.figures = options.figures
         self._hub = hub
         self._options = options
-        self.listeners: dict[Listener, Hold] = {}  # whose sockets are open
+        self.listeners: dict[Listener, Lease] = {}  # whose sockets are open
         self._listening: Counter[str] = Counter()  # by recording id
         self._channels = channels
-        self._watchers = Watchers(
+        self._watchers = WatcherPool(
             hub,
             options.limits,
             figures=options.figures,
             described=self._described,
             tickets=self._tickets,
         )
-        self._throttle = Throttle()
+        self._throttle = LogThrottle()
 
     def __len__(self) -> int:
         return len(self.listeners) + len(self._watchers)
@@ -138,7 +138,7 @@ class Taps:
         except BadRequest as bad:
             return HttpAnswer(400, f"{bad}\n")
 
-    def _route(self, name: str, query: str, ticket: Ticket) -> HttpAnswer | Peer:
+    def _route(self, name: str, query: str, ticket: TapGrant) -> HttpAnswer | Peer:
         if not name:
             return self._list(query, ticket.scope)
         if len(self) >= self._options.max_listeners:
@@ -212,7 +212,7 @@ class Taps:
 
     def _wait(self, listener: Listener, asked: _Asked) -> None:
         def tell(event: Lifecycle) -> None:
-            if isinstance(event, StreamBegan) and asked.means(event.live):
+            if isinstance(event, StreamStarted) and asked.means(event.live):
                 listener.leave()
                 self._open(listener, event.live, asked.request)
 
@@ -251,9 +251,9 @@ class Taps:
         listener.leave = stop
 
     def _rewind(self, listener: Listener, recording_id: str, request: TapRequest) -> None:
-        rewind = Rewind(
+        rewind = Replay(
             self._hub,
-            lambda begin_ms: Channel(
+            lambda begin_ms: Feed(
                 listener.kind,
                 byte_order=self._options.byte_order,
                 begin_ms=begin_ms,
@@ -291,7 +291,7 @@ class Taps:
             del self._listening[recording_id]
 
 
-def _needs_resampler(kind: Kind, live: LiveStream | None) -> bool:
+def _needs_resampler(kind: OutputSpec, live: LiveStream | None) -> bool:
     """Whether another rate than a stream's own is asked for; of an unknown one, any may be."""
     own = live.media_format.sample_rate if live is not None else None
     return kind.rate not in (None, own)

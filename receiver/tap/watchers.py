@@ -9,18 +9,18 @@ from typing import Any
 import msgspec
 import structlog
 
-from receiver.auth.leases import Tickets
-from receiver.auth.tap_tokens import Ticket
-from receiver.counters import TapFigures
+from receiver.auth.leases import Leases
+from receiver.auth.tap_tokens import TapGrant
+from receiver.counters import TapCounters
 from receiver.recording.document import Recording
 from receiver.tap import query
 from receiver.tap.listener import ListenerLimits, Watcher
-from receiver.tap.local_hub import Hub, Lifecycle, LiveStream, RecordingKept, StreamBegan
+from receiver.tap.local_hub import Hub, Lifecycle, LiveStream, RecordingPublished, StreamStarted
 
 log = structlog.get_logger("receiver.watchers")
 
 
-class Watchers:
+class WatcherPool:
     """Makes watchers, and counts those whose sockets are open."""
 
     def __init__(
@@ -28,9 +28,9 @@ class Watchers:
         hub: Hub,
         limits: ListenerLimits,
         *,
-        figures: TapFigures,
+        figures: TapCounters,
         described: Callable[[LiveStream], dict[str, Any]],
-        tickets: Tickets,
+        tickets: Leases,
     ) -> None:
         self._hub = hub
         self._limits = limits
@@ -42,7 +42,7 @@ class Watchers:
     def __len__(self) -> int:
         return len(self._open)
 
-    def watcher(self, filters: dict[str, str], ticket: Ticket) -> Watcher:
+    def watcher(self, filters: dict[str, str], ticket: TapGrant) -> Watcher:
         """Return the peer of one who watches what `filters` and a ticket let through."""
 
         def wanted(call_sid: str, parameters: dict[str, Any]) -> bool:
@@ -53,12 +53,12 @@ class Watchers:
             hold = self._tickets.hold(ticket, dismiss=watcher.dismiss)
 
             def tell(event: Lifecycle) -> None:
-                about = event if isinstance(event, RecordingKept) else event.live
+                about = event if isinstance(event, RecordingPublished) else event.live
                 if wanted(about.call_sid, about.parameters) and hold.is_good():
                     watcher.tell(event)
 
             alive = [live for live in self._hub.streams() if wanted(live.call_sid, live.parameters)]
-            watcher.tell(*map(StreamBegan, alive), new=False)
+            watcher.tell(*map(StreamStarted, alive), new=False)
             leave = self._hub.watch(tell)
             self._open.add(watcher)
             self._figures.watchers = len(self)
@@ -80,9 +80,9 @@ class Watchers:
             log.warning("watcher_too_slow")
 
     def _told(self, event: Lifecycle) -> dict[str, Any]:
-        if isinstance(event, StreamBegan):
+        if isinstance(event, StreamStarted):
             return {"event": "started", **self._described(event.live)}
-        if isinstance(event, RecordingKept):
+        if isinstance(event, RecordingPublished):
             told = msgspec.to_builtins(event)
             del told["type"]
             return {"event": "recorded", **told}
@@ -97,9 +97,9 @@ class Watchers:
         }
 
 
-def kept(document: Recording, folder: Path) -> RecordingKept:
+def kept(document: Recording, folder: Path) -> RecordingPublished:
     """Return what watchers, who may be anywhere, are told of a published recording."""
-    return RecordingKept(
+    return RecordingPublished(
         document.id,
         document.call_sid,
         document.stream_sid,

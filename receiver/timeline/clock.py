@@ -61,7 +61,7 @@ def _origin_ms(stamp: int, arrival_ms: int) -> int:
 
 
 @dataclass(slots=True)
-class Belief:
+class JumpBudget:
     """What a track is believed of silence for which arrival times do not speak.
 
     One pause may be long, but in sum they are no longer than the audio, and what one pause may
@@ -84,7 +84,7 @@ class Belief:
         return True
 
 
-class Outlook:
+class ClockLookahead:
     """What the chunks that follow one say of its timestamp.
 
     `targets` are where timestamps put a track's chunks, `places` where they would be if their
@@ -113,7 +113,7 @@ def usual_size(index: TrackIndex) -> int:
     return int(sizes[counts.argmax()])
 
 
-def judged(index: TrackIndex, ordered: Order, media: MediaFormat) -> Order:
+def without_useless_numbers(index: TrackIndex, ordered: Order, media: MediaFormat) -> Order:
     """Return the order without its chunk numbers where they do not tell what is missing.
 
     So it is where both tracks share a counter: numbers are missing all the time, and the clock

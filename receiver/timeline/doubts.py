@@ -9,7 +9,7 @@ from receiver.media import ClockRule, Finding, Track
 
 
 @dataclass(slots=True)
-class Trouble:
+class Anomaly:
     """How often something was met, and the largest size of it in milliseconds."""
 
     times: int = 0
@@ -25,11 +25,11 @@ class Trouble:
 
 
 @dataclass(slots=True)
-class Doubts:
+class ClockAnomalies:
     """What was met on one track."""
 
-    overlap: Trouble = field(default_factory=Trouble)
-    absurd: Trouble = field(default_factory=Trouble)
+    overlap: Anomaly = field(default_factory=Anomaly)
+    absurd: Anomaly = field(default_factory=Anomaly)
     unstamped: int = 0
 
     def findings(self, track: Track, rule: ClockRule) -> Iterator[Finding]:

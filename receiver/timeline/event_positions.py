@@ -17,7 +17,7 @@ from receiver.timeline.track_timeline import Placement
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class EventPosition:
     """Right behind the latest chunk of the stream, the `chunks`th that came on its track."""
 
     track: Track | None = None  # none had come
@@ -25,7 +25,7 @@ class Moment:
 
 
 def at_ms(
-    moments: Iterable[Moment],
+    moments: Iterable[EventPosition],
     tracks: Mapping[Track, TrackIndex],
     placements: Iterable[Placement],
     media: MediaFormat,

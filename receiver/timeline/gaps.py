@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from receiver.media import GapKind, MediaFormat
-from receiver.timeline.missing import Excuse, Excuses
+from receiver.timeline.missing import LossRecord, MissingChunks
 
 _KINDS: Final = tuple(GapKind)
 
 
 @dataclass(frozen=True, slots=True)
-class Hole:
+class ByteGap:
     """Bytes `[start, stop)` of the time line that no chunk covers."""
 
     start: int
@@ -22,21 +22,21 @@ class Hole:
     kind: GapKind
 
 
-class Holes:
+class GapList:
     """Collects holes in their order; each begins and ends on a sample.
 
     Chunks are `usual` bytes long, as far as anybody knows of those that are missing.
     """
 
-    def __init__(self, excuses: Excuses, media: MediaFormat, usual: int) -> None:
+    def __init__(self, excuses: MissingChunks, media: MediaFormat, usual: int) -> None:
         self._excuses = excuses
         self._usual = usual
         self._sample = media.bytes_per_sample
         self._rows = array("q")  # a lossy call has so many that objects would take most memory
 
-    def __iter__(self) -> Iterator[Hole]:
+    def __iter__(self) -> Iterator[ByteGap]:
         for start, stop, kind in zip(*[iter(self._rows)] * 3, strict=True):
-            yield Hole(start, stop, _KINDS[kind])
+            yield ByteGap(start, stop, _KINDS[kind])
 
     def add(self, start: int, stop: int, kind: GapKind) -> None:
         """Leave a hole, unless it is none."""
@@ -58,7 +58,7 @@ class Holes:
                 self._excuses.show(excuse, count)
             border = end
 
-    def _shares(self, size: int, missing: range) -> Iterator[tuple[Excuse | None, int, int]]:
+    def _shares(self, size: int, missing: range) -> Iterator[tuple[LossRecord | None, int, int]]:
         """Yield the rows of `missing` chunks, and how much of a hole's size is each one's.
 
         Pauses of the sender may have made it longer than its chunks: the longest row gets them.

@@ -19,7 +19,7 @@ Arrived = tuple[Chunk, int]
 """A chunk, and when it came."""
 
 
-class Reordering:
+class JitterBuffer:
     """One track's chunks on their way to their places; perhaps from its first chunk on."""
 
     def __init__(

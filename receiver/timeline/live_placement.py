@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from receiver.media import Chunk, MediaFormat
-from receiver.timeline.clock import LARGEST_JITTER_MS, Belief
+from receiver.timeline.clock import LARGEST_JITTER_MS, JumpBudget
 
 
 class GapReason(enum.StrEnum):
@@ -26,7 +26,7 @@ class GapReason(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Audio:
+class AudioPiece:
     """Whole samples, still encoded, from byte `start` of the time line on."""
 
     start: int
@@ -39,7 +39,7 @@ class Audio:
 
 
 @dataclass(frozen=True, slots=True)
-class Hole:
+class SilencePiece:
     """Silence from byte `start` to `end`; `reason` covers all of it from `noticed` on.
 
     What is before `start` has been given away as silence already.
@@ -51,13 +51,13 @@ class Hole:
     noticed: int
 
 
-Piece = Audio | Hole
+Piece = AudioPiece | SilencePiece
 
 _MOST_MISSED: Final = 250
 """Chunks that may still come too late, and are told as such."""
 
 
-class Placer:
+class LivePlacer:
     """One track's live time line.
 
     It begins at byte `begin`: what belongs before is cut off. `arrival_ms` is when listening
@@ -80,7 +80,7 @@ class Placer:
         self._latest: Chunk | None = None
         self._latest_target = -(2**62)
         self._arrival_ms = arrival_ms  # of the latest chunk
-        self._belief = Belief()
+        self._belief = JumpBudget()
         self._brought = 0  # bytes of audio so far
 
     def count_from(self, origin_ms: int) -> None:
@@ -126,7 +126,7 @@ class Placer:
             return self.cursor
         return self._base + chunk.timestamp_ms * self._unit
 
-    def give_up(self, position: int, *, lost: bool = False) -> Hole | None:
+    def give_up(self, position: int, *, lost: bool = False) -> SilencePiece | None:
         """Give away the time up to `position` as silence: nobody waits for it any longer.
 
         `lost` says that chunks are known to be missing there. Return the silence if it begins
@@ -144,8 +144,8 @@ class Placer:
             return None
         if lost:
             self._told_lost = position
-            return Hole(start, position, GapReason.LOST, start)
-        return Hole(start, position, GapReason.SENDER_SILENCE, start)
+            return SilencePiece(start, position, GapReason.LOST, start)
+        return SilencePiece(start, position, GapReason.SENDER_SILENCE, start)
 
     def _take_late(self, chunk: Chunk, cut: int, start: int, missing: int) -> tuple[Piece, ...]:
         """Return what is told, and what is left, of a chunk whose place was given away in part."""
@@ -154,11 +154,11 @@ class Placer:
         if self._noticed < self._floor:  # otherwise it is from before the beginning
             self.left_out += whole
             if missing and start > self._noticed:
-                told = Hole(start, start, GapReason.LOST, self._noticed)
+                told = SilencePiece(start, start, GapReason.LOST, self._noticed)
                 lost = self._lost(chunk, missing, told)
                 pieces += [lost] if lost else []
             if whole or cut >= self._one_ms:  # less is rounding
-                pieces.append(Hole(start + cut, start + cut, GapReason.LATE, start))
+                pieces.append(SilencePiece(start + cut, start + cut, GapReason.LATE, start))
             self._noticed = max(self._noticed, start + cut)
         audio = None if whole else self._audio(chunk.payload[cut:])
         return (*pieces, audio) if audio else tuple(pieces)
@@ -169,15 +169,15 @@ class Placer:
         if start is None:
             return ()
         end = start + len(chunk.payload)
-        return (Hole(end, end, GapReason.LATE, start),)
+        return (SilencePiece(end, end, GapReason.LATE, start),)
 
-    def _lost(self, chunk: Chunk, missing: int, hole: Hole) -> Hole | None:
+    def _lost(self, chunk: Chunk, missing: int, hole: SilencePiece) -> SilencePiece | None:
         """Return what has yet to be told of a hole where chunks are missing."""
         self._remember_missing(chunk, missing, hole)
         noticed = max(hole.noticed, self._told_lost)
         return replace(hole, noticed=noticed) if noticed < hole.end else None
 
-    def _remember_missing(self, chunk: Chunk, missing: int, hole: Hole) -> None:
+    def _remember_missing(self, chunk: Chunk, missing: int, hole: SilencePiece) -> None:
         """Remember where the latest chunks that are missing before this one belong."""
         assert chunk.chunk is not None  # noqa: S101  or nothing would be known to be missing
         size = len(chunk.payload)
@@ -267,7 +267,7 @@ class Placer:
                 return number - first
         return 0
 
-    def _hole(self, jump: int, missing: int) -> Hole | None:
+    def _hole(self, jump: int, missing: int) -> SilencePiece | None:
         """Move the cursor over a hole that begins and ends on a sample."""
         given_up = self._noticed < self._floor == self.cursor
         noticed = self._noticed if given_up else self.cursor
@@ -280,11 +280,11 @@ class Placer:
             self._half, self.cursor = b"", end
         self._floor = self._noticed = 0
         if missing:
-            return Hole(start, max(start, end), GapReason.LOST, min(noticed, start))
+            return SilencePiece(start, max(start, end), GapReason.LOST, min(noticed, start))
         # Of what was given away it was told already that the sender said nothing.
-        return Hole(start, end, GapReason.SENDER_SILENCE, start) if end > start else None
+        return SilencePiece(start, end, GapReason.SENDER_SILENCE, start) if end > start else None
 
-    def _audio(self, payload: bytes) -> Audio | None:
+    def _audio(self, payload: bytes) -> AudioPiece | None:
         unit = self._sample
         start = self.cursor - len(self._half)
         payload = self._half + payload if self._half else payload
@@ -293,4 +293,4 @@ class Placer:
         self.cursor = start + len(payload)
         if not whole:
             return None
-        return Audio(start, payload if whole == len(payload) else payload[:whole])
+        return AudioPiece(start, payload if whole == len(payload) else payload[:whole])

@@ -13,7 +13,7 @@ from receiver.timeline.ordering import MISSING
 
 
 @dataclass(frozen=True, slots=True)
-class Excuse:
+class LossRecord:
     """Of the chunks `first` to `last`, `chunks` came and were not kept, as row `row` says."""
 
     first: int
@@ -23,7 +23,7 @@ class Excuse:
     row: int
 
 
-class Excuses:
+class MissingChunks:
     """What is known of a track's missing chunks, by chunk number, and what of it was shown.
 
     `bounds` are the numbers of the first and the last chunk of each row, one after the other.
@@ -34,14 +34,14 @@ class Excuses:
         self._unshown = [row.chunks for row in rows]
         pairs = zip(bounds[::2], bounds[1::2], strict=True)
         self._known = [
-            Excuse(first, last, rows[at].kind, rows[at].chunks, at)
+            LossRecord(first, last, rows[at].kind, rows[at].chunks, at)
             for at, (first, last) in enumerate(pairs)
             if _makes_sense(first, last, rows[at].chunks)
         ]
         self._known.sort(key=lambda excuse: excuse.last)
         self._apart = _apart(self._known)
 
-    def of(self, missing: range) -> Iterator[tuple[Excuse | None, int]]:
+    def of(self, missing: range) -> Iterator[tuple[LossRecord | None, int]]:
         """Yield missing chunks as rows of one reason, each with its length; `None` is no reason."""
         first, stop = missing.start, missing.stop
         for at in range(bisect_left(self._apart, first, key=_last), len(self._apart)):
@@ -55,11 +55,11 @@ class Excuses:
         if first < stop:
             yield None, stop - first
 
-    def behind(self, number: int) -> Sequence[Excuse]:
+    def behind(self, number: int) -> Sequence[LossRecord]:
         """Return what ends at `number` or behind it, the nearest end first."""
         return self._known[bisect_left(self._known, number, key=_last) :]
 
-    def show(self, excuse: Excuse, chunks: int) -> None:
+    def show(self, excuse: LossRecord, chunks: int) -> None:
         """Remember that a gap of its kind stands for so many chunks of an excuse."""
         self._unshown[excuse.row] -= chunks
 
@@ -68,7 +68,7 @@ class Excuses:
         return _summed_up(zip(self.rows, self._unshown, strict=True))
 
 
-def came(rows: Iterable[DroppedRecord]) -> Counter[GapKind]:
+def chunks_not_kept(rows: Iterable[DroppedRecord]) -> Counter[GapKind]:
     """Return how many chunks came and were not kept."""
     return _summed_up((row, row.chunks) for row in rows)
 
@@ -80,7 +80,7 @@ def _summed_up(rows: Iterable[tuple[DroppedRecord, int]]) -> Counter[GapKind]:
     return +found  # without those of which there is none
 
 
-def _last(excuse: Excuse) -> int:
+def _last(excuse: LossRecord) -> int:
     return excuse.last
 
 
@@ -88,7 +88,7 @@ def _makes_sense(first: int, last: int, chunks: int) -> bool:
     return MISSING not in (first, last) and first <= last < first + MOST_APART * chunks
 
 
-def _apart(excuses: Sequence[Excuse]) -> list[Excuse]:
+def _apart(excuses: Sequence[LossRecord]) -> list[LossRecord]:
     """Return excuses in their order, none over another.
 
     What is said of one chunk counts before what is said of a row, then the row that begins

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from receiver.media import ClockRule, GapKind, MediaFormat
-from receiver.timeline.clock import LARGEST_JITTER_MS, Belief, Outlook, usual_size
-from receiver.timeline.doubts import Doubts
-from receiver.timeline.gaps import Holes
-from receiver.timeline.missing import Excuses
+from receiver.timeline.clock import LARGEST_JITTER_MS, ClockLookahead, JumpBudget, usual_size
+from receiver.timeline.doubts import ClockAnomalies
+from receiver.timeline.gaps import GapList
+from receiver.timeline.missing import MissingChunks
 from receiver.timeline.ordering import MISSING, Column, Order, TrackIndex
 
 
 @dataclass(slots=True)
-class Walk:
+class TrackPlacer:
     """Puts each run of chunks that follow each other without a break where it belongs."""
 
     index: TrackIndex
@@ -29,25 +29,25 @@ class Walk:
     cursor: int = 0  # where the audio so far ends, in bytes
     base: int = 0  # what the current clock's targets are shifted by
     runs: array[int] = field(default_factory=lambda: array("q"))  # rows: first chunk, last, start
-    holes: Holes = field(init=False)
-    excuses: Excuses = field(init=False)
-    doubts: Doubts = field(default_factory=Doubts)
+    holes: GapList = field(init=False)
+    excuses: MissingChunks = field(init=False)
+    doubts: ClockAnomalies = field(default_factory=ClockAnomalies)
     _candidate: int | None = None  # a base that one absurd timestamp suggests
     _latest: int = -(2**62)  # the last accepted target
     _usual: int = 0
-    _belief: Belief = field(default_factory=Belief)
+    _belief: JumpBudget = field(default_factory=JumpBudget)
     _brought: Column = field(init=False)  # bytes of audio before each chunk
-    _outlook: Outlook = field(init=False)
+    _outlook: ClockLookahead = field(init=False)
 
     def place_all(self) -> None:
         """Fill `runs` and `holes`, and move the cursor to the end."""
         self._usual = usual_size(self.index)
-        self.excuses = Excuses(self.index.excused, self._bounds().tolist())
-        self.holes = Holes(self.excuses, self.media, self._usual)
+        self.excuses = MissingChunks(self.index.excused, self._bounds().tolist())
+        self.holes = GapList(self.excuses, self.media, self._usual)
         sizes = self.index.size[self.order.chosen].astype(np.int64)
         targets = self._targets(self.index.timestamp[self.order.chosen])
         self._brought = np.concatenate(([0], np.cumsum(sizes)))
-        self._outlook = Outlook(targets, self._places())
+        self._outlook = ClockLookahead(targets, self._places())
         for first, last in self._stretches(sizes, targets):
             target = self._steady(first, int(targets[first]))
             if self._place(first, last, target):

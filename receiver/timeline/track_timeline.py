@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from receiver.media import ClockRule, Finding, Gap, GapKind, Ledger, MediaFormat, Track
-from receiver.timeline.clock import clock_rule, drift_ppm, judged
-from receiver.timeline.gaps import Hole, Holes
+from receiver.timeline.clock import clock_rule, drift_ppm, without_useless_numbers
+from receiver.timeline.gaps import ByteGap, GapList
 from receiver.timeline.ordering import MISSING, Order, TrackIndex, order
-from receiver.timeline.placement import Walk
+from receiver.timeline.placement import TrackPlacer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Placement:
     ledger: Ledger
     first_timestamp_ms: int | None
     drift_ppm: float | None
-    holes: Holes
+    holes: GapList
     unshown: Counter[GapKind]
     _runs: array[int]  # a lossy call has so many that objects would take most of the memory
 
@@ -59,9 +59,9 @@ def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Place
 
     `origin_ms` is the timestamp at which the time line begins.
     """
-    ordered = judged(index, order(index), media)
+    ordered = without_useless_numbers(index, order(index), media)
     rule = clock_rule(index, ordered, media)
-    walk = Walk(index, ordered, media, rule, origin_ms)
+    walk = TrackPlacer(index, ordered, media, rule, origin_ms)
     walk.place_all()
     findings = (*ordered.findings, *walk.doubts.findings(index.track, rule))
     first_stamp = int(index.timestamp[ordered.chosen[0]])
@@ -85,7 +85,7 @@ def gaps(placement: Placement, length: int, media: MediaFormat) -> tuple[Gap, ..
     holes = list(placement.holes)
     end = placement.length - placement.length % media.bytes_per_sample
     if length > end:
-        holes.append(Hole(end, length, GapKind.SENDER_SILENCE))
+        holes.append(ByteGap(end, length, GapKind.SENDER_SILENCE))
     return tuple(
         Gap(
             milliseconds(hole.start, media),

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from receiver.errors import ConfigurationError
-from receiver.rate_limit import Throttle
+from receiver.rate_limit import LogThrottle
 from receiver.transports import handshake
-from receiver.transports.pending import Lobby, Waiting
+from receiver.transports.pending import PendingConnection, PendingConnections
 from receiver.transports.shared_port import SharedPort
 
 BACKLOG: Final = 1024
@@ -27,7 +27,7 @@ _TURN_SECONDS: Final = 0.002
 _log = logging.getLogger(__name__)
 
 
-Connect = Callable[[Waiting], Awaitable[Any]]
+Connect = Callable[[PendingConnection], Awaitable[Any]]
 """Makes a transport of an accepted socket; returns when TLS is done, or raises."""
 
 
@@ -37,7 +37,7 @@ class Acceptor:
     def __init__(
         self,
         sockets: list[socket.socket],
-        lobby: Lobby,
+        lobby: PendingConnections,
         connect: Connect,
         *,
         shared: SharedPort | None = None,
@@ -48,7 +48,7 @@ class Acceptor:
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._serving = True
-        self._throttle = Throttle()
+        self._throttle = LogThrottle()
         self._connecting: set[asyncio.Task[None]] = set()
         self._start_accepting()
 
@@ -118,7 +118,7 @@ class Acceptor:
         if times := self._throttle.count(problem, time.monotonic()):
             _log.error("cannot accept connections: %s (%d times)", problem, times)
 
-    async def _welcome(self, waiting: Waiting) -> None:
+    async def _welcome(self, waiting: PendingConnection) -> None:
         try:
             await self._connect(waiting)
         except (TimeoutError, ConnectionAbortedError):  # the latter: TLS was not done in time
@@ -130,7 +130,7 @@ class Acceptor:
         waiting.leave()
         waiting.tcp.close()
 
-    def _welcomed(self, waiting: Waiting, task: asyncio.Task[None]) -> None:
+    def _welcomed(self, waiting: PendingConnection, task: asyncio.Task[None]) -> None:
         """Clean up where we were cancelled, perhaps before the first step, or are to blame."""
         self._connecting.discard(task)
         error = None if task.cancelled() else task.exception()

@@ -15,7 +15,7 @@ import termios
 from collections.abc import Callable
 
 
-class LatePong:
+class DeferredPong:
     """Calls `send` some time after a ping, when the kernel holds nothing more for us."""
 
     def __init__(

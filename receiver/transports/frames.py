@@ -23,7 +23,7 @@ _LENGTH: Final = 0x7F
 _SHORTEST: Final = 6  # two bytes of head and the mask
 
 
-class UnitReader:
+class FrameReader:
     """Hands messages of one unit to `deliver`, and everything else to `library`.
 
     `sound` tells whether the library still takes units; once it does not, it gets all the rest.

@@ -13,7 +13,7 @@ from typing import Any
 from receiver.transports.interface import Limits
 
 
-class Pace:
+class ReadRateLimit:
     """Counts what was read down from `credit`, and pauses reading where that is used up."""
 
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:

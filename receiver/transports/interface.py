@@ -1,6 +1,6 @@
 """The seam between sockets and sessions: what a transport tells, and what it is told.
 
-A transport accepts connections, asks the `Gate` about each request before it upgrades, and
+A transport accepts connections, asks the `Admission` about each request before it upgrades, and
 hands every whole message to the `Peer` it was given. All of it is synchronous and on the
 event loop.
 

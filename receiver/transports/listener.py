@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 
 from receiver.transports.acceptor import Acceptor, Connect, open_sockets
 from receiver.transports.interface import Gate, Limits
-from receiver.transports.pending import Lobby, Waiting
+from receiver.transports.pending import PendingConnection, PendingConnections
 from receiver.transports.shared_port import SharedPort
-from receiver.transports.upgrade import Admitted, Doorway, House
+from receiver.transports.upgrade import AcceptedUpgrade, House, UpgradeProtocol
 
 _GOING_AWAY: Final = 1001
 
@@ -30,7 +30,7 @@ class SocketListener:
     server: Acceptor
 
     def __init__(
-        self, gate: Gate, limits: Limits, upgrade: Callable[[Admitted, SocketListener], None]
+        self, gate: Gate, limits: Limits, upgrade: Callable[[AcceptedUpgrade, SocketListener], None]
     ) -> None:
         self.limits = limits
         self.house = House(
@@ -48,13 +48,15 @@ class SocketListener:
             ConfigurationError: the address cannot be listened on.
         """
         sockets = shared.sockets if shared else await open_sockets(host, port)
-        lobby = Lobby(self.limits, self.house.gate.turned_away)
+        lobby = PendingConnections(self.limits, self.house.gate.turned_away)
         self.server = Acceptor(sockets, lobby, connect, shared=shared)
 
-    async def connect(self, waiting: Waiting, *, ssl_context: ssl.SSLContext | None) -> None:
+    async def connect(
+        self, waiting: PendingConnection, *, ssl_context: ssl.SSLContext | None
+    ) -> None:
         """Make a transport of the event loop's."""
         await asyncio.get_running_loop().connect_accepted_socket(
-            functools.partial(Doorway, self.house, waiting),
+            functools.partial(UpgradeProtocol, self.house, waiting),
             waiting.tcp,
             ssl=ssl_context,
             ssl_handshake_timeout=self.limits.handshake_timeout_seconds if ssl_context else None,

@@ -22,13 +22,13 @@ GRACE_SECONDS: Final = 1.0
 
 
 @dataclass(eq=False, slots=True)
-class Waiting:
+class PendingConnection:
     """A connection that was accepted but not yet admitted."""
 
     tcp: socket.socket
     address: str
     since: float  # by the event loop's clock
-    _lobby: Lobby
+    _lobby: PendingConnections
     asked: bool = False  # the gate has decided, and so knows of this connection
 
     def leave(self) -> None:
@@ -49,25 +49,25 @@ class Waiting:
             self.tcp.shutdown(socket.SHUT_RDWR)
 
 
-class Lobby:
+class PendingConnections:
     """All connections that wait, the oldest first."""
 
     def __init__(self, limits: Limits, turned_away: Callable[[str, str], None]) -> None:
         self.turned_away = turned_away  # is told the reason and the address
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[Waiting, None] = {}
-        self._by_address: dict[str, dict[Waiting, None]] = {}
+        self._waiting: dict[PendingConnection, None] = {}
+        self._by_address: dict[str, dict[PendingConnection, None]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def enter(self, tcp: socket.socket, address: str) -> Waiting:
+    def enter(self, tcp: socket.socket, address: str) -> PendingConnection:
         """Count one more, and make room for it where there is none."""
         if len(self._waiting) >= self._limits.max_waiting:
             crowd = max(self._by_address.values(), key=len)
             next(iter(crowd)).cut()
-        entered = Waiting(tcp, address, self._loop.time(), self)
+        entered = PendingConnection(tcp, address, self._loop.time(), self)
         self._waiting[entered] = None
         neighbours = self._by_address.setdefault(address, {})
         neighbours[entered] = None
@@ -75,7 +75,7 @@ class Lobby:
             self._loop.call_later(GRACE_SECONDS, self._thin_out, address)
         return entered
 
-    def forget(self, waiting: Waiting) -> None:
+    def forget(self, waiting: PendingConnection) -> None:
         """Count a connection no more."""
         self._waiting.pop(waiting, None)
         neighbours = self._by_address.get(waiting.address, {})

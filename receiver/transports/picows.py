@@ -18,10 +18,10 @@ import aiofastnet
 from receiver.transports import handshake, picows_wiring, resets
 from receiver.transports.interface import Gate, Limits, Listener
 from receiver.transports.listener import SocketListener
-from receiver.transports.pending import Waiting
+from receiver.transports.pending import PendingConnection
 from receiver.transports.picows_socket import Socket
 from receiver.transports.shared_port import SharedPort
-from receiver.transports.upgrade import Admitted, Doorway
+from receiver.transports.upgrade import AcceptedUpgrade, UpgradeProtocol
 
 
 async def listen(
@@ -43,9 +43,9 @@ async def listen(
     fast = ssl_context is None and (resets.possible() or not resets.needed(loop))
     listener = _PicowsListener(gate, limits, watch=fast and resets.needed(loop))
 
-    async def connect(waiting: Waiting) -> None:
+    async def connect(waiting: PendingConnection) -> None:
         if fast:
-            make = functools.partial(Doorway, listener.house, waiting)
+            make = functools.partial(UpgradeProtocol, listener.house, waiting)
             await aiofastnet.connect_accepted_socket(loop, make, waiting.tcp)
         else:
             await listener.connect(waiting, ssl_context=ssl_context)
@@ -67,7 +67,7 @@ class _PicowsListener(SocketListener):
         if self._resets is not None:
             self._resets.close()
 
-    def _upgrade(self, admitted: Admitted, _listener: SocketListener) -> None:
+    def _upgrade(self, admitted: AcceptedUpgrade, _listener: SocketListener) -> None:
         socket = Socket(admitted.peer, admitted.transport, self)
         ears = picows_wiring.Ears(socket.broken_off)
         longest = self.limits.max_message_bytes

@@ -13,10 +13,10 @@ from websockets.frames import Close
 
 from receiver.transports import handshake
 from receiver.transports.connection import SocketConnection
-from receiver.transports.deferred_pong import LatePong
-from receiver.transports.inbound_limits import Pace
+from receiver.transports.deferred_pong import DeferredPong
+from receiver.transports.inbound_limits import ReadRateLimit
 from receiver.transports.interface import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer
-from receiver.transports.small_units import SmallUnits
+from receiver.transports.small_units import SmallFrameLimit
 
 _BROKEN: Final = 1006
 _ONE_UNIT: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
@@ -54,11 +54,11 @@ class Socket(WSListener):
         self._sent_code: int | None = None
         self._fragments: bytearray | None = None  # of a message that is not yet whole
         self._ping = b""  # the latest, to be answered
-        self._late_pong = LatePong(
+        self._late_pong = DeferredPong(
             self._loop, self._send_pong, delay_seconds=self._limits.pong_delay_seconds
         )
-        self._pace = Pace(self._limits, self._loop)
-        self._small_units = SmallUnits(self._limits, self._loop)
+        self._pace = ReadRateLimit(self._limits, self._loop)
+        self._small_units = SmallFrameLimit(self._limits, self._loop)
         self._cut: asyncio.TimerHandle | None = None  # ends a connection that hangs in closing
         self._resume: Callable[[], None] | None = None  # of a peer that sends messages
 

@@ -8,7 +8,7 @@ from receiver.rate_limit import TokenBucket
 from receiver.transports.interface import Limits
 
 
-class SmallUnits:
+class SmallFrameLimit:
     """Counts control units and small fragments: each costs as much to take as a chunk of audio.
 
     A large fragment makes up for a small one, because some libraries end each message with an

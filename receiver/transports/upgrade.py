@@ -19,14 +19,14 @@ from websockets.server import ServerProtocol
 
 from receiver.transports import handshake
 from receiver.transports.interface import Decision, Gate, HttpAnswer, Limits, Peer
-from receiver.transports.pending import Waiting
+from receiver.transports.pending import PendingConnection
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class AcceptedUpgrade:
     """A connection that is to be upgraded; it has not been answered yet."""
 
     peer: Peer
@@ -42,15 +42,15 @@ class House:
 
     gate: Gate
     limits: Limits
-    upgrade: Callable[[Admitted], None]
+    upgrade: Callable[[AcceptedUpgrade], None]
     left: Callable[[], None]  # called when a connection is no longer in a doorway
-    doorways: set[Doorway] = field(default_factory=set)
+    doorways: set[UpgradeProtocol] = field(default_factory=set)
 
 
-class Doorway(asyncio.Protocol):
+class UpgradeProtocol(asyncio.Protocol):
     """Reads one request, asks the gate, and answers or hands the connection over."""
 
-    def __init__(self, house: House, waiting: Waiting) -> None:
+    def __init__(self, house: House, waiting: PendingConnection) -> None:
         self._house = house
         self._waiting = waiting
         self._received = bytearray()
@@ -146,7 +146,7 @@ class Doorway(asyncio.Protocol):
             return
         self._leave()
         response.headers["Server"] = handshake.SERVER
-        admitted = Admitted(
+        admitted = AcceptedUpgrade(
             decision,
             self._transport,
             key=request.headers["Sec-WebSocket-Key"],

@@ -13,7 +13,7 @@ from receiver.transports import handshake
 from receiver.transports.interface import Gate, Limits, Listener
 from receiver.transports.listener import SocketListener
 from receiver.transports.shared_port import SharedPort
-from receiver.transports.upgrade import Admitted
+from receiver.transports.upgrade import AcceptedUpgrade
 from receiver.transports.websockets_socket import Socket
 
 
@@ -38,7 +38,7 @@ async def listen(
     return listener
 
 
-def _upgrade(admitted: Admitted, listener: SocketListener) -> None:
+def _upgrade(admitted: AcceptedUpgrade, listener: SocketListener) -> None:
     socket = Socket(admitted.peer, listener)
     listener.sockets.add(socket)
     socket.open(admitted)

@@ -20,12 +20,12 @@ from websockets.server import ServerProtocol
 
 from receiver.transports import handshake
 from receiver.transports.connection import SocketConnection
-from receiver.transports.deferred_pong import LatePong
-from receiver.transports.frames import UnitReader
-from receiver.transports.inbound_limits import Pace
+from receiver.transports.deferred_pong import DeferredPong
+from receiver.transports.frames import FrameReader
+from receiver.transports.inbound_limits import ReadRateLimit
 from receiver.transports.interface import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer
-from receiver.transports.small_units import SmallUnits
-from receiver.transports.upgrade import Admitted
+from receiver.transports.small_units import SmallFrameLimit
+from receiver.transports.upgrade import AcceptedUpgrade
 
 _BROKEN: Final = 1006
 _SLICE_BYTES: Final = 16_384  # a stream in real time brings less than 1 KiB at a time
@@ -59,14 +59,14 @@ class Socket(Connection):
         self._farewell_bytes = 0  # came after our close message
         self._failed = False  # the peer raised an error: it gets no more messages
         self._broken_off = False  # it gets none because of what the other end sent
-        units = UnitReader(
+        units = FrameReader(
             self._deliver, self._parse, self._is_sound, longest=limits.max_message_bytes
         )
         self._receive = units.receive
         self._fragments = bytearray()  # of a message that is not yet whole
-        self._pace = Pace(limits, self.loop)
-        self._small_units = SmallUnits(limits, self.loop)
-        self._late_pong = LatePong(
+        self._pace = ReadRateLimit(limits, self.loop)
+        self._small_units = SmallFrameLimit(limits, self.loop)
+        self._late_pong = DeferredPong(
             self.loop, self._send_pong, delay_seconds=limits.pong_delay_seconds
         )
         self._cut: asyncio.TimerHandle | None = None  # ends a closing handshake that hangs
@@ -173,7 +173,7 @@ class Socket(Connection):
     def _can_send(self) -> bool:
         return self.protocol.state is State.OPEN and not self.transport.is_closing()
 
-    def open(self, admitted: Admitted) -> None:
+    def open(self, admitted: AcceptedUpgrade) -> None:
         """Answer the request, tell the peer, and give it what came too early."""
         transport = admitted.transport
         transport.set_protocol(self)

@@ -27,11 +27,11 @@ from typing import Final
 import structlog
 
 from receiver.auth.bearer import Grant
-from receiver.counters import Figures
+from receiver.counters import Counters
 from receiver.ingest.session import Session
 from receiver.journal import records
 from receiver.journal.records import Header
-from receiver.journal.writer import Journal
+from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk
 from receiver.tap.local_hub import Hub, LocalHub
 from tests.bench.load import start_message
@@ -199,15 +199,15 @@ class _House:
     """A recorder that keeps nothing, so that only the session is measured."""
 
     def __init__(self) -> None:
-        self.figures = Figures()
+        self.figures = Counters()
         self.hub: Hub = LocalHub(lambda call: None)
         self.now: Callable[[], float] = time.monotonic
 
     def utc_ms(self) -> int:
         return 0
 
-    def open_journal(self, header: Header) -> Journal:
-        return Journal(Path("nowhere"), header)
+    def open_journal(self, header: Header) -> JournalWriter:
+        return JournalWriter(Path("nowhere"), header)
 
     def journal_ended(self, path: Path) -> None:
         """Nothing ends here."""

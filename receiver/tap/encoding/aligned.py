@@ -13,21 +13,21 @@ from operator import itemgetter
 from typing import Final
 
 from receiver.media import Chunk, Track
-from receiver.tap.encoding.notices import LONGEST_WAIT_MS, event_items, stopped
-from receiver.tap.encoding.samples import Output, hole_notice, placer_for
+from receiver.tap.encoding.notices import LONGEST_WAIT_MS, event_items, stopped_notice
+from receiver.tap.encoding.samples import SampleFormatter, hole_notice, live_placer
 from receiver.tap.local_hub import (
-    ChunkBefore,
-    ChunkHeard,
     Event,
-    Joined,
-    MessageHeard,
-    Standing,
+    LiveChunk,
+    LiveMessage,
+    PrecedingChunk,
     StreamEnded,
+    StreamPosition,
+    Subscribed,
 )
-from receiver.tap.queue import Item
+from receiver.tap.queue import OutMessage
 from receiver.timeline.clock import live_origin_ms
-from receiver.timeline.jitter_buffer import Reordering
-from receiver.timeline.live_placement import Audio, Hole
+from receiver.timeline.jitter_buffer import JitterBuffer
+from receiver.timeline.live_placement import AudioPiece, SilencePiece
 
 _WAIT_IN_THE_PAST_MS: Final = 1000
 """The order of the past is known: to wait there for what came later delays nobody."""
@@ -37,14 +37,16 @@ _LONG_PACKETS: Final = 3
 """What long ones are waited for: a counterpart may end one later, and be overtaken by another."""
 
 
-class _Side:
+class _AlignedTrack:
     """One track on its way to its listeners."""
 
-    def __init__(self, joined: Joined, output: Output, begin: float | None, wait_ms: int) -> None:
-        self.placer = placer_for(joined, output.media, begin)
-        self.order = Reordering(output.media, wait_ms, from_the_first=not self.placer.cursor)
+    def __init__(
+        self, joined: Subscribed, output: SampleFormatter, begin: float | None, wait_ms: int
+    ) -> None:
+        self.placer = live_placer(joined, output.media, begin)
+        self.order = JitterBuffer(output.media, wait_ms, from_the_first=not self.placer.cursor)
         self.order.origin_ms = joined.standing.origin_ms
-        self.audio: deque[Audio] = deque()
+        self.audio: deque[AudioPiece] = deque()
         self.arrivals: deque[tuple[int, int]] = deque()  # up to where it came, and when
         self.heard_ms = -(2**31)  # when the latest chunk came
         self.size = 0  # of that chunk
@@ -83,22 +85,26 @@ class _Side:
             inside = end - first.start
             taken += first.payload[:inside]
             if first.end > end:
-                audio.appendleft(Audio(end, first.payload[inside:]))
+                audio.appendleft(AudioPiece(end, first.payload[inside:]))
         return taken
 
 
 class AlignedEncoder:
     """One track, promptly; or both, inbound left, each waiting a moment for the other."""
 
-    def __init__(self, joined: Joined, output: Output, track: str, begin: float | None) -> None:
+    def __init__(
+        self, joined: Subscribed, output: SampleFormatter, track: str, begin: float | None
+    ) -> None:
         self._output = output
         self._name = track
         self._wait_ms = LONGEST_WAIT_MS if begin is None else _WAIT_IN_THE_PAST_MS
         # What a track lacks at its end is sent as what all tracks were given.
-        self._sides = {track: _Side(joined, output, begin, self._wait_ms) for track in Track}
+        self._sides = {
+            track: _AlignedTrack(joined, output, begin, self._wait_ms) for track in Track
+        }
         self._sent = {t: self._sides[t] for t in Track if track in (t.value, "stereo")}
         self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
-        self._notices: list[tuple[int, Item]] = []  # in the order of their positions
+        self._notices: list[tuple[int, OutMessage]] = []  # in the order of their positions
         self._given = self._sides[Track.INBOUND].placer.cursor  # what is before has been sent
         self._settled = joined.standing.latest is not None  # where stream time begins
         if begin is None:
@@ -123,11 +129,11 @@ class AlignedEncoder:
         held = (side.order.waiting_since_ms for side in self._sides.values() if side.order)
         return min((*since, *(ms for ms in held if ms is not None)), default=None)
 
-    def take(self, event: Event) -> list[Item]:
+    def take(self, event: Event) -> list[OutMessage]:
         """Return what follows from an event."""
-        if type(event) is ChunkHeard:
+        if type(event) is LiveChunk:
             return self._hear(event.chunk, event.arrival_ms)
-        if isinstance(event, MessageHeard):
+        if isinstance(event, LiveMessage):
             # As in the recording: what has no time of its own is behind the latest chunk.
             now = max(side.placer.cursor for side in self._sides.values())
             now -= now % self._output.media.bytes_per_sample
@@ -136,11 +142,11 @@ class AlignedEncoder:
             return self._emit(self._limit(event.arrival_ms))
         if isinstance(event, StreamEnded):
             return self._end(event)
-        if isinstance(event, ChunkBefore):
+        if isinstance(event, PrecedingChunk):
             self._sides[event.chunk.track].begin_behind(event.chunk, event.arrival_ms)
         return []
 
-    def due(self, now_ms: int) -> list[Item]:
+    def due(self, now_ms: int) -> list[OutMessage]:
         """Return what has waited long enough."""
         self._let_go(now_ms)
         return self._emit(self._limit(now_ms))
@@ -151,16 +157,16 @@ class AlignedEncoder:
         for side in self._sides.values():
             side.order.patience_ms = LONGEST_WAIT_MS
 
-    def _begin_behind(self, standing: Standing) -> None:
+    def _begin_behind(self, standing: StreamPosition) -> None:
         for chunk in (*standing.others, standing.latest):
             if chunk is not None:
                 self._sides[chunk.track].begin_behind(chunk, standing.arrival_ms)
 
-    def _end(self, event: StreamEnded) -> list[Item]:
+    def _end(self, event: StreamEnded) -> list[OutMessage]:
         for track, side in self._sides.items():
             self._place(track, side.order.rest())
         items = self._emit(max(side.placer.cursor for side in self._sides.values()))
-        return [*items, stopped(event.reason, self.position_ms)]
+        return [*items, stopped_notice(event.reason, self.position_ms)]
 
     def _settle(self, first: Chunk, arrival_ms: int) -> None:
         """Learn from a stream's first chunk where its time begins."""
@@ -168,7 +174,7 @@ class AlignedEncoder:
         for side in self._sides.values():
             side.count_from(live_origin_ms(first, arrival_ms))
 
-    def _hear(self, chunk: Chunk, arrival_ms: int) -> list[Item]:
+    def _hear(self, chunk: Chunk, arrival_ms: int) -> list[OutMessage]:
         if not self._settled:
             self._settle(chunk, arrival_ms)
         self._let_go(arrival_ms)
@@ -185,14 +191,16 @@ class AlignedEncoder:
             return []
         return self._emit(self._limit(arrival_ms))
 
-    def _whole(self, side: _Side) -> Item:
+    def _whole(self, side: _AlignedTrack) -> OutMessage:
         """Return the only audio there is, which belongs where the listener has come to."""
         start, audio = self._given, side.audio.popleft()
         self._given = audio.end
         self._forget_arrivals()
         output = self._output
         length_ms = output.milliseconds(len(audio.payload))
-        return Item(output.audio(audio.payload), self._name, output.milliseconds(start), length_ms)
+        return OutMessage(
+            output.audio(audio.payload), self._name, output.milliseconds(start), length_ms
+        )
 
     def _let_go(self, now_ms: int) -> None:
         """Place what has waited long enough for a chunk of its own track."""
@@ -212,13 +220,13 @@ class AlignedEncoder:
                     side.arrivals.pop()  # it is due with what is behind it
                 side.arrivals.append((placer.cursor, arrival_ms))
 
-    def _keep(self, track: Track, piece: Audio | Hole) -> None:
-        if isinstance(piece, Audio):
+    def _keep(self, track: Track, piece: AudioPiece | SilencePiece) -> None:
+        if isinstance(piece, AudioPiece):
             self._sides[track].audio.append(piece)
         else:
-            self._note(piece.start, Item(hole_notice(self._output, track.value, piece)))
+            self._note(piece.start, OutMessage(hole_notice(self._output, track.value, piece)))
 
-    def _note(self, position: int, notice: Item) -> None:
+    def _note(self, position: int, notice: OutMessage) -> None:
         insort_right(self._notices, (position, notice), key=itemgetter(0))
 
     def _quiet_since_ms(self) -> int:
@@ -253,10 +261,10 @@ class AlignedEncoder:
                 limit = max(limit, end)
         return limit
 
-    def _emit(self, limit: int) -> list[Item]:
+    def _emit(self, limit: int) -> list[OutMessage]:
         limit -= limit % self._output.media.bytes_per_sample
         self._give_up(limit)
-        items: list[Item] = []
+        items: list[OutMessage] = []
         runs = self._alone is None
         while self._given < limit:
             self._tell(items)
@@ -274,7 +282,7 @@ class AlignedEncoder:
             while side.arrivals and side.arrivals[0][0] <= self._given:
                 side.arrivals.popleft()
 
-    def _tell(self, items: list[Item]) -> None:
+    def _tell(self, items: list[OutMessage]) -> None:
         """Add what is to be told where the listener has come to."""
         while self._notices and self._notices[0][0] <= self._given:
             items.append(self._notices.pop(0)[1])
@@ -289,7 +297,7 @@ class AlignedEncoder:
             if silence is not None:
                 self._keep(track, silence)
 
-    def _segment(self, end: int) -> Item:
+    def _segment(self, end: int) -> OutMessage:
         """Return what is between what was given and `end`; no track changes in between."""
         output, start = self._output, self._given
         sides = [side.taken(end) for side in self._sent.values()]
@@ -299,4 +307,4 @@ class AlignedEncoder:
         made = [output.audio(side) if side else silence for side in sides]
         both = output.interleave(*made) if len(made) > 1 else made[0]
         length_ms = output.milliseconds(end - start)
-        return Item(both, self._name, output.milliseconds(start), length_ms)
+        return OutMessage(both, self._name, output.milliseconds(start), length_ms)

@@ -13,20 +13,20 @@ import msgspec
 from receiver.errors import PeerError
 from receiver.media import ByteOrder, Chunk
 from receiver.tap.encoding.aligned import AlignedEncoder
-from receiver.tap.encoding.notices import Encoder, Format, Kind, begin_ms, text
-from receiver.tap.encoding.samples import Output
-from receiver.tap.local_hub import ChunkHeard, Event, Joined, MessageHeard, StreamEnded
-from receiver.tap.queue import Item
+from receiver.tap.encoding.notices import Encoder, Format, OutputSpec, begin_ms, json_text
+from receiver.tap.encoding.samples import SampleFormatter
+from receiver.tap.local_hub import Event, LiveChunk, LiveMessage, StreamEnded, Subscribed
+from receiver.tap.queue import OutMessage
 from receiver.wire import parse
 
 
 def encoder(
-    kind: Kind, joined: Joined, *, byte_order: ByteOrder, since_ms: float | None = None
+    kind: OutputSpec, joined: Subscribed, *, byte_order: ByteOrder, since_ms: float | None = None
 ) -> Encoder:
     """Return the encoder for listeners of `kind`; it begins now, or in the past at `since_ms`."""
     if kind.format is Format.MESSAGES:
         return MessageEncoder(joined)
-    output = Output(joined.live.media_format, kind.format, byte_order)
+    output = SampleFormatter(joined.live.media_format, kind.format, byte_order)
     return AlignedEncoder(joined, output, kind.track, since_ms)
 
 
@@ -36,7 +36,7 @@ class MessageEncoder:
     waiting_since_ms = None
     left_out = 0
 
-    def __init__(self, joined: Joined) -> None:
+    def __init__(self, joined: Subscribed) -> None:
         live = joined.live
         start = msgspec.json.decode(live.start_message) if live.start_message else {}
         # Twilio names the stream in every message, SignalWire in `start` only.
@@ -51,25 +51,25 @@ class MessageEncoder:
         self._stopped = False
         self.position_ms = begin_ms(joined)
 
-    def take(self, event: Event) -> list[Item]:
+    def take(self, event: Event) -> list[OutMessage]:
         """Return what follows from an event."""
-        if type(event) is ChunkHeard:
+        if type(event) is LiveChunk:
             return [self._media(event.chunk)]
-        if isinstance(event, MessageHeard):
+        if isinstance(event, LiveMessage):
             return self._verbatim(event.message)
         if isinstance(event, StreamEnded) and not self._stopped:
             stop = {"event": "stop", "sequenceNumber": str(self._sequence + 1)}
-            return [Item(text({**stop, **self._identity, **self._stop_body}))]
+            return [OutMessage(json_text({**stop, **self._identity, **self._stop_body}))]
         return []
 
-    def due(self, now_ms: int) -> list[Item]:
+    def due(self, now_ms: int) -> list[OutMessage]:
         """Return what has waited long enough."""
         return []
 
     def reach_the_present(self) -> None:
         """Do nothing: what comes is sent as it comes."""
 
-    def _media(self, chunk: Chunk) -> Item:
+    def _media(self, chunk: Chunk) -> OutMessage:
         media = {
             "track": chunk.track.value,
             "chunk": _written(chunk.chunk),
@@ -87,15 +87,15 @@ class MessageEncoder:
         self._note(chunk)
         length_ms = len(chunk.payload) / self._bytes_per_ms
         encoded = msgspec.json.encode(message).decode()
-        return Item(encoded, chunk.track.value, chunk.timestamp_ms or 0, length_ms)
+        return OutMessage(encoded, chunk.track.value, chunk.timestamp_ms or 0, length_ms)
 
-    def _verbatim(self, message: bytes) -> list[Item]:
+    def _verbatim(self, message: bytes) -> list[OutMessage]:
         parsed = _parsed(message)
         if parsed is None or isinstance(parsed, parse.Connected | parse.Start):
             return []  # every listener got its own at the beginning
         self._note(parsed)
         self._stopped = self._stopped or isinstance(parsed, parse.Stop)
-        return [Item(message.decode("utf-8", "replace"))]
+        return [OutMessage(message.decode("utf-8", "replace"))]
 
     def _note(self, message: parse.Message | None) -> None:
         if message is not None and not isinstance(message, parse.Connected):

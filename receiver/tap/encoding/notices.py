@@ -9,8 +9,8 @@ import msgspec
 
 from receiver.errors import PeerError
 from receiver.media import Chunk, EndReason
-from receiver.tap.local_hub import Event, Joined, LiveStream, MessageHeard
-from receiver.tap.queue import Item
+from receiver.tap.local_hub import Event, LiveMessage, LiveStream, Subscribed
+from receiver.tap.queue import OutMessage
 from receiver.timeline.live_placement import GapReason
 from receiver.wire import parse
 from receiver.wire.parse import Dtmf, Mark
@@ -30,7 +30,7 @@ class Format(enum.StrEnum):
     MESSAGES = "messages"
 
 
-class Kind(msgspec.Struct, frozen=True):
+class OutputSpec(msgspec.Struct, frozen=True):
     """What a listener asked for. `rate` is `None` where it is the stream's own."""
 
     format: Format
@@ -61,11 +61,11 @@ class Encoder(Protocol):
         """Return how many chunks came too late, or twice."""
         ...
 
-    def take(self, event: Event) -> list[Item]:
+    def take(self, event: Event) -> list[OutMessage]:
         """Return what follows from an event."""
         ...
 
-    def due(self, now_ms: int) -> list[Item]:
+    def due(self, now_ms: int) -> list[OutMessage]:
         """Return what has waited long enough at `now_ms`, on the clock of arrival times."""
         ...
 
@@ -74,7 +74,7 @@ class Encoder(Protocol):
         ...
 
 
-def begin_ms(joined: Joined) -> float:
+def begin_ms(joined: Subscribed) -> float:
     """Return where on the stream's clock it stood when somebody joined: its latest chunk's end.
 
     The other track may be a little further, and what it has said will not come again.
@@ -90,7 +90,7 @@ def begin_ms(joined: Joined) -> float:
     return max((end, *near))
 
 
-def _end_ms(joined: Joined, chunk: Chunk) -> float | None:
+def _end_ms(joined: Subscribed, chunk: Chunk) -> float | None:
     """Return where a chunk ends, unless the sender's clock is none."""
     if chunk.timestamp_ms is None:
         return None
@@ -100,7 +100,7 @@ def _end_ms(joined: Joined, chunk: Chunk) -> float | None:
     return stamp + len(chunk.payload) / joined.live.media_format.bytes_per_ms
 
 
-def text(document: dict[str, Any]) -> str:
+def json_text(document: dict[str, Any]) -> str:
     """Return an event as JSON text; whole milliseconds are integers."""
     for name, value in document.items():
         if isinstance(value, float):
@@ -108,9 +108,9 @@ def text(document: dict[str, Any]) -> str:
     return msgspec.json.encode(document).decode()
 
 
-def gap(reason: GapReason, track: str, timestamp_ms: float, duration_ms: float) -> str:
+def gap_notice(reason: GapReason, track: str, timestamp_ms: float, duration_ms: float) -> str:
     """Return the notice of audio that a listener does not get."""
-    return text(
+    return json_text(
         {
             "event": "gap",
             "reason": reason.value,
@@ -121,11 +121,13 @@ def gap(reason: GapReason, track: str, timestamp_ms: float, duration_ms: float) 
     )
 
 
-def head(kind: Kind, live: LiveStream, *, listeners: int, timestamp_ms: float) -> list[Item]:
+def opening(
+    kind: OutputSpec, live: LiveStream, *, listeners: int, timestamp_ms: float
+) -> list[OutMessage]:
     """Return what a listener gets first."""
     if kind.format is Format.MESSAGES:
         greeting = (live.greeting or _GREETING).decode("utf-8", "replace")
-        return [Item(greeting), Item(live.start_message.decode("utf-8", "replace"))]
+        return [OutMessage(greeting), OutMessage(live.start_message.decode("utf-8", "replace"))]
     started = {
         "event": "started",
         **live.described(),
@@ -136,10 +138,10 @@ def head(kind: Kind, live: LiveStream, *, listeners: int, timestamp_ms: float) -
         "channels": kind.channels,
         "timestamp_ms": timestamp_ms,
     }
-    return [Item(text(started))]
+    return [OutMessage(json_text(started))]
 
 
-def event_items(event: MessageHeard, timestamp_ms: float) -> list[Item]:
+def event_items(event: LiveMessage, timestamp_ms: float) -> list[OutMessage]:
     """Return a key press or a mark as listeners are told of it."""
     try:
         message = parse.parse(event.message)
@@ -150,9 +152,11 @@ def event_items(event: MessageHeard, timestamp_ms: float) -> list[Item]:
         told = {"event": "dtmf", "digit": message.digit, "duration_ms": message.duration_ms}
     elif isinstance(message, Mark):
         told = {"event": "mark", "name": message.name}
-    return [Item(text(told | {"timestamp_ms": timestamp_ms}))] if told else []
+    return [OutMessage(json_text(told | {"timestamp_ms": timestamp_ms}))] if told else []
 
 
-def stopped(reason: EndReason, timestamp_ms: float) -> Item:
+def stopped_notice(reason: EndReason, timestamp_ms: float) -> OutMessage:
     """Return the last thing that a listener is told."""
-    return Item(text({"event": "stopped", "reason": reason.value, "timestamp_ms": timestamp_ms}))
+    return OutMessage(
+        json_text({"event": "stopped", "reason": reason.value, "timestamp_ms": timestamp_ms})
+    )

@@ -6,16 +6,16 @@ from typing import Final
 
 from receiver.audio import codec
 from receiver.media import ByteOrder, Encoding, MediaFormat
-from receiver.tap.encoding.notices import LONGEST_CLOCK_MS, Format, begin_ms, gap
-from receiver.tap.local_hub import Joined
-from receiver.tap.queue import Item
-from receiver.timeline.live_placement import Hole, Placer
+from receiver.tap.encoding.notices import LONGEST_CLOCK_MS, Format, begin_ms, gap_notice
+from receiver.tap.local_hub import Subscribed
+from receiver.tap.queue import OutMessage
+from receiver.timeline.live_placement import LivePlacer, SilencePiece
 
 _PROBE_BYTES: Final = 32_000
 _SILENCE: Final = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.L16: b"\0\0"}
 
 
-class Output:
+class SampleFormatter:
     """Samples or payloads: how encoded audio and silence are written."""
 
     def __init__(self, media: MediaFormat, shape: Format, byte_order: ByteOrder) -> None:
@@ -47,9 +47,9 @@ class Output:
         """Return a position or length in payload bytes as milliseconds."""
         return size / self.media.bytes_per_ms
 
-    def silent(self, track: str, start: int, size: int, channels: int) -> Item:
+    def silent(self, track: str, start: int, size: int, channels: int) -> OutMessage:
         """Return silence of `size` payload bytes."""
-        return Item(
+        return OutMessage(
             self.silence * channels,
             track,
             self.milliseconds(start),
@@ -66,12 +66,14 @@ class Output:
         return bytes(both)
 
 
-def placer_for(joined: Joined, media: MediaFormat, begin: float | None) -> Placer:
+def live_placer(joined: Subscribed, media: MediaFormat, begin: float | None) -> LivePlacer:
     """Return a placer that begins at `begin` milliseconds, or where the stream stands now."""
     standing = joined.standing
     at_ms = begin_ms(joined) if begin is None else begin
     place = int(at_ms * media.bytes_per_ms) // media.bytes_per_sample * media.bytes_per_sample
-    placer = Placer(media, begin=place, arrival_ms=0 if begin is not None else standing.arrival_ms)
+    placer = LivePlacer(
+        media, begin=place, arrival_ms=0 if begin is not None else standing.arrival_ms
+    )
     placer.count_from(standing.origin_ms)
     latest = standing.latest
     stamp = latest.timestamp_ms if latest else None
@@ -80,7 +82,7 @@ def placer_for(joined: Joined, media: MediaFormat, begin: float | None) -> Place
     return placer
 
 
-def hole_notice(output: Output, track: str, hole: Hole) -> str:
+def hole_notice(output: SampleFormatter, track: str, hole: SilencePiece) -> str:
     """Return the notice of a hole in a track."""
     start, length = hole.noticed, hole.end - hole.noticed
-    return gap(hole.reason, track, output.milliseconds(start), output.milliseconds(length))
+    return gap_notice(hole.reason, track, output.milliseconds(start), output.milliseconds(length))

@@ -10,23 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from receiver.auth.replay_store import MARGIN_SECONDS, UsedTokens
+from receiver.auth.replay_store import MARGIN_SECONDS, ReplayStore
 from receiver.errors import ConfigurationError
 
 
 async def test_a_token_can_be_used_once(tmp_path: Path) -> None:
     """The second use is refused, also by another process that comes later."""
     later = time.time() + 60
-    assert await UsedTokens(tmp_path / "used").use("a", later)
-    assert not await UsedTokens(tmp_path / "used").use("a", later)
-    assert await UsedTokens(tmp_path / "used").use("b", later)
+    assert await ReplayStore(tmp_path / "used").use("a", later)
+    assert not await ReplayStore(tmp_path / "used").use("a", later)
+    assert await ReplayStore(tmp_path / "used").use("b", later)
 
 
 async def test_a_used_token_is_on_disk_before_its_stream_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut makes no token new: its file and the folder are synced."""
-    used, sync, synced = UsedTokens(tmp_path / "used"), os.fsync, []
+    used, sync, synced = ReplayStore(tmp_path / "used"), os.fsync, []
 
     def note(descriptor: int) -> None:
         synced.append(stat.S_IFMT(os.fstat(descriptor).st_mode))
@@ -39,14 +39,14 @@ async def test_a_used_token_is_on_disk_before_its_stream_begins(
 
 async def test_of_many_at_once_exactly_one_gets_in(tmp_path: Path) -> None:
     """A replay at the same moment is still a replay."""
-    several = [UsedTokens(tmp_path / "used") for _ in range(2)]  # as in two workers
+    several = [ReplayStore(tmp_path / "used") for _ in range(2)]  # as in two workers
     attempts = [used.use("a", time.time() + 60) for used in several * 10]
     assert 1 == (await asyncio.gather(*attempts)).count(True)
 
 
 async def test_ids_never_become_paths(tmp_path: Path) -> None:
     """Any text is an id; what is on disk is its hash."""
-    used = UsedTokens(tmp_path / "used")
+    used = ReplayStore(tmp_path / "used")
     for jti in ("../../etc/passwd", "", "\0", "\ud800", "x" * 10_000):
         assert await used.use(jti, time.time() + 60)
     names = [path.name for path in (tmp_path / "used").iterdir()]
@@ -56,7 +56,7 @@ async def test_ids_never_become_paths(tmp_path: Path) -> None:
 
 async def test_expired_tokens_are_forgotten(tmp_path: Path) -> None:
     """What is refused for its age need not be remembered."""
-    used = UsedTokens(tmp_path / "used")
+    used = ReplayStore(tmp_path / "used")
     await used.use("old", time.time() - MARGIN_SECONDS - 60)
     await used.use("new", time.time() + 60)
     used.forget_expired()
@@ -66,7 +66,7 @@ async def test_expired_tokens_are_forgotten(tmp_path: Path) -> None:
 
 async def test_a_token_is_remembered_for_a_while_longer(tmp_path: Path) -> None:
     """A file that is being made has no later time yet, and a clock may be set back."""
-    used = UsedTokens(tmp_path / "used")
+    used = ReplayStore(tmp_path / "used")
     await used.use("just expired", time.time() - 60)
     used.forget_expired()
     assert not await used.use("just expired", time.time() - 60)
@@ -74,7 +74,7 @@ async def test_a_token_is_remembered_for_a_while_longer(tmp_path: Path) -> None:
 
 async def test_expired_tokens_are_forgotten_from_time_to_time(tmp_path: Path) -> None:
     """A receiver that runs for months does not collect them, and a lost folder ends nothing."""
-    used, folder = UsedTokens(tmp_path / "used"), tmp_path / "used"
+    used, folder = ReplayStore(tmp_path / "used"), tmp_path / "used"
     keeping = asyncio.create_task(used.keep_small(interval_seconds=0.001))
     async with asyncio.timeout(30):
         for name in ("first", "second"):
@@ -92,4 +92,4 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used").chmod(0o777)
     with pytest.raises(ConfigurationError, match="chmod 700"):
-        UsedTokens(tmp_path / "used")
+        ReplayStore(tmp_path / "used")

@@ -13,7 +13,7 @@ from receiver.config.value_types import (
     SWITCH,
     TEXT,
     TEXTS,
-    Kind,
+    ValueType,
     choice,
     integer,
     seconds,
@@ -48,7 +48,7 @@ WORDS = choice([order.value for order in ByteOrder], ByteOrder)
         (PAIR, {"cert": "a", "key": "b"}, (Path("a"), Path("b"))),
     ],
 )
-def test_values_that_are_accepted(kind: Kind, value: object, accepted: object) -> None:
+def test_values_that_are_accepted(kind: ValueType, value: object, accepted: object) -> None:
     """They come back as what the settings hold, of the very type."""
     assert (accepted, type(accepted)) == (kind.accept(value), type(kind.accept(value)))
 
@@ -67,7 +67,7 @@ def test_values_that_are_accepted(kind: Kind, value: object, accepted: object) -
         *((PAIR, value) for value in ("ab", ["a"], ["a", "b", "c"], {"cert": "a"}, ["a", ""])),
     ],
 )
-def test_values_that_are_not_accepted(kind: Kind, value: object) -> None:
+def test_values_that_are_not_accepted(kind: ValueType, value: object) -> None:
     """They are one kind of error, whatever they are."""
     with pytest.raises(ValueError):  # noqa: PT011  whoever asks says what is wrong
         kind.accept(value)
@@ -88,7 +88,7 @@ def test_values_that_are_not_accepted(kind: Kind, value: object) -> None:
         (PAIR, "a b", ["a", "b"]),
     ],
 )
-def test_text_of_the_environment_becomes_a_value(kind: Kind, text: str, value: object) -> None:
+def test_text_of_the_environment_becomes_a_value(kind: ValueType, text: str, value: object) -> None:
     """Of the type that a file would have."""
     assert value == kind.parse(text)
 
@@ -96,7 +96,7 @@ def test_text_of_the_environment_becomes_a_value(kind: Kind, text: str, value: o
 @pytest.mark.parametrize(
     ("kind", "text"), [(integer(1, 9), "1.0"), (seconds(0, 9), "soon"), (SWITCH, "maybe")]
 )
-def test_text_that_is_no_value_is_refused(kind: Kind, text: str) -> None:
+def test_text_that_is_no_value_is_refused(kind: ValueType, text: str) -> None:
     """By the same kind of error as a wrong value."""
     with pytest.raises(ValueError):  # noqa: PT011  whoever asks says what is wrong
         kind.parse(text)

@@ -14,10 +14,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from receiver.counters import TapFigures
-from receiver.forwarding.relay import Consumer, Forwarder, Way
+from receiver.counters import TapCounters
+from receiver.forwarding.relay import Consumer, Forwarder, ForwardOptions
 from receiver.media import ByteOrder, EndReason, Track
-from receiver.tap.feed import Channels
+from receiver.tap.feed import Feeds
 from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub, StreamEnded, Tap
 from receiver.transports import client
@@ -32,7 +32,7 @@ class House:
     """A hub with one live stream, and its forwarder."""
 
     tap: Tap
-    figures: TapFigures
+    figures: TapCounters
     forwarder: Forwarder
     said: int = 0
 
@@ -53,9 +53,9 @@ class House:
 async def forwarding(url: str, *, patience_seconds: float) -> AsyncIterator[House]:
     """Have one stream carried to one consumer."""
     hub = LocalHub(asyncio.get_running_loop().call_soon)
-    figures = TapFigures()
-    channels = Channels(hub, byte_order=ByteOrder.LITTLE, figures=figures)
-    way = Way(limits=ListenerLimits(patience_seconds=patience_seconds), figures=figures)
+    figures = TapCounters()
+    channels = Feeds(hub, byte_order=ByteOrder.LITTLE, figures=figures)
+    way = ForwardOptions(limits=ListenerLimits(patience_seconds=patience_seconds), figures=figures)
     forwarder = Forwarder(hub, channels, (Consumer(url),), way)
     tap = hub.open(live_stream(), Source())
     forwarder.start()

@@ -11,12 +11,12 @@ import numpy as np
 from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Chunk, Encoding, EndReason, MediaFormat, Track
 from receiver.tap.encoding.encoders import encoder
-from receiver.tap.encoding.notices import Encoder, Format, Kind
-from receiver.tap.local_hub import ChunkHeard, Joined, LiveStream, Standing, StreamEnded
-from receiver.tap.queue import Item
+from receiver.tap.encoding.notices import Encoder, Format, OutputSpec
+from receiver.tap.local_hub import LiveChunk, LiveStream, StreamEnded, StreamPosition, Subscribed
+from receiver.tap.queue import OutMessage
 from tests.receiver.helpers.journals import start_message
 
-BEGINNING = Standing(0, 0, 0, None)
+BEGINNING = StreamPosition(0, 0, 0, None)
 
 
 def live_stream(
@@ -44,20 +44,20 @@ def heard(
     at_ms: int | None = None,
     arrival_ms: int | None = None,
     sequence: int | None = None,
-) -> ChunkHeard:
+) -> LiveChunk:
     """Return chunk `number` (from 1, 20 ms each), which arrives when its timestamp says."""
     if at_ms is None and number is not None:
         at_ms = (number - 1) * 20
     arrived = arrival_ms if arrival_ms is not None else at_ms or 0
-    return ChunkHeard(Chunk(track, sequence, number, at_ms, payload), arrived)
+    return LiveChunk(Chunk(track, sequence, number, at_ms, payload), arrived)
 
 
-def from_record(record: ChunkRecord) -> ChunkHeard:
+def from_record(record: ChunkRecord) -> LiveChunk:
     """Return what a listener hears of a chunk that a journal holds."""
     chunk = Chunk(
         record.track, record.sequence_number, record.chunk, record.timestamp_ms, record.payload
     )
-    return ChunkHeard(chunk, record.arrival_ms)
+    return LiveChunk(chunk, record.arrival_ms)
 
 
 def ended(arrival_ms: int = 0) -> StreamEnded:
@@ -66,36 +66,36 @@ def ended(arrival_ms: int = 0) -> StreamEnded:
 
 
 def an_encoder(
-    kind: Kind,
+    kind: OutputSpec,
     live: LiveStream | None = None,
     *,
-    standing: Standing = BEGINNING,
+    standing: StreamPosition = BEGINNING,
     byte_order: ByteOrder = ByteOrder.LITTLE,
     since_ms: float | None = None,
 ) -> Encoder:
     """Return an encoder for a listener who joined where the stream stood."""
-    joined = Joined(live or live_stream(), standing)
+    joined = Subscribed(live or live_stream(), standing)
     return encoder(kind, joined, byte_order=byte_order, since_ms=since_ms)
 
 
-def pcm(track: str) -> Kind:
+def pcm(track: str) -> OutputSpec:
     """Return the kind of listeners who get samples."""
-    return Kind(Format.PCM16, track)
+    return OutputSpec(Format.PCM16, track)
 
 
-def sound(items: Iterable[Item]) -> bytes:
+def sound(items: Iterable[OutMessage]) -> bytes:
     """Return all binary messages, one behind the other."""
     return b"".join(
         message for item in items for message in item.messages() if isinstance(message, bytes)
     )
 
 
-def samples(items: Iterable[Item]) -> list[int]:
+def samples(items: Iterable[OutMessage]) -> list[int]:
     """Return all samples."""
     return [int(sample) for sample in np.frombuffer(sound(items), "<i2")]
 
 
-def gaps(items: Iterable[Item]) -> list[tuple[str, str, float, float]]:
+def gaps(items: Iterable[OutMessage]) -> list[tuple[str, str, float, float]]:
     """Return reason, track, beginning and length of all gaps that are told."""
     names = ("reason", "track", "timestamp_ms", "duration_ms")
     return [
@@ -105,6 +105,6 @@ def gaps(items: Iterable[Item]) -> list[tuple[str, str, float, float]]:
     ]
 
 
-def told(items: Iterable[Item]) -> list[dict[str, Any]]:
+def told(items: Iterable[OutMessage]) -> list[dict[str, Any]]:
     """Return all texts."""
     return [msgspec.json.decode(item.message) for item in items if isinstance(item.message, str)]

@@ -1,7 +1,7 @@
 """The whole pure core as one machine: sockets talk in any order, and nothing goes astray.
 
 Messages become events (`messages`, `stream`), events become journals (`journal`), journals
-become time lines and documents (`survey`, `ordering`, `timeline`, `report`), all in memory.
+become time lines and documents (`journal_scan`, `ordering`, `timeline`, `report`), all in memory.
 Every payload names its socket, its recording's turn and its own number, so whatever ends up in
 the wrong place is seen.
 """
@@ -34,7 +34,7 @@ from receiver.journal.records import EndRecord, Header, MessageRecord, Reader, R
 from receiver.media import Chunk, EndReason, MediaFormat, Track
 from receiver.recording import document
 from receiver.recording.document import RecordedTrack
-from receiver.recording.journal_scan import Survey, survey
+from receiver.recording.journal_scan import JournalScan, scan
 from receiver.recording.report import Rendered, report
 from receiver.timeline import event_positions, track_timeline
 from receiver.timeline.track_timeline import Placement
@@ -100,9 +100,9 @@ def read(journal_bytes: bytes, block: int = 97) -> tuple[list[journal.Record], s
     return [record for _, record in reader], reader.damage
 
 
-def drawn(surveyed: Survey, placement: Placement, source: bytes, track: Track) -> bytes:
+def drawn(scanned: JournalScan, placement: Placement, source: bytes, track: Track) -> bytes:
     """Return a track's line of payload bytes; what nothing covers is zero."""
-    index, line = surveyed.tracks[track], bytearray(placement.length)
+    index, line = scanned.tracks[track], bytearray(placement.length)
     covered = 0
     for run in placement.runs:
         position = run.start
@@ -118,36 +118,36 @@ def drawn(surveyed: Survey, placement: Placement, source: bytes, track: Track) -
 
 def rendered(source: bytes) -> bytes:
     """Return the document of a journal, with the hash of each track's line."""
-    surveyed = survey(pieces(source, 1000))
-    media = surveyed.media_format
+    scanned = scan(pieces(source, 1000))
+    media = scanned.media_format
     placed = {
         track: track_timeline.place(index, media)
-        for track, index in surveyed.tracks.items()
+        for track, index in scanned.tracks.items()
         if len(index)
     }
     length = max((placement.length for placement in placed.values()), default=0)
     tracks = tuple(
-        _recorded(surveyed, placement, track, source, length) for track, placement in placed.items()
+        _recorded(scanned, placement, track, source, length) for track, placement in placed.items()
     )
-    digest = hashlib.sha256(source[: surveyed.trusted_bytes]).hexdigest()
+    digest = hashlib.sha256(source[: scanned.trusted_bytes]).hexdigest()
     made = Rendered(tuple(placed.values()), tracks, length, digest)
-    said_when = [moment for moment, _ in surveyed.said]
-    at_ms = event_positions.at_ms(said_when, surveyed.tracks, made.placements, media)
+    said_when = [moment for moment, _ in scanned.said]
+    at_ms = event_positions.at_ms(said_when, scanned.tracks, made.placements, media)
     assert all(0 <= at <= length // media.bytes_per_ms for at in at_ms)
-    return document.encode(report(surveyed, replace(made, said_at_ms=at_ms)))
+    return document.encode(report(scanned, replace(made, said_at_ms=at_ms)))
 
 
 def _recorded(
-    surveyed: Survey, placement: Placement, track: Track, source: bytes, length: int
+    scanned: JournalScan, placement: Placement, track: Track, source: bytes, length: int
 ) -> RecordedTrack:
-    media = surveyed.media_format
+    media = scanned.media_format
     gaps = track_timeline.gaps(placement, length, media)
     return RecordedTrack(
         track=track,
         file=f"{track}.wav",
         samples=length // media.bytes_per_sample,
         duration_ms=track_timeline.milliseconds(length, media),
-        sha256=hashlib.sha256(drawn(surveyed, placement, source, track)).hexdigest(),
+        sha256=hashlib.sha256(drawn(scanned, placement, source, track)).hexdigest(),
         chunks=placement.ledger,
         silence_ms=sum(gap.duration_ms for gap in gaps),
         gaps=gaps,
@@ -346,24 +346,24 @@ class Core(RuleBasedStateMachine):
 
     def check(self, book: Book) -> None:
         """Hold one journal to its book."""
-        surveyed = survey(pieces(book.bytes, 333))
-        assert (None, len(book.bytes)) == (surveyed.damage, surveyed.trusted_bytes)
-        assert (book.id, book.end) == (surveyed.header.recording_id, surveyed.end_reason)
-        assert book.rejected == sum(index.rejected for index in surveyed.tracks.values())
-        for track, index in surveyed.tracks.items():
+        scanned = scan(pieces(book.bytes, 333))
+        assert (None, len(book.bytes)) == (scanned.damage, scanned.trusted_bytes)
+        assert (book.id, book.end) == (scanned.header.recording_id, scanned.end_reason)
+        assert book.rejected == sum(index.rejected for index in scanned.tracks.values())
+        for track, index in scanned.tracks.items():
             assert len(book.payloads[track]) == len(index)
             if len(index):
-                self.check_track(book, surveyed, track)
+                self.check_track(book, scanned, track)
         assert rendered(book.bytes) == rendered(book.bytes)
 
-    def check_track(self, book: Book, surveyed: Survey, track: Track) -> None:
+    def check_track(self, book: Book, scanned: JournalScan, track: Track) -> None:
         """Hold one track's time line to what was said on it."""
-        index, media = surveyed.tracks[track], surveyed.media_format
+        index, media = scanned.tracks[track], scanned.media_format
         placement = track_timeline.place(index, media)
         ledger, said = placement.ledger, book.payloads[track]
         assert ledger.balanced
         assert len(said) + index.rejected == ledger.received
-        line = drawn(surveyed, placement, book.bytes, track)
+        line = drawn(scanned, placement, book.bytes, track)
         written = [said[int(chosen)] for chosen in placement.order.chosen]
         assert len(set(map(int, placement.order.chosen))) == len(written) == ledger.written
         holes = sum(hole.stop - hole.start for hole in placement.holes)
@@ -413,6 +413,6 @@ def test_any_file_is_a_journal_or_refused(content: bytes, block: int) -> None:
     records, _ = read(content, block)
     if not records:
         with pytest.raises(JournalError):
-            survey([content])
-    surveyed = survey([header + content])
-    assert len(header) <= surveyed.trusted_bytes <= len(header) + len(content)
+            scan([content])
+    scanned = scan([header + content])
+    assert len(header) <= scanned.trusted_bytes <= len(header) + len(content)

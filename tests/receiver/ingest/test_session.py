@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from receiver.auth.bearer import Grant
-from receiver.counters import Figures
+from receiver.counters import Counters
 from receiver.ingest import live_recording, peer_limits, session
 from receiver.ingest.session import Session
 from receiver.journal import records as journal
@@ -30,13 +30,21 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.journal.spool import Spool
-from receiver.journal.writer import Journal
+from receiver.journal.writer import JournalWriter
 from receiver.media import Encoding, EndReason, Finding, Gap, GapKind, MediaFormat, Track
 from receiver.recording import render
 from receiver.recording.document import Recording
-from receiver.recording.journal_scan import survey
+from receiver.recording.journal_scan import scan
 from receiver.recording.render import RenderOptions
-from receiver.tap.local_hub import Event, Hub, Joined, Lifecycle, LocalHub, Standing, StreamBegan
+from receiver.tap.local_hub import (
+    Event,
+    Hub,
+    Lifecycle,
+    LocalHub,
+    StreamPosition,
+    StreamStarted,
+    Subscribed,
+)
 from tests.receiver.helpers.journals import STARTED_AT_MS, start_message
 
 PATIENCE_SECONDS = 20
@@ -58,7 +66,7 @@ class House:
     """A recorder with a real spool and a clock that the test moves."""
 
     def __init__(self, folder: Path) -> None:
-        self.figures = Figures()
+        self.figures = Counters()
         self.hub: Hub = LocalHub(lambda call: call())
         self.sessions: set[Session] = set()
         self.spool = Spool(folder)
@@ -71,7 +79,7 @@ class House:
     def utc_ms(self) -> int:
         return STARTED_AT_MS
 
-    def open_journal(self, header: Header) -> Journal:
+    def open_journal(self, header: Header) -> JournalWriter:
         return self.spool.open(header)
 
     def journal_ended(self, path: Path) -> None:
@@ -303,14 +311,14 @@ def test_audio_of_the_next_stream_is_never_the_last_ones(house: House) -> None:
     heard: list[tuple[str, MediaFormat]] = []
 
     def hear(event: Lifecycle) -> None:
-        if isinstance(event, StreamBegan):
+        if isinstance(event, StreamStarted):
             heard.append((event.live.call_sid, event.live.media_format))
 
     house.hub.watch(hear)
     with capture_logs() as lines:
         for message in (start_message(), *said, STOP):
             made.message_received(message)
-    found = [survey([b"".join(map(journal.encode, records))]) for records in journals(house)]
+    found = [scan([b"".join(map(journal.encode, records))]) for records in journals(house)]
     rows = [
         (row.start.call_sid if row.start else "", row.end_reason, len(row.tracks[Track.INBOUND]))
         for row in found
@@ -325,12 +333,12 @@ def test_audio_of_the_next_stream_is_never_the_last_ones(house: House) -> None:
     assert calls == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
 
 
-def stands(house: House) -> Standing:
+def stands(house: House) -> StreamPosition:
     """Return where the only stream that lives stands, as who begins to listen is told."""
     (live,) = house.hub.streams()
     told: list[Event] = []
     house.hub.subscribe(live.recording_id, told.append)()
-    assert isinstance(told[0], Joined)
+    assert isinstance(told[0], Subscribed)
     return told[0].standing
 
 
@@ -374,7 +382,7 @@ def test_audio_that_nobody_names_after_a_stop_says_so(house: House) -> None:
     with capture_logs() as lines:
         made.closed(code=1000, clean=True)
     assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
-    found = survey([b"".join(map(journal.encode, journals(house)[1]))])
+    found = scan([b"".join(map(journal.encode, journals(house)[1]))])
     assert CALL_SID == (found.start.call_sid if found.start else "")
     assert ["start_assumed"] == [finding.code for finding in found.findings()]
 
@@ -388,7 +396,7 @@ def test_a_chunk_of_another_stream_is_rejected_and_never_too_many(house: House) 
     for number in range(2 * peer_limits.MOST_REJECTED):
         made.message_received(media(number, 2, "another"))
     made.message_received(STOP)
-    found = survey([b"".join(map(journal.encode, house.journal()))])
+    found = scan([b"".join(map(journal.encode, house.journal()))])
     assert [] == socket.closings
     assert 1 == len(found.tracks[Track.INBOUND])
     assert 0 == found.tracks[Track.INBOUND].rejected
@@ -404,7 +412,7 @@ def test_unknown_events_before_start_are_counted(house: House, count: int) -> No
         made.message_received(b'{"event":"later"}')
     made.message_received(start_message())
     made.message_received(STOP)
-    found = survey([b"".join(map(journal.encode, house.journal()))])
+    found = scan([b"".join(map(journal.encode, house.journal()))])
     kept = min(count, live_recording.MOST_EARLY)
     expected = [Finding("unknown_events", f"{kept} times; ignored")]
     if count > kept:
@@ -634,7 +642,7 @@ def test_an_unknown_encoding_keeps_the_early_audio_and_its_name(house: House, gr
     )
     assert 1003 == socket.closings[0][0]
     assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
-    found = survey([b"".join(map(journal.encode, content))])
+    found = scan([b"".join(map(journal.encode, content))])
     assert (CALL_SID, {"who": "A"}) == (
         (found.start.call_sid, found.start.parameters) if found.start else None
     )
@@ -650,7 +658,7 @@ def test_a_start_that_cannot_be_used_names_no_audio_of_another_stream(house: Hou
         made, _ = opened(house)
         for message in (*before, json.dumps(odd).encode()):
             made.message_received(message)
-        found = survey([b"".join(map(journal.encode, house.journal()))])
+        found = scan([b"".join(map(journal.encode, house.journal()))])
         assert found.start is None or found.start.call_sid == CALL_SID
         assert "format_refused" not in [finding.code for finding in found.findings()]
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from receiver.ingest.stream import (
     TRANSITIONS,
+    ChunkOwner,
     ChunkReceived,
     ChunkRefused,
     Event,
@@ -18,7 +19,6 @@ from receiver.ingest.stream import (
     RecordingOpened,
     State,
     Stream,
-    Whose,
 )
 from receiver.media import Chunk, EndReason, MediaFormat, Track
 from receiver.wire.parse import Connected, Dtmf, Mark, Message, Start, Stop, Unknown
@@ -238,7 +238,7 @@ def test_closing_without_a_recording_says_nothing() -> None:
 def test_the_table_covers_every_state_and_message() -> None:
     """No message can meet a state that does not know what to do."""
     kinds: set[object] = {type(message) for message in MESSAGES if message is not CHUNK}
-    kinds |= set(Whose)
+    kinds |= set(ChunkOwner)
     assert set(itertools.product(State, kinds)) == set(TRANSITIONS)
 
 

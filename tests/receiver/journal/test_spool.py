@@ -15,7 +15,7 @@ from receiver.errors import ConfigurationError
 from receiver.journal import records, spool, syncer
 from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Reader, Record
 from receiver.journal.spool import Spool
-from receiver.journal.writer import Journal
+from receiver.journal.writer import JournalWriter
 from receiver.media import EndReason, GapKind, Track
 from tests.receiver.helpers.disks import Disk, broken
 from tests.receiver.helpers.journals import STARTED_AT_MS, chunk, start_message
@@ -56,21 +56,21 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)  # nothing tells what a disk holds
 
 
-def begin(spool: Spool, number: int = 0) -> Journal:
+def begin(spool: Spool, number: int = 0) -> JournalWriter:
     """Open a journal and append its start message."""
     live = spool.open(Header(f"{number:016x}", STARTED_AT_MS, records.VERSION, "0.1.0"))
     live.append(records.encode(START))
     return live
 
 
-def append(live: Journal, *numbers: int) -> None:
+def append(live: JournalWriter, *numbers: int) -> None:
     """Append inbound chunks of these numbers; all are kept, or all dropped."""
     keep = live.append  # the thread may replace it at any moment
     for number in numbers:
         keep(records.encode(chunk(number, b"%03d" % number * 50, timestamp_ms=20 * number)))
 
 
-def on_disk(live: Journal) -> list[Record]:
+def on_disk(live: JournalWriter) -> list[Record]:
     """Return what a crash would leave now."""
     return [record for _, record in Reader([live.path.read_bytes()])] if live.path.exists() else []
 
@@ -234,12 +234,12 @@ def test_a_write_that_hangs_does_not_fill_memory(
     monkeypatch.setattr(spool, "_GUARD_INTERVAL_SECONDS", 0.01)
     hanging, go_on = threading.Event(), threading.Event()
 
-    def hang(_: Journal) -> int:
+    def hang(_: JournalWriter) -> int:
         hanging.set()
         assert go_on.wait(PATIENCE_SECONDS)
         return 0
 
-    monkeypatch.setattr(Journal, "write", hang)
+    monkeypatch.setattr(JournalWriter, "write", hang)
     live = begin(opened())
     assert hanging.wait(PATIENCE_SECONDS)
     until(lambda: live.dropping)
@@ -255,14 +255,14 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Have the first sync hang until the test ends; the event tells when it does."""
     monkeypatch.setattr(spool, "_GUARD_INTERVAL_SECONDS", 0.01)
     hangs, go_on = threading.Event(), threading.Event()
-    sync = Journal.sync
+    sync = JournalWriter.sync
 
-    def hang(journal: Journal) -> None:
+    def hang(journal: JournalWriter) -> None:
         hangs.set()
         assert go_on.wait(PATIENCE_SECONDS)
         sync(journal)
 
-    monkeypatch.setattr(Journal, "sync", hang)
+    monkeypatch.setattr(JournalWriter, "sync", hang)
     yield hangs
     go_on.set()
 
@@ -443,7 +443,7 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(
     monkeypatch.setattr(spool, "LONGEST_FAREWELL_SECONDS", 0.0)
     monkeypatch.setattr(spool, "_LAST_ROUND_SECONDS", 0.05)
     go_on = threading.Event()
-    monkeypatch.setattr(Journal, "sync", lambda _: go_on.wait(PATIENCE_SECONDS) and None)
+    monkeypatch.setattr(JournalWriter, "sync", lambda _: go_on.wait(PATIENCE_SECONDS) and None)
     spool_ = opened()
     live = begin(spool_)
     until(lambda: on_disk(live))

@@ -27,7 +27,7 @@ from receiver.journal.records import (
     Reader,
     Record,
 )
-from receiver.journal.writer import Journal
+from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk, EndReason, GapKind, Track
 from tests.receiver.helpers.disks import Disk, broken
 from tests.receiver.helpers.journals import HEADER, chunk, start_message
@@ -43,9 +43,9 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[Journal]:
+def live(tmp_path: Path) -> Iterator[JournalWriter]:
     """Return a journal to which nothing but its header was appended."""
-    opened = Journal(tmp_path / "a.journal", HEADER)
+    opened = JournalWriter(tmp_path / "a.journal", HEADER)
     yield opened
     opened.close()
 
@@ -55,13 +55,13 @@ def chunks(*numbers: int, track: Track = Track.INBOUND) -> list[ChunkRecord]:
     return [chunk(n, b"%03d" % n * 50, track=track, timestamp_ms=20 * n) for n in numbers]
 
 
-def append(live: Journal, *records: Record) -> None:
+def append(live: JournalWriter, *records: Record) -> None:
     """Append as the event loop does."""
     for record in records:
         live.append(journal.encode(record))
 
 
-def on_disk(live: Journal) -> list[Record]:
+def on_disk(live: JournalWriter) -> list[Record]:
     """Return what a crash at this moment would leave, which is never damaged."""
     reader = Reader([live.path.read_bytes()])
     found = [record for _, record in reader]
@@ -69,14 +69,14 @@ def on_disk(live: Journal) -> list[Record]:
     return found
 
 
-def sync(live: Journal) -> None:
+def sync(live: JournalWriter) -> None:
     """Sync as the two threads do between them, without a failure."""
     live.begin_sync()
     live.sync()
     live.mark_synced()
 
 
-def test_what_was_appended_is_written_in_order(live: Journal) -> None:
+def test_what_was_appended_is_written_in_order(live: JournalWriter) -> None:
     """The header comes first, then every record as it came."""
     append(live, START, *chunks(1, 2))
     written = live.write()
@@ -85,7 +85,7 @@ def test_what_was_appended_is_written_in_order(live: Journal) -> None:
     assert 0 == live.write()
 
 
-def test_memory_lets_go_only_of_what_is_synced(live: Journal) -> None:
+def test_memory_lets_go_only_of_what_is_synced(live: JournalWriter) -> None:
     """Written is not safe; held bytes count until the sync."""
     append(live, START)
     size = live.write()
@@ -94,7 +94,7 @@ def test_memory_lets_go_only_of_what_is_synced(live: Journal) -> None:
     assert (0, False) == (live.held_bytes, live.unsynced)
 
 
-def test_a_sync_covers_what_was_written_when_it_began(live: Journal, disk: Disk) -> None:
+def test_a_sync_covers_what_was_written_when_it_began(live: JournalWriter, disk: Disk) -> None:
     """Writing goes on while the disk takes its time, and that is not yet safe."""
     append(live, START)
     live.write()
@@ -113,23 +113,23 @@ def test_a_sync_covers_what_was_written_when_it_began(live: Journal, disk: Disk)
 
 
 def test_a_journal_that_ends_while_it_is_looked_at_is_not_finished(
-    live: Journal, monkeypatch: pytest.MonkeyPatch
+    live: JournalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event loop may append the last chunks and the end at any moment of the question."""
     live.write()
     sync(live)
 
-    def end_meanwhile(journal: Journal) -> bool:
+    def end_meanwhile(journal: JournalWriter) -> bool:
         if journal._on_ended is None:
             append(journal, *chunks(1))
             journal.end(END, lambda _: None)
         return True
 
-    monkeypatch.setattr(Journal, "ended", property(end_meanwhile))
+    monkeypatch.setattr(JournalWriter, "ended", property(end_meanwhile))
     assert not live.finished
 
 
-def test_a_journal_is_finished_once_its_end_is_synced(live: Journal) -> None:
+def test_a_journal_is_finished_once_its_end_is_synced(live: JournalWriter) -> None:
     """Whoever waits for the end hears of it from `close`, once, and not too early."""
     heard: list[Path] = []
     live.end(END, heard.append)
@@ -143,7 +143,7 @@ def test_a_journal_is_finished_once_its_end_is_synced(live: Journal) -> None:
     assert [live.path] == heard
 
 
-def test_an_unfinished_journal_is_closed_in_silence(live: Journal) -> None:
+def test_an_unfinished_journal_is_closed_in_silence(live: JournalWriter) -> None:
     """Nobody may publish what the disk does not hold."""
     heard: list[Path] = []
     live.end(END, heard.append)
@@ -154,7 +154,7 @@ def test_an_unfinished_journal_is_closed_in_silence(live: Journal) -> None:
 
 @pytest.mark.parametrize("room", [0, 1, 40, 300])
 def test_what_a_full_disk_did_not_take_is_written_later(
-    live: Journal, disk: Disk, room: int
+    live: JournalWriter, disk: Disk, room: int
 ) -> None:
     """Half a block is written again from its start: no record is torn in the middle."""
     append(live, START, *chunks(1))
@@ -169,7 +169,7 @@ def test_what_a_full_disk_did_not_take_is_written_later(
     assert 0.0 == live.failing_seconds(1e9)
 
 
-def test_writes_in_pieces_are_put_together(live: Journal, disk: Disk) -> None:
+def test_writes_in_pieces_are_put_together(live: JournalWriter, disk: Disk) -> None:
     """The kernel may take less than it was given."""
     disk.largest_write = 7
     append(live, START, *chunks(1, 2, 3))
@@ -178,7 +178,7 @@ def test_writes_in_pieces_are_put_together(live: Journal, disk: Disk) -> None:
 
 
 def test_the_folder_entry_is_synced_until_it_works(
-    live: Journal, monkeypatch: pytest.MonkeyPatch
+    live: JournalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that a power cut would leave without a name is not safe."""
     asked: list[Path] = []
@@ -202,7 +202,7 @@ def test_the_folder_entry_is_synced_until_it_works(
     assert [HEADER, START] == on_disk(live)
 
 
-def test_an_existing_file_is_never_overwritten(live: Journal) -> None:
+def test_an_existing_file_is_never_overwritten(live: JournalWriter) -> None:
     """Neither is a symbolic link followed."""
     target = live.path.with_name("precious")
     target.write_text("precious")
@@ -212,7 +212,7 @@ def test_an_existing_file_is_never_overwritten(live: Journal) -> None:
     assert "precious" == target.read_text()
 
 
-def fail_a_sync(live: Journal, disk: Disk) -> OSError:
+def fail_a_sync(live: JournalWriter, disk: Disk) -> OSError:
     """Write a synced and an unsynced part, and let the sync of the latter fail."""
     append(live, START, *chunks(1))
     live.write()
@@ -227,7 +227,9 @@ def fail_a_sync(live: Journal, disk: Disk) -> OSError:
 
 
 @pytest.mark.parametrize("largest", [2**30, 5])
-def test_a_failed_sync_begins_the_journal_anew(live: Journal, disk: Disk, largest: int) -> None:
+def test_a_failed_sync_begins_the_journal_anew(
+    live: JournalWriter, disk: Disk, largest: int
+) -> None:
     """What was synced and what memory holds go to another file, with a note."""
     error = fail_a_sync(live, disk)
     before = live.path.stat().st_ino
@@ -246,7 +248,7 @@ def test_a_failed_sync_begins_the_journal_anew(live: Journal, disk: Disk, larges
 
 
 def test_a_journal_begun_anew_survives_a_power_cut(
-    live: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    live: JournalWriter, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder is synced once the other file bears the name, not before."""
     error = fail_a_sync(live, disk)
@@ -263,7 +265,7 @@ def test_a_journal_begun_anew_survives_a_power_cut(
     assert [(live.path.parent.stat().st_ino, after)] == named
 
 
-def test_a_failed_rescue_is_tried_until_it_works(live: Journal, disk: Disk) -> None:
+def test_a_failed_rescue_is_tried_until_it_works(live: JournalWriter, disk: Disk) -> None:
     """The kernel tells of an error once: a second sync that says yes is not believed."""
     error = fail_a_sync(live, disk)
     synced = disk.synced[-1]
@@ -283,7 +285,7 @@ def test_a_failed_rescue_is_tried_until_it_works(live: Journal, disk: Disk) -> N
     assert [HEADER, START, *chunks(1, 2, 3)] == on_disk(live)[:-1]
 
 
-def test_a_rescue_notices_that_the_synced_part_is_gone(live: Journal, disk: Disk) -> None:
+def test_a_rescue_notices_that_the_synced_part_is_gone(live: JournalWriter, disk: Disk) -> None:
     """A file that somebody cut ends in an error, not in an endless copy."""
     error = fail_a_sync(live, disk)
     os.truncate(live.path, 3)
@@ -292,7 +294,9 @@ def test_a_rescue_notices_that_the_synced_part_is_gone(live: Journal, disk: Disk
     assert errno.EIO == failed.value.errno
 
 
-def test_dropped_chunks_are_one_row_per_track_with_exact_bounds(live: Journal, disk: Disk) -> None:
+def test_dropped_chunks_are_one_row_per_track_with_exact_bounds(
+    live: JournalWriter, disk: Disk
+) -> None:
     """Messages and the end are kept all the same, and keeping begins with the next write."""
     append(live, START, *chunks(1))
     live.write()
@@ -309,7 +313,7 @@ def test_dropped_chunks_are_one_row_per_track_with_exact_bounds(live: Journal, d
     assert [HEADER, START, *chunks(1), START, *rows, *chunks(5)] == on_disk(live)
 
 
-def test_messages_are_bounded_too_while_chunks_are_dropped(live: Journal) -> None:
+def test_messages_are_bounded_too_while_chunks_are_dropped(live: JournalWriter) -> None:
     """A peer that goes on with large ones fills no memory; how many were left out is told."""
     live.write()
     live.start_dropping("a test")
@@ -323,7 +327,9 @@ def test_messages_are_bounded_too_while_chunks_are_dropped(live: Journal) -> Non
 
 
 @pytest.mark.parametrize("numbered", [True, False])
-def test_a_late_chunk_among_dropped_ones_is_a_row_of_its_own(live: Journal, numbered: bool) -> None:
+def test_a_late_chunk_among_dropped_ones_is_a_row_of_its_own(
+    live: JournalWriter, numbered: bool
+) -> None:
     """The bounds of both together would say nothing; a counter that begins anew is two rows."""
 
     def dropped(number: int, stamp: int) -> ChunkRecord:
@@ -364,7 +370,7 @@ def test_every_dropped_chunk_is_counted_in_a_few_rows(
 ) -> None:
     """Whatever their counters say, memory is bounded and no bounds are too wide to be true."""
     with tempfile.TemporaryDirectory() as folder:
-        live = Journal(Path(folder) / "00112233aabbccdd.journal", HEADER)
+        live = JournalWriter(Path(folder) / "00112233aabbccdd.journal", HEADER)
         live.start_dropping("a test")
         append(live, *(ChunkRecord(t, None, number, stamp, 0, b"x") for t, number, stamp in said))
         live.write()
@@ -380,7 +386,7 @@ def test_every_dropped_chunk_is_counted_in_a_few_rows(
             assert 0 <= last - first < journal.MOST_APART * row.chunks
 
 
-def test_dropping_is_told_when_it_begins_and_when_it_is_over(live: Journal) -> None:
+def test_dropping_is_told_when_it_begins_and_when_it_is_over(live: JournalWriter) -> None:
     """Once each, however often it is asked for, with how much was held, why, and how many."""
     append(live, START, *chunks(1))
     with capture_logs() as lines:
@@ -398,7 +404,7 @@ def test_dropping_is_told_when_it_begins_and_when_it_is_over(live: Journal) -> N
     assert {"error"} == {line["log_level"] for line in lines}
 
 
-def test_who_held_too_much_drops_until_it_holds_little(live: Journal) -> None:
+def test_who_held_too_much_drops_until_it_holds_little(live: JournalWriter) -> None:
     """A write that works is not enough: what was written waits for its sync."""
     append(live, *chunks(*range(20)))
     live.start_dropping("a test", light_bytes=live.held_bytes / 2)
@@ -416,7 +422,7 @@ def test_who_held_too_much_drops_until_it_holds_little(live: Journal) -> None:
     assert [row, *chunks(22)] == on_disk(live)[-2:]
 
 
-def test_an_ended_journal_drops_nothing(live: Journal) -> None:
+def test_an_ended_journal_drops_nothing(live: JournalWriter) -> None:
     """It has no more chunks, and nothing is told."""
     live.end(END, lambda _: None)
     with capture_logs() as lines:
@@ -425,7 +431,7 @@ def test_an_ended_journal_drops_nothing(live: Journal) -> None:
     assert not live.dropping
 
 
-def test_a_journal_that_still_has_dropped_chunks_is_not_finished(live: Journal) -> None:
+def test_a_journal_that_still_has_dropped_chunks_is_not_finished(live: JournalWriter) -> None:
     """Their bounds belong on disk before it is published."""
     live.write()
     live.start_dropping("a test")
@@ -440,7 +446,7 @@ def test_a_journal_that_still_has_dropped_chunks_is_not_finished(live: Journal) 
     assert isinstance(on_disk(live)[-1], DroppedRecord)
 
 
-def test_two_threads_lose_nothing_between_them(live: Journal) -> None:
+def test_two_threads_lose_nothing_between_them(live: JournalWriter) -> None:
     """Every chunk is kept or counted as dropped while one thread appends and one writes."""
     most = 20_000
 

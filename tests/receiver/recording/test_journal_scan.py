@@ -17,15 +17,15 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, RejectedChunk, Track
-from receiver.recording.journal_scan import Survey, survey
-from receiver.timeline.event_positions import Moment
+from receiver.recording.journal_scan import JournalScan, scan
+from receiver.timeline.event_positions import EventPosition
 from receiver.wire.parse import Dtmf, Mark
 from tests.receiver.helpers.journals import HEADER, STARTED_AT_MS, chunk, records, start_message
 
 
-def surveyed(*content: Record) -> Survey:
+def scanned(*content: Record) -> JournalScan:
     """Return what is said of a journal of these records behind the header."""
-    return survey([b"".join(journal.encode(record) for record in (HEADER, *content))])
+    return scan([b"".join(journal.encode(record) for record in (HEADER, *content))])
 
 
 def said(event: str, at_ms: int = 0, **body: object) -> MessageRecord:
@@ -33,7 +33,7 @@ def said(event: str, at_ms: int = 0, **body: object) -> MessageRecord:
     return MessageRecord(at_ms, json.dumps({"event": event, event: body}).encode())
 
 
-def codes(found: Survey) -> list[str]:
+def codes(found: JournalScan) -> list[str]:
     """Return the codes of a journal's findings."""
     return [finding.code for finding in found.findings()]
 
@@ -41,7 +41,7 @@ def codes(found: Survey) -> list[str]:
 def test_a_whole_journal_has_nothing_to_report() -> None:
     """Header, start, chunks of two tracks, end."""
     chunks = [chunk(1, b"a", timestamp_ms=0), chunk(1, b"b", track=Track.OUTBOUND)]
-    found = surveyed(*records(chunks, reason=EndReason.STOP)[1:])
+    found = scanned(*records(chunks, reason=EndReason.STOP)[1:])
     assert [] == found.findings()
     assert (HEADER, EndReason.STOP) == (found.header, found.end_reason)
     assert {Track.INBOUND: 1, Track.OUTBOUND: 1} == {t: len(i) for t, i in found.tracks.items()}
@@ -57,7 +57,7 @@ def test_payloads_are_where_the_index_says() -> None:
         journal.encode(chunk(n, payload)) for n, payload in enumerate(payloads)
     ]
     source = b"".join(content)
-    index = survey([source]).tracks[Track.INBOUND]
+    index = scan([source]).tracks[Track.INBOUND]
     found = [source[e - s : e] for e, s in zip(index.end, index.size, strict=True)]
     assert payloads == found
 
@@ -65,7 +65,7 @@ def test_payloads_are_where_the_index_says() -> None:
 def test_the_format_is_that_of_the_first_start() -> None:
     """A repeated start does not change how samples are read."""
     first = MessageRecord(0, start_message(encoding="audio/x-L16", sample_rate=16000))
-    found = surveyed(first, MessageRecord(1, start_message()))
+    found = scanned(first, MessageRecord(1, start_message()))
     assert MediaFormat(Encoding.L16, 16000) == found.media_format
 
 
@@ -81,7 +81,7 @@ def test_a_journal_of_two_streams_is_named_after_the_one_with_most_audio(late: b
     """Stragglers do not have the next stream read in their format, and the reader is told."""
     one, many = [chunk(51, b"x")], [chunk(n, b"x" * 320) for n in range(5)]
     first, second = (many, one) if late else (one, many)
-    found = surveyed(
+    found = scanned(
         MessageRecord(0, start_message()),
         *first,
         another_start(),
@@ -98,16 +98,16 @@ def test_a_start_that_says_something_else_is_a_finding() -> None:
     """The first counts; the same words again are none."""
     end = EndRecord(9, EndReason.STOP, "")
     first = MessageRecord(0, start_message(a=1))
-    assert [] == codes(surveyed(first, first, end))
+    assert [] == codes(scanned(first, first, end))
     for other in (start_message(a=2), start_message(a=1, encoding="audio/x-alaw")):
-        found = surveyed(first, MessageRecord(1, other), end)
+        found = scanned(first, MessageRecord(1, other), end)
         assert ["start_restated"] == codes(found)
         assert {"a": 1} == (found.start.parameters if found.start else None)
 
 
 def test_keys_and_marks_stand_behind_the_chunk_before_them() -> None:
     """The provider gives them no time; where that chunk ends is known once all are placed."""
-    found = surveyed(
+    found = scanned(
         MessageRecord(0, start_message()),
         said("mark", name="early"),
         chunk(1, b"x" * 160, timestamp_ms=480),
@@ -116,14 +116,14 @@ def test_keys_and_marks_stand_behind_the_chunk_before_them() -> None:
         said("dtmf", digit="5", duration=120),
         said("mark", name="late"),
     )
-    behind = Moment(Track.INBOUND, 2)
-    expected = [(Moment(), Mark("early")), (behind, Dtmf("5", 120)), (behind, Mark("late"))]
+    behind = EventPosition(Track.INBOUND, 2)
+    expected = [(EventPosition(), Mark("early")), (behind, Dtmf("5", 120)), (behind, Mark("late"))]
     assert expected == found.said
 
 
 def test_a_journal_without_an_end_is_a_crash() -> None:
     """It ended when the last thing came, as far as we know."""
-    found = surveyed(MessageRecord(5, start_message()), chunk(1, b"x", arrival_ms=1234))
+    found = scanned(MessageRecord(5, start_message()), chunk(1, b"x", arrival_ms=1234))
     assert (EndReason.CRASH, ["crashed"]) == (found.end_reason, codes(found))
     assert STARTED_AT_MS + 1234 == found.ended_at_ms
 
@@ -144,7 +144,7 @@ def test_an_end_that_was_not_the_senders_is_a_finding(
     reason: EndReason, detail: str, expected: Finding | None
 ) -> None:
     """What we or the network cut short may miss something."""
-    found = surveyed(MessageRecord(0, start_message()), EndRecord(9, reason, detail))
+    found = scanned(MessageRecord(0, start_message()), EndRecord(9, reason, detail))
     assert ([expected] if expected else []) == found.findings()
 
 
@@ -152,7 +152,7 @@ def test_what_was_rejected_is_counted_by_code_and_kept_by_track() -> None:
     """Chunks that could not be used belong to their track's ledger."""
     refused = RejectedChunk(Track.OUTBOUND, chunk=4, timestamp_ms=60)
     row = DroppedRecord(GapKind.REJECTED, Track.OUTBOUND, 1, 4, 4, 60, 60)
-    found = surveyed(
+    found = scanned(
         *records([], reason=EndReason.STOP)[1:],
         RejectedRecord(1, "bad_base64", refused),
         RejectedRecord(2, "not_json", None),
@@ -170,7 +170,7 @@ def test_what_happened_to_the_journal_itself_is_passed_on() -> None:
     """Notes become findings; rows of dropped chunks belong to their track, also after the end."""
     row = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 4, 5, 80, 100)
     note = NoteRecord(0, "journal_rewritten", "why")
-    found = surveyed(*records([], reason=EndReason.STOP)[1:], note, row)
+    found = scanned(*records([], reason=EndReason.STOP)[1:], note, row)
     assert [row] == found.tracks[Track.INBOUND].excused
     assert 0 == found.tracks[Track.INBOUND].rejected
     assert [Finding("journal_rewritten", "why")] == found.findings()
@@ -178,24 +178,24 @@ def test_what_happened_to_the_journal_itself_is_passed_on() -> None:
 
 def test_a_stream_without_a_start_says_so() -> None:
     """Its format is assumed."""
-    assert ["crashed", "start_missing"] == codes(surveyed(chunk(1, b"x")))
+    assert ["crashed", "start_missing"] == codes(scanned(chunk(1, b"x")))
 
 
 def test_a_format_that_cannot_be_decoded_names_its_stream() -> None:
     """Whose the audio is counts, whatever it is; that it is read at all is a guess."""
     odd = MessageRecord(0, start_message(encoding="audio/opus", who="A"))
-    found = surveyed(chunk(1, b"x"), odd)
+    found = scanned(chunk(1, b"x"), odd)
     *_, last = found.findings()
     assert ("format_refused", True) == (last.code, "audio/opus" in last.detail)
     assert {"who": "A"} == (found.start.parameters if found.start else None)
     assert MediaFormat() == found.media_format
-    known = surveyed(chunk(1, b"x"), odd, MessageRecord(1, start_message()))
+    known = scanned(chunk(1, b"x"), odd, MessageRecord(1, start_message()))
     assert "format_refused" not in codes(known)
 
 
 def test_a_kept_message_that_makes_no_sense_is_counted() -> None:
     """A later version may have kept what this one cannot read."""
-    found = surveyed(MessageRecord(0, start_message()), MessageRecord(1, b"{"))
+    found = scanned(MessageRecord(0, start_message()), MessageRecord(1, b"{"))
     assert "messages_rejected" in codes(found)
 
 
@@ -203,7 +203,7 @@ def test_damage_ends_trust_and_is_reported() -> None:
     """What came before counts; what follows does not."""
     whole = [journal.encode(record) for record in records([chunk(1, b"x"), chunk(2, b"y")])]
     spoilt = b"".join([*whole[:-1], whole[-1][:-1] + b"?", whole[-1]])
-    found = survey([spoilt])
+    found = scan([spoilt])
     assert 1 == len(found.tracks[Track.INBOUND])
     assert sum(map(len, whole[:-1])) == found.trusted_bytes
     assert "journal_damaged" in codes(found)
@@ -215,4 +215,4 @@ def test_damage_ends_trust_and_is_reported() -> None:
 def test_what_has_no_header_is_no_journal(content: bytes) -> None:
     """Whatever else it is."""
     with pytest.raises(JournalError, match="not a journal"):
-        survey([content])
+        scan([content])

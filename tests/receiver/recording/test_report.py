@@ -28,7 +28,7 @@ from receiver.media import (
     Track,
 )
 from receiver.recording.document import RecordedTrack, Recording
-from receiver.recording.journal_scan import survey
+from receiver.recording.journal_scan import scan
 from receiver.recording.report import Rendered, report
 from receiver.timeline import track_timeline
 from tests.receiver.helpers.journals import HEADER, chunk, records, start_message
@@ -42,7 +42,7 @@ NOTHING = Rendered((), (), 0, "hash")
 def reported(*content: Record, rendered: Rendered = NOTHING) -> Recording:
     """Return the document of a journal, with what was rendered of it."""
     source = b"".join(journal.encode(record) for record in (HEADER, *content))
-    return report(survey([source]), rendered)
+    return report(scan([source]), rendered)
 
 
 def whole(chunks: list[Record] | None = None, **options: object) -> list[Record]:
@@ -182,8 +182,8 @@ def placed(step_ms: int, *more: Record) -> Rendered:
     """Return a placement of the call with a clock of that step."""
     rows: list[Record] = [chunk(n, b"%04d" % n * 40, timestamp_ms=step_ms * n) for n in range(8)]
     rows += more
-    surveyed = survey([b"".join(journal.encode(record) for record in (HEADER, *rows))])
-    placement = track_timeline.place(surveyed.tracks[Track.INBOUND], surveyed.media_format)
+    scanned = scan([b"".join(journal.encode(record) for record in (HEADER, *rows))])
+    placement = track_timeline.place(scanned.tracks[Track.INBOUND], scanned.media_format)
     return replace(NOTHING, placements=(placement,))
 
 

@@ -15,8 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.auth.bearer import Grant, Tokens, key_id
-from receiver.auth.replay_store import UsedTokens
-from receiver.service.admission import STREAMS_PATH, Gate
+from receiver.auth.replay_store import ReplayStore
+from receiver.service.admission import STREAMS_PATH, Admission
 from receiver.transports.interface import Decision, HttpAnswer, Peer, UpgradeRequest
 from tests.receiver.helpers.wire import KeepingPeer
 
@@ -29,12 +29,12 @@ class House:
     """A gate that is open, its folder of used tokens, and who was let in."""
 
     folder: Path
-    gate: Gate = field(init=False)
+    gate: Admission = field(init=False)
     opened: list[tuple[Grant, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         tokens = Tokens([TOKEN], [KEY])
-        self.gate = Gate(tokens, UsedTokens(self.folder), open_session=self.open_session)
+        self.gate = Admission(tokens, ReplayStore(self.folder), open_session=self.open_session)
         self.gate.closed_for = ""
 
     def open_session(self, grant: Grant, remote_address: str) -> Peer:
@@ -137,7 +137,7 @@ async def test_a_closed_gate_says_why_to_those_who_may_know(house: House) -> Non
 
 async def test_a_gate_begins_closed(tmp_path: Path) -> None:
     """Until whoever made it says that all is there."""
-    gate = Gate(Tokens([TOKEN]), UsedTokens(tmp_path), open_session=lambda *_: KeepingPeer())
+    gate = Admission(Tokens([TOKEN]), ReplayStore(tmp_path), open_session=lambda *_: KeepingPeer())
     assert "starting" == gate.closed_for
 
 

@@ -13,8 +13,8 @@ import jwt
 import pytest
 
 from receiver.auth.bearer import Grant, Tokens
-from receiver.auth.replay_store import UsedTokens
-from receiver.service.admission import Gate
+from receiver.auth.replay_store import ReplayStore
+from receiver.service.admission import Admission
 from receiver.transports.interface import Decision, HttpAnswer, UpgradeRequest
 from tests.receiver.helpers.wire import KeepingPeer
 
@@ -22,7 +22,7 @@ KEY = "k" * 40
 PLACES = 3
 
 
-class SlowTokens(UsedTokens):
+class SlowTokens(ReplayStore):
     """Used tokens on a disk that answers when it is told to, or fails."""
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.tokens = SlowTokens(folder / "used")
         self.opened = 0
-        self.gate = Gate(
+        self.gate = Admission(
             Tokens((), (KEY,)), self.tokens, open_session=self._open, pending_changed=self._see
         )
         self.gate.closed_for = ""
@@ -108,7 +108,7 @@ async def test_a_place_is_given_back(house: House) -> None:
     await asyncio.wait([broken_off])
     assert ("", 0) == (house.gate.closed_for, house.gate.pending)
     house.tokens.may_answer.set()
-    await UsedTokens.use(house.tokens, "used", time.time() + 60)
+    await ReplayStore.use(house.tokens, "used", time.time() + 60)
     assert [401] == statuses([await house.deciding("used")])
     house.tokens.fails = True
     assert [503] == statuses([await house.deciding()])

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from receiver import __version__
-from receiver.counters import Figures, Live
+from receiver.counters import Counters, LiveCounts
 from receiver.errors import ConfigurationError
 from receiver.journal.spool import SpoolFigures
 from receiver.media import Ledger, Track
@@ -31,10 +31,10 @@ Samples = dict[tuple[str, tuple[str, ...]], float]
 class Parts:
     """What a receiver counts, and the listener that tells of it."""
 
-    figures: Figures = field(default_factory=Figures)
+    figures: Counters = field(default_factory=Counters)
     spool: SpoolFigures = field(default_factory=SpoolFigures)
     refused: Counter[str] = field(default_factory=Counter)
-    live: Live = field(default_factory=lambda: Live(streams=0, chunks_received=0))
+    live: LiveCounts = field(default_factory=lambda: LiveCounts(streams=0, chunks_received=0))
     listener: MetricsListener = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ def test_nothing_is_told_as_nothing(parts: Parts) -> None:
 def test_chunks_of_live_streams_count(parts: Parts) -> None:
     """Those of recordings that ended are added to them, so that the counter never goes back."""
     parts.figures.chunks_received = 50
-    parts.live = Live(streams=2, chunks_received=7)
+    parts.live = LiveCounts(streams=2, chunks_received=7)
     samples = parts.asked()
     assert 57 == samples["chunks_received_total", ()]
     assert 2 == samples["streams_active", ()]
@@ -177,5 +177,5 @@ def test_a_port_that_is_taken_is_a_setting_that_is_wrong() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"port {port} for metrics: address already"):
             MetricsListener(
-                port, Figures(), SpoolFigures(), refused=Counter(), live=lambda: Live(0, 0)
+                port, Counters(), SpoolFigures(), refused=Counter(), live=lambda: LiveCounts(0, 0)
             )

@@ -19,7 +19,7 @@ from receiver.media import EndReason
 from receiver.recording.publish import Published
 from receiver.recording.render import RenderOptions
 from receiver.service import publish_queue
-from receiver.service.publish_queue import Publisher
+from receiver.service.publish_queue import PublishQueue
 from tests.bench.rendering import write_journal
 from tests.receiver.helpers import journals
 
@@ -42,7 +42,7 @@ class Desk:
         self.published: asyncio.Queue[Published] = asyncio.Queue()
         self.quarantined = asyncio.Event()
         self.failed = asyncio.Event()
-        self.publisher = Publisher(
+        self.publisher = PublishQueue(
             self.recordings,
             options or RenderOptions(),
             published=self.published.put_nowait,

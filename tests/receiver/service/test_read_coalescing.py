@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from receiver.service import read_coalescing
-from receiver.service.read_coalescing import FEWEST_STREAMS, Pacer
+from receiver.service.read_coalescing import FEWEST_STREAMS, ReadCoalescer
 
 ROUNDS = 3  # of the event loop for a long rest
 
@@ -39,14 +39,14 @@ def nobody() -> bool:
 
 async def test_few_streams_are_never_held_up(rests: list[float]) -> None:
     """Below the threshold nothing rests."""
-    Pacer(nobody).note(FEWEST_STREAMS - 1)
+    ReadCoalescer(nobody).note(FEWEST_STREAMS - 1)
     await rounds(5 * ROUNDS)
     assert [] == rests
 
 
 async def test_with_many_streams_the_loop_rests_after_some_rounds(rests: list[float]) -> None:
     """At first it only sets the time; noting more streams changes nothing."""
-    paced = Pacer(nobody)
+    paced = ReadCoalescer(nobody)
     paced.note(FEWEST_STREAMS)
     paced.note(FEWEST_STREAMS + 1)
     await rounds(4 * ROUNDS)
@@ -59,7 +59,7 @@ async def test_with_many_streams_the_loop_rests_after_some_rounds(rests: list[fl
 async def test_who_waits_is_served_soon(rests: list[float]) -> None:
     """A rest is short from the first round on that finds somebody waiting, and only as long."""
     waiting = [False]
-    paced = Pacer(lambda: waiting[0])
+    paced = ReadCoalescer(lambda: waiting[0])
     paced.note(FEWEST_STREAMS)
     await rounds(2 * ROUNDS)
     waiting[0] = True
@@ -72,7 +72,7 @@ async def test_who_waits_is_served_soon(rests: list[float]) -> None:
 
 async def test_it_begins_again_when_streams_come_back(rests: list[float]) -> None:
     """That streams were few for a while is no end for good."""
-    paced = Pacer(nobody)
+    paced = ReadCoalescer(nobody)
     paced.note(FEWEST_STREAMS)
     await rounds(2 * ROUNDS)
     paced.note(0)
@@ -91,6 +91,6 @@ async def test_a_late_loop_does_not_rest(
     monkeypatch.setattr(
         "receiver.service.read_coalescing.time.monotonic", lambda: float(next(late))
     )
-    Pacer(nobody).note(FEWEST_STREAMS)
+    ReadCoalescer(nobody).note(FEWEST_STREAMS)
     await rounds(5 * ROUNDS)
     assert [] == rests

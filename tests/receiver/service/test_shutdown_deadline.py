@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from receiver.service.shutdown_deadline import Hurry
+from receiver.service.shutdown_deadline import ShutdownDeadline
 
 PATIENCE_SECONDS = 30
 LONG_SECONDS = 3600.0
@@ -26,7 +26,7 @@ async def test_without_a_hurry_work_is_done_to_its_end() -> None:
     async def fail() -> None:
         raise OSError("no")
 
-    hurry = Hurry()
+    hurry = ShutdownDeadline()
     assert hurry.left(0.0) is None
     await hurry.allow(work, 0.0)
     assert done.is_set()
@@ -47,7 +47,7 @@ async def test_work_is_given_up_when_the_time_is_over() -> None:
             given_up.set()
             raise
 
-    hurry = Hurry()
+    hurry = ShutdownDeadline()
     working = asyncio.create_task(hurry.allow(work, 0.01))
     await begun.wait()
     hurry.begin()
@@ -64,7 +64,7 @@ async def test_in_a_hurry_there_is_time_left() -> None:
             await asyncio.sleep(0)
         return "done"
 
-    hurry = Hurry()
+    hurry = ShutdownDeadline()
     hurry.begin()
     assert "done" == await hurry.allow(work, LONG_SECONDS)
     left = hurry.left(LONG_SECONDS)
@@ -91,7 +91,7 @@ def left_behind():
 async def main():
     logs.configure("info")
     hurry.LAST_SECONDS = 0.1
-    clock = hurry.Hurry()
+    clock = hurry.ShutdownDeadline()
     clock.enforce(left_behind)
     clock.begin()
     threading.Event().wait()  # as in a call that does not return

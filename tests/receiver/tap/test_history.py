@@ -9,8 +9,8 @@ import pytest
 from receiver.journal import records as journal
 from receiver.journal.records import EndRecord, MessageRecord, Record
 from receiver.media import EndReason, MediaFormat, Track
-from receiver.tap.history import Past
-from receiver.tap.local_hub import ChunkBefore, ChunkHeard, MessageHeard, Standing
+from receiver.tap.history import JournalTail
+from receiver.tap.local_hub import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
 from tests.receiver.helpers.journals import HEADER, chunk, start_message
 
 CODES = b"\x10" * 160
@@ -28,14 +28,14 @@ def append(path: Path, content: list[Record]) -> None:
         file.write(b"".join(map(journal.encode, content)))
 
 
-def a_past(path: Path, *, begin_ms: float = 0, since_ms: float = 0) -> Past:
+def a_past(path: Path, *, begin_ms: float = 0, since_ms: float = 0) -> JournalTail:
     """Return a reader of a journal's past."""
-    return Past(path, MEDIA, begin_ms=begin_ms, since_ms=since_ms)
+    return JournalTail(path, MEDIA, begin_ms=begin_ms, since_ms=since_ms)
 
 
-def numbers(events: list[ChunkHeard | MessageHeard]) -> list[int | None]:
+def numbers(events: list[LiveChunk | LiveMessage]) -> list[int | None]:
     """Return the chunk numbers."""
-    return [event.chunk.chunk for event in events if type(event) is ChunkHeard]
+    return [event.chunk.chunk for event in events if type(event) is LiveChunk]
 
 
 def test_it_grows_with_the_file(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_it_begins_where_asked_of_a_clock_that_begins_far_from_0(tmp_path: Path)
     """Its timestamps count from another moment."""
     path = tmp_path / "journal"
     append(path, [HEADER, *(chunk(n, CODES, timestamp_ms=10**6 + n * 20) for n in range(5))])
-    past = Past(path, MEDIA, begin_ms=60, since_ms=60, origin_ms=10**6)
+    past = JournalTail(path, MEDIA, begin_ms=60, since_ms=60, origin_ms=10**6)
     assert [3, 4] == numbers(past.read())
     past.close()
 
@@ -107,13 +107,13 @@ def test_it_tells_what_was_before(tmp_path: Path) -> None:
     mixed = [records(n, n)[0] for n in (4, 5, 3, 7, 6, 2)]
     append(path, [HEADER, *records(1, 1), *other, *mixed])
     past = a_past(path, begin_ms=100)
-    found = [e for e in past.read() if isinstance(e, ChunkHeard)]
+    found = [e for e in past.read() if isinstance(e, LiveChunk)]
     told = [(e.chunk.track, e.chunk.chunk, type(e)) for e in found]
     assert [
-        (Track.INBOUND, 5, ChunkBefore),
-        (Track.INBOUND, 7, ChunkHeard),
-        (Track.INBOUND, 6, ChunkHeard),
-        (Track.OUTBOUND, 2, ChunkBefore),
+        (Track.INBOUND, 5, PrecedingChunk),
+        (Track.INBOUND, 7, LiveChunk),
+        (Track.INBOUND, 6, LiveChunk),
+        (Track.OUTBOUND, 2, PrecedingChunk),
     ] == told
     past.close()
 
@@ -127,7 +127,7 @@ def test_messages_stand_behind_chunks(tmp_path: Path, arrival_ms: int) -> None:
         content += [*records(number, number), MessageRecord(arrival_ms, b"%d" % number)]
     append(path, [HEADER, MessageRecord(0, start_message()), *content])
     past = a_past(path, begin_ms=40, since_ms=100)
-    messages = [event.message for event in past.read() if isinstance(event, MessageHeard)]
+    messages = [event.message for event in past.read() if isinstance(event, LiveMessage)]
     assert [b"2", b"3", b"4"] == messages
     past.close()
 
@@ -135,7 +135,7 @@ def test_messages_stand_behind_chunks(tmp_path: Path, arrival_ms: int) -> None:
 def test_it_ends_where_the_present_began(tmp_path: Path) -> None:
     """By count: what came in the same millisecond, but later, is the live part's."""
     path = tmp_path / "journal"
-    standing = Standing(3, 1, 40, None)
+    standing = StreamPosition(3, 1, 40, None)
     append(path, [HEADER, MessageRecord(0, start_message()), *records(1, 2)])
     past = a_past(path)
     assert [1, 2] == numbers(past.read(standing))
@@ -150,7 +150,7 @@ def test_it_ends_where_the_present_began(tmp_path: Path) -> None:
 def test_dropped_chunks_do_not_lead_into_the_present(tmp_path: Path) -> None:
     """Where the disk was full, counting would go too far: the time of arrival ends it."""
     path = tmp_path / "journal"
-    standing = Standing(5, 0, 70, None)
+    standing = StreamPosition(5, 0, 70, None)
     append(path, [HEADER, *records(1, 2), *records(4, 6)])
     past = a_past(path)
     assert [1, 2, 4] == numbers(past.read(standing))
@@ -161,7 +161,7 @@ def test_dropped_chunks_do_not_lead_into_the_present(tmp_path: Path) -> None:
 def test_the_end_of_the_stream_is_an_end(tmp_path: Path) -> None:
     """Nothing more is awaited, and its reason is known."""
     path = tmp_path / "journal"
-    everything = Standing(2**62, 2**62, 2**62, None)
+    everything = StreamPosition(2**62, 2**62, 2**62, None)
     append(path, [HEADER, *records(1, 2), EndRecord(40, EndReason.STOP, "")])
     for until in (everything, None):
         past = a_past(path)

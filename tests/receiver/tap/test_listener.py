@@ -21,22 +21,22 @@ from receiver.auth.tap_tokens import TapTokens
 from receiver.journal.records import ChunkRecord, MessageRecord
 from receiver.media import ByteOrder, Chunk, Encoding, EndReason, Track
 from receiver.tap import resampler
-from receiver.tap.encoding.notices import Format, Kind
-from receiver.tap.feed import Channel, Channels
+from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.feed import Feed, Feeds
 from receiver.tap.listener import Listener, ListenerLimits
 from receiver.tap.local_hub import (
-    Hear,
-    Leave,
+    Callback,
     LiveStream,
     LocalHub,
-    RecordingKept,
-    Standing,
+    RecordingPublished,
     StreamEnded,
+    StreamPosition,
     Tap,
+    Unsubscribe,
 )
-from receiver.tap.queue import Item
-from receiver.tap.replay import Rewind
-from receiver.tap.service import TapOptions, Taps
+from receiver.tap.queue import OutMessage
+from receiver.tap.replay import Replay
+from receiver.tap.service import TapOptions, TapService
 from receiver.transports import picows, websockets
 from receiver.transports.interface import HttpAnswer, Limits, Peer, UpgradeRequest
 from receiver.transports.interface import Listener as TransportListener
@@ -77,9 +77,9 @@ class Stream:
 class Source:
     """A session that says where its stream stands."""
 
-    stands: Standing = BEGINNING
+    stands: StreamPosition = BEGINNING
 
-    def standing(self) -> Standing:
+    def standing(self) -> StreamPosition:
         """Say so."""
         return self.stands
 
@@ -89,7 +89,7 @@ class House:
     """A hub, and a listening transport that serves its taps."""
 
     hub: LocalHub
-    taps: Taps
+    taps: TapService
     listener: TransportListener
     journal: Path
     streams: list[Stream] = field(default_factory=list)
@@ -113,7 +113,7 @@ class House:
 class Entrance:
     """A gate with nothing but taps behind it."""
 
-    taps: Taps
+    taps: TapService
 
     def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
         """Let the taps decide."""
@@ -132,8 +132,8 @@ async def a_house(
     """Serve taps until the end of the block."""
     hub = LocalHub(asyncio.get_running_loop().call_soon)
     options = TapOptions(journal_of=lambda _: journal, limits=limits)
-    channels = Channels(hub, byte_order=ByteOrder.LITTLE, figures=options.figures)
-    taps = Taps(hub, channels, TapTokens([TOKEN]), options=options)
+    channels = Feeds(hub, byte_order=ByteOrder.LITTLE, figures=options.figures)
+    taps = TapService(hub, channels, TapTokens([TOKEN]), options=options)
     listener = await listen(
         Entrance(taps),
         host="127.0.0.1",
@@ -308,7 +308,7 @@ async def test_a_watcher_is_told_of_everything(house: House) -> None:
         assert "started" == (await text(watcher))["event"]
         stream.end()
         assert "stopped" == (await text(watcher))["event"]
-        house.hub.kept(RecordingKept("id", "call", "stream", {"A": "b"}, False, "folder"))
+        house.hub.kept(RecordingPublished("id", "call", "stream", {"A": "b"}, False, "folder"))
         assert {
             "event": "recorded",
             "recording_id": "id",
@@ -352,7 +352,7 @@ async def test_whoever_watches_late_learns_of_every_stream(house: House) -> None
 
 async def test_a_stuck_watcher_is_closed_with_1013(impatient: House) -> None:
     """It is told of everything or of nothing more: what it missed is in the list."""
-    kept = RecordingKept("id", "call", "stream", {}, True, "x" * 10_000)
+    kept = RecordingPublished("id", "call", "stream", {}, True, "x" * 10_000)
     async with impatient.hear("all", max_queue=1) as stuck:
         await (await stuck.ping())
         stuck.transport.pause_reading()
@@ -367,11 +367,11 @@ async def test_a_stuck_watcher_is_closed_with_1013(impatient: House) -> None:
     assert (1, 0) == (impatient.taps.figures.closed_slow, impatient.taps.figures.watchers)
 
 
-def standing_behind(chunks: list[ChunkRecord], *, messages: int = 1) -> Standing:
+def standing_behind(chunks: list[ChunkRecord], *, messages: int = 1) -> StreamPosition:
     """Return where a stream stands whose journal holds these chunks."""
     last = chunks[-1]
     latest = Chunk(last.track, None, last.chunk, last.timestamp_ms, last.payload)
-    return Standing(len(chunks), messages, last.arrival_ms, latest)
+    return StreamPosition(len(chunks), messages, last.arrival_ms, latest)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 48000])
@@ -514,7 +514,7 @@ class EndingHub(LocalHub):
         super().__init__(lambda call: call())
         self.left = subscriptions
 
-    def subscribe(self, recording_id: str, hear: Hear) -> Leave:
+    def subscribe(self, recording_id: str, hear: Callback) -> Unsubscribe:
         """Answer so often; then the stream has ended."""
         self.left -= 1
         if self.left >= 0:
@@ -533,10 +533,10 @@ async def test_a_stream_may_end_while_its_past_is_read(
     hub.open(live, Source())
     chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 11)]
     journal = write(tmp_path / "journal", records(chunks, reason=EndReason.STOP))
-    listener = Listener(Kind(Format.PCM16, "inbound"), Nobody(), ListenerLimits())
-    rewind = Rewind(
+    listener = Listener(OutputSpec(Format.PCM16, "inbound"), Nobody(), ListenerLimits())
+    rewind = Replay(
         hub,
-        lambda begin: Channel(listener.kind, byte_order=ByteOrder.LITTLE, begin_ms=begin),
+        lambda begin: Feed(listener.kind, byte_order=ByteOrder.LITTLE, begin_ms=begin),
         flush=lambda: None,
     )
     await rewind.play(listener, live.recording_id, since_seconds=60, journal=journal)
@@ -581,12 +581,12 @@ async def test_a_stereo_chunk_without_counterpart_is_sent_after_60_ms(house: Hou
 class Basket:
     """An outlet that keeps everything."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[OutMessage] = field(default_factory=list)
 
     def begin(self, live: LiveStream, timestamp_ms: float) -> None:
         """Need not know."""
 
-    def put(self, item: Item) -> None:
+    def put(self, item: OutMessage) -> None:
         """Keep it."""
         self.items.append(item)
 
@@ -615,7 +615,7 @@ async def test_nobody_gives_up_while_chunks_wait_to_be_told() -> None:
     """A burst is handed over with pauses; what has arrived is not too late, however long those."""
     hub, live, basket = WatchedHub(), live_stream(), Basket()
     tap = hub.open(live, Source())
-    channel = Channel(Kind(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
+    channel = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
     channel.add(basket)
     channel.subscribe(hub, live.recording_id)
     for number in range(100):
@@ -636,11 +636,11 @@ def test_a_stall_of_ours_makes_no_chunk_late() -> None:
     """After it, sockets are read before anybody stops waiting, whatever the loop does first."""
     uvloop = pytest.importorskip("uvloop")
 
-    async def stalled() -> list[Item]:
+    async def stalled() -> list[OutMessage]:
         loop = asyncio.get_running_loop()
         hub, live, basket = LocalHub(loop.call_soon), live_stream(), Basket()
         tap = hub.open(live, Source())
-        channel = Channel(Kind(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
+        channel = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
         channel.add(basket)
         channel.subscribe(hub, live.recording_id)
         tap.publish(heard(1, CHUNK))

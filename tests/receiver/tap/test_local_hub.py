@@ -11,16 +11,16 @@ import msgspec
 from receiver.media import EndReason
 from receiver.tap.local_hub import (
     SILENT,
-    ChunkHeard,
     Event,
-    Joined,
     Lifecycle,
+    LiveChunk,
     LocalHub,
-    RecordingKept,
-    Standing,
-    StreamBegan,
+    RecordingPublished,
     StreamEnded,
-    StreamLeft,
+    StreamPosition,
+    StreamStarted,
+    StreamStopped,
+    Subscribed,
     Tap,
 )
 from tests.receiver.helpers.taps import heard, live_stream
@@ -53,9 +53,9 @@ class Standpoint:
 
     chunks: int = 0
 
-    def standing(self) -> Standing:
+    def standing(self) -> StreamPosition:
         """Say where it stands."""
-        return Standing(self.chunks, 1, self.chunks * 20, None)
+        return StreamPosition(self.chunks, 1, self.chunks * 20, None)
 
 
 def test_a_chunk_is_wanted_only_where_somebody_listens() -> None:
@@ -82,7 +82,7 @@ def test_publishing_is_one_append_whoever_listens() -> None:
     tap = hub.open(LIVE, Standpoint(7))
     for _ in range(3):
         hub.subscribe(LIVE.recording_id, got.append)
-    assert [Joined(LIVE, Standing(7, 1, 140, None))] * 3 == got
+    assert [Subscribed(LIVE, StreamPosition(7, 1, 140, None))] * 3 == got
     got.clear()
     chunks = [heard(number, b"x") for number in range(5)]
     for chunk in chunks:
@@ -121,7 +121,7 @@ def test_the_end_is_told_at_once() -> None:
     hub.subscribe(LIVE.recording_id, late.append)()
     leave()
     assert [StreamEnded(EndReason.CLOSED, 0)] == late
-    assert [StreamBegan(LIVE), StreamLeft(LIVE, EndReason.STOP)] == happened
+    assert [StreamStarted(LIVE), StreamStopped(LIVE, EndReason.STOP)] == happened
 
 
 def a_burst(reason: EndReason) -> tuple[Loop, list[Event]]:
@@ -140,12 +140,12 @@ def a_burst(reason: EndReason) -> tuple[Loop, list[Event]]:
 def test_a_burst_is_told_by_and_by() -> None:
     """Sockets get a turn before a queue must overflow, and the end is the last all the same."""
     loop, events = a_burst(EndReason.STOP)
-    assert [Joined] == [type(event) for event in events]
+    assert [Subscribed] == [type(event) for event in events]
     told = []
     while loop.run():
         told.append(len(events))
     assert max(after - before for before, after in pairwise([1, *told])) <= 151
-    numbers = [event.chunk.chunk for event in events if isinstance(event, ChunkHeard)]
+    numbers = [event.chunk.chunk for event in events if isinstance(event, LiveChunk)]
     assert [*range(1, 601)] == numbers
     assert (StreamEnded(EndReason.STOP, 0), 602) == (events[-1], len(events))
 
@@ -214,7 +214,7 @@ def test_who_joins_in_a_burst_hurries_nobody() -> None:
     """It learns at once where the stream stands, and hears what was published afterwards."""
     loop, hub, tap, first, second = joined_in_a_burst()
     assert 1 + 100 == len(first)
-    assert [Joined(LIVE, Standing(600, 1, 12_000, None))] == second
+    assert [Subscribed(LIVE, StreamPosition(600, 1, 12_000, None))] == second
     tap.publish(heard(601, b"x"))
     while hub.is_behind(LIVE.recording_id):
         before = len(first)
@@ -229,7 +229,7 @@ def test_who_joins_in_a_burst_hears_the_end() -> None:
     for at_once in (False, True):
         loop, hub, tap, first, second = joined_in_a_burst()
         tap.publish(STOPPED)
-        assert [Joined] == [type(event) for event in second]
+        assert [Subscribed] == [type(event) for event in second]
         if at_once:
             hub.tell_all()
         while loop.run():
@@ -247,7 +247,7 @@ def test_who_joins_in_a_burst_may_leave_before_its_turn() -> None:
     tap.publish(heard(601, b"x"))
     while loop.run():
         pass
-    assert (1 + 601, [Joined]) == (len(first), [type(event) for event in third])
+    assert (1 + 601, [Subscribed]) == (len(first), [type(event) for event in third])
 
 
 def test_who_joins_is_wanted_before_its_turn() -> None:
@@ -295,7 +295,7 @@ def test_watchers_are_told_until_they_leave() -> None:
     hub = LocalHub(Loop().soon)
     happened: list[Lifecycle] = []
     leave = hub.watch(happened.append)
-    kept = RecordingKept("id", "call", "stream", {}, True, "folder")
+    kept = RecordingPublished("id", "call", "stream", {}, True, "folder")
     hub.kept(kept)
     leave()
     leave()

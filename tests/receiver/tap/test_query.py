@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.tap.encoding.notices import Format, Kind
+from receiver.tap.encoding.notices import Format, OutputSpec
 from receiver.tap.query import (
     BadRequest,
     TapRequest,
@@ -29,17 +29,17 @@ def test_paths() -> None:
 
 def test_nothing_asked_is_samples_of_the_caller() -> None:
     """The inbound track as pcm16, from now on."""
-    assert TapRequest(Kind(Format.PCM16, "inbound")) == parse_request("")
+    assert TapRequest(OutputSpec(Format.PCM16, "inbound")) == parse_request("")
 
 
 def test_everything_asked() -> None:
     """Each parameter has its place; a token is not one of them."""
     query = "track=stereo&format=pcm16&since=2.5&rate=16000&wait=60&access_token=x"
-    assert TapRequest(Kind(Format.PCM16, "stereo", 16000), 2.5, 60) == parse_request(query)
+    assert TapRequest(OutputSpec(Format.PCM16, "stereo", 16000), 2.5, 60) == parse_request(query)
     assert "x" == access_token(query)
     assert access_token("track=stereo") is None
     assert access_token("&".join(["access_token=x", *(f"a{n}=1" for n in range(200))])) is None
-    assert Kind(Format.MESSAGES, "stereo") == parse_request("format=messages").kind
+    assert OutputSpec(Format.MESSAGES, "stereo") == parse_request("format=messages").kind
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.tap.queue import LIMIT_BYTES, Item, TapQueue
+from receiver.tap.queue import LIMIT_BYTES, OutMessage, SendQueue
 
 CHUNK = b"\x01\x02" * 160
 
 
-def audio(number: int, track: str = "inbound") -> Item:
+def audio(number: int, track: str = "inbound") -> OutMessage:
     """Return chunk `number`, 20 ms each."""
-    return Item(CHUNK, track, 20 * number, 20)
+    return OutMessage(CHUNK, track, 20 * number, 20)
 
 
 def notice(track: str, timestamp_ms: float, duration_ms: float) -> str:
@@ -20,12 +20,12 @@ def notice(track: str, timestamp_ms: float, duration_ms: float) -> str:
     return f"gap {track} {timestamp_ms:g} {duration_ms:g}"
 
 
-def a_queue(**options: float) -> TapQueue:
+def a_queue(**options: float) -> SendQueue:
     """Return a queue that nobody waits for."""
-    return TapQueue(lambda: None, notice=notice, **options)  # type: ignore[arg-type]  # numbers
+    return SendQueue(lambda: None, notice=notice, **options)  # type: ignore[arg-type]  # numbers
 
 
-def drained(queue: TapQueue) -> list[Item]:
+def drained(queue: SendQueue) -> list[OutMessage]:
     """Take everything."""
     items = []
     while (item := queue.take()) is not None:
@@ -57,7 +57,7 @@ def test_a_full_queue_drops_the_oldest_and_says_so_first() -> None:
 def test_events_stay_where_they_were() -> None:
     """A key that was pressed between dropped chunks is told between two notices."""
     queue = a_queue(limit_ms=40)
-    for item in (audio(0), Item("key"), audio(1), audio(2), audio(3)):
+    for item in (audio(0), OutMessage("key"), audio(1), audio(2), audio(3)):
         queue.put(item)
     told = [item.message for item in drained(queue)]
     assert ["gap inbound 0 20", "key", "gap inbound 20 20", CHUNK, CHUNK] == told
@@ -88,7 +88,7 @@ def test_a_notice_that_was_taken_grows_no_more() -> None:
 
 def test_whoever_wants_no_notices_gets_none() -> None:
     """A forwarded stream just has a jump in its counters."""
-    queue = TapQueue(lambda: None, limit_ms=20)
+    queue = SendQueue(lambda: None, limit_ms=20)
     for number in range(3):
         queue.put(audio(number))
     assert [audio(2)] == drained(queue)
@@ -97,7 +97,7 @@ def test_whoever_wants_no_notices_gets_none() -> None:
 def test_silence_takes_no_room() -> None:
     """A minute of it is one small item, and comes out in blocks."""
     queue = a_queue()
-    queue.put(Item(b"\0\0", "inbound", 0, 60_000, 480_000))
+    queue.put(OutMessage(b"\0\0", "inbound", 0, 60_000, 480_000))
     queue.put(audio(3000))
     assert 20 == queue.waiting_ms
     silence = queue.take()
@@ -110,7 +110,7 @@ def test_events_alone_are_bounded_too() -> None:
     """A sender of marks without end cannot fill the memory of a listener who is stuck."""
     queue = a_queue()
     for number in range(5000):
-        queue.put(Item(f"{number:>1000}"))
+        queue.put(OutMessage(f"{number:>1000}"))
     assert LIMIT_BYTES >= queue.waiting_bytes
     rest = [int(str(item.message)) for item in drained(queue)]
     assert list(range(5000 - len(rest), 5000)) == rest
@@ -119,7 +119,7 @@ def test_events_alone_are_bounded_too() -> None:
 def test_it_wakes_once_and_says_when_it_is_empty() -> None:
     """One wake-up for any number of items; the next one only after it was found empty."""
     calls: list[str] = []
-    queue = TapQueue(lambda: calls.append("wake"), rested=lambda: calls.append("rested"))
+    queue = SendQueue(lambda: calls.append("wake"), rested=lambda: calls.append("rested"))
     for number in range(3):
         queue.put(audio(number))
     drained(queue)
@@ -143,7 +143,7 @@ def test_it_is_crowded_when_half_full() -> None:
 def test_what_is_on_its_way_crowds_it_too() -> None:
     """Together with what waits, and by itself where it is much."""
     queue = a_queue()
-    queue.put(Item(CHUNK, "inbound", 0, 900))
+    queue.put(OutMessage(CHUNK, "inbound", 0, 900))
     assert not queue.is_crowded(100)
     assert queue.is_crowded(101)
     assert not a_queue(limit_ms=60_000).is_crowded(500)
@@ -152,8 +152,8 @@ def test_what_is_on_its_way_crowds_it_too() -> None:
 
 def test_what_can_be_taken_now_is_not_dropped() -> None:
     """A burst is longer than the queue, but whoever takes it is fast."""
-    taken: list[Item] = []
-    queue = TapQueue(lambda: None, notice=notice, press=lambda: taken.extend(drained(queue)))
+    taken: list[OutMessage] = []
+    queue = SendQueue(lambda: None, notice=notice, press=lambda: taken.extend(drained(queue)))
     for number in range(250):
         queue.put(audio(number))
     assert [audio(number) for number in range(250)] == taken + drained(queue)
@@ -163,10 +163,10 @@ def test_what_can_be_taken_now_is_not_dropped() -> None:
 def test_audio_longer_than_the_limit_is_kept_until_more_comes() -> None:
     """Its text may follow; the next piece of audio takes its place."""
     queue = a_queue()
-    long = Item(CHUNK, "inbound", 0, 5000)
+    long = OutMessage(CHUNK, "inbound", 0, 5000)
     queue.put(long)
-    queue.put(Item("key"))
-    assert [long, Item("key")] == drained(queue)
+    queue.put(OutMessage("key"))
+    assert [long, OutMessage("key")] == drained(queue)
     queue.put(long)
     queue.put(audio(250))
     assert ["gap inbound 0 5000", CHUNK] == [item.message for item in drained(queue)]
@@ -183,13 +183,13 @@ def test_everything_is_heard_or_told(steps: list[str], chunks: int, limit_bytes:
     """Per track, sound and notices cover the time without overlap, in order, within bounds."""
     queue = a_queue(limit_ms=chunks * 20, limit_bytes=limit_bytes)
     put: dict[str, int] = {"inbound": 0, "outbound": 0, "event": 0}
-    taken: list[Item] = []
+    taken: list[OutMessage] = []
     for step in steps:
         if step == "take":
             item = queue.take()
             taken += [item] if item else []
             continue
-        queue.put(Item(f"event {put[step]}") if step == "event" else audio(put[step], step))
+        queue.put(OutMessage(f"event {put[step]}") if step == "event" else audio(put[step], step))
         put[step] += 1
         assert chunks * 20 >= queue.waiting_ms
         assert limit_bytes >= queue.waiting_bytes

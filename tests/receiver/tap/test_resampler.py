@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from receiver.tap import resampler
-from receiver.tap.encoding.notices import Format, Kind
-from receiver.tap.queue import Item
-from receiver.tap.resampler import Resampling
+from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.queue import OutMessage
+from receiver.tap.resampler import Resampler
 from tests.receiver.helpers.taps import sound, told
 
 pytest.importorskip("soxr")
@@ -23,12 +23,14 @@ def tone(count: int) -> bytes:
 
 async def test_a_tone_stays_a_tone() -> None:
     """At twice the rate it has twice the samples and the same pitch, and items follow on."""
-    kind = Kind(Format.PCM16, "inbound", 16000)
-    changing = Resampling(8000, kind, begin_ms=500)
+    kind = OutputSpec(Format.PCM16, "inbound", 16000)
+    changing = Resampler(8000, kind, begin_ms=500)
     wave = tone(8000)
-    items = [Item(wave[n : n + 320], "inbound", 500 + n / 16, 20) for n in range(0, 16000, 320)]
+    items = [
+        OutMessage(wave[n : n + 320], "inbound", 500 + n / 16, 20) for n in range(0, 16000, 320)
+    ]
     made = [new for item in items for new in changing.convert([item], last=False)]
-    made += changing.convert([Item('{"event":"stopped"}')], last=True)
+    made += changing.convert([OutMessage('{"event":"stopped"}')], last=True)
     samples = np.frombuffer(sound(made), "<i2")
     assert 16000 == len(samples)
     assert 400 == int(np.abs(np.fft.rfft(samples)).argmax())
@@ -41,28 +43,30 @@ async def test_a_tone_stays_a_tone() -> None:
 
 async def test_stereo_silence_and_events_keep_their_order() -> None:
     """In a thread of its own, handed back to the event loop."""
-    kind = Kind(Format.PCM16, "stereo", 24000)
-    changing = Resampling(8000, kind, begin_ms=0)
-    got: list[Item] = []
+    kind = OutputSpec(Format.PCM16, "stereo", 24000)
+    changing = Resampler(8000, kind, begin_ms=0)
+    got: list[OutMessage] = []
     done = asyncio.Event()
 
-    def take(items: list[Item], last: bool) -> None:
+    def take(items: list[OutMessage], last: bool) -> None:
         got.extend(items)
         if last:
             done.set()
 
     changing.submit(
-        [Item('{"event":"gap"}'), Item(bytes(4), "stereo", 0, 3000, 24000)], last=False, done=take
+        [OutMessage('{"event":"gap"}'), OutMessage(bytes(4), "stereo", 0, 3000, 24000)],
+        last=False,
+        done=take,
     )
     changing.submit([], last=False, done=take)
-    changing.submit([Item('{"event":"stopped"}')], last=True, done=take)
+    changing.submit([OutMessage('{"event":"stopped"}')], last=True, done=take)
     await asyncio.wait_for(done.wait(), 10)
     assert 3 * 24000 * 4 == len(sound(got))
     assert ["gap", "stopped"] == [event["event"] for event in told(got)]
     assert {"stereo"} == {item.track for item in got if item.duration_ms}
 
 
-def texts_and_places(items: list[Item], bytes_per_ms: float) -> list[tuple[str, float]]:
+def texts_and_places(items: list[OutMessage], bytes_per_ms: float) -> list[tuple[str, float]]:
     """Return each text, and how many milliseconds of audio are before it."""
     found, position = [], 0.0
     for item in items:
@@ -75,15 +79,15 @@ def texts_and_places(items: list[Item], bytes_per_ms: float) -> list[tuple[str, 
 @pytest.mark.parametrize(("source", "rate"), [(8000, 16000), (8000, 48000), (16000, 8000)])
 async def test_texts_stand_where_they_belong(source: int, rate: int) -> None:
     """Behind as much audio as was before them, though the filter holds some of it back."""
-    changing = Resampling(source, Kind(Format.PCM16, "inbound", rate), begin_ms=0)
+    changing = Resampler(source, OutputSpec(Format.PCM16, "inbound", rate), begin_ms=0)
     piece = tone(source // 50)
-    items = [Item(piece, "inbound", n * 20, 20) for n in range(50)]
-    items.insert(10, Item("ten"))
-    items.insert(30, Item("twenty-nine"))
-    items.append(Item(bytes(2), "inbound", 1000, 2000, 2 * source))
-    items.append(Item("silence"))
+    items = [OutMessage(piece, "inbound", n * 20, 20) for n in range(50)]
+    items.insert(10, OutMessage("ten"))
+    items.insert(30, OutMessage("twenty-nine"))
+    items.append(OutMessage(bytes(2), "inbound", 1000, 2000, 2 * source))
+    items.append(OutMessage("silence"))
     made = [new for item in items for new in changing.convert([item], last=False)]
-    made += changing.convert([Item("stopped")], last=True)
+    made += changing.convert([OutMessage("stopped")], last=True)
     places = [("ten", 200), ("twenty-nine", 580), ("silence", 3000), ("stopped", 3000)]
     assert places == texts_and_places(made, rate / 500)
     assert all(item.duration_ms for item in made if isinstance(item.message, bytes))
@@ -91,20 +95,22 @@ async def test_texts_stand_where_they_belong(source: int, rate: int) -> None:
 
 async def test_a_text_is_told_where_no_more_audio_comes() -> None:
     """A moment later, behind all that the filter held back; what comes then is as long as ever."""
-    changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
-    got: list[Item] = []
+    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), begin_ms=0)
+    got: list[OutMessage] = []
     told = asyncio.Event()
 
-    def take(made: list[Item], last: bool) -> None:
+    def take(made: list[OutMessage], last: bool) -> None:
         got.extend(made)
         if any(item.message == "key" for item in made):
             told.set()
 
-    changing.submit([Item(tone(160), "inbound", 0, 20), Item("key")], last=False, done=take)
+    changing.submit(
+        [OutMessage(tone(160), "inbound", 0, 20), OutMessage("key")], last=False, done=take
+    )
     await asyncio.wait_for(told.wait(), 10)
     assert [("key", 20)] == texts_and_places(got, 32)
-    changing.submit([Item(tone(160), "inbound", 20, 20)], last=False, done=take)
-    changing.submit([Item("stopped")], last=True, done=take)
+    changing.submit([OutMessage(tone(160), "inbound", 20, 20)], last=False, done=take)
+    changing.submit([OutMessage("stopped")], last=True, done=take)
     await asyncio.wait_for(changing.settled.wait(), 10)
     assert ["key", "stopped"] == [item.message for item in got if isinstance(item.message, str)]
     assert 40 * 32 == len(sound(got))
@@ -112,10 +118,10 @@ async def test_a_text_is_told_where_no_more_audio_comes() -> None:
 
 async def test_long_silence_stays_a_length() -> None:
     """An hour on hold takes no room, is exactly zero, and keeps the time."""
-    changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
-    hour = Item(bytes(2), "inbound", 1000, 3_600_000, 3600 * 8000)
-    made = [*changing.convert([Item(tone(8000), "inbound", 0, 1000), hour], last=False)]
-    made += changing.convert([Item('{"event":"stopped"}')], last=True)
+    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), begin_ms=0)
+    hour = OutMessage(bytes(2), "inbound", 1000, 3_600_000, 3600 * 8000)
+    made = [*changing.convert([OutMessage(tone(8000), "inbound", 0, 1000), hour], last=False)]
+    made += changing.convert([OutMessage('{"event":"stopped"}')], last=True)
     assert 100_000 > sum(len(item.message) for item in made)
     samples = sum(len(item.message) // 2 * item.repeat for item in made[:-1])
     assert 3601 * 16000 == samples
@@ -132,19 +138,19 @@ async def test_what_the_thread_has_no_time_for_is_dropped_and_told(
 ) -> None:
     """More than so much of a channel never waits; events keep their place, and so does time."""
     monkeypatch.setattr(resampler, "_MOST_COMING_MS", 100)
-    changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
-    got: list[Item] = []
+    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), begin_ms=0)
+    got: list[OutMessage] = []
 
-    def take(made: list[Item], last: bool) -> None:
+    def take(made: list[OutMessage], last: bool) -> None:
         got.extend(made)
 
     for number in range(20):  # within one turn of the event loop nothing comes back
-        changing.submit([Item(tone(160), "inbound", 20 * number, 20)], last=False, done=take)
-    changing.submit([Item('{"event":"mark"}')], last=False, done=take)
+        changing.submit([OutMessage(tone(160), "inbound", 20 * number, 20)], last=False, done=take)
+    changing.submit([OutMessage('{"event":"mark"}')], last=False, done=take)
     assert (120, 14) == (changing.coming_ms, changing.dropped)
     await asyncio.wait_for(changing.settled.wait(), 10)
-    changing.submit([Item(tone(160), "inbound", 400, 20)], last=False, done=take)
-    changing.submit([Item('{"event":"stopped"}')], last=True, done=take)
+    changing.submit([OutMessage(tone(160), "inbound", 400, 20)], last=False, done=take)
+    changing.submit([OutMessage('{"event":"stopped"}')], last=True, done=take)
     await asyncio.wait_for(changing.settled.wait(), 10)
     notice, mark, _ = told(got)
     assert ("slow_listener", 280) == (notice["reason"], notice["duration_ms"])
@@ -155,13 +161,13 @@ async def test_what_the_thread_has_no_time_for_is_dropped_and_told(
 
 async def test_it_says_what_it_still_has() -> None:
     """From the moment in which audio is given to it, until all came back."""
-    changing = Resampling(8000, Kind(Format.PCM16, "inbound", 16000), begin_ms=0)
-    got: list[Item] = []
+    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), begin_ms=0)
+    got: list[OutMessage] = []
     for number in range(3):
-        piece = Item(tone(160), "inbound", 20 * number, 20)
+        piece = OutMessage(tone(160), "inbound", 20 * number, 20)
         changing.submit([piece], last=False, done=lambda made, _: got.extend(made))
     assert (60, False) == (changing.coming_ms, changing.settled.is_set())
-    changing.submit([Item("end")], last=True, done=lambda made, _: got.extend(made))
+    changing.submit([OutMessage("end")], last=True, done=lambda made, _: got.extend(made))
     await asyncio.wait_for(changing.settled.wait(), 10)
     assert 0 == changing.coming_ms
     assert (2 * 2 * 480, "end") == (len(sound(got)), got[-1].message)

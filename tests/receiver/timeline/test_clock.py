@@ -10,7 +10,7 @@ from receiver.journal.records import ChunkRecord
 from receiver.media import ClockRule, MediaFormat, Track
 from receiver.timeline.clock import (
     LONGEST_JUMP_MS,
-    Belief,
+    JumpBudget,
     clock_rule,
     drift_ppm,
     origin_ms,
@@ -124,7 +124,7 @@ def test_stream_time_begins_where_all_tracks_agree(
 
 def test_a_jump_is_believed_as_far_as_it_was_waited_for() -> None:
     """What is left over may be a minute, in sum as well, and as much again as there is audio."""
-    belief = Belief()
+    belief = JumpBudget()
     assert belief.follows(600_000, 540_000, audio_ms=0)
     assert not belief.follows(1, 0, audio_ms=0)
     assert belief.follows(1, 0, audio_ms=1)
@@ -134,7 +134,7 @@ def test_a_jump_is_believed_as_far_as_it_was_waited_for() -> None:
 
 def test_a_jump_that_is_not_followed_costs_nothing() -> None:
     """Neither does one backwards, nor a wait that nothing jumped for."""
-    belief = Belief()
+    belief = JumpBudget()
     assert not belief.follows(LONGEST_JUMP_MS + 1, 0, audio_ms=1e9)
     assert belief.follows(-5000, 0, audio_ms=0)
     assert belief.follows(0, 5000, audio_ms=0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import MediaFormat, Track
-from receiver.timeline.event_positions import Moment, at_ms
+from receiver.timeline.event_positions import EventPosition, at_ms
 from receiver.timeline.ordering import TrackIndex
 from receiver.timeline.track_timeline import place
 from tests.receiver.helpers.journals import chunk
@@ -22,7 +22,7 @@ FAR_MS = 1_790_000_000_000
 
 
 def asked(
-    moments: Iterable[Moment],
+    moments: Iterable[EventPosition],
     chunks: Mapping[Track, Iterable[ChunkRecord]],
     *,
     origin_ms: int = 0,
@@ -61,47 +61,49 @@ def test_they_are_where_the_audio_before_them_ends(
 ) -> None:
     """Whatever the sender's clock counts, and from when."""
     found = asked(
-        [Moment(), Moment(IN, 1), Moment(IN, 50)], {IN: call(*stamps)}, origin_ms=origin_ms
+        [EventPosition(), EventPosition(IN, 1), EventPosition(IN, 50)],
+        {IN: call(*stamps)},
+        origin_ms=origin_ms,
     )
     assert (0, 20, 1000) == found
 
 
 def test_pauses_are_before_them() -> None:
     """A key behind the first chunk is before the pause, one behind the second is after it."""
-    found = asked([Moment(IN, 1), Moment(IN, 2)], {IN: call(0, 3000)})
+    found = asked([EventPosition(IN, 1), EventPosition(IN, 2)], {IN: call(0, 3000)})
     assert (20, 3020) == found
 
 
 def test_each_track_has_its_own_place() -> None:
     """The chunk before a key may be of either track."""
     chunks = {IN: call(0, 20, 40), OUT: call(500, 520)}
-    assert (520, 60) == asked([Moment(OUT, 1), Moment(IN, 3)], chunks)
+    assert (520, 60) == asked([EventPosition(OUT, 1), EventPosition(IN, 3)], chunks)
 
 
 def test_a_chunk_that_came_again_moves_nothing() -> None:
     """It is not written, so the one that came before it counts."""
     first, second, third = call(0, 20, 40)
     came = [first, second, first, third]
-    found = asked([Moment(IN, n) for n in range(1, 5)], {IN: came})
+    found = asked([EventPosition(IN, n) for n in range(1, 5)], {IN: came})
     assert (20, 40, 40, 60) == found
 
 
 def test_a_chunk_that_was_overtaken_is_in_its_place() -> None:
     """A key behind a late chunk is where that one ends."""
     first, second, third = call(0, 20, 40)
-    found = asked([Moment(IN, n) for n in (2, 3)], {IN: [first, third, second]})
+    found = asked([EventPosition(IN, n) for n in (2, 3)], {IN: [first, third, second]})
     assert (60, 40) == found
 
 
 def test_a_track_of_which_nothing_could_be_placed_has_no_time() -> None:
     """There is no audio that it could be behind."""
-    assert (0,) == at_ms([Moment(IN, 1)], {}, [], MULAW)
+    assert (0,) == at_ms([EventPosition(IN, 1)], {}, [], MULAW)
 
 
 @given(st.lists(st.sampled_from([20, 20, 20, 0, 27, 500]), min_size=1, max_size=50))
 def test_they_never_go_back_where_chunks_come_in_order(steps: list[int]) -> None:
     """And each is where the run of its chunk says."""
     stamps = [sum(steps[:n]) for n in range(len(steps))]
-    found = asked([Moment(IN, n) for n in range(1, len(steps) + 1)], {IN: call(*stamps)})
+    found = asked([EventPosition(IN, n) for n in range(1, len(steps) + 1)], {IN: call(*stamps)})
     assert list(found) == sorted(found)
     assert all(later - earlier >= 20 for earlier, later in itertools.pairwise(found))

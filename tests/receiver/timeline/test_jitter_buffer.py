@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.media import Chunk, MediaFormat, Track
-from receiver.timeline.jitter_buffer import Reordering
+from receiver.timeline.jitter_buffer import JitterBuffer
 
 PAYLOAD = bytes(160)
 
@@ -14,19 +14,19 @@ def chunk(number: int | None, at_ms: int | None = None) -> Chunk:
     return Chunk(Track.INBOUND, None, number, stamp, PAYLOAD)
 
 
-def released(order: Reordering, *numbers: int | None, at_ms: int = 0) -> list[int | None]:
+def released(order: JitterBuffer, *numbers: int | None, at_ms: int = 0) -> list[int | None]:
     """Return the numbers of what is let go when chunks come."""
     return [c.chunk for number in numbers for c, _ in order.take(chunk(number), at_ms)]
 
 
 def test_nobody_waits_in_order() -> None:
     """Not for the first one either, nor without a number."""
-    assert [7, 8, None, 9] == released(Reordering(MediaFormat(), 60), 7, 8, None, 9)
+    assert [7, 8, None, 9] == released(JitterBuffer(MediaFormat(), 60), 7, 8, None, 9)
 
 
 def test_what_is_behind_a_missing_one_waits_for_it() -> None:
     """Then all of it goes, up to the next that is missing."""
-    order = Reordering(MediaFormat(), 60)
+    order = JitterBuffer(MediaFormat(), 60)
     assert [1] == released(order, 1, 3, 5)
     assert 0 == order.waiting_since_ms
     assert [2, 3] == released(order, 2, at_ms=10)
@@ -36,23 +36,23 @@ def test_what_is_behind_a_missing_one_waits_for_it() -> None:
 
 def test_the_first_chunk_may_be_overtaken() -> None:
     """Where the clock has room for it, and the stream is heard from its start."""
-    order = Reordering(MediaFormat(), 60, from_the_first=True)
+    order = JitterBuffer(MediaFormat(), 60, from_the_first=True)
     assert [] == released(order, 3, 2)
     assert [1, 2, 3, 4] == released(order, 1, 4)
-    assert [3] == released(Reordering(MediaFormat(), 60), 3)
-    order = Reordering(MediaFormat(), 60, from_the_first=True)
+    assert [3] == released(JitterBuffer(MediaFormat(), 60), 3)
+    order = JitterBuffer(MediaFormat(), 60, from_the_first=True)
     order.origin_ms = 7  # of the other track, whose first chunk came first
     assert [] == released(order, 3, 2)
     assert [2, 3] == [c.chunk for c, _ in order.due(60)]
     for number, at_ms in ((57, 2000), (2, 0), (0, 0), (1, 0), (1, 20), (5, None)):
         first = Chunk(Track.INBOUND, None, number, at_ms, PAYLOAD)
-        order = Reordering(MediaFormat(), 60, from_the_first=True)
+        order = JitterBuffer(MediaFormat(), 60, from_the_first=True)
         assert [(first, 0)] == order.take(first, 0)
 
 
 def test_it_waits_only_so_long() -> None:
     """By the clock of arrivals, and in audio that came at once."""
-    order = Reordering(MediaFormat(), 60)
+    order = JitterBuffer(MediaFormat(), 60)
     released(order, 1)
     assert [] == released(order, 3, at_ms=20)
     assert [] == order.due(79)
@@ -65,7 +65,7 @@ def test_it_waits_only_so_long() -> None:
 
 def test_long_packets_wait_as_long_as_short_ones() -> None:
     """However much audio they are; a burst of them does not."""
-    order = Reordering(MediaFormat(), 60)
+    order = JitterBuffer(MediaFormat(), 60)
 
     def let_go(number: int, at_ms: int) -> list[int | None]:
         packet = Chunk(Track.INBOUND, None, number, (number - 1) * 100, PAYLOAD * 5)
@@ -80,7 +80,7 @@ def test_long_packets_wait_as_long_as_short_ones() -> None:
 
 def test_what_is_behind_is_not_its_business() -> None:
     """Doubles and what is late go on at once; of what is held, a second one is dropped."""
-    order = Reordering(MediaFormat(), 60)
+    order = JitterBuffer(MediaFormat(), 60)
     assert [1, 2, 1, 2] == released(order, 1, 2, 1, 2)
     assert [] == released(order, 4, 4)
     assert 1 == order.twice
@@ -89,7 +89,7 @@ def test_what_is_behind_is_not_its_business() -> None:
 
 def test_a_counter_that_begins_anew_is_followed() -> None:
     """What was held goes first."""
-    order = Reordering(MediaFormat(), 60)
+    order = JitterBuffer(MediaFormat(), 60)
     numbers = [65_533, 65_535, 0, 1]
     times = [0, 40, 60, 80]
     let_go = [
@@ -100,5 +100,5 @@ def test_a_counter_that_begins_anew_is_followed() -> None:
 
 def test_tracks_that_are_counted_together_miss_nothing() -> None:
     """Every other number is the other track's: the clock leaves no room for it."""
-    order = Reordering(MediaFormat(), 60)
+    order = JitterBuffer(MediaFormat(), 60)
     assert [1, 3, 5] == [c.chunk for n in (1, 3, 5) for c, _ in order.take(chunk(n, n * 10), 0)]

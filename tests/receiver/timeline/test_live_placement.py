@@ -9,7 +9,7 @@ import pytest
 from receiver.journal.records import ChunkRecord
 from receiver.media import Chunk, Encoding, MediaFormat, Track
 from receiver.timeline import track_timeline
-from receiver.timeline.live_placement import Audio, GapReason, Hole, Piece, Placer
+from receiver.timeline.live_placement import AudioPiece, GapReason, LivePlacer, Piece, SilencePiece
 from receiver.timeline.ordering import TrackIndex
 
 MULAW = MediaFormat()
@@ -26,25 +26,27 @@ def chunk(
 
 def placed(chunks: list[Chunk], *, media: MediaFormat = MULAW, begin: int = 0) -> list[Piece]:
     """Place chunks that arrive when their timestamps say."""
-    placer = Placer(media, begin=begin)
+    placer = LivePlacer(media, begin=begin)
     return [piece for c in chunks for piece in placer.take(c, max(0, c.timestamp_ms or 0))]
 
 
 def test_chunks_in_a_row_are_back_to_back() -> None:
     """No silence, no notice."""
-    assert [Audio(0, A), Audio(160, B)] == placed([chunk(1, 0), chunk(2, 20, B)])
+    assert [AudioPiece(0, A), AudioPiece(160, B)] == placed([chunk(1, 0), chunk(2, 20, B)])
 
 
 @pytest.mark.parametrize(("number", "reason"), [(3, GapReason.LOST), (2, GapReason.SENDER_SILENCE)])
 def test_a_jump_of_the_clock_is_silence(number: int, reason: GapReason) -> None:
     """Missing numbers tell loss from a sender that said nothing."""
     pieces = placed([chunk(1, 0), chunk(number, 40, B)])
-    assert [Audio(0, A), Hole(160, 320, reason, 160), Audio(320, B)] == pieces
+    assert [AudioPiece(0, A), SilencePiece(160, 320, reason, 160), AudioPiece(320, B)] == pieces
 
 
 def test_a_late_start_is_silence_from_the_beginning() -> None:
     """The stream's clock began at 0, whatever the first timestamp."""
-    assert [Hole(0, 792, GapReason.SENDER_SILENCE, 0), Audio(792, A)] == placed([chunk(1, 99)])
+    assert [SilencePiece(0, 792, GapReason.SENDER_SILENCE, 0), AudioPiece(792, A)] == placed(
+        [chunk(1, 99)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_a_late_start_is_silence_from_the_beginning() -> None:
 )
 def test_what_comes_twice_or_late_is_left_out(again: Chunk) -> None:
     """Its place has been given away."""
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     for c in (chunk(1, 0), chunk(2, 20, B)):
         placer.take(c, 0)
     assert () == placer.take(again, 60)
@@ -64,34 +66,38 @@ def test_what_comes_twice_or_late_is_left_out(again: Chunk) -> None:
 def test_the_sequence_number_tells_where_nothing_else_does() -> None:
     """Neither chunk numbers nor timestamps: what is newer is appended, the rest left out."""
     chunks = [chunk(None, None, p, s) for p, s in ((A, 5), (B, 6), (C, 6))]
-    assert [Audio(0, A), Audio(160, B)] == placed(chunks)
+    assert [AudioPiece(0, A), AudioPiece(160, B)] == placed(chunks)
 
 
 def test_a_restarted_counter_is_followed() -> None:
     """A number far behind on a clock that goes on is no late chunk."""
     pieces = placed([chunk(65_535, 0), chunk(0, 20, B), chunk(1, 40, C)])
-    assert [A, B, C] == [piece.payload for piece in pieces if isinstance(piece, Audio)]
-    assert not [piece for piece in pieces if isinstance(piece, Hole)]
+    assert [A, B, C] == [piece.payload for piece in pieces if isinstance(piece, AudioPiece)]
+    assert not [piece for piece in pieces if isinstance(piece, SilencePiece)]
 
 
 def test_a_sender_without_timestamps_is_placed_by_numbers() -> None:
     """A missing number is as much silence as the chunk before it was long."""
     pieces = placed([chunk(1, None), chunk(3, None, B)])
-    assert [Audio(0, A), Hole(160, 320, GapReason.LOST, 160), Audio(320, B)] == pieces
+    assert [
+        AudioPiece(0, A),
+        SilencePiece(160, 320, GapReason.LOST, 160),
+        AudioPiece(320, B),
+    ] == pieces
 
 
 def test_too_little_room_appends() -> None:
     """Audio is never overwritten: a clock that runs slow delays what follows."""
     pieces = placed([chunk(1, 0), chunk(2, 10, B), chunk(3, 20, C)])
-    assert [Audio(0, A), Audio(160, B), Audio(320, C)] == pieces
+    assert [AudioPiece(0, A), AudioPiece(160, B), AudioPiece(320, C)] == pieces
 
 
 def test_an_absurd_timestamp_is_not_followed() -> None:
     """Neither a day ahead nor back; the clock counts again where it makes sense."""
     chunks = [chunk(1, 0), chunk(2, 86_400_000, B), chunk(3, 40, C), chunk(4, 60)]
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     pieces = [piece for c in chunks for piece in placer.take(c, 20)]
-    assert [Audio(0, A), Audio(160, B), Audio(320, C), Audio(480, A)] == pieces
+    assert [AudioPiece(0, A), AudioPiece(160, B), AudioPiece(320, C), AudioPiece(480, A)] == pieces
 
 
 @pytest.mark.parametrize(("step_ms", "arrives"), [(59_000, 0), (59_000, 1), (35, 0), (35, 1)])
@@ -99,7 +105,7 @@ def test_a_clock_that_creeps_is_followed_as_far_as_by_the_recording(
     step_ms: int, arrives: int
 ) -> None:
     """What is heard is as long as what is recorded, whether arrival agrees or not."""
-    placer, index = Placer(MULAW), TrackIndex(Track.INBOUND)
+    placer, index = LivePlacer(MULAW), TrackIndex(Track.INBOUND)
     for n in range(200):
         at_ms, arrival_ms = n * step_ms, n * step_ms * arrives
         placer.take(chunk(n, at_ms), arrival_ms)
@@ -110,7 +116,7 @@ def test_a_clock_that_creeps_is_followed_as_far_as_by_the_recording(
 
 def test_timestamps_that_jitter_do_not_make_it_longer_and_longer() -> None:
     """A step back is too little room, not another clock: the next step ahead leaves no silence."""
-    placer, source = Placer(MULAW), random.Random(1)
+    placer, source = LivePlacer(MULAW), random.Random(1)
     for n in range(1000):
         placer.take(chunk(n + 1, 500 + n * 20 + source.randint(-60, 60)), n * 20)
     assert 20_500 - 60 <= placer.cursor // 8 <= 20_500 + 60
@@ -120,17 +126,17 @@ def test_timestamps_that_jitter_do_not_make_it_longer_and_longer() -> None:
 def test_a_new_clock_is_believed_when_two_chunks_agree() -> None:
     """A sender whose clock was set goes on without silence, and loses chunks as before."""
     stamps = [(1, 0), (2, 10**9), (3, 10**9 + 20), (5, 10**9 + 60)]
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     pieces = [piece for n, at in stamps for piece in placer.take(chunk(n, at), n * 20)]
-    starts = [piece.start for piece in pieces if isinstance(piece, Audio)]
+    starts = [piece.start for piece in pieces if isinstance(piece, AudioPiece)]
     assert [0, 160, 320, 640] == starts
 
 
 def test_timestamps_that_count_samples_are_noticed() -> None:
     """160 for each chunk of 20 ms is no silence of 140 ms; a mistake about it is mended."""
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     pieces = [piece for n in range(5) for piece in placer.take(chunk(n, n * 160), n * 20)]
-    assert [Audio(n * 160, A) for n in range(5)] == pieces
+    assert [AudioPiece(n * 160, A) for n in range(5)] == pieces
     for n in range(5, 8):
         placer.take(chunk(n, 640 + (n - 4) * 20), n * 20)
     assert 8 * 160 == placer.cursor
@@ -145,32 +151,32 @@ def test_halves_of_samples_are_joined() -> None:
     )
     whole = odd + rest
     assert [
-        Audio(0, whole[:158]),
-        Audio(158, whole[158:]),
-        Audio(320, odd[:158]),
-        Hole(478, 640, GapReason.LOST, 478),
-        Audio(640, A),
+        AudioPiece(0, whole[:158]),
+        AudioPiece(158, whole[158:]),
+        AudioPiece(320, odd[:158]),
+        SilencePiece(478, 640, GapReason.LOST, 478),
+        AudioPiece(640, A),
     ] == pieces
 
 
 def test_what_is_before_the_beginning_is_cut() -> None:
     """A listener who joins in the middle of a chunk hears its second half."""
-    placer = Placer(MULAW, begin=240)
+    placer = LivePlacer(MULAW, begin=240)
     assert () == placer.take(chunk(1, 0), 0)
-    assert (Audio(240, B[80:]),) == placer.take(chunk(2, 20, B), 20)
+    assert (AudioPiece(240, B[80:]),) == placer.take(chunk(2, 20, B), 20)
     assert 0 == placer.left_out  # it was not there yet: nothing came too late
 
 
 def test_giving_up_is_told_when_the_track_goes_on() -> None:
     """The notice covers all that was silent, whoever asked for it."""
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     placer.take(chunk(1, 0), 0)
-    assert Hole(160, 320, GapReason.SENDER_SILENCE, 160) == placer.give_up(320)
+    assert SilencePiece(160, 320, GapReason.SENDER_SILENCE, 160) == placer.give_up(320)
     assert placer.give_up(480) is None  # it goes on
     assert placer.give_up(480) is None
     hole, audio = placer.take(chunk(6, 100, B), 100)
-    assert Hole(480, 800, GapReason.LOST, 160) == hole
-    assert Audio(800, B) == audio
+    assert SilencePiece(480, 800, GapReason.LOST, 160) == hole
+    assert AudioPiece(800, B) == audio
 
 
 @pytest.mark.parametrize(
@@ -187,72 +193,77 @@ def test_what_is_missing_before_the_first_chunk_is_lost(
     number: int | None, at_ms: int, reason: GapReason
 ) -> None:
     """Where clock and counter agree on it; counters begin with 0, with 1, or anywhere."""
-    assert [Hole(0, 480, reason, 0), Audio(480, A)] == placed([chunk(number, at_ms)])
+    assert [SilencePiece(0, 480, reason, 0), AudioPiece(480, A)] == placed([chunk(number, at_ms)])
 
 
 def test_what_is_given_up_as_lost_is_told_once() -> None:
     """What goes on of it is told when it ends; it may still come, too late."""
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     placer.take(chunk(1, 0), 0)
-    assert Hole(160, 240, GapReason.LOST, 160) == placer.give_up(240, lost=True)
+    assert SilencePiece(160, 240, GapReason.LOST, 160) == placer.give_up(240, lost=True)
     assert placer.give_up(480, lost=True) is None
-    assert (Hole(480, 480, GapReason.LOST, 240), Audio(480, A)) == placer.take(chunk(4, 60), 60)
-    assert Hole(640, 800, GapReason.LOST, 640) == placer.give_up(800, lost=True)
-    assert (Audio(800, A),) == placer.take(chunk(6, 100), 100)
+    assert (SilencePiece(480, 480, GapReason.LOST, 240), AudioPiece(480, A)) == placer.take(
+        chunk(4, 60), 60
+    )
+    assert SilencePiece(640, 800, GapReason.LOST, 640) == placer.give_up(800, lost=True)
+    assert (AudioPiece(800, A),) == placer.take(chunk(6, 100), 100)
     for number, start in ((2, 160), (3, 320), (5, 640)):
         late = placer.take(chunk(number, (number - 1) * 20), 110)
-        assert (Hole(start + 160, start + 160, GapReason.LATE, start),) == late
+        assert (SilencePiece(start + 160, start + 160, GapReason.LATE, start),) == late
 
 
 def test_late_behind_what_was_given_up_as_lost() -> None:
     """Only what was not told of what is missing before it, and its own place."""
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     placer.take(chunk(1, 0), 0)
     placer.give_up(240, lost=True)
     placer.give_up(640)
-    told = (Hole(320, 320, GapReason.LOST, 240), Hole(480, 480, GapReason.LATE, 320))
+    told = (
+        SilencePiece(320, 320, GapReason.LOST, 240),
+        SilencePiece(480, 480, GapReason.LATE, 320),
+    )
     assert told == placer.take(chunk(3, 40), 60)
 
 
 def test_a_clock_can_be_taken_over_in_mid_call() -> None:
     """Where timestamps are no time since the start, what follows is still back to back."""
-    placer = Placer(MULAW, begin=1600, arrival_ms=200)
+    placer = LivePlacer(MULAW, begin=1600, arrival_ms=200)
     placer.follow(chunk(7, 10**12))
     placer.follow(chunk(7, None))
-    assert (Audio(1600, B),) == placer.take(chunk(8, 10**12 + 20, B), 220)
+    assert (AudioPiece(1600, B),) == placer.take(chunk(8, 10**12 + 20, B), 220)
 
 
 def test_silence_that_was_given_away_is_told_once() -> None:
     """Where nothing is missing, only what more there is of it is told."""
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     placer.take(chunk(1, 0), 0)
     placer.give_up(480)
-    assert (Audio(480, B),) == placer.take(chunk(2, 60, B), 60)
+    assert (AudioPiece(480, B),) == placer.take(chunk(2, 60, B), 60)
     placer.give_up(800)
     hole, _ = placer.take(chunk(3, 120, C), 120)
-    assert Hole(800, 960, GapReason.SENDER_SILENCE, 800) == hole
+    assert SilencePiece(800, 960, GapReason.SENDER_SILENCE, 800) == hole
 
 
 def test_what_comes_after_its_place_was_given_away_is_told() -> None:
     """What is missing before it, and its own place; what comes then, and is in time, is heard."""
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     placer.take(chunk(1, 0), 0)
     placer.give_up(800)
     assert (
-        Hole(320, 320, GapReason.LOST, 160),
-        Hole(480, 480, GapReason.LATE, 320),
+        SilencePiece(320, 320, GapReason.LOST, 160),
+        SilencePiece(480, 480, GapReason.LATE, 320),
     ) == placer.take(chunk(3, 40), 120)
-    assert (Hole(320, 320, GapReason.LATE, 160),) == placer.take(chunk(2, 20), 121)
+    assert (SilencePiece(320, 320, GapReason.LATE, 160),) == placer.take(chunk(2, 20), 121)
     assert () == placer.take(chunk(2, 20), 122)
     late, audio = placer.take(chunk(4, 90, B), 123)
-    assert (Hole(800, 800, GapReason.LATE, 720), Audio(800, B[80:])) == (late, audio)
+    assert (SilencePiece(800, 800, GapReason.LATE, 720), AudioPiece(800, B[80:])) == (late, audio)
     assert 3 == placer.left_out
-    assert (Audio(880, C),) == placer.take(chunk(5, 110, C), 124)
+    assert (AudioPiece(880, C),) == placer.take(chunk(5, 110, C), 124)
 
 
 def test_few_are_remembered_of_many_that_are_lost() -> None:
     """The latest of them, in audio of the usual length."""
-    placer = Placer(MULAW)
+    placer = LivePlacer(MULAW)
     placer.take(chunk(1, 0), 0)
     placer.take(chunk(1002, 20_020), 20_020)
     assert () == placer.take(chunk(700, 13_980), 20_021)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from receiver.journal.records import MOST_APART, DroppedRecord
 from receiver.media import GapKind, Track
-from receiver.timeline.missing import Excuses, came
+from receiver.timeline.missing import MissingChunks, chunks_not_kept
 from receiver.timeline.ordering import MISSING
 
 LOST, DISK, REJECTED = GapKind.LOST, GapKind.DISK, GapKind.REJECTED
@@ -23,16 +23,16 @@ def dropped(
     return DroppedRecord(kind, Track.INBOUND, chunks, first, last, None, None)
 
 
-def excuses(rows: list[DroppedRecord], refused: list[int | None] | None = None) -> Excuses:
+def excuses(rows: list[DroppedRecord], refused: list[int | None] | None = None) -> MissingChunks:
     """Return what is known of a track's missing chunks, numbered as the journal does."""
     rows = [*rows, *(dropped(number, number, 1, REJECTED) for number in refused or [])]
     bounds = [
         MISSING if n is None else n for row in rows for n in (row.first_chunk, row.last_chunk)
     ]
-    return Excuses(rows, bounds)
+    return MissingChunks(rows, bounds)
 
 
-def kinds(known: Excuses, first: int, stop: int) -> list[tuple[GapKind, int]]:
+def kinds(known: MissingChunks, first: int, stop: int) -> list[tuple[GapKind, int]]:
     """Return why these chunks are missing, as rows of one kind; all of them are shown."""
     found = []
     for excuse, count in known.of(range(first, stop)):
@@ -88,7 +88,7 @@ def test_a_huge_hole_is_not_asked_chunk_by_chunk() -> None:
 def test_what_no_gap_stands_for_is_counted() -> None:
     """By kind, and without what a gap does stand for."""
     known = excuses([dropped(4, 6, 3), dropped(10, 13, 4), dropped(None, None, 7)], refused=[1])
-    assert {DISK: 14, REJECTED: 1} == known.unshown() == came([*known.rows])
+    assert {DISK: 14, REJECTED: 1} == known.unshown() == chunks_not_kept([*known.rows])
     kinds(known, 5, 11)
     assert {DISK: 11, REJECTED: 1} == known.unshown()
     kinds(known, 0, 5)

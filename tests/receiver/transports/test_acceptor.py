@@ -14,7 +14,7 @@ import pytest
 from receiver.errors import ConfigurationError
 from receiver.transports.acceptor import Acceptor, open_sockets
 from receiver.transports.interface import Limits
-from receiver.transports.pending import Lobby, Waiting
+from receiver.transports.pending import PendingConnection, PendingConnections
 
 
 class Hall:
@@ -22,8 +22,8 @@ class Hall:
 
     def __init__(self, limits: Limits) -> None:
         self.turned_away: list[tuple[str, str]] = []
-        self.lobby = Lobby(limits, lambda *told: self.turned_away.append(told))
-        self.came: asyncio.Queue[Waiting] = asyncio.Queue()
+        self.lobby = PendingConnections(limits, lambda *told: self.turned_away.append(told))
+        self.came: asyncio.Queue[PendingConnection] = asyncio.Queue()
         self.failure: Exception | None = None
 
     async def open(self) -> None:
@@ -32,7 +32,7 @@ class Hall:
         self.port: int = sockets[0].getsockname()[1]
         self.acceptor = Acceptor(sockets, self.lobby, self._connect)
 
-    async def _connect(self, waiting: Waiting) -> None:
+    async def _connect(self, waiting: PendingConnection) -> None:
         self.came.put_nowait(waiting)
         if self.failure is not None:
             raise self.failure

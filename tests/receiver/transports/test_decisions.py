@@ -13,8 +13,8 @@ import pytest
 
 from receiver.transports.choice import FASTEST_FIRST, choose
 from receiver.transports.interface import Connection, Decision, Limits, UpgradeRequest
-from receiver.transports.pending import Lobby
-from receiver.transports.upgrade import Doorway, House
+from receiver.transports.pending import PendingConnections
+from receiver.transports.upgrade import House, UpgradeProtocol
 from tests.receiver.helpers.wire import KeepingPeer, call, request
 
 
@@ -76,9 +76,9 @@ async def test_who_is_gone_at_once_is_not_decided_about() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         gate = SlowGate()
-        lobby = Lobby(Limits(), gate.turned_away)
+        lobby = PendingConnections(Limits(), gate.turned_away)
         house = House(gate, Limits(), upgrade=lambda _: None, left=lambda: None)
-        doorway = Doorway(house, lobby.enter(ours, "192.0.2.1"))
+        doorway = UpgradeProtocol(house, lobby.enter(ours, "192.0.2.1"))
         doorway.connection_made(asyncio.Transport({"peername": ("192.0.2.1", 1)}))
         doorway.data_received(request())
         doorway.connection_lost(None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from receiver.transports.frames import UnitReader
+from receiver.transports.frames import FrameReader
 from tests.receiver.helpers.wire import BINARY, CLOSE, CONTINUATION, PING, TEXT, wire
 
 UNMASKED = b"\x81\x02hi"
@@ -30,9 +30,9 @@ class Both:
         self.got.append(("library", received))
         self.sound = self.sound and received[:1] != b"\x88"
 
-    def reader(self) -> UnitReader:
+    def reader(self) -> FrameReader:
         """Return a reader between both."""
-        return UnitReader(self.deliver, self.library, lambda: self.sound, longest=LONGEST)
+        return FrameReader(self.deliver, self.library, lambda: self.sound, longest=LONGEST)
 
 
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 2048])

@@ -7,21 +7,21 @@ import asyncio
 import pytest
 
 from receiver.transports.interface import Limits
-from receiver.transports.small_units import SmallUnits
+from receiver.transports.small_units import SmallFrameLimit
 
 LIMITS = Limits(small_unit_bytes=16, max_small_units=3, small_units_per_second=10)
 
 
 @pytest.fixture
-def units(monkeypatch: pytest.MonkeyPatch) -> SmallUnits:
+def units(monkeypatch: pytest.MonkeyPatch) -> SmallFrameLimit:
     """Return a count on a clock that stands still."""
     loop = asyncio.new_event_loop()
     loop.close()
     monkeypatch.setattr(loop, "time", lambda: 1000.0)
-    return SmallUnits(LIMITS, loop)
+    return SmallFrameLimit(LIMITS, loop)
 
 
-def test_so_many_small_ones_may_come_at_once(units: SmallUnits) -> None:
+def test_so_many_small_ones_may_come_at_once(units: SmallFrameLimit) -> None:
     """One more is one too many, a short fragment or a control unit of any length."""
     assert [True, True, True, False] == [
         units.bear(length, control=control)
@@ -29,12 +29,12 @@ def test_so_many_small_ones_may_come_at_once(units: SmallUnits) -> None:
     ]
 
 
-def test_large_fragments_count_for_nothing(units: SmallUnits) -> None:
+def test_large_fragments_count_for_nothing(units: SmallFrameLimit) -> None:
     """However many they are."""
     assert all(units.bear(16, control=False) for _ in range(100))
 
 
-def test_a_large_fragment_makes_up_for_a_small_one(units: SmallUnits) -> None:
+def test_a_large_fragment_makes_up_for_a_small_one(units: SmallFrameLimit) -> None:
     """Libraries that end each message with an empty fragment are in the right."""
     assert all(units.bear(length, control=False) for _ in range(100) for length in (16, 0))
     assert [True, True, False] == [units.bear(0, control=False) for _ in range(3)]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Encoding, EndReason, Track
 from receiver.recording.render import RenderOptions, render
-from receiver.tap.encoding.notices import Format, Kind
-from receiver.tap.queue import Item
+from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.queue import OutMessage
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.taps import (
     an_encoder,
@@ -55,7 +55,7 @@ def tapped(
 ) -> bytes:
     """Return what a listener from the beginning hears of these chunks."""
     listening = an_encoder(pcm(track), live_stream(encoding, rate), since_ms=since)
-    items: list[Item] = []
+    items: list[OutMessage] = []
     for record in records:
         while since is None and (waiting := listening.waiting_since_ms) is not None:
             if record.arrival_ms - waiting < 60:
@@ -171,7 +171,7 @@ def test_long_packets_are_waited_for(track: str, packet_ms: int, apart_ms: int) 
 def test_what_is_lost_of_a_track_is_told_once(lost: set[int]) -> None:
     """As lost, though its place is due before what is behind it has waited long enough."""
     listening = an_encoder(STEREO)
-    items: list[Item] = []
+    items: list[OutMessage] = []
     for number in range(1, 21):
         items += listening.due(number * 20)
         for track in Track:
@@ -197,7 +197,7 @@ def test_half_of_a_late_chunk_is_kept() -> None:
 def test_a_track_that_never_comes_is_silence() -> None:
     """Every chunk of the one that does is sent after 60 ms, as one message; it is told once."""
     listening = an_encoder(STEREO)
-    items: list[Item] = []
+    items: list[OutMessage] = []
     for number in range(1, 20):
         items += listening.take(heard(number, LOUD))
     items += listening.take(ended())
@@ -209,7 +209,7 @@ def test_a_track_that_never_comes_is_silence() -> None:
 def test_a_track_far_ahead_waits_no_longer() -> None:
     """What is over five seconds ahead by the stream's clock is sent, however fast it came."""
     listening = an_encoder(STEREO)
-    items: list[Item] = []
+    items: list[OutMessage] = []
     for number in range(1, 302):
         items += listening.take(heard(number, LOUD, arrival_ms=0))
     assert 51 * 160 * 2 == len(samples(items))
@@ -229,7 +229,7 @@ def test_a_long_silence_of_both_takes_no_memory() -> None:
 @pytest.mark.parametrize(("encoding", "unit"), [(Encoding.PCMA, 1), (Encoding.L16, 2)])
 def test_payloads_are_interleaved_as_they_came(encoding: Encoding, unit: int) -> None:
     """Encoded samples alternate; a track that is missing is its encoding's silence."""
-    listening = an_encoder(Kind(Format.PAYLOAD, "stereo"), live_stream(encoding))
+    listening = an_encoder(OutputSpec(Format.PAYLOAD, "stereo"), live_stream(encoding))
     payload = bytes(range(80)) * 2 * unit
     listening.take(heard(1, payload))
     sent = sound(listening.due(60))

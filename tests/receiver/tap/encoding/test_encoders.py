@@ -9,9 +9,16 @@ import random
 import pytest
 
 from receiver.media import ByteOrder, Chunk, Encoding, Track
-from receiver.tap.encoding.notices import Format, Kind, begin_ms, head
-from receiver.tap.local_hub import ChunkBefore, ChunkHeard, Event, Joined, MessageHeard, Standing
-from receiver.tap.queue import Item
+from receiver.tap.encoding.notices import Format, OutputSpec, begin_ms, opening
+from receiver.tap.local_hub import (
+    Event,
+    LiveChunk,
+    LiveMessage,
+    PrecedingChunk,
+    StreamPosition,
+    Subscribed,
+)
+from receiver.tap.queue import OutMessage
 from tests.receiver.helpers.g711 import MULAW
 from tests.receiver.helpers.taps import (
     BEGINNING,
@@ -27,7 +34,7 @@ from tests.receiver.helpers.taps import (
 )
 
 INBOUND = pcm("inbound")
-MESSAGES = Kind(Format.MESSAGES, "stereo")
+MESSAGES = OutputSpec(Format.MESSAGES, "stereo")
 CODES = bytes(range(160))
 DTMF = b'{"event":"dtmf","sequenceNumber":"12","dtmf":{"digit":"5","duration":2000}}'
 MARK = b'{"event":"mark","mark":{"name":"here"}}'
@@ -69,7 +76,7 @@ def test_silence_comes_where_the_time_line_has_it() -> None:
 )
 def test_payloads_come_as_they_were(encoding: Encoding, silence: bytes) -> None:
     """Encoded bytes untouched, and silence as the encoding writes it."""
-    kind = Kind(Format.PAYLOAD, "inbound")
+    kind = OutputSpec(Format.PAYLOAD, "inbound")
     listening = an_encoder(kind, live_stream(encoding))
     assert CODES == sound(listening.take(heard(1, CODES, at_ms=0)))
     gap_bytes = 40 * (16 if encoding is Encoding.L16 else 8) - 160
@@ -98,7 +105,7 @@ def test_keys_and_marks_are_told_in_their_place() -> None:
         items = [
             item
             for message in (DTMF, MARK, b'{"event":"new"}', b"{", b'{"event":"stop"}')
-            for item in listening.take(MessageHeard(message, 20))
+            for item in listening.take(LiveMessage(message, 20))
         ]
         assert [
             {"event": "dtmf", "digit": "5", "duration_ms": 2000, "timestamp_ms": 20},
@@ -111,7 +118,7 @@ def test_keys_and_marks_are_told_in_their_place() -> None:
 def test_who_joins_late_begins_behind_the_latest_chunk() -> None:
     """`started` says where; what belongs before is not sent."""
     latest = heard(50, CODES).chunk
-    joined = Joined(live_stream(), Standing(50, 1, 990, latest))
+    joined = Subscribed(live_stream(), StreamPosition(50, 1, 990, latest))
     assert 1000 == begin_ms(joined)
     listening = an_encoder(INBOUND, standing=joined.standing)
     assert 1000 == listening.position_ms
@@ -123,7 +130,7 @@ def test_who_joins_late_begins_behind_the_latest_chunk() -> None:
 def test_what_is_lost_right_after_joining_is_told_as_lost(track: Track) -> None:
     """Where the stream stood says which number came last, of each track."""
     other, latest = (heard(50, CODES, track=name).chunk for name in Track)
-    standing = Standing(100, 1, 990, latest, (other,))
+    standing = StreamPosition(100, 1, 990, latest, (other,))
     listening = an_encoder(pcm(track.value), standing=standing)
     assert [] == listening.take(heard(50, CODES, track=track))
     assert [] == listening.take(heard(53, CODES, track=track))
@@ -133,7 +140,7 @@ def test_what_is_lost_right_after_joining_is_told_as_lost(track: Track) -> None:
 
 def test_the_first_chunk_after_joining_may_be_overtaken() -> None:
     """What came last before says that one is missing."""
-    standing = Standing(50, 1, 990, heard(50, CODES).chunk)
+    standing = StreamPosition(50, 1, 990, heard(50, CODES).chunk)
     listening = an_encoder(INBOUND, standing=standing)
     items = [item for n in (52, 51, 53) for item in listening.take(heard(n, CODES))]
     assert ([], 1000, 1060) == (told(items), items[0].timestamp_ms, listening.position_ms)
@@ -144,14 +151,14 @@ def test_who_joins_begins_where_no_track_has_been() -> None:
     latest = heard(49, CODES).chunk
     for other, begin in ((50, 1000), (48, 980), (52, 1040), (53, 980)):
         outbound = heard(other, CODES, track=Track.OUTBOUND).chunk
-        standing = Standing(98, 1, 990, latest, (outbound,))
-        assert begin == begin_ms(Joined(live_stream(), standing))
+        standing = StreamPosition(98, 1, 990, latest, (outbound,))
+        assert begin == begin_ms(Subscribed(live_stream(), standing))
 
 
 @pytest.mark.parametrize("track", ["inbound", "stereo"])
 def test_what_came_before_the_past_tells_what_is_missing(track: str) -> None:
     """So its first chunk may be overtaken, or lost; it is not heard itself, nor sent as it came."""
-    before = ChunkBefore(heard(50, CODES).chunk, 980)
+    before = PrecedingChunk(heard(50, CODES).chunk, 980)
     mixed: list[Event] = [
         before,
         heard(52, CODES, arrival_ms=1000),
@@ -170,7 +177,7 @@ def test_what_came_before_the_past_tells_what_is_missing(track: str) -> None:
 def test_a_clock_that_begins_far_from_0_is_counted_from_there(track: str) -> None:
     """By who heard the first chunk, who joins later, and who hears the past."""
     far_ms = 100_000
-    standing = Standing(50, 1, 990, heard(50, CODES, at_ms=far_ms + 980).chunk, (), far_ms)
+    standing = StreamPosition(50, 1, 990, heard(50, CODES, at_ms=far_ms + 980).chunk, (), far_ms)
     listeners = (
         an_encoder(pcm(track)),
         an_encoder(pcm(track), standing=standing),
@@ -192,7 +199,7 @@ def test_nothing_is_missing_where_a_far_clock_begins() -> None:
     """Whatever its counter begins with: there is no room before its first chunk, also later on."""
     far_ms = 100_000
     first = heard(5, CODES, at_ms=far_ms, arrival_ms=0)
-    standing = Standing(1, 1, 0, first.chunk, (), far_ms)
+    standing = StreamPosition(1, 1, 0, first.chunk, (), far_ms)
     assert 160 == len(samples(an_encoder(INBOUND).take(first)))
     assert 160 == len(samples(an_encoder(INBOUND, standing=standing, since_ms=0).take(first)))
 
@@ -201,17 +208,19 @@ def test_nothing_is_missing_where_a_far_clock_begins() -> None:
 def test_a_clock_that_is_none_is_replaced_by_ours(stamp: int | None) -> None:
     """Where timestamps say nothing, a late listener begins when it joined."""
     latest = Chunk(Track.INBOUND, 7, 7, stamp, CODES)
-    standing = Standing(7, 1, 5000, latest)
+    standing = StreamPosition(7, 1, 5000, latest)
     listening = an_encoder(INBOUND, standing=standing)
     assert 5000 == listening.position_ms
     following = Chunk(Track.INBOUND, 8, 8, None if stamp is None else stamp + 20, CODES)
-    assert [5000] == [item.timestamp_ms for item in listening.take(ChunkHeard(following, 5020))]
+    assert [5000] == [item.timestamp_ms for item in listening.take(LiveChunk(following, 5020))]
 
 
 def test_the_first_message_says_everything() -> None:
     """All that `GET /tap` says, and what comes: track, format, rate, channels, beginning."""
     live = live_stream(Encoding.L16, 16000, FirstName="Jane")
-    document = json.loads(str(head(pcm("stereo"), live, listeners=3, timestamp_ms=40.0)[0].message))
+    document = json.loads(
+        str(opening(pcm("stereo"), live, listeners=3, timestamp_ms=40.0)[0].message)
+    )
     assert {
         "event": "started",
         "recording_id": live.recording_id,
@@ -234,7 +243,7 @@ def test_the_first_message_says_everything() -> None:
 def test_messages_have_the_providers_shape() -> None:
     """connected, start, media of both tracks, keys and stop, as SignalWire writes them."""
     live = live_stream()
-    greeting, start = (str(i.message) for i in head(MESSAGES, live, listeners=0, timestamp_ms=0))
+    greeting, start = (str(i.message) for i in opening(MESSAGES, live, listeners=0, timestamp_ms=0))
     assert {"event": "connected", "protocol": "Call", "version": "0.2.0"} == json.loads(greeting)
     assert live.start_message.decode() == start
     listening = an_encoder(MESSAGES, live)
@@ -249,14 +258,14 @@ def test_messages_have_the_providers_shape() -> None:
         {"event": "media", "sequenceNumber": "2", "media": first},
         {"event": "media", "media": second},
     ] == told(items)
-    assert DTMF.decode() == listening.take(MessageHeard(DTMF, 0))[0].message
-    assert [] == listening.take(MessageHeard(live.start_message, 0))
-    assert [] == listening.take(MessageHeard(b"{", 0))
+    assert DTMF.decode() == listening.take(LiveMessage(DTMF, 0))[0].message
+    assert [] == listening.take(LiveMessage(live.start_message, 0))
+    assert [] == listening.take(LiveMessage(b"{", 0))
     assert [] == listening.due(1000)
     assert [{"event": "stop", "sequenceNumber": "13"}] == told(listening.take(ended()))
 
 
-def the_stop_after(*events: Event, standing: Standing = BEGINNING) -> str:
+def the_stop_after(*events: Event, standing: StreamPosition = BEGINNING) -> str:
     """Return the sequence number of a stop that is made up."""
     listening = an_encoder(MESSAGES, standing=standing)
     for event in events:
@@ -268,19 +277,19 @@ def the_stop_after(*events: Event, standing: Standing = BEGINNING) -> str:
 def test_a_made_up_stop_repeats_no_number() -> None:
     """It follows the highest that came before: of start, a chunk, a key, or an unknown event."""
     chunk = heard(1, CODES, sequence=7)
-    unknown = MessageHeard(b'{"event":"new","sequenceNumber":20}', 0)
+    unknown = LiveMessage(b'{"event":"new","sequenceNumber":20}', 0)
     assert "2" == the_stop_after()
     assert "8" == the_stop_after(chunk, heard(1, CODES, sequence=6, track=Track.OUTBOUND))
-    assert "13" == the_stop_after(chunk, MessageHeard(DTMF, 0))
-    assert "13" == the_stop_after(MessageHeard(DTMF, 0), chunk)
+    assert "13" == the_stop_after(chunk, LiveMessage(DTMF, 0))
+    assert "13" == the_stop_after(LiveMessage(DTMF, 0), chunk)
     assert "21" == the_stop_after(unknown)
-    assert "8" == the_stop_after(standing=Standing(1, 1, 20, chunk.chunk))
+    assert "8" == the_stop_after(standing=StreamPosition(1, 1, 20, chunk.chunk))
 
 
 def test_the_providers_own_stop_is_enough() -> None:
     """It is sent verbatim, and no second one is made up."""
     listening = an_encoder(MESSAGES)
-    assert 1 == len(listening.take(MessageHeard(b'{"event":"stop"}', 0)))
+    assert 1 == len(listening.take(LiveMessage(b'{"event":"stop"}', 0)))
     assert [] == listening.take(ended())
 
 
@@ -313,7 +322,7 @@ def test_odd_payloads_do_not_tear_samples() -> None:
     assert whole == received
 
 
-def bytes_before_texts(items: list[Item]) -> list[tuple[str, int]]:
+def bytes_before_texts(items: list[OutMessage]) -> list[tuple[str, int]]:
     """Return each text's event, and how many bytes are sent before it."""
     found, position = [], 0
     for item in items:
@@ -324,9 +333,9 @@ def bytes_before_texts(items: list[Item]) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "bytes_per_ms"), [(INBOUND, 16), (Kind(Format.PAYLOAD, "inbound"), 8)]
+    ("kind", "bytes_per_ms"), [(INBOUND, 16), (OutputSpec(Format.PAYLOAD, "inbound"), 8)]
 )
-def test_the_other_track_drives_the_clock(kind: Kind, bytes_per_ms: int) -> None:
+def test_the_other_track_drives_the_clock(kind: OutputSpec, bytes_per_ms: int) -> None:
     """Where a track is silent and the call goes on, silence is sent, live, up to the end."""
     listening = an_encoder(kind)
     items = [item for n in range(1, 11) for item in listening.take(heard(n, CODES))]
@@ -344,7 +353,7 @@ def test_the_other_track_drives_the_clock(kind: Kind, bytes_per_ms: int) -> None
         stamp = 380 + 20 * number
         items += listening.take(heard(number, CODES, track=Track.OUTBOUND, at_ms=stamp))
         assert max(420, stamp - 40) == listening.position_ms  # 60 ms behind, and no notice again
-    items += listening.take(MessageHeard(DTMF, 595))
+    items += listening.take(LiveMessage(DTMF, 595))
     items += listening.take(ended(600))
     assert 600 * bytes_per_ms == len(sound(items))
     texts = [("gap", 200), ("dtmf", 600), ("stopped", 600)]
@@ -411,9 +420,9 @@ def test_what_is_held_is_not_made_silent(stamped: bool) -> None:
     assert 60 == listening.position_ms
 
 
-def unstamped(number: int, track: Track) -> ChunkHeard:
+def unstamped(number: int, track: Track) -> LiveChunk:
     """Return a chunk without a timestamp."""
-    return ChunkHeard(Chunk(track, None, number, None, CODES), 20 * number - 20)
+    return LiveChunk(Chunk(track, None, number, None, CODES), 20 * number - 20)
 
 
 def test_what_comes_later_than_that_is_late() -> None:
