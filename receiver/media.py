@@ -40,6 +40,15 @@ class GapKind(enum.StrEnum):
     CRASH = "crash"  # the receiver was not running
 
 
+class GapReason(enum.StrEnum):
+    """Why a live listener gets silence, or nothing. A closed set: programs may match on it."""
+
+    LOST = "lost"  # chunk numbers are missing, or nobody can say
+    SENDER_SILENCE = "sender_silence"  # numbers are contiguous, the clock jumped
+    LATE = "late"  # the chunk came after its place was filled with silence
+    SLOW_LISTENER = "slow_listener"  # the listener did not read
+
+
 class EndReason(enum.StrEnum):
     """What ended a recording."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from receiver.counters import TapCounters
 from receiver.media import ByteOrder
@@ -16,7 +16,9 @@ from receiver.tap.encoding import encoders
 from receiver.tap.encoding.notices import LONGEST_WAIT_MS, Encoder, OutputSpec
 from receiver.tap.local_hub import Event, Hub, LiveStream, StreamEnded, Subscribed, Unsubscribe
 from receiver.tap.queue import OutMessage
-from receiver.tap.resampler import Resampler
+
+if TYPE_CHECKING:
+    from receiver.tap.resampler import Resampler
 
 _TURN_SECONDS: Final = 0.005
 
@@ -136,6 +138,8 @@ class Feed:
         self._position_ms = self._encoder.position_ms
         rate, source_rate = self.kind.rate, joined.live.media_format.sample_rate
         if rate is not None and rate != source_rate:
+            from receiver.tap.resampler import Resampler  # only here: it needs numpy
+
             self._resampling = Resampler(source_rate, self.kind, begin_ms=self._position_ms)
         for outlet in self._outlets:
             outlet.begin(joined.live, self._position_ms)

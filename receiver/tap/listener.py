@@ -10,11 +10,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from receiver.media import GapReason
 from receiver.rate_limit import TokenBucket
 from receiver.tap.encoding.notices import Format, OutputSpec, gap_notice, opening
 from receiver.tap.local_hub import Lifecycle, LiveStream
 from receiver.tap.queue import LIMIT_BYTES, LIMIT_MS, OutMessage, SendQueue
-from receiver.timeline.live_placement import GapReason
 from receiver.transports.interface import Connection
 
 DONE: Final = 1000

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from receiver.audio import codec
+from receiver.media import GapReason
 from receiver.tap.encoding.notices import OutputSpec, gap_notice
 from receiver.tap.queue import OutMessage
-from receiver.timeline.live_placement import GapReason
 
 _BLOCK_SECONDS: Final = 1
 _TAIL_SECONDS: Final = 0.1

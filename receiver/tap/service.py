@@ -24,7 +24,6 @@ from receiver.counters import TapCounters
 from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_requests
-from receiver.tap import resampler
 from receiver.tap.encoding.notices import OutputSpec
 from receiver.tap.feed import Feed, Feeds
 from receiver.tap.listener import Listener, ListenerLimits
@@ -147,7 +146,7 @@ class TapService:
             return self._watchers.watcher(tap_requests.parse_filters(query), ticket)
         asked = _Asked(name, tap_requests.parse_request(query), ticket)
         live = self._find(asked)
-        if not resampler.available() and _needs_resampler(asked.request.kind, live):
+        if _needs_resampler(asked.request.kind, live) and not _can_resample():
             return _NO_RESAMPLER
         if live is None and not asked.request.wait_seconds:
             return _NOT_HERE if self._options.among_workers else _NO_STREAM
@@ -295,6 +294,12 @@ def _needs_resampler(kind: OutputSpec, live: LiveStream | None) -> bool:
     """Whether another rate than a stream's own is asked for; of an unknown one, any may be."""
     own = live.media_format.sample_rate if live is not None else None
     return kind.rate not in (None, own)
+
+
+def _can_resample() -> bool:
+    from receiver.tap import resampler  # only here: it needs numpy
+
+    return resampler.available()
 
 
 def _nothing() -> None:

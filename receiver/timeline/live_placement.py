@@ -8,21 +8,11 @@ bytes from stream time 0 and are exact.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, replace
 from typing import Final
 
-from receiver.media import Chunk, MediaFormat
+from receiver.media import Chunk, GapReason, MediaFormat
 from receiver.timeline.clock import LARGEST_JITTER_MS, JumpBudget
-
-
-class GapReason(enum.StrEnum):
-    """Why a listener gets silence, or nothing. A closed set: programs may match on it."""
-
-    LOST = "lost"  # chunk numbers are missing, or nobody can say
-    SENDER_SILENCE = "sender_silence"  # numbers are contiguous, the clock jumped
-    LATE = "late"  # the chunk came after its place was given away
-    SLOW_LISTENER = "slow_listener"  # the listener did not read
 
 
 @dataclass(frozen=True, slots=True)

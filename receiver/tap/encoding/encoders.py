@@ -12,9 +12,7 @@ import msgspec
 
 from receiver.errors import PeerError
 from receiver.media import ByteOrder, Chunk
-from receiver.tap.encoding.aligned import AlignedEncoder
 from receiver.tap.encoding.notices import Encoder, Format, OutputSpec, begin_ms, json_text
-from receiver.tap.encoding.samples import SampleFormatter
 from receiver.tap.local_hub import Event, LiveChunk, LiveMessage, StreamEnded, Subscribed
 from receiver.tap.queue import OutMessage
 from receiver.wire import parse
@@ -26,6 +24,10 @@ def encoder(
     """Return the encoder for listeners of `kind`; it begins now, or in the past at `since_ms`."""
     if kind.format is Format.MESSAGES:
         return MessageEncoder(joined)
+    # Only here: samples need numpy, which a process that nobody listens to has no use for.
+    from receiver.tap.encoding.aligned import AlignedEncoder
+    from receiver.tap.encoding.samples import SampleFormatter
+
     output = SampleFormatter(joined.live.media_format, kind.format, byte_order)
     return AlignedEncoder(joined, output, kind.track, since_ms)
 

@@ -8,10 +8,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from receiver.errors import PeerError
-from receiver.media import Chunk, EndReason
+from receiver.media import Chunk, EndReason, GapReason
 from receiver.tap.local_hub import Event, LiveMessage, LiveStream, Subscribed
 from receiver.tap.queue import OutMessage
-from receiver.timeline.live_placement import GapReason
 from receiver.wire import parse
 from receiver.wire.parse import Dtmf, Mark
 

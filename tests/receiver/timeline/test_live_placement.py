@@ -7,9 +7,9 @@ import random
 import pytest
 
 from receiver.journal.records import ChunkRecord
-from receiver.media import Chunk, Encoding, MediaFormat, Track
+from receiver.media import Chunk, Encoding, GapReason, MediaFormat, Track
 from receiver.timeline import track_timeline
-from receiver.timeline.live_placement import AudioPiece, GapReason, LivePlacer, Piece, SilencePiece
+from receiver.timeline.live_placement import AudioPiece, LivePlacer, Piece, SilencePiece
 from receiver.timeline.ordering import TrackIndex
 
 MULAW = MediaFormat()
