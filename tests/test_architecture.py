@@ -72,6 +72,8 @@ ONLY_IN = {
         *("starter/simulator/audio.py", "starter/simulator/g711.py"),
     },
 }
+WITHOUT_NUMPY = ("timeline.jumps", "timeline.jitter_buffer", "timeline.live_placement")
+"""What a live stream needs of the time line: the serving process has no use for numpy's memory."""
 
 
 def modules(package: str) -> list[Path]:
@@ -192,6 +194,22 @@ def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
     while free := {name for name, needs in left.items() if not needs & set(left)}:
         left = {name: needs for name, needs in left.items() if name not in free}
     assert {} == left
+
+
+@pytest.mark.parametrize("module", WITHOUT_NUMPY)
+def test_the_live_half_loads_no_numpy(module: str) -> None:
+    """Neither itself nor through what it imports."""
+    names = {
+        ".".join(file.relative_to(ROOT / "receiver").with_suffix("").parts): file
+        for file in modules("receiver")
+    }
+    found, left = set[str](), {module}
+    while left:
+        found |= left
+        texts = [names[name].read_text("utf-8") for name in left]
+        left = {n for t in texts for n in modules_imported(t, "receiver") & set(names)} - found
+    users = {name for name in found if "numpy" in libraries(names[name])}
+    assert set() == users
 
 
 def test_few_modules_lie_flat_and_there_are_not_too_many() -> None:

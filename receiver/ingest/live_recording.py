@@ -32,7 +32,7 @@ from receiver.tap.local_hub import (
     StreamPosition,
     Tap,
 )
-from receiver.timeline.clock import live_origin_ms
+from receiver.timeline.jumps import live_origin_ms
 from receiver.wire.parse import Start
 
 MOST_MESSAGES: Final = 10_000

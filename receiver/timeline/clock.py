@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from receiver.media import Chunk, ClockRule, Finding, MediaFormat
+from receiver.media import ClockRule, Finding, MediaFormat
+from receiver.timeline.jumps import LONGEST_JUMP_MS, origin_of_first
 from receiver.timeline.ordering import MISSING, Column, Order, TrackIndex
 
 Flags = NDArray[np.bool_]
 
-LONGEST_JUMP_MS: Final = 60_000
-"""A longer jump of the clock is silence only if the arrival times agree with it; so are shorter
-ones, once in sum they exceed this and the audio there is."""
-LARGEST_JITTER_MS: Final = 1000
-"""Timestamps that are off by less are those of a sender that looks at its clock too late or too
-early; such a step back is too little room, and only a longer one is absurd."""
 _BEGINNING: Final = 50
 """No chunk is overtaken by more at the beginning; what is behind is not the first one."""
 _LOOK_AHEAD: Final = 25  # chunks: half a second
@@ -41,7 +36,7 @@ def origin_ms(tracks: Iterable[TrackIndex]) -> int:
     first = [(_first_stamp(track), int(track.arrival[0])) for track in tracks]
     if any(stamp == MISSING for stamp, _ in first):
         return 0
-    return min((_origin_ms(stamp, arrival) for stamp, arrival in first), default=0)
+    return min((origin_of_first(stamp, arrival) for stamp, arrival in first), default=0)
 
 
 def _first_stamp(track: TrackIndex) -> int:
@@ -49,39 +44,6 @@ def _first_stamp(track: TrackIndex) -> int:
     early = track.timestamp[:_BEGINNING]
     first = int(early[0])
     return first if first == MISSING else int(early[early >= first - LONGEST_JUMP_MS].min())
-
-
-def live_origin_ms(first: Chunk, arrival_ms: int) -> int:
-    """Return the same as far as the first chunk of a stream tells: listeners cannot wait."""
-    return 0 if first.timestamp_ms is None else _origin_ms(first.timestamp_ms, arrival_ms)
-
-
-def _origin_ms(stamp: int, arrival_ms: int) -> int:
-    return stamp if stamp - arrival_ms > LONGEST_JUMP_MS else 0
-
-
-@dataclass(slots=True)
-class JumpBudget:
-    """What a track is believed of silence for which arrival times do not speak.
-
-    One pause may be long, but in sum they are no longer than the audio, and what one pause may
-    be: a clock that creeps by just under a minute with each chunk makes no file of hours. A
-    whole call that is sent at once has more audio than pauses.
-    """
-
-    _followed_ms: float = 0.0  # so far, on no other word than the sender's
-
-    def follows(self, jump_ms: float, waited_ms: float, *, audio_ms: float) -> bool:
-        """Tell whether a jump of the clock is followed, and remember it if so.
-
-        `waited_ms` is for how long nothing came, `audio_ms` what the track has brought so far.
-        """
-        unsupported = max(0.0, jump_ms - max(0.0, waited_ms))
-        in_sum = self._followed_ms + unsupported
-        if unsupported > LONGEST_JUMP_MS or in_sum > LONGEST_JUMP_MS + audio_ms:
-            return False
-        self._followed_ms = in_sum
-        return True
 
 
 class ClockLookahead:

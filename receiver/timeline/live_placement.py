@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from receiver.media import Chunk, GapReason, MediaFormat
-from receiver.timeline.clock import LARGEST_JITTER_MS, JumpBudget
+from receiver.timeline.jumps import LARGEST_JITTER_MS, JumpBudget
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from receiver.media import ClockRule, GapKind, MediaFormat
-from receiver.timeline.clock import LARGEST_JITTER_MS, ClockLookahead, JumpBudget, usual_size
+from receiver.timeline.clock import ClockLookahead, usual_size
 from receiver.timeline.doubts import ClockAnomalies
 from receiver.timeline.gaps import GapList
+from receiver.timeline.jumps import LARGEST_JITTER_MS, JumpBudget
 from receiver.timeline.missing import MissingChunks
 from receiver.timeline.ordering import MISSING, Column, Order, TrackIndex
 

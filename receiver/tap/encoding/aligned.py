@@ -25,8 +25,8 @@ from receiver.tap.local_hub import (
     Subscribed,
 )
 from receiver.tap.queue import OutMessage
-from receiver.timeline.clock import live_origin_ms
 from receiver.timeline.jitter_buffer import JitterBuffer
+from receiver.timeline.jumps import live_origin_ms
 from receiver.timeline.live_placement import AudioPiece, SilencePiece
 
 _WAIT_IN_THE_PAST_MS: Final = 1000

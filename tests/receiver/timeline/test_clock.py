@@ -1,4 +1,4 @@
-"""What a sender's clock counts, where it begins, how fast it runs, and what is believed of it."""
+"""What a sender's clock counts, where it begins and how fast it runs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ import pytest
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import ClockRule, MediaFormat, Track
-from receiver.timeline.clock import (
-    LONGEST_JUMP_MS,
-    JumpBudget,
-    clock_rule,
-    drift_ppm,
-    origin_ms,
-    usual_size,
-)
+from receiver.timeline.clock import clock_rule, drift_ppm, origin_ms, usual_size
+from receiver.timeline.jumps import LONGEST_JUMP_MS
 from receiver.timeline.ordering import TrackIndex, order
 from tests.receiver.helpers.journals import chunk
 
@@ -120,26 +114,6 @@ def test_stream_time_begins_where_all_tracks_agree(
 ) -> None:
     """At 0, unless every track is far from it; then with the first of them."""
     assert expected == origin_ms(arriving(*pairs))
-
-
-def test_a_jump_is_believed_as_far_as_it_was_waited_for() -> None:
-    """What is left over may be a minute, in sum as well, and as much again as there is audio."""
-    belief = JumpBudget()
-    assert belief.follows(600_000, 540_000, audio_ms=0)
-    assert not belief.follows(1, 0, audio_ms=0)
-    assert belief.follows(1, 0, audio_ms=1)
-    assert not belief.follows(1, 0, audio_ms=1)
-    assert belief.follows(600_000, 600_000, audio_ms=1)
-
-
-def test_a_jump_that_is_not_followed_costs_nothing() -> None:
-    """Neither does one backwards, nor a wait that nothing jumped for."""
-    belief = JumpBudget()
-    assert not belief.follows(LONGEST_JUMP_MS + 1, 0, audio_ms=1e9)
-    assert belief.follows(-5000, 0, audio_ms=0)
-    assert belief.follows(0, 5000, audio_ms=0)
-    assert not belief.follows(LONGEST_JUMP_MS + 1, -5000, audio_ms=0)
-    assert belief.follows(LONGEST_JUMP_MS, -5000, audio_ms=0)
 
 
 @pytest.mark.parametrize(("stretch", "expected"), [(1.0, 0.0), (1.001, 1000.0), (0.999, -1000.0)])
