@@ -39,7 +39,6 @@ TESTED_IN: Final = {
     "receiver/tap/replay": "receiver/tap/test_listener.py",
     "receiver/tap/service": "receiver/tap/test_listener.py",
     "receiver/tap/watchers": "receiver/tap/test_listener.py",
-    "receiver/timeline/doubts": "receiver/timeline/test_track_timeline.py",
     "receiver/timeline/gaps": "receiver/timeline/test_track_timeline.py",
     "receiver/timeline/placement": "receiver/timeline/test_track_timeline.py",
     "receiver/transports/client": "receiver/test_listen.py",
