@@ -21,8 +21,8 @@ from receiver.tap.feed import Feeds
 from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub, StreamEnded, Tap
 from receiver.transports import client
+from tests.receiver.helpers.serving import FixedSource
 from tests.receiver.helpers.taps import heard, live_stream
-from tests.receiver.tap.test_listener import Source
 
 CHUNK = b"\x10" * 160
 
@@ -57,7 +57,7 @@ async def forwarding(url: str, *, patience_seconds: float) -> AsyncIterator[Hous
     channels = Feeds(hub, byte_order=ByteOrder.LITTLE, figures=figures)
     way = ForwardOptions(limits=ListenerLimits(patience_seconds=patience_seconds), figures=figures)
     forwarder = Forwarder(hub, channels, (Consumer(url),), way)
-    tap = hub.open(live_stream(), Source())
+    tap = hub.open(live_stream(), FixedSource())
     forwarder.start()
     try:
         yield House(tap, figures, forwarder)

@@ -1,0 +1,27 @@
+"""Servers of taps for the tests of this package."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from receiver.tap.listener import ListenerLimits
+from tests.receiver.helpers.serving import TapServer, serving_taps
+
+IMPATIENT = ListenerLimits(patience_seconds=0.3)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[TapServer]:
+    """Serve the taps of a hub."""
+    async with serving_taps(tmp_path / "x.journal") as running:
+        yield running
+
+
+@pytest.fixture
+async def impatient_server(tmp_path: Path) -> AsyncIterator[TapServer]:
+    """Serve taps, and close soon whoever does not read, though it was the machine that stalled."""
+    async with serving_taps(tmp_path / "x.journal", IMPATIENT) as running:
+        yield running

@@ -1,0 +1,157 @@
+"""One encoder for all listeners of a kind: what is late, and what is awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from receiver.media import ByteOrder, Track
+from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.feed import Feed
+from receiver.tap.local_hub import (
+    LiveStream,
+    LocalHub,
+)
+from receiver.tap.queue import OutMessage
+from tests.receiver.helpers.g711 import MULAW
+from tests.receiver.helpers.serving import (
+    CHUNK,
+    FixedSource,
+    TapServer,
+    read_all,
+    read_text,
+)
+from tests.receiver.helpers.taps import heard, live_stream, sound
+from tests.receiver.helpers.taps import told as texts_of
+
+
+async def test_chunks_that_come_too_late_are_counted(server: TapServer) -> None:
+    """Once for each kind of listeners, while they listen."""
+    stream = server.open_stream()
+    async with server.connect(stream.live.call_sid) as listener:
+        await read_text(listener)
+        stream.publish(3)
+        stream.tap.publish(heard(2, CHUNK))
+        for _ in range(3):
+            await listener.recv()
+        stream.publish(1)
+        await listener.recv()
+        assert {"late": 1} == server.taps.figures.dropped
+
+
+async def test_silence_at_another_rate_takes_no_room(server: TapServer) -> None:
+    """Half a minute on hold is no reason to lose any of it."""
+    stream = server.open_stream()
+    async with server.connect(f"{stream.live.call_sid}?rate=16000") as listener:
+        await read_text(listener)
+        stream.publish(1)
+        stream.tap.publish(heard(2, CHUNK, at_ms=30_000, arrival_ms=30_000))
+        stream.end()
+        sound, texts = await read_all(listener)
+    assert ["gap", "stopped"] == [event["event"] for event in texts]
+    assert "sender_silence" == texts[0]["reason"]
+    assert 30_020 * 32 == len(sound)
+
+
+async def test_a_stereo_chunk_without_counterpart_is_sent_after_60_ms(server: TapServer) -> None:
+    """By the clock, though nothing else comes."""
+    stream = server.open_stream()
+    async with server.connect(f"{stream.live.call_sid}?track=stereo") as listener:
+        await read_text(listener)
+        stream.publish(1)
+        assert "sender_silence" == (await read_text(listener))["reason"]
+        assert 640 == len(await listener.recv(decode=False))
+        stream.end()
+        assert "stopped" == (await read_text(listener))["event"]
+
+
+@dataclass
+class Basket:
+    """An outlet that keeps everything."""
+
+    items: list[OutMessage] = field(default_factory=list)
+
+    def begin(self, live: LiveStream, timestamp_ms: float) -> None:
+        """Need not know."""
+
+    def put(self, item: OutMessage) -> None:
+        """Keep it."""
+        self.items.append(item)
+
+    def end(self) -> None:
+        """Need not know."""
+
+
+class WatchedHub(LocalHub):
+    """A hub that goes on with a burst when the test says so, and tells when it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.go_on: Callable[[], None] = lambda: None
+        super().__init__(asyncio.get_running_loop().call_soon, self._remember)
+
+    def _remember(self, _: float, call: Callable[[], None]) -> None:
+        self.go_on = call
+
+    def is_behind(self, recording_id: str) -> bool:
+        """Say so, and remember the question."""
+        self.asked.set()
+        return super().is_behind(recording_id)
+
+
+async def test_nobody_gives_up_while_chunks_wait_to_be_told() -> None:
+    """A burst is handed over with pauses; what has arrived is not too late, however long those."""
+    hub, live, basket = WatchedHub(), live_stream(), Basket()
+    tap = hub.open(live, FixedSource())
+    channel = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
+    channel.add(basket)
+    channel.subscribe(hub, live.recording_id)
+    for number in range(100):
+        tap.publish(heard(number + 1, CHUNK, arrival_ms=0))
+    for number in range(100):
+        tap.publish(heard(number + 1, CHUNK, track=Track.OUTBOUND, arrival_ms=0))
+    await hub.asked.wait()  # the 60 ms are over
+    assert hub.is_behind(live.recording_id)
+    assert [] == basket.items
+    hub.go_on()
+    channel.close()
+    sample = MULAW[CHUNK[0]].to_bytes(2, "little", signed=True)
+    assert 100 * 160 * 2 * sample == sound(basket.items)
+    assert [] == texts_of(basket.items)
+
+
+def test_a_stall_of_ours_makes_no_chunk_late() -> None:
+    """After it, sockets are read before anybody stops waiting, whatever the loop does first."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def stalled() -> list[OutMessage]:
+        loop = asyncio.get_running_loop()
+        hub, live, basket = LocalHub(loop.call_soon), live_stream(), Basket()
+        tap = hub.open(live, FixedSource())
+        channel = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
+        channel.add(basket)
+        channel.subscribe(hub, live.recording_id)
+        tap.publish(heard(1, CHUNK))
+        await asyncio.sleep(0)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+
+            def read() -> None:
+                loop.remove_reader(ours)
+                tap.publish(heard(1, CHUNK, track=Track.OUTBOUND, arrival_ms=100))
+
+            loop.add_reader(ours, read)
+            theirs.send(b"x")
+            time.sleep(0.1)  # noqa: ASYNC251  the stall
+            while not basket.items:  # noqa: ASYNC110  nothing tells
+                await asyncio.sleep(0.001)
+        channel.close()
+        return basket.items
+
+    sample = MULAW[CHUNK[0]].to_bytes(2, "little", signed=True)
+    assert 160 * 2 * sample == sound(uvloop.run(stalled()))

@@ -1,0 +1,202 @@
+"""The past of a stream before its present, at the pace of a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from receiver.journal.records import ChunkRecord, MessageRecord
+from receiver.media import ByteOrder, Chunk, EndReason
+from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.feed import Feed
+from receiver.tap.listener import Listener, ListenerLimits
+from receiver.tap.local_hub import (
+    Callback,
+    LocalHub,
+    StreamPosition,
+    Unsubscribe,
+)
+from receiver.tap.replay import Replay
+from tests.receiver.helpers.g711 import MULAW
+from tests.receiver.helpers.journals import chunk, records, write
+from tests.receiver.helpers.serving import (
+    CHUNK,
+    FixedSource,
+    PublishedStream,
+    TapServer,
+    read_all,
+    read_text,
+    read_until_closed,
+)
+from tests.receiver.helpers.taps import live_stream, sound
+from tests.receiver.helpers.taps import told as texts_of
+
+
+async def joined(stream: PublishedStream) -> None:
+    """Wait until a listener's past is at its end."""
+    while not stream.tap.wanted:  # noqa: ASYNC110  nothing tells
+        await asyncio.sleep(0)
+
+
+def standing_behind(chunks: list[ChunkRecord], *, messages: int = 1) -> StreamPosition:
+    """Return where a stream stands whose journal holds these chunks."""
+    last = chunks[-1]
+    latest = Chunk(last.track, None, last.chunk, last.timestamp_ms, last.payload)
+    return StreamPosition(len(chunks), messages, last.arrival_ms, latest)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+@pytest.mark.parametrize("track", ["inbound", "stereo"])
+async def test_a_minute_of_the_past_is_whole(server: TapServer, track: str, rate: int) -> None:
+    """Through a queue of two seconds, into the present, at every rate."""
+    seconds = 60
+    chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, seconds * 50 + 1)]
+    write(server.journal, records(chunks))
+    stream = server.open_stream(standing_behind(chunks))
+    channels = 2 if track == "stereo" else 1
+    url = f"{stream.live.call_sid}?track={track}&rate={rate}&since=1000"
+    async with server.connect(url, max_size=None) as listener:
+        assert 0 == (await read_text(listener))["timestamp_ms"]
+        if track == "stereo":
+            # The other track says nothing, and that is told once.
+            assert "sender_silence" == (await read_text(listener))["reason"]
+        received = bytearray()  # which grows without being copied
+        while len(received) < (seconds - 1) * rate * 2 * channels:
+            received += await listener.recv(decode=False)
+        await joined(stream)
+        stream.publish(50)
+        stream.end()
+        sound, texts = await read_all(listener)
+    assert ["stopped"] == [event["event"] for event in texts]
+    assert (seconds + 1) * rate * 2 * channels == len(received + sound)
+    if (track, rate) == ("inbound", 8000):
+        assert MULAW[CHUNK[0]].to_bytes(2, "little", signed=True) * 8000 * 61 == received + sound
+
+
+def open_files() -> set[Path]:
+    """Return the files that this process has open."""
+    return {link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+
+
+async def test_who_does_not_read_the_past_is_closed_with_1013(impatient_server: TapServer) -> None:
+    """As in the present; and the journal is given back."""
+    chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 3001)]
+    write(impatient_server.journal, records(chunks))
+    stream = impatient_server.open_stream(standing_behind(chunks))
+    url = f"{stream.live.call_sid}?track=stereo&rate=48000&since=60"
+    async with impatient_server.connect(url, max_queue=1, max_size=None) as stuck:
+        await read_text(stuck)
+        stuck.transport.pause_reading()
+        while not any(listener.slow for listener in impatient_server.taps.listeners):  # noqa: ASYNC110  nothing tells
+            await asyncio.sleep(0.01)
+        stuck.transport.resume_reading()
+        with pytest.raises(ConnectionClosed, match="1013"):
+            await read_until_closed(stuck)
+    while impatient_server.taps.listeners:  # noqa: ASYNC110  nothing tells
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert impatient_server.journal not in open_files()
+    assert 0 == impatient_server.taps.figures.dropped["slow_listener"]  # it waits for who can wait
+
+
+async def test_the_end_of_a_long_past_is_found(server: TapServer) -> None:
+    """However much of the journal lies before what was asked for."""
+    before = [MessageRecord(0, bytes(60_000)) for _ in range(400)]
+    chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 501)]
+    write(server.journal, records([*before, *chunks]))
+    stream = server.open_stream(standing_behind(chunks, messages=401))
+    async with server.connect(f"{stream.live.call_sid}?since=5") as listener:
+        assert 5000 == (await read_text(listener))["timestamp_ms"]
+        received = b""
+        while len(received) < 5 * 16000:
+            received += await listener.recv(decode=False)
+        await joined(stream)
+        stream.publish(1)
+        stream.end()
+        sound, texts = await read_all(listener)
+    assert (320, ["stopped"]) == (len(sound), [event["event"] for event in texts])
+
+
+async def test_the_past_that_is_nowhere_is_not_waited_for_long(server: TapServer) -> None:
+    """A journal that cannot be read leaves the present: here there is none, and no end either."""
+    stream = server.open_stream()
+    async with server.connect(f"{stream.live.call_sid}?since=5") as listener:
+        assert 0 == (await read_text(listener))["timestamp_ms"]
+        await joined(stream)
+        stream.publish(2)
+        stream.end()
+        sound, texts = await read_all(listener)
+    assert (640, "stopped") == (len(sound), texts[-1]["event"])
+
+
+async def test_a_past_that_cannot_be_read_closes_with_1011(
+    server: TapServer, tmp_path: Path
+) -> None:
+    """A link in the place of a journal is not followed."""
+    server.journal.symlink_to(tmp_path)
+    stream = server.open_stream()
+    async with server.connect(f"{stream.live.call_sid}?since=5") as listener:
+        await read_text(listener)
+        with pytest.raises(ConnectionClosed, match="1011"):
+            await read_until_closed(listener)
+
+
+class EndingHub(LocalHub):
+    """A hub whose streams end while their past is being read."""
+
+    def __init__(self, subscriptions: int) -> None:
+        super().__init__(lambda call: call())
+        self.left = subscriptions
+
+    def subscribe(self, recording_id: str, hear: Callback) -> Unsubscribe:
+        """Answer so often; then the stream has ended."""
+        self.left -= 1
+        if self.left >= 0:
+            return super().subscribe(recording_id, hear)
+        return super().subscribe("another", hear)
+
+
+@pytest.mark.parametrize(
+    ("subscriptions", "told"), [(0, []), (1, [("started", None), ("stopped", "stop")])]
+)
+async def test_a_stream_may_end_while_its_past_is_read(
+    tmp_path: Path, subscriptions: int, told: list[tuple[str, str | None]]
+) -> None:
+    """Then its journal holds the rest and the reason; nothing of it is missed."""
+    hub, live = EndingHub(subscriptions), live_stream()
+    hub.open(live, FixedSource())
+    chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 11)]
+    journal = write(tmp_path / "journal", records(chunks, reason=EndReason.STOP))
+    listener = Listener(OutputSpec(Format.PCM16, "inbound"), Nobody(), ListenerLimits())
+    rewind = Replay(
+        hub,
+        lambda begin: Feed(listener.kind, byte_order=ByteOrder.LITTLE, begin_ms=begin),
+        flush=lambda: None,
+    )
+    await rewind.play(listener, live.recording_id, since_seconds=60, journal=journal)
+    rewind.stop()
+    items = []
+    while (item := listener.queue.take()) is not None:
+        items.append(item)
+    assert told == [(event["event"], event.get("reason")) for event in texts_of(items)]
+    assert 3200 * len(told) // 2 == len(sound(items))
+
+
+class Nobody:
+    """An attendant without other listeners."""
+
+    def opened(self, listener: Listener) -> None:
+        """Never called: there is no socket."""
+
+    def closed(self, listener: Listener) -> None:
+        """Never called: there is no socket."""
+
+    def missed(self) -> None:
+        """Count nothing."""
+
+    def listening_to(self, recording_id: str) -> int:
+        """Count nobody."""
+        return 0

@@ -1,0 +1,37 @@
+"""What is answered before anybody may listen."""
+
+from __future__ import annotations
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from receiver.tap import resampler
+from tests.receiver.helpers.serving import (
+    HEADERS,
+    TapServer,
+    read_text,
+)
+
+
+async def test_strangers_learn_nothing_from_bad_queries(server: TapServer) -> None:
+    """The token comes first: 401 before any 400."""
+    url = f"ws://127.0.0.1:{server.transport.port}/tap/x?" + "&".join(f"a{n}=" for n in range(200))
+    for headers, status in ((None, 401), (HEADERS, 400)):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url, additional_headers=headers, proxy=None)
+        assert status == refused.value.response.status_code
+
+
+async def test_without_resampler_there_is_no_other_rate(
+    server: TapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """501 names the extra that is missing; a stream's own rate needs none."""
+    monkeypatch.setattr(resampler, "available", lambda: False)
+    call = server.open_stream().live.call_sid
+    with pytest.raises(InvalidStatus) as refused:
+        await server.connect(f"{call}?rate=16000")
+    assert 501 == refused.value.response.status_code
+    assert b"tapreel[dsp]" in (refused.value.response.body or b"")
+    async with server.connect(f"{call}?rate=8000") as listener:
+        assert 8000 == (await read_text(listener))["rate"]

@@ -1,0 +1,87 @@
+"""Watchers of all streams on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from receiver.media import EndReason
+from receiver.tap.local_hub import (
+    RecordingPublished,
+    StreamEnded,
+)
+from tests.receiver.helpers.serving import (
+    FixedSource,
+    TapServer,
+    read_text,
+    read_until_closed,
+)
+from tests.receiver.helpers.taps import live_stream
+
+
+async def test_a_watcher_is_told_of_everything(server: TapServer) -> None:
+    """As lifecycle events; it may leave whenever it likes."""
+    async with server.connect("all?param.A=b") as watcher:
+        await (await watcher.ping())
+        server.open_stream(A="x").end()
+        stream = server.open_stream(A="b")
+        assert "started" == (await read_text(watcher))["event"]
+        stream.end()
+        assert "stopped" == (await read_text(watcher))["event"]
+        server.hub.kept(RecordingPublished("id", "call", "stream", {"A": "b"}, False, "folder"))
+        assert {
+            "event": "recorded",
+            "recording_id": "id",
+            "call_sid": "call",
+            "stream_sid": "stream",
+            "parameters": {"A": "b"},
+            "complete": False,
+            "folder": "folder",
+        } == await read_text(watcher)
+
+
+async def test_watchers_count_as_listeners(server: TapServer) -> None:
+    """While their sockets are open."""
+    server.open_stream()
+    async with server.connect("all") as watcher:
+        await read_text(watcher)
+        assert (1, 1) == (len(server.taps), server.taps.figures.watchers)
+    async with server.connect("all") as watcher:
+        await read_text(watcher)
+        assert 1 == server.taps.figures.watchers
+
+
+async def test_whoever_watches_late_learns_of_every_stream(server: TapServer) -> None:
+    """Also where the list is longer than a queue, and then of what happened meanwhile."""
+    one = live_stream(Note="x" * 1000)
+    several = [msgspec.structs.replace(one, recording_id=str(number)) for number in range(1500)]
+    taps = [server.hub.open(live, FixedSource()) for live in several]
+    async with server.connect("all", max_queue=1) as watcher:
+        first = await read_text(watcher)
+        taps[0].publish(StreamEnded(EndReason.STOP, 0))
+        rest = [await read_text(watcher) for _ in range(1500)]
+    assert ["started"] * 1500 + ["stopped"] == [told["event"] for told in [first, *rest]]
+    assert [*range(1500), 0] == [int(told["recording_id"]) for told in [first, *rest]]
+
+
+async def test_a_stuck_watcher_is_closed_with_1013(impatient_server: TapServer) -> None:
+    """It is told of everything or of nothing more: what it missed is in the list."""
+    kept = RecordingPublished("id", "call", "stream", {}, True, "x" * 10_000)
+    async with impatient_server.connect("all", max_queue=1) as stuck:
+        await (await stuck.ping())
+        stuck.transport.pause_reading()
+        while not any(watcher.slow for watcher in impatient_server.taps._watchers._open):
+            impatient_server.hub.kept(kept)
+            await asyncio.sleep(0)
+        stuck.transport.resume_reading()
+        with pytest.raises(ConnectionClosed, match="1013"):
+            await read_until_closed(stuck)
+    while len(impatient_server.taps):  # noqa: ASYNC110  nothing tells
+        await asyncio.sleep(0)
+    assert (1, 0) == (
+        impatient_server.taps.figures.closed_slow,
+        impatient_server.taps.figures.watchers,
+    )
