@@ -7,6 +7,7 @@ TapreelError                      1  unexpected
 │   └── JournalError              6  ... and it is a journal
 ├── DialError                     7  another end cannot be reached, or refuses: 4, 5 or 6 then
 └── PeerError                     -  the other end of a stream misbehaved
+    ├── Refused                   -  its request carries no valid token; the answer is a bare 401
     ├── MessageRejected           -  one message cannot be used; the stream lives on
     └── ProtocolViolation         -  the stream cannot go on; it is closed with a code
         └── FormatRefused         -  ... because nobody here can decode its audio
@@ -17,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from receiver.auth.bearer import RefusalReason
     from receiver.media import RejectedChunk
     from receiver.wire.parse import Start
 
@@ -67,6 +69,17 @@ class DialError(TapreelError):
 
 class PeerError(TapreelError):
     """The other end of a stream misbehaved."""
+
+
+class Refused(PeerError):
+    """The caller may neither stream nor listen: its request carries no valid token.
+
+    `reason` is for counters and logs; the caller gets no reason.
+    """
+
+    def __init__(self, reason: RefusalReason) -> None:
+        super().__init__(f"refused: {reason}")
+        self.reason = reason
 
 
 class MessageRejected(PeerError):

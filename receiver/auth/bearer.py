@@ -1,8 +1,8 @@
-"""Who may open a stream: bearer tokens, static ones and signed ones that name a call.
+"""Bearer tokens as text: one header in, one token out; and the lists of secrets in files.
 
-Pure: header values and the time come in, a `Grant` or `Refused` comes out. Tokens are held as
-digests, so that comparing takes the same time whatever their length, and nothing here can
-print one.
+Pure: header values and texts come in, a token or `Refused` comes out. Tokens are held as digests,
+so that comparing costs the same time whatever their length, and no digest can be printed as a
+token.
 """
 
 from __future__ import annotations
@@ -10,29 +10,22 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-from receiver.errors import ConfigurationError, PeerError
+from receiver.errors import ConfigurationError, Refused
 
-AUDIENCE: Final = "receiver"
-ALGORITHM: Final = "HS256"
-LEEWAY_SECONDS: Final = 60
-"""How far the clocks of minter and receiver may be apart."""
 LONGEST_HEADER: Final = 8192
 SHORTEST_TOKEN: Final = 16
 SHORTEST_KEY: Final = 32
 """A key for HS256 has at least 256 bits (RFC 7518, section 3.2)."""
-_LONGEST_CLAIM: Final = 256
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _CREDENTIALS = re.compile(r"(?P<scheme>[!-~]+) +(?P<token>[!-~]+) *")
 
 
 class RefusalReason(enum.StrEnum):
-    """Why a request was refused. A closed set, for counters; never told to the caller."""
+    """Why a request was refused. A closed set, for counters; the caller gets a bare 401."""
 
     MISSING = "missing"
     DUPLICATED = "duplicated"
@@ -43,107 +36,6 @@ class RefusalReason(enum.StrEnum):
     EXPIRED = "expired"
     NOT_YET_VALID = "not_yet_valid"
     UNSUITABLE = "unsuitable"  # well signed, but for another audience or without a claim
-
-
-class Refused(PeerError):
-    """The caller may not open a stream."""
-
-    def __init__(self, reason: RefusalReason) -> None:
-        super().__init__(f"refused: {reason}")
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Leave to open a stream. A static token leaves every field `None`.
-
-    `expires_at` is the second since 1970 from which on the token is refused, leeway included:
-    until then `jti` must be remembered for the token to be used only once.
-    """
-
-    call_sid: str | None = None
-    jti: str | None = None
-    expires_at: float | None = None
-
-
-class Tokens:
-    """All tokens and keys that are valid at the moment."""
-
-    __slots__ = ("_digests", "_keys")
-
-    def __init__(self, tokens: Iterable[str] = (), stream_keys: Iterable[str] = ()) -> None:
-        self._digests = tuple(digest(token) for token in tokens)
-        self._keys: Mapping[str, bytes] = {key_id(k.encode()): k.encode() for k in stream_keys}
-
-    def __repr__(self) -> str:
-        """Say how many there are, and nothing else."""
-        return f"<Tokens: {len(self._digests)} static, {len(self._keys)} stream keys>"
-
-    def admit(self, authorization_values: Sequence[str], *, now: float) -> Grant:
-        """Return what the caller may do, given every value of its Authorization header.
-
-        Raises:
-            Refused: the caller has no valid token.
-        """
-        token = bearer_token(authorization_values)
-        hashed = digest(token)
-        # Every token is compared, so that the time says nothing about which one came close.
-        matches = [hmac.compare_digest(known, hashed) for known in self._digests]
-        if any(matches):
-            return Grant()
-        return self._admit_signed(token, now)
-
-    def _admit_signed(self, token: str, now: float) -> Grant:
-        if not self._keys or token.count(".") != 2:
-            raise Refused(RefusalReason.UNKNOWN)
-        claims = verified_claims(token, self._keys, audience=AUDIENCE, required=("sub", "jti"))
-        expires_at = check_times(claims, now=now)
-        return Grant(claim_text(claims["sub"]), claim_text(claims["jti"]), expires_at)
-
-
-def key_id(key: bytes) -> str:
-    """Return the `kid` that names a key without giving it away."""
-    return hashlib.sha256(key).hexdigest()[:8]
-
-
-def parse_tokens(text: str) -> tuple[str, ...]:
-    """Return the tokens of a token file: one per line, without blank lines and `#` comments.
-
-    Raises:
-        ConfigurationError: a line holds no usable token; the text names the line only.
-    """
-    return _secrets(text, "token", SHORTEST_TOKEN)
-
-
-def parse_keys(text: str) -> tuple[str, ...]:
-    """Return the keys of a stream-key file, which looks like a token file.
-
-    Raises:
-        ConfigurationError: a line holds no usable key; the text names the line only.
-    """
-    return _secrets(text, "key", SHORTEST_KEY)
-
-
-def _secrets(text: str, what: str, shortest: int) -> tuple[str, ...]:
-    found = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        secret = line.strip(" \t\r")
-        if not secret or secret.startswith("#"):
-            continue
-        if not _VISIBLE.fullmatch(secret):
-            problem = "has a character outside visible ASCII"
-        elif len(secret) < shortest:
-            problem = f"is shorter than {shortest} characters"
-        else:
-            found.append(secret)
-            continue
-        raise ConfigurationError(f"the {what} on line {number} {problem}")
-    return tuple(found)
-
-
-def digest(token: str) -> bytes:
-    """Return what is kept of a token, to compare it with others."""
-    return hashlib.sha256(token.encode()).digest()
 
 
 def bearer_token(values: Sequence[str]) -> str:
@@ -166,72 +58,48 @@ def bearer_token(values: Sequence[str]) -> str:
     return match["token"]
 
 
-def verified_claims(
-    token: str, keys: Mapping[str, bytes], *, audience: str, required: Sequence[str]
-) -> Mapping[str, Any]:
-    """Return what a signed token says, its times still unchecked.
+def digest(token: str) -> bytes:
+    """Return the SHA-256 of a token, which stands for it in memory."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def is_among(token_digest: bytes, known: Iterable[bytes]) -> bool:
+    """Return whether a digest is one of the known ones, in the same time for each of them."""
+    # Every token is compared, so that the time says nothing about which one came close.
+    matches = [hmac.compare_digest(each, token_digest) for each in known]
+    return any(matches)
+
+
+def parse_tokens(text: str) -> tuple[str, ...]:
+    """Return the tokens of a token file: one per line, without blank lines and `#` comments.
 
     Raises:
-        Refused: no known key signed it, or it is for another audience or lacks a claim.
+        ConfigurationError: a line holds no usable token; the text names the line only.
     """
-    import jwt  # only where a key is configured
-
-    options: Any = {  # the time is checked here, against the caller's clock
-        "require": ["aud", "exp", *required],
-        "strict_aud": True,
-        "verify_exp": False,
-        "verify_nbf": False,
-        "verify_iat": False,
-    }
-    try:
-        key = keys[jwt.get_unverified_header(token)["kid"]]
-        return jwt.decode(token, key, [ALGORITHM], options, audience=audience)
-    except (jwt.InvalidAudienceError, jwt.MissingRequiredClaimError) as error:
-        raise Refused(RefusalReason.UNSUITABLE) from error
-    except Exception as error:  # hostile bytes end in many exceptions, RecursionError among them
-        raise Refused(RefusalReason.UNKNOWN) from error
+    return _secrets(text, "token", SHORTEST_TOKEN)
 
 
-def signer(token: str) -> str:
-    """Return the name of the key that a verified token says it was signed with."""
-    import jwt  # only where a key is configured
-
-    return str(jwt.get_unverified_header(token)["kid"])
-
-
-def check_times(claims: Mapping[str, Any], *, now: float) -> float:
-    """Return the second since 1970 from which on a token is refused, leeway included.
+def parse_keys(text: str) -> tuple[str, ...]:
+    """Return the keys of a key file, which has the form of a token file.
 
     Raises:
-        Refused: that is past, or its time has not come.
+        ConfigurationError: a line holds no usable key; the text names the line only.
     """
-    expires_at = seconds(claims["exp"]) + LEEWAY_SECONDS
-    if now >= expires_at:
-        raise Refused(RefusalReason.EXPIRED)
-    if now < seconds(claims.get("nbf", 0)) - LEEWAY_SECONDS:
-        raise Refused(RefusalReason.NOT_YET_VALID)
-    return expires_at
+    return _secrets(text, "key", SHORTEST_KEY)
 
 
-def seconds(claim: object) -> float:
-    """Return a claim that is a time, in seconds since 1970.
-
-    Raises:
-        Refused: it is none.
-    """
-    if isinstance(claim, bool) or not isinstance(claim, int | float):
-        raise Refused(RefusalReason.UNSUITABLE)
-    if not (math.isfinite(claim) and abs(claim) < 2**53):
-        raise Refused(RefusalReason.UNSUITABLE)
-    return float(claim)
-
-
-def claim_text(claim: object) -> str:
-    """Return a claim that is a text of sane length.
-
-    Raises:
-        Refused: it is none.
-    """
-    if not isinstance(claim, str) or not 0 < len(claim) <= _LONGEST_CLAIM:
-        raise Refused(RefusalReason.UNSUITABLE)
-    return claim
+def _secrets(text: str, what: str, shortest: int) -> tuple[str, ...]:
+    found = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        secret = line.strip(" \t\r")
+        if not secret or secret.startswith("#"):
+            continue
+        if not _VISIBLE.fullmatch(secret):
+            problem = "has a character outside visible ASCII"
+        elif len(secret) < shortest:
+            problem = f"is shorter than {shortest} characters"
+        else:
+            found.append(secret)
+            continue
+        raise ConfigurationError(f"the {what} on line {number} {problem}")
+    return tuple(found)

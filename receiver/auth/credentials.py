@@ -1,111 +1,22 @@
-"""Secrets on disk: read only where nobody else can read them, written for us alone."""
+"""The configured tokens and keys: from variables and files, which SIGHUP has read again."""
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from receiver.auth.bearer import Tokens, parse_keys, parse_tokens
+from receiver.auth.bearer import parse_keys, parse_tokens
+from receiver.auth.secret_files import read_secret, state_folder, write_secret
+from receiver.auth.stream_tokens import StreamTokens
 from receiver.auth.tap_tokens import TapTokens
 from receiver.config.settings import Config
 from receiver.errors import ConfigurationError
 
-_ROOT: Final = 0
-_LONGEST_FILE: Final = 1_048_576
 _TOKEN_BYTES: Final = 32
 _Parse = Callable[[str], tuple[str, ...]]
-
-
-def read_secret(path: Path) -> bytes:
-    """Return the content of a secret file.
-
-    Raises:
-        ConfigurationError: it is missing, unreadable, empty, not a plain file, belongs to
-            somebody else than us or root, or others than its owner can read it.
-    """
-    return _read(path, _check_access)
-
-
-def read_plain(path: Path) -> bytes:
-    """Return the content of a file that everybody may know, such as a certificate.
-
-    Raises:
-        ConfigurationError: it is missing, unreadable, empty, or not a plain file.
-    """
-    return _read(path, _check_plain)
-
-
-def _read(path: Path, check: Callable[[Path, os.stat_result], None]) -> bytes:
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            check(path, os.fstat(file.fileno()))
-            content = file.read(_LONGEST_FILE + 1)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    if not content.strip():
-        raise ConfigurationError(f"{path} is empty")
-    if len(content) > _LONGEST_FILE:
-        raise ConfigurationError(f"{path} is longer than 1 MiB")
-    return content
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # for a pipe that nobody writes to
-
-
-def _check_plain(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"{path} is not a plain file")
-
-
-def _check_access(path: Path, status: os.stat_result) -> None:
-    _check_plain(path, status)
-    if status.st_uid not in (os.geteuid(), _ROOT):  # who chose this secret, and who knows it?
-        raise ConfigurationError(f"{path} belongs to another user: chown it to your own")
-    if status.st_mode & 0o077:
-        raise ConfigurationError(f"others can read {path}: chmod 600 {path}")
-
-
-def state_folder(path: Path) -> Path:
-    """Return the folder of generated secrets, made for us alone where it is not there yet.
-
-    Raises:
-        ConfigurationError: it cannot be made, or others could look into it.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.lstat()
-    except OSError as error:
-        raise ConfigurationError(f"cannot make the folder {path}: {error.strerror}") from error
-    if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
-        raise ConfigurationError(f"{path} is not a folder of our own: name another with --state")
-    if found.st_mode & 0o077:
-        raise ConfigurationError(f"others can look into {path}: chmod 700 {path}")
-    return path
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Put `content` at `path` at once and for us alone; a link there is replaced, not followed.
-
-    Raises:
-        ConfigurationError: it cannot be written.
-    """
-    hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with open(os.open(hidden, flags, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
-    except OSError as error:
-        hidden.unlink(missing_ok=True)
-        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
 
 def demo_token_file(state: Path) -> Path:
@@ -113,8 +24,8 @@ def demo_token_file(state: Path) -> Path:
     return state / "token"
 
 
-def tokens(config: Config) -> Tokens:
-    """Return every token and key that is configured now; call it again to read them again.
+def stream_tokens(config: Config) -> StreamTokens:
+    """Return every stream token and key that is configured now; each call reads the files again.
 
     With `demo` and no token file, a token is generated once and kept.
 
@@ -122,15 +33,15 @@ def tokens(config: Config) -> Tokens:
         ConfigurationError: one of them cannot be used, or is a tap token, too; the text names no
             secret.
     """
-    static = _stream_tokens(config)
+    static = _static_stream_tokens(config)
     _keep_apart(static, _if_usable(_static_tap_tokens, config))
     keys = _listed(config.stream_key, "TAPREEL_STREAM_KEY", parse_keys)
     keys += _in_file(config.stream_key_file, parse_keys)
-    return Tokens(static, keys)
+    return StreamTokens(static, keys)
 
 
 def has_tap_tokens(config: Config) -> bool:
-    """Return whether anything is set that opens live taps."""
+    """Return whether a token or key for live taps is configured."""
     given = (config.tap_tokens, config.tap_token_file, config.tap_key, config.tap_key_file)
     return any(value is not None for value in given)
 
@@ -143,7 +54,7 @@ def tap_tokens(config: Config) -> TapTokens:
             no secret.
     """
     static = _static_tap_tokens(config)
-    _keep_apart(_if_usable(_stream_tokens, config), static)
+    _keep_apart(_if_usable(_static_stream_tokens, config), static)
     return TapTokens(static, tap_keys(config))
 
 
@@ -167,7 +78,7 @@ def forward_token(config: Config) -> str | None:
     return next(iter(given + _in_file(config.forward_token_file, parse_tokens)), None)
 
 
-def _stream_tokens(config: Config) -> tuple[str, ...]:
+def _static_stream_tokens(config: Config) -> tuple[str, ...]:
     static = _listed(config.tokens, "TAPREEL_TOKENS", parse_tokens)
     static += _in_file(config.token_file, parse_tokens)
     if config.demo and config.token_file is None:
@@ -181,7 +92,7 @@ def _static_tap_tokens(config: Config) -> tuple[str, ...]:
 
 
 def _if_usable(read: Callable[[Config], tuple[str, ...]], config: Config) -> tuple[str, ...]:
-    """Return tokens to compare others with; whoever needs them says what is wrong with them."""
+    """Return tokens to compare others with; their own use reports what is wrong."""
     try:
         return read(config)
     except ConfigurationError:
@@ -189,7 +100,7 @@ def _if_usable(read: Callable[[Config], tuple[str, ...]], config: Config) -> tup
 
 
 def _keep_apart(stream_tokens: tuple[str, ...], tap_tokens: tuple[str, ...]) -> None:
-    """Hold to it that nobody who may send may listen, nor the other way round."""
+    """Refuse a token that is in both lists: who may stream may not listen, and the reverse."""
     for number, token in enumerate(tap_tokens, 1):
         if token in stream_tokens:
             problem = f"tap token {number} of {len(tap_tokens)} is a stream token, too"
@@ -202,7 +113,7 @@ def _listed(text: str | None, variable: str, parse: _Parse) -> tuple[str, ...]:
 
 
 def _in_file(path: Path | None, parse: _Parse) -> tuple[str, ...]:
-    # Latin-1 takes any byte: what is not ASCII is then refused with its line.
+    # Latin-1 decodes any byte: what is not ASCII is then refused with its line.
     return _parsed(read_secret(path).decode("latin-1"), str(path), parse) if path else ()
 
 

@@ -1,9 +1,10 @@
-"""Who was let in with which token, and for how long that counts.
+"""Leases: which grants to listen are in use, and when each of them ends.
 
-A token is looked at again whenever something new would be opened to its bearer: a call that was
-waited for, the news of another one. Whoever waits or watches is dismissed as soon as the token
-expires. A call that is being listened to may be heard to its end then; but when a token or key
-is taken away, by SIGHUP, everybody who came with it goes.
+A grant is checked again whenever something new would be opened with it: a call that was waited
+for, the notice of another call. A connection that only waits or watches is closed as soon as its
+token expires. A call that is being sent may go on to its end then; but when a token or key is
+removed from the files and SIGHUP has them read again, every connection that came with it is
+closed.
 """
 
 from __future__ import annotations
@@ -18,57 +19,57 @@ import structlog
 from receiver.auth.tap_tokens import TapGrant, TapTokens
 
 _LONGEST_WAIT_SECONDS: Final = 3600.0
-"""Between two looks at the clock, which may be set meanwhile."""
+"""Between two checks of the clock, which may be set meanwhile."""
 
 log = structlog.get_logger("receiver.taps")
 
 
 class Lease:
-    """One bearer's ticket, while the socket is open; `dismiss` closes that."""
+    """One grant in use by one connection; `dismiss` closes that connection."""
 
-    def __init__(self, tickets: Leases, ticket: TapGrant, dismiss: Callable[[], None]) -> None:
-        self._tickets = tickets
-        self._ticket = ticket
+    def __init__(self, leases: Leases, grant: TapGrant, dismiss: Callable[[], None]) -> None:
+        self._leases = leases
+        self._grant = grant
         self._dismiss = dismiss
-        self._settled = False
+        self._is_kept = False  # until the connection closes, even if the token expires
         self._timer: asyncio.TimerHandle | None = None
-        tickets.holds.add(self)
-        self._look()
+        leases.open.add(self)
+        self._check()
 
-    def is_good(self) -> bool:
-        """Whether something new may be opened now; if not, the bearer is dismissed."""
-        good = self._tickets.tokens.accept(self._ticket, now=time.time())
-        if not good:
-            self._part()
-        return good
+    def is_valid(self) -> bool:
+        """Return whether something new may be opened now; if not, dismiss the connection."""
+        valid = self._leases.tokens.still_admits(self._grant, now=time.time())
+        if not valid:
+            self._end()
+        return valid
 
-    def settle(self) -> None:
-        """Learn that the bearer is on a call, which may be heard to its end."""
-        self._settled = True
+    def keep_until_closed(self) -> None:
+        """Stop the timer: a call is being sent, which may go on when the token expires."""
+        self._is_kept = True
         self._stop_timer()
 
-    def review(self) -> None:
-        """Learn that tokens have changed: whose token was taken away is dismissed."""
-        if not self._settled:
-            self.is_good()
-        elif not self._tickets.tokens.know(self._ticket):
-            self._part()
+    def recheck(self) -> None:
+        """Dismiss the connection if its grant is not among the tokens, which have changed."""
+        if not self._is_kept:
+            self.is_valid()
+        elif not self._leases.tokens.still_has(self._grant):
+            self._end()
 
     def release(self) -> None:
-        """Learn that the socket is gone."""
-        self._tickets.holds.discard(self)
+        """Forget the connection, which is closed; may be called again."""
+        self._leases.open.discard(self)
         self._stop_timer()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
-        expires_at = self._ticket.expires_at
-        if not self.is_good() or expires_at is None:
+        expires_at = self._grant.expires_at
+        if not self.is_valid() or expires_at is None:
             return
         wait = min(expires_at - time.time(), _LONGEST_WAIT_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(max(wait, 0), self._look)
+        self._timer = asyncio.get_running_loop().call_later(max(wait, 0), self._check)
 
-    def _part(self) -> None:
-        if self in self._tickets.holds:
+    def _end(self) -> None:
+        if self in self._leases.open:
             self.release()
             log.info("listener_dismissed", reason="the token is no longer valid")
         self._dismiss()
@@ -80,18 +81,22 @@ class Lease:
 
 
 class Leases:
-    """All bearers whose sockets are open, and the tokens that count."""
+    """Every lease of an open connection, and the tokens that are valid at present.
+
+    Everything here runs in the event loop; `dismiss` is called there, too, perhaps before `start`
+    has returned and perhaps more than once.
+    """
 
     def __init__(self, tokens: TapTokens) -> None:
         self.tokens = tokens
-        self.holds: set[Lease] = set()
+        self.open: set[Lease] = set()
 
-    def hold(self, ticket: TapGrant, *, dismiss: Callable[[], None]) -> Lease:
-        """Look after one bearer; who came with a token that counts no longer is dismissed now."""
-        return Lease(self, ticket, dismiss)
+    def start(self, grant: TapGrant, *, dismiss: Callable[[], None]) -> Lease:
+        """Return the lease of a new connection, dismissed at once if its grant has ended."""
+        return Lease(self, grant, dismiss)
 
     def replace(self, tokens: TapTokens) -> None:
-        """Have other tokens count from now on."""
+        """Replace the valid tokens, and dismiss every connection that has lost its own."""
         self.tokens = tokens
-        for hold in tuple(self.holds):
-            hold.review()
+        for lease in tuple(self.open):
+            lease.recheck()

@@ -1,8 +1,8 @@
-"""Signed tokens that were used: each opens one stream, also across restarts and processes.
+"""Replay store: a signed stream token opens one stream, also across restarts and processes.
 
-A used token is an empty file whose name is the hash of its id; creating it is what uses it,
-so of any number of attempts at once exactly one succeeds. The file's time is when the token
-expires, after which it is refused anyway and the file may go.
+A used token is an empty file, named by the hash of its id (`jti`). Creating the file uses the
+token, so of any number of attempts at once exactly one succeeds. The file's time of change is when
+the token expires; from then on the token is refused anyway, and the file may be removed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ import structlog
 
 from receiver.disk.folders import make_private_folder, sync_folder
 
-FORGET_INTERVAL_SECONDS: Final = 600.0
-"""Between two looks for tokens that have expired."""
+CLEANUP_INTERVAL_SECONDS: Final = 600.0
+"""Between two removals of expired tokens."""
 MARGIN_SECONDS: Final = 3600.0
-"""For how long an expired token is remembered all the same: a file that is being made bears the
-time of its making for a moment, and a clock may be set back."""
-
+"""For how long an expired token is still remembered: a file that is being made has its time of
+making first, and a clock may be set back."""
 THREADS: Final = 4
-"""That ask the disk at the same time; more than that wait, at most for their handshake's time."""
+"""How many wait for the disk at the same time; others queue, at most for their handshake's time."""
 
 log = structlog.get_logger("receiver.used_tokens")
 
 
 class ReplayStore:
-    """The used tokens in one folder.
+    """The used tokens in one folder, shared by all worker processes.
 
     Raises:
         ConfigurationError: the folder cannot be used.
@@ -42,13 +41,19 @@ class ReplayStore:
     def __init__(self, folder: Path) -> None:
         make_private_folder(folder)
         self._folder = folder
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="used-tokens")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="replay-store")
 
     async def use(self, jti: str, expires_at: float) -> bool:
-        """Use a token up, and tell whether it was still unused; a slow disk delays only this.
+        """Record a token as used, and return whether it was unused before.
+
+        The record is synced before this returns; a slow disk delays only the caller.
+
+        Args:
+            jti: the token's id, any text.
+            expires_at: the second since 1970 from which on the token is refused.
 
         Raises:
-            OSError: nobody can know; the caller must not admit it.
+            OSError: it could not be recorded; the caller must not admit the token.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._use, jti, expires_at)
@@ -67,19 +72,19 @@ class ReplayStore:
         sync_folder(self._folder)  # it stays used after a power cut, too
         return True
 
-    def forget_expired(self) -> None:
-        """Remove what is refused anyway."""
+    def remove_expired(self) -> None:
+        """Remove the records of tokens that are refused anyway."""
         expired = time.time() - MARGIN_SECONDS
         for path in list(self._folder.iterdir()):
-            with contextlib.suppress(FileNotFoundError):  # another worker looks, too
+            with contextlib.suppress(FileNotFoundError):  # another worker cleans up, too
                 if path.lstat().st_mtime < expired:
                     path.unlink()
 
-    async def keep_small(self, interval_seconds: float = FORGET_INTERVAL_SECONDS) -> None:
-        """Forget what has expired, now and from time to time, in a thread; runs for ever."""
+    async def clean_up(self, interval_seconds: float = CLEANUP_INTERVAL_SECONDS) -> None:
+        """Remove what has expired, now and at each interval, in a thread; runs for ever."""
         while True:
             try:
-                await asyncio.to_thread(self.forget_expired)
+                await asyncio.to_thread(self.remove_expired)
             except OSError as error:
                 log.error("used_tokens_unreadable", error=error.strerror)
             await asyncio.sleep(interval_seconds)

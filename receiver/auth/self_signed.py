@@ -1,4 +1,4 @@
-"""A certificate of our own making, for trying things out; and what certificates say."""
+"""Self-signed certificates, for trials; and when a certificate expires."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from receiver.auth.credentials import read_plain, state_folder, write_secret
+from receiver.auth.secret_files import read_plain, state_folder, write_secret
 from receiver.errors import ConfigurationError
 
 LIFETIME: Final = timedelta(days=825)
-"""Clients of Apple's refuse certificates that are valid for longer."""
+"""Apple's clients refuse certificates that are valid for longer."""
 RENEWED_BEFORE: Final = timedelta(days=30)
 _NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _BACKDATED: Final = timedelta(hours=1)  # for clients whose clock runs behind
@@ -35,7 +35,7 @@ def self_signed(state: Path, host: str, *, now: datetime | None = None) -> tuple
     """Return the paths of a certificate for `host` and its key; make them where needed.
 
     Raises:
-        ConfigurationError: `state` cannot be used, or `host` cannot stand in a certificate.
+        ConfigurationError: `state` cannot be used, or `host` is no name for a certificate.
     """
     folder = state_folder(state)
     certificate, key = folder / "certificate.pem", folder / "key.pem"
@@ -101,7 +101,7 @@ def _made(
         .not_valid_before(now - _BACKDATED)
         .not_valid_after(now - _BACKDATED + LIFETIME)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        # No authority: who trusts this certificate trusts no other.
+        # No authority: a client that trusts this certificate trusts no other by it.
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

@@ -1,32 +1,28 @@
 """Who may listen: tap tokens, static ones for every stream and signed ones with a scope.
 
-Stream tokens do not open taps, nor tap tokens streams: they have lists, keys and an audience of
-their own. A signed tap token is a JWT (HS256, `kid`) with `aud` "tap", `iat`, `exp`, and `scope`:
-`all`, `call:<call sid>`, or `param:<name>=<value>`. It may be used until it expires.
+Pure. Stream tokens do not open taps, nor tap tokens streams: they have lists, keys and an
+audience of their own. A signed tap token is a JWT (HS256, `kid`) with `aud` "tap", `iat`, `exp`,
+and `scope`: `all`, `call:<call sid>`, or `param:<name>=<value>`. It may be used until it expires.
 """
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from receiver.auth.bearer import (
-    ALGORITHM,
+from receiver.auth.bearer import RefusalReason, bearer_token, digest, is_among
+from receiver.auth.signed import (
     LEEWAY_SECONDS,
-    RefusalReason,
-    Refused,
-    bearer_token,
-    check_times,
     claim_text,
-    digest,
-    key_id,
+    encode,
+    expiry,
+    keys_by_id,
     seconds,
-    signer,
+    signing_key_id,
     verified_claims,
 )
-from receiver.errors import ConfigurationError
+from receiver.errors import ConfigurationError, Refused
 
 AUDIENCE: Final = "tap"
 LONGEST_IN_QUERY_SECONDS: Final = 300
@@ -60,10 +56,10 @@ class Scope:
 
 
 def parse_scope(text: str) -> Scope:
-    """Return the scope that a claim stands for.
+    """Return the scope of a `scope` claim.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it has none of the three forms.
     """
     if text == _ALL:
         return Scope()
@@ -77,7 +73,7 @@ def parse_scope(text: str) -> Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TapGrant:
-    """What a token has opened, and what tells whether it would still do so."""
+    """The right to listen within a scope, and by which token it was given."""
 
     scope: Scope = Scope()
     token_digest: bytes = field(default=b"", repr=False)  # of a static token
@@ -86,20 +82,20 @@ class TapGrant:
 
 
 class TapTokens:
-    """All tap tokens and keys that are valid at the moment."""
+    """All tap tokens and keys that are valid at present."""
 
     __slots__ = ("_digests", "_keys")
 
     def __init__(self, tokens: Iterable[str] = (), keys: Iterable[str] = ()) -> None:
-        self._digests = tuple(digest(token) for token in tokens)
-        self._keys = {key_id(key.encode()): key.encode() for key in keys}
+        self._digests = tuple(map(digest, tokens))
+        self._keys = keys_by_id(keys)
 
     def __bool__(self) -> bool:
-        """Whether anybody may listen at all."""
+        """Whether any token could be admitted at all."""
         return bool(self._digests or self._keys)
 
     def __repr__(self) -> str:
-        """Say how many there are, and nothing else."""
+        """Return how many there are, and nothing else."""
         return f"<TapTokens: {len(self._digests)} static, {len(self._keys)} keys>"
 
     def admit(
@@ -107,7 +103,10 @@ class TapTokens:
     ) -> TapGrant:
         """Return what the caller may listen to.
 
-        `access_token` comes from the query and must be signed and short-lived.
+        Args:
+            authorization_values: every value of the Authorization header.
+            access_token: the one of the query, which must be signed and short-lived.
+            now: seconds since 1970.
 
         Raises:
             Refused: the caller has no valid token, or more than one.
@@ -115,30 +114,26 @@ class TapTokens:
         if access_token is not None:
             if authorization_values:
                 raise Refused(RefusalReason.DUPLICATED)
-            return self._signed(access_token, now, longest=LONGEST_IN_QUERY_SECONDS)
+            return self._admit_signed(access_token, now, longest=LONGEST_IN_QUERY_SECONDS)
         token = bearer_token(authorization_values)
-        ticket = TapGrant(token_digest=digest(token))
-        return ticket if self.know(ticket) else self._signed(token, now)
+        grant = TapGrant(token_digest=digest(token))
+        return grant if self.still_has(grant) else self._admit_signed(token, now)
 
-    def know(self, ticket: TapGrant) -> bool:
-        """Whether the token, or the key that signed it, is still among these."""
-        if ticket.key_id:
-            return ticket.key_id in self._keys
-        # Every token is compared, so that the time says nothing about which one came close.
-        matches = [hmac.compare_digest(known, ticket.token_digest) for known in self._digests]
-        return any(matches)
+    def still_has(self, grant: TapGrant) -> bool:
+        """Whether the token of a grant, or the key that signed it, is still among these."""
+        if grant.key_id:
+            return grant.key_id in self._keys
+        return is_among(grant.token_digest, self._digests)
 
-    def accept(self, ticket: TapGrant, *, now: float) -> bool:
+    def still_admits(self, grant: TapGrant, *, now: float) -> bool:
         """Whether a token that was admitted once would be admitted now."""
-        in_time = ticket.expires_at is None or now < ticket.expires_at
-        return in_time and self.know(ticket)
+        in_time = grant.expires_at is None or now < grant.expires_at
+        return in_time and self.still_has(grant)
 
-    def _signed(self, token: str, now: float, *, longest: float | None = None) -> TapGrant:
-        if not self._keys or token.count(".") != 2:
-            raise Refused(RefusalReason.UNKNOWN)
+    def _admit_signed(self, token: str, now: float, *, longest: float | None = None) -> TapGrant:
         required = ("iat", "scope")
         claims = verified_claims(token, self._keys, audience=AUDIENCE, required=required)
-        expires_at = check_times(claims, now=now)
+        expires_at = expiry(claims, now=now)
         lifetime = seconds(claims["exp"]) - seconds(claims["iat"])
         # What is left counts too: a token that claims to be minted tomorrow is no younger.
         left = expires_at - LEEWAY_SECONDS - now
@@ -150,17 +145,15 @@ class TapTokens:
             scope = parse_scope(claim_text(claims["scope"]))
         except ValueError:
             raise Refused(RefusalReason.UNSUITABLE) from None
-        return TapGrant(scope=scope, key_id=signer(token), expires_at=expires_at)
+        return TapGrant(scope=scope, key_id=signing_key_id(token), expires_at=expires_at)
 
 
 def mint(key: str, scope: Scope, *, now: float, ttl_seconds: int) -> str:
     """Return a signed tap token.
 
     Raises:
-        ConfigurationError: it would live for no time at all.
+        ConfigurationError: `ttl_seconds` is not positive.
     """
-    import jwt  # only where tokens are minted
-
     if ttl_seconds <= 0:
         raise ConfigurationError("a token must live for at least one second")
     issued_at = int(now)
@@ -170,4 +163,4 @@ def mint(key: str, scope: Scope, *, now: float, ttl_seconds: int) -> str:
         "iat": issued_at,
         "exp": issued_at + ttl_seconds,
     }
-    return jwt.encode(claims, key.encode(), ALGORITHM, headers={"kid": key_id(key.encode())})
+    return encode(claims, key)

@@ -1,12 +1,11 @@
-"""TLS: what a server needs for the configured certificate, or for one of our own making."""
+"""TLS: the context that serves the configured certificate, or a self-signed one."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
 
-from receiver.auth.credentials import demo_token_file as demo_token_file  # beside the certificate
-from receiver.auth.credentials import read_plain, read_secret
+from receiver.auth.secret_files import read_plain, read_secret
 from receiver.config.settings import Config
 from receiver.errors import ConfigurationError
 
@@ -15,17 +14,17 @@ def pair(config: Config) -> tuple[Path, Path]:
     """Return the paths of the certificate to serve with and of its key.
 
     Raises:
-        ConfigurationError: one of our own cannot be made.
+        ConfigurationError: a self-signed one cannot be made.
     """
     if config.tls is not None:
         return config.tls
-    from receiver.auth import self_signed  # only here: its library starts slowly
+    from receiver.auth import self_signed  # only here: its library is slow to import
 
     return self_signed.self_signed(config.state, config.host)
 
 
 def serving(config: Config) -> ssl.SSLContext | None:
-    """Return what a server needs for TLS, where it is configured.
+    """Return the context to serve with, or `None` without TLS.
 
     Raises:
         ConfigurationError: certificate or key cannot be used, or others can read the key.
@@ -34,7 +33,7 @@ def serving(config: Config) -> ssl.SSLContext | None:
 
 
 def ssl_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return what a server needs for TLS.
+    """Return a context for TLS 1.2 or later that serves a certificate.
 
     Raises:
         ConfigurationError: certificate or key cannot be used, or others can read the key.
@@ -57,28 +56,29 @@ def ssl_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def reload(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Read certificate and key again; new connections get them, open ones live on.
+    """Read certificate and key again for new connections; open ones keep theirs.
 
     Raises:
-        ConfigurationError: they cannot be used; `context` goes on with what it has.
+        ConfigurationError: they cannot be used; `context` keeps what it has.
     """
     fresh = ssl_context(certificate, key)
 
-    def take(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+    def use_fresh(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = fresh
 
-    # It is called whether or not a client names us. A context holds one pair for each kind of
-    # key: loaded into `context`, an RSA pair would stand beside an old EC one, which most prefer.
-    context.sni_callback = take
+    # It is called whether or not the client sends a server name. A context holds one pair for each
+    # kind of key: loaded into `context`, an RSA pair would be beside an old EC one, which most
+    # clients prefer.
+    context.sni_callback = use_fresh
 
 
 def expires_at(certificate: Path) -> float | None:
     """Return when a certificate expires, in seconds since 1970; `None` if it cannot be read."""
-    from receiver.auth import self_signed  # only here: its library starts slowly
+    from receiver.auth import self_signed  # only here: its library is slow to import
 
     return self_signed.expires_at(certificate)
 
 
 def _no_password() -> bytes:
-    """Keep OpenSSL from asking the terminal for an encrypted key's password."""
+    """Return no password, so that OpenSSL does not ask the terminal for one."""
     return b""

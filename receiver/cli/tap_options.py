@@ -62,12 +62,12 @@ def tap_token(file: Path | None) -> str:
     Raises:
         ConfigurationError: there is none.
     """
-    from receiver.auth import credentials
     from receiver.auth.bearer import parse_tokens
+    from receiver.auth.secret_files import read_secret
     from receiver.config.settings import load
 
     if file is not None:
-        tokens = parse_tokens(credentials.read_secret(file).decode("latin-1"))
+        tokens = parse_tokens(read_secret(file).decode("latin-1"))
     else:
         text = load({}, environ=os.environ).tap_tokens or ""
         tokens = parse_tokens("\n".join(text.replace(",", " ").split()))

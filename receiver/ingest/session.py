@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from receiver.auth.bearer import Grant
+from receiver.auth.stream_tokens import Grant
 from receiver.counters import Counters
 from receiver.errors import FormatRefused, MessageRejected, ProtocolViolation
 from receiver.ingest.live_recording import EarlyMessages, LiveRecording, names, new_header

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import structlog
 
-from receiver.auth.bearer import Grant, Refused, Tokens
 from receiver.auth.replay_store import ReplayStore
+from receiver.auth.stream_tokens import Grant, StreamTokens
+from receiver.errors import Refused
 from receiver.rate_limit import LogThrottle
 from receiver.tap.query import is_tap
 from receiver.tap.service import TapService
@@ -40,7 +41,7 @@ class Admission:
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: StreamTokens,
         used: ReplayStore,
         *,
         open_session: Callable[[Grant, str], Peer],

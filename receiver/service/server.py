@@ -17,8 +17,8 @@ from typing import Final
 import structlog
 
 from receiver.auth import credentials, tls
-from receiver.auth.bearer import Grant
 from receiver.auth.replay_store import ReplayStore
+from receiver.auth.stream_tokens import Grant
 from receiver.config.settings import Config
 from receiver.counters import Counters, LiveCounts
 from receiver.disk import folders
@@ -73,7 +73,7 @@ class Server:
         self._shared = shared  # with other workers, whose folders are beside ours
         self._on_published = published
         self._ssl_context = tls.serving(config)
-        tokens = credentials.tokens(config)
+        tokens = credentials.stream_tokens(config)
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         common = config.spool.parent if shared else config.spool
         self._used_tokens = ReplayStore(common / USED_TOKENS)
@@ -179,7 +179,7 @@ class Server:
             stack.push_async_callback(self.hurry.allow, self._tap_house.close, _FAREWELL_SECONDS)
             stack.callback(self._end_sessions)
             lag_meter = event_loop.measure_lag(self.figures)
-            for work in (self._watch(), lag_meter, self._used_tokens.keep_small()):
+            for work in (self._watch(), lag_meter, self._used_tokens.clean_up()):
                 stack.callback(asyncio.create_task(work).cancel)
             if config.metrics_port is not None:
                 stack.callback(self._serve_metrics(config.metrics_port))
@@ -246,7 +246,7 @@ class Server:
         reloading.reload(parts)
 
     def _take_tokens(self) -> None:
-        self.gate.tokens = credentials.tokens(self._config)
+        self.gate.tokens = credentials.stream_tokens(self._config)
 
     def _take_certificate(self) -> None:
         if self._ssl_context is not None:

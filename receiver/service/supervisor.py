@@ -177,7 +177,7 @@ def _check(config: Config) -> None:
     if config.demo:
         raise ConfigurationError("--demo is for one worker")
     make_recordings_folder(config.recordings)
-    credentials.tokens(config)
+    credentials.stream_tokens(config)
     if config.self_signed:
         tls.pair(config)
 

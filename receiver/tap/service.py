@@ -17,10 +17,10 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from receiver.auth.bearer import Refused
 from receiver.auth.leases import Lease, Leases
 from receiver.auth.tap_tokens import Scope, TapGrant, TapTokens
 from receiver.counters import TapCounters
+from receiver.errors import Refused
 from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_requests
@@ -176,7 +176,7 @@ class TapService:
 
     def opened(self, listener: Listener, asked: _Asked) -> None:
         """Find the listener's stream, or wait for it."""
-        hold = self._tickets.hold(asked.ticket, dismiss=listener.dismiss)
+        hold = self._tickets.start(asked.ticket, dismiss=listener.dismiss)
         self.listeners[listener] = hold
         self.figures.listeners = len(self.listeners)
         live = self._find(asked)
@@ -228,8 +228,8 @@ class TapService:
     def _open(self, listener: Listener, live: LiveStream, request: TapRequest) -> None:
         """Let a listener hear a stream, if its token is still good."""
         hold = self.listeners[listener]
-        if hold.is_good():
-            hold.settle()
+        if hold.is_valid():
+            hold.keep_until_closed()
             self._attach(listener, live, request)
 
     def _attach(self, listener: Listener, live: LiveStream, request: TapRequest) -> None:

@@ -50,11 +50,11 @@ class WatcherPool:
             return permitted and query.matches(filters, parameters)
 
         def begin(watcher: Watcher) -> Callable[[], None]:
-            hold = self._tickets.hold(ticket, dismiss=watcher.dismiss)
+            hold = self._tickets.start(ticket, dismiss=watcher.dismiss)
 
             def tell(event: Lifecycle) -> None:
                 about = event if isinstance(event, RecordingPublished) else event.live
-                if wanted(about.call_sid, about.parameters) and hold.is_good():
+                if wanted(about.call_sid, about.parameters) and hold.is_valid():
                     watcher.tell(event)
 
             alive = [live for live in self._hub.streams() if wanted(live.call_sid, live.parameters)]

@@ -20,7 +20,7 @@ import soundfile
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from receiver.auth.bearer import key_id
+from receiver.auth.signed import key_id
 from receiver.auth.tap_tokens import Scope, mint
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import PATIENCE_SECONDS, TOKEN, ReceiverProcess

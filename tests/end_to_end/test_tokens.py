@@ -56,7 +56,7 @@ def test_both_sides_refuse_the_same_key_files(key_file: Path, content: bytes) ->
     """No token is minted that the receiver would never take."""
     key_file.write_bytes(content)
     with pytest.raises(ConfigurationError):
-        credentials.tokens(Config(stream_key_file=key_file))
+        credentials.stream_tokens(Config(stream_key_file=key_file))
     with pytest.raises(ConfigError):
         key_from_file(key_file)
 

@@ -14,6 +14,7 @@ from receiver.errors import (
     NotFoundError,
     PeerError,
     ProtocolViolation,
+    Refused,
     TapreelError,
     UnprovenError,
     UnreadableError,
@@ -66,4 +67,4 @@ def test_every_error_is_in_the_tree() -> None:
     every = {kind for kind in vars(errors).values() if isinstance(kind, type)}
     assert all(issubclass(kind, TapreelError) for kind in every)
     peers = {kind for kind in every if issubclass(kind, PeerError)}
-    assert {PeerError, MessageRejected, ProtocolViolation, FormatRefused} == peers
+    assert {PeerError, Refused, MessageRejected, ProtocolViolation, FormatRefused} == peers

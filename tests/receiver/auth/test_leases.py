@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from receiver.auth.bearer import LEEWAY_SECONDS
+from receiver.auth.signed import LEEWAY_SECONDS
 from receiver.auth.tap_tokens import Scope, TapTokens, mint
 from tests.receiver.helpers.serving import TOKEN, TapServer, read_all, read_text, serving_taps
 
@@ -47,7 +47,7 @@ async def test_whoever_waits_goes_when_the_token_expires(server: TapServer, rest
     """Before a call begins, not with it."""
     async with server.connect(rest, token=short_lived()) as waiting:
         await is_dismissed(waiting)
-    assert not server.taps._tickets.holds
+    assert not server.taps._tickets.open
 
 
 @pytest.mark.parametrize("rest", [f"{CALL_SID}?wait=60", "all"])
@@ -106,7 +106,7 @@ async def test_who_came_with_a_token_that_is_taken_away_goes(
         assert 5 * 320 == len((await read_all(stays))[0])
     while server.taps.listeners:  # noqa: ASYNC110  nothing tells
         await asyncio.sleep(0)
-    assert not server.taps._tickets.holds
+    assert not server.taps._tickets.open
 
 
 async def test_tokens_that_are_read_again_unchanged_cost_nobody_a_call(server: TapServer) -> None:

@@ -22,17 +22,17 @@ async def test_a_token_can_be_used_once(tmp_path: Path) -> None:
     assert await ReplayStore(tmp_path / "used").use("b", later)
 
 
-async def test_a_used_token_is_on_disk_before_its_stream_begins(
+async def test_a_used_token_is_on_disk_before_its_stream_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut makes no token new: its file and the folder are synced."""
     used, sync, synced = ReplayStore(tmp_path / "used"), os.fsync, []
 
-    def note(descriptor: int) -> None:
+    def record(descriptor: int) -> None:
         synced.append(stat.S_IFMT(os.fstat(descriptor).st_mode))
         sync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", record)
     assert await used.use("a", time.time() + 60)
     assert [stat.S_IFREG, stat.S_IFDIR] == synced
 
@@ -54,12 +54,12 @@ async def test_ids_never_become_paths(tmp_path: Path) -> None:
     assert all(len(name) == 64 for name in names)
 
 
-async def test_expired_tokens_are_forgotten(tmp_path: Path) -> None:
+async def test_expired_tokens_are_removed(tmp_path: Path) -> None:
     """What is refused for its age need not be remembered."""
     used = ReplayStore(tmp_path / "used")
     await used.use("old", time.time() - MARGIN_SECONDS - 60)
     await used.use("new", time.time() + 60)
-    used.forget_expired()
+    used.remove_expired()
     assert not await used.use("new", time.time() + 60)
     assert 1 == len(list((tmp_path / "used").iterdir()))
 
@@ -68,23 +68,23 @@ async def test_a_token_is_remembered_for_a_while_longer(tmp_path: Path) -> None:
     """A file that is being made has no later time yet, and a clock may be set back."""
     used = ReplayStore(tmp_path / "used")
     await used.use("just expired", time.time() - 60)
-    used.forget_expired()
+    used.remove_expired()
     assert not await used.use("just expired", time.time() - 60)
 
 
-async def test_expired_tokens_are_forgotten_from_time_to_time(tmp_path: Path) -> None:
+async def test_expired_tokens_are_removed_from_time_to_time(tmp_path: Path) -> None:
     """A receiver that runs for months does not collect them, and a lost folder ends nothing."""
     used, folder = ReplayStore(tmp_path / "used"), tmp_path / "used"
-    keeping = asyncio.create_task(used.keep_small(interval_seconds=0.001))
+    cleaning = asyncio.create_task(used.clean_up(interval_seconds=0.001))
     async with asyncio.timeout(30):
         for name in ("first", "second"):
             await used.use(name, time.time() - MARGIN_SECONDS - 60)
-            while list(folder.iterdir()):  # noqa: ASYNC110  nothing tells
+            while list(folder.iterdir()):  # noqa: ASYNC110  no event to wait for
                 await asyncio.sleep(0)
             folder.rename(tmp_path / name)
             folder.mkdir(0o700)
-    keeping.cancel()
-    assert not keeping.done()
+    cleaning.cancel()
+    assert not cleaning.done()
 
 
 def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.auth.bearer import RefusalReason, Refused, Tokens, key_id
+from receiver.auth.bearer import RefusalReason
+from receiver.auth.signed import key_id
+from receiver.auth.stream_tokens import StreamTokens
 from receiver.auth.tap_tokens import Scope, TapTokens, mint, parse_scope
-from receiver.errors import ConfigurationError
+from receiver.errors import ConfigurationError, Refused
 
 KEY, OTHER_KEY = "k" * 32, "o" * 32
 NOW = 1_795_300_000.0
@@ -96,7 +98,7 @@ def test_other_keys_and_no_signature_are_refused() -> None:
 def test_tap_tokens_do_not_open_streams() -> None:
     """Even one that a stream key signed is for another audience."""
     tap = signed(sub="CA1", jti="x")
-    for tokens in (Tokens(["stream-token-1234"]), Tokens([], [KEY])):
+    for tokens in (StreamTokens(["stream-token-1234"]), StreamTokens([], [KEY])):
         with pytest.raises(Refused):
             tokens.admit((f"Bearer {tap}",), now=NOW)
 

@@ -1,4 +1,4 @@
-"""TLS: the certificate of our own making, and what is refused of the user's."""
+"""TLS: the self-signed certificate, and which of the user's files are refused."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_an_encrypted_key_is_refused_without_asking(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("kinds", list(itertools.product(trustme.KeyType, repeat=2)), ids=str)
-def test_a_context_takes_a_new_pair(
+def test_a_context_is_given_a_new_pair(
     tmp_path: Path, kinds: tuple[trustme.KeyType, trustme.KeyType], version: ssl.TLSVersion
 ) -> None:
     """Whatever the kinds of their keys, the new one serves; a bad pair leaves the old in place."""

@@ -14,8 +14,9 @@ import jwt
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.auth.bearer import Grant, Tokens, key_id
 from receiver.auth.replay_store import ReplayStore
+from receiver.auth.signed import key_id
+from receiver.auth.stream_tokens import Grant, StreamTokens
 from receiver.service.admission import STREAMS_PATH, Admission
 from receiver.transports.interface import Decision, HttpAnswer, Peer, UpgradeRequest
 from tests.receiver.helpers.wire import KeepingPeer
@@ -33,7 +34,7 @@ class House:
     opened: list[tuple[Grant, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        tokens = Tokens([TOKEN], [KEY])
+        tokens = StreamTokens([TOKEN], [KEY])
         self.gate = Admission(tokens, ReplayStore(self.folder), open_session=self.open_session)
         self.gate.closed_for = ""
 
@@ -137,7 +138,9 @@ async def test_a_closed_gate_says_why_to_those_who_may_know(house: House) -> Non
 
 async def test_a_gate_begins_closed(tmp_path: Path) -> None:
     """Until whoever made it says that all is there."""
-    gate = Admission(Tokens([TOKEN]), ReplayStore(tmp_path), open_session=lambda *_: KeepingPeer())
+    gate = Admission(
+        StreamTokens([TOKEN]), ReplayStore(tmp_path), open_session=lambda *_: KeepingPeer()
+    )
     assert "starting" == gate.closed_for
 
 
@@ -166,7 +169,7 @@ async def test_other_paths_need_no_token(
 
 async def test_tokens_can_be_replaced(house: House) -> None:
     """From the next request on."""
-    house.gate.tokens = Tokens(["another-token-for-tests"])
+    house.gate.tokens = StreamTokens(["another-token-for-tests"])
     assert [401, 101] == [status(await house.ask(t)) for t in (TOKEN, "another-token-for-tests")]
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import jwt
 import pytest
 
-from receiver.auth.bearer import Grant, Tokens
 from receiver.auth.replay_store import ReplayStore
+from receiver.auth.stream_tokens import Grant, StreamTokens
 from receiver.service.admission import Admission
 from receiver.transports.interface import Decision, HttpAnswer, UpgradeRequest
 from tests.receiver.helpers.wire import KeepingPeer
@@ -45,7 +45,10 @@ class House:
         self.tokens = SlowTokens(folder / "used")
         self.opened = 0
         self.gate = Admission(
-            Tokens((), (KEY,)), self.tokens, open_session=self._open, pending_changed=self._see
+            StreamTokens((), (KEY,)),
+            self.tokens,
+            open_session=self._open,
+            pending_changed=self._see,
         )
         self.gate.closed_for = ""
 
