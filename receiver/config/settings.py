@@ -110,9 +110,6 @@ class Config:
     min_free: Annotated[int, SIZE, "no new streams while less space is free, for example 500M"] = (
         134_217_728
     )
-    transport: Annotated[
-        str | None, choice(("websockets", "picows")), "WebSocket library; default: the fastest"
-    ] = None
     workers: Annotated[int, integer(1, 256), "processes that share the port"] = 1
     max_waiting: Annotated[
         int, integer(1, 1_000_000), "connections that have not been admitted; then the oldest goes"

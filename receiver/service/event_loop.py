@@ -1,4 +1,4 @@
-"""The event loop a receiver runs on: the fastest that is installed, and what is told of it."""
+"""The event loop a receiver runs on, its lag, and errors that nobody caught."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ was 292 KiB of memory per idle stream instead of 46."""
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run `main` to its end, on uvloop where it is installed."""
+    """Run `main` to its end, on uvloop where there is one: not on PyPy, for example."""
     try:
         import uvloop
     except ImportError:
@@ -32,6 +32,11 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main)
+
+
+def name() -> str:
+    """Return which library's event loop runs: "uvloop" or "asyncio"."""
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
 
 
 async def measure_lag(figures: Counters) -> None:

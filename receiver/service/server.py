@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,8 +38,8 @@ from receiver.service.publish_queue import IN_TIME_SECONDS, PublishQueue
 from receiver.service.read_coalescing import ReadCoalescer
 from receiver.service.shutdown_deadline import ShutdownDeadline
 from receiver.service.tap_setup import LiveTaps
-from receiver.transports import choice
-from receiver.transports.interface import Listener
+from receiver.transports.interface import Limits, Listener
+from receiver.transports.listener import listen
 from receiver.transports.shared_port import SharedPort
 
 USED_TOKENS: Final = "used-tokens"
@@ -189,7 +190,7 @@ class Server:
             await self._stopping.wait()
 
     async def _listen(self) -> Listener:
-        self._listener = await choice.listen(
+        self._listener = await _listen(
             self._config, self.gate, ssl_context=self._ssl_context, shared=self._shared
         )
         return self._listener
@@ -342,3 +343,28 @@ def count_published(figures: Counters, document: Recording) -> None:
     for track in document.tracks:
         for fate in ("written", "duplicate", "late", "conflict", "rejected"):
             figures.chunks[track.track.value, fate] += getattr(track.chunks, fate)
+
+
+async def _listen(
+    config: Config,
+    gate: Admission,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    shared: SharedPort | None,
+) -> Listener:
+    per_address = None if config.behind_proxy else config.max_waiting_per_address
+    listener = await listen(
+        gate,
+        host=config.host,
+        port=config.port,
+        ssl_context=ssl_context,
+        limits=Limits(
+            max_message_bytes=config.max_message_bytes,
+            handshake_timeout_seconds=config.handshake_timeout_seconds,
+            max_waiting=config.max_waiting,
+            max_waiting_per_address=per_address,
+        ),
+        shared=shared,
+    )
+    log.info("listening", port=listener.port, event_loop=event_loop.name())
+    return listener

@@ -1,41 +1,57 @@
-"""A listening adapter: what it has accepted, from the doorway to the open socket."""
+"""What is accepted, from the first byte to the open socket.
+
+The websockets library's own server asks a task of each connection to answer, and parses what
+comes behind a request before that task has run: the answer is lost then. So only the library's
+protocol core is used.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import ssl
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from receiver.transports import handshake
 from receiver.transports.acceptor import Acceptor, Connect, open_sockets
-from receiver.transports.interface import Gate, Limits
+from receiver.transports.interface import Gate, Limits, Listener
 from receiver.transports.pending import PendingConnection, PendingConnections
 from receiver.transports.shared_port import SharedPort
 from receiver.transports.upgrade import AcceptedUpgrade, House, UpgradeProtocol
+from receiver.transports.websockets_socket import Socket
 
 _GOING_AWAY: Final = 1001
 
 
-class Socket(Protocol):
-    """An open connection, as far as its listener may act on it."""
+async def listen(
+    gate: Gate,
+    *,
+    host: str,
+    port: int,
+    ssl_context: ssl.SSLContext | None,
+    limits: Limits,
+    shared: SharedPort | None = None,
+) -> Listener:
+    """Listen on `host` and `port` (0: a free one), or take turns on a port that is `shared`.
 
-    def start_closing(self, code: int, reason: str) -> None:
-        """Send a close message, unless the connection is closing already."""
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    handshake.allow_long_lines(limits)
+    listener = SocketListener(gate, limits)
+    connect = functools.partial(listener.connect, ssl_context=ssl_context)
+    await listener.start(connect, host=host, port=port, shared=shared)
+    return listener
 
 
 class SocketListener:
-    """A server and the connections it has accepted; `upgrade` opens those that are admitted."""
+    """A server and the connections it has accepted."""
 
     server: Acceptor
 
-    def __init__(
-        self, gate: Gate, limits: Limits, upgrade: Callable[[AcceptedUpgrade, SocketListener], None]
-    ) -> None:
+    def __init__(self, gate: Gate, limits: Limits) -> None:
         self.limits = limits
-        self.house = House(
-            gate, limits, upgrade=lambda admitted: upgrade(admitted, self), left=self.see_if_empty
-        )
+        self.house = House(gate, limits, upgrade=self._upgrade, left=self.see_if_empty)
         self.sockets: set[Socket] = set()  # all that are open
         self._gone = asyncio.Event()
 
@@ -61,6 +77,11 @@ class SocketListener:
             ssl=ssl_context,
             ssl_handshake_timeout=self.limits.handshake_timeout_seconds if ssl_context else None,
         )
+
+    def _upgrade(self, admitted: AcceptedUpgrade) -> None:
+        socket = Socket(admitted.peer, self)
+        self.sockets.add(socket)
+        socket.open(admitted)
 
     @property
     def port(self) -> int:

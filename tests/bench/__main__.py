@@ -21,7 +21,7 @@ MOST_CALLS: Final = 2000
 MOST_SECONDS: Final = 60.0
 MOST_ROUNDS: Final = 20
 RENDERED_HOURS: Final = 0.25
-ASIDES: Final = ("default", "fast", "default-tls", "fast-tls")
+ASIDES: Final = ("tapreel", "tapreel-tls")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tests.bench.rounds import Amount, loaded
-from tests.bench.subjects import DEFAULT, FAST, ROOT, Subject, Workshop
+from tests.bench.subjects import RECEIVER, ROOT, Subject, Workshop
 
 PATIENCE_SECONDS: Final = 20.0
 STARTS: Final = 3
@@ -41,8 +41,6 @@ def delays(workshop: Workshop, subject: Subject, amount: Amount) -> dict[str, fl
     """Return 99th percentiles: chunk to journal, chunk to disk, and event loop lag."""
     figures = workshop.folder / f"delays-{subject.name}.json"
     python = ["-m", "tests.bench.observed", str(figures)]
-    if subject.module == DEFAULT:
-        python[:1] = ["-m", DEFAULT, "--as"]
     with (
         workshop.running(subject, python=python) as process,
         loaded(workshop, subject, process, amount) as load,
@@ -60,7 +58,8 @@ def delays(workshop: Workshop, subject: Subject, amount: Amount) -> dict[str, fl
 
 def help_seconds() -> float:
     """Return how long `receiver --help` takes."""
-    return statistics.median(_timed([sys.executable, "-m", FAST, "--help"]) for _ in range(STARTS))
+    command = [sys.executable, "-m", RECEIVER, "--help"]
+    return statistics.median(_timed(command) for _ in range(STARTS))
 
 
 def _timed(command: list[str]) -> float:

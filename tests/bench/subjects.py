@@ -32,17 +32,14 @@ class Subject:
 
     @property
     def is_receiver(self) -> bool:
-        """Whether it is tapreel, in one way or another of installing it."""
-        return self.module in (FAST, DEFAULT)
+        """Whether it is tapreel."""
+        return self.module == RECEIVER
 
 
-FAST: Final = "receiver"
-DEFAULT: Final = "tests.bench.default_install"
+RECEIVER: Final = "receiver"
 SUBJECTS: Final = (
-    Subject("default", DEFAULT, label="tapreel, default install"),
-    Subject("default-tls", DEFAULT, tls=True, label="tapreel, default install, TLS"),
-    Subject("fast", FAST, label="tapreel, `fast` extra"),
-    Subject("fast-tls", FAST, tls=True, label="tapreel, `fast` extra, TLS"),
+    Subject("tapreel", RECEIVER, label="tapreel"),
+    Subject("tapreel-tls", RECEIVER, tls=True, label="tapreel, TLS"),
     Subject("naive", "tests.bench.naive", label="naive recorder"),
     Subject("naive-tls", "tests.bench.naive", tls=True, label="naive recorder, TLS"),
     Subject("only-reads", "tests.bench.only_read", label="asyncio protocol that only reads"),

@@ -15,10 +15,9 @@ LATE_MS: Final = 20.0
 """A load that is later than one chunk's length is not the load that was meant."""
 LABELS: Final = {subject.name: subject.label for subject in SUBJECTS}
 TARGETS: Final = {
-    "default/naive": 0.5,
-    "fast/naive": 0.25,
-    "fast-tls/naive": 1 / 3,
-    "fast/floor": 4.0,
+    "tapreel/naive": 0.25,
+    "tapreel-tls/naive": 1 / 3,
+    "tapreel/floor": 4.0,
     "idle_kib": 64.0,
     "active_kib": 256.0,
     "call_hours_per_cpu_minute": 10.0,
@@ -182,9 +181,9 @@ def as_markdown(report: Report) -> str:
             lines.append("|---" + "|---:" * (len(row) - 1) + "|")
     lines += ["", "| | |", "|---|---:|"]
     lines += [f"| {name} | {value} |" for name, value in facts(report)]
-    fast = report.per_chunk.get("fast")
-    if fast is not None:
-        lines += ["", meaning(fast)]
+    found = report.per_chunk.get("tapreel")
+    if found is not None:
+        lines += ["", meaning(found)]
     return "\n".join(lines)
 
 
@@ -196,10 +195,10 @@ def headline(report: Report) -> str:
     )
 
 
-def meaning(fast: Figures) -> str:
+def meaning(figures: Figures) -> str:
     """Return what the figures come to, for somebody who plans a machine."""
-    half_a_core = MICRO / 2 / (fast.median * CHUNKS_PER_CALL_SECOND)
+    half_a_core = MICRO / 2 / (figures.median * CHUNKS_PER_CALL_SECOND)
     return (
-        f"With the `fast` extra a 2-core machine and `--workers 2` carry {2 * half_a_core:.0f}"
+        f"A 2-core machine and `--workers 2` carry {2 * half_a_core:.0f}"
         f" calls at 50 % load; one process carries {half_a_core:.0f} on half a core."
     )

@@ -21,18 +21,18 @@ def test_a_tiny_run_measures_everything(tmp_path: Path, capsys: pytest.CaptureFi
     """Every figure of the table is there, for people and for machines."""
     markdown = tmp_path / "table.md"
     amount = ["--calls", "2", "--seconds", "0.3", "--rounds", "1"]
-    only = ["--only", "default", "--only", "fast-tls"]
+    only = ["--only", "tapreel", "--only", "tapreel-tls"]
     assert 0 == bench.main([*amount, *only, "--json", "--markdown", str(markdown)])
     found = json.loads(capsys.readouterr().out)
-    assert {"default", "fast-tls"} == found["subjects"].keys() == found["beside"].keys()
+    assert {"tapreel", "tapreel-tls"} == found["subjects"].keys() == found["beside"].keys()
     assert all(each["us_per_chunk"] > 0 for each in found["subjects"].values())
     assert {
         *("idle_kib", "active_kib", "journal_p99_ms", "synced_p99_ms"),
         *("lag_p99_ms", "lag_worst_ms", "serve_seconds"),
-    } == found["beside"]["default"].keys()
+    } == found["beside"]["tapreel"].keys()
     assert 0 < found["rendering"]["call_hours_per_cpu_minute"]
     assert 0 < found["help_seconds"]
-    assert "| tapreel, default install" in markdown.read_text("utf-8")
+    assert "| tapreel, TLS |" in markdown.read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["naive", "only-reads"])
@@ -65,11 +65,11 @@ def test_short_messages_have_the_short_head() -> None:
 def test_ratios_are_of_the_same_round() -> None:
     """A round in which everything was slow changes no ratio."""
     report = Report(1, 1.0, 2)
-    report.per_chunk["fast"] = Figures([10.0, 30.0], [0.0, 0.0])
+    report.per_chunk["tapreel"] = Figures([10.0, 30.0], [0.0, 0.0])
     report.per_chunk["naive"] = Figures([40.0, 120.0], [0.0, 0.0])
-    assert [0.25, 0.25] == report.ratios()["fast/naive"]
-    assert "fast/naive" in table.as_text(report)
-    assert 500 == report.per_chunk["fast"].calls_per_core
+    assert [0.25, 0.25] == report.ratios()["tapreel/naive"]
+    assert "tapreel/naive" in table.as_text(report)
+    assert 500 == report.per_chunk["tapreel"].calls_per_core
 
 
 @pytest.mark.parametrize("options", [["--calls", "0"], ["--seconds", "61"], ["--rounds", "21"]])

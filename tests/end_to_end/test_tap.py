@@ -48,9 +48,6 @@ PATIENT = ("--tap-queue-seconds", "60")
 """Tests say in an instant what takes seconds to hear."""
 
 
-both_transports = pytest.mark.parametrize("transport", ["websockets", "picows"])
-
-
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
     """Run a receiver on a free port, without TLS, whose calls can be listened to."""
@@ -466,14 +463,13 @@ def test_bad_requests_get_a_status_and_a_reason(receiver: ReceiverProcess) -> No
         )
 
 
-@both_transports
-def test_only_tap_tokens_open_taps(tmp_path: Path, transport: str) -> None:
+def test_only_tap_tokens_open_taps(tmp_path: Path) -> None:
     """None, a wrong one, a stream's one, a dead one: 401, and nothing about what is live."""
     now = time.time()
     dead = mint(TAP_KEY, Scope(), now=now - 1000, ttl_seconds=300)
     foreign = mint("x" * 32, Scope(), now=now, ttl_seconds=300)
     alive = mint(TAP_KEY, Scope(), now=now, ttl_seconds=300)
-    with tapped_receiver(tmp_path, "--transport", transport) as receiver, begin(receiver):
+    with tapped_receiver(tmp_path) as receiver, begin(receiver):
         for token in (None, "not-a-token-of-ours", TOKEN, dead, foreign):
             for rest in (CALL, "/unknown", "/all", f"{CALL}?track=left"):
                 assert (401, "Unauthorized") == refusal(receiver, rest, token=token)
@@ -483,8 +479,7 @@ def test_only_tap_tokens_open_taps(tmp_path: Path, transport: str) -> None:
                 sender.dial(receiver.url, token=token)
 
 
-@both_transports
-def test_a_scope_hides_everything_else(tmp_path: Path, transport: str) -> None:
+def test_a_scope_hides_everything_else(tmp_path: Path) -> None:
     """A stream that may not be heard answers as one that does not exist."""
     now = time.time()
     other = mint(TAP_KEY, Scope(call_sid="other"), now=now, ttl_seconds=300)
@@ -492,7 +487,7 @@ def test_a_scope_hides_everything_else(tmp_path: Path, transport: str) -> None:
     sales = mint(TAP_KEY, Scope(parameter=("Queue", "sales")), now=now, ttl_seconds=300)
     this = mint(TAP_KEY, Scope(call_sid=sender.CALL_SID), now=now, ttl_seconds=300)
     with (
-        tapped_receiver(tmp_path, "--transport", transport) as receiver,
+        tapped_receiver(tmp_path) as receiver,
         hear(receiver, "/all", token=support) as watching,
         hear(receiver, "/all", token=sales) as salesman,
         begin(receiver, Queue="sales"),
@@ -515,15 +510,12 @@ def test_a_scope_hides_everything_else(tmp_path: Path, transport: str) -> None:
             assert {"Queue": "support"} == event(watching)["parameters"]
 
 
-@both_transports
 @pytest.mark.parametrize("level", ["debug", "info"])
-def test_a_browser_brings_a_short_lived_token_in_the_url(
-    tmp_path: Path, transport: str, level: str
-) -> None:
+def test_a_browser_brings_a_short_lived_token_in_the_url(tmp_path: Path, level: str) -> None:
     """Signed, five minutes at most, and in no log at any level."""
     short = mint(TAP_KEY, Scope(), now=time.time(), ttl_seconds=300)
     long = mint(TAP_KEY, Scope(), now=time.time(), ttl_seconds=301)
-    options = ("--log-level", level, "--transport", transport)
+    options = ("--log-level", level)
     with tapped_receiver(tmp_path, *options) as receiver:
         with begin(receiver):
             with hear(receiver, f"{CALL}?access_token={short}", token=None) as listener:
@@ -618,25 +610,22 @@ def test_stereo_is_what_is_recorded(tmp_path: Path) -> None:
 
 
 ENCODINGS = [
-    ("audio/x-mulaw", 8000, "websockets"),
-    ("audio/x-mulaw", 8000, "picows"),
-    ("audio/x-alaw", 8000, "picows"),
-    ("audio/x-L16", 8000, "websockets"),
-    ("audio/x-L16", 16000, "picows"),
-    ("audio/x-L16", 24000, "websockets"),
+    ("audio/x-mulaw", 8000),
+    ("audio/x-alaw", 8000),
+    ("audio/x-L16", 8000),
+    ("audio/x-L16", 16000),
+    ("audio/x-L16", 24000),
 ]
 
 
-@pytest.mark.parametrize(("encoding", "rate", "transport"), ENCODINGS)
-def test_what_is_heard_is_what_is_recorded(
-    tmp_path: Path, encoding: str, rate: int, transport: str
-) -> None:
+@pytest.mark.parametrize(("encoding", "rate"), ENCODINGS)
+def test_what_is_heard_is_what_is_recorded(tmp_path: Path, encoding: str, rate: int) -> None:
     """Both tracks lossy: from now on, and from the past, alone and together, at every rate."""
     source = random.Random(encoding)
     size = rate // 50 * (2 if encoding == "audio/x-L16" else 1)
     kinds = ["inbound", "outbound", "stereo", f"inbound&rate={rate}", "stereo&since=60"]
     others = [r for r in (8000, 16000, 24000, 48000) if r != rate]
-    with tapped_receiver(tmp_path, "--stereo", "--transport", transport) as receiver:
+    with tapped_receiver(tmp_path, "--stereo") as receiver:
         with sender.dial(receiver.url) as call:
             start = sender.start(encoding=encoding, rate=rate)
             sender.send_call(call, [sender.connected(), start])

@@ -23,7 +23,7 @@ from tests.end_to_end.taps import (
     tapped_receiver,
     told,
 )
-from tests.end_to_end.test_tap import CALL, begin, both_transports, say
+from tests.end_to_end.test_tap import CALL, begin, say
 
 
 def to_the_end(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
@@ -36,14 +36,11 @@ def to_the_end(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
     return told(messages), socket.close_code
 
 
-@both_transports
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_watchers_hear_of_the_last_recording(
-    tmp_path: Path, transport: str, number: signal.Signals
-) -> None:
+def test_watchers_hear_of_the_last_recording(tmp_path: Path, number: signal.Signals) -> None:
     """Their sockets are the last to be closed; listeners end with their stream."""
     with (
-        tapped_receiver(tmp_path, "--transport", transport) as receiver,
+        tapped_receiver(tmp_path) as receiver,
         hear(receiver, "/all") as watcher,
         begin(receiver) as call,
     ):

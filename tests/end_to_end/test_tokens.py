@@ -92,11 +92,10 @@ def test_a_signed_token_opens_its_call_once(receiver: ReceiverProcess) -> None:
     assert 401 == status(receiver, token)
 
 
-@pytest.mark.parametrize("transport", ["picows", "websockets"])
-def test_only_an_upgrade_uses_a_token_up(tmp_path: Path, key_file: Path, transport: str) -> None:
+def test_only_an_upgrade_uses_a_token_up(tmp_path: Path, key_file: Path) -> None:
     """Somebody who tries the address with curl does not spoil the call."""
     token = minted()
-    options = ("--stream-key-file", str(key_file), "--transport", transport)
+    options = ("--stream-key-file", str(key_file))
     with running_receiver(tmp_path, *options) as receiver:
         for wrong in ({}, {"Upgrade": "websocket", "Connection": "Upgrade"}):
             assert 426 == plain_get(receiver, {"Authorization": f"Bearer {token}", **wrong})
@@ -154,13 +153,12 @@ def test_of_twenty_at_once_one_gets_in(receiver: ReceiverProcess) -> None:
     assert (1, 19) == (answers.count(101), answers.count(401))
 
 
-@pytest.mark.parametrize("transport", ["picows", "websockets"])
 def test_of_many_tokens_at_once_no_more_get_in_than_there_are_places(
-    tmp_path: Path, key_file: Path, transport: str
+    tmp_path: Path, key_file: Path
 ) -> None:
     """Each has its place, or none, before the disk is asked about its token."""
     limits = ("--max-streams", "3", "--max-waiting-per-address", "100")
-    options = ("--stream-key-file", str(key_file), "--transport", transport, *limits)
+    options = ("--stream-key-file", str(key_file), *limits)
     with running_receiver(tmp_path, *options) as receiver, contextlib.ExitStack() as stack:
         address = ("127.0.0.1", receiver.port)
         callers = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(20)]
@@ -231,11 +229,10 @@ def raw_exchange(receiver: ReceiverProcess, authorization: bytes) -> bytes:
         return tcp.recv(65_536)
 
 
-@pytest.mark.parametrize("transport", ["websockets", "picows"])
-def test_no_secret_appears_anywhere(tmp_path: Path, key_file: Path, transport: str) -> None:
+def test_no_secret_appears_anywhere(tmp_path: Path, key_file: Path) -> None:
     """Not in any log, at the level debug, nor in an answer or a file, used or refused."""
     canary = "canary-wrong-token-1234567890"
-    options = ("--stream-key-file", str(key_file), "--transport", transport)
+    options = ("--stream-key-file", str(key_file))
     with running_receiver(tmp_path, *options, "--log-level", "debug") as receiver:
         signed = minted()
         answers = [

@@ -39,10 +39,10 @@ def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
         yield process
 
 
-@pytest.fixture(params=["picows", "websockets"])
-def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReceiverProcess]:
-    """Run two workers, with each transport in turn."""
-    with running_receiver(tmp_path, "--workers", "2", "--transport", request.param) as process:
+@pytest.fixture
+def two_workers(tmp_path: Path) -> Iterator[ReceiverProcess]:
+    """Run two workers."""
+    with running_receiver(tmp_path, "--workers", "2") as process:
         yield process
 
 
@@ -52,25 +52,24 @@ def pids(receiver: ReceiverProcess, count: int = 2) -> dict[int, int]:
     return {line["worker"]: line["pid"] for line in lines}
 
 
-def test_calls_are_dealt_out_evenly(either: ReceiverProcess) -> None:
+def test_calls_are_dealt_out_evenly(two_workers: ReceiverProcess) -> None:
     """Of 100 calls at once no worker has more than 60."""
     with contextlib.ExitStack() as calls:
         for number in range(CALLS):
-            call = calls.enter_context(sender.dial(either.url))
+            call = calls.enter_context(sender.dial(two_workers.url))
             call.send(sender.start(stream_sid=f"stream-{number}"))
-        lines = [either.wait_for("stream_started") for _ in range(CALLS)]
+        lines = [two_workers.wait_for("stream_started") for _ in range(CALLS)]
         carried = Counter(line["worker"] for line in lines)
         assert {1, 2} == carried.keys()
         assert max(carried.values()) <= 60
     for _ in range(CALLS):
-        either.wait_for("recording_published")
-    assert 0 == either.stop()
+        two_workers.wait_for("recording_published")
+    assert 0 == two_workers.stop()
 
 
-@pytest.mark.parametrize("transport", ["picows", "websockets"])
-def test_no_more_streams_than_allowed_are_let_in(tmp_path: Path, transport: str) -> None:
+def test_no_more_streams_than_allowed_are_let_in(tmp_path: Path) -> None:
     """Four places are two, one and one: all are given, and none twice."""
-    options = ("--workers", "3", "--max-streams", "4", "--transport", transport)
+    options = ("--workers", "3", "--max-streams", "4")
     with running_receiver(tmp_path, *options) as receiver, contextlib.ExitStack() as calls:
         answers = Counter(status(receiver, calls) for _ in range(20))
         assert {101: 4, 503: 16} == answers

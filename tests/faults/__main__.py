@@ -80,7 +80,7 @@ FAULTS = (
         len(signals.HANGS),
         ("cc",),
     ),
-    Fault("floods", floods.flood, 0.12, floods.RUNS),
+    Fault("floods", floods.flood, 0.12, len(floods.FLOODS)),
 )
 
 

@@ -219,18 +219,13 @@ ADMITTED = (
 )
 """Floods of peers that have been let in."""
 FLOODS = (*ADMITTED, huge_headers, slow_headers, idle_connects)
-TRANSPORTS = ("picows", "websockets")
-RUNS = len(FLOODS) * len(TRANSPORTS)
 
 
 def flood(folder: Path, seed: int, *, streams: int = STREAMS) -> Tally:
     """One kind of flood: its peer is cut, memory stays, and no other stream has a gap."""
     attack = FLOODS[seed % len(FLOODS)]
-    transport = TRANSPORTS[seed // len(FLOODS) % len(TRANSPORTS)]
     with Trial(folder) as trial:
-        receiver = trial.start(
-            *("--idle-timeout-seconds", str(IDLE_SECONDS), "--transport", transport)
-        )
+        receiver = trial.start("--idle-timeout-seconds", str(IDLE_SECONDS))
         with Callers(receiver.url, streams, seed) as callers:
             callers.wait_for(100)
             with Watch(receiver) as watch:
@@ -245,5 +240,5 @@ def flood(folder: Path, seed: int, *, streams: int = STREAMS) -> Tally:
         if attack in ADMITTED:
             waited = watch.slowest_seconds
             tally.expect(waited < LONGEST_ANSWER_SECONDS, f"{attack.__name__}: {waited:.1f} s")
-        tally.figures.append(f"{attack.__name__}, {transport}: {watch.figures}")
+        tally.figures.append(f"{attack.__name__}: {watch.figures}")
         return tally

@@ -13,8 +13,8 @@ import pytest
 import structlog
 
 from receiver.logs import MASK, configure, masked
-from receiver.transports import websockets
 from receiver.transports.interface import Limits
+from receiver.transports.listener import listen
 from tests.receiver.helpers.wire import OpenGate, call, request
 
 CANARY = "canary-0123456789abcdef"
@@ -175,9 +175,7 @@ async def test_no_level_shows_a_bearer_token(header: bytes, path: bytes) -> None
     """The library's debug log prints request headers, and what is wrong with them."""
     stream = io.StringIO()
     configure("debug", stream=stream)
-    listener = await websockets.listen(
-        OpenGate(), host="127.0.0.1", port=0, ssl_context=None, limits=Limits()
-    )
+    listener = await listen(OpenGate(), host="127.0.0.1", port=0, ssl_context=None, limits=Limits())
     caller = await call(listener.port, None)
     caller.writer.write(request(header, path=path))
     caller.writer.write_eof()

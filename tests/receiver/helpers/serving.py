@@ -19,7 +19,7 @@ from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LiveStream, LocalHub, StreamEnded, StreamPosition, Tap
 from receiver.tap.service import TapOptions, TapService
 from receiver.transports.interface import HttpAnswer, Limits, Listener, Peer, UpgradeRequest
-from receiver.transports.websockets import listen
+from receiver.transports.listener import listen
 from tests.receiver.helpers.taps import BEGINNING, heard, live_stream
 
 TOKEN = "a-tap-token-for-tests"

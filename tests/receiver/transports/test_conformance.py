@@ -8,18 +8,17 @@ import gc
 import logging
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 import trustme
 
 from receiver.errors import ConfigurationError
-from receiver.transports import picows, websockets
-from receiver.transports.interface import Connection, Gate, Limits, Listener, UpgradeRequest
+from receiver.transports.interface import Connection, Limits, Listener, UpgradeRequest
+from receiver.transports.listener import listen
 from tests.receiver.helpers.wire import (
     BINARY,
     CLOSE,
@@ -41,25 +40,6 @@ from tests.receiver.helpers.wire import (
 AUTHORITY = trustme.CA()
 LIMITS = Limits(max_message_bytes=2048, close_timeout_seconds=0.2, pong_delay_seconds=0.05)
 PATIENT = replace(LIMITS, close_timeout_seconds=20)
-
-
-class Listen(Protocol):
-    """What an adapter offers."""
-
-    def __call__(
-        self,
-        gate: Gate,
-        *,
-        host: str,
-        port: int,
-        ssl_context: ssl.SSLContext | None,
-        limits: Limits,
-    ) -> Awaitable[Listener]:
-        """Listen."""
-        ...
-
-
-ADAPTERS = {"websockets": websockets.listen, "picows": picows.listen}
 
 
 @dataclass
@@ -86,12 +66,6 @@ class Running:
 Start = Callable[..., AbstractAsyncContextManager[Running]]
 
 
-@pytest.fixture(params=ADAPTERS)
-def adapter(request: pytest.FixtureRequest) -> Listen:
-    """Return every adapter's listen function, one after the other."""
-    return ADAPTERS[request.param]
-
-
 @functools.cache
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return what servers and clients use; made once, since a client's takes 40 ms."""
@@ -102,7 +76,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 @pytest.fixture(params=["plain", "tls"])
-def start(request: pytest.FixtureRequest, adapter: Listen) -> Start:
+def start(request: pytest.FixtureRequest) -> Start:
     """Return what starts a listener."""
     server_context, client_context = contexts() if request.param == "tls" else (None, None)
 
@@ -111,7 +85,7 @@ def start(request: pytest.FixtureRequest, adapter: Listen) -> Start:
         gate: OpenGate | None = None, limits: Limits = LIMITS
     ) -> AsyncIterator[Running]:
         gate = gate or OpenGate()
-        listener = await adapter(
+        listener = await listen(
             gate, host="127.0.0.1", port=0, ssl_context=server_context, limits=limits
         )
         try:
@@ -219,10 +193,10 @@ async def test_end_of_socket_without_close(running: Running) -> None:
 
 
 @pytest.mark.parametrize("pings", [False, True])
-async def test_all_that_arrived_before_a_reset_is_kept(adapter: Listen, pings: bool) -> None:
+async def test_all_that_arrived_before_a_reset_is_kept(pings: bool) -> None:
     """A burst of 3000 messages, with pings among them, then a reset: all 3000 arrive."""
     gate = OpenGate()
-    listener = await adapter(
+    listener = await listen(
         gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
     )
     sent = [b"%04d" % n + b"x" * 320 for n in range(3000)]
@@ -236,10 +210,10 @@ async def test_all_that_arrived_before_a_reset_is_kept(adapter: Listen, pings: b
     assert [(1006, False)] == gate.peers[0].ends
 
 
-async def test_what_the_kernel_holds_at_a_reset_is_kept(adapter: Listen) -> None:
+async def test_what_the_kernel_holds_at_a_reset_is_kept() -> None:
     """We were busy meanwhile, and it is more than is read at once; the end comes right behind."""
     gate = OpenGate()
-    listener = await adapter(
+    listener = await listen(
         gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
     )
     sender = await asyncio.to_thread(upgraded, listener.port)
@@ -981,17 +955,17 @@ async def test_a_failing_gate_answers_500(
     assert "canary" not in caplog.text
 
 
-async def test_an_address_in_use_is_one_clear_error(running: Running, adapter: Listen) -> None:
+async def test_an_address_in_use_is_one_clear_error(running: Running) -> None:
     """A second listener on the same port says which port, and why not."""
     port = running.listener.port
     with pytest.raises(ConfigurationError) as caught:
-        await adapter(OpenGate(), host="127.0.0.1", port=port, ssl_context=None, limits=LIMITS)
+        await listen(OpenGate(), host="127.0.0.1", port=port, ssl_context=None, limits=LIMITS)
     assert f"cannot listen on 127.0.0.1 port {port}: address already in use" == str(caught.value)
     assert ("127.0.0.1",) == running.listener.addresses
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no host", "x" * 300])
-async def test_an_unusable_host_is_one_clear_error(adapter: Listen, host: str) -> None:
+async def test_an_unusable_host_is_one_clear_error(host: str) -> None:
     """Addresses of other machines and names of none are settings to correct."""
     with pytest.raises(ConfigurationError, match=f"^cannot listen on {host} port 0: .+"):
-        await adapter(OpenGate(), host=host, port=0, ssl_context=None, limits=LIMITS)
+        await listen(OpenGate(), host=host, port=0, ssl_context=None, limits=LIMITS)

@@ -9,10 +9,8 @@ import socket
 from collections.abc import Coroutine
 from typing import Any
 
-import pytest
-
-from receiver.transports.choice import FASTEST_FIRST, choose
 from receiver.transports.interface import Connection, Decision, Limits, UpgradeRequest
+from receiver.transports.listener import listen
 from receiver.transports.pending import PendingConnections
 from receiver.transports.upgrade import House, UpgradeProtocol
 from tests.receiver.helpers.wire import KeepingPeer, call, request
@@ -54,13 +52,10 @@ class SlowGate:
         raise AssertionError((reason, remote_address))
 
 
-@pytest.mark.parametrize("name", FASTEST_FIRST)
-async def test_a_stream_is_opened_before_the_next_is_decided_about(name: str) -> None:
+async def test_a_stream_is_opened_before_the_next_is_decided_about() -> None:
     """So whoever decides knows how many streams there are."""
     gate = SlowGate()
-    listener = await choose(name)[1](
-        gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits()
-    )
+    listener = await listen(gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits())
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(listener.close)
         callers = [await call(listener.port, None) for _ in range(2)]

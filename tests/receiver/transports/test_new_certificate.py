@@ -6,12 +6,11 @@ import contextlib
 import ssl
 from pathlib import Path
 
-import pytest
 import trustme
 
 from receiver.auth import tls
-from receiver.transports.choice import FASTEST_FIRST, choose
 from receiver.transports.interface import Limits, Listener
+from receiver.transports.listener import listen
 from tests.receiver.helpers.wire import OpenGate, call
 
 
@@ -41,12 +40,11 @@ async def is_trusted(listener: Listener, authority: trustme.CA) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", FASTEST_FIRST)
-async def test_new_connections_get_the_new_certificate(tmp_path: Path, name: str) -> None:
+async def test_new_connections_get_the_new_certificate(tmp_path: Path) -> None:
     """Also where its key is of another kind; the old one is served no more."""
     old, new = trustme.CA(), trustme.CA()
     context = tls.ssl_context(*issued(tmp_path, old, trustme.KeyType.ECDSA))
-    listener = await choose(name)[1](
+    listener = await listen(
         OpenGate(), host="127.0.0.1", port=0, ssl_context=context, limits=Limits()
     )
     async with contextlib.AsyncExitStack() as stack:
