@@ -23,12 +23,12 @@ class JitterBuffer:
     """One track's chunks on their way to their places; perhaps from its first chunk on."""
 
     def __init__(
-        self, media: MediaFormat, patience_ms: int, *, from_the_first: bool = False
+        self, media: MediaFormat, max_wait_ms: int, *, from_the_first: bool = False
     ) -> None:
         self._from_the_first = from_the_first
-        self.patience_ms = patience_ms  # may be changed at any time
+        self.max_wait_ms = max_wait_ms  # may be changed at any time
         self.origin_ms = 0  # the timestamp at which stream time begins
-        self.twice = 0  # chunks that came again while the first was held
+        self.duplicates = 0  # chunks that came again while the first was held
         self._media = media
         self._latest: Chunk | None = None  # that was let go and had a number
         self._held: dict[int, Arrived] = {}
@@ -46,12 +46,12 @@ class JitterBuffer:
         """Return the first in order of what is held."""
         return self._held[min(self._held)][0]
 
-    def begin_behind(self, chunk: Chunk) -> None:
+    def start_after(self, chunk: Chunk) -> None:
         """Learn what came before all that will be taken."""
         if chunk.chunk is not None:
             self._latest = chunk
 
-    def take(self, chunk: Chunk, arrival_ms: int) -> list[Arrived]:
+    def feed(self, chunk: Chunk, arrival_ms: int) -> list[Arrived]:
         """Return what may be placed now, in order."""
         number = chunk.chunk
         if number is None:
@@ -63,22 +63,22 @@ class JitterBuffer:
         if number < expected:
             return self._behind(chunk, arrival_ms, begun_anew=expected - number > _FALLEN_BACK)
         if number in self._held:
-            self.twice += 1
+            self.duplicates += 1
             return []
         self._held[number] = (chunk, arrival_ms)
-        released = self.first_run() if number == expected else []
-        while len(self._held) > _FEW and self._held_ms() > self.patience_ms:
-            released += self.first_run()
+        released = self.release_first_run() if number == expected else []
+        while len(self._held) > _FEW and self._held_ms() > self.max_wait_ms:
+            released += self.release_first_run()
         return released
 
-    def due(self, now_ms: int) -> list[Arrived]:
+    def release_due(self, now_ms: int) -> list[Arrived]:
         """Return what has waited long enough."""
         released: list[Arrived] = []
-        while (since := self.waiting_since_ms) is not None and now_ms - since >= self.patience_ms:
-            released += self.first_run()
+        while (since := self.waiting_since_ms) is not None and now_ms - since >= self.max_wait_ms:
+            released += self.release_first_run()
         return released
 
-    def first_run(self) -> list[Arrived]:
+    def release_first_run(self) -> list[Arrived]:
         """Return what is held up to the next number that is missing: nobody waits before it."""
         released: list[Arrived] = []
         number = min(self._held, default=0)
@@ -89,18 +89,18 @@ class JitterBuffer:
             self._latest = released[-1][0]
         return released
 
-    def rest(self) -> list[Arrived]:
+    def release_all(self) -> list[Arrived]:
         """Return everything that is held."""
         released: list[Arrived] = []
         while self._held:
-            released += self.first_run()
+            released += self.release_first_run()
         return released
 
     def _behind(self, chunk: Chunk, arrival_ms: int, *, begun_anew: bool) -> list[Arrived]:
         """Return a chunk whose number was passed already; its placing decides about it."""
         if not begun_anew:
             return [(chunk, arrival_ms)]
-        released = [*self.rest(), (chunk, arrival_ms)]
+        released = [*self.release_all(), (chunk, arrival_ms)]
         self._latest = chunk
         return released
 

@@ -30,7 +30,7 @@ class AudioPiece:
 
 @dataclass(frozen=True, slots=True)
 class SilencePiece:
-    """Silence from byte `start` to `end`; `reason` covers all of it from `noticed` on.
+    """Silence from byte `start` to `end`; `reason` covers all of it from `gap_start` on.
 
     What is before `start` has been given away as silence already.
     """
@@ -38,7 +38,7 @@ class SilencePiece:
     start: int
     end: int
     reason: GapReason
-    noticed: int
+    gap_start: int
 
 
 Piece = AudioPiece | SilencePiece
@@ -73,21 +73,21 @@ class LivePlacer:
         self._belief = JumpBudget()
         self._brought = 0  # bytes of audio so far
 
-    def count_from(self, origin_ms: int) -> None:
+    def set_origin(self, origin_ms: int) -> None:
         """Learn at which timestamp stream time begins, before anything is taken."""
         self._base = -origin_ms * self._unit
 
-    def follow(self, latest: Chunk) -> None:
+    def follow_clock(self, latest: Chunk) -> None:
         """Take over a sender's clock in mid-call: `latest` is what came just before `begin`."""
         if latest.timestamp_ms is not None:
             end = latest.timestamp_ms * self._unit + len(latest.payload)
             self._base = self.cursor - end
 
-    def begin_behind(self, chunk: Chunk, arrival_ms: int) -> None:
+    def start_after(self, chunk: Chunk, arrival_ms: int) -> None:
         """Learn what came on this track before what will be taken; it is not heard."""
         self._latest, self._arrival_ms = chunk, arrival_ms
 
-    def take(self, chunk: Chunk, arrival_ms: int) -> tuple[Piece, ...]:
+    def feed(self, chunk: Chunk, arrival_ms: int) -> tuple[Piece, ...]:
         """Return what follows on the time line now: silence, audio, both, or nothing."""
         if self._is_late(chunk):
             self.left_out += self._brought > 0  # else it is from before the beginning
@@ -110,13 +110,13 @@ class LivePlacer:
             return () if audio is None else (audio,)
         return (hole,) if audio is None else (hole, audio)
 
-    def place_of(self, chunk: Chunk) -> int:
+    def position_of(self, chunk: Chunk) -> int:
         """Return where a chunk that waits would begin, as far as is known."""
         if chunk.timestamp_ms is None:
             return self.cursor
         return self._base + chunk.timestamp_ms * self._unit
 
-    def give_up(self, position: int, *, lost: bool = False) -> SilencePiece | None:
+    def fill_silence(self, position: int, *, lost: bool = False) -> SilencePiece | None:
         """Give away the time up to `position` as silence: nobody waits for it any longer.
 
         `lost` says that chunks are known to be missing there. Return the silence if it begins
@@ -164,8 +164,8 @@ class LivePlacer:
     def _lost(self, chunk: Chunk, missing: int, hole: SilencePiece) -> SilencePiece | None:
         """Return what has yet to be told of a hole where chunks are missing."""
         self._remember_missing(chunk, missing, hole)
-        noticed = max(hole.noticed, self._told_lost)
-        return replace(hole, noticed=noticed) if noticed < hole.end else None
+        gap_start = max(hole.gap_start, self._told_lost)
+        return replace(hole, gap_start=gap_start) if gap_start < hole.end else None
 
     def _remember_missing(self, chunk: Chunk, missing: int, hole: SilencePiece) -> None:
         """Remember where the latest chunks that are missing before this one belong."""
@@ -173,7 +173,7 @@ class LivePlacer:
         size = len(chunk.payload)
         for back in range(min(missing, _MOST_MISSED), 0, -1):
             start = hole.end - back * size
-            if start >= hole.noticed:
+            if start >= hole.gap_start:
                 self._missed[chunk.chunk - back] = start
         while len(self._missed) > _MOST_MISSED:
             del self._missed[next(iter(self._missed))]
@@ -253,14 +253,14 @@ class LivePlacer:
         if number is None or number <= 1 or chunk.timestamp_ms is None:
             return 0
         for first in (1, 0):
-            if self.place_of(chunk) == (number - first) * len(chunk.payload):
+            if self.position_of(chunk) == (number - first) * len(chunk.payload):
                 return number - first
         return 0
 
     def _hole(self, jump: int, missing: int) -> SilencePiece | None:
         """Move the cursor over a hole that begins and ends on a sample."""
         given_up = self._noticed < self._floor == self.cursor
-        noticed = self._noticed if given_up else self.cursor
+        gap_start = self._noticed if given_up else self.cursor
         unit = self._sample
         start = self.cursor - len(self._half)
         end = (self.cursor + jump) // unit * unit
@@ -270,7 +270,7 @@ class LivePlacer:
             self._half, self.cursor = b"", end
         self._floor = self._noticed = 0
         if missing:
-            return SilencePiece(start, max(start, end), GapReason.LOST, min(noticed, start))
+            return SilencePiece(start, max(start, end), GapReason.LOST, min(gap_start, start))
         # Of what was given away it was told already that the sender said nothing.
         return SilencePiece(start, end, GapReason.SENDER_SILENCE, start) if end > start else None
 

@@ -54,17 +54,17 @@ class _AlignedTrack:
     @property
     def left_out(self) -> int:
         """Return how many chunks came too late, or twice."""
-        return self.placer.left_out + self.order.twice
+        return self.placer.left_out + self.order.duplicates
 
     def count_from(self, origin_ms: int) -> None:
         """Learn at which timestamp stream time begins."""
-        self.placer.count_from(origin_ms)
+        self.placer.set_origin(origin_ms)
         self.order.origin_ms = origin_ms
 
     def begin_behind(self, chunk: Chunk, arrival_ms: int) -> None:
         """Learn what came just before: what follows tells what is missing in between."""
-        self.placer.begin_behind(chunk, arrival_ms)
-        self.order.begin_behind(chunk)
+        self.placer.start_after(chunk, arrival_ms)
+        self.order.start_after(chunk)
 
     def border(self, start: int, *, runs: bool) -> int:
         """Return where the track next changes between audio and silence; or between chunks."""
@@ -155,7 +155,7 @@ class AlignedEncoder:
         """Wait no longer than a live listener should."""
         self._wait_ms = LONGEST_WAIT_MS
         for side in self._sides.values():
-            side.order.patience_ms = LONGEST_WAIT_MS
+            side.order.max_wait_ms = LONGEST_WAIT_MS
 
     def _begin_behind(self, standing: StreamPosition) -> None:
         for chunk in (*standing.others, standing.latest):
@@ -164,7 +164,7 @@ class AlignedEncoder:
 
     def _end(self, event: StreamEnded) -> list[OutMessage]:
         for track, side in self._sides.items():
-            self._place(track, side.order.rest())
+            self._place(track, side.order.release_all())
         items = self._emit(max(side.placer.cursor for side in self._sides.values()))
         return [*items, stopped_notice(event.reason, self.position_ms)]
 
@@ -180,7 +180,7 @@ class AlignedEncoder:
         self._let_go(arrival_ms)
         side = self._sides[chunk.track]
         side.heard_ms, side.size = arrival_ms, len(chunk.payload)
-        self._place(chunk.track, side.order.take(chunk, arrival_ms))
+        self._place(chunk.track, side.order.feed(chunk, arrival_ms))
         alone = self._alone
         if alone is None or self._notices:
             return self._emit(self._limit(arrival_ms))
@@ -206,12 +206,12 @@ class AlignedEncoder:
         """Place what has waited long enough for a chunk of its own track."""
         for track, side in self._sides.items():
             if side.order:
-                self._place(track, side.order.due(now_ms))
+                self._place(track, side.order.release_due(now_ms))
 
     def _place(self, track: Track, chunks: Iterable[tuple[Chunk, int]]) -> None:
         side, placer = self._sides[track], self._sides[track].placer
         for chunk, arrival_ms in chunks:
-            pieces = placer.take(chunk, arrival_ms)
+            pieces = placer.feed(chunk, arrival_ms)
             if track in self._sent:
                 for piece in pieces:
                     self._keep(track, piece)
@@ -290,10 +290,10 @@ class AlignedEncoder:
     def _give_up(self, limit: int) -> None:
         """Make silence of what is not there up to `limit`; what is held behind it may follow."""
         for track, side in self._sent.items():
-            while side.order and side.placer.place_of(side.order.first) < limit:
-                self._place(track, side.order.first_run())
+            while side.order and side.placer.position_of(side.order.first) < limit:
+                self._place(track, side.order.release_first_run())
             # What is held is behind a number that is missing.
-            silence = side.placer.give_up(limit, lost=bool(side.order))
+            silence = side.placer.fill_silence(limit, lost=bool(side.order))
             if silence is not None:
                 self._keep(track, silence)
 

@@ -74,15 +74,15 @@ def live_placer(joined: Subscribed, media: MediaFormat, begin: float | None) -> 
     placer = LivePlacer(
         media, begin=place, arrival_ms=0 if begin is not None else standing.arrival_ms
     )
-    placer.count_from(standing.origin_ms)
+    placer.set_origin(standing.origin_ms)
     latest = standing.latest
     stamp = latest.timestamp_ms if latest else None
     if latest and stamp is not None and not 0 <= stamp - standing.origin_ms < LONGEST_CLOCK_MS:
-        placer.follow(latest)
+        placer.follow_clock(latest)
     return placer
 
 
 def hole_notice(output: SampleFormatter, track: str, hole: SilencePiece) -> str:
     """Return the notice of a hole in a track."""
-    start, length = hole.noticed, hole.end - hole.noticed
+    start, length = hole.gap_start, hole.end - hole.gap_start
     return gap_notice(hole.reason, track, output.milliseconds(start), output.milliseconds(length))

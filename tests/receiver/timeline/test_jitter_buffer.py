@@ -14,9 +14,9 @@ def chunk(number: int | None, at_ms: int | None = None) -> Chunk:
     return Chunk(Track.INBOUND, None, number, stamp, PAYLOAD)
 
 
-def released(order: JitterBuffer, *numbers: int | None, at_ms: int = 0) -> list[int | None]:
+def released(buffer: JitterBuffer, *numbers: int | None, at_ms: int = 0) -> list[int | None]:
     """Return the numbers of what is let go when chunks come."""
-    return [c.chunk for number in numbers for c, _ in order.take(chunk(number), at_ms)]
+    return [c.chunk for number in numbers for c, _ in buffer.feed(chunk(number), at_ms)]
 
 
 def test_nobody_waits_in_order() -> None:
@@ -26,50 +26,50 @@ def test_nobody_waits_in_order() -> None:
 
 def test_what_is_behind_a_missing_one_waits_for_it() -> None:
     """Then all of it goes, up to the next that is missing."""
-    order = JitterBuffer(MediaFormat(), 60)
-    assert [1] == released(order, 1, 3, 5)
-    assert 0 == order.waiting_since_ms
-    assert [2, 3] == released(order, 2, at_ms=10)
-    assert [4, 5, 6] == released(order, 4, 6)
-    assert not order
+    buffer = JitterBuffer(MediaFormat(), 60)
+    assert [1] == released(buffer, 1, 3, 5)
+    assert 0 == buffer.waiting_since_ms
+    assert [2, 3] == released(buffer, 2, at_ms=10)
+    assert [4, 5, 6] == released(buffer, 4, 6)
+    assert not buffer
 
 
 def test_the_first_chunk_may_be_overtaken() -> None:
     """Where the clock has room for it, and the stream is heard from its start."""
-    order = JitterBuffer(MediaFormat(), 60, from_the_first=True)
-    assert [] == released(order, 3, 2)
-    assert [1, 2, 3, 4] == released(order, 1, 4)
+    buffer = JitterBuffer(MediaFormat(), 60, from_the_first=True)
+    assert [] == released(buffer, 3, 2)
+    assert [1, 2, 3, 4] == released(buffer, 1, 4)
     assert [3] == released(JitterBuffer(MediaFormat(), 60), 3)
-    order = JitterBuffer(MediaFormat(), 60, from_the_first=True)
-    order.origin_ms = 7  # of the other track, whose first chunk came first
-    assert [] == released(order, 3, 2)
-    assert [2, 3] == [c.chunk for c, _ in order.due(60)]
+    buffer = JitterBuffer(MediaFormat(), 60, from_the_first=True)
+    buffer.origin_ms = 7  # of the other track, whose first chunk came first
+    assert [] == released(buffer, 3, 2)
+    assert [2, 3] == [c.chunk for c, _ in buffer.release_due(60)]
     for number, at_ms in ((57, 2000), (2, 0), (0, 0), (1, 0), (1, 20), (5, None)):
         first = Chunk(Track.INBOUND, None, number, at_ms, PAYLOAD)
-        order = JitterBuffer(MediaFormat(), 60, from_the_first=True)
-        assert [(first, 0)] == order.take(first, 0)
+        buffer = JitterBuffer(MediaFormat(), 60, from_the_first=True)
+        assert [(first, 0)] == buffer.feed(first, 0)
 
 
 def test_it_waits_only_so_long() -> None:
     """By the clock of arrivals, and in audio that came at once."""
-    order = JitterBuffer(MediaFormat(), 60)
-    released(order, 1)
-    assert [] == released(order, 3, at_ms=20)
-    assert [] == order.due(79)
-    assert [(chunk(3), 20)] == order.due(80)
-    assert [] == released(order, 5, 6, 8, at_ms=90)
-    assert [5, 6] == released(order, 9, at_ms=90)
-    assert [(8, 90), (9, 90)] == [(c.chunk, at) for c, at in order.rest()]
-    assert order.waiting_since_ms is None
+    buffer = JitterBuffer(MediaFormat(), 60)
+    released(buffer, 1)
+    assert [] == released(buffer, 3, at_ms=20)
+    assert [] == buffer.release_due(79)
+    assert [(chunk(3), 20)] == buffer.release_due(80)
+    assert [] == released(buffer, 5, 6, 8, at_ms=90)
+    assert [5, 6] == released(buffer, 9, at_ms=90)
+    assert [(8, 90), (9, 90)] == [(c.chunk, at) for c, at in buffer.release_all()]
+    assert buffer.waiting_since_ms is None
 
 
 def test_long_packets_wait_as_long_as_short_ones() -> None:
     """However much audio they are; a burst of them does not."""
-    order = JitterBuffer(MediaFormat(), 60)
+    buffer = JitterBuffer(MediaFormat(), 60)
 
     def let_go(number: int, at_ms: int) -> list[int | None]:
         packet = Chunk(Track.INBOUND, None, number, (number - 1) * 100, PAYLOAD * 5)
-        return [c.chunk for c, _ in order.take(packet, at_ms)]
+        return [c.chunk for c, _ in buffer.feed(packet, at_ms)]
 
     assert [1] == let_go(1, 100)
     assert [[], []] == [let_go(number, at_ms) for number, at_ms in ((3, 300), (4, 359))]
@@ -80,25 +80,25 @@ def test_long_packets_wait_as_long_as_short_ones() -> None:
 
 def test_what_is_behind_is_not_its_business() -> None:
     """Doubles and what is late go on at once; of what is held, a second one is dropped."""
-    order = JitterBuffer(MediaFormat(), 60)
-    assert [1, 2, 1, 2] == released(order, 1, 2, 1, 2)
-    assert [] == released(order, 4, 4)
-    assert 1 == order.twice
-    assert [1] == released(order, 1)
+    buffer = JitterBuffer(MediaFormat(), 60)
+    assert [1, 2, 1, 2] == released(buffer, 1, 2, 1, 2)
+    assert [] == released(buffer, 4, 4)
+    assert 1 == buffer.duplicates
+    assert [1] == released(buffer, 1)
 
 
 def test_a_counter_that_begins_anew_is_followed() -> None:
     """What was held goes first."""
-    order = JitterBuffer(MediaFormat(), 60)
+    buffer = JitterBuffer(MediaFormat(), 60)
     numbers = [65_533, 65_535, 0, 1]
     times = [0, 40, 60, 80]
     let_go = [
-        c.chunk for n, t in zip(numbers, times, strict=True) for c, _ in order.take(chunk(n, t), t)
+        c.chunk for n, t in zip(numbers, times, strict=True) for c, _ in buffer.feed(chunk(n, t), t)
     ]
     assert numbers == let_go
 
 
 def test_tracks_that_are_counted_together_miss_nothing() -> None:
     """Every other number is the other track's: the clock leaves no room for it."""
-    order = JitterBuffer(MediaFormat(), 60)
-    assert [1, 3, 5] == [c.chunk for n in (1, 3, 5) for c, _ in order.take(chunk(n, n * 10), 0)]
+    buffer = JitterBuffer(MediaFormat(), 60)
+    assert [1, 3, 5] == [c.chunk for n in (1, 3, 5) for c, _ in buffer.feed(chunk(n, n * 10), 0)]

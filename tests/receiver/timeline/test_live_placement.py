@@ -27,7 +27,7 @@ def chunk(
 def placed(chunks: list[Chunk], *, media: MediaFormat = MULAW, begin: int = 0) -> list[Piece]:
     """Place chunks that arrive when their timestamps say."""
     placer = LivePlacer(media, begin=begin)
-    return [piece for c in chunks for piece in placer.take(c, max(0, c.timestamp_ms or 0))]
+    return [piece for c in chunks for piece in placer.feed(c, max(0, c.timestamp_ms or 0))]
 
 
 def test_chunks_in_a_row_are_back_to_back() -> None:
@@ -58,8 +58,8 @@ def test_what_comes_twice_or_late_is_left_out(again: Chunk) -> None:
     """Its place has been given away."""
     placer = LivePlacer(MULAW)
     for c in (chunk(1, 0), chunk(2, 20, B)):
-        placer.take(c, 0)
-    assert () == placer.take(again, 60)
+        placer.feed(c, 0)
+    assert () == placer.feed(again, 60)
     assert 1 == placer.left_out
 
 
@@ -96,7 +96,7 @@ def test_an_absurd_timestamp_is_not_followed() -> None:
     """Neither a day ahead nor back; the clock counts again where it makes sense."""
     chunks = [chunk(1, 0), chunk(2, 86_400_000, B), chunk(3, 40, C), chunk(4, 60)]
     placer = LivePlacer(MULAW)
-    pieces = [piece for c in chunks for piece in placer.take(c, 20)]
+    pieces = [piece for c in chunks for piece in placer.feed(c, 20)]
     assert [AudioPiece(0, A), AudioPiece(160, B), AudioPiece(320, C), AudioPiece(480, A)] == pieces
 
 
@@ -108,7 +108,7 @@ def test_a_clock_that_creeps_is_followed_as_far_as_by_the_recording(
     placer, index = LivePlacer(MULAW), TrackIndex(Track.INBOUND)
     for n in range(200):
         at_ms, arrival_ms = n * step_ms, n * step_ms * arrives
-        placer.take(chunk(n, at_ms), arrival_ms)
+        placer.feed(chunk(n, at_ms), arrival_ms)
         index.add(ChunkRecord(Track.INBOUND, None, n, at_ms, arrival_ms, A), 0)
     assert track_timeline.place(index, MULAW).length == placer.cursor
     assert arrives == (placer.cursor // 8 == 199 * step_ms + 20) or step_ms < 60
@@ -118,7 +118,7 @@ def test_timestamps_that_jitter_do_not_make_it_longer_and_longer() -> None:
     """A step back is too little room, not another clock: the next step ahead leaves no silence."""
     placer, source = LivePlacer(MULAW), random.Random(1)
     for n in range(1000):
-        placer.take(chunk(n + 1, 500 + n * 20 + source.randint(-60, 60)), n * 20)
+        placer.feed(chunk(n + 1, 500 + n * 20 + source.randint(-60, 60)), n * 20)
     assert 20_500 - 60 <= placer.cursor // 8 <= 20_500 + 60
     assert 0 == placer.left_out
 
@@ -127,7 +127,7 @@ def test_a_new_clock_is_believed_when_two_chunks_agree() -> None:
     """A sender whose clock was set goes on without silence, and loses chunks as before."""
     stamps = [(1, 0), (2, 10**9), (3, 10**9 + 20), (5, 10**9 + 60)]
     placer = LivePlacer(MULAW)
-    pieces = [piece for n, at in stamps for piece in placer.take(chunk(n, at), n * 20)]
+    pieces = [piece for n, at in stamps for piece in placer.feed(chunk(n, at), n * 20)]
     starts = [piece.start for piece in pieces if isinstance(piece, AudioPiece)]
     assert [0, 160, 320, 640] == starts
 
@@ -135,10 +135,10 @@ def test_a_new_clock_is_believed_when_two_chunks_agree() -> None:
 def test_timestamps_that_count_samples_are_noticed() -> None:
     """160 for each chunk of 20 ms is no silence of 140 ms; a mistake about it is mended."""
     placer = LivePlacer(MULAW)
-    pieces = [piece for n in range(5) for piece in placer.take(chunk(n, n * 160), n * 20)]
+    pieces = [piece for n in range(5) for piece in placer.feed(chunk(n, n * 160), n * 20)]
     assert [AudioPiece(n * 160, A) for n in range(5)] == pieces
     for n in range(5, 8):
-        placer.take(chunk(n, 640 + (n - 4) * 20), n * 20)
+        placer.feed(chunk(n, 640 + (n - 4) * 20), n * 20)
     assert 8 * 160 == placer.cursor
     assert 0 == placer.left_out
 
@@ -162,19 +162,19 @@ def test_halves_of_samples_are_joined() -> None:
 def test_what_is_before_the_beginning_is_cut() -> None:
     """A listener who joins in the middle of a chunk hears its second half."""
     placer = LivePlacer(MULAW, begin=240)
-    assert () == placer.take(chunk(1, 0), 0)
-    assert (AudioPiece(240, B[80:]),) == placer.take(chunk(2, 20, B), 20)
+    assert () == placer.feed(chunk(1, 0), 0)
+    assert (AudioPiece(240, B[80:]),) == placer.feed(chunk(2, 20, B), 20)
     assert 0 == placer.left_out  # it was not there yet: nothing came too late
 
 
 def test_giving_up_is_told_when_the_track_goes_on() -> None:
     """The notice covers all that was silent, whoever asked for it."""
     placer = LivePlacer(MULAW)
-    placer.take(chunk(1, 0), 0)
-    assert SilencePiece(160, 320, GapReason.SENDER_SILENCE, 160) == placer.give_up(320)
-    assert placer.give_up(480) is None  # it goes on
-    assert placer.give_up(480) is None
-    hole, audio = placer.take(chunk(6, 100, B), 100)
+    placer.feed(chunk(1, 0), 0)
+    assert SilencePiece(160, 320, GapReason.SENDER_SILENCE, 160) == placer.fill_silence(320)
+    assert placer.fill_silence(480) is None  # it goes on
+    assert placer.fill_silence(480) is None
+    hole, audio = placer.feed(chunk(6, 100, B), 100)
     assert SilencePiece(480, 800, GapReason.LOST, 160) == hole
     assert AudioPiece(800, B) == audio
 
@@ -199,72 +199,72 @@ def test_what_is_missing_before_the_first_chunk_is_lost(
 def test_what_is_given_up_as_lost_is_told_once() -> None:
     """What goes on of it is told when it ends; it may still come, too late."""
     placer = LivePlacer(MULAW)
-    placer.take(chunk(1, 0), 0)
-    assert SilencePiece(160, 240, GapReason.LOST, 160) == placer.give_up(240, lost=True)
-    assert placer.give_up(480, lost=True) is None
-    assert (SilencePiece(480, 480, GapReason.LOST, 240), AudioPiece(480, A)) == placer.take(
+    placer.feed(chunk(1, 0), 0)
+    assert SilencePiece(160, 240, GapReason.LOST, 160) == placer.fill_silence(240, lost=True)
+    assert placer.fill_silence(480, lost=True) is None
+    assert (SilencePiece(480, 480, GapReason.LOST, 240), AudioPiece(480, A)) == placer.feed(
         chunk(4, 60), 60
     )
-    assert SilencePiece(640, 800, GapReason.LOST, 640) == placer.give_up(800, lost=True)
-    assert (AudioPiece(800, A),) == placer.take(chunk(6, 100), 100)
+    assert SilencePiece(640, 800, GapReason.LOST, 640) == placer.fill_silence(800, lost=True)
+    assert (AudioPiece(800, A),) == placer.feed(chunk(6, 100), 100)
     for number, start in ((2, 160), (3, 320), (5, 640)):
-        late = placer.take(chunk(number, (number - 1) * 20), 110)
+        late = placer.feed(chunk(number, (number - 1) * 20), 110)
         assert (SilencePiece(start + 160, start + 160, GapReason.LATE, start),) == late
 
 
 def test_late_behind_what_was_given_up_as_lost() -> None:
     """Only what was not told of what is missing before it, and its own place."""
     placer = LivePlacer(MULAW)
-    placer.take(chunk(1, 0), 0)
-    placer.give_up(240, lost=True)
-    placer.give_up(640)
+    placer.feed(chunk(1, 0), 0)
+    placer.fill_silence(240, lost=True)
+    placer.fill_silence(640)
     told = (
         SilencePiece(320, 320, GapReason.LOST, 240),
         SilencePiece(480, 480, GapReason.LATE, 320),
     )
-    assert told == placer.take(chunk(3, 40), 60)
+    assert told == placer.feed(chunk(3, 40), 60)
 
 
 def test_a_clock_can_be_taken_over_in_mid_call() -> None:
     """Where timestamps are no time since the start, what follows is still back to back."""
     placer = LivePlacer(MULAW, begin=1600, arrival_ms=200)
-    placer.follow(chunk(7, 10**12))
-    placer.follow(chunk(7, None))
-    assert (AudioPiece(1600, B),) == placer.take(chunk(8, 10**12 + 20, B), 220)
+    placer.follow_clock(chunk(7, 10**12))
+    placer.follow_clock(chunk(7, None))
+    assert (AudioPiece(1600, B),) == placer.feed(chunk(8, 10**12 + 20, B), 220)
 
 
 def test_silence_that_was_given_away_is_told_once() -> None:
     """Where nothing is missing, only what more there is of it is told."""
     placer = LivePlacer(MULAW)
-    placer.take(chunk(1, 0), 0)
-    placer.give_up(480)
-    assert (AudioPiece(480, B),) == placer.take(chunk(2, 60, B), 60)
-    placer.give_up(800)
-    hole, _ = placer.take(chunk(3, 120, C), 120)
+    placer.feed(chunk(1, 0), 0)
+    placer.fill_silence(480)
+    assert (AudioPiece(480, B),) == placer.feed(chunk(2, 60, B), 60)
+    placer.fill_silence(800)
+    hole, _ = placer.feed(chunk(3, 120, C), 120)
     assert SilencePiece(800, 960, GapReason.SENDER_SILENCE, 800) == hole
 
 
 def test_what_comes_after_its_place_was_given_away_is_told() -> None:
     """What is missing before it, and its own place; what comes then, and is in time, is heard."""
     placer = LivePlacer(MULAW)
-    placer.take(chunk(1, 0), 0)
-    placer.give_up(800)
+    placer.feed(chunk(1, 0), 0)
+    placer.fill_silence(800)
     assert (
         SilencePiece(320, 320, GapReason.LOST, 160),
         SilencePiece(480, 480, GapReason.LATE, 320),
-    ) == placer.take(chunk(3, 40), 120)
-    assert (SilencePiece(320, 320, GapReason.LATE, 160),) == placer.take(chunk(2, 20), 121)
-    assert () == placer.take(chunk(2, 20), 122)
-    late, audio = placer.take(chunk(4, 90, B), 123)
+    ) == placer.feed(chunk(3, 40), 120)
+    assert (SilencePiece(320, 320, GapReason.LATE, 160),) == placer.feed(chunk(2, 20), 121)
+    assert () == placer.feed(chunk(2, 20), 122)
+    late, audio = placer.feed(chunk(4, 90, B), 123)
     assert (SilencePiece(800, 800, GapReason.LATE, 720), AudioPiece(800, B[80:])) == (late, audio)
     assert 3 == placer.left_out
-    assert (AudioPiece(880, C),) == placer.take(chunk(5, 110, C), 124)
+    assert (AudioPiece(880, C),) == placer.feed(chunk(5, 110, C), 124)
 
 
 def test_few_are_remembered_of_many_that_are_lost() -> None:
     """The latest of them, in audio of the usual length."""
     placer = LivePlacer(MULAW)
-    placer.take(chunk(1, 0), 0)
-    placer.take(chunk(1002, 20_020), 20_020)
-    assert () == placer.take(chunk(700, 13_980), 20_021)
-    assert 1 == len(placer.take(chunk(1001, 20_000), 20_022))
+    placer.feed(chunk(1, 0), 0)
+    placer.feed(chunk(1002, 20_020), 20_020)
+    assert () == placer.feed(chunk(700, 13_980), 20_021)
+    assert 1 == len(placer.feed(chunk(1001, 20_000), 20_022))
