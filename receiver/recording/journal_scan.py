@@ -92,7 +92,7 @@ class JournalScan:
             case EndRecord():
                 self.end = record
             case DroppedRecord():
-                self.track(record.track).excuse(record)
+                self.track(record.track).add_not_kept(record)
             case NoteRecord(code=journal.CLAIMED_CALL):
                 self.token_call = record.detail
             case NoteRecord():
@@ -105,7 +105,7 @@ class JournalScan:
         if record.chunk is not None and record.code != OTHER_STREAM:
             track, number, stamp = record.chunk.track, record.chunk.chunk, record.chunk.timestamp_ms
             row = DroppedRecord(GapKind.REJECTED, track, 1, number, number, stamp, stamp)
-            self.track(track).excuse(row)
+            self.track(track).add_not_kept(row)
 
     def _take_chunk(self, record: ChunkRecord, end: int) -> None:
         index = self.tracks.get(record.track) or self.track(record.track)

@@ -221,7 +221,7 @@ def _write_track(audio: _Audio, track: Track, folder: int) -> RecordedTrack:
     samples = audio.length // media.bytes_per_sample
     blocks = audio.samples(track)
     written = _write_wav(audio, folder, track.value, channels=1, blocks=blocks)
-    gaps = track_timeline.gaps(placement, audio.length, media)
+    gaps = track_timeline.gaps_in_ms(placement, audio.length, media)
     return RecordedTrack(
         track=track,
         file=written["file"],

@@ -133,7 +133,7 @@ def _audio_missing(scanned: JournalScan, placements: Iterable[Placement]) -> Ite
         yield Finding("audio_rejected", f"{homeless} chunks of no known track were refused")
     unshown = {placement.track: placement.unshown for placement in placements}
     for track, index in scanned.tracks.items():
-        missed = unshown.get(track, chunks_not_kept(index.excused))
+        missed = unshown.get(track, chunks_not_kept(index.not_kept))
         for kind, chunks in sorted(missed.items()):
             if kind not in _MISSED_KINDS:  # they are in another recording
                 continue

@@ -37,8 +37,8 @@ class TrackIndex:
 
     def __init__(self, track: Track) -> None:
         self.track = track
-        self.excused: list[DroppedRecord] = []  # what came and was not kept, also what was refused
-        self._excused_at = array("q")  # behind how many chunks
+        self.not_kept: list[DroppedRecord] = []  # what came and was not kept, also what was refused
+        self._not_kept_at = array("q")  # behind how many chunks
         self._number = array("q")
         self._sequence = array("q")
         self._timestamp = array("q")
@@ -60,15 +60,15 @@ class TrackIndex:
         self._size.append(len(record.payload))
         self._checksum.append(zlib.crc32(record.payload))
 
-    def excuse(self, row: DroppedRecord) -> None:
+    def add_not_kept(self, row: DroppedRecord) -> None:
         """Remember chunks that came now, and were not kept."""
-        self.excused.append(row)
-        self._excused_at.append(len(self))
+        self.not_kept.append(row)
+        self._not_kept_at.append(len(self))
 
     @property
     def rejected(self) -> int:
         """Return how many chunks were refused."""
-        return sum(row.chunks for row in self.excused if row.kind is GapKind.REJECTED)
+        return sum(row.chunks for row in self.not_kept if row.kind is GapKind.REJECTED)
 
     @property
     def bounds(self) -> tuple[Column, Column, Column]:
@@ -76,9 +76,9 @@ class TrackIndex:
 
         The place is how many chunks had come before.
         """
-        numbers = [(row.first_chunk, row.last_chunk) for row in self.excused]
-        stamps = [(row.first_timestamp_ms, row.last_timestamp_ms) for row in self.excused]
-        return _paired(numbers), _paired(stamps), np.repeat(_column(self._excused_at), 2)
+        numbers = [(row.first_chunk, row.last_chunk) for row in self.not_kept]
+        stamps = [(row.first_timestamp_ms, row.last_timestamp_ms) for row in self.not_kept]
+        return _paired(numbers), _paired(stamps), np.repeat(_column(self._not_kept_at), 2)
 
     def forget_counters(self) -> None:
         """Keep only where the payloads are: the rest has done its part once chunks are placed."""

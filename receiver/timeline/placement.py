@@ -66,8 +66,8 @@ class TrackPlacer:
     cursor: int = 0  # where the audio so far ends, in bytes
     base: int = 0  # what the current clock's targets are shifted by
     runs: array[int] = field(default_factory=lambda: array("q"))  # rows: first chunk, last, start
-    holes: GapList = field(init=False)
-    excuses: MissingChunks = field(init=False)
+    gaps: GapList = field(init=False)
+    missing: MissingChunks = field(init=False)
     doubts: ClockAnomalies = field(default_factory=ClockAnomalies)
     _candidate: int | None = None  # a base that one absurd timestamp suggests
     _latest: int = -(2**62)  # the last accepted target
@@ -77,10 +77,10 @@ class TrackPlacer:
     _outlook: ClockLookahead = field(init=False)
 
     def place_all(self) -> None:
-        """Fill `runs` and `holes`, and move the cursor to the end."""
+        """Fill `runs` and `gaps`, and move the cursor to the end."""
         self._usual = usual_size(self.index)
-        self.excuses = MissingChunks(self.index.excused, self._bounds().tolist())
-        self.holes = GapList(self.excuses, self.media, self._usual)
+        self.missing = MissingChunks(self.index.not_kept, self._bounds().tolist())
+        self.gaps = GapList(self.missing, self.media, self._usual)
         sizes = self.index.size[self.order.chosen].astype(np.int64)
         targets = self._targets(self.index.timestamp[self.order.chosen])
         self._brought = np.concatenate(([0], np.cumsum(sizes)))
@@ -248,9 +248,9 @@ class TrackPlacer:
             missing = range(number - self._missing_before(first), number)
             otherwise = GapKind.SENDER_SILENCE
         if missing and stop > start:
-            self.holes.explain(start, stop, missing)
+            self.gaps.explain(start, stop, missing)
         else:
-            self.holes.add(start, stop, otherwise)
+            self.gaps.add(start, stop, otherwise)
 
     def _silence(self, size: int) -> tuple[int, int]:
         """Move the cursor over silence that begins and ends on a sample.
@@ -274,7 +274,7 @@ class TrackPlacer:
         number = self._number_at(self.cursor) if numbers is None else int(numbers[-1]) + 1
         audio_ms = int(self._brought[-1]) / self.media.bytes_per_ms
         end = number
-        for excuse in self.excuses.behind(number):
+        for excuse in self.missing.behind(number):
             if excuse.kind is GapKind.SENDER_SILENCE:
                 continue  # it is in the recording before this one
             beyond = excuse.last + 1 - end
@@ -284,4 +284,4 @@ class TrackPlacer:
             end = excuse.last + 1
         if end > number:
             start, stop = self._silence((end - number) * self._usual)
-            self.holes.explain(start, stop, range(number, end))
+            self.gaps.explain(start, stop, range(number, end))

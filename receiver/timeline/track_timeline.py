@@ -33,7 +33,7 @@ class Run:
 class Placement:
     """A track's time line. `length` is where its audio ends, in bytes.
 
-    `unshown` chunks came and were not kept, and no hole stands for them.
+    `unshown` chunks came and were not kept, and no gap stands for them.
     """
 
     track: Track
@@ -44,7 +44,7 @@ class Placement:
     ledger: Ledger
     first_timestamp_ms: int | None
     drift_ppm: float | None
-    holes: GapList
+    gaps: GapList
     unshown: Counter[GapKind]
     _runs: array[int]  # a lossy call has so many that objects would take most of the memory
 
@@ -61,38 +61,38 @@ def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Place
     """
     ordered = without_useless_numbers(index, order(index), media)
     rule = clock_rule(index, ordered, media)
-    walk = TrackPlacer(index, ordered, media, rule, origin_ms)
-    walk.place_all()
-    findings = (*ordered.findings, *walk.doubts.findings(index.track, rule))
+    placer = TrackPlacer(index, ordered, media, rule, origin_ms)
+    placer.place_all()
+    findings = (*ordered.findings, *placer.doubts.findings(index.track, rule))
     first_stamp = int(index.timestamp[ordered.chosen[0]])
     return Placement(
         track=index.track,
         order=replace(ordered, numbers=None, bounds=None),  # they have done their part
-        length=walk.cursor,
+        length=placer.cursor,
         clock_rule=rule,
         findings=findings,
         ledger=_ledger(index, ordered),
         first_timestamp_ms=None if first_stamp == MISSING else first_stamp,
         drift_ppm=drift_ppm(index, ordered, rule),
-        holes=walk.holes,
-        unshown=walk.excuses.unshown(),
-        _runs=walk.runs,
+        gaps=placer.gaps,
+        unshown=placer.missing.unshown(),
+        _runs=placer.runs,
     )
 
 
-def gaps(placement: Placement, length: int, media: MediaFormat) -> tuple[Gap, ...]:
-    """Return the holes of a track in milliseconds, filled up to `length` bytes at its end."""
-    holes = list(placement.holes)
+def gaps_in_ms(placement: Placement, length: int, media: MediaFormat) -> tuple[Gap, ...]:
+    """Return the gaps of a track in milliseconds, filled up to `length` bytes at its end."""
+    found = list(placement.gaps)
     end = placement.length - placement.length % media.bytes_per_sample
     if length > end:
-        holes.append(ByteGap(end, length, GapKind.SENDER_SILENCE))
+        found.append(ByteGap(end, length, GapKind.SENDER_SILENCE))
     return tuple(
         Gap(
-            milliseconds(hole.start, media),
-            milliseconds(hole.stop, media) - milliseconds(hole.start, media),
-            hole.kind,
+            milliseconds(gap.start, media),
+            milliseconds(gap.stop, media) - milliseconds(gap.start, media),
+            gap.kind,
         )
-        for hole in holes
+        for gap in found
     )
 
 

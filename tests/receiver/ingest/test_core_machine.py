@@ -141,7 +141,7 @@ def _recorded(
     scanned: JournalScan, placement: Placement, track: Track, source: bytes, length: int
 ) -> RecordedTrack:
     media = scanned.media_format
-    gaps = track_timeline.gaps(placement, length, media)
+    gaps = track_timeline.gaps_in_ms(placement, length, media)
     return RecordedTrack(
         track=track,
         file=f"{track}.wav",
@@ -366,11 +366,11 @@ class Core(RuleBasedStateMachine):
         line = drawn(scanned, placement, book.bytes, track)
         written = [said[int(chosen)] for chosen in placement.order.chosen]
         assert len(set(map(int, placement.order.chosen))) == len(written) == ledger.written
-        holes = sum(hole.stop - hole.start for hole in placement.holes)
-        # Half a sample at the end of a run is silenced with the hole behind it, and holes that
-        # then touch are told as one.
+        missing = sum(gap.stop - gap.start for gap in placement.gaps)
+        # Half a sample at the end of a run is silenced with the gap behind it, and gaps that
+        # then touch are one.
         slack = len(list(placement.runs)) * (media.bytes_per_sample - 1)
-        assert abs(len(line) - holes - sum(map(len, written))) <= slack
+        assert abs(len(line) - missing - sum(map(len, written))) <= slack
         assert all(payload in line for payload in written if media == MediaFormat())
 
     def teardown(self) -> None:

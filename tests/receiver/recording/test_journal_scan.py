@@ -158,7 +158,7 @@ def test_what_was_rejected_is_counted_by_code_and_kept_by_track() -> None:
         RejectedRecord(2, "not_json", None),
         RejectedRecord(3, "not_json", None),
     )
-    assert [row] == found.tracks[Track.OUTBOUND].excused
+    assert [row] == found.tracks[Track.OUTBOUND].not_kept
     assert 1 == found.tracks[Track.OUTBOUND].rejected
     assert [
         Finding("messages_rejected", "1 times bad_base64"),
@@ -171,7 +171,7 @@ def test_what_happened_to_the_journal_itself_is_passed_on() -> None:
     row = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 4, 5, 80, 100)
     note = NoteRecord(0, "journal_rewritten", "why")
     found = scanned(*records([], reason=EndReason.STOP)[1:], note, row)
-    assert [row] == found.tracks[Track.INBOUND].excused
+    assert [row] == found.tracks[Track.INBOUND].not_kept
     assert 0 == found.tracks[Track.INBOUND].rejected
     assert [Finding("journal_rewritten", "why")] == found.findings()
 

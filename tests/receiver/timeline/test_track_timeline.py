@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from receiver.journal.records import ChunkRecord, DroppedRecord
 from receiver.media import ClockRule, Encoding, GapKind, MediaFormat, RejectedChunk, Track
 from receiver.timeline.ordering import TrackIndex
-from receiver.timeline.track_timeline import Placement, gaps, place
+from receiver.timeline.track_timeline import Placement, gaps_in_ms, place
 from tests.receiver.helpers.journals import chunk
 
 MULAW = MediaFormat()
@@ -29,13 +29,13 @@ def index_of(
     index, payloads = TrackIndex(Track.INBOUND), {}
     for record in records:
         if isinstance(record, DroppedRecord):
-            index.excuse(record)
+            index.add_not_kept(record)
         else:
             payloads[len(index)] = record.payload
             index.add(record, 0)
     for row in rejected:
         bounds = (row.chunk, row.chunk, row.timestamp_ms, row.timestamp_ms)
-        index.excuse(DroppedRecord(GapKind.REJECTED, row.track, 1, *bounds))
+        index.add_not_kept(DroppedRecord(GapKind.REJECTED, row.track, 1, *bounds))
     return index, payloads
 
 
@@ -69,8 +69,8 @@ def call(numbers: Iterable[int], *, first: int = 0, step_ms: int = 20) -> list[C
 
 
 def kinds(placement: Placement) -> list[tuple[int, int, GapKind]]:
-    """Return the holes as (start, stop, kind) in milliseconds of mu-law."""
-    return [(hole.start // 8, hole.stop // 8, hole.kind) for hole in placement.holes]
+    """Return the gaps as (start, stop, kind) in milliseconds of mu-law."""
+    return [(gap.start // 8, gap.stop // 8, gap.kind) for gap in placement.gaps]
 
 
 @given(
@@ -99,7 +99,7 @@ def test_every_surviving_chunk_is_at_its_place(
     assert len(arrived) - len(survivors) == placement.ledger.duplicate
     assert placement.ledger.balanced
     assert ClockRule.TIMESTAMP is placement.clock_rule
-    silence = sum(gap.duration_ms for gap in gaps(placement, placement.length, MULAW))
+    silence = sum(gap.duration_ms for gap in gaps_in_ms(placement, placement.length, MULAW))
     assert 20 * (survivors[-1] + 1 - len(survivors)) == silence
 
 
@@ -131,7 +131,7 @@ def test_any_counters_keep_every_distinct_chunk(
     assert len(records) == ledger.received
     written = [payload for _, payload in index_of(records)[1].items()]
     audio = sum(len(written[int(n)]) for n in placement.order.chosen)
-    assert audio == len(line) - sum(hole.stop - hole.start for hole in placement.holes) or (
+    assert audio == len(line) - sum(gap.stop - gap.start for gap in placement.gaps) or (
         media is L16  # half a sample before a gap is silenced with it
     )
     longest = (60_000 + 200_000) * (len(records) + 1) * media.bytes_per_ms
@@ -139,7 +139,7 @@ def test_any_counters_keep_every_distinct_chunk(
 
 
 def test_lost_chunks_are_silence_and_listed() -> None:
-    """A hole in numbers and timestamps is one `lost` gap of exactly that length."""
+    """A gap in numbers and timestamps is one `lost` gap of exactly that length."""
     _, placement = laid_out(call([0, 1, 4, 5]))
     assert [(40, 80, GapKind.LOST)] == kinds(placement)
 
@@ -248,7 +248,7 @@ def test_a_shared_counter_is_known_by_its_clock_also_where_the_other_track_says_
     assert [] == kinds(placement)
 
 
-def test_a_shared_counter_keeps_the_holes_of_the_clock() -> None:
+def test_a_shared_counter_keeps_the_gaps_of_the_clock() -> None:
     """What the clock leaves free is a gap; nobody can say that nothing was lost there."""
     records = [
         chunk(2 * n, spoken(n), timestamp_ms=20 * n + (300 if n >= 50 else 0)) for n in range(100)
@@ -394,7 +394,7 @@ def test_pauses_of_a_whole_hour_are_silence(arrival: int, spoken_share: float) -
 
 
 def test_an_absurd_chunk_number_makes_no_absurd_file_on_a_slow_clock() -> None:
-    """Where chunk numbers place the audio, a nonsense number leaves no hole."""
+    """Where chunk numbers place the audio, a nonsense number leaves no gap."""
     records = [*call(range(6), step_ms=1), chunk(2**52, spoken(6), timestamp_ms=6)]
     line, _ = laid_out(records)
     assert b"".join(map(spoken, range(7))) == line
@@ -432,9 +432,9 @@ def test_what_is_lost_is_silence_also_where_the_clock_is_behind(
     _, placement = laid_out(records)
     runs = [(before, n - before - 1) for before, n in itertools.pairwise(kept) if n > before + 1]
     assert len(runs) == len(kinds(placement))
-    for (_, missing), hole in zip(runs, placement.holes, strict=True):
-        assert hole.kind is GapKind.LOST
-        assert 0 <= missing * 160 - (hole.stop - hole.start) <= 8 * (1 + missing)
+    for (_, missing), gap in zip(runs, placement.gaps, strict=True):
+        assert gap.kind is GapKind.LOST
+        assert 0 <= missing * 160 - (gap.stop - gap.start) <= 8 * (1 + missing)
 
 
 def test_a_number_that_is_absurd_is_no_loss_where_the_clock_is_behind() -> None:
@@ -485,7 +485,7 @@ def test_a_pause_between_jittering_timestamps_is_kept(jitter: int) -> None:
         for record in after
     ]
     _, placement = laid_out([*before, *later])
-    longest = max(placement.holes, key=lambda hole: hole.stop - hole.start)
+    longest = max(placement.gaps, key=lambda gap: gap.stop - gap.start)
     assert 200 * 20 <= longest.start // 8 <= 200 * 20 + jitter
     assert 2000 - 2 * jitter <= (longest.stop - longest.start) // 8 <= 2000 + 2 * jitter
     assert 400 * 20 + 2000 - jitter <= placement.length // 8 <= 400 * 20 + 2000 + jitter
@@ -499,7 +499,7 @@ def test_what_is_lost_between_jittering_timestamps_is_listed(jitter: int, seed: 
     kept = [n for n in range(500) if n < 100 or source.random() > 0.05] + [500]
     _, placement = laid_out(trembling(kept, jitter, seed))
     runs = sum(n > before + 1 for before, n in itertools.pairwise(kept))
-    lost = [hole for hole in placement.holes if hole.kind is GapKind.LOST]
+    lost = [gap for gap in placement.gaps if gap.kind is GapKind.LOST]
     assert runs == len(lost)
 
 
@@ -519,7 +519,7 @@ def test_odd_l16_chunks_are_joined_to_samples() -> None:
     records = [chunk(n, piece, timestamp_ms=n * 20) for n, piece in enumerate(pieces)]
     line, placement = laid_out(records, L16)
     assert audio == line
-    assert [] == list(placement.holes)
+    assert [] == list(placement.gaps)
 
 
 def test_half_a_sample_before_a_gap_is_silenced_with_it() -> None:
@@ -531,17 +531,17 @@ def test_half_a_sample_before_a_gap_is_silenced_with_it() -> None:
     ]
     index, _ = index_of(records)
     placement = place(index, L16)
-    assert all(hole.start % 2 == 0 == hole.stop % 2 for hole in placement.holes)
+    assert all(gap.start % 2 == 0 == gap.stop % 2 for gap in placement.gaps)
 
 
 def test_audio_behind_a_gap_begins_on_a_whole_sample() -> None:
-    """A hole as long as a chunk of an odd number of bytes moves no sample by half of one."""
+    """A gap as long as a chunk of an odd number of bytes moves no sample by half of one."""
     index, _ = index_of(chunk(n, b"\1" * 639) for n in (0, 1, 3, 4))
     placement = place(index, L16)
-    (hole,) = placement.holes
-    assert (0, 0) == (hole.start % 2, hole.stop % 2)
-    assert [(0, 2, 0), (2, 4, hole.stop)] == [(r.first, r.last, r.start) for r in placement.runs]
-    assert GapKind.LOST is hole.kind
+    (gap,) = placement.gaps
+    assert (0, 0) == (gap.start % 2, gap.stop % 2)
+    assert [(0, 2, 0), (2, 4, gap.stop)] == [(r.first, r.last, r.start) for r in placement.runs]
+    assert GapKind.LOST is gap.kind
 
 
 def test_late_chunks_are_counted_among_the_written_ones() -> None:
@@ -560,7 +560,7 @@ def test_the_drift_of_the_senders_clock_is_measured() -> None:
     assert placement.drift_ppm == pytest.approx(100, abs=3)
 
 
-def test_a_track_without_numbers_calls_a_hole_lost() -> None:
+def test_a_track_without_numbers_calls_a_gap_lost() -> None:
     """Nobody can say whether something is missing there, so a listener may miss it."""
     records = [chunk(None, spoken(n), timestamp_ms=n * 20) for n in (0, 1, 2, 4, 5)]
     _, placement = laid_out(records)
@@ -570,7 +570,7 @@ def test_a_track_without_numbers_calls_a_hole_lost() -> None:
 def test_half_a_sample_at_the_end_is_silenced_with_the_rest() -> None:
     """The silence that fills a track up begins on a whole sample, too."""
     index, _ = index_of([chunk(0, b"\1" * 639, timestamp_ms=0)])
-    (filled,) = gaps(place(index, L16), 1280, L16)
+    (filled,) = gaps_in_ms(place(index, L16), 1280, L16)
     assert (638 / 32, 642 / 32) == (filled.start_ms, filled.duration_ms)
 
 
@@ -682,11 +682,11 @@ def test_a_pause_within_an_outage_is_part_of_it() -> None:
     assert not placement.unshown
 
 
-def test_a_hole_too_short_for_its_chunks_is_shared() -> None:
+def test_a_gap_too_short_for_its_chunks_is_shared() -> None:
     """A clock that stood still hides nothing: each kind has a gap."""
     later = [chunk(n, spoken(n), timestamp_ms=20 * n - 1400) for n in range(100, 110)]
     _, placement = laid_out([*call(range(20)), dropped(range(60, 100)), *later])
-    assert [GapKind.LOST, GapKind.DISK] == [hole.kind for hole in placement.holes]
+    assert [GapKind.LOST, GapKind.DISK] == [gap.kind for gap in placement.gaps]
     assert not placement.unshown
 
 
@@ -743,9 +743,9 @@ def test_counters_of_what_was_not_kept_move_no_audio(
     assert (40, len(refused)) == (placement.ledger.written, placement.ledger.rejected)
 
 
-def test_two_holes_with_a_chunk_between_them_stay_two() -> None:
+def test_two_gaps_with_a_chunk_between_them_stay_two() -> None:
     """Also where it is half a sample, which is silenced with the second one."""
     records = [chunk(n, b"\1", timestamp_ms=20 * n) for n in range(1, 4)]
     index, _ = index_of(records)
-    holes = [(hole.start, hole.stop) for hole in place(index, L16).holes]
-    assert [(0, 640), (640, 1280), (1280, 1920)] == holes
+    gaps = [(gap.start, gap.stop) for gap in place(index, L16).gaps]
+    assert [(0, 640), (640, 1280), (1280, 1920)] == gaps
