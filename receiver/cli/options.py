@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import click
 
-from receiver.config.settings import SETTINGS, Config, Setting, load
+from receiver.config.load import load
+from receiver.config.settings import SETTINGS, Config, Setting
 from receiver.config.value_types import PAIR, PATH, SECRET, SWITCH, TEXTS
 
 Command = Callable[..., Any]
@@ -23,27 +24,27 @@ class _SettingType(click.ParamType[Any]):
     """A setting's own idea of what may follow its flag."""
 
     def __init__(self, setting: Setting) -> None:
-        self.name = "file" if setting.kind is PATH else "value"
-        self._kind = setting.kind
+        self.name = "file" if setting.value_type is PATH else "value"
+        self._value_type = setting.value_type
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> object:
         try:
-            return self._kind.accept(self._kind.parse(value))
+            return self._value_type.accept(self._value_type.parse(value))
         except ValueError:
-            self.fail(f"it must be {self._kind.expected}", param, ctx)
+            self.fail(f"it must be {self._value_type.expected}", param, ctx)
 
 
 def _option(setting: Setting) -> Callable[[Command], Command]:
     flag = "--" + setting.name.replace("_", "-")
-    if setting.kind is SWITCH:
+    if setting.value_type is SWITCH:
         return click.option(flag, setting.name, is_flag=True, default=None, help=setting.meaning)
-    if setting.kind is PAIR:
+    if setting.value_type is PAIR:
         return click.option(
             flag, setting.name, nargs=2, type=FILE, metavar="CERT KEY", help=setting.meaning
         )
-    if setting.kind is TEXTS:
+    if setting.value_type is TEXTS:
         return click.option(
             flag,
             setting.name,
@@ -106,6 +107,6 @@ def named_settings(*names: str) -> Callable[[Command], Command]:
 
 def settings(function: Command) -> Command:
     """Add a flag for every setting that is no secret, and `--config`; pass `config: Config`."""
-    names = [name for name, setting in SETTINGS.items() if setting.kind is not SECRET]
+    names = [name for name, setting in SETTINGS.items() if setting.value_type is not SECRET]
     decorated: Command = _with_settings(names, lambda config: {"config": config})(function)
     return decorated

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from receiver.cli.options import settings
-from receiver.config.settings import SETTINGS, Config, check_serving
+from receiver.config.checks import check_serving
+from receiver.config.settings import SETTINGS, Config
 from receiver.config.value_types import SECRET
 from receiver.errors import ConfigurationError
 
@@ -36,7 +37,7 @@ def config(config: Config, as_json: bool) -> None:
 def _shown(name: str, config: Config) -> object:
     """Return a setting's value as JSON has it."""
     value = getattr(config, name)
-    if SETTINGS[name].kind is SECRET and value is not None:
+    if SETTINGS[name].value_type is SECRET and value is not None:
         return MASK
     if isinstance(value, tuple):
         return [str(path) for path in value]

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import click
 
 from receiver.cli.options import FILE
-from receiver.config.settings import is_loopback
+from receiver.config.checks import is_loopback
 from receiver.errors import ConfigurationError
 
 Command = Callable[..., Any]
@@ -64,7 +64,7 @@ def tap_token(file: Path | None) -> str:
     """
     from receiver.auth.bearer import parse_tokens
     from receiver.auth.secret_files import read_secret
-    from receiver.config.settings import load
+    from receiver.config.load import load
 
     if file is not None:
         tokens = parse_tokens(read_secret(file).decode("latin-1"))

@@ -1,21 +1,18 @@
-"""Settings: flag > environment > TOML file > default, each remembering where it came from.
+"""The settings: names, types, defaults, and what each is for.
 
 `Config` is the one list of settings: flags, `TAPREEL_...` variables, TOML keys and the output
-of `receiver config` are all derived from its fields. Secrets come from the environment only,
-or from files that are named here and read by `receiver.credentials`.
+of `receiver config` are all derived from its fields. `load` fills it, `checks` says what cannot
+be served with. Secrets come from the environment only, or from files that are named here and
+read by `receiver.auth.credentials`.
 """
 
 from __future__ import annotations
 
-import difflib
 import enum
-import ipaddress
-import itertools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Final, get_type_hints
 
 from receiver.config.value_types import (
     PAIR,
@@ -31,11 +28,9 @@ from receiver.config.value_types import (
     seconds,
 )
 from receiver.disk.layout import SPOOL
-from receiver.errors import ConfigurationError
 from receiver.media import ByteOrder
 
-PREFIX: Final = "TAPREEL_"
-_LAST_PORT: Final = 65_535
+LAST_PORT: Final = 65_535
 
 
 class Source(enum.StrEnum):
@@ -49,23 +44,23 @@ class Source(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as the user knows it."""
+    """One setting: its name, which values it accepts, and one line of help."""
 
     name: str
-    kind: ValueType
+    value_type: ValueType
     meaning: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every setting; secrets are left out of its text."""
+    """A value for every setting; secrets are left out of its `repr`."""
 
     host: Annotated[str, TEXT, "address to listen on"] = "127.0.0.1"
-    port: Annotated[int, integer(0, _LAST_PORT), "port to listen on; 0 takes a free one"] = 8443
+    port: Annotated[int, integer(0, LAST_PORT), "port to listen on; 0: a free one"] = 8443
     recordings: Annotated[Path, PATH, "folder of the recordings"] = Path("recordings")
     spool: Annotated[Path, PATH, "folder of the live journals"] = Path("recordings", SPOOL)
     tls: Annotated[tuple[Path, Path] | None, PAIR, "certificate chain and private key"] = None
-    self_signed: Annotated[bool, SWITCH, "use a certificate of our own making"] = False
+    self_signed: Annotated[bool, SWITCH, "use a generated self-signed certificate"] = False
     no_tls: Annotated[bool, SWITCH, "plain ws: on loopback, or behind a proxy"] = False
     behind_proxy: Annotated[bool, SWITCH, "a reverse proxy does the TLS"] = False
     token_file: Annotated[Path | None, PATH, "file of bearer tokens, one per line"] = None
@@ -75,7 +70,9 @@ class Config:
     ] = None
     tap_key_file: Annotated[Path | None, PATH, "file of keys that sign tap tokens"] = None
     tap_queue_seconds: Annotated[
-        float, seconds(0.1, 60), "audio that waits for a slow listener before the oldest is dropped"
+        float,
+        seconds(0.1, 60),
+        "seconds of audio queued for a slow listener; then the oldest is dropped",
     ] = 2
     max_listeners: Annotated[int, integer(0, 100_000), "live listeners at the same time"] = 1000
     forward: Annotated[
@@ -84,7 +81,7 @@ class Config:
     forward_token_file: Annotated[
         Path | None, PATH, "file of the bearer token that consumers get"
     ] = None
-    demo: Annotated[bool, SWITCH, "make a token and place one demo call"] = False
+    demo: Annotated[bool, SWITCH, "generate a token and place one demo call"] = False
     stereo: Annotated[bool, SWITCH, "add stereo.wav: left inbound, right outbound"] = False
     byte_order: Annotated[
         ByteOrder, choice(ByteOrder, ByteOrder), "order of the two bytes of an L16 sample"
@@ -102,7 +99,7 @@ class Config:
         float, seconds(0.1, 300), "a connection must have opened within this time"
     ] = 5
     metrics_port: Annotated[
-        int | None, integer(0, _LAST_PORT), "serve metrics on this port of 127.0.0.1; 0: a free one"
+        int | None, integer(0, LAST_PORT), "serve metrics on this port of 127.0.0.1; 0: a free one"
     ] = None
     drain_timeout: Annotated[
         float, seconds(0, 604_800), "how long SIGTERM waits for live streams to end"
@@ -112,10 +109,12 @@ class Config:
     )
     workers: Annotated[int, integer(1, 256), "processes that share the port"] = 1
     max_waiting: Annotated[
-        int, integer(1, 1_000_000), "connections that have not been admitted; then the oldest goes"
+        int,
+        integer(1, 1_000_000),
+        "pending connections, not admitted yet; one more closes the oldest",
     ] = 256
     max_waiting_per_address: Annotated[
-        int, integer(1, 1_000_000), "the same from one address; no bound behind a proxy"
+        int, integer(1, 1_000_000), "pending connections from one address; no limit behind a proxy"
     ] = 16
     max_streams: Annotated[int, integer(1, 1_000_000), "streams at the same time"] = 1000
     state: Annotated[Path, PATH, "folder of the generated certificate and token"] = Path(".tapreel")
@@ -135,7 +134,9 @@ class Config:
     forward_token: Annotated[str | None, SECRET, "bearer token that consumers get"] = field(
         default=None, repr=False
     )
-    sources: Mapping[str, Source] = field(default_factory=dict, repr=False)  # where not DEFAULT
+    sources: Mapping[str, Source] = field(
+        default_factory=dict, repr=False
+    )  # those that are not DEFAULT
 
     def source(self, name: str) -> Source:
         """Return where the setting `name` came from."""
@@ -143,7 +144,7 @@ class Config:
 
     @property
     def has_credentials(self) -> bool:
-        """Whether anything is set that a caller could be admitted by."""
+        """Whether a token or key for streams is configured."""
         given = (self.tokens, self.token_file, self.stream_key, self.stream_key_file)
         return any(value is not None for value in given)
 
@@ -163,136 +164,3 @@ ALTERNATIVES: Final = (
     ("forward_token_file", "forward_token"),
 )
 """Settings that stand for one decision: the highest source that names one of them decides."""
-
-
-def load(
-    flags: Mapping[str, object], *, environ: Mapping[str, str], file: Path | None = None
-) -> Config:
-    """Return the settings that `flags`, `environ` and the TOML `file` give together.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or a value cannot be used; the text says
-            where, which, and what would be right.
-    """
-    layers = {
-        Source.FLAG: _from_flags(flags),
-        Source.ENVIRONMENT: _from_environment(environ),
-        Source.FILE: _from_file(file) if file is not None else {},
-    }
-    _settle_alternatives(layers)
-    values: dict[str, Any] = {}
-    sources: dict[str, Source] = {}
-    for source in reversed(layers):
-        values |= layers[source]
-        sources |= dict.fromkeys(layers[source], source)
-    if "recordings" in values:
-        values.setdefault("spool", values["recordings"] / SPOOL)
-    return Config(**values, sources=sources)
-
-
-def _from_flags(flags: Mapping[str, object]) -> dict[str, Any]:
-    given = {name: value for name, value in flags.items() if value is not None}
-    return {
-        name: _accepted(SETTINGS[name], value, "--" + name.replace("_", "-"))
-        for name, value in given.items()
-    }
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    values = {}
-    for name, setting in SETTINGS.items():
-        variable = PREFIX + name.upper()
-        text = environ.get(variable, "")
-        if text.strip():
-            values[name] = _accepted(setting, text, variable, parse=True)
-    return values
-
-
-def _from_file(file: Path) -> dict[str, Any]:
-    try:
-        document = tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{file} is not TOML: {error}") from error
-    return {
-        name: _accepted(_known(name, file), value, f"{file}: {name}")
-        for name, value in document.items()
-    }
-
-
-def _known(name: str, file: Path) -> Setting:
-    setting = SETTINGS.get(name)
-    if setting is not None and setting.kind is not SECRET:
-        return setting
-    if setting is not None:
-        advice = "keep secrets out of this file and name a file with token_file or stream_key_file"
-    elif close := difflib.get_close_matches(name, SETTINGS, 1):
-        advice = f"did you mean {close[0]}?"
-    else:
-        advice = "remove it; `receiver config` lists all settings"
-    raise ConfigurationError(f"{file}: unknown setting {name[:40]!r}: {advice}")
-
-
-def _accepted(setting: Setting, value: Any, called: str, *, parse: bool = False) -> object:
-    # The value itself is never quoted: it may be a secret put in the wrong place.
-    try:
-        return setting.kind.accept(setting.kind.parse(value) if parse else value)
-    except ValueError:
-        message = f"{called} must be {setting.kind.expected}"
-        raise ConfigurationError(message) from None
-
-
-def _settle_alternatives(layers: Mapping[Source, dict[str, Any]]) -> None:
-    for names in ALTERNATIVES:
-        deciding = [layer for layer in layers.values() if any(map(layer.get, names))]
-        overruled = [layer for layer in layers.values() if deciding and layer is not deciding[0]]
-        for layer, name in itertools.product(overruled, names):
-            layer.pop(name, None)
-
-
-def check_serving(config: Config) -> None:
-    """Refuse settings that `receiver serve` must not start with.
-
-    Raises:
-        ConfigurationError: it says what to choose.
-    """
-    chosen = [name for name in ALTERNATIVES[0] if getattr(config, name)]
-    if len(chosen) != 1:
-        problem = "more than one of them is set" if chosen else "none of them is set"
-        raise ConfigurationError(
-            f"choose one of --tls CERT KEY, --self-signed and --no-tls: {problem}"
-        )
-    if config.no_tls and not config.behind_proxy and not is_loopback(config.host):
-        raise ConfigurationError(
-            "--no-tls on a public address sends tokens and audio in the clear:"
-            " use --tls, listen on 127.0.0.1, or say --behind-proxy"
-        )
-    if not config.has_credentials and not config.demo:
-        raise ConfigurationError(
-            "no token is configured, so nobody could be admitted: give --token-file FILE,"
-            " --stream-key-file FILE, TAPREEL_TOKENS, or --demo"
-        )
-    _check_workers(config)
-
-
-def _check_workers(config: Config) -> None:
-    if config.max_streams < config.workers:
-        raise ConfigurationError(
-            f"--max-streams {config.max_streams} leaves some of {config.workers} workers none:"
-            f" give {config.workers} or more, or fewer workers"
-        )
-    last = (config.metrics_port or 0) + config.workers - 1
-    if config.metrics_port and last > _LAST_PORT:
-        raise ConfigurationError(
-            f"--metrics-port {config.metrics_port} leaves no port for each of"
-            f" {config.workers} workers: give {_LAST_PORT + 1 - config.workers} or a lower one"
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

@@ -1,4 +1,4 @@
-"""Which values a setting takes, and how the text of an environment variable becomes one."""
+"""Which values a setting accepts, and how the text of an environment variable is parsed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """Which values a setting takes: `accept` returns one, or raises `ValueError`."""
+    """Which values a setting accepts: `accept` returns the value to use, or raises `ValueError`."""
 
     expected: str  # completes "... must be"
     accept: Callable[[Any], object]
-    parse: Callable[[str], object] = str  # text of the environment -> what accept takes
+    parse: Callable[[str], object] = str  # text of the environment -> argument of accept
 
 
 def _number(low: float, high: float, types: tuple[type, ...]) -> Callable[[Any], object]:
@@ -28,18 +28,18 @@ def _number(low: float, high: float, types: tuple[type, ...]) -> Callable[[Any],
 
 
 def integer(low: int, high: int) -> ValueType:
-    """Return the kind of a whole number within bounds."""
+    """Return the type of a whole number within bounds."""
     return ValueType(f"a whole number from {low} to {high}", _number(low, high, (int,)), int)
 
 
 def seconds(low: float, high: float) -> ValueType:
-    """Return the kind of a duration within bounds."""
+    """Return the type of a duration within bounds."""
     accept = _number(low, high, (int, float))
     return ValueType(f"a number of seconds from {low:g} to {high:g}", accept, float)
 
 
 def choice(words: Iterable[str], made: Callable[[str], object] = str) -> ValueType:
-    """Return the kind of one of several words; `made` turns the word into its value."""
+    """Return the type of one of several words; `made` converts the word to its value."""
     known = tuple(words)
 
     def accept(value: Any) -> object:
@@ -48,7 +48,7 @@ def choice(words: Iterable[str], made: Callable[[str], object] = str) -> ValueTy
     return ValueType(" or ".join(known), accept)
 
 
-def _switched(text: str) -> bool:
+def _parse_switch(text: str) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True}
     words |= {"0": False, "false": False, "no": False, "off": False}
     if text.strip().lower() not in words:
@@ -100,7 +100,7 @@ def _size(value: Any) -> int:
 
 _SIZE = re.compile(r"([0-9]{1,15})([KMGTkmgt]?)")
 SIZE: Final = ValueType("a number of bytes, or one with K, M, G or T behind it", _size)
-SWITCH: Final = ValueType("true or false", _switch, _switched)
+SWITCH: Final = ValueType("true or false", _switch, _parse_switch)
 TEXT: Final = ValueType("a text", _text)
 TEXTS: Final = ValueType("a list of texts", _texts, str.split)
 PATH: Final = ValueType("a path", _path)

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import structlog
 
-from receiver.config.settings import is_loopback
+from receiver.config.checks import is_loopback
 from receiver.counters import TapCounters
 from receiver.errors import ConfigurationError, DialError
 from receiver.tap.encoding.notices import Format, OutputSpec, opening
