@@ -34,6 +34,8 @@ TESTED_IN: Final = {
     "receiver/service/tap_setup": "end_to_end/test_tap.py",
     "receiver/tap/encoding/notices": "receiver/tap/encoding/test_encoders.py",
     "receiver/tap/encoding/samples": "receiver/tap/encoding/test_encoders.py",
+    "receiver/tap/events": "receiver/tap/test_local_hub.py",
+    "receiver/tap/hub": "receiver/tap/test_local_hub.py",
     "receiver/timeline/gaps": "receiver/timeline/test_track_timeline.py",
     "receiver/timeline/placement": "receiver/timeline/test_track_timeline.py",
     "receiver/transports/client": "receiver/test_listen.py",

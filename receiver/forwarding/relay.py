@@ -23,16 +23,10 @@ from receiver.config.checks import is_loopback
 from receiver.counters import TapCounters
 from receiver.errors import ConfigurationError, DialError
 from receiver.tap.encoding.notices import Format, OutputSpec, opening
+from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted, StreamStopped
 from receiver.tap.feed import Feeds, Sink
+from receiver.tap.hub import Hub, Unsubscribe
 from receiver.tap.listener import DONE, ListenerLimits, Sender
-from receiver.tap.local_hub import (
-    Hub,
-    Lifecycle,
-    LiveStream,
-    StreamStarted,
-    StreamStopped,
-    Unsubscribe,
-)
 from receiver.tap.query import matches
 from receiver.tap.queue import OutMessage, SendQueue
 from receiver.transports.client import Backoff, Line, LineClosed, dial
@@ -324,7 +318,7 @@ class Forwarder:
             for task in late:
                 task.cancel()
 
-    def _tell(self, event: Lifecycle) -> None:
+    def _tell(self, event: LifecycleEvent) -> None:
         if isinstance(event, StreamStarted):
             self._begin(event.live)
         elif isinstance(event, StreamStopped):

@@ -10,7 +10,7 @@ from receiver.errors import DialError, PeerError
 from receiver.forwarding.relay import Consumer, ForwardOptions, Relay
 from receiver.media import Chunk, MediaFormat
 from receiver.tap.feed import Sink
-from receiver.tap.local_hub import Unsubscribe
+from receiver.tap.hub import Unsubscribe
 from receiver.tap.queue import OutMessage
 from receiver.transports.client import Line, LineClosed, dial
 from receiver.wire import parse

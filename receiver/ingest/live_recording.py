@@ -22,16 +22,8 @@ from receiver.journal.records import (
 )
 from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk, EndReason, GapKind, Track
-from receiver.tap.local_hub import (
-    SILENT,
-    Hub,
-    LiveChunk,
-    LiveMessage,
-    LiveStream,
-    StreamEnded,
-    StreamPosition,
-    Tap,
-)
+from receiver.tap.events import LiveChunk, LiveMessage, LiveStream, StreamEnded, StreamPosition
+from receiver.tap.hub import SILENT, Hub, Tap
 from receiver.timeline.jumps import live_origin_ms
 from receiver.wire.parse import Start
 
@@ -152,7 +144,7 @@ class LiveRecording:
         self.journal.end(record, ended)
         self.live.publish(StreamEnded(reason, record.arrival_ms))
 
-    def standing(self) -> StreamPosition:
+    def position(self) -> StreamPosition:
         """Return where the stream stands, for those who begin to listen."""
         kept = min(self.messages, MOST_MESSAGES)
         latest, tracks = self.latest, self.tracks.values()
@@ -187,7 +179,7 @@ class LiveRecording:
 class _FirstChunkTap:
     """The tap until the first chunk comes, so that none of the others is asked whether it is."""
 
-    wanted = True
+    has_subscribers = True
 
     def __init__(self, recording: LiveRecording) -> None:
         self._recording = recording

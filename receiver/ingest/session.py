@@ -31,7 +31,8 @@ from receiver.journal.records import Header, NoteRecord
 from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk, EndReason
 from receiver.rate_limit import LogThrottle
-from receiver.tap.local_hub import Hub, LiveChunk
+from receiver.tap.events import LiveChunk
+from receiver.tap.hub import Hub
 from receiver.transports.interface import BROKEN_OFF, Connection
 from receiver.wire import parse
 from receiver.wire.parse import OTHER_STREAM, Message, Start
@@ -222,7 +223,7 @@ class Session:
         recording.chunks += 1
         recording.journal.append(records.encode_chunk(chunk, arrival_ms))
         recording.latest = chunk
-        if recording.tap.wanted:
+        if recording.tap.has_subscribers:
             recording.tap.publish(LiveChunk(chunk, arrival_ms))
 
     def _open_recording(self, event: RecordingOpened) -> None:

@@ -135,7 +135,8 @@ class Server:
     def _somebody_waits(self) -> bool:
         """Whether a longer rest of the event loop is noticed: a listener, a newcomer, the end."""
         entering = self._listener is not None and self._listener.entering > 0
-        listens = self.hub.listened or self.figures.taps.listeners > 0  # these hear the past, too
+        # Listeners of a call's past need not subscribe yet.
+        listens = self.hub.has_subscribers or self.figures.taps.listeners > 0
         return entering or listens or self._stopping.is_set()
 
     def _open_session(self, grant: Grant, remote_address: str) -> Session:

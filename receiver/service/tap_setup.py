@@ -5,7 +5,6 @@ The hub is chosen here and nowhere else: another one may carry the same events f
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +18,9 @@ from receiver.disk import layout
 from receiver.recording.document import Recording
 from receiver.tap import watchers
 from receiver.tap.feed import Feeds
+from receiver.tap.hub import Hub
 from receiver.tap.listener import ListenerLimits
-from receiver.tap.local_hub import Hub, LocalHub
+from receiver.tap.local_hub import LocalHub
 from receiver.tap.service import TapOptions, TapService
 
 if TYPE_CHECKING:
@@ -39,10 +39,7 @@ class LiveTaps:
     """
 
     def __init__(self, config: Config, *, flush: Callable[[], None], figures: TapCounters) -> None:
-        self.hub: Hub = LocalHub(
-            lambda call: asyncio.get_running_loop().call_soon(call),
-            lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
-        )
+        self.hub: Hub = LocalHub()
         self._config = config
         channels = Feeds(self.hub, byte_order=config.byte_order, figures=figures)
         options = TapOptions(
@@ -68,7 +65,7 @@ class LiveTaps:
 
     async def close(self) -> None:
         """Let what is on its way to consumers arrive, for a while; idempotent."""
-        self.hub.tell_all()
+        self.hub.flush()
         if self._forwarder is not None:
             await self._forwarder.close()
 
@@ -92,7 +89,7 @@ class LiveTaps:
 
     def kept(self, document: Recording, folder: Path) -> None:
         """Tell watchers of a published recording."""
-        self.hub.kept(watchers.kept(document, folder))
+        self.hub.recording_published(watchers.kept(document, folder))
 
 
 def _forwarder(

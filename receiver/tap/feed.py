@@ -14,7 +14,8 @@ from receiver.counters import TapCounters
 from receiver.media import ByteOrder
 from receiver.tap.encoding import encoders
 from receiver.tap.encoding.notices import LONGEST_WAIT_MS, Encoder, OutputSpec
-from receiver.tap.local_hub import Event, Hub, LiveStream, StreamEnded, Subscribed, Unsubscribe
+from receiver.tap.events import LiveStream, StreamEnded, StreamEvent, Subscribed
+from receiver.tap.hub import Hub, Unsubscribe
 from receiver.tap.queue import OutMessage
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Feed:
         if self._due is not None:
             self._due.cancel()
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: StreamEvent) -> None:
         """Take one event of the stream."""
         if isinstance(event, Subscribed):
             self._join(event)
@@ -131,7 +132,7 @@ class Feed:
         if self._encoder is not None:
             return  # it has heard the past, and now the present follows
         self._live = joined.live
-        self._epoch = self._loop.time() - joined.standing.arrival_ms / 1000
+        self._epoch = self._loop.time() - joined.position.arrival_ms / 1000
         self._encoder = encoders.encoder(
             self.kind, joined, byte_order=self._byte_order, since_ms=self._begin_ms
         )

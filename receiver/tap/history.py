@@ -13,7 +13,7 @@ from typing import Final
 
 from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord, Reader
 from receiver.media import Chunk, EndReason, MediaFormat, Track
-from receiver.tap.local_hub import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
+from receiver.tap.events import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
 
 _BLOCK_BYTES: Final = 2**17
 

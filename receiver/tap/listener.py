@@ -13,7 +13,7 @@ import msgspec
 from receiver.media import GapReason
 from receiver.rate_limit import TokenBucket
 from receiver.tap.encoding.notices import Format, OutputSpec, gap_notice, opening
-from receiver.tap.local_hub import Lifecycle, LiveStream
+from receiver.tap.events import LifecycleEvent, LiveStream
 from receiver.tap.queue import LIMIT_BYTES, LIMIT_MS, OutMessage, SendQueue
 from receiver.transports.interface import Connection
 
@@ -259,14 +259,14 @@ class Watcher:
     def __init__(
         self,
         watch: Callable[[Watcher], Callable[[], None]],
-        describe: Callable[[Lifecycle], dict[str, Any]],
+        describe: Callable[[LifecycleEvent], dict[str, Any]],
         limits: ListenerLimits,
     ) -> None:
         self._watch = watch
         self._describe = describe
         self._leave: Callable[[], None] = lambda: None
         self._limits = limits
-        self._waiting: deque[Lifecycle] = deque()
+        self._waiting: deque[LifecycleEvent] = deque()
         self._most_waiting = MOST_EVENTS
         self._queue = SendQueue(self._wake, limit_bytes=limits.queue_bytes, rested=self._fill)
         self._sender: Sender | None = None
@@ -290,7 +290,7 @@ class Watcher:
         self._waiting.clear()
         self._queue.clear()
 
-    def tell(self, *events: Lifecycle, new: bool = True) -> None:
+    def tell(self, *events: LifecycleEvent, new: bool = True) -> None:
         """Send events; those that are not `new` tell what lives already, however much that is."""
         if self.slow:
             return

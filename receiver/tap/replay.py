@@ -19,10 +19,11 @@ from typing import Final
 
 from receiver.media import EndReason, MediaFormat
 from receiver.tap.encoding.notices import begin_ms
+from receiver.tap.events import LiveChunk, StreamEnded, StreamEvent, StreamPosition, Subscribed
 from receiver.tap.feed import Feed
 from receiver.tap.history import Heard, JournalTail
+from receiver.tap.hub import Hub
 from receiver.tap.listener import Listener
-from receiver.tap.local_hub import Event, Hub, LiveChunk, StreamEnded, StreamPosition, Subscribed
 
 _PATIENCE_SECONDS: Final = 2.0
 """How long the journal may lack what has come; a failing disk does not hold up the present."""
@@ -41,10 +42,10 @@ class Replay:
         self._hub = hub
         self._make_channel = channel  # beginning at a moment of the stream's clock
         self._flush = flush  # has the journal written now
-        self._hear: Callable[[Event], None] = lambda _: None
+        self._hear: Callable[[StreamEvent], None] = lambda _: None
         self._leave: Callable[[], None] = lambda: None
         self._channel: Feed | None = None
-        self._held: deque[Event] = deque()  # what came while the past was played
+        self._held: deque[StreamEvent] = deque()  # what came while the past was played
 
     async def play(
         self, listener: Listener, recording_id: str, *, since_seconds: float, journal: Path
@@ -55,8 +56,8 @@ class Replay:
             listener.end()
             return
         begin = max(0.0, begin_ms(joined) - since_seconds * 1000)
-        since_ms = max(0.0, joined.standing.arrival_ms - since_seconds * 1000)
-        media, origin_ms = joined.live.media_format, joined.standing.origin_ms
+        since_ms = max(0.0, joined.position.arrival_ms - since_seconds * 1000)
+        media, origin_ms = joined.live.media_format, joined.position.origin_ms
         past = JournalTail(journal, media, begin_ms=begin, since_ms=since_ms, origin_ms=origin_ms)
         channel = self._channel = self._make_channel(begin)
         player = _ReplayPacer(channel, listener, media, self._held)
@@ -76,9 +77,9 @@ class Replay:
         if self._channel is not None:
             self._channel.close()
 
-    async def _stand(self, recording_id: str) -> Event:
+    async def _stand(self, recording_id: str) -> StreamEvent:
         """Return where the stream stands, or that it has ended."""
-        first: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+        first: asyncio.Future[StreamEvent] = asyncio.get_running_loop().create_future()
         leave = self._hub.subscribe(
             recording_id, lambda event: None if first.done() else first.set_result(event)
         )
@@ -97,7 +98,7 @@ class Replay:
         """Join the stream, and play what the journal lacked, then what came meanwhile."""
         held, heard = self._held, asyncio.Event()
 
-        def hold(event: Event) -> None:
+        def hold(event: StreamEvent) -> None:
             held.append(event)
             heard.set()
 
@@ -106,7 +107,7 @@ class Replay:
         await heard.wait()
         first = held.popleft()
         if isinstance(first, Subscribed):
-            await self._await_rest(past, first.standing, player)
+            await self._await_rest(past, first.position, player)
         else:  # it ended meanwhile: its journal holds the rest, and tells why
             await self._await_rest(past, _EVERYTHING, player)
             held.append(StreamEnded(past.end_reason or EndReason.CLOSED, 0))
@@ -135,7 +136,7 @@ class _ReplayPacer:
         self._bytes_per_ms = media.bytes_per_ms
         self._held = held  # of the present
 
-    async def play(self, event: Event) -> None:
+    async def play(self, event: StreamEvent) -> None:
         """Let the listener hear an event when what is before it has been taken."""
         while self._crowds(event) and len(self._held) < _MOST_HELD:
             with contextlib.suppress(TimeoutError):
@@ -144,7 +145,7 @@ class _ReplayPacer:
                     break
         self._channel.hear(event)
 
-    def _crowds(self, event: Event) -> bool:
+    def _crowds(self, event: StreamEvent) -> bool:
         size = len(event.chunk.payload) if isinstance(event, LiveChunk) else 0
         coming_ms = self._channel.coming_ms + size / self._bytes_per_ms
         return self._listener.queue.is_crowded(coming_ms)

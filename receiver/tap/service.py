@@ -25,9 +25,10 @@ from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_requests
 from receiver.tap.encoding.notices import OutputSpec
+from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted
 from receiver.tap.feed import Feed, Feeds
+from receiver.tap.hub import Hub
 from receiver.tap.listener import Listener, ListenerLimits
-from receiver.tap.local_hub import Hub, Lifecycle, LiveStream, StreamStarted
 from receiver.tap.query import BadRequest, TapRequest
 from receiver.tap.replay import Replay
 from receiver.tap.watchers import WatcherPool
@@ -210,7 +211,7 @@ class TapService:
         return found
 
     def _wait(self, listener: Listener, asked: _Asked) -> None:
-        def tell(event: Lifecycle) -> None:
+        def tell(event: LifecycleEvent) -> None:
             if isinstance(event, StreamStarted) and asked.means(event.live):
                 listener.leave()
                 self._open(listener, event.live, asked.request)

@@ -14,8 +14,9 @@ from receiver.auth.tap_tokens import TapGrant
 from receiver.counters import TapCounters
 from receiver.recording.document import Recording
 from receiver.tap import query
+from receiver.tap.events import LifecycleEvent, LiveStream, RecordingPublished, StreamStarted
+from receiver.tap.hub import Hub
 from receiver.tap.listener import ListenerLimits, Watcher
-from receiver.tap.local_hub import Hub, Lifecycle, LiveStream, RecordingPublished, StreamStarted
 
 log = structlog.get_logger("receiver.watchers")
 
@@ -52,7 +53,7 @@ class WatcherPool:
         def begin(watcher: Watcher) -> Callable[[], None]:
             hold = self._tickets.start(ticket, dismiss=watcher.dismiss)
 
-            def tell(event: Lifecycle) -> None:
+            def tell(event: LifecycleEvent) -> None:
                 about = event if isinstance(event, RecordingPublished) else event.live
                 if wanted(about.call_sid, about.parameters) and hold.is_valid():
                     watcher.tell(event)
@@ -79,7 +80,7 @@ class WatcherPool:
             self._figures.closed_slow += 1
             log.warning("watcher_too_slow")
 
-    def _told(self, event: Lifecycle) -> dict[str, Any]:
+    def _told(self, event: LifecycleEvent) -> dict[str, Any]:
         if isinstance(event, StreamStarted):
             return {"event": "started", **self._described(event.live)}
         if isinstance(event, RecordingPublished):

@@ -33,10 +33,12 @@ from receiver.journal import records
 from receiver.journal.records import Header
 from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk
-from receiver.tap.local_hub import Hub, LocalHub
+from receiver.tap.hub import Hub
+from receiver.tap.local_hub import LocalHub
 from tests.bench.load import start_message
 from tests.end_to_end.receiver_process import TOKEN, running_receiver
 from tests.end_to_end.taps import TAP_TOKEN, secret_file
+from tests.receiver.helpers.taps import ManualScheduler
 
 PACKET_SECONDS: Final = 0.02
 PAYLOAD_BYTES: Final = 160
@@ -200,7 +202,7 @@ class _House:
 
     def __init__(self) -> None:
         self.figures = Counters()
-        self.hub: Hub = LocalHub(lambda call: None)
+        self.hub: Hub = LocalHub(ManualScheduler())
         self.now: Callable[[], float] = time.monotonic
 
     def utc_ms(self) -> int:

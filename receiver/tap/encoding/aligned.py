@@ -15,12 +15,12 @@ from typing import Final
 from receiver.media import Chunk, Track
 from receiver.tap.encoding.notices import LONGEST_WAIT_MS, event_items, stopped_notice
 from receiver.tap.encoding.samples import SampleFormatter, hole_notice, live_placer
-from receiver.tap.local_hub import (
-    Event,
+from receiver.tap.events import (
     LiveChunk,
     LiveMessage,
     PrecedingChunk,
     StreamEnded,
+    StreamEvent,
     StreamPosition,
     Subscribed,
 )
@@ -45,7 +45,7 @@ class _AlignedTrack:
     ) -> None:
         self.placer = live_placer(joined, output.media, begin)
         self.order = JitterBuffer(output.media, wait_ms, from_the_first=not self.placer.cursor)
-        self.order.origin_ms = joined.standing.origin_ms
+        self.order.origin_ms = joined.position.origin_ms
         self.audio: deque[AudioPiece] = deque()
         self.arrivals: deque[tuple[int, int]] = deque()  # up to where it came, and when
         self.heard_ms = -(2**31)  # when the latest chunk came
@@ -106,9 +106,9 @@ class AlignedEncoder:
         self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
         self._notices: list[tuple[int, OutMessage]] = []  # in the order of their positions
         self._given = self._sides[Track.INBOUND].placer.cursor  # what is before has been sent
-        self._settled = joined.standing.latest is not None  # where stream time begins
+        self._settled = joined.position.latest is not None  # where stream time begins
         if begin is None:
-            self._begin_behind(joined.standing)
+            self._begin_behind(joined.position)
 
     @property
     def position_ms(self) -> float:
@@ -129,7 +129,7 @@ class AlignedEncoder:
         held = (side.order.waiting_since_ms for side in self._sides.values() if side.order)
         return min((*since, *(ms for ms in held if ms is not None)), default=None)
 
-    def take(self, event: Event) -> list[OutMessage]:
+    def take(self, event: StreamEvent) -> list[OutMessage]:
         """Return what follows from an event."""
         if type(event) is LiveChunk:
             return self._hear(event.chunk, event.arrival_ms)

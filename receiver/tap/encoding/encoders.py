@@ -13,7 +13,7 @@ import msgspec
 from receiver.errors import PeerError
 from receiver.media import ByteOrder, Chunk
 from receiver.tap.encoding.notices import Encoder, Format, OutputSpec, begin_ms, json_text
-from receiver.tap.local_hub import Event, LiveChunk, LiveMessage, StreamEnded, Subscribed
+from receiver.tap.events import LiveChunk, LiveMessage, StreamEnded, StreamEvent, Subscribed
 from receiver.tap.queue import OutMessage
 from receiver.wire import parse
 
@@ -49,11 +49,11 @@ class MessageEncoder:
         self._bytes_per_ms = live.media_format.bytes_per_ms
         self._sequence = 0  # the highest so far: a stop of ours has the next
         self._note(_parsed(live.start_message))
-        self._note(joined.standing.latest)
+        self._note(joined.position.latest)
         self._stopped = False
         self.position_ms = begin_ms(joined)
 
-    def take(self, event: Event) -> list[OutMessage]:
+    def take(self, event: StreamEvent) -> list[OutMessage]:
         """Return what follows from an event."""
         if type(event) is LiveChunk:
             return [self._media(event.chunk)]

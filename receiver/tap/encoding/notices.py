@@ -9,7 +9,7 @@ import msgspec
 
 from receiver.errors import PeerError
 from receiver.media import Chunk, EndReason, GapReason
-from receiver.tap.local_hub import Event, LiveMessage, LiveStream, Subscribed
+from receiver.tap.events import LiveMessage, LiveStream, StreamEvent, Subscribed
 from receiver.tap.queue import OutMessage
 from receiver.wire import parse
 from receiver.wire.parse import Dtmf, Mark
@@ -60,7 +60,7 @@ class Encoder(Protocol):
         """Return how many chunks came too late, or twice."""
         ...
 
-    def take(self, event: Event) -> list[OutMessage]:
+    def take(self, event: StreamEvent) -> list[OutMessage]:
         """Return what follows from an event."""
         ...
 
@@ -78,7 +78,7 @@ def begin_ms(joined: Subscribed) -> float:
 
     The other track may be a little further, and what it has said will not come again.
     """
-    standing = joined.standing
+    standing = joined.position
     if standing.latest is None:
         return 0
     end = _end_ms(joined, standing.latest)
@@ -93,7 +93,7 @@ def _end_ms(joined: Subscribed, chunk: Chunk) -> float | None:
     """Return where a chunk ends, unless the sender's clock is none."""
     if chunk.timestamp_ms is None:
         return None
-    stamp = chunk.timestamp_ms - joined.standing.origin_ms
+    stamp = chunk.timestamp_ms - joined.position.origin_ms
     if not 0 <= stamp < LONGEST_CLOCK_MS:
         return None
     return stamp + len(chunk.payload) / joined.live.media_format.bytes_per_ms

@@ -7,7 +7,7 @@ from typing import Final
 from receiver.audio import codec
 from receiver.media import ByteOrder, Encoding, MediaFormat
 from receiver.tap.encoding.notices import LONGEST_CLOCK_MS, Format, begin_ms, gap_notice
-from receiver.tap.local_hub import Subscribed
+from receiver.tap.events import Subscribed
 from receiver.tap.queue import OutMessage
 from receiver.timeline.live_placement import LivePlacer, SilencePiece
 
@@ -68,7 +68,7 @@ class SampleFormatter:
 
 def live_placer(joined: Subscribed, media: MediaFormat, begin: float | None) -> LivePlacer:
     """Return a placer that begins at `begin` milliseconds, or where the stream stands now."""
-    standing = joined.standing
+    standing = joined.position
     at_ms = begin_ms(joined) if begin is None else begin
     place = int(at_ms * media.bytes_per_ms) // media.bytes_per_sample * media.bytes_per_sample
     placer = LivePlacer(

@@ -17,9 +17,11 @@ from websockets.exceptions import ConnectionClosed
 from receiver.counters import TapCounters
 from receiver.forwarding.relay import Consumer, Forwarder, ForwardOptions
 from receiver.media import ByteOrder, EndReason, Track
+from receiver.tap.events import StreamEnded
 from receiver.tap.feed import Feeds
+from receiver.tap.hub import Tap
 from receiver.tap.listener import ListenerLimits
-from receiver.tap.local_hub import LocalHub, StreamEnded, Tap
+from receiver.tap.local_hub import LocalHub
 from receiver.transports import client
 from tests.receiver.helpers.serving import FixedSource
 from tests.receiver.helpers.taps import heard, live_stream
@@ -41,7 +43,7 @@ class House:
         for _ in range(seconds * 50):
             self.said += 1
             for track in Track.INBOUND, Track.OUTBOUND:
-                if self.tap.wanted:
+                if self.tap.has_subscribers:
                     self.tap.publish(heard(self.said, CHUNK, track=track))
 
     def end(self) -> None:
@@ -52,7 +54,7 @@ class House:
 @asynccontextmanager
 async def forwarding(url: str, *, patience_seconds: float) -> AsyncIterator[House]:
     """Have one stream carried to one consumer."""
-    hub = LocalHub(asyncio.get_running_loop().call_soon)
+    hub = LocalHub()
     figures = TapCounters()
     channels = Feeds(hub, byte_order=ByteOrder.LITTLE, figures=figures)
     way = ForwardOptions(limits=ListenerLimits(patience_seconds=patience_seconds), figures=figures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,9 +13,11 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from receiver.auth.tap_tokens import TapTokens
 from receiver.media import ByteOrder, Encoding, EndReason, Track
+from receiver.tap.events import LiveStream, StreamEnded, StreamPosition
 from receiver.tap.feed import Feeds
+from receiver.tap.hub import Tap
 from receiver.tap.listener import ListenerLimits
-from receiver.tap.local_hub import LiveStream, LocalHub, StreamEnded, StreamPosition, Tap
+from receiver.tap.local_hub import LocalHub
 from receiver.tap.service import TapOptions, TapService
 from receiver.transports.interface import HttpAnswer, Limits, Listener, Peer, UpgradeRequest
 from receiver.transports.listener import listen
@@ -32,10 +33,10 @@ CHUNK = b"\x10" * 160
 class FixedSource:
     """The source of a stream that has come to a position chosen by the test."""
 
-    position: StreamPosition = BEGINNING
+    at: StreamPosition = BEGINNING
 
-    def standing(self) -> StreamPosition:
-        return self.position
+    def position(self) -> StreamPosition:
+        return self.at
 
 
 @dataclass
@@ -50,7 +51,7 @@ class PublishedStream:
         """Publish the next `count` chunks of one track, as a session would."""
         for _ in range(count):
             self.chunks += 1
-            if self.tap.wanted:
+            if self.tap.has_subscribers:
                 self.tap.publish(heard(self.chunks, CHUNK, track=track))
 
     def end(self) -> None:
@@ -105,7 +106,7 @@ async def serving_taps(
     limits: ListenerLimits = ListenerLimits(),  # noqa: B008  frozen
 ) -> AsyncIterator[TapServer]:
     """Serve taps on a free port until the end of the block."""
-    hub = LocalHub(asyncio.get_running_loop().call_soon)
+    hub = LocalHub()
     options = TapOptions(journal_of=lambda _: journal, limits=limits)
     feeds = Feeds(hub, byte_order=ByteOrder.LITTLE, figures=options.figures)
     taps = TapService(hub, feeds, TapTokens([TOKEN]), options=options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -12,11 +13,33 @@ from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Chunk, Encoding, EndReason, MediaFormat, Track
 from receiver.tap.encoding.encoders import encoder
 from receiver.tap.encoding.notices import Encoder, Format, OutputSpec
-from receiver.tap.local_hub import LiveChunk, LiveStream, StreamEnded, StreamPosition, Subscribed
+from receiver.tap.events import LiveChunk, LiveStream, StreamEnded, StreamPosition, Subscribed
 from receiver.tap.queue import OutMessage
 from tests.receiver.helpers.journals import start_message
 
 BEGINNING = StreamPosition(0, 0, 0, None)
+
+
+@dataclass
+class ManualScheduler:
+    """An event loop that runs what is scheduled when the test says so."""
+
+    callbacks: list[Callable[[], object]] = field(default_factory=list)
+    delays: list[float] = field(default_factory=list)  # of those that were to run later
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        self.callbacks.append(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> None:
+        self.delays.append(delay)
+        self.callbacks.append(callback)
+
+    def run(self) -> int:
+        """Run what is scheduled, and return how much that was."""
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback()
+        return len(callbacks)
 
 
 def live_stream(

@@ -36,16 +36,17 @@ from receiver.recording import render
 from receiver.recording.document import Recording
 from receiver.recording.journal_scan import scan
 from receiver.recording.render import RenderOptions
-from receiver.tap.local_hub import (
-    Event,
-    Hub,
-    Lifecycle,
-    LocalHub,
+from receiver.tap.events import (
+    LifecycleEvent,
+    StreamEvent,
     StreamPosition,
     StreamStarted,
     Subscribed,
 )
+from receiver.tap.hub import Hub
+from receiver.tap.local_hub import LocalHub
 from tests.receiver.helpers.journals import STARTED_AT_MS, start_message
+from tests.receiver.helpers.taps import ManualScheduler
 
 PATIENCE_SECONDS = 20
 MEDIA = (
@@ -67,7 +68,7 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.figures = Counters()
-        self.hub: Hub = LocalHub(lambda call: call())
+        self.hub: Hub = LocalHub(ManualScheduler())
         self.sessions: set[Session] = set()
         self.spool = Spool(folder)
         self.seconds = 100.0
@@ -310,7 +311,7 @@ def test_audio_of_the_next_stream_is_never_the_last_ones(house: House) -> None:
     said = [media(1, 0), media(2, 1), STOP, media(3, 2), media(1, 3), other_start(), media(2, 4)]
     heard: list[tuple[str, MediaFormat]] = []
 
-    def hear(event: Lifecycle) -> None:
+    def hear(event: LifecycleEvent) -> None:
         if isinstance(event, StreamStarted):
             heard.append((event.live.call_sid, event.live.media_format))
 
@@ -336,10 +337,10 @@ def test_audio_of_the_next_stream_is_never_the_last_ones(house: House) -> None:
 def stands(house: House) -> StreamPosition:
     """Return where the only stream that lives stands, as who begins to listen is told."""
     (live,) = house.hub.streams()
-    told: list[Event] = []
+    told: list[StreamEvent] = []
     house.hub.subscribe(live.recording_id, told.append)()
     assert isinstance(told[0], Subscribed)
-    return told[0].standing
+    return told[0].position
 
 
 def test_who_begins_to_listen_learns_of_the_latest_chunk_of_each_track(house: House) -> None:

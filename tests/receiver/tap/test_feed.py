@@ -12,11 +12,9 @@ import pytest
 
 from receiver.media import ByteOrder, Track
 from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.events import LiveStream
 from receiver.tap.feed import Feed
-from receiver.tap.local_hub import (
-    LiveStream,
-    LocalHub,
-)
+from receiver.tap.local_hub import LocalHub
 from receiver.tap.queue import OutMessage
 from tests.receiver.helpers.g711 import MULAW
 from tests.receiver.helpers.serving import (
@@ -92,11 +90,14 @@ class WatchedHub(LocalHub):
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
-        self.go_on: Callable[[], None] = lambda: None
-        super().__init__(asyncio.get_running_loop().call_soon, self._remember)
+        self.go_on: Callable[[], object] = lambda: None
+        super().__init__(self)
 
-    def _remember(self, _: float, call: Callable[[], None]) -> None:
-        self.go_on = call
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        asyncio.get_running_loop().call_soon(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> None:
+        self.go_on = callback
 
     def is_behind(self, recording_id: str) -> bool:
         """Say so, and remember the question."""
@@ -131,7 +132,7 @@ def test_a_stall_of_ours_makes_no_chunk_late() -> None:
 
     async def stalled() -> list[OutMessage]:
         loop = asyncio.get_running_loop()
-        hub, live, basket = LocalHub(loop.call_soon), live_stream(), Basket()
+        hub, live, basket = LocalHub(), live_stream(), Basket()
         tap = hub.open(live, FixedSource())
         channel = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
         channel.add(basket)

@@ -9,8 +9,8 @@ import pytest
 from receiver.journal import records as journal
 from receiver.journal.records import EndRecord, MessageRecord, Record
 from receiver.media import EndReason, MediaFormat, Track
+from receiver.tap.events import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
 from receiver.tap.history import JournalTail
-from receiver.tap.local_hub import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
 from tests.receiver.helpers.journals import HEADER, chunk, start_message
 
 CODES = b"\x10" * 160

@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import msgspec
 
 from receiver.media import EndReason
-from receiver.tap.local_hub import (
-    SILENT,
-    Event,
-    Lifecycle,
+from receiver.tap.events import (
+    LifecycleEvent,
     LiveChunk,
-    LocalHub,
     RecordingPublished,
     StreamEnded,
+    StreamEvent,
     StreamPosition,
     StreamStarted,
     StreamStopped,
     Subscribed,
-    Tap,
 )
-from tests.receiver.helpers.taps import heard, live_stream
+from receiver.tap.hub import SILENT, Tap
+from receiver.tap.local_hub import LocalHub
+from tests.receiver.helpers.taps import ManualScheduler, heard, live_stream
 
 LIVE = live_stream()
 STOPPED = StreamEnded(EndReason.STOP, 40)
-
-
-@dataclass
-class Loop:
-    """Runs calls when the test says so."""
-
-    calls: list[Callable[[], None]] = field(default_factory=list)
-
-    def soon(self, call: Callable[[], None]) -> None:
-        """Remember a call."""
-        self.calls.append(call)
-
-    def run(self) -> int:
-        """Run what is due; return how much it was."""
-        calls, self.calls = self.calls, []
-        for call in calls:
-            call()
-        return len(calls)
 
 
 @dataclass
@@ -53,32 +33,32 @@ class Standpoint:
 
     chunks: int = 0
 
-    def standing(self) -> StreamPosition:
+    def position(self) -> StreamPosition:
         """Say where it stands."""
         return StreamPosition(self.chunks, 1, self.chunks * 20, None)
 
 
 def test_a_chunk_is_wanted_only_where_somebody_listens() -> None:
     """The session asks this before anything else is done."""
-    loop = Loop()
-    hub = LocalHub(loop.soon)
+    loop = ManualScheduler()
+    hub = LocalHub(loop)
     tap = hub.open(LIVE, Standpoint())
-    assert (False, False) == (tap.wanted, hub.listened)
+    assert (False, False) == (tap.has_subscribers, hub.has_subscribers)
     leave = hub.subscribe(LIVE.recording_id, lambda _: None)
     other = hub.subscribe(LIVE.recording_id, lambda _: None)
     leave()
     leave()
-    assert (True, True) == (tap.wanted, hub.listened)
+    assert (True, True) == (tap.has_subscribers, hub.has_subscribers)
     other()
-    assert (False, False) == (tap.wanted, hub.listened)
+    assert (False, False) == (tap.has_subscribers, hub.has_subscribers)
     tap.publish(heard(1, b"x"))
     assert 0 == loop.run()
 
 
 def test_publishing_is_one_append_whoever_listens() -> None:
     """Any number of chunks costs one call later, and nobody is called before."""
-    loop, got = Loop(), list[Event]()
-    hub = LocalHub(loop.soon)
+    loop, got = ManualScheduler(), list[StreamEvent]()
+    hub = LocalHub(loop)
     tap = hub.open(LIVE, Standpoint(7))
     for _ in range(3):
         hub.subscribe(LIVE.recording_id, got.append)
@@ -94,8 +74,8 @@ def test_publishing_is_one_append_whoever_listens() -> None:
 
 def test_who_joins_hears_nothing_that_was_before() -> None:
     """What was published and not yet distributed goes to those who were there."""
-    loop, first, second = Loop(), list[Event](), list[Event]()
-    hub = LocalHub(loop.soon)
+    loop, first, second = ManualScheduler(), list[StreamEvent](), list[StreamEvent]()
+    hub = LocalHub(loop)
     tap = hub.open(LIVE, Standpoint())
     hub.subscribe(LIVE.recording_id, first.append)
     tap.publish(heard(1, b"x"))
@@ -108,8 +88,8 @@ def test_who_joins_hears_nothing_that_was_before() -> None:
 
 def test_the_end_is_told_at_once() -> None:
     """The sockets of listeners may be closed next; afterwards there is no such stream."""
-    loop, got, happened = Loop(), list[Event](), list[Lifecycle]()
-    hub = LocalHub(loop.soon)
+    loop, got, happened = ManualScheduler(), list[StreamEvent](), list[LifecycleEvent]()
+    hub = LocalHub(loop)
     hub.watch(happened.append)
     tap = hub.open(LIVE, Standpoint())
     leave = hub.subscribe(LIVE.recording_id, got.append)
@@ -117,17 +97,17 @@ def test_the_end_is_told_at_once() -> None:
     tap.publish(STOPPED)
     assert [heard(1, b"x"), STOPPED] == got[1:]
     assert [] == list(hub.streams())
-    late: list[Event] = []
+    late: list[StreamEvent] = []
     hub.subscribe(LIVE.recording_id, late.append)()
     leave()
     assert [StreamEnded(EndReason.CLOSED, 0)] == late
     assert [StreamStarted(LIVE), StreamStopped(LIVE, EndReason.STOP)] == happened
 
 
-def a_burst(reason: EndReason) -> tuple[Loop, list[Event]]:
+def a_burst(reason: EndReason) -> tuple[ManualScheduler, list[StreamEvent]]:
     """Publish six seconds of both tracks and the end, all within one read."""
-    loop, events = Loop(), list[Event]()
-    hub = LocalHub(loop.soon)
+    loop, events = ManualScheduler(), list[StreamEvent]()
+    hub = LocalHub(loop)
     tap = hub.open(LIVE, Standpoint())
     hub.subscribe(LIVE.recording_id, events.append)
     for number in range(1, 601):
@@ -152,14 +132,8 @@ def test_a_burst_is_told_by_and_by() -> None:
 
 def test_a_burst_is_handed_over_with_pauses() -> None:
     """A second of a call at a time, so that readers keep up; until then the hub is behind."""
-    loop, told = Loop(), list[Event]()
-    pauses: list[float] = []
-
-    def later(seconds: float, call: Callable[[], None]) -> None:
-        pauses.append(seconds)
-        loop.soon(call)
-
-    hub = LocalHub(loop.soon, later)
+    loop, told = ManualScheduler(), list[StreamEvent]()
+    hub = LocalHub(loop)
     tap = hub.open(LIVE, Standpoint())
     hub.subscribe(LIVE.recording_id, told.append)
     assert not hub.is_behind(LIVE.recording_id)
@@ -174,21 +148,21 @@ def test_a_burst_is_handed_over_with_pauses() -> None:
         turns += 1
         assert 100 >= len(told) - before
     assert (3002, STOPPED, 0) == (len(told), told[-1], loop.run())
-    assert turns == len(pauses) + 1
-    assert 1 > sum(pauses)  # of half a minute
+    assert turns == len(loop.delays) + 1
+    assert 1 > sum(loop.delays)  # of half a minute
 
 
 def test_a_burst_can_be_told_at_once() -> None:
     """Of streams that live and of those that have just ended: sockets may be closed next."""
-    loop, told = Loop(), list[Event]()
-    hub = LocalHub(loop.soon)
+    loop, told = ManualScheduler(), list[StreamEvent]()
+    hub = LocalHub(loop)
     for live in (LIVE, msgspec.structs.replace(LIVE, recording_id="another")):
         tap = hub.open(live, Standpoint())
         hub.subscribe(live.recording_id, told.append)
         for number in range(1, 301):
             tap.publish(heard(number, b""))
     tap.publish(STOPPED)
-    hub.tell_all()
+    hub.flush()
     assert (603, STOPPED) == (len(told), told[-1])
     assert not hub.is_behind("another")
     while loop.run():
@@ -196,10 +170,12 @@ def test_a_burst_can_be_told_at_once() -> None:
     assert 603 == len(told)
 
 
-def joined_in_a_burst() -> tuple[Loop, LocalHub, Tap, list[Event], list[Event]]:
+def joined_in_a_burst() -> tuple[
+    ManualScheduler, LocalHub, Tap, list[StreamEvent], list[StreamEvent]
+]:
     """Have somebody join while six seconds of both tracks wait to be told to somebody else."""
-    loop, first, second = Loop(), list[Event](), list[Event]()
-    hub, source = LocalHub(loop.soon), Standpoint()
+    loop, first, second = ManualScheduler(), list[StreamEvent](), list[StreamEvent]()
+    hub, source = LocalHub(loop), Standpoint()
     tap = hub.open(LIVE, source)
     hub.subscribe(LIVE.recording_id, first.append)
     for number in range(1, 601):
@@ -231,18 +207,18 @@ def test_who_joins_in_a_burst_hears_the_end() -> None:
         tap.publish(STOPPED)
         assert [Subscribed] == [type(event) for event in second]
         if at_once:
-            hub.tell_all()
+            hub.flush()
         while loop.run():
             pass
         assert (1 + 601, STOPPED) == (len(first), first[-1])
         assert [STOPPED] == second[1:]
-        assert (False, False) == (tap.wanted, hub.listened)
+        assert (False, False) == (tap.has_subscribers, hub.has_subscribers)
 
 
 def test_who_joins_in_a_burst_may_leave_before_its_turn() -> None:
     """It hears nothing, and is not waited for."""
     loop, hub, tap, first, _ = joined_in_a_burst()
-    third: list[Event] = []
+    third: list[StreamEvent] = []
     hub.subscribe(LIVE.recording_id, third.append)()
     tap.publish(heard(601, b"x"))
     while loop.run():
@@ -252,27 +228,27 @@ def test_who_joins_in_a_burst_may_leave_before_its_turn() -> None:
 
 def test_who_joins_is_wanted_before_its_turn() -> None:
     """Where all others have left within a burst, chunks are published for the newcomer."""
-    loop, got = Loop(), list[Event]()
-    hub = LocalHub(loop.soon)
+    loop, got = ManualScheduler(), list[StreamEvent]()
+    hub = LocalHub(loop)
     tap = hub.open(LIVE, Standpoint())
     leave = hub.subscribe(LIVE.recording_id, lambda _: None)
     for number in range(1, 301):
         tap.publish(heard(number, b""))
     last = hub.subscribe(LIVE.recording_id, got.append)
     leave()
-    assert tap.wanted
+    assert tap.has_subscribers
     tap.publish(heard(301, b"x"))
     while loop.run():
         pass
     assert [heard(301, b"x")] == got[1:]
     last()
-    assert not tap.wanted
+    assert not tap.has_subscribers
 
 
 def test_a_burst_that_nobody_hears_any_longer_is_forgotten() -> None:
     """Also where its end was not told to anybody."""
-    loop = Loop()
-    hub = LocalHub(loop.soon)
+    loop = ManualScheduler()
+    hub = LocalHub(loop)
     tap = hub.open(LIVE, Standpoint())
     leave = hub.subscribe(LIVE.recording_id, lambda _: None)
     for number in range(1, 301):
@@ -292,14 +268,14 @@ def test_a_burst_before_the_shutdown_is_told_at_once() -> None:
 
 def test_watchers_are_told_until_they_leave() -> None:
     """Also what became of a recording; leaving twice does no harm."""
-    hub = LocalHub(Loop().soon)
-    happened: list[Lifecycle] = []
+    hub = LocalHub(ManualScheduler())
+    happened: list[LifecycleEvent] = []
     leave = hub.watch(happened.append)
     kept = RecordingPublished("id", "call", "stream", {}, True, "folder")
-    hub.kept(kept)
+    hub.recording_published(kept)
     leave()
     leave()
-    hub.kept(kept)
+    hub.recording_published(kept)
     assert [kept] == happened
 
 
@@ -309,8 +285,8 @@ def test_a_listener_that_fails_hurts_nobody() -> None:
     def fail(event: object) -> None:
         raise ValueError(event)
 
-    loop, got = Loop(), list[Event]()
-    hub = LocalHub(loop.soon)
+    loop, got = ManualScheduler(), list[StreamEvent]()
+    hub = LocalHub(loop)
     hub.watch(fail)
     tap = hub.open(LIVE, Standpoint())
     hub.subscribe(LIVE.recording_id, fail)
@@ -323,5 +299,5 @@ def test_a_listener_that_fails_hurts_nobody() -> None:
 
 def test_a_stream_without_a_name_cannot_be_heard() -> None:
     """Audio before `start` is published to nobody."""
-    assert not SILENT.wanted
+    assert not SILENT.has_subscribers
     SILENT.publish(STOPPED)

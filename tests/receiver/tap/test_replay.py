@@ -11,14 +11,11 @@ from websockets.exceptions import ConnectionClosed
 from receiver.journal.records import ChunkRecord, MessageRecord
 from receiver.media import ByteOrder, Chunk, EndReason
 from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.events import StreamPosition
 from receiver.tap.feed import Feed
+from receiver.tap.hub import Callback, Unsubscribe
 from receiver.tap.listener import Listener, ListenerLimits
-from receiver.tap.local_hub import (
-    Callback,
-    LocalHub,
-    StreamPosition,
-    Unsubscribe,
-)
+from receiver.tap.local_hub import LocalHub
 from receiver.tap.replay import Replay
 from tests.receiver.helpers.g711 import MULAW
 from tests.receiver.helpers.journals import chunk, records, write
@@ -31,13 +28,13 @@ from tests.receiver.helpers.serving import (
     read_text,
     read_until_closed,
 )
-from tests.receiver.helpers.taps import live_stream, sound
+from tests.receiver.helpers.taps import ManualScheduler, live_stream, sound
 from tests.receiver.helpers.taps import told as texts_of
 
 
 async def joined(stream: PublishedStream) -> None:
     """Wait until a listener's past is at its end."""
-    while not stream.tap.wanted:  # noqa: ASYNC110  nothing tells
+    while not stream.tap.has_subscribers:  # noqa: ASYNC110  nothing tells
         await asyncio.sleep(0)
 
 
@@ -148,7 +145,7 @@ class EndingHub(LocalHub):
     """A hub whose streams end while their past is being read."""
 
     def __init__(self, subscriptions: int) -> None:
-        super().__init__(lambda call: call())
+        super().__init__(ManualScheduler())
         self.left = subscriptions
 
     def subscribe(self, recording_id: str, hear: Callback) -> Unsubscribe:

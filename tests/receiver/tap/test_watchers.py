@@ -9,10 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from receiver.media import EndReason
-from receiver.tap.local_hub import (
-    RecordingPublished,
-    StreamEnded,
-)
+from receiver.tap.events import RecordingPublished, StreamEnded
 from tests.receiver.helpers.serving import (
     FixedSource,
     TapServer,
@@ -31,7 +28,9 @@ async def test_a_watcher_is_told_of_everything(server: TapServer) -> None:
         assert "started" == (await read_text(watcher))["event"]
         stream.end()
         assert "stopped" == (await read_text(watcher))["event"]
-        server.hub.kept(RecordingPublished("id", "call", "stream", {"A": "b"}, False, "folder"))
+        server.hub.recording_published(
+            RecordingPublished("id", "call", "stream", {"A": "b"}, False, "folder")
+        )
         assert {
             "event": "recorded",
             "recording_id": "id",
@@ -74,7 +73,7 @@ async def test_a_stuck_watcher_is_closed_with_1013(impatient_server: TapServer) 
         await (await stuck.ping())
         stuck.transport.pause_reading()
         while not any(watcher.slow for watcher in impatient_server.taps._watchers._open):
-            impatient_server.hub.kept(kept)
+            impatient_server.hub.recording_published(kept)
             await asyncio.sleep(0)
         stuck.transport.resume_reading()
         with pytest.raises(ConnectionClosed, match="1013"):

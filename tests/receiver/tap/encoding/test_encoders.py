@@ -10,11 +10,11 @@ import pytest
 
 from receiver.media import ByteOrder, Chunk, Encoding, Track
 from receiver.tap.encoding.notices import Format, OutputSpec, begin_ms, opening
-from receiver.tap.local_hub import (
-    Event,
+from receiver.tap.events import (
     LiveChunk,
     LiveMessage,
     PrecedingChunk,
+    StreamEvent,
     StreamPosition,
     Subscribed,
 )
@@ -120,7 +120,7 @@ def test_who_joins_late_begins_behind_the_latest_chunk() -> None:
     latest = heard(50, CODES).chunk
     joined = Subscribed(live_stream(), StreamPosition(50, 1, 990, latest))
     assert 1000 == begin_ms(joined)
-    listening = an_encoder(INBOUND, standing=joined.standing)
+    listening = an_encoder(INBOUND, standing=joined.position)
     assert 1000 == listening.position_ms
     assert [] == listening.take(heard(50, CODES))
     assert [1000] == [item.timestamp_ms for item in listening.take(heard(51, CODES))]
@@ -159,12 +159,12 @@ def test_who_joins_begins_where_no_track_has_been() -> None:
 def test_what_came_before_the_past_tells_what_is_missing(track: str) -> None:
     """So its first chunk may be overtaken, or lost; it is not heard itself, nor sent as it came."""
     before = PrecedingChunk(heard(50, CODES).chunk, 980)
-    mixed: list[Event] = [
+    mixed: list[StreamEvent] = [
         before,
         heard(52, CODES, arrival_ms=1000),
         heard(51, CODES, arrival_ms=1005),
     ]
-    lossy: list[Event] = [before, heard(53, CODES)]
+    lossy: list[StreamEvent] = [before, heard(53, CODES)]
     for events, gaps_told in ((mixed, []), (lossy, [("lost", "inbound", 1000, 40)])):
         listening = an_encoder(pcm(track), since_ms=1000)
         items = [item for event in [*events, ended()] for item in listening.take(event)]
@@ -265,7 +265,7 @@ def test_messages_have_the_providers_shape() -> None:
     assert [{"event": "stop", "sequenceNumber": "13"}] == told(listening.take(ended()))
 
 
-def the_stop_after(*events: Event, standing: StreamPosition = BEGINNING) -> str:
+def the_stop_after(*events: StreamEvent, standing: StreamPosition = BEGINNING) -> str:
     """Return the sequence number of a stop that is made up."""
     listening = an_encoder(MESSAGES, standing=standing)
     for event in events:

@@ -1,0 +1,121 @@
+"""The seam between sessions, which receive streams, and all who listen to them.
+
+A session opens its stream on a `Hub` and publishes to the `Tap` that it is given. Listeners,
+watchers and consumers know the `Hub` alone: they subscribe to one stream, or watch all of them,
+and are called with events in the order in which these were published. `LocalHub` joins both
+sides within one process. Another implementation may carry the same events, which are plain
+values, between processes or machines; neither side can see a difference.
+
+Who calls, and where: every method is called, and every callback is run, on the event loop's
+thread. The journal's and the publishing threads never touch a hub.
+
+What must never happen:
+
+- A tap makes a session wait, or raises into it. `publish` returns at once, whoever subscribes;
+  a callback that fails is logged and hurts neither the session nor other subscribers.
+- A chunk costs anything where nobody subscribes: a session reads `Tap.has_subscribers` and
+  does not even make the event.
+- Events of one stream overtake each other, come twice, or come after `StreamEnded`.
+- A burst is delivered in one turn of the event loop: what a stalled network held back is many
+  seconds of audio, and would overflow the queues of readers that keep up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from receiver.tap.events import (
+    LifecycleEvent,
+    LiveStream,
+    PublishedEvent,
+    RecordingPublished,
+    StreamEvent,
+    StreamPosition,
+)
+
+Callback = Callable[[StreamEvent], None]
+Unsubscribe = Callable[[], None]
+"""Ends a subscription; idempotent. The callback is not called again."""
+
+
+class Source(Protocol):
+    """What a hub may ask the session of a stream."""
+
+    def position(self) -> StreamPosition:
+        """Return how far the stream has come."""
+        ...
+
+
+class Tap(Protocol):
+    """The session's end of one stream."""
+
+    has_subscribers: bool
+    """Chunks need not be published where this is false. Read once for every chunk."""
+
+    def publish(self, event: PublishedEvent) -> None:
+        """Pass an event to all subscribers, later, and return at once.
+
+        Nothing may be published after `StreamEnded`.
+        """
+        ...
+
+
+class Hub(Protocol):
+    """Where taps and subscribers meet."""
+
+    def open(self, live: LiveStream, source: Source) -> Tap:
+        """Make a stream known, and return the tap to publish to.
+
+        Watchers are called with `StreamStarted` before this returns.
+        """
+        ...
+
+    def recording_published(self, event: RecordingPublished) -> None:
+        """Pass to watchers what became of a stream."""
+        ...
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody subscribes to any stream."""
+        ...
+
+    def streams(self) -> Iterable[LiveStream]:
+        """Return the streams that are being received, oldest first."""
+        ...
+
+    def subscribe(self, recording_id: str, on_event: Callback) -> Unsubscribe:
+        """Call `on_event` with `Subscribed`, and then with every event of one stream.
+
+        The first call may come before this returns. What was published before is not part of
+        the subscription, also where others have yet to get it. Of a stream that has ended, or
+        never was, only `StreamEnded` comes.
+        """
+        ...
+
+    def is_behind(self, recording_id: str) -> bool:
+        """Whether events of a stream were published that its subscribers have yet to get.
+
+        Nobody should stop waiting for a chunk before that.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Deliver everything now, because the sockets of listeners will be closed."""
+        ...
+
+    def watch(self, on_event: Callable[[LifecycleEvent], None]) -> Unsubscribe:
+        """Call `on_event` with what happens to any stream from now on."""
+        ...
+
+
+class _SilentTap:
+    """The tap of a stream that cannot be subscribed to (yet)."""
+
+    has_subscribers = False
+
+    def publish(self, event: object) -> None:
+        """Do nothing."""
+
+
+SILENT: Final[Tap] = _SilentTap()
