@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -140,6 +141,12 @@ class Ledger(msgspec.Struct, frozen=True):
     def balanced(self) -> bool:
         """Whether every received chunk is accounted for."""
         return self.received == self.written + self.duplicate + self.conflict + self.rejected
+
+
+def timestamp(milliseconds: int) -> str:
+    """Return milliseconds since 1970 as RFC 3339 in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,8 +7,6 @@ neither RF64 nor what follows the samples, so the chunks are walked here.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import stat
 import struct
@@ -18,11 +16,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from receiver.disk.files import BLOCK_BYTES, FILE_MODE, open_regular, sha256
 from receiver.errors import UnreadableError
-
-READ_BYTES: Final = 2**20
-"""How much of a file is read at a time, and all that is held of it."""
-FILE_MODE: Final = 0o600
 
 _CHUNK: Final = struct.Struct("<4sI")
 _FORMAT: Final = struct.Struct("<HHIIHH")
@@ -50,35 +45,13 @@ def problems(path: Path, expected: Expected) -> Iterator[str]:
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_IMODE(mode) != FILE_MODE:
                 yield f"{path.name}: its mode is {stat.S_IMODE(mode):04o}, not {FILE_MODE:04o}"
-            if _sha256(file) != expected.sha256:
+            if sha256(file) != expected.sha256:
                 yield f"{path.name}: its SHA-256 is not the document's"
             yield from (f"{path.name}: {text}" for text in _wav_problems(file, expected))
     except FileNotFoundError:
         return
     except (OSError, UnreadableError) as error:
         yield f"{path.name}: {getattr(error, 'strerror', None) or error}"
-
-
-def open_regular(path: Path) -> FileIO:
-    """Open a regular file that is no link; a FIFO does not make anyone wait.
-
-    Raises:
-        OSError: it cannot be opened, or is something else.
-    """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return open(descriptor, "rb", buffering=0)
-
-
-def _sha256(file: FileIO) -> str:
-    digest, buffer = hashlib.sha256(), bytearray(READ_BYTES)
-    view = memoryview(buffer)
-    while size := file.readinto(buffer):
-        digest.update(view[:size])
-    return digest.hexdigest()
 
 
 def _wav_problems(file: FileIO, expected: Expected) -> Iterator[str]:
@@ -133,7 +106,7 @@ def _read_format(file: FileIO, chunk: tuple[int, int]) -> tuple[int, int, int, i
 
 def _silent(file: FileIO, start: int, length: int) -> bool:
     while length > 0:
-        block = os.pread(file.fileno(), min(length, READ_BYTES), start)
+        block = os.pread(file.fileno(), min(length, BLOCK_BYTES), start)
         if not block or block.strip(b"\0"):
             return False
         start, length = start + len(block), length - len(block)

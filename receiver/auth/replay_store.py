@@ -18,7 +18,9 @@ from typing import Final
 
 import structlog
 
-from receiver.disk.folders import make_private_folder, sync_folder
+from receiver.disk.files import create_private
+from receiver.disk.folders import make_private_folder
+from receiver.disk.sync import sync_folder
 
 CLEANUP_INTERVAL_SECONDS: Final = 600.0
 """Between two removals of expired tokens."""
@@ -61,14 +63,12 @@ class ReplayStore:
     def _use(self, jti: str, expires_at: float) -> bool:
         path = self._folder / hashlib.sha256(jti.encode("utf-8", "surrogatepass")).hexdigest()
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            file = create_private(path)
         except FileExistsError:
             return False
-        try:
-            os.utime(descriptor, (expires_at, expires_at))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with file:
+            os.utime(file.fileno(), (expires_at, expires_at))
+            os.fsync(file.fileno())
         sync_folder(self._folder)  # it stays used after a power cut, too
         return True
 

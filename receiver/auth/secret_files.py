@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from receiver.disk.files import open_regular, write_private
 from receiver.errors import ConfigurationError
 
 _ROOT: Final = 0
@@ -19,7 +20,7 @@ def read_secret(path: Path) -> bytes:
     """Return the content of a secret file.
 
     Raises:
-        ConfigurationError: it is missing, unreadable, empty, not a plain file, belongs to
+        ConfigurationError: it is missing, unreadable, empty, not a regular file, belongs to
             another user than ours or root, or others than its owner can read it.
     """
     return _read(path, _check_access)
@@ -29,14 +30,14 @@ def read_plain(path: Path) -> bytes:
     """Return the content of a file that is no secret, such as a certificate.
 
     Raises:
-        ConfigurationError: it is missing, unreadable, empty, or not a plain file.
+        ConfigurationError: it is missing, unreadable, empty, or not a regular file.
     """
-    return _read(path, _check_plain)
+    return _read(path, lambda *_: None)
 
 
 def _read(path: Path, check: Callable[[Path, os.stat_result], None]) -> bytes:
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open_regular(path, follow_links=True) as file:
             check(path, os.fstat(file.fileno()))
             content = file.read(_LONGEST_FILE + 1)
     except OSError as error:
@@ -48,17 +49,7 @@ def _read(path: Path, check: Callable[[Path, os.stat_result], None]) -> bytes:
     return content
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # for a pipe that nobody writes to
-
-
-def _check_plain(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"{path} is not a plain file")
-
-
 def _check_access(path: Path, status: os.stat_result) -> None:
-    _check_plain(path, status)
     if status.st_uid not in (os.geteuid(), _ROOT):  # its owner could read and change it
         raise ConfigurationError(f"{path} belongs to another user: chown it to your own")
     if status.st_mode & 0o077:
@@ -90,12 +81,8 @@ def write_secret(path: Path, content: bytes) -> None:
         ConfigurationError: it cannot be written.
     """
     hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with open(os.open(hidden, flags, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_private(hidden, content)
         hidden.replace(path)
     except OSError as error:
         hidden.unlink(missing_ok=True)

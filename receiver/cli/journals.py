@@ -26,12 +26,13 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
     if not spool.is_dir():
         raise ConfigurationError(f"{spool} is not a folder: give the spool that holds the journals")
     from receiver.disk import folders
+    from receiver.disk.lock import FolderLock
     from receiver.recording import publish
     from receiver.recording.render import RenderOptions
 
     os.umask(0o077)
     recovered = troubled = 0
-    with folders.FolderLock(spool):
+    with FolderLock(spool):
         folders.make_recordings_folder(recordings)
         for outcome in publish.recover(spool, recordings, RenderOptions(byte_order, stereo)):
             recovered += isinstance(outcome, publish.Published)

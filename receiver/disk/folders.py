@@ -1,25 +1,20 @@
-"""Folders on disk: private ones, locked ones, and having the disk hold what was written."""
+"""Folders: made private, checked for who could put things into them, opened step by step."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
-import fcntl
 import os
-import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Final, Self
+from typing import Final
 
+from receiver.disk.files import open_folder
+from receiver.disk.sync import sync_folder
 from receiver.errors import ConfigurationError
 
 PRIVATE: Final = 0o700
-LOCK: Final = "lock"
 _ROOT: Final = 0
-_SYNCFS_TELLS_ERRORS: Final = (5, 8)
-"""Since this Linux; before it, syncfs said yes whatever became of the writes (its man page)."""
 
 
 class UnsafeFolderError(OSError):
@@ -98,7 +93,7 @@ def folder_within(root: Path, inner: PurePath, *, make: bool = True) -> Iterator
     if make:
         _make_with_parents(root)
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(open_folder(root, follow=True))
+        folder = stack.enter_context(open_folder(root, follow_links=True))
         _refuse(root, os.fstat(folder))
         for name in inner.parts:
             root /= name
@@ -130,87 +125,7 @@ def _refuse(folder: Path, status: os.stat_result) -> None:
         raise UnsafeFolderError(f"nothing is written through {folder}: it {danger}")
 
 
-@contextlib.contextmanager
-def open_folder(
-    folder: Path | str, *, within: int | None = None, follow: bool = False
-) -> Iterator[int]:
-    """Open a folder, by its name in another one where `within` is given."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    descriptor = os.open(folder, flags, dir_fd=within)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk hold the folder's entries."""
-    with open_folder(folder, follow=True) as descriptor:
-        os.fsync(descriptor)
-
-
 def free_bytes(folder: Path) -> int:
     """Return how much an ordinary user can still write to the folder's file system."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
-
-
-def _find_syncfs() -> Callable[[int], int] | None:
-    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    if not release or (int(release[1]), int(release[2])) < _SYNCFS_TELLS_ERRORS:
-        return None
-    with contextlib.suppress(AttributeError, OSError):
-        found: Callable[[int], int] = ctypes.CDLL(None, use_errno=True).syncfs
-        return found
-    return None
-
-
-_syncfs: Final = _find_syncfs()
-
-
-def sync_file_system(descriptor: int) -> None:
-    """Have the disk hold all that was written to a file's file system (Linux: syncfs).
-
-    Errors are those since the last call with this descriptor, or since it was opened.
-
-    Raises:
-        OSError: it failed for some file of that file system, or there is no such call.
-    """
-    if _syncfs is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if _syncfs(descriptor):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-class FolderLock:
-    """Ownership of a folder by one living process, from construction until `close`.
-
-    Raises:
-        ConfigurationError: another living process owns it, or it cannot be used.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        make_private_folder(folder)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            self.descriptor = os.open(folder / LOCK, flags, 0o600)
-        except OSError as error:
-            raise ConfigurationError(f"cannot lock {folder}: {error.strerror}") from error
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.close()
-            raise ConfigurationError(f"{folder} is in use by another receiver") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the folder up; idempotent."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)

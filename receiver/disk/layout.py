@@ -24,12 +24,6 @@ RECORDING_ID: Final = re.compile(r"[0-9a-f]{16}")
 _FOLDER: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{16})")
 
 
-def timestamp(milliseconds: int) -> str:
-    """Return milliseconds since 1970 as RFC 3339 in UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
-
-
 def recording_folder(recording_id: str, started_at_ms: int) -> PurePath:
     """Return `2026/11/22/20261122T203000Z-<recording id>`, relative to the recordings folder."""
     moment = datetime.fromtimestamp(started_at_ms // 1000, UTC)

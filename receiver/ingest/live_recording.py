@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import receiver
-from receiver.disk import layout
 from receiver.errors import MessageRejected
 from receiver.journal import records
 from receiver.journal.records import (
@@ -21,7 +20,7 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.journal.writer import JournalWriter
-from receiver.media import Chunk, EndReason, GapKind, Track
+from receiver.media import Chunk, EndReason, GapKind, Track, timestamp
 from receiver.tap.events import LiveChunk, LiveMessage, LiveStream, StreamEnded, StreamPosition
 from receiver.tap.hub import SILENT, Hub, Tap
 from receiver.timeline.jumps import live_origin_ms
@@ -167,7 +166,7 @@ class LiveRecording:
             parameters=start.parameters,
             media_format=start.media_format,
             tracks=start.tracks,
-            started_at=layout.timestamp(self.started_at_ms),
+            started_at=timestamp(self.started_at_ms),
             greeting=greeting,
             start_message=message,
         )

@@ -19,7 +19,8 @@ from typing import Final
 
 import structlog
 
-from receiver.disk import folders, layout
+from receiver.disk import layout
+from receiver.disk.lock import FolderLock
 from receiver.journal.records import Header
 from receiver.journal.syncer import Syncer
 from receiver.journal.writer import JournalWriter
@@ -63,7 +64,7 @@ class Spool:
     def __init__(self, folder: Path, *, sync_interval_ms: int = 500) -> None:
         self.folder = folder
         self.figures = SpoolFigures()
-        self._lock = folders.FolderLock(folder)
+        self._lock = FolderLock(folder)
         self._sync_interval = sync_interval_ms / 1000
         self._journals: set[JournalWriter] = set()
         self._opened: deque[JournalWriter] = deque()

@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from receiver.disk import folders
+from receiver.disk import sync
 from receiver.journal.writer import JournalWriter
 
 MOST_SYNCED_SINGLY: Final = 4
@@ -99,7 +99,7 @@ class Syncer:
         # A journal's own descriptor would not tell of errors before it was opened, if
         # somebody else has seen them.
         try:
-            folders.sync_file_system(self._file_system)
+            sync.sync_file_system(self._file_system)
         except OSError:
             return False
         return True

@@ -15,12 +15,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from receiver.disk import folders, layout
+from receiver.disk import layout, sync
+from receiver.disk.files import create_private, write_at
 from receiver.journal import records
 from receiver.journal.dropped import DroppedChunks
 from receiver.journal.records import (
@@ -45,7 +47,7 @@ class JournalWriter:
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
-        self.descriptor = -1
+        self._file: FileIO | None = None
         first = records.encode(header)
         self._queue = deque([first])
         self._header_bytes = len(first)
@@ -157,10 +159,10 @@ class JournalWriter:
         self._unwritten.append(b"".join([queue.popleft() for _ in range(len(queue))]))
 
     def _write_block(self, block: bytes) -> None:
-        if self.descriptor < 0:
-            self.descriptor = _create(self.path)
+        if self._file is None:
+            self._file = create_private(self.path)
         # Moved on only now: half a block is written again from its start.
-        self._written_bytes = _write_at(self.descriptor, block, self._written_bytes)
+        self._written_bytes = write_at(self._file, block, self._written_bytes)
 
     def begin_sync(self) -> None:
         """Note what a sync that begins now covers; writing may go on meanwhile."""
@@ -176,8 +178,9 @@ class JournalWriter:
             # The kernel tells of a page that it could not write once, then forgets the page.
             raise self._distrusted
         if not self._entry_synced:  # without a name in its folder a power cut leaves nothing of it
-            folders.sync_folder(self.path.parent)
-        os.fdatasync(self.descriptor)
+            sync.sync_folder(self.path.parent)
+        if self._file is not None:
+            os.fdatasync(self._file.fileno())
 
     def mark_synced(self) -> None:
         """Let go of what the sync that was begun has brought to the disk."""
@@ -200,32 +203,32 @@ class JournalWriter:
         note = records.encode(NoteRecord(0, "journal_rewritten", text))
         fresh = self.path.with_suffix(layout.REWRITTEN_SUFFIX)
         fresh.unlink(missing_ok=True)
-        descriptor = _create(fresh)
+        file = create_private(fresh)
         try:
-            length = self._copy_synced(descriptor)
+            length = self._copy_synced(file)
             for block in (*self._unsynced, note):
-                length = _write_at(descriptor, block, length)
-            os.fdatasync(descriptor)
+                length = write_at(file, block, length)
+            os.fdatasync(file.fileno())
             fresh.rename(self.path)
-            folders.sync_folder(self.path.parent)
+            sync.sync_folder(self.path.parent)
         except OSError:
-            os.close(descriptor)
+            file.close()
             fresh.unlink(missing_ok=True)  # a full disk has better use for its space
             raise
-        _close(self.descriptor)
-        self.descriptor, self._written_bytes = descriptor, length
+        _close(self._file)
+        self._file, self._written_bytes = file, length
         self._distrusted = self._failing_since = None
         self.begin_sync()
         self.mark_synced()
 
-    def _copy_synced(self, descriptor: int) -> int:
+    def _copy_synced(self, file: FileIO) -> int:
         copied = 0
-        while copied < self._synced_bytes:
+        while self._file is not None and copied < self._synced_bytes:
             size = min(_COPY_BYTES, self._synced_bytes - copied)
-            block = os.pread(self.descriptor, size, copied)
+            block = os.pread(self._file.fileno(), size, copied)
             if not block:
                 raise OSError(errno.EIO, "the journal is shorter than what was synced")
-            copied = _write_at(descriptor, block, copied)
+            copied = write_at(file, block, copied)
         return copied
 
     def start_dropping(self, reason: str, *, light_bytes: float = math.inf) -> None:
@@ -278,29 +281,15 @@ class JournalWriter:
 
     def close(self) -> None:
         """Give the file back; tell whoever waits for its end, if it is finished."""
-        descriptor, self.descriptor = self.descriptor, -1
-        _close(descriptor)
+        file, self._file = self._file, None
+        _close(file)
         if self._dropped:  # the process ends, and the disk took not even their bounds
             self._tell_dropped(self._dropped.take())
         if self.finished and self._on_ended is not None:
             self._on_ended(self.path)
 
 
-def _write_at(descriptor: int, block: bytes, start: int) -> int:
-    """Write all of `block` from byte `start` on, and return where it ends."""
-    rest = memoryview(block)
-    while rest:
-        count = os.pwrite(descriptor, rest, start)
-        start, rest = start + count, rest[count:]
-    return start
-
-
-def _close(descriptor: int) -> None:
-    if descriptor >= 0:
+def _close(file: FileIO | None) -> None:
+    if file is not None:
         with contextlib.suppress(OSError):  # of a network's file system; what counts is synced
-            os.close(descriptor)
-
-
-def _create(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+            file.close()

@@ -20,9 +20,12 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from receiver.disk import layout
-from receiver.disk.folders import PRIVATE, FolderLock, folder_within, open_folder, sync_folder
+from receiver.disk.files import blocks_of, open_folder, sha256, write_private
+from receiver.disk.folders import PRIVATE, folder_within
+from receiver.disk.lock import FolderLock
+from receiver.disk.sync import sync_folder
 from receiver.errors import JournalError, UnprovenError, UnreadableError
-from receiver.journal.file import blocks_of, open_journal, sha256
+from receiver.journal.file import open_journal
 from receiver.journal.records import Header, Reader
 from receiver.recording import document as recording
 from receiver.recording import store
@@ -30,7 +33,7 @@ from receiver.recording.document import Recording
 from receiver.recording.journal_scan import JournalScan
 from receiver.recording.render import RenderOptions, ScannedJournal, identify, render_scanned
 
-_UNREADABLE: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM})
+_UNREADABLE: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL})
 """What will not get better by itself: a journal that cannot be opened for this is set aside."""
 
 
@@ -260,7 +263,7 @@ def quarantine(journal: Path, reason: str) -> Quarantined:
         number += 1
         target = folder / f"{journal.stem}-{number}{journal.suffix}"
     note = target.with_suffix(".txt")
-    _write_note(note, reason)
+    write_private(note, f"{reason}\n".encode())  # first: no journal is there without a reason
     try:
         journal.rename(target)
     except OSError:
@@ -269,19 +272,6 @@ def quarantine(journal: Path, reason: str) -> Quarantined:
     sync_folder(folder)
     sync_folder(journal.parent)
     return Quarantined(target, reason)
-
-
-def _write_note(path: Path, reason: str) -> None:
-    """Write why, before the journal moves: it is never there without a reason."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as note:
-            note.write(reason + "\n")
-            note.flush()
-            os.fsync(descriptor)
-    except OSError:
-        path.unlink()
-        raise
 
 
 def _taken(path: Path) -> bool:

@@ -20,10 +20,18 @@ import soundfile
 
 from receiver.audio import codec, wav_tags
 from receiver.disk import layout
-from receiver.disk.folders import open_folder
+from receiver.disk.files import (
+    BLOCK_BYTES,
+    blocks_of,
+    create_private,
+    open_folder,
+    sha256,
+    write_all,
+    write_private,
+)
 from receiver.errors import JournalError, UnprovenError
-from receiver.journal.file import BLOCK_BYTES, PayloadReader, blocks_of, open_journal, sha256
-from receiver.media import ByteOrder, Encoding, MediaFormat, Track
+from receiver.journal.file import PayloadReader, open_journal
+from receiver.media import ByteOrder, Encoding, MediaFormat, Track, timestamp
 from receiver.recording import document as recording
 from receiver.recording.document import RecordedTrack, Recording
 from receiver.recording.journal_scan import JournalScan, scan
@@ -160,7 +168,7 @@ def render_scanned(
     for index in scanned.tracks.values():
         index.forget_payloads()  # by far the largest part, and nobody asks for them any more
     document = report(scanned, rendered)
-    _write_file(folder, recording.encode(document))
+    write_private(layout.RECORDING_JSON, recording.encode(document), within=folder)
     return document
 
 
@@ -269,13 +277,11 @@ def _write_wav(
     scanned, media = audio.scan, audio.media
     size = audio.length // media.bytes_per_sample * 2 * channels
     container = "WAV" if size <= _LARGEST_RIFF_BYTES else "RF64"
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
-    with open(descriptor, "r+b", buffering=0) as file:
+    with create_private(name, within=folder) as file:
         with (
             _told_as_os_errors(name),
             soundfile.SoundFile(
-                descriptor,
+                file.fileno(),
                 "w",
                 samplerate=media.sample_rate,
                 channels=channels,
@@ -291,7 +297,7 @@ def _write_wav(
         if file.seek(0, os.SEEK_END) < size:
             raise OSError(errno.EIO, f"{name} is shorter than its samples")
         _append_parameters(file, scanned)
-        os.fsync(descriptor)
+        os.fsync(file.fileno())
         return {"file": name, "sha256": sha256(file)}
 
 
@@ -313,7 +319,7 @@ def _tags(scanned: JournalScan, name: str) -> wav_tags.Tags:
         name,
         call_sid=start.call_sid,
         account_sid=start.account_sid,
-        started_at=layout.timestamp(scanned.header.started_at_ms),
+        started_at=timestamp(scanned.header.started_at_ms),
         parameters=start.parameters,
     )
 
@@ -326,19 +332,4 @@ def _append_parameters(file: FileIO, scanned: JournalScan) -> None:
     appended = wav_tags.appended(file.read(wav_tags.HEAD_BYTES), length, chunk)
     for offset, content in ((length, appended.tail), *appended.patches):
         file.seek(offset)
-        _write_all(file, content)
-
-
-def _write_file(folder: int, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(layout.RECORDING_JSON, flags, 0o600, dir_fd=folder)
-    with open(descriptor, "wb", buffering=0) as file:
-        _write_all(file, content)
-        os.fsync(file.fileno())
-
-
-def _write_all(file: FileIO, content: bytes) -> None:
-    """Write all of `content`; one call may take less of it where the disk is nearly full."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) :]
+        write_all(file, content)

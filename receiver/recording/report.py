@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import receiver
-from receiver.disk import layout
-from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat
+from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat, timestamp
 from receiver.recording.document import (
     SCHEMA_VERSION,
     DtmfPress,
@@ -65,8 +64,8 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
         account_sid=start.account_sid,
         call_sid=start.call_sid,
         stream_sid=start.stream_sid,
-        started_at=layout.timestamp(scanned.header.started_at_ms),
-        ended_at=layout.timestamp(scanned.ended_at_ms),
+        started_at=timestamp(scanned.header.started_at_ms),
+        ended_at=timestamp(scanned.ended_at_ms),
         end_reason=scanned.end_reason,
         complete=all(finding.code in _UNHEARD for finding in findings),
         findings=findings,

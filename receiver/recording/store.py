@@ -18,8 +18,9 @@ from typing import Final
 from receiver.audio import wav_reader
 from receiver.audio.wav_tags import text_of
 from receiver.disk import layout
+from receiver.disk.files import FILE_MODE, open_regular
 from receiver.errors import NotFoundError, UnreadableError
-from receiver.media import SAMPLE_RATES, Gap
+from receiver.media import SAMPLE_RATES, Gap, timestamp
 from receiver.recording import document as recording
 from receiver.recording.document import RecordedTrack, Recording
 
@@ -80,7 +81,7 @@ class Wanted:
 
 
 def _rfc3339(moment: datetime) -> str:
-    return layout.timestamp((moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1))
+    return timestamp((moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1))
 
 
 def parse_since(text: str, now: datetime) -> datetime:
@@ -143,7 +144,7 @@ def read(folder: Path) -> Kept:
         UnreadableError: its document is missing, cannot be read, or is not one.
     """
     try:
-        with wav_reader.open_regular(folder / layout.RECORDING_JSON) as file:
+        with open_regular(folder / layout.RECORDING_JSON) as file:
             document = file.read()
     except OSError as error:
         raise UnreadableError(
@@ -215,9 +216,9 @@ def _folder_problems(folder: Path, document: Recording) -> Iterator[str]:
     permissions = stat.S_IMODE(mode) & ~stat.S_ISGID  # which folders have from the one above
     if permissions != FOLDER_MODE:
         yield f"the folder's mode is {permissions:04o}, not {FOLDER_MODE:04o}"
-    if stat.S_IMODE(document_mode) != wav_reader.FILE_MODE:
+    if stat.S_IMODE(document_mode) != FILE_MODE:
         shown = stat.S_IMODE(document_mode)
-        yield f"{layout.RECORDING_JSON}: its mode is {shown:04o}, not {wav_reader.FILE_MODE:04o}"
+        yield f"{layout.RECORDING_JSON}: its mode is {shown:04o}, not {FILE_MODE:04o}"
     yield from _name_problems(present, document)
 
 

@@ -5,17 +5,15 @@ Reading is for a thread; what it finds are the events that listeners would have 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Final
 
+from receiver.disk.files import BLOCK_BYTES, open_regular
 from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord, Reader
 from receiver.media import Chunk, EndReason, MediaFormat, Track
 from receiver.tap.events import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
-
-_BLOCK_BYTES: Final = 2**17
 
 Heard = LiveChunk | LiveMessage
 
@@ -40,7 +38,7 @@ class JournalTail:
         self._media = media
         self._begin_ms = begin_ms + origin_ms
         self._since_ms = since_ms
-        self._descriptor = -1
+        self._file: FileIO | None = None
         # A listener may leave while the thread reads: the descriptor must not be given back, and
         # taken by a socket, under its hands.
         self._lock = threading.Lock()
@@ -85,9 +83,8 @@ class JournalTail:
         """Give the file back; idempotent."""
         with self._lock:
             self._closed = True
-            descriptor, self._descriptor = self._descriptor, -1
-            if descriptor >= 0:
-                os.close(descriptor)
+            if self._file is not None:
+                self._file.close()
 
     def _is_beyond(self, record: object, until: StreamPosition) -> bool:
         """Whether a record came after the stream stood there.
@@ -146,13 +143,12 @@ class JournalTail:
             yield block
 
     def _read_block(self) -> bytes:
-        if self._descriptor < 0:
+        if self._file is None:
             try:
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._descriptor = os.open(self._journal, flags)
+                self._file = open_regular(self._journal)
             except FileNotFoundError:
                 return b""  # the first batch has yet to be written
-        return os.read(self._descriptor, _BLOCK_BYTES)
+        return self._file.read(BLOCK_BYTES)
 
 
 def _told(kind: type[LiveChunk], record: ChunkRecord) -> LiveChunk:

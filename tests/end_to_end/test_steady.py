@@ -178,7 +178,7 @@ def test_a_pipe_in_place_of_the_certificate_holds_up_nothing(tmp_path: Path) -> 
         certificate.unlink()
         os.mkfifo(certificate)
         receiver.process.send_signal(signal.SIGHUP)
-        problem = f"{certificate} is not a plain file"
+        problem = f"cannot read {certificate}: not a regular file"
         assert problem == receiver.wait_for("reload_failed")["error"]
         with sender.dial(receiver.url, trust=trusting(authority)) as socket:
             sender.send_call(socket, [sender.start(), sender.stop()])

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from receiver.disk import folders
+from receiver.disk import sync
 
 _BATCH = bytes(210 * 50)
 _ROUNDS = 15
@@ -26,7 +26,7 @@ def _each(descriptors: list[int]) -> None:
 
 
 def _at_once(descriptors: list[int]) -> None:
-    folders.sync_file_system(descriptors[0])
+    sync.sync_file_system(descriptors[0])
 
 
 def median_ms(folder: str, streams: int, sync: Callable[[list[int]], None]) -> float:

@@ -1,14 +1,25 @@
-"""The words: how formats are spelt, and what the closed sets are."""
+"""The words: how formats and times are spelt, and what the closed sets are."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import ProtocolViolation
-from receiver.media import SAMPLE_RATES, Encoding, GapKind, MediaFormat, Track, media_format
+from receiver.media import (
+    SAMPLE_RATES,
+    Encoding,
+    GapKind,
+    MediaFormat,
+    Track,
+    media_format,
+    timestamp,
+)
 
+YEAR_9999_MS = 253_402_300_799_999
 PCMU, PCMA, L16 = Encoding.PCMU, Encoding.PCMA, Encoding.L16
 
 
@@ -136,3 +147,19 @@ def test_closed_sets_are_closed() -> None:
     assert ["inbound", "outbound"] == list(Track)
     kinds = ["lost", "sender_silence", "rejected", "disk", "paused", "crash"]
     assert kinds == list(GapKind)
+
+
+@given(st.integers(0, YEAR_9999_MS))
+def test_timestamps_are_rfc_3339_to_the_millisecond(milliseconds: int) -> None:
+    """Exact, in UTC, of one length, so that they sort as text."""
+    text = timestamp(milliseconds)
+    moment = datetime.fromisoformat(text)
+    assert UTC.utcoffset(None) == moment.utcoffset()
+    assert milliseconds == round(moment.timestamp() * 1000)
+    assert len("2026-11-22T20:30:00.007Z") == len(text)
+    assert text.endswith("Z")
+
+
+def test_a_timestamp_of_a_known_moment() -> None:
+    """Leading zeros of the milliseconds included."""
+    assert "2026-11-22T20:30:00.007Z" == timestamp(1_795_379_400_007)

@@ -57,7 +57,7 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
     assert f"cannot read {tmp_path}: Is a directory" == refusal(tmp_path)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
-    assert f"{pipe} is not a plain file" == refusal(pipe)
+    assert f"cannot read {pipe}: not a regular file" == refusal(pipe)
 
 
 def test_the_state_folder_is_ours_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from receiver.cli.journals import recover, render
 from receiver.cli.main import main
-from receiver.disk.folders import FolderLock
+from receiver.disk.lock import FolderLock
 from receiver.errors import ConfigurationError, UnprovenError, UnreadableError
 from receiver.journal import records
 from receiver.journal.records import NoteRecord
@@ -155,7 +155,7 @@ def test_render_refuses_what_is_no_file(
     """One clear line and the exit code of a file that is not what it should be."""
     make(Path("thing"))
     assert 6 == main(["render", "thing"])
-    assert "receiver: cannot read journal thing: it is not a file\n" == capsys.readouterr().err
+    assert "receiver: cannot read journal thing: not a regular file\n" == capsys.readouterr().err
 
 
 def test_one_journal_that_cannot_be_published_holds_up_no_other(spool: Path) -> None:

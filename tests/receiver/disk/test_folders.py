@@ -1,23 +1,15 @@
-"""Folders: private, owned by one process, and synced."""
+"""Folders: private, and safe from others."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from receiver.disk import folders
-from receiver.disk.folders import (
-    FolderLock,
-    make_folder,
-    make_private_folder,
-    make_recordings_folder,
-)
+from receiver.disk.folders import make_folder, make_private_folder, make_recordings_folder
 from receiver.errors import ConfigurationError
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root")
@@ -106,42 +98,6 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
         make_private_folder(folder)
 
 
-def test_a_lock_is_held_against_other_processes(tmp_path: Path) -> None:
-    """Another process is refused while it is held, and let in afterwards."""
-    ask = [
-        *(sys.executable, "-c"),
-        "import pathlib, sys, receiver.disk.folders as f; f.FolderLock(pathlib.Path(sys.argv[1]))",
-        str(tmp_path / "spool"),
-    ]
-    with FolderLock(tmp_path / "spool"):
-        refused = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
-    admitted = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
-    assert "is in use by another receiver" in refused.stderr
-    assert 0 == admitted.returncode
-
-
-def test_closing_a_lock_twice_gives_back_one_descriptor(tmp_path: Path) -> None:
-    """The number may belong to somebody else by then."""
-    lock = FolderLock(tmp_path / "spool")
-    number = lock.descriptor
-    lock.close()
-    other = os.open(tmp_path, os.O_RDONLY)
-    assert number == other
-    lock.close()
-    fcntl.fcntl(other, fcntl.F_GETFD)
-    os.close(other)
-
-
-def test_a_lock_follows_no_symbolic_link(tmp_path: Path) -> None:
-    """A lock file that leads elsewhere is refused, and its target stays as it was."""
-    spool = tmp_path / "spool"
-    spool.mkdir(0o700)
-    (spool / folders.LOCK).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigurationError, match="cannot lock"):
-        FolderLock(spool)
-    assert not (tmp_path / "elsewhere").exists()
-
-
 def test_free_space_is_what_the_system_says(tmp_path: Path) -> None:
     """As df counts it for an ordinary user."""
     said = subprocess.run(
@@ -149,34 +105,3 @@ def test_free_space_is_what_the_system_says(tmp_path: Path) -> None:
     )
     expected = int(said.stdout.split()[1])
     assert folders.free_bytes(tmp_path) == pytest.approx(expected, rel=0.05)
-
-
-def test_a_sync_of_nothing_tells_its_error(tmp_path: Path) -> None:
-    """The error is the system's own."""
-    with pytest.raises(OSError, match=r"\w") as failed:
-        folders.sync_file_system(-1)
-    assert failed.value.errno in (errno.EBADF, errno.ENOSYS)
-    with pytest.raises(FileNotFoundError):
-        folders.sync_folder(tmp_path / "nowhere")
-
-
-def test_syncs_work(tmp_path: Path) -> None:
-    """A folder, and on Linux a whole file system."""
-    folders.sync_folder(tmp_path)
-    if sys.platform == "linux":
-        with FolderLock(tmp_path / "spool") as lock:
-            folders.sync_file_system(lock.descriptor)
-
-
-@pytest.mark.parametrize(
-    ("release", "there"),
-    [("5.7.19", False), ("4.18.0-553.el8", False), ("5.8.0", True), ("6.18", True), ("x", False)],
-)
-def test_a_system_call_that_hides_errors_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, release: str, there: bool
-) -> None:
-    """Before Linux 5.8, syncfs said yes whatever became of the writes."""
-    real = os.uname()
-    fake = os.uname_result((real.sysname, real.nodename, release, real.version, real.machine))
-    monkeypatch.setattr(os, "uname", lambda: fake)
-    assert (there and sys.platform == "linux") == (folders._find_syncfs() is not None)

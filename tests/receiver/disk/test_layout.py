@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import PurePath
 
 import pytest
@@ -53,22 +52,6 @@ def test_a_folders_name_tells_the_id(started_at_ms: int, recording_id: str) -> N
 def test_other_names_are_no_recordings(name: str) -> None:
     """Not even those that look like one to a person."""
     assert layout.recording_id_of(PurePath("2026/11/22") / name) is None
-
-
-@given(st.integers(0, YEAR_9999_MS))
-def test_timestamps_are_rfc_3339_to_the_millisecond(milliseconds: int) -> None:
-    """Exact, in UTC, of one length, so that they sort as text."""
-    text = layout.timestamp(milliseconds)
-    moment = datetime.fromisoformat(text)
-    assert UTC.utcoffset(None) == moment.utcoffset()
-    assert milliseconds == round(moment.timestamp() * 1000)
-    assert len("2026-11-22T20:30:00.007Z") == len(text)
-    assert text.endswith("Z")
-
-
-def test_a_timestamp_of_a_known_moment() -> None:
-    """Leading zeros of the milliseconds included."""
-    assert "2026-11-22T20:30:00.007Z" == layout.timestamp(STARTED_AT_MS)
 
 
 def test_a_journal_is_named_by_its_recording() -> None:

@@ -24,6 +24,7 @@ from receiver.media import (
     Ledger,
     MediaFormat,
     Track,
+    timestamp,
 )
 from receiver.recording import document as recording
 from receiver.recording.document import DtmfPress, MarkPassed, RecordedTrack, Recording
@@ -81,8 +82,8 @@ def _document(recording_id: str, started_at_ms: int, parameters: Mapping[str, An
         account_sid=ACCOUNT_SID,
         call_sid=CALL_SID,
         stream_sid="7d56cc11-0a3c-4a3e-9df2-6f0e9c0c1d2e",
-        started_at=layout.timestamp(started_at_ms),
-        ended_at=layout.timestamp(started_at_ms + 1000),
+        started_at=timestamp(started_at_ms),
+        ended_at=timestamp(started_at_ms + 1000),
         end_reason=EndReason.STOP,
         complete=False,
         findings=(FINDING,),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.disk import folders, layout
+from receiver.disk import layout, sync
 from receiver.errors import ConfigurationError
 from receiver.journal import records, spool, syncer
 from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Reader, Record
@@ -121,7 +121,7 @@ def test_many_journals_are_synced_with_one_call(
 ) -> None:
     """One syncfs for all of them, on a descriptor that lives as long as the spool."""
     calls: list[int] = []
-    monkeypatch.setattr(folders, "sync_file_system", calls.append)
+    monkeypatch.setattr(sync, "sync_file_system", calls.append)
     spool = opened(sync_interval_ms=NEVER_MS)
     rows = [begin(spool, number) for number in range(12)]
     until(lambda: all(START in on_disk(live) for live in rows))
@@ -143,7 +143,7 @@ def test_where_one_call_fails_each_file_is_asked(
     def fail(_: int) -> None:
         raise broken()
 
-    monkeypatch.setattr(folders, "sync_file_system", fail)
+    monkeypatch.setattr(sync, "sync_file_system", fail)
     monkeypatch.setattr(syncer, "MOST_SYNCED_SINGLY", 0)
     running = opened(sync_interval_ms=NEVER_MS)
     rows = [begin(running, number) for number in range(3)]
@@ -454,6 +454,7 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(
         opened()
     monkeypatch.undo()
     go_on.set()
+    live.close()  # as the end of the process does
 
 
 def test_a_spool_has_one_owner(opened: Open) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from receiver.disk import folders
+from receiver.disk import sync as disk_sync
 from receiver.journal import records as journal
 from receiver.journal.records import (
     ChunkRecord,
@@ -188,7 +188,7 @@ def test_the_folder_entry_is_synced_until_it_works(
         if len(asked) == 1:
             raise broken()
 
-    monkeypatch.setattr(folders, "sync_folder", fail_once)
+    monkeypatch.setattr(disk_sync, "sync_folder", fail_once)
     live.write()
     assert [] == asked  # it may take long, and what was written survives us without it
     with pytest.raises(OSError, match="Input/output"):

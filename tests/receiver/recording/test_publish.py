@@ -384,13 +384,23 @@ def test_a_symbolic_link_is_set_aside_unread(tmp_path: Path, spool: Path) -> Non
     assert not (tmp_path / "recordings").exists()
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["fifo", "folder"])
+def test_what_is_no_file_is_set_aside(
+    tmp_path: Path, spool: Path, make: Callable[[Path], None]
+) -> None:
+    """It will not become one, and nobody waits for a pipe's writer."""
+    make(spool / "x.journal")
+    set_aside(spool / "x.journal", tmp_path / "recordings")
+    assert not (spool / "x.journal").exists()
+
+
 def test_trouble_that_passes_leaves_the_journal_where_it_is(
     tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too many open files are no reason to doubt a journal."""
     live = ended(spool)
 
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(os, "open", refuse)

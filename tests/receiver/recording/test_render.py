@@ -16,6 +16,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from receiver.disk import files
 from receiver.errors import JournalError
 from receiver.journal import file as journal_file
 from receiver.journal import records as journal
@@ -320,8 +321,8 @@ def test_long_audio_flows_through_in_blocks(
     content = call(tracks=tuple(Track), chunks=40, missing=[3, 4, 20])
     options = RenderOptions(stereo=True)
     whole, _ = rendered(tmp_path / "whole", content, options)
-    for room in (render, journal_file):
-        monkeypatch.setattr(room, "BLOCK_BYTES", 250)
+    for module in (render, files):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 250)
     monkeypatch.setattr(journal_file, "_WINDOW_BYTES", 250)
     pieces, _ = rendered(tmp_path / "pieces", content, options)
     assert contents(whole) == contents(pieces)

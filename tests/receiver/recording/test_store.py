@@ -400,13 +400,19 @@ def test_a_linked_file_is_found(recordings: Path, tmp_path: Path) -> None:
     assert (f"inbound.wav: {os.strerror(errno.ELOOP)}",) == problems_of(folder)
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["fifo", "folder"])
-def test_what_is_no_regular_file_is_found(recordings: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [(os.mkfifo, "not a regular file"), (Path.mkdir, "Is a directory")],
+    ids=["fifo", "folder"],
+)
+def test_what_is_no_regular_file_is_found(
+    recordings: Path, make: Callable[[Path], None], problem: str
+) -> None:
     """Without waiting for anybody to write into it."""
     folder = builder.build(recordings)
     (folder / "inbound.wav").unlink()
     make(folder / "inbound.wav")
-    assert ("inbound.wav: not a regular file",) == problems_of(folder)
+    assert (f"inbound.wav: {problem}",) == problems_of(folder)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../inbound.wav", "outbound.wav", ""])
@@ -596,7 +602,7 @@ def test_a_cut_file_with_a_mended_length_is_found(recordings: Path) -> None:
 
 def test_long_gaps_are_read_in_blocks(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last block counts as much as the first."""
-    monkeypatch.setattr(wav_reader, "READ_BYTES", 64)
+    monkeypatch.setattr(wav_reader, "BLOCK_BYTES", 64)
     folder = builder.build(recordings, gaps=(Gap(100, 500, LOST),))
     assert () == problems_of(folder)
     change_track(folder, gaps=(Gap(100, 501, LOST),), silence_ms=501)

@@ -1,0 +1,144 @@
+"""Files: every one that the receiver opens, creates, writes or hashes goes through here.
+
+Who calls: the journal's writer thread, the rendering process, the commands that read recordings,
+and the threads that read or write secrets and used tokens. All of it may wait for the disk, so
+the event loop calls nothing of it, except `open_regular` and reads of a journal's own tail.
+
+What must never happen:
+
+* A symbolic link is followed where a peer, or another user, could have put it.
+* A file that others can read comes into being: a new one has mode 0600, and is new.
+* A write ends early and is taken for a whole one.
+* Opening waits: a FIFO that somebody left in a folder must not hold up the caller.
+
+Files are unbuffered `FileIO` objects. What writes at a position, or reads at one, uses `pwrite`
+and `pread`, so that a file has no state besides its bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import Final
+
+BLOCK_BYTES: Final = 2**17
+"""How much is read, decoded, written, hashed or silenced at a time."""
+FILE_MODE: Final = 0o600
+
+
+def open_regular(
+    path: Path | str, *, within: int | None = None, follow_links: bool = False
+) -> FileIO:
+    """Open a regular file for reading, by its name in the folder `within` where that is given.
+
+    Args:
+        path: The file. Its last part must be no symbolic link, unless `follow_links` is set.
+        within: The descriptor of an open folder.
+        follow_links: For paths that the operator wrote down, such as mounted secrets.
+
+    Raises:
+        OSError: it cannot be opened; `EISDIR` where it is a folder, `EINVAL` where it is
+            anything else that is no regular file.
+    """
+    # Without O_NONBLOCK, opening a FIFO waits until somebody writes to it.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags, dir_fd=within)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb", buffering=0)
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def create_private(path: Path | str, *, within: int | None = None) -> FileIO:
+    """Create a file that only its owner can read, for reading and writing.
+
+    Raises:
+        OSError: it cannot be created; `FileExistsError` where anything has that name, also a link.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, FILE_MODE, dir_fd=within)
+    return open(descriptor, "r+b", buffering=0)
+
+
+def write_private(path: Path | str, content: bytes, *, within: int | None = None) -> None:
+    """Create a private file, write all of `content` and sync it; on failure no file is left.
+
+    The entry in its folder is not synced: `sync_folder` does that.
+
+    Raises:
+        OSError: as `create_private`; or the disk did not take all of it.
+    """
+    with create_private(path, within=within) as file:
+        try:
+            write_all(file, content)
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(path, dir_fd=within)
+            raise
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write all of `content` where the file stands; a nearly full disk takes it in pieces.
+
+    Raises:
+        OSError: the disk did not take all of it.
+    """
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def write_at(file: FileIO, content: bytes, start: int) -> int:
+    """Write all of `content` from byte `start` on, and return where it ends.
+
+    Raises:
+        OSError: the disk did not take all of it; writing it again from `start` mends that.
+    """
+    rest, descriptor = memoryview(content), file.fileno()
+    while rest:
+        count = os.pwrite(descriptor, rest, start)
+        start, rest = start + count, rest[count:]
+    return start
+
+
+def blocks_of(file: FileIO) -> Iterator[bytes]:
+    """Yield a file's content from where it stands, in blocks of at most `BLOCK_BYTES`."""
+    return iter(lambda: file.read(BLOCK_BYTES), b"")
+
+
+def sha256(file: FileIO, length: int | None = None) -> str:
+    """Return the SHA-256 of a file, or of its first `length` bytes, as hexadecimal digits."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(BLOCK_BYTES))
+    file.seek(0)
+    rest = os.fstat(file.fileno()).st_size if length is None else length
+    while rest and (size := file.readinto(buffer[:rest])):
+        digest.update(buffer[:size])
+        rest -= size
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def open_folder(
+    folder: Path | str, *, within: int | None = None, follow_links: bool = False
+) -> Iterator[int]:
+    """Open a folder, by its name in another one where `within` is given; yield its descriptor.
+
+    Raises:
+        OSError: it cannot be opened, is no folder, or is a link that is not to be followed.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    descriptor = os.open(folder, flags, dir_fd=within)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
