@@ -33,7 +33,7 @@ from receiver.media import Chunk, EndReason
 from receiver.rate_limit import LogThrottle
 from receiver.tap.events import LiveChunk
 from receiver.tap.hub import Hub
-from receiver.transports.interface import BROKEN_OFF, Connection
+from receiver.transports.interface import FAILURES, Connection
 from receiver.wire import parse
 from receiver.wire.parse import OTHER_STREAM, Message, Start
 
@@ -140,8 +140,8 @@ class Session:
             return
         if clean:
             self.end(EndReason.CLOSED)
-        elif code in BROKEN_OFF:
-            self.end(EndReason.PROTOCOL_ERROR, BROKEN_OFF[code])
+        elif code in FAILURES:
+            self.end(EndReason.PROTOCOL_ERROR, FAILURES[code])
         else:
             self.end(EndReason.CLOSED, "the connection broke without a closing handshake")
         self._closed = True

@@ -67,19 +67,19 @@ class Admission:
         if self._taps is not None and is_tap(request.path):
             return self._taps.admit(request)
         if request.path != STREAMS_PATH:
-            self.turned_away("not_found", request.remote_address)
+            self.count_refused("not_found", request.remote_address)
             return _NOT_FOUND
         try:
             grant = self.tokens.admit(request.authorization, now=time.time())
         except Refused as refused:
-            self.turned_away(refused.reason.value, request.remote_address)
+            self.count_refused(refused.reason.value, request.remote_address)
             return _UNAUTHORIZED
         if self.closed_for:
             return self._not_ready(request, self.closed_for)
         if grant.jti is None:
             return self._open_session(grant, request.remote_address)
         if not request.is_upgrade:
-            self.turned_away("bad_request", request.remote_address)
+            self.count_refused("bad_request", request.remote_address)
             return _NO_UPGRADE  # the token is for the request that will be one
         return self._use_up(grant, grant.jti, request)
 
@@ -94,7 +94,7 @@ class Admission:
             log.error("used_tokens_unwritable", error=error.strerror)
             return self._not_ready(request, "used tokens cannot be recorded")
         if not unused:
-            self.turned_away("replayed", request.remote_address)
+            self.count_refused("replayed", request.remote_address)
             return _UNAUTHORIZED
         if self.closed_for:  # meanwhile: we are to end, or the disk is full
             return self._not_ready(request, self.closed_for)
@@ -112,10 +112,10 @@ class Admission:
             self._pending_changed()
 
     def _not_ready(self, request: UpgradeRequest, reason: str) -> HttpAnswer:
-        self.turned_away("not_ready", request.remote_address)
+        self.count_refused("not_ready", request.remote_address)
         return _unavailable(reason)
 
-    def turned_away(self, reason: str, remote_address: str) -> None:
+    def count_refused(self, reason: str, remote_address: str) -> None:
         """Count who is not let in, and tell of each address at most once a second."""
         self.refused[reason] += 1
         times = self._throttle.count(f"{remote_address} {reason}", time.monotonic())

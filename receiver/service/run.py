@@ -14,7 +14,7 @@ from receiver.service.admission import STREAMS_PATH
 from receiver.service.demo import Demo
 from receiver.service.server import Server
 from receiver.service.supervisor import Supervisor
-from receiver.transports.interface import Listener
+from receiver.transports.listener import SocketListener
 
 
 def run(config: Config) -> None:
@@ -59,7 +59,7 @@ async def _run(config: Config) -> None:
     loop.add_signal_handler(signal.SIGTERM, end, server.drain)
     loop.add_signal_handler(signal.SIGHUP, server.reload)
 
-    def listening(listener: Listener) -> None:
+    def listening(listener: SocketListener) -> None:
         url = _announce(config, listener.port)
         if demo is not None:
             demo.start(url)

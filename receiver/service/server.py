@@ -38,8 +38,8 @@ from receiver.service.publish_queue import IN_TIME_SECONDS, PublishQueue
 from receiver.service.read_coalescing import ReadCoalescer
 from receiver.service.shutdown_deadline import ShutdownDeadline
 from receiver.service.tap_setup import LiveTaps
-from receiver.transports.interface import Limits, Listener
-from receiver.transports.listener import listen
+from receiver.transports.interface import Limits
+from receiver.transports.listener import SocketListener, listen
 from receiver.transports.shared_port import SharedPort
 
 USED_TOKENS: Final = "used-tokens"
@@ -90,7 +90,7 @@ class Server:
         )
         self.sessions: set[Session] = set()
         self._note_certificate()
-        self._listener: Listener | None = None
+        self._listener: SocketListener | None = None
         self._stopping = asyncio.Event()
         self._ended = False  # all streams, by us
         self.hurry = ShutdownDeadline()
@@ -134,17 +134,17 @@ class Server:
 
     def _somebody_waits(self) -> bool:
         """Whether a longer rest of the event loop is noticed: a listener, a newcomer, the end."""
-        entering = self._listener is not None and self._listener.entering > 0
+        pending = self._listener is not None and self._listener.pending > 0
         # Listeners of a call's past need not subscribe yet.
         listens = self.hub.has_subscribers or self.figures.taps.listeners > 0
-        return entering or listens or self._stopping.is_set()
+        return pending or listens or self._stopping.is_set()
 
     def _open_session(self, grant: Grant, remote_address: str) -> Session:
         return Session(self, grant, remote_address=remote_address)
 
     # Its life.
 
-    async def run(self, *, listening: Callable[[Listener], None]) -> None:
+    async def run(self, *, listening: Callable[[SocketListener], None]) -> None:
         """Serve until `stop` or a finished `drain`; all that arrived is published on return.
 
         After `stop` the rest is left in the spool, when its time is up.
@@ -190,7 +190,7 @@ class Server:
             listening(listener)
             await self._stopping.wait()
 
-    async def _listen(self) -> Listener:
+    async def _listen(self) -> SocketListener:
         self._listener = await _listen(
             self._config, self.gate, ssl_context=self._ssl_context, shared=self._shared
         )
@@ -352,7 +352,7 @@ async def _listen(
     *,
     ssl_context: ssl.SSLContext | None,
     shared: SharedPort | None,
-) -> Listener:
+) -> SocketListener:
     per_address = None if config.behind_proxy else config.max_waiting_per_address
     listener = await listen(
         gate,
@@ -362,8 +362,8 @@ async def _listen(
         limits=Limits(
             max_message_bytes=config.max_message_bytes,
             handshake_timeout_seconds=config.handshake_timeout_seconds,
-            max_waiting=config.max_waiting,
-            max_waiting_per_address=per_address,
+            max_pending=config.max_waiting,
+            max_pending_per_address=per_address,
         ),
         shared=shared,
     )

@@ -24,7 +24,7 @@ from receiver.disk import layout
 from receiver.errors import TapreelError
 from receiver.service import event_loop
 from receiver.service.server import Server
-from receiver.transports.interface import Listener
+from receiver.transports.listener import SocketListener
 from receiver.transports.shared_port import SharedPort
 
 ORDERS: Final = {signal.SIGINT: "stop", signal.SIGTERM: "drain", signal.SIGHUP: "reload"}
@@ -131,7 +131,7 @@ async def _serve(config: Config, shared: SharedPort, channel: Connection) -> Non
             loop.remove_reader(channel.fileno())
             server.stop()
 
-    def listening(_: Listener) -> None:
+    def listening(_: SocketListener) -> None:
         log.info("worker_serving", pid=os.getpid())
         channel.send(_READY)
 

@@ -57,7 +57,7 @@ class Acceptor:
         return self._loop
 
     @property
-    def entering(self) -> int:
+    def pending(self) -> int:
         """How many connections are in the lobby."""
         return len(self._lobby)
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-TOO_MANY_UNITS: Final = 1008
-BROKEN_OFF: Final = {
+TOO_MANY_SMALL_FRAMES: Final = 1008
+FAILURES: Final = {
     1002: "the connection did not speak WebSocket",
     1007: "the reason of a close message was no text",
-    TOO_MANY_UNITS: "too many units that carry next to nothing",
+    TOO_MANY_SMALL_FRAMES: "too many units that carry next to nothing",
     1009: "a message was too long",
 }
 """Why a transport itself closes a connection, by the code it closes with."""
@@ -65,7 +65,7 @@ class Connection(Protocol):
 
         `reason` is cut to the 123 bytes that fit. Messages that are still on their way may be
         delivered. A peer that does not answer is cut after the close time-out; of one that goes
-        on sending, `Limits.max_farewell_bytes` are read at most.
+        on sending, `Limits.max_bytes_after_close` are read at most.
         """
         ...
 
@@ -108,13 +108,13 @@ class Peer(Protocol):
         """Learn that no more messages come; called once, and only after `opened`.
 
         `clean` says that the other end sent a close message, and `code` is its code; else
-        `code` is the one we closed with (1011 an error of ours, one of `BROKEN_OFF`, or what
+        `code` is the one we closed with (1011 an error of ours, one of `FAILURES`, or what
         `Connection.close` was given), or 1006 for a connection that broke.
         """
         ...
 
 
-class Gate(Protocol):
+class UpgradePolicy(Protocol):
     """Decides who may open a stream."""
 
     def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
@@ -126,7 +126,7 @@ class Gate(Protocol):
         """
         ...
 
-    def turned_away(self, reason: str, remote_address: str) -> None:
+    def count_refused(self, reason: str, remote_address: str) -> None:
         """Learn of a connection that ended before it was upgraded, but not by `admit`.
 
         `reason` is "crowded" (too many wait), "timeout", "too_large", "bad_request" (no HTTP,
@@ -146,42 +146,15 @@ class Limits:
     handshake_timeout_seconds: float = 5  # from the first byte to the upgrade, and for TLS
     close_timeout_seconds: float = 5  # from the first close message to the end of the socket
     max_handshake_bytes: int = 131_072  # of the whole request
-    max_waiting: int = 256  # connections that nobody has admitted yet; then the oldest goes
-    max_waiting_per_address: int | None = 16  # `None`: no bound, as behind a proxy
+    max_pending: int = 256  # connections that nobody has admitted yet; then the oldest goes
+    max_pending_per_address: int | None = 16  # `None`: no bound, as behind a proxy
     pong_delay_seconds: float = 0.5  # pings that come meanwhile share one pong
     send_buffer_bytes: int = 65_536  # of messages of ours, in the process and in the kernel
-    max_farewell_bytes: int = 65_536  # that may still come when we have sent a close message
+    max_bytes_after_close: int = 65_536  # that may still come when we have sent a close message
     max_burst_bytes: int = 16_777_216  # read without a pause ...
     bytes_per_second: int = 4_194_304  # ... and in the long run
-    small_unit_bytes: int = 16  # control units, and fragments shorter than this, are small
-    max_small_units: int = (
+    small_frame_bytes: int = 16  # control units, and fragments shorter than this, are small
+    max_small_frames: int = (
         5_000  # that may come at once without large ones; then the connection is cut
     )
-    small_units_per_second: float = 500  # that may come in the long run
-
-
-class Listener(Protocol):
-    """A listening transport."""
-
-    @property
-    def port(self) -> int:
-        """Return the port, also where a free one was asked for."""
-        ...
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Return every address it listens on."""
-        ...
-
-    @property
-    def entering(self) -> int:
-        """How many connections were accepted and are not yet admitted or refused."""
-        ...
-
-    def stop_accepting(self) -> None:
-        """Close the listening sockets; open connections live on."""
-        ...
-
-    async def close(self) -> None:
-        """Close every connection with 1001 and return when all sockets are gone."""
-        ...
+    small_frames_per_second: float = 500  # that may come in the long run

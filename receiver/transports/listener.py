@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from receiver.transports import handshake
 from receiver.transports.acceptor import Acceptor, Connect, open_sockets
-from receiver.transports.interface import Gate, Limits, Listener
+from receiver.transports.interface import Limits, UpgradePolicy
 from receiver.transports.pending import PendingConnection, PendingConnections
 from receiver.transports.shared_port import SharedPort
 from receiver.transports.upgrade import AcceptedUpgrade, House, UpgradeProtocol
@@ -24,14 +24,14 @@ _GOING_AWAY: Final = 1001
 
 
 async def listen(
-    gate: Gate,
+    gate: UpgradePolicy,
     *,
     host: str,
     port: int,
     ssl_context: ssl.SSLContext | None,
     limits: Limits,
     shared: SharedPort | None = None,
-) -> Listener:
+) -> SocketListener:
     """Listen on `host` and `port` (0: a free one), or take turns on a port that is `shared`.
 
     Raises:
@@ -49,7 +49,7 @@ class SocketListener:
 
     server: Acceptor
 
-    def __init__(self, gate: Gate, limits: Limits) -> None:
+    def __init__(self, gate: UpgradePolicy, limits: Limits) -> None:
         self.limits = limits
         self.house = House(gate, limits, upgrade=self._upgrade, left=self.see_if_empty)
         self.sockets: set[Socket] = set()  # all that are open
@@ -64,7 +64,7 @@ class SocketListener:
             ConfigurationError: the address cannot be listened on.
         """
         sockets = shared.sockets if shared else await open_sockets(host, port)
-        lobby = PendingConnections(self.limits, self.house.gate.turned_away)
+        lobby = PendingConnections(self.limits, self.house.gate.count_refused)
         self.server = Acceptor(sockets, lobby, connect, shared=shared)
 
     async def connect(
@@ -95,9 +95,9 @@ class SocketListener:
         return tuple(name[0] for name in self._names)
 
     @property
-    def entering(self) -> int:
+    def pending(self) -> int:
         """How many connections were accepted and are not yet admitted or refused."""
-        return self.server.entering
+        return self.server.pending
 
     @functools.cached_property
     def _names(self) -> list[Any]:

@@ -39,7 +39,7 @@ class PendingConnection:
         """Tell the gate why the connection ends, unless it knows; idempotent."""
         if not self.asked:
             self.asked = True
-            self._lobby.turned_away(reason, self.address)
+            self._lobby.count_refused(reason, self.address)
 
     def cut(self) -> None:
         """End the connection, whoever holds it by now."""
@@ -52,8 +52,8 @@ class PendingConnection:
 class PendingConnections:
     """All connections that wait, the oldest first."""
 
-    def __init__(self, limits: Limits, turned_away: Callable[[str, str], None]) -> None:
-        self.turned_away = turned_away  # is told the reason and the address
+    def __init__(self, limits: Limits, count_refused: Callable[[str, str], None]) -> None:
+        self.count_refused = count_refused  # is told the reason and the address
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[PendingConnection, None] = {}
@@ -64,7 +64,7 @@ class PendingConnections:
 
     def enter(self, tcp: socket.socket, address: str) -> PendingConnection:
         """Count one more, and make room for it where there is none."""
-        if len(self._waiting) >= self._limits.max_waiting:
+        if len(self._waiting) >= self._limits.max_pending:
             crowd = max(self._by_address.values(), key=len)
             next(iter(crowd)).cut()
         entered = PendingConnection(tcp, address, self._loop.time(), self)
@@ -85,7 +85,7 @@ class PendingConnections:
 
     def _excess(self, address: str) -> int:
         """Return by how many connections an address is over its share."""
-        share = self._limits.max_waiting_per_address
+        share = self._limits.max_pending_per_address
         return 0 if share is None else len(self._by_address.get(address, ())) - share
 
     def _thin_out(self, address: str) -> None:

@@ -17,8 +17,8 @@ class SmallFrameLimit:
 
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self._now = loop.time
-        self._small_bytes = limits.small_unit_bytes
-        self._bucket = TokenBucket(limits.max_small_units, limits.small_units_per_second)
+        self._small_bytes = limits.small_frame_bytes
+        self._bucket = TokenBucket(limits.max_small_frames, limits.small_frames_per_second)
 
     def bear(self, length: int, *, control: bool) -> bool:
         """Count a unit with a payload of `length` bytes; return whether it was not one too many."""

@@ -18,7 +18,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from receiver.transports import handshake
-from receiver.transports.interface import Decision, Gate, HttpAnswer, Limits, Peer
+from receiver.transports.interface import Decision, HttpAnswer, Limits, Peer, UpgradePolicy
 from receiver.transports.pending import PendingConnection
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -40,7 +40,7 @@ class AcceptedUpgrade:
 class House:
     """What the doorways of one listener share."""
 
-    gate: Gate
+    gate: UpgradePolicy
     limits: Limits
     upgrade: Callable[[AcceptedUpgrade], None]
     left: Callable[[], None]  # called when a connection is no longer in a doorway
@@ -141,7 +141,7 @@ class UpgradeProtocol(asyncio.Protocol):
             return
         response = protocol.accept(request)
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            self._house.gate.turned_away("bad_request", self._address)
+            self._house.gate.count_refused("bad_request", self._address)
             self._refuse(handshake.without_details(protocol, response))
             return
         self._leave()

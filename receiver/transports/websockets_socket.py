@@ -23,7 +23,7 @@ from receiver.transports.connection import SocketConnection
 from receiver.transports.deferred_pong import DeferredPong
 from receiver.transports.frames import FrameReader
 from receiver.transports.inbound_limits import ReadRateLimit
-from receiver.transports.interface import BROKEN_OFF, TOO_MANY_UNITS, Limits, Peer
+from receiver.transports.interface import FAILURES, TOO_MANY_SMALL_FRAMES, Limits, Peer
 from receiver.transports.small_units import SmallFrameLimit
 from receiver.transports.upgrade import AcceptedUpgrade
 
@@ -65,7 +65,7 @@ class Socket(Connection):
         self._receive = units.receive
         self._fragments = bytearray()  # of a message that is not yet whole
         self._pace = ReadRateLimit(limits, self.loop)
-        self._small_units = SmallFrameLimit(limits, self.loop)
+        self._small_frames = SmallFrameLimit(limits, self.loop)
         self._late_pong = DeferredPong(
             self.loop, self._send_pong, delay_seconds=limits.pong_delay_seconds
         )
@@ -94,7 +94,7 @@ class Socket(Connection):
             part = data[start : start + _SLICE_BYTES]
             if self._cut is not None:
                 self._farewell_bytes += len(part)
-            if self._farewell_bytes > self._limits.max_farewell_bytes:
+            if self._farewell_bytes > self._limits.max_bytes_after_close:
                 self._pace.stop(self.transport)  # an end now might outrun our close message
                 return
             self._receive(part)
@@ -212,7 +212,7 @@ class Socket(Connection):
     def _break_off(self) -> None:
         """Close because of what the other end sends; nothing of it is listened to any more."""
         self._broken_off = True
-        self.protocol.fail(TOO_MANY_UNITS, BROKEN_OFF[TOO_MANY_UNITS])
+        self.protocol.fail(TOO_MANY_SMALL_FRAMES, FAILURES[TOO_MANY_SMALL_FRAMES])
         self._cut_later()
         self.send_data()
 
@@ -225,7 +225,7 @@ class Socket(Connection):
         control = event.opcode not in DATA_OPCODES
         if self._broken_off:
             return
-        if not self._small_units.bear(len(event.data), control=control):
+        if not self._small_frames.bear(len(event.data), control=control):
             self._break_off()
         elif not control:
             self._take_fragment(event)

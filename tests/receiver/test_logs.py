@@ -15,7 +15,7 @@ import structlog
 from receiver.logs import MASK, configure, masked
 from receiver.transports.interface import Limits
 from receiver.transports.listener import listen
-from tests.receiver.helpers.wire import OpenGate, call, request
+from tests.receiver.helpers.wire import KeepingPolicy, call, request
 
 CANARY = "canary-0123456789abcdef"
 
@@ -175,7 +175,9 @@ async def test_no_level_shows_a_bearer_token(header: bytes, path: bytes) -> None
     """The library's debug log prints request headers, and what is wrong with them."""
     stream = io.StringIO()
     configure("debug", stream=stream)
-    listener = await listen(OpenGate(), host="127.0.0.1", port=0, ssl_context=None, limits=Limits())
+    listener = await listen(
+        KeepingPolicy(), host="127.0.0.1", port=0, ssl_context=None, limits=Limits()
+    )
     caller = await call(listener.port, None)
     caller.writer.write(request(header, path=path))
     caller.writer.write_eof()

@@ -19,8 +19,8 @@ from receiver.tap.hub import Tap
 from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub
 from receiver.tap.service import TapOptions, TapService
-from receiver.transports.interface import HttpAnswer, Limits, Listener, Peer, UpgradeRequest
-from receiver.transports.listener import listen
+from receiver.transports.interface import HttpAnswer, Limits, Peer, UpgradeRequest
+from receiver.transports.listener import SocketListener, listen
 from tests.receiver.helpers.taps import BEGINNING, heard, live_stream
 
 TOKEN = "a-tap-token-for-tests"
@@ -65,7 +65,7 @@ class TapServer:
 
     hub: LocalHub
     taps: TapService
-    transport: Listener
+    transport: SocketListener
     journal: Path
 
     def open_stream(
@@ -96,7 +96,7 @@ class _TapsOnly:
     def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
         return self.taps.admit(request)
 
-    def turned_away(self, reason: str, remote_address: str) -> None:
+    def count_refused(self, reason: str, remote_address: str) -> None:
         pass
 
 

@@ -90,7 +90,7 @@ class KeepingPeer:
 
 
 @dataclass
-class OpenGate:
+class KeepingPolicy:
     """Lets `/audio` in and keeps every request and peer; `/fail` raises an error."""
 
     requests: list[UpgradeRequest] = field(default_factory=list)
@@ -102,7 +102,7 @@ class OpenGate:
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     refusals: asyncio.Queue[tuple[str, str]] = field(default_factory=asyncio.Queue)
 
-    def turned_away(self, reason: str, remote_address: str) -> None:
+    def count_refused(self, reason: str, remote_address: str) -> None:
         """Remember a connection that never asked."""
         self.refusals.put_nowait((reason, remote_address))
 

@@ -180,8 +180,8 @@ def test_an_address_that_is_refused_again_and_again_fills_no_log(
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     with capture_logs() as lines:
         for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
-            house.gate.turned_away("timeout", address)
-        house.gate.turned_away("crowded", "192.0.2.1")
+            house.gate.count_refused("timeout", address)
+        house.gate.count_refused("crowded", "192.0.2.1")
     told = [("192.0.2.1", "timeout"), ("192.0.2.2", "timeout"), ("192.0.2.1", "crowded")]
     assert told == [(line["remote_address"], line["reason"]) for line in lines]
     assert Counter(timeout=3, crowded=1) == house.gate.refused

@@ -18,14 +18,14 @@ from receiver.service.read_coalescing import (
     INTERVAL_SECONDS,
 )
 from receiver.service.server import Server
-from receiver.transports.interface import Listener
+from receiver.transports.listener import SocketListener
 from tests.end_to_end import sender
 
 TOKEN = "a-token-for-tests-only"
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[Server, Listener]]:
+async def serving(folder: Path) -> AsyncIterator[tuple[Server, SocketListener]]:
     """Run a server until the block ends."""
     places = {"recordings": folder / "out", "spool": folder / "out" / "spool"}
     server = Server(Config(port=0, no_tls=True, tokens=TOKEN, **places))  # type: ignore[arg-type]

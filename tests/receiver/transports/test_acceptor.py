@@ -21,8 +21,8 @@ class Hall:
     """An acceptor whose connections wait until the test lets them go on."""
 
     def __init__(self, limits: Limits) -> None:
-        self.turned_away: list[tuple[str, str]] = []
-        self.lobby = PendingConnections(limits, lambda *told: self.turned_away.append(told))
+        self.count_refused: list[tuple[str, str]] = []
+        self.lobby = PendingConnections(limits, lambda *told: self.count_refused.append(told))
         self.came: asyncio.Queue[PendingConnection] = asyncio.Queue()
         self.failure: Exception | None = None
 
@@ -41,7 +41,7 @@ class Hall:
 @pytest.fixture
 async def hall() -> AsyncIterator[Hall]:
     """An acceptor on a free port."""
-    made = Hall(Limits(max_waiting=2))
+    made = Hall(Limits(max_pending=2))
     await made.open()
     yield made
     made.acceptor.close()
@@ -65,7 +65,7 @@ async def test_a_handshake_that_fails_leaves_nothing(hall: Hall) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", hall.port)
     assert b"" == await reader.read()
     assert 0 == len(hall.lobby)
-    assert [("tls_failed", "127.0.0.1")] == hall.turned_away
+    assert [("tls_failed", "127.0.0.1")] == hall.count_refused
     writer.close()
 
 
@@ -74,7 +74,7 @@ async def test_a_handshake_that_takes_too_long_is_counted(hall: Hall) -> None:
     hall.failure = TimeoutError()
     reader, writer = await asyncio.open_connection("127.0.0.1", hall.port)
     assert b"" == await reader.read()
-    assert [("timeout", "127.0.0.1")] == hall.turned_away
+    assert [("timeout", "127.0.0.1")] == hall.count_refused
     writer.close()
 
 

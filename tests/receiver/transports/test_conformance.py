@@ -17,8 +17,8 @@ import pytest
 import trustme
 
 from receiver.errors import ConfigurationError
-from receiver.transports.interface import Connection, Limits, Listener, UpgradeRequest
-from receiver.transports.listener import listen
+from receiver.transports.interface import Connection, Limits, UpgradeRequest
+from receiver.transports.listener import SocketListener, listen
 from tests.receiver.helpers.wire import (
     BINARY,
     CLOSE,
@@ -28,7 +28,7 @@ from tests.receiver.helpers.wire import (
     TEXT,
     Caller,
     KeepingPeer,
-    OpenGate,
+    KeepingPolicy,
     call,
     fill_and_reset,
     request,
@@ -46,8 +46,8 @@ PATIENT = replace(LIMITS, close_timeout_seconds=20)
 class Running:
     """A listener under test."""
 
-    listener: Listener
-    gate: OpenGate
+    listener: SocketListener
+    gate: KeepingPolicy
     client_context: ssl.SSLContext | None
 
     async def caller(self) -> Caller:
@@ -82,9 +82,9 @@ def start(request: pytest.FixtureRequest) -> Start:
 
     @asynccontextmanager
     async def running(
-        gate: OpenGate | None = None, limits: Limits = LIMITS
+        gate: KeepingPolicy | None = None, limits: Limits = LIMITS
     ) -> AsyncIterator[Running]:
-        gate = gate or OpenGate()
+        gate = gate or KeepingPolicy()
         listener = await listen(
             gate, host="127.0.0.1", port=0, ssl_context=server_context, limits=limits
         )
@@ -195,7 +195,7 @@ async def test_end_of_socket_without_close(running: Running) -> None:
 @pytest.mark.parametrize("pings", [False, True])
 async def test_all_that_arrived_before_a_reset_is_kept(pings: bool) -> None:
     """A burst of 3000 messages, with pings among them, then a reset: all 3000 arrive."""
-    gate = OpenGate()
+    gate = KeepingPolicy()
     listener = await listen(
         gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
     )
@@ -212,7 +212,7 @@ async def test_all_that_arrived_before_a_reset_is_kept(pings: bool) -> None:
 
 async def test_what_the_kernel_holds_at_a_reset_is_kept() -> None:
     """We were busy meanwhile, and it is more than is read at once; the end comes right behind."""
-    gate = OpenGate()
+    gate = KeepingPolicy()
     listener = await listen(
         gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
     )
@@ -274,7 +274,7 @@ async def test_too_many_small_units_end_with_1008(start: Start, kind: str) -> No
         "one message": (begun, wire(CONTINUATION, final=False)),
         "small messages": (b"", begun + ended),
     }[kind]
-    limits = replace(LIMITS, max_small_units=100, small_units_per_second=0)
+    limits = replace(LIMITS, max_small_frames=100, small_frames_per_second=0)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
         answer = await caller.exchange(wire(TEXT, b"before") + beginning + unit * 1000)
@@ -293,7 +293,7 @@ async def test_audio_in_fragments_is_no_flood(start: Start, size: int) -> None:
     parts = [message[at : at + size] for at in range(0, len(message), size)]
     first, *rest = [wire(CONTINUATION, part, final=False) for part in parts]
     units = bytes([first[0] | TEXT]) + first[1:] + b"".join(rest) + wire(CONTINUATION)
-    limits = replace(LIMITS, max_small_units=10, small_units_per_second=1)
+    limits = replace(LIMITS, max_small_frames=10, small_frames_per_second=1)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
         await caller.exchange(units * 1000 + wire(CLOSE, b"\x03\xe8"))
@@ -335,7 +335,7 @@ async def test_who_hangs_up_while_reading_pauses_loses_nothing(start: Start) -> 
 
 async def test_few_small_units_are_no_flood(start: Start) -> None:
     """Fragments of audio, and pings now and then, are nobody's trouble."""
-    limits = replace(LIMITS, max_small_units=10, small_units_per_second=1)
+    limits = replace(LIMITS, max_small_frames=10, small_frames_per_second=1)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
         large = wire(TEXT, b"x" * 128, final=False) + wire(CONTINUATION, b"y" * 128)
@@ -347,7 +347,7 @@ async def test_few_small_units_are_no_flood(start: Start) -> None:
 
 async def test_who_goes_on_sending_after_our_close_is_not_read_for_long(start: Start) -> None:
     """He still gets our close message, and is cut after the close time-out."""
-    limits = replace(LIMITS, max_farewell_bytes=10_000)
+    limits = replace(LIMITS, max_bytes_after_close=10_000)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
         caller.writer.write(wire(TEXT, b"close") + wire(TEXT, b"x" * 1000) * 1000)
@@ -609,7 +609,7 @@ async def test_a_peer_that_fails_at_its_beginning_and_end(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Errors in opened and closed are logged and end that connection."""
-    async with start(OpenGate(opening_fails=True, closing_fails=True)) as running:
+    async with start(KeepingPolicy(opening_fails=True, closing_fails=True)) as running:
         caller = await running.caller()
         with caplog.at_level(logging.ERROR, "receiver"):
             await caller.exchange(request() + wire(TEXT, b"dropped"))
@@ -736,7 +736,7 @@ async def test_a_slow_gate_may_refuse_or_fail(running: Running, path: bytes, sta
 
 async def test_who_waits_for_the_gate_may_leave_or_run_out_of_time(start: Start) -> None:
     """Nobody is let in whose connection is gone."""
-    gate = OpenGate()
+    gate = KeepingPolicy()
     async with start(gate, limits=replace(LIMITS, handshake_timeout_seconds=0.2)) as running:
         slow = await running.caller()
         assert b"" == await slow.exchange(request(path=b"/slow/audio"))
@@ -959,7 +959,7 @@ async def test_an_address_in_use_is_one_clear_error(running: Running) -> None:
     """A second listener on the same port says which port, and why not."""
     port = running.listener.port
     with pytest.raises(ConfigurationError) as caught:
-        await listen(OpenGate(), host="127.0.0.1", port=port, ssl_context=None, limits=LIMITS)
+        await listen(KeepingPolicy(), host="127.0.0.1", port=port, ssl_context=None, limits=LIMITS)
     assert f"cannot listen on 127.0.0.1 port {port}: address already in use" == str(caught.value)
     assert ("127.0.0.1",) == running.listener.addresses
 
@@ -968,4 +968,4 @@ async def test_an_address_in_use_is_one_clear_error(running: Running) -> None:
 async def test_an_unusable_host_is_one_clear_error(host: str) -> None:
     """Addresses of other machines and names of none are settings to correct."""
     with pytest.raises(ConfigurationError, match=f"^cannot listen on {host} port 0: .+"):
-        await listen(OpenGate(), host=host, port=0, ssl_context=None, limits=LIMITS)
+        await listen(KeepingPolicy(), host=host, port=0, ssl_context=None, limits=LIMITS)

@@ -29,7 +29,7 @@ class TellingPeer(KeepingPeer):
         super().opened(connection)
 
 
-class SlowGate:
+class SlowPolicy:
     """Lets everybody in, two at the same moment, and keeps what happened in which order."""
 
     def __init__(self) -> None:
@@ -47,14 +47,14 @@ class SlowGate:
         self.told.append("decided")
         return TellingPeer(self.told)
 
-    def turned_away(self, reason: str, remote_address: str) -> None:
+    def count_refused(self, reason: str, remote_address: str) -> None:
         """Expect nothing of the kind."""
         raise AssertionError((reason, remote_address))
 
 
 async def test_a_stream_is_opened_before_the_next_is_decided_about() -> None:
     """So whoever decides knows how many streams there are."""
-    gate = SlowGate()
+    gate = SlowPolicy()
     listener = await listen(gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits())
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(listener.close)
@@ -70,8 +70,8 @@ async def test_who_is_gone_at_once_is_not_decided_about() -> None:
     """The gate's question to the disk is dropped before it was begun."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        gate = SlowGate()
-        lobby = PendingConnections(Limits(), gate.turned_away)
+        gate = SlowPolicy()
+        lobby = PendingConnections(Limits(), gate.count_refused)
         house = House(gate, Limits(), upgrade=lambda _: None, left=lambda: None)
         doorway = UpgradeProtocol(house, lobby.enter(ours, "192.0.2.1"))
         doorway.connection_made(asyncio.Transport({"peername": ("192.0.2.1", 1)}))

@@ -9,9 +9,9 @@ from pathlib import Path
 import trustme
 
 from receiver.auth import tls
-from receiver.transports.interface import Limits, Listener
-from receiver.transports.listener import listen
-from tests.receiver.helpers.wire import OpenGate, call
+from receiver.transports.interface import Limits
+from receiver.transports.listener import SocketListener, listen
+from tests.receiver.helpers.wire import KeepingPolicy, call
 
 
 def issued(folder: Path, authority: trustme.CA, kind: trustme.KeyType) -> tuple[Path, Path]:
@@ -27,7 +27,7 @@ def issued(folder: Path, authority: trustme.CA, kind: trustme.KeyType) -> tuple[
     return certificate, key
 
 
-async def is_trusted(listener: Listener, authority: trustme.CA) -> bool:
+async def is_trusted(listener: SocketListener, authority: trustme.CA) -> bool:
     """Open a stream; return whether the certificate is one of this authority's."""
     client = ssl.create_default_context()
     authority.configure_trust(client)
@@ -45,7 +45,7 @@ async def test_new_connections_get_the_new_certificate(tmp_path: Path) -> None:
     old, new = trustme.CA(), trustme.CA()
     context = tls.ssl_context(*issued(tmp_path, old, trustme.KeyType.ECDSA))
     listener = await listen(
-        OpenGate(), host="127.0.0.1", port=0, ssl_context=context, limits=Limits()
+        KeepingPolicy(), host="127.0.0.1", port=0, ssl_context=context, limits=Limits()
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(listener.close)

@@ -50,8 +50,8 @@ async def test_the_oldest_goes_where_there_are_too_many(
 ) -> None:
     """Those that come later get the room of those that idle."""
     told: list[tuple[str, str]] = []
-    limits = Limits(max_waiting=3, max_waiting_per_address=None)
-    lobby = PendingConnections(limits, lambda *turned_away: told.append(turned_away))
+    limits = Limits(max_pending=3, max_pending_per_address=None)
+    lobby = PendingConnections(limits, lambda *count_refused: told.append(count_refused))
     for ours, _ in pairs[:4]:
         lobby.enter(ours, "192.0.2.1")
     assert [True, False, False, False] == [is_cut(caller) for _, caller in pairs[:4]]
@@ -63,7 +63,7 @@ async def test_a_crowd_makes_room_for_others(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """Where there are too many, those of the address that has most go."""
-    lobby = PendingConnections(Limits(max_waiting=4, max_waiting_per_address=16), nobody)
+    lobby = PendingConnections(Limits(max_pending=4, max_pending_per_address=16), nobody)
     lobby.enter(pairs[0][0], "192.0.2.1")
     for ours, _ in pairs[1:6]:
         lobby.enter(ours, "192.0.2.9")
@@ -75,7 +75,7 @@ async def test_one_address_takes_no_room_from_others(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """Over its share, an address loses its own oldest connection, but not at once."""
-    lobby = PendingConnections(Limits(max_waiting=100, max_waiting_per_address=2), nobody)
+    lobby = PendingConnections(Limits(max_pending=100, max_pending_per_address=2), nobody)
     lobby.enter(pairs[0][0], "192.0.2.1")
     for ours, _ in pairs[1:4]:
         lobby.enter(ours, "192.0.2.9")
@@ -88,7 +88,7 @@ async def test_a_burst_of_callers_is_no_flood(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """Those that are through in time were never too many, and those that follow are not theirs."""
-    lobby = PendingConnections(Limits(max_waiting=100, max_waiting_per_address=1), nobody)
+    lobby = PendingConnections(Limits(max_pending=100, max_pending_per_address=1), nobody)
     *burst, idle = [lobby.enter(ours, "192.0.2.9") for ours, _ in pairs]
     for waiting in burst:
         waiting.leave()
@@ -105,7 +105,7 @@ async def test_who_was_admitted_is_counted_no_more(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """Leaving makes room, twice is once, and nothing is remembered of an address."""
-    lobby = PendingConnections(Limits(max_waiting=1, max_waiting_per_address=1), nobody)
+    lobby = PendingConnections(Limits(max_pending=1, max_pending_per_address=1), nobody)
     for ours, caller in pairs:
         waiting = lobby.enter(ours, "192.0.2.1")
         waiting.leave()
@@ -120,7 +120,7 @@ async def test_who_was_asked_is_known_to_the_gate(
 ) -> None:
     """A connection that waits for the end of its refusal is not counted once more."""
     told: list[tuple[str, str]] = []
-    lobby = PendingConnections(Limits(), lambda *turned_away: told.append(turned_away))
+    lobby = PendingConnections(Limits(), lambda *count_refused: told.append(count_refused))
     answered, slow = [lobby.enter(ours, "192.0.2.1") for ours, _ in pairs[:2]]
     answered.asked = True
     answered.turn_away("timeout")

@@ -9,7 +9,7 @@ import pytest
 from receiver.transports.interface import Limits
 from receiver.transports.small_units import SmallFrameLimit
 
-LIMITS = Limits(small_unit_bytes=16, max_small_units=3, small_units_per_second=10)
+LIMITS = Limits(small_frame_bytes=16, max_small_frames=3, small_frames_per_second=10)
 
 
 @pytest.fixture
