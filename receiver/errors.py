@@ -2,15 +2,21 @@
 
 TapreelError                      1  unexpected
 ├── ConfigurationError            3  a setting, file or credential is missing or unusable
+│   └── UnsafeFolderError         3  ... a folder into which others can put things (an OSError, too)
 ├── NotFoundError                 5  no such recording
 ├── UnreadableError               6  a file that was given is not what it should be
 │   └── JournalError              6  ... and it is a journal
+│       └── UnprovenError         6  ... whose call is not proven to be the token's
 ├── DialError                     7  another end cannot be reached, or refuses: 4, 5 or 6 then
-└── PeerError                     -  the other end of a stream misbehaved
+├── LineClosed                    -  a connection that we opened is closed
+└── PeerError                     -  whoever connected to us misbehaved
     ├── Refused                   -  its request carries no valid token; the answer is a bare 401
+    ├── BadRequest                -  its URL asks for what is not there; the answer is a 400
     ├── MessageRejected           -  one message cannot be used; the stream lives on
     └── ProtocolViolation         -  the stream cannot go on; it is closed with a code
         └── FormatRefused         -  ... because nobody here can decode its audio
+
+A dash: no command ends with it, because somebody always catches it.
 """
 
 from __future__ import annotations
@@ -35,8 +41,12 @@ class ConfigurationError(TapreelError):
     exit_code = 3
 
 
+class UnsafeFolderError(ConfigurationError, OSError):
+    """Others made a folder, or could put things into it; nothing is written there."""
+
+
 class NotFoundError(TapreelError):
-    """Nothing is known by the name that was asked for."""
+    """Nothing has the name that was asked for."""
 
     exit_code = 5
 
@@ -52,7 +62,7 @@ class JournalError(UnreadableError):
 
 
 class UnprovenError(JournalError):
-    """No start message names the call of the token that let the stream in: nothing is kept."""
+    """No start message names the call of the token that admitted the stream: nothing is kept."""
 
 
 class DialError(TapreelError):
@@ -67,8 +77,20 @@ class DialError(TapreelError):
             self.exit_code = {401: 4, 403: 4, 404: 5, 400: 6, 422: 6, 501: 6}.get(status, 7)
 
 
+class LineClosed(TapreelError):
+    """A connection that we opened is closed.
+
+    `code` is the other end's close code, or 1006 where it sent none.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
 class PeerError(TapreelError):
-    """The other end of a stream misbehaved."""
+    """Whoever connected to us misbehaved."""
 
 
 class Refused(PeerError):
@@ -82,11 +104,15 @@ class Refused(PeerError):
         self.reason = reason
 
 
+class BadRequest(PeerError):
+    """The URL asks for something that is not there; the text is for the caller."""
+
+
 class MessageRejected(PeerError):
     """One message cannot be used; it is counted and the stream lives on.
 
-    `code` is a stable word for counters; `chunk` says which chunk was refused when the
-    message was recognisably one.
+    `code` is a stable word for counters. `chunk` is what is known of the chunk that the
+    message carried, where it carried one.
     """
 
     def __init__(self, code: str, detail: str, *, chunk: RejectedChunk | None = None) -> None:

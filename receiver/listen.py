@@ -20,12 +20,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from receiver.errors import DialError
+from receiver.errors import DialError, LineClosed
 from receiver.transports.client import (
     RECEIVE_BUFFER_BYTES,
     Backoff,
     Line,
-    LineClosed,
     dial,
     trust_in,
 )

@@ -11,14 +11,10 @@ from typing import Final
 
 from receiver.disk.files import open_folder
 from receiver.disk.sync import sync_folder
-from receiver.errors import ConfigurationError
+from receiver.errors import ConfigurationError, UnsafeFolderError
 
 PRIVATE: Final = 0o700
 _ROOT: Final = 0
-
-
-class UnsafeFolderError(OSError):
-    """Others made a folder, or could put things into it; nothing is written there."""
 
 
 def make_folder(folder: Path) -> None:

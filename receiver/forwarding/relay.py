@@ -21,7 +21,7 @@ import structlog
 
 from receiver.config.checks import is_loopback
 from receiver.counters import TapCounters
-from receiver.errors import ConfigurationError, DialError
+from receiver.errors import ConfigurationError, DialError, LineClosed
 from receiver.tap.encoding.notices import Format, OutputSpec, opening
 from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted, StreamStopped
 from receiver.tap.feed import Feeds, Sink
@@ -29,7 +29,7 @@ from receiver.tap.hub import Hub, Unsubscribe
 from receiver.tap.listener import DONE, ListenerLimits, Sender
 from receiver.tap.query import matches
 from receiver.tap.queue import OutMessage, SendQueue
-from receiver.transports.client import Backoff, Line, LineClosed, dial
+from receiver.transports.client import Backoff, Line, dial
 
 KIND: Final = OutputSpec(Format.MESSAGES, "stereo")
 _TRACKS: Final = 2

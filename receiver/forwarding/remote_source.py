@@ -6,13 +6,13 @@ import asyncio
 import ssl
 from typing import Final
 
-from receiver.errors import DialError, PeerError
+from receiver.errors import DialError, LineClosed, PeerError
 from receiver.forwarding.relay import Consumer, ForwardOptions, Relay
 from receiver.media import Chunk, MediaFormat
 from receiver.tap.feed import Sink
 from receiver.tap.hub import Unsubscribe
 from receiver.tap.queue import OutMessage
-from receiver.transports.client import Line, LineClosed, dial
+from receiver.transports.client import Line, dial
 from receiver.wire import parse
 from receiver.wire.parse import Connected, Start
 

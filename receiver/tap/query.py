@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+from receiver.errors import BadRequest
 from receiver.tap.encoding.notices import Format, OutputSpec
 
 ROOT: Final = "/tap"
@@ -19,10 +20,6 @@ _TRACKS: Final = ("inbound", "outbound", "stereo")
 _FILTER: Final = "param."
 _ACCESS_TOKEN: Final = "access_token"  # noqa: S105  the name of a parameter
 _Value = TypeVar("_Value")
-
-
-class BadRequest(ValueError):
-    """The URL asks for something that is not there; the text is for the caller."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import structlog
 from receiver.auth.leases import Lease, Leases
 from receiver.auth.tap_tokens import Scope, TapGrant, TapTokens
 from receiver.counters import TapCounters
-from receiver.errors import Refused
+from receiver.errors import BadRequest, Refused
 from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_requests
@@ -29,7 +29,7 @@ from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted
 from receiver.tap.feed import Feed, Feeds
 from receiver.tap.hub import Hub
 from receiver.tap.listener import Listener, ListenerLimits
-from receiver.tap.query import BadRequest, TapRequest
+from receiver.tap.query import TapRequest
 from receiver.tap.replay import Replay
 from receiver.tap.watchers import WatcherPool
 from receiver.transports.interface import HttpAnswer, Peer, UpgradeRequest

@@ -24,7 +24,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 from websockets.uri import parse_uri
 
-from receiver.errors import ConfigurationError, DialError
+from receiver.errors import ConfigurationError, DialError, LineClosed
 from receiver.transports.interface import Connection, Limits
 from receiver.transports.tcp import keep_alive
 
@@ -44,15 +44,6 @@ _MOST_UNREAD_BYTES: Final = 131_072
 _DONE: Final = 1000
 _BROKEN: Final = 1006
 _LONGEST_ANSWER: Final = 200
-
-
-class LineClosed(Exception):
-    """The socket is closed; `code` is the other end's, or 1006 where it said nothing."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"{code} {reason}".rstrip())
-        self.code = code
-        self.reason = reason
 
 
 class Line(Connection, Protocol):

@@ -6,10 +6,12 @@ import pytest
 
 from receiver import errors
 from receiver.errors import (
+    BadRequest,
     ConfigurationError,
     DialError,
     FormatRefused,
     JournalError,
+    LineClosed,
     MessageRejected,
     NotFoundError,
     PeerError,
@@ -18,7 +20,10 @@ from receiver.errors import (
     TapreelError,
     UnprovenError,
     UnreadableError,
+    UnsafeFolderError,
 )
+
+_PEERS = (Refused, BadRequest, MessageRejected, ProtocolViolation, FormatRefused)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,7 @@ from receiver.errors import (
     [
         (TapreelError, 1),
         (ConfigurationError, 3),
+        (UnsafeFolderError, 3),
         (NotFoundError, 5),
         (UnreadableError, 6),
         (JournalError, 6),
@@ -62,9 +68,21 @@ def test_a_violation_closes_with_a_code() -> None:
     assert 1003 == ProtocolViolation("why", close_code=1003).close_code
 
 
+def test_a_closed_line_says_the_close_code() -> None:
+    """The reason is the other end's, and may be empty."""
+    assert "1001 away" == str(LineClosed(1001, "away"))
+    closed = LineClosed(1006, "")
+    assert ("1006", 1006, "") == (str(closed), closed.code, closed.reason)
+
+
+def test_an_unsafe_folder_is_an_error_of_the_disk_too() -> None:
+    """What is written through it is tried again later, as after any other error of the disk."""
+    assert issubclass(UnsafeFolderError, OSError)
+
+
 def test_every_error_is_in_the_tree() -> None:
     """Whoever catches the base catches all; peers' errors are a branch of their own."""
     every = {kind for kind in vars(errors).values() if isinstance(kind, type)}
     assert all(issubclass(kind, TapreelError) for kind in every)
     peers = {kind for kind in every if issubclass(kind, PeerError)}
-    assert {PeerError, Refused, MessageRejected, ProtocolViolation, FormatRefused} == peers
+    assert {PeerError, *_PEERS} == peers

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from receiver.disk import layout
-from receiver.disk.folders import UnsafeFolderError
+from receiver.errors import UnsafeFolderError
 from receiver.journal import records as journal
 from receiver.journal.records import Header, NoteRecord, Record
 from receiver.media import EndReason, Track

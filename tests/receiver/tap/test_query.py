@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receiver.errors import BadRequest
 from receiver.tap.encoding.notices import Format, OutputSpec
 from receiver.tap.query import (
-    BadRequest,
     TapRequest,
     access_token,
     is_tap,
