@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.journal.writer import JournalWriter
-from receiver.media import Chunk, EndReason, GapKind, Track, timestamp
+from receiver.media import Chunk, EndReason, GapKind, timestamp
 from receiver.tap.events import LiveChunk, LiveMessage, LiveStream, StreamEnded, StreamPosition
 from receiver.tap.hub import SILENT, Hub, Tap
 from receiver.timeline.jumps import live_origin_ms
@@ -35,10 +35,10 @@ MOST_EARLY: Final = 10
 
 @dataclass(slots=True)
 class EarlyMessages:
-    """What came before a recording opened, and what recordings to come need of it."""
+    """Messages that recordings to come need: those before the first, and the latest openings."""
 
-    greeting: bytes = b""  # the latest connected message
-    start: bytes = b""  # the latest start message
+    connected: bytes = b""  # the latest connected message, verbatim
+    start: bytes = b""  # the latest start message, verbatim
     _messages: list[bytes] = field(default_factory=list)
     _left_out: int = 0
 
@@ -50,30 +50,35 @@ class EarlyMessages:
             self._left_out += 1
 
     def hand_over(self, recording: LiveRecording) -> None:
-        """Put what was kept into a recording that has opened; the next begins as all do."""
+        """Put what was kept into a recording that has opened; the next one starts without it."""
         for message in self._messages:
             recording.keep(message)
         if self._left_out:
             recording.note("messages_not_kept", f"{self._left_out} messages before the recording")
-        self._messages = [self.greeting] if self.greeting else []
+        self._messages = [self.connected] if self.connected else []
         self._left_out = 0
 
 
 @dataclass(slots=True)
 class LiveRecording:
-    """What a session keeps while a recording is open; where its stream stands, for the tap."""
+    """One open recording, from its journal's header to its last record.
 
-    id: str
+    It is the `Source` of its stream's position for the hub. `latest_of_tracks` returns the
+    latest chunk of each track of the stream, as the state machine knows them.
+    """
+
+    header: Header
     journal: JournalWriter
-    started_at_ms: int
     now: Callable[[], float]
-    tracks: Mapping[Track, Chunk]  # the latest chunk of each, kept by others
+    early: EarlyMessages
+    latest_of_tracks: Callable[[], tuple[Chunk, ...]]
+    active_at: float  # when the latest chunk came, of this recording or one before it
     opened_at: float = field(init=False)
-    tap: Tap = field(init=False)  # what hears the chunks
+    tap: Tap = field(init=False)  # where chunks are published
     live: Tap = SILENT  # until the stream has a name
-    origin_ms: int = 0  # the timestamp at which stream time begins, as the first chunk tells
-    start: Start | None = None  # names whose it is
-    named: bool = False  # by a start message of its own
+    origin_ms: int = 0  # the timestamp at which stream time starts, by the first chunk
+    start: Start | None = None  # names the call
+    has_start_message: bool = False  # of its own: `start` may be that of the stream before it
     latest: Chunk | None = None
     chunks: int = 0
     messages: int = 0
@@ -84,14 +89,27 @@ class LiveRecording:
         self.tap = _FirstChunkTap(self)
 
     def arrival_ms(self) -> int:
-        """Return what the clock of arrival times shows."""
+        """Return the time since the recording opened."""
         return int((self.now() - self.opened_at) * 1000)
+
+    def keep_chunk(self, chunk: Chunk) -> None:
+        """Put a chunk into the journal, and publish it where somebody listens: the hot path."""
+        self.active_at = now = self.now()
+        arrival_ms = int((now - self.opened_at) * 1000)
+        self.chunks += 1
+        self.journal.append(records.encode_chunk(chunk, arrival_ms))
+        self.latest = chunk
+        if self.tap.has_subscribers:
+            self.tap.publish(LiveChunk(chunk, arrival_ms))
 
     def keep(self, message: bytes) -> None:
         """Put a message other than media into the journal, verbatim."""
         self.messages += 1
         if self.messages <= MOST_MESSAGES:
-            self.journal.append(records.encode(MessageRecord(self.arrival_ms(), message)))
+            self._append_message(message)
+
+    def _append_message(self, message: bytes) -> None:
+        self.journal.append(records.encode(MessageRecord(self.arrival_ms(), message)))
 
     def keep_rejected(self, rejected: MessageRejected, message: bytes) -> None:
         """Put what is known of an unusable message into the journal."""
@@ -106,30 +124,31 @@ class LiveRecording:
         """Put a finding of ours into the journal."""
         self.journal.append(records.encode(NoteRecord(self.arrival_ms(), code, detail)))
 
-    def assume(self, start: Start, start_message: bytes) -> None:
-        """Give a recording that no start message has named the name of the stream before it."""
+    def assume(self, start: Start) -> None:
+        """Name a recording that no start message has named after the stream before it."""
         self.start = start
-        self.journal.append(records.encode(MessageRecord(self.arrival_ms(), start_message)))
+        self._append_message(self.early.start)
         self.note("start_assumed", "no start message came; that of the stream before was taken")
 
-    def go_on(self, start_message: bytes) -> None:
-        """Begin with the name of the stream that stopped, whose earlier chunks are elsewhere.
+    def continue_stream(self) -> None:
+        """Start with the name of the stream that stopped, its earlier chunks being elsewhere.
 
         They are neither lost nor missed: they are in the recording before this one.
         """
-        self.keep(start_message)
-        for track, chunk in self.tracks.items():
+        self.keep(self.early.start)
+        for chunk in self.latest_of_tracks():
             number, stamp = chunk.chunk, chunk.timestamp_ms
             bounds = (None if number is None else 0, number, None if stamp is None else 0, stamp)
-            row = DroppedRecord(GapKind.SENDER_SILENCE, track, 1 + max(0, number or 0), *bounds)
+            count = 1 + max(0, number or 0)
+            row = DroppedRecord(GapKind.SENDER_SILENCE, chunk.track, count, *bounds)
             self.journal.append(records.encode(row))
 
-    def tell(self, message: bytes) -> None:
-        """Have those who listen hear a message other than media."""
+    def publish_message(self, message: bytes) -> None:
+        """Publish a message other than media."""
         self.live.publish(LiveMessage(message, self.arrival_ms()))
 
-    def hear_first(self, event: LiveChunk) -> None:
-        """Settle where stream time begins."""
+    def publish_first(self, event: LiveChunk) -> None:
+        """Publish the first chunk, and count stream time from it."""
         self.origin_ms = live_origin_ms(event.chunk, event.arrival_ms)
         self.tap = self.live
         self.live.publish(event)
@@ -144,39 +163,40 @@ class LiveRecording:
         self.live.publish(StreamEnded(reason, record.arrival_ms))
 
     def position(self) -> StreamPosition:
-        """Return where the stream stands, for those who begin to listen."""
+        """Return the position of the stream, for those who start to listen."""
         kept = min(self.messages, MOST_MESSAGES)
-        latest, tracks = self.latest, self.tracks.values()
+        latest, tracks = self.latest, self.latest_of_tracks()
         others = tuple(chunk for chunk in tracks if latest and chunk.track is not latest.track)
         return StreamPosition(self.chunks, kept, self.arrival_ms(), latest, others, self.origin_ms)
 
-    def announce(self, hub: Hub, start: Start, *, greeting: bytes, message: bytes) -> None:
-        """Have the stream be listened to, now that it has a name; once.
-
-        `greeting` and `message` are the connected and start messages, verbatim.
-        """
+    def announce(self, hub: Hub, start: Start) -> None:
+        """Name the recording; the first time its stream is opened at the hub."""
         self.start = start
         if self.live is not SILENT:
             return
         described = LiveStream(
-            recording_id=self.id,
+            recording_id=self.header.recording_id,
             account_sid=start.account_sid,
             call_sid=start.call_sid,
             stream_sid=start.stream_sid,
             parameters=start.parameters,
             media_format=start.media_format,
             tracks=start.tracks,
-            started_at=timestamp(self.started_at_ms),
-            greeting=greeting,
-            start_message=message,
+            started_at=timestamp(self.header.started_at_ms),
+            greeting=self.early.connected,
+            start_message=self.early.start,
         )
         self.live = hub.open(described, self)
         if self.chunks:
             self.tap = self.live
 
+    def names(self) -> dict[str, str | None]:
+        """Return what log lines name this recording by."""
+        return names(self.header.recording_id, self.start)
+
 
 class _FirstChunkTap:
-    """The tap until the first chunk comes, so that none of the others is asked whether it is."""
+    """The tap until the first chunk, so that no other chunk is tested for being the first."""
 
     has_subscribers = True
 
@@ -184,18 +204,18 @@ class _FirstChunkTap:
         self._recording = recording
 
     def publish(self, event: LiveChunk | LiveMessage | StreamEnded) -> None:
-        """Hand on the first chunk; nothing else is told here."""
+        """Pass the first chunk on; nothing else is published here."""
         if isinstance(event, LiveChunk):
-            self._recording.hear_first(event)
+            self._recording.publish_first(event)
 
 
 def new_header(started_at_ms: int) -> Header:
-    """Return how the journal of another recording begins."""
+    """Return the header of another recording's journal."""
     return Header(secrets.token_hex(8), started_at_ms, records.VERSION, receiver.__version__)
 
 
 def names(recording_id: str | None, start: Start | None) -> dict[str, str | None]:
-    """Return what a log line calls a stream by."""
+    """Return what log lines name a stream by."""
     return {
         "recording_id": recording_id,
         "stream_sid": start.stream_sid if start else None,

@@ -1,8 +1,8 @@
 """How much work without audio one peer may make before its stream ends.
 
-Audio is never too much: a provider that was held up sends a minute of it at once. What carries
-none costs as much to take, and a peer that sends nothing else would keep the event loop from
-all others, or fill the disk with empty recordings.
+Audio is never too much: a provider that was held up sends a minute of it at once. A message
+without audio costs as much to handle, and a peer that sends nothing else would keep the event
+loop from all others, or fill the disk with empty recordings.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PeerLimits:
         self._others = TokenBucket(OTHERS_AT_ONCE, OTHERS_PER_SECOND)
         self._recordings = TokenBucket(RECORDINGS_AT_ONCE, RECORDINGS_PER_SECOND)
 
-    def bear_rejected(self, now: float) -> None:
+    def count_rejected(self, now: float) -> None:
         """Count a message that could not be used."""
         self._rejected_at.append(now)
         if len(self._rejected_at) <= MOST_REJECTED:
@@ -48,12 +48,12 @@ class PeerLimits:
         if now - self._rejected_at.popleft() <= REJECTED_WINDOW_SECONDS:
             raise ProtocolViolation("too many unusable messages")
 
-    def bear_other(self, now: float) -> None:
+    def count_other(self, now: float) -> None:
         """Count a good message that is not media."""
         if not self._others.take(now):
             raise ProtocolViolation("too many messages other than media")
 
-    def bear_recording(self, now: float) -> None:
+    def count_recording(self, now: float) -> None:
         """Count a recording that is about to be opened."""
         if not self._recordings.take(now):
             raise ProtocolViolation("too many recordings on one connection")

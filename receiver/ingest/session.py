@@ -6,16 +6,17 @@ adapter, and a slow disk or listener cannot slow the socket's reader.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from receiver.auth.stream_tokens import Grant
-from receiver.counters import Counters
 from receiver.errors import FormatRefused, MessageRejected, ProtocolViolation
 from receiver.ingest.live_recording import EarlyMessages, LiveRecording, names, new_header
 from receiver.ingest.peer_limits import PeerLimits
+from receiver.ingest.recorder import Recorder
 from receiver.ingest.stream import (
     ChunkReceived,
     ChunkRefused,
@@ -27,49 +28,22 @@ from receiver.ingest.stream import (
     Stream,
 )
 from receiver.journal import records
-from receiver.journal.records import Header, NoteRecord
+from receiver.journal.records import NoteRecord
 from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk, EndReason
 from receiver.rate_limit import LogThrottle
-from receiver.tap.events import LiveChunk
-from receiver.tap.hub import Hub
 from receiver.transports.interface import FAILURES, Connection
 from receiver.wire import parse
 from receiver.wire.parse import OTHER_STREAM, Message, Start
 
 LONGEST_UNSAID_SECONDS: Final = 10.0
-"""How long an open socket may take to say what it is for, before nobody waits for it."""
+"""How long an open socket may take to send its start, before no recording is expected of it."""
 
 log = structlog.get_logger("receiver.session")
 
 
-class Recorder(Protocol):
-    """What a session needs from the house around it."""
-
-    figures: Counters
-    hub: Hub
-
-    def now(self) -> float:
-        """Return a clock that never goes back, in seconds."""
-
-    def utc_ms(self) -> int:
-        """Return UTC, in milliseconds since 1970."""
-
-    def open_journal(self, header: Header) -> JournalWriter:
-        """Begin a journal."""
-
-    def journal_ended(self, path: Path) -> None:
-        """Take a finished journal for publication; called from the writer's thread."""
-
-    def session_opened(self, session: Session) -> None:
-        """Remember a session whose socket is open."""
-
-    def session_closed(self, session: Session) -> None:
-        """Forget a session."""
-
-
 class Session:
-    """Takes the messages of one accepted socket (a transport's `Peer`)."""
+    """Records the messages of one accepted socket (a transport's `Peer`)."""
 
     def __init__(self, recorder: Recorder, grant: Grant, *, remote_address: str) -> None:
         self._recorder = recorder
@@ -79,23 +53,24 @@ class Session:
         self._stream = Stream()
         self._connection: Connection | None = None
         self._recording: LiveRecording | None = None
-        self._beginning = EarlyMessages()
-        self._patience = PeerLimits()
+        self._keep_chunk: Callable[[Chunk], None] = _keep_nothing  # that of the open recording
+        self._early = EarlyMessages()
+        self._limits = PeerLimits()
         self._closed = False
-        self._deaf = False  # we have closed the connection
+        self._closing = False  # we have closed the connection
         self._throttle = LogThrottle()
         self._had_recording = False
-        self._opened_at = self.active_at = self._now()  # active: when the latest chunk came
+        self._opened_at = self._active_at = self._now()
 
     @property
     def recording_id(self) -> str | None:
         """Return the id of the recording that is open, if any."""
-        return self._recording.id if self._recording else None
+        return self._recording.header.recording_id if self._recording else None
 
     @property
-    def expected(self) -> bool:
-        """Whether a recording is open, or may be about to begin on a socket that is new."""
-        if self._deaf or self._had_recording:
+    def may_still_record(self) -> bool:
+        """Whether a recording is open, or may yet be opened on a socket that is new."""
+        if self._closing or self._had_recording:
             return self._recording is not None
         return self._now() - self._opened_at < LONGEST_UNSAID_SECONDS
 
@@ -104,22 +79,27 @@ class Session:
         """Return how many chunks came for the recording that is open."""
         return self._recording.chunks if self._recording else 0
 
+    @property
+    def active_at(self) -> float:
+        """Return when the latest chunk came, or else when the session began."""
+        return self._recording.active_at if self._recording else self._active_at
+
     def opened(self, connection: Connection) -> None:
-        """Take the socket, now that the upgrade is done."""
+        """Start with an open socket: the upgrade is done."""
         self._connection = connection
         self._opened_at = self._now()
         self._recorder.session_opened(self)
 
     def message_received(self, message: bytes) -> None:
-        """Take one whole message; never fails on what a peer may send."""
-        if self._deaf:
+        """Handle one whole message; never fails on what a peer may send."""
+        if self._closing:
             return  # we have closed: what still comes belongs to no recording
         try:
             parsed = parse.parse(message)
-            if type(parsed) is Chunk and self._stream.goes_on(parsed):
+            if type(parsed) is Chunk and self._stream.continues_stream(parsed):
                 self._keep_chunk(parsed)  # nearly every message; no event need be made of it
             else:
-                self._take(parsed, message)
+                self._receive(parsed, message)
         except MessageRejected as rejected:
             self._reject(rejected, message)
         except ProtocolViolation as violation:
@@ -127,10 +107,10 @@ class Session:
                 self._keep_refused(violation.start, message)
             self._cut(violation)
 
-    def _take(self, parsed: Message, message: bytes) -> None:
+    def _receive(self, parsed: Message, message: bytes) -> None:
         if type(parsed) is not Chunk:
-            self._patience.bear_other(self._now())
-            self._remember(parsed, message)
+            self._limits.count_other(self._now())
+            self._keep_early(parsed, message)
         for event in self._stream.receive(parsed):
             self._apply(event, message)
 
@@ -156,20 +136,20 @@ class Session:
 
     def close(self, reason: EndReason, *, code: int, text: str) -> None:
         """End the open recording and ask the peer to close the socket."""
-        self._deaf = True
+        self._closing = True
         self.end(reason, text)
         if self._connection is not None:
             self._connection.close(code, text)
 
-    def _remember(self, parsed: Message, message: bytes) -> None:
-        """Keep what a recording that opens later needs of its beginning."""
+    def _keep_early(self, parsed: Message, message: bytes) -> None:
+        """Keep what recordings that open later start with."""
         if isinstance(parsed, Start):
             self._check_call(parsed)
-            self._beginning.start = message
+            self._early.start = message
         elif isinstance(parsed, parse.Connected):
-            self._beginning.greeting = message
+            self._early.connected = message
         if self._recording is None and isinstance(parsed, parse.Connected | parse.Unknown):
-            self._beginning.keep(message)
+            self._early.keep(message)
 
     def _check_call(self, start: Start) -> None:
         """Hold a stream to the call that its signed token names.
@@ -183,13 +163,13 @@ class Session:
             raise ProtocolViolation("the token is for another call")
 
     def _discard(self, recording: LiveRecording, reason: EndReason) -> None:
-        """Keep nothing of a stream that nobody showed to be the token's call."""
+        """Remove what came of a stream that nothing showed to be the token's call."""
         detail = "not kept: no start message named the call of the token"
         recording.end(reason, detail, Path.unlink)
-        self._note_end(recording, reason, detail)
+        self._record_end(recording, reason, detail)
 
     def _keep_refused(self, start: Start, message: bytes) -> None:
-        """Keep whose audio it is that came before a start message which cannot be used."""
+        """Name early audio by a start message whose media format cannot be used."""
         recording, call_sid = self._recording, self._grant.call_sid
         proven = call_sid is None or call_sid == start.call_sid
         if recording is not None and proven and self._stream.would_name(start):
@@ -207,72 +187,54 @@ class Session:
             case MessageReceived():
                 if self._recording is not None:
                     self._recording.keep(message)
-                    self._recording.tell(message)
-                if isinstance(event.message, Start):
-                    self._announce(event.message)
-                    self._note_start(event.message)
+                    self._recording.publish_message(message)
+                    if isinstance(event.message, Start):
+                        self._start(self._recording, event.message)
             case RecordingEnded():
                 self._end_recording(event, "")
 
-    def _keep_chunk(self, chunk: Chunk) -> None:
-        recording = self._recording
-        if recording is None:
-            return
-        self.active_at = now = self._now()
-        arrival_ms = int((now - recording.opened_at) * 1000)
-        recording.chunks += 1
-        recording.journal.append(records.encode_chunk(chunk, arrival_ms))
-        recording.latest = chunk
-        if recording.tap.has_subscribers:
-            recording.tap.publish(LiveChunk(chunk, arrival_ms))
-
     def _open_recording(self, event: RecordingOpened) -> None:
-        self._patience.bear_recording(self._now())
+        self._limits.count_recording(self._now())
         header = new_header(self._recorder.utc_ms())
         self._had_recording = True
-        opened = self._recorder.open_journal(header)
-        self._note_token(opened)
-        self._recorder.figures.started += 1
-        self._recording = LiveRecording(
-            header.recording_id, opened, header.started_at_ms, self._now, self._stream.latest
+        journal = self._recorder.open_journal(header)
+        self._claim_call(journal)
+        self._recorder.counters.started += 1
+        tracks = self._stream.latest_of_tracks
+        recording = self._recording = LiveRecording(
+            header, journal, self._now, self._early, tracks, self._active_at
         )
-        self._beginning.hand_over(self._recording)
+        self._keep_chunk = recording.keep_chunk
+        self._early.hand_over(recording)
         if event.followed is not None:
-            self._recording.go_on(self._beginning.start)
-            self._announce(event.followed)
+            recording.continue_stream()
+            recording.announce(self._recorder.hub, event.followed)
         if self._stream.state is not State.STARTED:  # else its start message says so
             log.info("audio_before_start", **self._names(), remote_address=self._remote_address)
 
-    def _note_token(self, opened: JournalWriter) -> None:
-        """Have the journal say that nobody has yet shown to be the token's call.
+    def _claim_call(self, journal: JournalWriter) -> None:
+        """Write into the journal that nothing has shown it to be the token's call, so far.
 
-        What we discard at the end must not be published after a crash.
+        What is discarded at the end must not be published after a crash.
         """
         call_sid = self._grant.call_sid
         if call_sid is not None and self._stream.start is None:
             text = call_sid.encode("utf-8", "replace").decode()  # a signer may write anything
-            opened.append(records.encode(NoteRecord(0, records.CLAIMED_CALL, text)))
-
-    def _announce(self, start: Start) -> None:
-        if self._recording is not None:
-            early = self._beginning
-            self._recording.announce(
-                self._recorder.hub, start, greeting=early.greeting, message=early.start
-            )
+            journal.append(records.encode(NoteRecord(0, records.CLAIMED_CALL, text)))
 
     def _names(self) -> dict[str, str | None]:
-        """Return what a log line calls this stream by."""
-        start = self._recording.start if self._recording else self._stream.start
-        return names(self.recording_id, start)
+        """Return what log lines name this stream by."""
+        return self._recording.names() if self._recording else names(None, self._stream.start)
 
-    def _note_start(self, start: Start) -> None:
-        """Log the first start message of a recording; a peer may repeat it as it likes."""
-        if self._recording is None or self._recording.named:
+    def _start(self, recording: LiveRecording, start: Start) -> None:
+        """Name a recording; only its first start message is logged, however often it comes."""
+        recording.announce(self._recorder.hub, start)
+        if recording.has_start_message:
             return
-        self._recording.named = True
+        recording.has_start_message = True
         log.info(
             "stream_started",
-            **self._names(),
+            **recording.names(),
             encoding=start.media_format.encoding.value,
             sample_rate=start.media_format.sample_rate,
             remote_address=self._remote_address,
@@ -287,22 +249,23 @@ class Session:
             self._discard(recording, event.reason)
             return
         if event.assumed is not None and recording.start is None:
-            recording.assume(event.assumed, self._beginning.start)
+            recording.assume(event.assumed)
         recording.end(event.reason, detail, self._recorder.journal_ended)
-        self._note_end(recording, event.reason, detail)
+        self._record_end(recording, event.reason, detail)
 
-    def _note_end(self, recording: LiveRecording, reason: EndReason, detail: str) -> None:
-        self._recorder.figures.ended[reason.value] += 1
-        self._recorder.figures.chunks_received += recording.chunks
+    def _record_end(self, recording: LiveRecording, reason: EndReason, detail: str) -> None:
+        self._recorder.counters.ended[reason.value] += 1
+        self._recorder.counters.chunks_received += recording.chunks
         log.info(
             "stream_ended",
-            **self._names(),
+            **recording.names(),
             reason=reason.value,
             detail=detail,
             chunks=recording.chunks,
             rejected=recording.rejected,
         )
-        self._recording = None
+        self._active_at = recording.active_at
+        self._recording, self._keep_chunk = None, _keep_nothing
 
     def _reject(self, rejected: MessageRejected, message: bytes) -> None:
         """Count an unusable message; too many of them in a row end the stream."""
@@ -310,16 +273,20 @@ class Session:
         if times := self._throttle.count(rejected.code, now):
             log.warning("message_rejected", code=rejected.code, times=times, **self._names())
         if self._recording is None:
-            self._beginning.keep(message)
+            self._early.keep(message)
         else:
             self._recording.keep_rejected(rejected, message)
         if rejected.code == OTHER_STREAM:
             return  # it is audio, of which no peer sends too much
         try:
-            self._patience.bear_rejected(now)
+            self._limits.count_rejected(now)
         except ProtocolViolation as violation:
             self._cut(violation)
 
     def _cut(self, violation: ProtocolViolation) -> None:
         log.warning("stream_refused", reason=violation.detail, **self._names())
         self.close(EndReason.PROTOCOL_ERROR, code=violation.close_code, text=violation.detail)
+
+
+def _keep_nothing(_: Chunk) -> None:
+    """Drop a chunk that comes while no recording is open."""

@@ -11,7 +11,7 @@ chunk is ours where it goes on with the stream that the latest start message nam
     STARTED    STARTED   STARTED       STARTED    STARTED                 IDLE
 
 Leaving IDLE opens a recording and coming back ends it. After `stop`, stragglers open another
-one that keeps the identity of the stream they follow, while audio that begins anew waits for
+one that keeps the identity of the stream they follow, while audio that starts over waits for
 the start message that names it: it is never given the name of the stream before.
 """
 
@@ -36,7 +36,7 @@ class State(enum.Enum):
 
 
 class ChunkOwner(enum.Enum):
-    """Whether a chunk goes on with the stream that the latest start message names."""
+    """Whether a chunk belongs to the stream that the latest start message names."""
 
     OURS = enum.auto()
     NOT_OURS = enum.auto()
@@ -44,7 +44,7 @@ class ChunkOwner(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class RecordingOpened:
-    """From here on everything belongs to a new recording; `followed` names whose it is."""
+    """From here on everything belongs to a new recording; `followed` names it."""
 
     followed: Start | None = None
 
@@ -71,7 +71,7 @@ class ChunkRefused:
 
     @property
     def rejection(self) -> MessageRejected:
-        """Return the refusal as every other one is told."""
+        """Return the refusal in the form of every other one."""
         refused = self.chunk
         known = RejectedChunk(
             refused.track, refused.sequence_number, refused.chunk, refused.timestamp_ms
@@ -83,7 +83,7 @@ class ChunkRefused:
 class RecordingEnded:
     """The open recording is complete.
 
-    `assumed` names whose it must be taken for, where no start message has said so.
+    `assumed` is the start message that must be taken for its own, where none has come.
     """
 
     reason: EndReason
@@ -101,7 +101,7 @@ TRANSITIONS: Final[dict[tuple[State, type | ChunkOwner], State]] = {
     **{(state, Stop): _IDLE for state in State},
     **{(state, ChunkOwner.OURS): _FOLLOWING for state in (_IDLE, _FOLLOWING)},
     **{(state, ChunkOwner.NOT_OURS): _EARLY for state in (_IDLE, _FOLLOWING)},
-    **{(state, whose): state for state in (_EARLY, _STARTED) for whose in ChunkOwner},
+    **{(state, owner): state for state in (_EARLY, _STARTED) for owner in ChunkOwner},
 }
 
 
@@ -111,12 +111,12 @@ class Stream:
     def __init__(self) -> None:
         self.state = State.IDLE
         self.start: Start | None = None  # the latest start message
-        self.latest: dict[Track, Chunk] = {}  # of each track of the stream that `start` names
+        self._latest: dict[Track, Chunk] = {}  # of each track of the stream that `start` names
         self._names: set[str] = set()  # what its chunks may call it
         self._past: set[str] = set()  # the same of streams before it
         self._early_sid: str | None = None  # what audio before its start message calls its stream
 
-    def goes_on(self, chunk: Chunk) -> bool:
+    def continues_stream(self, chunk: Chunk) -> bool:
         """Whether a chunk belongs into the open recording, and that is all there is to it.
 
         So it is with nearly every chunk, and no event need be made of it.
@@ -124,21 +124,29 @@ class Stream:
         sid = chunk.stream_sid
         if self.state is not _STARTED or (sid is not None and sid not in self._names):
             return False
-        self.latest[chunk.track] = chunk
+        self._latest[chunk.track] = chunk
         return True
 
     def receive(self, message: Message) -> Events:
         """Return what `message` means."""
         if type(message) is Chunk:
-            return (ChunkReceived(message),) if self.goes_on(message) else self._heard(message)
+            return (
+                (ChunkReceived(message),)
+                if self.continues_stream(message)
+                else self._unusual(message)
+            )
         before = self.state
         self.state = after = TRANSITIONS[before, type(message)]
         if isinstance(message, Start):
             return self._started(before, message)
         if before is _IDLE:
-            return ()  # a greeting, or a message about no recording
+            return ()  # connected, or a message about no recording
         received = MessageReceived(message)
         return (received,) if after is not _IDLE else (received, self._ended(before))
+
+    def latest_of_tracks(self) -> tuple[Chunk, ...]:
+        """Return the latest chunk of each track of the stream that `start` names."""
+        return tuple(self._latest.values())
 
     def would_name(self, start: Start) -> bool:
         """Whether a start message would name the open recording, which has no name yet."""
@@ -150,8 +158,8 @@ class Stream:
         before, self.state = self.state, State.IDLE
         return () if before is _IDLE else (self._ended(before, reason),)
 
-    def _heard(self, chunk: Chunk) -> Events:
-        """Return what a chunk means that does not just go on with a stream that has started."""
+    def _unusual(self, chunk: Chunk) -> Events:
+        """Return what a chunk means that does not just continue a stream that has started."""
         before, sid = self.state, chunk.stream_sid
         ours = before is not _EARLY and self._is_ours(chunk)
         self.state = TRANSITIONS[before, ChunkOwner.OURS if ours else ChunkOwner.NOT_OURS]
@@ -172,29 +180,29 @@ class Stream:
         return sid is not None and (sid in self._names or sid in self._past)
 
     def _is_ours(self, chunk: Chunk) -> bool:
-        """Tell by what a chunk calls its stream, or else by its counters."""
+        """Decide by what a chunk calls its stream, or else by its counters."""
         sid = chunk.stream_sid
         if sid is None:
-            return self._continues(chunk)
+            return self._counters_continue(chunk)
         if self.state is _STARTED and self._may_be_called(sid):
             self._names.add(sid)
         return sid in self._names
 
     def _may_be_called(self, sid: str) -> bool:
-        """Whether a name that the start message did not tell fits nothing but this stream.
+        """Whether a name that is not in the start message fits nothing but this stream.
 
-        It does where no chunk has come under the names that were told: the provider calls its
+        It does where no chunk has come under the names that are: the provider calls its
         stream by two names, and refusing them all would lose the call.
         """
-        called = {chunk.stream_sid for chunk in self.latest.values()}
+        called = {chunk.stream_sid for chunk in self._latest.values()}
         return sid not in self._past and not called & self._names
 
-    def _continues(self, chunk: Chunk) -> bool:
+    def _counters_continue(self, chunk: Chunk) -> bool:
         """Whether all counters go on where those of the stream that has stopped ended."""
-        if not self.latest:
+        if not self._latest:
             return False  # nothing came before that it could go on with
         pairs = [(chunk.sequence_number, self._highest("sequence_number"))]
-        latest = self.latest.get(chunk.track)
+        latest = self._latest.get(chunk.track)
         if latest is not None:
             pairs.append((chunk.chunk, latest.chunk))
             pairs.append((chunk.timestamp_ms, latest.timestamp_ms))
@@ -203,7 +211,7 @@ class Stream:
         return all(mine > last for mine, last in pairs if mine is not None and last is not None)
 
     def _highest(self, counter: str) -> int | None:
-        known = [getattr(chunk, counter) for chunk in self.latest.values()]
+        known = [getattr(chunk, counter) for chunk in self._latest.values()]
         return max((number for number in known if number is not None), default=None)
 
     def _started(self, before: State, start: Start) -> Events:
@@ -218,7 +226,7 @@ class Stream:
             self._past |= self._names
             self._names.clear()
         if not same or before is not _STARTED:
-            self.latest.clear()  # counters begin anew
+            self._latest.clear()  # counters start over
         self._names |= start.names
         self._past -= start.names
         self._early_sid = None

@@ -1,4 +1,10 @@
-"""Who gets in: every request is decided here, before any upgrade."""
+"""Decides about every request before any upgrade: by its path, its token, and the capacity left.
+
+Capacity is decided, counted and refused here and nowhere else. A stream takes a place from the
+moment in which its single-use token is being written down, or else from its upgrade, to the end
+of its socket. There are no places while the receiver starts, drains or stops, and none while
+the disk is full.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +33,23 @@ _NO_UPGRADE: Final = HttpAnswer(
 )
 _HEALTHY: Final = HttpAnswer(200, "ok\n")
 _READY: Final = HttpAnswer(200, "ready\n")
+_STARTING: Final = "starting"
 
-log = structlog.get_logger("receiver.gate")
+log = structlog.get_logger("receiver.admission")
 
 
 class Admission:
-    """Answers health checks, and lets streams in that bring a token.
+    """Answers health checks, and admits streams that bring a token while there is a place.
 
-    `closed_for` says why no new stream is taken at the moment ("draining", "disk full");
-    empty means that the gate is open. `tokens` may be replaced at any time. `pending_changed` is
-    called when `pending` has changed, and may change `closed_for`.
+    Args:
+        tokens: what a stream's token is compared with; may be replaced at any time.
+        used: the single-use tokens that were used.
+        open_session: makes the peer of an admitted stream.
+        max_streams: how many places there are.
+        min_free: below so many free bytes no stream is admitted.
+        unsynced: returns how many journals the disk does not hold in full, which are of live
+            and of ended streams; twice as many as there are places are too many.
+        taps: serves listeners; `None` where there are none.
     """
 
     def __init__(
@@ -45,25 +58,59 @@ class Admission:
         used: ReplayStore,
         *,
         open_session: Callable[[Grant, str], Peer],
+        max_streams: int,
+        min_free: int = 0,
+        unsynced: Callable[[], int] = lambda: 0,
         taps: TapService | None = None,
-        pending_changed: Callable[[], object] = lambda: None,
     ) -> None:
         self.tokens = tokens
-        self.closed_for = "starting"
+        self.streams = 0  # whose sockets are open
         self.pending = 0  # upgrades that wait for the disk; each has a stream's place already
+        self.disk_full = False
         self.refused: Counter[str] = Counter()  # by reason
         self._used = used
         self._open_session = open_session
+        self._max_streams = max_streams
+        self._min_free = min_free
+        self._unsynced = unsynced
         self._taps = taps
-        self._pending_changed = pending_changed
+        self._closed_for = _STARTING
         self._throttle = LogThrottle()
+
+    @property
+    def closed_for(self) -> str:
+        """Return why no stream is admitted now; empty where one is."""
+        if self._closed_for:
+            return self._closed_for
+        if self.disk_full:
+            return "disk full"
+        taken = max(self.streams + self.pending, self._unsynced() / 2)
+        return "too many streams" if taken >= self._max_streams else ""
+
+    def open(self) -> None:
+        """Admit streams, unless `close` was called before."""
+        if self._closed_for == _STARTING:
+            self._closed_for = ""
+
+    def close(self, reason: str) -> None:
+        """Admit no stream from now on."""
+        self._closed_for = reason
+
+    def disk_checked(self, free_bytes: int) -> None:
+        """Admit streams only while the disk has space for them."""
+        was_full, self.disk_full = self.disk_full, free_bytes < self._min_free
+        if self.disk_full and not was_full:
+            log.error("disk_full", free_bytes=free_bytes, min_free=self._min_free)
+        elif was_full and not self.disk_full:
+            log.info("disk_has_space", free_bytes=free_bytes)
 
     def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
         """Decide about one request; only `/audio` with a token leads to a session."""
         if request.path == "/healthz":
             return _HEALTHY
         if request.path == "/readyz":
-            return _unavailable(self.closed_for) if self.closed_for else _READY
+            reason = self.closed_for
+            return _unavailable(reason) if reason else _READY
         if self._taps is not None and is_tap(request.path):
             return self._taps.admit(request)
         if request.path != STREAMS_PATH:
@@ -74,21 +121,26 @@ class Admission:
         except Refused as refused:
             self.count_refused(refused.reason.value, request.remote_address)
             return _UNAUTHORIZED
-        if self.closed_for:
-            return self._not_ready(request, self.closed_for)
         if grant.jti is None:
-            return self._open_session(grant, request.remote_address)
+            return self._admit_now(grant, request)
+        if reason := self.closed_for:
+            return self._not_ready(request, reason)
         if not request.is_upgrade:
             self.count_refused("bad_request", request.remote_address)
             return _NO_UPGRADE  # the token is for the request that will be one
-        return self._use_up(grant, grant.jti, request)
+        return self._admit_once(grant, grant.jti, request)
 
-    async def _use_up(self, grant: Grant, jti: str, request: UpgradeRequest) -> Decision:
-        """Let a stream in whose token opens one only."""
-        if self.closed_for:  # who asked at the same time has taken the last place
-            return self._not_ready(request, self.closed_for)
+    def _admit_now(self, grant: Grant, request: UpgradeRequest) -> Decision:
+        if reason := self.closed_for:
+            return self._not_ready(request, reason)
+        return self._open_session(grant, request.remote_address)
+
+    async def _admit_once(self, grant: Grant, jti: str, request: UpgradeRequest) -> Decision:
+        """Admit a stream whose token opens one only, when the disk knows that it was used."""
+        if reason := self.closed_for:  # who asked at the same time has taken the last place
+            return self._not_ready(request, reason)
         try:
-            with self._place_kept():
+            with self._place_taken():
                 unused = await self._used.use(jti, grant.expires_at or 0)
         except OSError as error:
             log.error("used_tokens_unwritable", error=error.strerror)
@@ -96,27 +148,23 @@ class Admission:
         if not unused:
             self.count_refused("replayed", request.remote_address)
             return _UNAUTHORIZED
-        if self.closed_for:  # meanwhile: we are to end, or the disk is full
-            return self._not_ready(request, self.closed_for)
-        return self._open_session(grant, request.remote_address)
+        return self._admit_now(grant, request)  # meanwhile we may have begun to end
 
     @contextlib.contextmanager
-    def _place_kept(self) -> Iterator[None]:
+    def _place_taken(self) -> Iterator[None]:
         """Count a stream that may open soon; if it does, that follows at once (see the seam)."""
         self.pending += 1
-        self._pending_changed()
         try:
             yield
         finally:
             self.pending -= 1
-            self._pending_changed()
 
     def _not_ready(self, request: UpgradeRequest, reason: str) -> HttpAnswer:
         self.count_refused("not_ready", request.remote_address)
         return _unavailable(reason)
 
     def count_refused(self, reason: str, remote_address: str) -> None:
-        """Count who is not let in, and tell of each address at most once a second."""
+        """Count a refusal, and log each address and reason at most once a second."""
         self.refused[reason] += 1
         times = self._throttle.count(f"{remote_address} {reason}", time.monotonic())
         if times:

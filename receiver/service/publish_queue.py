@@ -40,8 +40,8 @@ log = structlog.get_logger("receiver.publisher")
 class PublishQueue:
     """Takes the paths of finished journals and has each published once.
 
-    `most` is how many processes may render at once in a hurry, which begins with `hurry` here
-    and is then the hurry of everybody who was given the same one.
+    `most` is how many processes may render at once once the shutdown deadline runs, which
+    `start_deadline` starts, for everybody who was given the same one.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PublishQueue:
         discarded: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
         most: int | None = None,
-        hurry: ShutdownDeadline | None = None,
+        deadline: ShutdownDeadline | None = None,
     ) -> None:
         self._recordings = recordings
         self._options = options
@@ -65,7 +65,7 @@ class PublishQueue:
         self._most = most or render_process.most()
         self._journals: dict[asyncio.Task[None], Path] = {}  # that are not yet published
         self._closing = asyncio.Event()
-        self._hurry = hurry or ShutdownDeadline()
+        self._deadline = deadline or ShutdownDeadline()
         self._throttle = LogThrottle()
         self._renderers = [RenderProcess(niceness=render_process.POLITE)]
         self._retired: RenderProcess | None = None
@@ -86,11 +86,11 @@ class PublishQueue:
         self._journals[task] = journal
         task.add_done_callback(self._journals.pop)
 
-    def hurry(self) -> None:
+    def start_deadline(self) -> None:
         """Render on every core, and leave what is not published in time; idempotent."""
-        if self._hurry.begun:
+        if self._deadline.started:
             return
-        self._hurry.begin()
+        self._deadline.start()
         polite, idle = self._renderers[0], self._free
         hastened = polite.hasten()
         self._retired = None if hastened else polite  # it may finish what it has begun
@@ -113,10 +113,10 @@ class PublishQueue:
         What fails now is not tried again: its journal waits for the next start.
         """
         self._closing.set()
-        await self._hurry.allow(self._finish, IN_TIME_SECONDS)
+        await self._deadline.run_until(self._finish, IN_TIME_SECONDS)
         if self._journals:
             await self._leave_the_rest()
-        await self._hurry.allow(self._end_renderers, _TIDY_SECONDS)
+        await self._deadline.run_until(self._end_renderers, _TIDY_SECONDS)
 
     async def _end_renderers(self) -> None:
         for renderer in self._renderers:
@@ -137,7 +137,7 @@ class PublishQueue:
         await asyncio.gather(*journals, *self._starting, return_exceptions=True)
         all_of_them = list(journals.values())
         tidying = functools.partial(asyncio.to_thread, self._tidy_up, begun, all_of_them)
-        left = await self._hurry.allow(tidying, _TIDY_SECONDS)
+        left = await self._deadline.run_until(tidying, _TIDY_SECONDS)
         if left is None:  # the disk hangs, and nobody can say what is on it
             left = len(all_of_them)
         if left:
@@ -204,7 +204,9 @@ class PublishQueue:
         while self._free and self._waiting:
             by_size = self._waiting.__getitem__
             turn = (
-                min(self._waiting, key=by_size) if self._hurry.begun else next(iter(self._waiting))
+                min(self._waiting, key=by_size)
+                if self._deadline.started
+                else next(iter(self._waiting))
             )
             del self._waiting[turn]
             if not turn.done():

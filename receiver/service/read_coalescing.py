@@ -1,9 +1,9 @@
-"""Has the event loop look at its sockets only now and then while many streams live.
+"""Reads sockets in batches while many streams live, as network cards coalesce interrupts.
 
 Streams in real time are too many to let a process rest and too few to keep it busy: with 150
-calls a chunk comes every 67 us, and each one wakes the process up and is read for itself alone.
-A short sleep every few rounds of the loop lets chunks gather, two to a read where nobody waits
-for them. An idle receiver, or one with few streams, never does it.
+calls a chunk comes every 67 us, and each one wakes the process up and is read by itself. A
+short sleep every few rounds of the event loop lets chunks gather, two to a read where nothing
+needs a low latency. An idle receiver, or one with few streams, never sleeps that way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 FEWEST_STREAMS: Final = 20
 """With fewer, less than a handful of chunks would gather."""
 INTERVAL_SECONDS: Final = 0.02
-"""What one packet lasts. The journal's writer looks ten times more seldom."""
+"""What one packet lasts. The journal's writer comes round ten times more seldom."""
 BRISK_INTERVAL_SECONDS: Final = 0.001
 """... and where somebody waits for what comes, such as a listener."""
 _ROUNDS: Final = 3
@@ -24,18 +24,21 @@ _ROUNDS: Final = 3
 
 
 class ReadCoalescer:
-    """Slows the running event loop down while there are streams enough."""
+    """Slows the running event loop down while there are streams enough.
 
-    def __init__(self, somebody_waits: Callable[[], bool]) -> None:
+    `low_latency` says whether somebody would notice a long rest; it is asked in every round.
+    """
+
+    def __init__(self, low_latency: Callable[[], bool]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._somebody_waits = somebody_waits
+        self._low_latency = low_latency
         self._streams = 0
         self._rested_at = -INTERVAL_SECONDS
         self._round = 0  # since the last rest
         self._ticking = False
 
-    def note(self, streams: int) -> None:
-        """Learn how many streams live."""
+    def observe(self, streams: int) -> None:
+        """Set how many streams live."""
         self._streams = streams
         if not self._ticking and streams >= FEWEST_STREAMS:
             self._ticking = True
@@ -47,7 +50,7 @@ class ReadCoalescer:
             self._ticking = False
             return
         self._round += 1
-        if self._somebody_waits():
+        if self._low_latency():
             self._rest(BRISK_INTERVAL_SECONDS)
         elif self._round >= _ROUNDS:
             self._rest(INTERVAL_SECONDS)

@@ -47,7 +47,7 @@ def _announce(config: Config, port: int) -> str:
 async def _run(config: Config) -> None:
     demo = Demo(config) if config.demo else None
     server = Server(config, published=demo.published if demo else lambda _: None)
-    server.hurry.enforce(server.left_behind)
+    server.deadline.arm_watchdog(server.left_behind)
     loop = asyncio.get_running_loop()
 
     def end(how: Callable[[], object]) -> None:

@@ -1,4 +1,9 @@
-"""By when all must be over, once somebody is in a hurry: a second SIGTERM, or Ctrl-C."""
+"""By when a process must have ended, once a second SIGTERM or a SIGINT came.
+
+Until then there is all the time in the world: a drain may last for hours. From then on every
+part may use what is left of its own number of seconds, counted from the same moment, and a
+thread ends the process if one of them hangs, as on a disk that does not answer.
+"""
 
 from __future__ import annotations
 
@@ -15,80 +20,84 @@ import structlog
 T = TypeVar("T")
 
 LAST_SECONDS: Final = 9.7
-"""After this the process ends whatever it is in the midst of; see `ShutdownDeadline.enforce`."""
-_LAST_WORD_SECONDS: Final = 0.2
-"""For the line that says so: whoever reads our stderr may hang, too."""
+"""After this the process ends, whatever it is doing; see `ShutdownDeadline.arm_watchdog`."""
+_LAST_LINE_SECONDS: Final = 0.2
+"""For the log line that says so: whatever reads our stderr may hang, too."""
 
-log = structlog.get_logger("receiver.hurry")
+log = structlog.get_logger("receiver.shutdown")
 
 
 class ShutdownDeadline:
-    """The clock that begins to run with `begin`; before that there is all the time."""
+    """A clock that runs from `start` on; all seconds here are counted from that moment."""
 
     def __init__(self) -> None:
-        self._began = asyncio.Event()
-        self._began_for_threads = threading.Event()
-        self._began_at = 0.0
+        self._started = asyncio.Event()
+        self._started_for_threads = threading.Event()
+        self._started_at = 0.0
 
     @property
-    def begun(self) -> bool:
-        """Whether somebody is in a hurry."""
-        return self._began.is_set()
+    def started(self) -> bool:
+        """Whether the clock runs."""
+        return self._started.is_set()
 
-    def begin(self) -> None:
-        """Be in a hurry from now on; idempotent."""
-        if not self.begun:
-            self._began_at = time.monotonic()
-            self._began.set()
-            self._began_for_threads.set()
+    def start(self) -> None:
+        """Start the clock; idempotent."""
+        if not self.started:
+            self._started_at = time.monotonic()
+            self._started.set()
+            self._started_for_threads.set()
 
-    def left(self, seconds: float) -> float | None:
-        """Return what is left of so many seconds after the hurry began; `None`: no hurry."""
-        if not self.begun:
+    def remaining(self, seconds: float) -> float | None:
+        """Return what is left of so many seconds; `None` where the clock does not run."""
+        if not self.started:
             return None
-        return max(0.0, self._began_at + seconds - time.monotonic())
+        return max(0.0, self._started_at + seconds - time.monotonic())
 
-    async def allow(self, work: Callable[[], Coroutine[Any, Any, T]], seconds: float) -> T | None:
-        """Do `work` to its end, or give it up so many seconds after the hurry began.
+    async def wait_until(self, seconds: float) -> None:
+        """Return so many seconds after the start, which may never come."""
+        await self._started.wait()
+        await asyncio.sleep(self.remaining(seconds) or 0.0)
 
-        Returns what it returned, or `None` where it was given up.
+    async def run_until(
+        self, work: Callable[[], Coroutine[Any, Any, T]], seconds: float
+    ) -> T | None:
+        """Await `work`, but cancel it so many seconds after the start.
+
+        Returns:
+            What it returned, or `None` where it was cancelled.
         """
         working = asyncio.create_task(work())
-        late = asyncio.create_task(self.passed(seconds))
+        late = asyncio.create_task(self.wait_until(seconds))
         try:
             await asyncio.wait((working, late), return_when=asyncio.FIRST_COMPLETED)
         finally:
             late.cancel()
-            given_up = not working.done()
+            cancelled = not working.done()
             working.cancel()
-        return None if given_up else await working
+        return None if cancelled else await working
 
-    async def passed(self, seconds: float) -> None:
-        """Wait until so many seconds after the hurry began."""
-        await self._began.wait()
-        await asyncio.sleep(self.left(seconds) or 0.0)
+    def arm_watchdog(self, left_behind: Callable[[], Mapping[str, object]]) -> None:
+        """End this process `LAST_SECONDS` after the start, whatever hangs.
 
-    def enforce(self, left_behind: Callable[[], Mapping[str, object]]) -> None:
-        """From now on end this process `LAST_SECONDS` after a hurry has begun, whatever hangs.
-
-        What `left_behind` returns becomes part of the last log line. It is called in a thread,
-        and must not touch a disk, which may be what hangs.
+        Args:
+            left_behind: returns what becomes part of the last log line. It is called in a
+                thread, and must not touch a disk, which may be what hangs.
         """
         threading.Thread(
             target=self._end_process, args=(left_behind,), name="last-resort", daemon=True
         ).start()
 
     def _end_process(self, left_behind: Callable[[], Mapping[str, object]]) -> None:
-        self._began_for_threads.wait()
-        time.sleep(self.left(LAST_SECONDS) or 0.0)
+        self._started_for_threads.wait()
+        time.sleep(self.remaining(LAST_SECONDS) or 0.0)
         try:
-            speaking = threading.Thread(target=_say_last_word, args=(left_behind,), daemon=True)
-            speaking.start()
-            speaking.join(_LAST_WORD_SECONDS)
+            logging = threading.Thread(target=_log_end, args=(left_behind,), daemon=True)
+            logging.start()
+            logging.join(_LAST_LINE_SECONDS)
         finally:
             os._exit(1)  # rendering processes end with their parent
 
 
-def _say_last_word(left_behind: Callable[[], Mapping[str, object]]) -> None:
+def _log_end(left_behind: Callable[[], Mapping[str, object]]) -> None:
     log.error("ended_by_force", seconds=LAST_SECONDS, **left_behind())
     sys.stderr.flush()

@@ -53,7 +53,7 @@ class Supervisor:
         self._served: set[int] = set()  # places whose worker has served
         self._unpublished = 0  # journals that dead workers have left when there was time for them
         self._ending = asyncio.Event()
-        self._hurry = ShutdownDeadline()
+        self._deadline = ShutdownDeadline()
 
     async def run(self) -> None:
         """Serve until SIGINT or a second SIGTERM, or until SIGTERM and the end of all streams.
@@ -73,7 +73,9 @@ class Supervisor:
                 asyncio.get_running_loop().add_signal_handler(number, self._tell, order)
             keepers = [asyncio.create_task(self._keep(place)) for place in range(config.workers)]
             reaper = asyncio.create_task(self._kill_the_late())
-            self._hurry.enforce(lambda: {"workers": [place + 1 for place in list(self._workers)]})
+            self._deadline.arm_watchdog(
+                lambda: {"workers": [place + 1 for place in list(self._workers)]}
+            )
             try:
                 await asyncio.gather(*keepers)
             finally:
@@ -84,7 +86,7 @@ class Supervisor:
                 raise TapreelError(f"journals that wait for the next start: {self._unpublished}")
 
     async def _kill_the_late(self) -> None:
-        await self._hurry.passed(LONGEST_STOP_SECONDS)
+        await self._deadline.wait_until(LONGEST_STOP_SECONDS)
         for place, worker in self._workers.items():
             log.error("worker_killed", worker=place + 1)
             worker.kill()
@@ -93,7 +95,7 @@ class Supervisor:
         if order == "drain" and self._ending.is_set():
             order = "stop"  # it is the second time
         if order == "stop":
-            self._hurry.begin()
+            self._deadline.start()
         if order != "reload":
             self._ending.set()
         for worker in self._workers.values():
@@ -118,7 +120,7 @@ class Supervisor:
 
     async def _recover(self, place: int) -> None:
         """Publish what a worker has left that died before all had ended, or tell what that is."""
-        if not self._hurry.begun:
+        if not self._deadline.started:
             code = await self._employ(place)  # a drain may last for hours, so not the next start
             if code == 0:
                 return
@@ -126,7 +128,7 @@ class Supervisor:
         spool = settings_of(self._config, place).spool
         if left := await asyncio.to_thread(_count_journals, spool):
             log.error("left_for_next_start", worker=place + 1, journals=left, spool=str(spool))
-            self._unpublished += 0 if self._hurry.begun else left
+            self._unpublished += 0 if self._deadline.started else left
 
     def _note_death(self, place: int, code: int | None, delay: float | None) -> None:
         if code is not None:  # else it did not start, which was told

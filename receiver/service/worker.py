@@ -120,7 +120,7 @@ def _work(config: Config, shared: SharedPort, channel: Connection) -> None:
 
 async def _serve(config: Config, shared: SharedPort, channel: Connection) -> None:
     server = Server(config, shared=shared)
-    server.hurry.enforce(server.left_behind)
+    server.deadline.arm_watchdog(server.left_behind)
     loop = asyncio.get_running_loop()
     orders = {"stop": server.stop, "drain": server.drain, "reload": server.reload}
 

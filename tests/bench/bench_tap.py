@@ -19,7 +19,7 @@ import struct
 import tempfile
 import time
 import timeit
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,12 +28,13 @@ import structlog
 
 from receiver.auth.stream_tokens import Grant
 from receiver.counters import Counters
+from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
+from receiver.ingest.stream import RecordingOpened
 from receiver.journal import records
 from receiver.journal.records import Header
 from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk
-from receiver.tap.hub import Hub
 from receiver.tap.local_hub import LocalHub
 from tests.bench.load import start_message
 from tests.end_to_end.receiver_process import TOKEN, running_receiver
@@ -197,41 +198,33 @@ def _pin(pid: int, *, first: bool) -> None:
         os.sched_setaffinity(pid, processors[:1] if first else processors[1:])
 
 
-class _House:
-    """A recorder that keeps nothing, so that only the session is measured."""
+class _RecorderOfNothing(Recorder):
+    """A recorder whose journals nothing writes, so that only the session is measured."""
 
     def __init__(self) -> None:
-        self.figures = Counters()
-        self.hub: Hub = LocalHub(ManualScheduler())
-        self.now: Callable[[], float] = time.monotonic
-
-    def utc_ms(self) -> int:
-        return 0
+        hub = LocalHub(ManualScheduler())
+        super().__init__(None, hub, Counters(), journal_ended=lambda _: None)  # type: ignore[arg-type]  # no spool
 
     def open_journal(self, header: Header) -> JournalWriter:
         return JournalWriter(Path("nowhere"), header)
-
-    def journal_ended(self, path: Path) -> None:
-        """Nothing ends here."""
-
-    def session_opened(self, session: Session) -> None:
-        """Nothing opens here."""
-
-    def session_closed(self, session: Session) -> None:
-        """Nothing closes here."""
 
 
 class _SessionWithoutTap(Session):
     """The session as it was before there was a tap."""
 
-    def _keep_chunk(self, chunk: Chunk) -> None:
+    def _open_recording(self, event: RecordingOpened) -> None:
+        super()._open_recording(event)
         recording = self._recording
-        if recording is None:
-            return
-        self.active_at = now = self._now()
-        arrival_ms = int((now - recording.opened_at) * 1000)
-        recording.chunks += 1
-        recording.journal.append(records.encode_chunk(chunk, arrival_ms))
+
+        def keep_chunk(chunk: Chunk) -> None:
+            if recording is None:
+                return
+            recording.active_at = now = recording.now()
+            arrival_ms = int((now - recording.opened_at) * 1000)
+            recording.chunks += 1
+            recording.journal.append(records.encode_chunk(chunk, arrival_ms))
+
+        self._keep_chunk = keep_chunk
 
 
 def ingest_us(kind: type[Session]) -> float:
@@ -245,7 +238,7 @@ def ingest_us(kind: type[Session]) -> float:
         '{"event":"media","sequenceNumber":"2","media":{"track":"inbound","chunk":"1",'
         f'"timestamp":"0","payload":"{payload}"}}}}'
     ).encode()
-    session = kind(_House(), Grant(), remote_address="")
+    session = kind(_RecorderOfNothing(), Grant(), remote_address="")
     session.message_received(start)
     seconds = timeit.timeit(lambda: session.message_received(media), number=_MICRO_CHUNKS)
     return seconds / _MICRO_CHUNKS * 1e6

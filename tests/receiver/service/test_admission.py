@@ -1,4 +1,4 @@
-"""Who gets in at `/audio`, what everybody else is told, and what is counted and logged of it."""
+"""What is admitted at `/audio`, how all else is answered, and what is counted and logged of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jwt
 import pytest
@@ -26,17 +26,19 @@ ADDRESS = "192.0.2.1"
 
 
 @dataclass
-class House:
-    """A gate that is open, its folder of used tokens, and who was let in."""
+class Front:
+    """An admission that is open, its folder of used tokens, and the sessions it opened."""
 
     folder: Path
-    gate: Admission = field(init=False)
+    admission: Admission = field(init=False)
     opened: list[tuple[Grant, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         tokens = StreamTokens([TOKEN], [KEY])
-        self.gate = Admission(tokens, ReplayStore(self.folder), open_session=self.open_session)
-        self.gate.closed_for = ""
+        self.admission = Admission(
+            tokens, ReplayStore(self.folder), open_session=self.open_session, max_streams=100
+        )
+        self.admission.open()
 
     def open_session(self, grant: Grant, remote_address: str) -> Peer:
         self.opened.append((grant, remote_address))
@@ -48,14 +50,14 @@ class House:
         """Return what becomes of a request with a token."""
         values = () if token is None else (f"Bearer {token}",)
         request = UpgradeRequest("GET", path, "", values, ADDRESS, is_upgrade)
-        decision = self.gate.admit(request)
+        decision = self.admission.admit(request)
         return decision if isinstance(decision, HttpAnswer | KeepingPeer) else await decision  # type: ignore[misc]  # no other peer
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    """Return an open gate."""
-    return House(tmp_path / "used")
+def front(tmp_path: Path) -> Front:
+    """Return an admission that is open."""
+    return Front(tmp_path / "used")
 
 
 def signed(jti: str) -> str:
@@ -69,25 +71,25 @@ def status(decision: Decision) -> int:
     return decision.status if isinstance(decision, HttpAnswer) else 101
 
 
-async def test_a_static_token_opens_any_number_of_streams(house: House) -> None:
+async def test_a_static_token_opens_any_number_of_streams(front: Front) -> None:
     """Nothing is written for it."""
-    assert [101, 101] == [status(await house.ask()) for _ in range(2)]
-    assert [(Grant(), ADDRESS)] * 2 == house.opened
-    assert [] == list(house.folder.iterdir())
-    assert Counter() == house.gate.refused
+    assert [101, 101] == [status(await front.ask()) for _ in range(2)]
+    assert [(Grant(), ADDRESS)] * 2 == front.opened
+    assert [] == list(front.folder.iterdir())
+    assert Counter() == front.admission.refused
 
 
-async def test_a_signed_token_opens_one_stream(house: House) -> None:
+async def test_a_signed_token_opens_one_stream(front: Front) -> None:
     """The second time it is as good as none, and counted as a replay."""
-    assert [101, 401, 101] == [status(await house.ask(signed(jti))) for jti in ("a", "a", "b")]
-    assert ["a", "b"] == [grant.jti for grant, _ in house.opened]
-    assert {"CA1"} == {grant.call_sid for grant, _ in house.opened}
-    assert Counter(replayed=1) == house.gate.refused
+    assert [101, 401, 101] == [status(await front.ask(signed(jti))) for jti in ("a", "a", "b")]
+    assert ["a", "b"] == [grant.jti for grant, _ in front.opened]
+    assert {"CA1"} == {grant.call_sid for grant, _ in front.opened}
+    assert Counter(replayed=1) == front.admission.refused
 
 
 @pytest.mark.parametrize("call", ["open", "fsync"])
 async def test_a_signed_token_is_not_admitted_when_its_use_cannot_be_recorded(
-    house: House, monkeypatch: pytest.MonkeyPatch, call: str
+    front: Front, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Nobody could tell a replay from it later; the caller may come again."""
 
@@ -96,92 +98,139 @@ async def test_a_signed_token_is_not_admitted_when_its_use_cannot_be_recorded(
 
     with monkeypatch.context() as patch, capture_logs() as lines:
         patch.setattr(os, call, fail)
-        answer = await house.ask(signed("a"))
+        answer = await front.ask(signed("a"))
     text = "not ready: used tokens cannot be recorded\n"
     assert HttpAnswer(503, text, (("Retry-After", "5"),)) == answer
-    assert [] == house.opened
-    assert Counter(not_ready=1) == house.gate.refused
+    assert [] == front.opened
+    assert Counter(not_ready=1) == front.admission.refused
     assert ("used_tokens_unwritable", os.strerror(errno.EIO)) == (
         lines[0]["event"],
         lines[0]["error"],
     )
-    assert 101 == status(await house.ask(signed("b")))
+    assert 101 == status(await front.ask(signed("b")))
 
 
-async def test_a_signed_token_is_for_the_request_that_upgrades(house: House) -> None:
+async def test_a_signed_token_is_for_the_request_that_upgrades(front: Front) -> None:
     """Another one does not use it up."""
-    assert 426 == status(await house.ask(signed("a"), is_upgrade=False))
-    assert Counter(bad_request=1) == house.gate.refused
-    assert 101 == status(await house.ask(signed("a")))
+    assert 426 == status(await front.ask(signed("a"), is_upgrade=False))
+    assert Counter(bad_request=1) == front.admission.refused
+    assert 101 == status(await front.ask(signed("a")))
 
 
 @pytest.mark.parametrize(("token", "reason"), [(None, "missing"), ("another-token", "unknown")])
-async def test_who_brings_no_valid_token_learns_nothing(
-    house: House, token: str | None, reason: str
+async def test_a_bad_token_is_answered_without_a_reason(
+    front: Front, token: str | None, reason: str
 ) -> None:
-    """The reason is counted, never told."""
-    answer = await house.ask(token)
+    """The reason is only counted."""
+    answer = await front.ask(token)
     assert HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),)) == answer
-    assert Counter([reason]) == house.gate.refused
+    assert Counter([reason]) == front.admission.refused
 
 
-async def test_a_closed_gate_says_why_to_those_who_may_know(house: House) -> None:
-    """Others are told that they have no token; a token is not used up meanwhile."""
-    house.gate.closed_for = "draining"
-    assert HttpAnswer(503, "not ready: draining\n", (("Retry-After", "5"),)) == await house.ask()
-    assert 503 == status(await house.ask(signed("a")))
-    assert 401 == status(await house.ask(None))
-    assert Counter(not_ready=2, missing=1) == house.gate.refused
-    house.gate.closed_for = ""
-    assert 101 == status(await house.ask(signed("a")))
+async def test_without_a_place_the_reason_is_for_those_with_a_token(front: Front) -> None:
+    """Others get an answer about their token; a token is not used up meanwhile."""
+    front.admission.disk_full = True
+    assert HttpAnswer(503, "not ready: disk full\n", (("Retry-After", "5"),)) == await front.ask()
+    assert 503 == status(await front.ask(signed("a")))
+    assert 401 == status(await front.ask(None))
+    assert Counter(not_ready=2, missing=1) == front.admission.refused
+    front.admission.disk_full = False
+    assert 101 == status(await front.ask(signed("a")))
 
 
-async def test_a_gate_begins_closed(tmp_path: Path) -> None:
-    """Until whoever made it says that all is there."""
-    gate = Admission(
-        StreamTokens([TOKEN]), ReplayStore(tmp_path), open_session=lambda *_: KeepingPeer()
+def closed(**options: Any) -> Admission:
+    """Return an admission that was not opened yet, with three places."""
+    return Admission(
+        StreamTokens([TOKEN]),
+        ReplayStore(options.pop("folder")),
+        open_session=lambda *_: KeepingPeer(),
+        max_streams=3,
+        **options,
     )
-    assert "starting" == gate.closed_for
+
+
+def test_admission_starts_closed_and_never_opens_again_once_closed(tmp_path: Path) -> None:
+    """A receiver that was stopped while it started stays stopped."""
+    admission = closed(folder=tmp_path)
+    assert "starting" == admission.closed_for
+    admission.open()
+    assert "" == admission.closed_for
+    admission.close("draining")
+    admission.open()
+    assert "draining" == admission.closed_for
+    admission.close("stopping")
+    assert "stopping" == admission.closed_for
+
+
+def test_capacity_is_streams_pending_upgrades_and_unsynced_journals(tmp_path: Path) -> None:
+    """Journals of ended streams count where the disk is behind by as many as may live."""
+    journals = [0]
+    admission = closed(folder=tmp_path, unsynced=lambda: journals[0])
+    admission.open()
+    for streams, pending, unsynced, expected in (
+        (2, 0, 2, ""),
+        (2, 1, 2, "too many streams"),
+        (3, 0, 3, "too many streams"),
+        (0, 0, 5, ""),
+        (0, 0, 6, "too many streams"),
+    ):
+        admission.streams, admission.pending, journals[0] = streams, pending, unsynced
+        assert expected == admission.closed_for
+
+
+def test_a_full_disk_is_logged_once_and_so_is_its_end(tmp_path: Path) -> None:
+    """However often it is checked."""
+    admission = closed(folder=tmp_path, min_free=100)
+    admission.open()
+    with capture_logs() as lines:
+        for free in (100, 99, 98):
+            admission.disk_checked(free)
+        assert "disk full" == admission.closed_for
+        for free in (200, 201):
+            admission.disk_checked(free)
+    assert "" == admission.closed_for
+    logged = [(line["event"], line["free_bytes"]) for line in lines]
+    assert [("disk_full", 99), ("disk_has_space", 200)] == logged
 
 
 @pytest.mark.parametrize(
-    ("path", "closed_for", "expected"),
+    ("path", "full", "expected"),
     [
-        ("/healthz", "", (200, "ok\n")),
-        ("/healthz", "disk full", (200, "ok\n")),
-        ("/readyz", "", (200, "ready\n")),
-        ("/readyz", "disk full", (503, "not ready: disk full\n")),
-        ("/", "", (404, "Not found\n")),
-        ("/audio/", "", (404, "Not found\n")),
-        ("/tap", "", (404, "Not found\n")),  # there is none here
+        ("/healthz", False, (200, "ok\n")),
+        ("/healthz", True, (200, "ok\n")),
+        ("/readyz", False, (200, "ready\n")),
+        ("/readyz", True, (503, "not ready: disk full\n")),
+        ("/", False, (404, "Not found\n")),
+        ("/audio/", False, (404, "Not found\n")),
+        ("/tap", False, (404, "Not found\n")),  # there is none here
     ],
 )
 async def test_other_paths_need_no_token(
-    house: House, path: str, closed_for: str, expected: tuple[int, str]
+    front: Front, path: str, full: bool, expected: tuple[int, str]
 ) -> None:
     """Health and readiness are for everybody, and the rest is not there."""
-    house.gate.closed_for = closed_for
-    answer = await house.ask(None, path)
+    front.admission.disk_full = full
+    answer = await front.ask(None, path)
     assert isinstance(answer, HttpAnswer)
     assert expected == (answer.status, answer.body)
-    assert Counter(["not_found"] * (expected[0] == 404)) == house.gate.refused
+    assert Counter(["not_found"] * (expected[0] == 404)) == front.admission.refused
 
 
-async def test_tokens_can_be_replaced(house: House) -> None:
+async def test_tokens_can_be_replaced(front: Front) -> None:
     """From the next request on."""
-    house.gate.tokens = StreamTokens(["another-token-for-tests"])
-    assert [401, 101] == [status(await house.ask(t)) for t in (TOKEN, "another-token-for-tests")]
+    front.admission.tokens = StreamTokens(["another-token-for-tests"])
+    assert [401, 101] == [status(await front.ask(t)) for t in (TOKEN, "another-token-for-tests")]
 
 
 def test_an_address_that_is_refused_again_and_again_fills_no_log(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told once a second, each other address and reason too, and all are counted."""
+    """It is logged once a second, each other address and reason too, and all are counted."""
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     with capture_logs() as lines:
         for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
-            house.gate.count_refused("timeout", address)
-        house.gate.count_refused("crowded", "192.0.2.1")
+            front.admission.count_refused("timeout", address)
+        front.admission.count_refused("crowded", "192.0.2.1")
     told = [("192.0.2.1", "timeout"), ("192.0.2.2", "timeout"), ("192.0.2.1", "crowded")]
     assert told == [(line["remote_address"], line["reason"]) for line in lines]
-    assert Counter(timeout=3, crowded=1) == house.gate.refused
+    assert Counter(timeout=3, crowded=1) == front.admission.refused

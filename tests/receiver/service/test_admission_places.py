@@ -1,4 +1,4 @@
-"""Who gets in while the disk is asked about single-use tokens."""
+"""What is admitted while the disk is asked about single-use tokens."""
 
 from __future__ import annotations
 
@@ -38,29 +38,19 @@ class SlowTokens(ReplayStore):
         return await super().use(jti, expires_at)
 
 
-class House:
-    """A gate in front of three places, closed while they are taken."""
+class Front:
+    """An admission with three places, which are taken until the end."""
 
     def __init__(self, folder: Path) -> None:
         self.tokens = SlowTokens(folder / "used")
-        self.opened = 0
-        self.gate = Admission(
-            StreamTokens((), (KEY,)),
-            self.tokens,
-            open_session=self._open,
-            pending_changed=self._see,
+        self.admission = Admission(
+            StreamTokens((), (KEY,)), self.tokens, open_session=self._open, max_streams=PLACES
         )
-        self.gate.closed_for = ""
+        self.admission.open()
 
     def _open(self, _grant: Grant, _address: str) -> KeepingPeer:
-        self.opened += 1
-        self._see()
+        self.admission.streams += 1  # as at once in the seam
         return KeepingPeer()
-
-    def _see(self) -> None:
-        if self.gate.closed_for != "draining":
-            full = self.opened + self.gate.pending >= PLACES
-            self.gate.closed_for = "full" if full else ""
 
     def deciding(self, jti: str = "") -> Coroutine[Any, Any, Decision]:
         """Ask to be let in with a token that was not used before, unless its id is given."""
@@ -68,7 +58,7 @@ class House:
         claims["jti"] = jti or str(time.perf_counter_ns())
         kid = hashlib.sha256(KEY.encode()).hexdigest()[:8]
         token = jwt.encode(claims, KEY, "HS256", headers={"kid": kid})
-        decision = self.gate.admit(
+        decision = self.admission.admit(
             UpgradeRequest("GET", "/audio", "", (f"Bearer {token}",), "192.0.2.1")
         )
         assert isinstance(decision, Coroutine)
@@ -82,9 +72,9 @@ class House:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> House:
-    """Return a house that nobody is in."""
-    return House(tmp_path)
+async def front(tmp_path: Path) -> Front:
+    """Return an admission all of whose places are free."""
+    return Front(tmp_path)
 
 
 def statuses(decisions: list[Decision]) -> list[int]:
@@ -92,37 +82,41 @@ def statuses(decisions: list[Decision]) -> list[int]:
     return [one.status if isinstance(one, HttpAnswer) else 101 for one in decisions]
 
 
-async def test_who_waits_for_the_disk_has_a_place(house: House) -> None:
-    """Of twenty at once three get in, and the others are told at once."""
-    tasks = await house.asking(20)
-    assert PLACES == house.gate.pending
+async def test_an_upgrade_that_waits_for_the_disk_has_a_place(front: Front) -> None:
+    """Of twenty at once three are admitted, and the others are refused at once."""
+    tasks = await front.asking(20)
+    assert PLACES == front.admission.pending
     assert [503] * 17 == statuses([task.result() for task in tasks if task.done()])
-    house.tokens.may_answer.set()
+    front.tokens.may_answer.set()
     assert [101] * 3 + [503] * 17 == statuses(await asyncio.gather(*tasks))
-    assert (PLACES, 0, "full") == (house.opened, house.gate.pending, house.gate.closed_for)
+    assert (PLACES, 0, "too many streams") == (
+        front.admission.streams,
+        front.admission.pending,
+        front.admission.closed_for,
+    )
 
 
-async def test_a_place_is_given_back(house: House) -> None:
-    """By who was refused, who broke off, and where the disk failed."""
-    house.opened = PLACES - 1
-    (broken_off,) = await house.asking(1)
-    assert ("full", 1) == (house.gate.closed_for, house.gate.pending)
+async def test_a_place_is_given_back(front: Front) -> None:
+    """Where it was refused, where it was broken off, and where the disk failed."""
+    front.admission.streams = PLACES - 1
+    (broken_off,) = await front.asking(1)
+    assert ("too many streams", 1) == (front.admission.closed_for, front.admission.pending)
     broken_off.cancel()
     await asyncio.wait([broken_off])
-    assert ("", 0) == (house.gate.closed_for, house.gate.pending)
-    house.tokens.may_answer.set()
-    await ReplayStore.use(house.tokens, "used", time.time() + 60)
-    assert [401] == statuses([await house.deciding("used")])
-    house.tokens.fails = True
-    assert [503] == statuses([await house.deciding()])
-    house.tokens.fails = False
-    assert [101] == statuses([await house.deciding()])
+    assert ("", 0) == (front.admission.closed_for, front.admission.pending)
+    front.tokens.may_answer.set()
+    await ReplayStore.use(front.tokens, "used", time.time() + 60)
+    assert [401] == statuses([await front.deciding("used")])
+    front.tokens.fails = True
+    assert [503] == statuses([await front.deciding()])
+    front.tokens.fails = False
+    assert [101] == statuses([await front.deciding()])
 
 
-async def test_who_waits_is_not_let_in_when_the_gate_closes(house: House) -> None:
-    """A receiver that drains takes no new streams, whoever has asked before."""
-    (task,) = await house.asking(1)
-    house.gate.closed_for = "draining"
-    house.tokens.may_answer.set()
+async def test_an_upgrade_that_waits_is_refused_when_admission_closes(front: Front) -> None:
+    """A receiver that drains admits no new streams, whenever they were asked for."""
+    (task,) = await front.asking(1)
+    front.admission.close("draining")
+    front.tokens.may_answer.set()
     assert [503] == statuses([await task])
-    assert (0, 1) == (house.opened, house.gate.refused["not_ready"])
+    assert (0, 1) == (front.admission.streams, front.admission.refused["not_ready"])

@@ -139,7 +139,7 @@ async def test_in_a_hurry_journals_are_rendered_side_by_side(desk: Desk) -> None
         fcntl.flock(claim, fcntl.LOCK_EX)
         desk.publisher.submit(held)
         desk.publisher.submit(free)
-        desk.publisher.hurry()
+        desk.publisher.start_deadline()
         assert "f" * 16 == (await desk.next_published()).recording.id
         assert 2 <= len(rendering_processes())
     assert journals.HEADER.recording_id == (await desk.next_published()).recording.id
@@ -156,7 +156,7 @@ async def test_the_oldest_come_first_and_in_a_hurry_the_smallest(desk: Desk, hur
             desk.publisher.submit(journal)
         await asyncio.sleep(0)  # they are submitted, and the first has a process
         if hurry:
-            desk.publisher.hurry()
+            desk.publisher.start_deadline()
             assert "f" * 16 == (await desk.next_published()).recording.id
     order = [(await desk.next_published()).recording.id[0] for _ in range(2 if hurry else 3)]
     assert {"0", "e"} == set(order) if hurry else ["0", "e", "f"] == order
@@ -169,7 +169,7 @@ async def test_in_a_hurry_rendering_is_no_longer_polite(desk: Desk) -> None:
     (polite,) = rendering_processes()
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     assert min(ours + 10, 19) == os.getpriority(os.PRIO_PROCESS, polite)
-    desk.publisher.hurry()
+    desk.publisher.start_deadline()
     desk.publisher.submit(desk.journal("f" * 16))
     await desk.next_published()
     assert ours in [os.getpriority(os.PRIO_PROCESS, pid) for pid in rendering_processes()]
@@ -184,7 +184,8 @@ async def test_what_is_cut_off_leaves_nothing_half_published(
     journal = desk.spool / layout.journal_name(journals.HEADER.recording_id)
     write_journal(journal, hours=1)
     desk.publisher.submit(journal)
-    desk.publisher.hurry()  # at once: a polite process gets next to nothing of a busy machine
+    # At once: a polite process gets next to nothing of a busy machine.
+    desk.publisher.start_deadline()
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not list(desk.recordings.rglob("*.partial")):  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.005)

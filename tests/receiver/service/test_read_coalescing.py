@@ -39,7 +39,7 @@ def nobody() -> bool:
 
 async def test_few_streams_are_never_held_up(rests: list[float]) -> None:
     """Below the threshold nothing rests."""
-    ReadCoalescer(nobody).note(FEWEST_STREAMS - 1)
+    ReadCoalescer(nobody).observe(FEWEST_STREAMS - 1)
     await rounds(5 * ROUNDS)
     assert [] == rests
 
@@ -47,11 +47,11 @@ async def test_few_streams_are_never_held_up(rests: list[float]) -> None:
 async def test_with_many_streams_the_loop_rests_after_some_rounds(rests: list[float]) -> None:
     """At first it only sets the time; noting more streams changes nothing."""
     paced = ReadCoalescer(nobody)
-    paced.note(FEWEST_STREAMS)
-    paced.note(FEWEST_STREAMS + 1)
+    paced.observe(FEWEST_STREAMS)
+    paced.observe(FEWEST_STREAMS + 1)
     await rounds(4 * ROUNDS)
     assert [pytest.approx(read_coalescing.INTERVAL_SECONDS)] * 3 == rests
-    paced.note(0)
+    paced.observe(0)
     await rounds(4 * ROUNDS)
     assert 3 == len(rests)
 
@@ -60,7 +60,7 @@ async def test_who_waits_is_served_soon(rests: list[float]) -> None:
     """A rest is short from the first round on that finds somebody waiting, and only as long."""
     waiting = [False]
     paced = ReadCoalescer(lambda: waiting[0])
-    paced.note(FEWEST_STREAMS)
+    paced.observe(FEWEST_STREAMS)
     await rounds(2 * ROUNDS)
     waiting[0] = True
     await rounds(2)
@@ -73,12 +73,12 @@ async def test_who_waits_is_served_soon(rests: list[float]) -> None:
 async def test_it_begins_again_when_streams_come_back(rests: list[float]) -> None:
     """That streams were few for a while is no end for good."""
     paced = ReadCoalescer(nobody)
-    paced.note(FEWEST_STREAMS)
+    paced.observe(FEWEST_STREAMS)
     await rounds(2 * ROUNDS)
-    paced.note(0)
+    paced.observe(0)
     await rounds(2)
     before = len(rests)
-    paced.note(FEWEST_STREAMS)
+    paced.observe(FEWEST_STREAMS)
     await rounds(2 * ROUNDS)
     assert before < len(rests)
 
@@ -91,6 +91,6 @@ async def test_a_late_loop_does_not_rest(
     monkeypatch.setattr(
         "receiver.service.read_coalescing.time.monotonic", lambda: float(next(late))
     )
-    ReadCoalescer(nobody).note(FEWEST_STREAMS)
+    ReadCoalescer(nobody).observe(FEWEST_STREAMS)
     await rounds(5 * ROUNDS)
     assert [] == rests

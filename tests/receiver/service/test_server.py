@@ -7,8 +7,10 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection, connect
 
 from receiver.config.settings import Config
@@ -25,10 +27,11 @@ TOKEN = "a-token-for-tests-only"
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[Server, SocketListener]]:
+async def serving(folder: Path, **settings: Any) -> AsyncIterator[tuple[Server, SocketListener]]:
     """Run a server until the block ends."""
     places = {"recordings": folder / "out", "spool": folder / "out" / "spool"}
-    server = Server(Config(port=0, no_tls=True, tokens=TOKEN, **places))  # type: ignore[arg-type]
+    options = {"port": 0, "no_tls": True, "tokens": TOKEN, **places, **settings}
+    server = Server(Config(**options))
     listening = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(server.run(listening=listening.set_result))
     try:
@@ -77,17 +80,17 @@ async def test_a_loop_with_many_streams_rests_briefly_where_somebody_waits(
         url = f"ws://127.0.0.1:{listener.port}/audio"
         for number in range(FEWEST_STREAMS):
             stack.push_async_callback((await call(url, number)).close)
-        await until(lambda: len(list(server.hub.streams())) == FEWEST_STREAMS and long())
+        await until(lambda: len(list(server.recorder.hub.streams())) == FEWEST_STREAMS and long())
 
-        live = next(iter(server.hub.streams()))
-        leave = server.hub.subscribe(live.recording_id, lambda _: None)
+        live = next(iter(server.recorder.hub.streams()))
+        leave = server.recorder.hub.subscribe(live.recording_id, lambda _: None)
         await until(brisk)
         leave()
         await until(long)
 
-        server.figures.taps.listeners = 1  # its socket is open, and it is still hearing the past
+        server.counters.taps.listeners = 1  # its socket is open, and it is still hearing the past
         await until(brisk)
-        server.figures.taps.listeners = 0
+        server.counters.taps.listeners = 0
         await until(long)
 
         _, idle = await asyncio.open_connection("127.0.0.1", listener.port)
@@ -98,5 +101,28 @@ async def test_a_loop_with_many_streams_rests_briefly_where_somebody_waits(
 
         server.stop()
         count = len(rests)
-        await until(lambda: len(rests) > count + 3 or not server.sessions)
+        await until(lambda: len(rests) > count + 3 or not server.recorder.sessions)
         assert max(rests[count:], default=0) <= BRISK_INTERVAL_SECONDS
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file that only we may read, as secrets must be."""
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+async def test_a_bad_part_holds_back_no_good_one(tmp_path: Path) -> None:
+    """Each is read again, and has a log line of its own."""
+    streams = write(tmp_path / "streams", TOKEN)
+    taps = write(tmp_path / "taps", "a-tap-token-for-tests-only")
+    secrets = {"tokens": None, "token_file": streams, "tap_token_file": taps}
+    async with serving(tmp_path, **secrets) as (server, _):
+        for good, bad in ((streams, taps), (taps, streams)):
+            write(good, "another-good-token-for-tests")
+            write(bad, "")
+            with capture_logs() as lines:
+                server.reload()
+            by_event = {line["event"]: line["part"] for line in lines}
+            parts = {streams: "stream tokens", taps: "tap tokens"}
+            assert {"reloaded": parts[good], "reload_failed": parts[bad]} == by_event

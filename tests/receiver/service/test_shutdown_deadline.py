@@ -1,4 +1,4 @@
-"""All the time there is, until somebody is in a hurry."""
+"""All the time there is, until the clock of a shutdown runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PATIENCE_SECONDS = 30
 LONG_SECONDS = 3600.0
 
 
-async def test_without_a_hurry_work_is_done_to_its_end() -> None:
-    """However little time a hurry would leave, and its error is the caller's."""
+async def test_before_the_start_work_is_done_to_its_end() -> None:
+    """However few seconds it is given, and its error is raised."""
     done = asyncio.Event()
 
     async def work() -> None:
@@ -26,62 +26,62 @@ async def test_without_a_hurry_work_is_done_to_its_end() -> None:
     async def fail() -> None:
         raise OSError("no")
 
-    hurry = ShutdownDeadline()
-    assert hurry.left(0.0) is None
-    await hurry.allow(work, 0.0)
+    deadline = ShutdownDeadline()
+    assert deadline.remaining(0.0) is None
+    await deadline.run_until(work, 0.0)
     assert done.is_set()
-    assert not hurry.begun
+    assert not deadline.started
     with pytest.raises(OSError, match="no"):
-        await hurry.allow(fail, 0.0)
+        await deadline.run_until(fail, 0.0)
 
 
-async def test_work_is_given_up_when_the_time_is_over() -> None:
-    """Also work that was begun before, and it learns of it."""
-    begun, given_up = asyncio.Event(), asyncio.Event()
+async def test_work_is_cancelled_when_its_time_is_over() -> None:
+    """Also work that was started before."""
+    started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
         try:
-            begun.set()
+            started.set()
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            given_up.set()
+            cancelled.set()
             raise
 
-    hurry = ShutdownDeadline()
-    working = asyncio.create_task(hurry.allow(work, 0.01))
-    await begun.wait()
-    hurry.begin()
+    deadline = ShutdownDeadline()
+    working = asyncio.create_task(deadline.run_until(work, 0.01))
+    await started.wait()
+    deadline.start()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await working
-        await given_up.wait()
+        await cancelled.wait()
 
 
-async def test_in_a_hurry_there_is_time_left() -> None:
-    """Work that fits is done; beginning again does not make the time longer."""
+async def test_after_the_start_there_is_time_left() -> None:
+    """Work that fits is done; starting again does not make the time longer."""
 
     async def work() -> str:
         for _ in range(10):
             await asyncio.sleep(0)
         return "done"
 
-    hurry = ShutdownDeadline()
-    hurry.begin()
-    assert "done" == await hurry.allow(work, LONG_SECONDS)
-    left = hurry.left(LONG_SECONDS)
+    deadline = ShutdownDeadline()
+    deadline.start()
+    assert "done" == await deadline.run_until(work, LONG_SECONDS)
+    left = deadline.remaining(LONG_SECONDS)
     assert left
     assert left <= LONG_SECONDS
-    assert 0.0 == hurry.left(0.0)
-    await hurry.passed(0.0)
-    hurry.begin()
+    assert 0.0 == deadline.remaining(0.0)
+    await deadline.wait_until(0.0)
+    deadline.start()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        await hurry.passed(0.0)
-    assert hurry.begun
+        await deadline.wait_until(0.0)
+    assert deadline.started
 
 
 HANGING = """
 import asyncio, threading
 from receiver import logs
-from receiver.service import shutdown_deadline as hurry
+from receiver.service import shutdown_deadline
 
 def left_behind():
     if {mute}:
@@ -90,10 +90,10 @@ def left_behind():
 
 async def main():
     logs.configure("info")
-    hurry.LAST_SECONDS = 0.1
-    clock = hurry.ShutdownDeadline()
-    clock.enforce(left_behind)
-    clock.begin()
+    shutdown_deadline.LAST_SECONDS = 0.1
+    clock = shutdown_deadline.ShutdownDeadline()
+    clock.arm_watchdog(left_behind)
+    clock.start()
     threading.Event().wait()  # as in a call that does not return
 
 asyncio.run(main())

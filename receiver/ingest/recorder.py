@@ -1,0 +1,137 @@
+"""The seam between sessions and the receiver that they record for.
+
+Who calls: a `Session` calls `now`, `utc_ms`, `open_journal`, `session_opened` and
+`session_closed`, and reads `hub` and `counters`, all in the event loop's thread. The service
+above it calls `end_silent`, `end_all` and asks what is live, in the same thread. Only
+`journal_ended` is called in another one: that of the journal's writer.
+
+What must never happen: nothing here waits, for a disk or for anything else, because every call
+comes from a socket's reader. `session_opened` and `session_closed` come once each, in this
+order; no session is opened after its `session_closed`. `journal_ended` is called once for each
+journal that is to be published, when the disk holds all of it, and never for one that is not
+to be kept.
+
+A recorder does not know what a session is made of: `LiveSession` is all that it asks for, so
+sessions of another kind of socket can be recorded beside the ones of today.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from receiver.counters import Counters, LiveCounts
+from receiver.journal.records import Header
+from receiver.journal.spool import Spool
+from receiver.journal.writer import JournalWriter
+from receiver.media import EndReason
+from receiver.tap.hub import Hub
+
+_DONE: Final = 1000
+_GOING_AWAY: Final = 1001
+
+
+class LiveSession(Protocol):
+    """A session whose socket is open, as far as its recorder acts on it."""
+
+    @property
+    def recording_id(self) -> str | None:
+        """Return the id of the recording that is open, if any."""
+        ...
+
+    @property
+    def may_still_record(self) -> bool:
+        """Whether a recording is open, or may yet be opened on a socket that is new."""
+        ...
+
+    @property
+    def chunks(self) -> int:
+        """Return how many chunks came for the recording that is open."""
+        ...
+
+    @property
+    def active_at(self) -> float:
+        """Return when the latest chunk came, or else when the socket was opened (`now`)."""
+        ...
+
+    def close(self, reason: EndReason, *, code: int, text: str) -> None:
+        """End the open recording and ask the peer to close the socket."""
+        ...
+
+
+class Recorder:
+    """Opens the journals of sessions, and keeps the set of those whose sockets are open.
+
+    Args:
+        spool: where journals are opened.
+        hub: where the sessions' streams can be listened to.
+        counters: what sessions count.
+        journal_ended: receives the path of a journal that the disk holds in full, in the
+            writer's thread.
+        changed: is called with the number of open sessions whenever it has changed.
+        now: a clock that never goes back, in seconds.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        hub: Hub,
+        counters: Counters,
+        *,
+        journal_ended: Callable[[Path], None],
+        changed: Callable[[int], None] = lambda _: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.hub = hub
+        self.counters = counters
+        self.now = now
+        self.journal_ended = journal_ended
+        self.sessions: set[LiveSession] = set()
+        self._spool = spool
+        self._changed = changed
+        self._ended = False  # all sessions, by us
+
+    def utc_ms(self) -> int:
+        """Return UTC, in milliseconds since 1970."""
+        return time.time_ns() // 1_000_000
+
+    def open_journal(self, header: Header) -> JournalWriter:
+        """Open a journal in the spool; its file is made by the writer's thread."""
+        return self._spool.open(header)
+
+    def session_opened(self, session: LiveSession) -> None:
+        """Add a session whose socket is open."""
+        self.sessions.add(session)
+        self._changed(len(self.sessions))
+        if self._ended:  # it was admitted before
+            self.end_all()
+
+    def session_closed(self, session: LiveSession) -> None:
+        """Remove a session whose socket is gone."""
+        self.sessions.discard(session)
+        self._changed(len(self.sessions))
+
+    def live(self) -> LiveCounts:
+        """Return how many recordings are open and what came for them; for any thread."""
+        live = [session for session in list(self.sessions) if session.recording_id is not None]
+        return LiveCounts(len(live), sum(session.chunks for session in live))
+
+    @property
+    def may_still_record(self) -> bool:
+        """Whether a recording is open, or may yet be opened: new sockets say soon what they are."""
+        return any(session.may_still_record for session in self.sessions)
+
+    def end_silent(self, seconds: float) -> None:
+        """End every session for which no chunk came for so long."""
+        oldest = self.now() - seconds
+        for session in list(self.sessions):
+            if session.active_at < oldest:
+                session.close(EndReason.IDLE, code=_DONE, text="no media came for too long")
+
+    def end_all(self) -> None:
+        """End every session, and each that is opened from now on; idempotent."""
+        self._ended = True
+        for session in list(self.sessions):
+            session.close(EndReason.SHUTDOWN, code=_GOING_AWAY, text="the receiver was stopped")

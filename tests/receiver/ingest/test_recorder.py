@@ -1,0 +1,103 @@
+"""The set of sessions whose sockets are open, and what is done with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from receiver.counters import Counters, LiveCounts
+from receiver.ingest.recorder import Recorder
+from receiver.journal.records import EndRecord, Header
+from receiver.journal.spool import Spool
+from receiver.media import EndReason
+from receiver.tap.local_hub import LocalHub
+from tests.receiver.helpers.taps import ManualScheduler
+
+
+@dataclass(eq=False)
+class Stream:
+    """A session that remembers why it was closed."""
+
+    recording_id: str | None = None
+    may_still_record: bool = False
+    chunks: int = 0
+    active_at: float = 0.0
+    closings: list[tuple[EndReason, int]] = field(default_factory=list)
+
+    def close(self, reason: EndReason, *, code: int, text: str) -> None:
+        assert text
+        self.closings.append((reason, code))
+
+
+class Parts:
+    """A recorder, the counts it reported, the journals that ended, and its clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.counts: list[int] = []
+        self.ended: list[Path] = []
+        self.spool = Spool(folder)
+        self.recorder = Recorder(
+            self.spool,
+            LocalHub(ManualScheduler()),
+            Counters(),
+            journal_ended=self.ended.append,
+            changed=self.counts.append,
+            now=lambda: 1000.0,
+        )
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    """Return a recorder with a real spool."""
+    made = Parts(tmp_path / "spool")
+    yield made
+    made.spool.close()
+
+
+def test_every_change_of_the_number_of_sessions_is_reported(parts: Parts) -> None:
+    """By the new number; a session that is removed twice is no longer there."""
+    one, two = Stream(), Stream()
+    parts.recorder.session_opened(one)
+    parts.recorder.session_opened(two)
+    parts.recorder.session_closed(one)
+    assert ([1, 2, 1], {two}) == (parts.counts, parts.recorder.sessions)
+
+
+def test_only_open_recordings_are_live(parts: Parts) -> None:
+    """A session between two recordings counts for nothing; a new one may yet record."""
+    parts.recorder.session_opened(Stream())
+    assert (LiveCounts(0, 0), False) == (parts.recorder.live(), parts.recorder.may_still_record)
+    parts.recorder.session_opened(Stream("a", may_still_record=True, chunks=3))
+    parts.recorder.session_opened(Stream("b", may_still_record=True, chunks=4))
+    assert (LiveCounts(2, 7), True) == (parts.recorder.live(), parts.recorder.may_still_record)
+
+
+def test_silent_sessions_are_ended(parts: Parts) -> None:
+    """One whose last chunk is just as old as allowed is not."""
+    silent, talking = Stream(active_at=989.9), Stream(active_at=990.0)
+    parts.recorder.session_opened(silent)
+    parts.recorder.session_opened(talking)
+    parts.recorder.end_silent(10)
+    assert ([(EndReason.IDLE, 1000)], []) == (silent.closings, talking.closings)
+
+
+def test_after_the_end_of_all_a_new_session_ends_at_once(parts: Parts) -> None:
+    """It was admitted before."""
+    before, after = Stream(), Stream()
+    parts.recorder.session_opened(before)
+    parts.recorder.end_all()
+    parts.recorder.session_closed(before)
+    parts.recorder.session_opened(after)
+    assert [(EndReason.SHUTDOWN, 1001)] == before.closings == after.closings
+
+
+def test_a_journal_is_handed_on_when_the_disk_holds_all_of_it(parts: Parts) -> None:
+    """By its path, once."""
+    journal = parts.recorder.open_journal(Header("0" * 16, parts.recorder.utc_ms(), 1, "0"))
+    journal.end(EndRecord(0, EndReason.STOP, ""), parts.recorder.journal_ended)
+    parts.spool.close()
+    assert [journal.path] == parts.ended
+    assert journal.path.exists()
