@@ -17,6 +17,7 @@ from tests.bench.rounds import Figures
 from tests.bench.table import Report
 
 
+@pytest.mark.integration
 def test_a_tiny_run_measures_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every figure of the table is there, for people and for machines."""
     markdown = tmp_path / "table.md"
@@ -35,6 +36,7 @@ def test_a_tiny_run_measures_everything(tmp_path: Path, capsys: pytest.CaptureFi
     assert "| tapreel, TLS |" in markdown.read_text("utf-8")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["naive", "only-reads"])
 def test_what_we_compare_with_runs_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A round on the naive recorder and on the mere reader gives a figure."""

@@ -19,6 +19,8 @@ from receiver.errors import ConfigurationError, DialError
 from receiver.listen import Audio, Dtmf, Event, Gap, Mark, Started, Stopped, listen
 from receiver.transports.client import Backoff
 
+pytestmark = pytest.mark.integration
+
 SAMPLES = np.arange(160, dtype="<i2")
 Script = list[bytes | dict[str, Any] | int]
 """What one connection of a made-up tap says; a number closes it with that code."""

@@ -157,6 +157,7 @@ def test_nothing_from_outside_breaks_a_line(stream: io.StringIO) -> None:
     assert "\x1b[2J" not in stream.getvalue()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "header",
     [

@@ -32,6 +32,7 @@ def run(
     )
 
 
+@pytest.mark.integration
 def test_help_lists_the_commands() -> None:
     """The help is on stdout and names every command."""
     ran = run("--help")
@@ -42,6 +43,7 @@ def test_help_lists_the_commands() -> None:
     )
 
 
+@pytest.mark.integration
 def test_help_imports_nothing_heavy() -> None:
     """What a command needs is imported when it runs, so that help answers at once."""
     code = "import sys, starter.cli; print(*sys.modules)"
@@ -50,6 +52,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert [] == [name for name in HEAVY if name in ran.stdout.split()]
 
 
+@pytest.mark.integration
 def test_a_mistake_is_one_line_and_an_exit_code() -> None:
     """The process ends as the command did."""
     ran = run("stop", "x", "y")
@@ -58,11 +61,13 @@ def test_a_mistake_is_one_line_and_an_exit_code() -> None:
     assert ["starter:"] == [line.split()[0] for line in ran.stderr.splitlines()]
 
 
+@pytest.mark.integration
 def test_missing_credentials_end_with_3() -> None:
     """Configuration trouble has an exit code of its own."""
     assert 3 == run("stop", "76ac3c36-0000-4000-8000-000000000002", "y").returncode
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("encoding", "name", "shown"),
     [
@@ -85,6 +90,7 @@ async def test_no_name_costs_the_sid(encoding: str, name: str, shown: str) -> No
     assert (0, name) == (as_json.returncode, json.loads(as_json.stdout)["name"])
 
 
+@pytest.mark.integration
 def test_a_closed_pipe_is_no_drama() -> None:
     """A reader that goes away early sees no traceback."""
     reading, writing = os.pipe()

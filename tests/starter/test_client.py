@@ -375,6 +375,7 @@ async def silent_provider() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+@pytest.mark.integration
 async def test_a_real_time_out_is_an_unknown_outcome() -> None:
     """Over a real socket, too, silence after sending is told apart from no connection."""
     async with silent_provider() as base_url:
@@ -384,6 +385,7 @@ async def test_a_real_time_out_is_an_unknown_outcome() -> None:
                 await client.start(CALL_SID, REQUEST)
 
 
+@pytest.mark.integration
 async def test_a_real_refusal_of_the_connection_is_tried_again() -> None:
     """Nothing listens any more: the client tries as often as it was told."""
     async with silent_provider() as base_url:

@@ -241,6 +241,7 @@ def test_mutagen_reads_the_whole_file(tmp_path: Path) -> None:
     assert 1.0 == wav.info.length
 
 
+@pytest.mark.needs("ffprobe")
 @pytest.mark.parametrize("container", ["WAV", "RF64"])
 def test_ffprobe_shows_the_strings(tmp_path: Path, container: str) -> None:
     """ffprobe prefers INFO to ID3, so parameters are in its comment."""
@@ -254,6 +255,7 @@ def test_ffprobe_shows_the_strings(tmp_path: Path, container: str) -> None:
     assert 1.0 == float(shown["format"]["duration"])
 
 
+@pytest.mark.needs("ffprobe")
 def test_ffprobe_reads_the_id3_entries_where_there_are_no_strings(tmp_path: Path) -> None:
     """The chunk is where ffmpeg looks for one, non-ASCII names included."""
     path = tmp_path / "a.wav"
@@ -263,6 +265,7 @@ def test_ffprobe_reads_the_id3_entries_where_there_are_no_strings(tmp_path: Path
     assert NINETY == shown["format"]["tags"]
 
 
+@pytest.mark.needs("mediainfo")
 @pytest.mark.parametrize("container", ["WAV", "RF64"])
 def test_mediainfo_shows_every_parameter(tmp_path: Path, container: str) -> None:
     """By its own name where that is ASCII; other names it garbles, but the values are right."""
@@ -276,6 +279,7 @@ def test_mediainfo_shows_every_parameter(tmp_path: Path, container: str) -> None
     assert [] == [value for value in NINETY.values() if f": {value}\n" not in shown]
 
 
+@pytest.mark.needs("exiftool")
 @pytest.mark.parametrize("container", ["WAV", "RF64"])
 def test_exiftool_shows_every_parameter(tmp_path: Path, container: str) -> None:
     """Each with its name, whatever letters that has."""

@@ -16,6 +16,8 @@ from receiver.auth.signed import LEEWAY_SECONDS
 from receiver.auth.tap_tokens import Scope, TapTokens, mint
 from tests.receiver.helpers.serving import TOKEN, TapServer, read_all, read_text, serving_taps
 
+pytestmark = pytest.mark.integration
+
 KEY = "k" * 32
 BOTH = TapTokens([TOKEN], [KEY])
 CALL_SID = "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff"

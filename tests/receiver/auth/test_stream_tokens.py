@@ -189,6 +189,7 @@ def test_no_secret_is_in_the_text() -> None:
     assert "<StreamTokens: 2 static, 2 keys>" == repr(TOKENS) == str(TOKENS)
 
 
+@pytest.mark.integration
 def test_jwt_is_imported_only_where_a_key_is_configured() -> None:
     """Static tokens need no JWT library."""
     code = (

@@ -26,6 +26,8 @@ from receiver.cli.main import main
 from receiver.cli.main import receiver as receiver_command
 from tests.receiver.test_listen import SAMPLES, STOPPED, gap, started
 
+pytestmark = pytest.mark.integration
+
 TOKEN = "a-tap-token-for-tests"
 KEY = "k" * 32
 

@@ -21,6 +21,8 @@ from receiver.cli.options import named_settings, recordings_folder, settings
 from receiver.config.settings import Config
 from receiver.errors import ConfigurationError, NotFoundError
 
+pytestmark = pytest.mark.integration
+
 RECEIVER = [sys.executable, "-m", "receiver"]
 
 

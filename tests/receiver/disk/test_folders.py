@@ -98,6 +98,7 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
         make_private_folder(folder)
 
 
+@pytest.mark.integration
 def test_free_space_is_what_the_system_says(tmp_path: Path) -> None:
     """As df counts it for an ordinary user."""
     said = subprocess.run(

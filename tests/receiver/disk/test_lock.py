@@ -14,6 +14,7 @@ from receiver.disk.lock import LOCK, FolderLock
 from receiver.errors import ConfigurationError
 
 
+@pytest.mark.integration
 def test_a_lock_is_held_against_other_processes(tmp_path: Path) -> None:
     """Another process is refused while it is held, and let in afterwards."""
     ask = [

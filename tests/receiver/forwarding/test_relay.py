@@ -26,6 +26,8 @@ from receiver.transports import client
 from tests.receiver.helpers.serving import FixedSource
 from tests.receiver.helpers.taps import heard, live_stream
 
+pytestmark = pytest.mark.integration
+
 CHUNK = b"\x10" * 160
 
 

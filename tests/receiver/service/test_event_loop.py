@@ -8,6 +8,8 @@ import pytest
 
 from tests.end_to_end.receiver_process import ReceiverProcess
 
+pytestmark = pytest.mark.integration
+
 WITHOUT_UVLOOP = """\
 import sys
 sys.modules["uvloop"] = None  # the documented way to hide a module

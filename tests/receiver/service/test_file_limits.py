@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 PROGRAM = """
 import json, resource, sys
 from receiver import logs

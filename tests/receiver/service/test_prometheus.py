@@ -24,6 +24,8 @@ from receiver.service.prometheus import HOST, MetricsListener
 from receiver.service.server import count_published
 from tests.receiver.helpers import recordings_builder as builder
 
+pytestmark = pytest.mark.integration
+
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
 

@@ -23,6 +23,8 @@ from receiver.service.publish_queue import PublishQueue
 from tests.bench.rendering import write_journal
 from tests.receiver.helpers import journals
 
+pytestmark = pytest.mark.integration
+
 PATIENCE_SECONDS = 120
 
 

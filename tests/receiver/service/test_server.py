@@ -23,6 +23,8 @@ from receiver.service.server import Server
 from receiver.transports.listener import SocketListener
 from tests.end_to_end import sender
 
+pytestmark = pytest.mark.integration
+
 TOKEN = "a-token-for-tests-only"
 
 

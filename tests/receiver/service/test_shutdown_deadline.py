@@ -100,6 +100,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mute", [False, True])
 def test_a_process_that_hangs_ends_all_the_same(mute: bool) -> None:
     """With code 1 and one line that says what is left; also where saying that hangs."""

@@ -28,6 +28,7 @@ from tests.receiver.helpers.taps import heard, live_stream, sound
 from tests.receiver.helpers.taps import told as texts_of
 
 
+@pytest.mark.integration
 async def test_chunks_that_come_too_late_are_counted(server: TapServer) -> None:
     """Once for each kind of listeners, while they listen."""
     stream = server.open_stream()
@@ -42,6 +43,7 @@ async def test_chunks_that_come_too_late_are_counted(server: TapServer) -> None:
         assert {"late": 1} == server.taps.figures.dropped
 
 
+@pytest.mark.integration
 async def test_silence_at_another_rate_takes_no_room(server: TapServer) -> None:
     """Half a minute on hold is no reason to lose any of it."""
     stream = server.open_stream()
@@ -56,6 +58,7 @@ async def test_silence_at_another_rate_takes_no_room(server: TapServer) -> None:
     assert 30_020 * 32 == len(sound)
 
 
+@pytest.mark.integration
 async def test_a_stereo_chunk_without_counterpart_is_sent_after_60_ms(server: TapServer) -> None:
     """By the clock, though nothing else comes."""
     stream = server.open_stream()

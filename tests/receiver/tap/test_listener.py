@@ -16,6 +16,8 @@ from tests.receiver.helpers.serving import (
     read_until_closed,
 )
 
+pytestmark = pytest.mark.integration
+
 
 async def test_a_stuck_listener_is_closed_with_1013(impatient_server: TapServer) -> None:
     """After the patience is over; whoever reads beside it misses nothing."""

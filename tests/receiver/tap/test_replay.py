@@ -31,6 +31,8 @@ from tests.receiver.helpers.serving import (
 from tests.receiver.helpers.taps import ManualScheduler, live_stream, sound
 from tests.receiver.helpers.taps import told as texts_of
 
+pytestmark = pytest.mark.integration
+
 
 async def joined(stream: PublishedStream) -> None:
     """Wait until a listener's past is at its end."""

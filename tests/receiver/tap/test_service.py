@@ -13,6 +13,8 @@ from tests.receiver.helpers.serving import (
     read_text,
 )
 
+pytestmark = pytest.mark.integration
+
 
 async def test_strangers_learn_nothing_from_bad_queries(server: TapServer) -> None:
     """The token comes first: 401 before any 400."""

@@ -18,6 +18,8 @@ from tests.receiver.helpers.serving import (
 )
 from tests.receiver.helpers.taps import live_stream
 
+pytestmark = pytest.mark.integration
+
 
 async def test_a_watcher_is_told_of_everything(server: TapServer) -> None:
     """As lifecycle events; it may leave whenever it likes."""

@@ -16,6 +16,8 @@ from receiver.transports.acceptor import Acceptor, open_sockets
 from receiver.transports.interface import Limits
 from receiver.transports.pending import PendingConnection, PendingConnections
 
+pytestmark = pytest.mark.integration
+
 
 class Hall:
     """An acceptor whose connections wait until the test lets them go on."""

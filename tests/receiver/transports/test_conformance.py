@@ -37,6 +37,8 @@ from tests.receiver.helpers.wire import (
     wire,
 )
 
+pytestmark = pytest.mark.integration
+
 AUTHORITY = trustme.CA()
 LIMITS = Limits(max_message_bytes=2048, close_timeout_seconds=0.2, pong_delay_seconds=0.05)
 PATIENT = replace(LIMITS, close_timeout_seconds=20)

@@ -9,11 +9,15 @@ import socket
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
+
 from receiver.transports.interface import Connection, Decision, Limits, UpgradeRequest
 from receiver.transports.listener import listen
 from receiver.transports.pending import PendingConnections
 from receiver.transports.upgrade import House, UpgradeProtocol
 from tests.receiver.helpers.wire import KeepingPeer, call, request
+
+pytestmark = pytest.mark.integration
 
 
 class TellingPeer(KeepingPeer):

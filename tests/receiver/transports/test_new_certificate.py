@@ -6,12 +6,15 @@ import contextlib
 import ssl
 from pathlib import Path
 
+import pytest
 import trustme
 
 from receiver.auth import tls
 from receiver.transports.interface import Limits
 from receiver.transports.listener import SocketListener, listen
 from tests.receiver.helpers.wire import KeepingPolicy, call
+
+pytestmark = pytest.mark.integration
 
 
 def issued(folder: Path, authority: trustme.CA, kind: trustme.KeyType) -> tuple[Path, Path]:

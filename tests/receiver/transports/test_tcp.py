@@ -9,6 +9,8 @@ import pytest
 
 from receiver.transports.tcp import keep_alive
 
+pytestmark = pytest.mark.integration
+
 
 def option(tcp: socket.socket, name: str) -> int:
     """Return what the kernel holds of one option."""

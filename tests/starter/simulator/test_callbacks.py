@@ -30,6 +30,7 @@ def test_the_documented_signatures() -> None:
     assert "bW5fMGmOicROaZH0qa2UXqhDht8=" == sign(KEY, "wss://rec.example.com/stream")
 
 
+@pytest.mark.integration
 async def test_a_post_carries_a_signed_form() -> None:
     """The fields are the body, and the signature covers URL and fields."""
     async with web_hook() as hook:
@@ -44,6 +45,7 @@ async def test_a_post_carries_a_signed_form() -> None:
     assert hook.url not in repr(callback)  # for it may hold a password
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("path", "query"),
     [("", "CallSid=c&StreamName=a+b"), ("/e?x=1", "x=1&CallSid=c&StreamName=a+b")],
@@ -61,6 +63,7 @@ async def test_a_get_carries_the_fields_in_its_query(path: str, query: str) -> N
     assert sign(KEY, signed) == headers["X-SignalWire-Signature"]
 
 
+@pytest.mark.integration
 async def test_without_a_key_nothing_is_signed() -> None:
     """The header is optional."""
     async with web_hook() as hook:
@@ -69,6 +72,7 @@ async def test_without_a_key_nothing_is_signed() -> None:
     assert "X-SignalWire-Signature" not in hook.seen[0][2]
 
 
+@pytest.mark.integration
 async def test_a_failing_hook_is_told() -> None:
     """An error status, and nobody there at all."""
     async with web_hook("500 Oh") as hook:
@@ -79,6 +83,7 @@ async def test_a_failing_hook_is_told() -> None:
         await asyncio.to_thread(callback.send, {})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/ü", "http://[::1%25]/ü", "http://[::1%25]/"])
 def test_a_url_that_fits_no_request_line_is_told(url: str) -> None:
     """Characters that HTTP cannot carry are a failure like any other."""
@@ -112,6 +117,7 @@ def test_a_url_without_a_port_goes_to_the_schemes_own(
     assert [address] == dialled
 
 
+@pytest.mark.integration
 def test_https_is_tried_with_tls(unused_port: Callable[[], int]) -> None:
     """An https hook is not called in the clear."""
     callback = Callback(f"https://127.0.0.1:{unused_port()}/", CallbackMethod.POST)

@@ -17,6 +17,8 @@ from starter.simulator.options import DEMO
 from tests.starter.conftest import CALL_SID, Ran
 from tests.starter.receivers import ReceiverDouble
 
+pytestmark = pytest.mark.integration
+
 TOKEN = "bearer-token-of-the-tests"
 KEY = b"k" * 32
 

@@ -9,6 +9,8 @@ from starter.errors import ConfigError
 from starter.simulator.http_server import serve
 from starter.simulator.provider_rules import HttpReply, HttpRequest
 
+pytestmark = pytest.mark.integration
+
 
 async def exchange(port: int, text: bytes) -> tuple[int, dict[str, object]]:
     """Send bytes, read one answer."""

@@ -29,6 +29,8 @@ from starter.simulator.script import Faults, Plan
 from starter.simulator.stream_info import MEDIA_FORMATS, Identity, TrackAudio
 from tests.starter.receivers import ReceiverDouble
 
+pytestmark = pytest.mark.integration
+
 IDENTITY = Identity("the-account", "the-call", "the-stream")
 PLAN = Plan(
     shape=SignalWireShape(IDENTITY),

@@ -36,6 +36,8 @@ from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
 from tests.starter.receivers import ReceiverDouble
 from tests.starter.web_hooks import web_hook
 
+pytestmark = pytest.mark.integration
+
 OTHER_CALL = "76ac3c36-0000-4000-8000-00000000000f"
 TOKEN = "bearer-token-of-the-tests"
 
