@@ -17,6 +17,7 @@ TapreelError                      1  unexpected
         └── FormatRefused         -  ... because nobody here can decode its audio
 
 A dash: no command ends with it, because somebody always catches it.
+The last three are in `receiver.wire`, beside the messages that they are about.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from receiver.auth.bearer import RefusalReason
-    from receiver.media import RejectedChunk
-    from receiver.wire.parse import Start
 
 
 class TapreelError(Exception):
@@ -106,37 +105,3 @@ class Refused(PeerError):
 
 class BadRequest(PeerError):
     """The URL asks for something that is not there; the text is for the caller."""
-
-
-class MessageRejected(PeerError):
-    """One message cannot be used; it is counted and the stream lives on.
-
-    `code` is a stable word for counters. `chunk` is what is known of the chunk that the
-    message carried, where it carried one.
-    """
-
-    def __init__(self, code: str, detail: str, *, chunk: RejectedChunk | None = None) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
-        self.chunk = chunk
-
-
-class ProtocolViolation(PeerError):
-    """The stream cannot go on; the socket is closed with `close_code` and this text."""
-
-    def __init__(self, detail: str, *, close_code: int = 1008) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.close_code = close_code
-
-
-class FormatRefused(ProtocolViolation):
-    """A start message names a media format that cannot be decoded.
-
-    `start` is what else it says; its own format stands for none.
-    """
-
-    def __init__(self, violation: ProtocolViolation, start: Start) -> None:
-        super().__init__(violation.detail, close_code=violation.close_code)
-        self.start = start

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import enum
-import re
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
-
-from receiver.errors import ProtocolViolation
 
 SAMPLE_RATES: Final = range(8000, 48001, 1000)
 """Rates whose samples fall on whole milliseconds' borders, so that placing is exact."""
@@ -155,37 +152,3 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str
     detail: str
     track: Track | None = None
-
-
-# "audio/x-mulaw", "PCMU@40i", "audio/l16;rate=16000", "L16@24000h@40i": the providers' pages
-# and SDKs spell one encoding in many ways, so the name is compared without case and prefix.
-_SPELLING = re.compile(r"(?:audio/)?(?:x-)?(?P<name>[a-z0-9]+)(?P<options>(?:[;@].*)?)", re.DOTALL)
-_RATE = re.compile(r"(?:rate=(\d{4,6})|@(\d{4,6})h)")
-_NAMES: Final = {
-    **dict.fromkeys(("mulaw", "ulaw", "pcmu", "basic"), Encoding.PCMU),
-    **dict.fromkeys(("alaw", "pcma"), Encoding.PCMA),
-    **dict.fromkeys(("l16", "pcm", "linear16"), Encoding.L16),
-}
-
-
-def media_format(encoding: str, sample_rate: int | None, channels: int | None) -> MediaFormat:
-    """Return the format that a `start` message's `mediaFormat` names.
-
-    A rate inside the encoding's name counts only where `sample_rate` is `None`.
-
-    Raises:
-        ProtocolViolation: the encoding, rate or number of channels is not one that can be
-            decoded; it is never guessed (close code 1003, unsupported data).
-    """
-    spelling = _SPELLING.fullmatch(encoding.strip().lower())
-    name = _NAMES.get(spelling["name"]) if spelling else None
-    if spelling is None or name is None:
-        raise ProtocolViolation(f"unsupported encoding {encoding[:40]!r}", close_code=1003)
-    if sample_rate is None:
-        rate = _RATE.search(spelling["options"])
-        sample_rate = int(rate[1] or rate[2]) if rate else 8000
-    if sample_rate not in SAMPLE_RATES:
-        raise ProtocolViolation(f"unsupported sample rate {sample_rate}", close_code=1003)
-    if channels not in (None, 1):
-        raise ProtocolViolation(f"unsupported number of channels {channels}", close_code=1003)
-    return MediaFormat(name, sample_rate, 1)

@@ -48,6 +48,7 @@ TESTED_IN: Final = {
     "receiver/transports/upgrade": CONFORMANCE,
     "receiver/transports/websockets_socket": CONFORMANCE,
     "receiver/wire/json_depth": "receiver/wire/test_parse.py",
+    "receiver/wire/messages": "receiver/wire/test_parse.py",
     "starter/simulator/calls": "starter/simulator/test_provider.py",
     "starter/simulator/live_stream": "starter/simulator/test_provider.py",
     "starter/simulator/options": "starter/simulator/test_command.py",

@@ -13,8 +13,8 @@ from receiver.tap.feed import Sink
 from receiver.tap.hub import Unsubscribe
 from receiver.tap.queue import OutMessage
 from receiver.transports.client import Line, dial
-from receiver.wire import parse
-from receiver.wire.parse import Connected, Start
+from receiver.wire import messages, parse
+from receiver.wire.messages import Connected, Start
 
 _DONE: Final = 1000
 _NO_SUCH_STREAM: Final = 4404
@@ -80,7 +80,7 @@ class RemoteSource:
         if isinstance(parsed, Chunk):
             length_ms = len(parsed.payload) / self._media.bytes_per_ms
             return OutMessage(text, parsed.track.value, parsed.timestamp_ms or 0, length_ms)
-        if isinstance(parsed, parse.Unknown) and parsed.event == "gap":
+        if isinstance(parsed, messages.Unknown) and parsed.event == "gap":
             return None
         if isinstance(parsed, Connected | Start):
             self._head.append(OutMessage(text))

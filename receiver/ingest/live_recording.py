@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import receiver
-from receiver.errors import MessageRejected
 from receiver.journal import records
 from receiver.journal.records import (
     DroppedRecord,
@@ -24,7 +23,8 @@ from receiver.media import Chunk, EndReason, GapKind, timestamp
 from receiver.tap.events import LiveChunk, LiveMessage, LiveStream, StreamEnded, StreamPosition
 from receiver.tap.hub import SILENT, Hub, Tap
 from receiver.timeline.jumps import live_origin_ms
-from receiver.wire.parse import Start
+from receiver.wire.errors import MessageRejected
+from receiver.wire.messages import Start
 
 MOST_MESSAGES: Final = 10_000
 """Messages other than media that are kept of one recording; the rest is counted."""

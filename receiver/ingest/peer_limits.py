@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from receiver.errors import ProtocolViolation
 from receiver.rate_limit import TokenBucket
+from receiver.wire.errors import ProtocolViolation
 
 MOST_REJECTED: Final = 50
 """More unusable messages than this within `REJECTED_WINDOW_SECONDS` end the stream."""

@@ -13,7 +13,6 @@ from typing import Final
 import structlog
 
 from receiver.auth.stream_tokens import Grant
-from receiver.errors import FormatRefused, MessageRejected, ProtocolViolation
 from receiver.ingest.live_recording import EarlyMessages, LiveRecording, names, new_header
 from receiver.ingest.peer_limits import PeerLimits
 from receiver.ingest.recorder import Recorder
@@ -33,8 +32,9 @@ from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk, EndReason
 from receiver.rate_limit import LogThrottle
 from receiver.transports.interface import FAILURES, Connection
-from receiver.wire import parse
-from receiver.wire.parse import OTHER_STREAM, Message, Start
+from receiver.wire import messages, parse
+from receiver.wire.errors import OTHER_STREAM, MessageRejected, ProtocolViolation
+from receiver.wire.messages import FormatRefused, Message, Start
 
 LONGEST_UNSAID_SECONDS: Final = 10.0
 """How long an open socket may take to send its start, before no recording is expected of it."""
@@ -146,9 +146,9 @@ class Session:
         if isinstance(parsed, Start):
             self._check_call(parsed)
             self._early.start = message
-        elif isinstance(parsed, parse.Connected):
+        elif isinstance(parsed, messages.Connected):
             self._early.connected = message
-        if self._recording is None and isinstance(parsed, parse.Connected | parse.Unknown):
+        if self._recording is None and isinstance(parsed, messages.Connected | messages.Unknown):
             self._early.keep(message)
 
     def _check_call(self, start: Start) -> None:

@@ -21,9 +21,9 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from receiver.errors import MessageRejected
 from receiver.media import Chunk, EndReason, RejectedChunk, Track
-from receiver.wire.parse import OTHER_STREAM, Connected, Dtmf, Mark, Message, Start, Stop, Unknown
+from receiver.wire.errors import OTHER_STREAM, MessageRejected
+from receiver.wire.messages import Connected, Dtmf, Mark, Message, Start, Stop, Unknown
 
 
 class State(enum.Enum):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from receiver.errors import FormatRefused, JournalError, MessageRejected
+from receiver.errors import JournalError
 from receiver.journal import records as journal
 from receiver.journal.records import (
     ChunkRecord,
@@ -24,7 +24,8 @@ from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
 from receiver.timeline.event_positions import EventPosition
 from receiver.timeline.ordering import TrackIndex
 from receiver.wire import parse
-from receiver.wire.parse import OTHER_STREAM, Dtmf, Mark, Start, Unknown
+from receiver.wire.errors import OTHER_STREAM, MessageRejected
+from receiver.wire.messages import Dtmf, FormatRefused, Mark, Start, Unknown
 
 _CUT_SHORT = {
     EndReason.IDLE: "no audio came for too long",

@@ -20,7 +20,8 @@ from receiver.recording.journal_scan import JournalScan
 from receiver.timeline import track_timeline
 from receiver.timeline.missing import chunks_not_kept
 from receiver.timeline.track_timeline import Placement
-from receiver.wire.parse import UNKNOWN_TRACK, Dtmf, Mark, Start
+from receiver.wire.errors import UNKNOWN_TRACK
+from receiver.wire.messages import Dtmf, Mark, Start
 
 _TWILIO_SID: Final = re.compile(r"MZ[0-9a-f]{32}")
 UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from receiver.errors import MessageRejected
+from receiver.wire.errors import MessageRejected
 
 DEEPEST: Final = 32
 """Levels of one custom parameter's value; providers send text, which has none."""

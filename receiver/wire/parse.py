@@ -11,14 +11,25 @@ import base64
 import binascii
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
 
-from receiver.errors import FormatRefused, MessageRejected, ProtocolViolation
-from receiver.media import Chunk, MediaFormat, RejectedChunk, Track, media_format
+from receiver.media import SAMPLE_RATES, Chunk, Encoding, MediaFormat, RejectedChunk, Track
 from receiver.wire import json_depth
+from receiver.wire.errors import UNKNOWN_TRACK, MessageRejected, ProtocolViolation
+from receiver.wire.messages import (
+    Connected,
+    Dtmf,
+    FormatRefused,
+    Mark,
+    Message,
+    Start,
+    Stop,
+    Unknown,
+)
 
 _LARGEST: Final = 2**53
 """Counters above this are nonsense; below it they are exact in JSON and in 64-bit sums."""
@@ -27,73 +38,15 @@ _LONGEST_NUMBER: Final = 20
 _LONGEST_PARAMETERS: Final = 4096
 """Custom parameters kept of one start message; providers send at most 99."""
 
-OTHER_STREAM: Final = "other_stream"
-"""The code with which a chunk is refused that names another stream than the one it came on."""
-
-
-UNKNOWN_TRACK: Final = "unknown_track"
-"""The code with which a chunk is refused that is of neither track: it has no place of its own."""
-
-
-class Connected(msgspec.Struct, frozen=True):
-    """The socket speaks the media-stream protocol."""
-
-    protocol: str
-    version: str
-
-
-class Start(msgspec.Struct, frozen=True):
-    """A stream begins: whose it is, what it carries, and the caller's own parameters."""
-
-    stream_sid: str
-    account_sid: str
-    call_sid: str
-    tracks: tuple[str, ...]
-    parameters: dict[str, Any]
-    media_format: MediaFormat
-    sequence_number: int | None = None
-    outer_sid: str = ""  # what the message around `start` calls the stream, where that differs
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Return what chunks of this stream may call it."""
-        return frozenset((self.stream_sid, self.outer_sid)) - {""}
-
-    def is_of(self, other: Start) -> bool:
-        """Whether both name the same stream of the same call."""
-        return (self.stream_sid, self.call_sid) == (other.stream_sid, other.call_sid)
-
-
-class Dtmf(msgspec.Struct, frozen=True):
-    """A key was pressed; `duration_ms` is how long, where the provider tells."""
-
-    digit: str
-    duration_ms: int | None = None
-    sequence_number: int | None = None
-
-
-class Mark(msgspec.Struct, frozen=True):
-    """A named position in a bidirectional stream."""
-
-    name: str
-    sequence_number: int | None = None
-
-
-class Stop(msgspec.Struct, frozen=True):
-    """The stream ended."""
-
-    sequence_number: int | None = None
-
-
-class Unknown(msgspec.Struct, frozen=True):
-    """An event this version does not know; it is kept in the journal and counted."""
-
-    event: str
-    sequence_number: int | None = None
-
-
-Message = Connected | Start | Chunk | Dtmf | Mark | Stop | Unknown
-
+# "audio/x-mulaw", "PCMU@40i", "audio/l16;rate=16000", "L16@24000h@40i": the providers' pages
+# and SDKs spell one encoding in many ways, so the name is compared without case and prefix.
+_SPELLING = re.compile(r"(?:audio/)?(?:x-)?(?P<name>[a-z0-9]+)(?P<options>(?:[;@].*)?)", re.DOTALL)
+_RATE = re.compile(r"(?:rate=(\d{4,6})|@(\d{4,6})h)")
+_NAMES: Final = {
+    **dict.fromkeys(("mulaw", "ulaw", "pcmu", "basic"), Encoding.PCMU),
+    **dict.fromkeys(("alaw", "pcma"), Encoding.PCMA),
+    **dict.fromkeys(("l16", "pcm", "linear16"), Encoding.L16),
+}
 
 _Counter = Annotated[int, msgspec.Meta(gt=-_LARGEST, lt=_LARGEST)]
 
@@ -269,6 +222,29 @@ def _media_format(wire: object) -> MediaFormat:
         raise ProtocolViolation("mediaFormat is no object", close_code=1003)
     sample_rate, channels = _count(wire, "sampleRate"), _count(wire, "channels")
     return media_format(_text(wire.get("encoding")), sample_rate, channels)
+
+
+def media_format(encoding: str, sample_rate: int | None, channels: int | None) -> MediaFormat:
+    """Return the format that a `start` message's `mediaFormat` names.
+
+    A rate inside the encoding's name counts only where `sample_rate` is `None`.
+
+    Raises:
+        ProtocolViolation: the encoding, rate or number of channels is not one that can be
+            decoded; it is never guessed (close code 1003, unsupported data).
+    """
+    spelling = _SPELLING.fullmatch(encoding.strip().lower())
+    name = _NAMES.get(spelling["name"]) if spelling else None
+    if spelling is None or name is None:
+        raise ProtocolViolation(f"unsupported encoding {encoding[:40]!r}", close_code=1003)
+    if sample_rate is None:
+        rate = _RATE.search(spelling["options"])
+        sample_rate = int(rate[1] or rate[2]) if rate else 8000
+    if sample_rate not in SAMPLE_RATES:
+        raise ProtocolViolation(f"unsupported sample rate {sample_rate}", close_code=1003)
+    if channels not in (None, 1):
+        raise ProtocolViolation(f"unsupported number of channels {channels}", close_code=1003)
+    return MediaFormat(name, sample_rate, 1)
 
 
 def _count(wire: dict[str, Any], name: str) -> int | None:

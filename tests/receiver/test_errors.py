@@ -9,19 +9,20 @@ from receiver.errors import (
     BadRequest,
     ConfigurationError,
     DialError,
-    FormatRefused,
     JournalError,
     LineClosed,
-    MessageRejected,
     NotFoundError,
     PeerError,
-    ProtocolViolation,
     Refused,
     TapreelError,
     UnprovenError,
     UnreadableError,
     UnsafeFolderError,
 )
+from receiver.wire import errors as wire_errors
+from receiver.wire import messages
+from receiver.wire.errors import MessageRejected, ProtocolViolation
+from receiver.wire.messages import FormatRefused
 
 _PEERS = (Refused, BadRequest, MessageRejected, ProtocolViolation, FormatRefused)
 
@@ -55,19 +56,6 @@ def test_what_another_end_answers_decides_the_exit_code(status: int, code: int) 
     assert 7 == DialError("another").exit_code  # the class is as it was
 
 
-def test_a_rejected_message_begins_with_its_code() -> None:
-    """The stable word is for counters, the detail for people."""
-    error = MessageRejected("bad_chunk", "no payload")
-    assert ("bad_chunk", "no payload", None) == (error.code, error.detail, error.chunk)
-    assert "bad_chunk: no payload" == str(error)
-
-
-def test_a_violation_closes_with_a_code() -> None:
-    """1008, a policy violation, unless another one says more."""
-    assert 1008 == ProtocolViolation("why").close_code
-    assert 1003 == ProtocolViolation("why", close_code=1003).close_code
-
-
 def test_a_closed_line_says_the_close_code() -> None:
     """The reason is the other end's, and may be empty."""
     assert "1001 away" == str(LineClosed(1001, "away"))
@@ -82,7 +70,9 @@ def test_an_unsafe_folder_is_an_error_of_the_disk_too() -> None:
 
 def test_every_error_is_in_the_tree() -> None:
     """Whoever catches the base catches all; peers' errors are a branch of their own."""
-    every = {kind for kind in vars(errors).values() if isinstance(kind, type)}
+    modules = (errors, wire_errors, messages)
+    names = [name for module in modules for name in vars(module).values()]
+    every = {kind for kind in names if isinstance(kind, type) and issubclass(kind, Exception)}
     assert all(issubclass(kind, TapreelError) for kind in every)
     peers = {kind for kind in every if issubclass(kind, PeerError)}
     assert {PeerError, *_PEERS} == peers

@@ -15,7 +15,7 @@ from receiver.media import ByteOrder, Chunk
 from receiver.tap.encoding.notices import Encoder, Format, OutputSpec, begin_ms, json_text
 from receiver.tap.events import LiveChunk, LiveMessage, StreamEnded, StreamEvent, Subscribed
 from receiver.tap.queue import OutMessage
-from receiver.wire import parse
+from receiver.wire import messages, parse
 
 
 def encoder(
@@ -93,18 +93,18 @@ class MessageEncoder:
 
     def _verbatim(self, message: bytes) -> list[OutMessage]:
         parsed = _parsed(message)
-        if parsed is None or isinstance(parsed, parse.Connected | parse.Start):
+        if parsed is None or isinstance(parsed, messages.Connected | messages.Start):
             return []  # every listener got its own at the beginning
         self._note(parsed)
-        self._stopped = self._stopped or isinstance(parsed, parse.Stop)
+        self._stopped = self._stopped or isinstance(parsed, messages.Stop)
         return [OutMessage(message.decode("utf-8", "replace"))]
 
-    def _note(self, message: parse.Message | None) -> None:
-        if message is not None and not isinstance(message, parse.Connected):
+    def _note(self, message: messages.Message | None) -> None:
+        if message is not None and not isinstance(message, messages.Connected):
             self._sequence = max(self._sequence, message.sequence_number or 0)
 
 
-def _parsed(message: bytes) -> parse.Message | None:
+def _parsed(message: bytes) -> messages.Message | None:
     try:
         return parse.parse(message)
     except PeerError:

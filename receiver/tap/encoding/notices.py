@@ -12,7 +12,7 @@ from receiver.media import Chunk, EndReason, GapReason
 from receiver.tap.events import LiveMessage, LiveStream, StreamEvent, Subscribed
 from receiver.tap.queue import OutMessage
 from receiver.wire import parse
-from receiver.wire.parse import Dtmf, Mark
+from receiver.wire.messages import Dtmf, Mark
 
 LONGEST_WAIT_MS: Final = 60
 """How long a chunk of one track waits for its counterpart of the other, or for one before it."""

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from receiver.errors import JournalError, MessageRejected, ProtocolViolation
+from receiver.errors import JournalError
 from receiver.ingest.stream import (
     ChunkReceived,
     Event,
@@ -39,7 +39,8 @@ from receiver.recording.report import Rendered, report
 from receiver.timeline import event_positions, track_timeline
 from receiver.timeline.track_timeline import Placement
 from receiver.wire import parse
-from receiver.wire.parse import Start
+from receiver.wire.errors import MessageRejected, ProtocolViolation
+from receiver.wire.messages import Message, Start
 from tests.receiver.helpers.journals import STARTED_AT_MS
 
 SOCKETS = 3
@@ -403,7 +404,7 @@ def test_any_bytes_are_a_message_or_refused(message: bytes) -> None:
         parsed = parse.parse(message)
     except (MessageRejected, ProtocolViolation):
         return
-    assert isinstance(parsed, parse.Message)
+    assert isinstance(parsed, Message)
 
 
 @given(st.binary(max_size=400), st.integers(1, 50))

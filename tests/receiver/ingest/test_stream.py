@@ -21,7 +21,7 @@ from receiver.ingest.stream import (
     Stream,
 )
 from receiver.media import Chunk, EndReason, MediaFormat, Track
-from receiver.wire.parse import Connected, Dtmf, Mark, Message, Start, Stop, Unknown
+from receiver.wire.messages import Connected, Dtmf, Mark, Message, Start, Stop, Unknown
 
 HELLO = Connected("Call", "0.2.0")
 CHUNK = Chunk(Track.INBOUND, 2, 1, 0, b"\xff" * 160)

@@ -19,7 +19,7 @@ from receiver.journal.records import (
 from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, RejectedChunk, Track
 from receiver.recording.journal_scan import JournalScan, scan
 from receiver.timeline.event_positions import EventPosition
-from receiver.wire.parse import Dtmf, Mark
+from receiver.wire.messages import Dtmf, Mark
 from tests.receiver.helpers.journals import HEADER, STARTED_AT_MS, chunk, records, start_message
 
 

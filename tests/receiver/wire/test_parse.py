@@ -11,14 +11,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from receiver.errors import MessageRejected, ProtocolViolation
-from receiver.media import Chunk, Encoding, MediaFormat, RejectedChunk, Track
-from receiver.wire import parse as messages
-from receiver.wire.parse import Connected, Dtmf, Mark, Start, Stop, Unknown
+from receiver.media import SAMPLE_RATES, Chunk, Encoding, MediaFormat, RejectedChunk, Track
+from receiver.wire.errors import MessageRejected, ProtocolViolation
+from receiver.wire.messages import Connected, Dtmf, Mark, Message, Start, Stop, Unknown
+from receiver.wire.parse import media_format
+from receiver.wire.parse import parse as parse_bytes
 
 AUDIO = b"\xff\x7f\x00" * 40
 PAYLOAD = base64.b64encode(AUDIO).decode()
 EXACT = 2**53
+PCMU, PCMA, L16 = Encoding.PCMU, Encoding.PCMA, Encoding.L16
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 JSON_VALUE = st.recursive(
     st.none()
@@ -31,9 +33,9 @@ JSON_VALUE = st.recursive(
 )
 
 
-def parse(document: object) -> messages.Message:
+def parse(document: object) -> Message:
     """Parse a message given as Python values."""
-    return messages.parse(json.dumps(document).encode())
+    return parse_bytes(json.dumps(document).encode())
 
 
 def media(**fields: Any) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def rejection(message: object) -> MessageRejected:
     """Return what a message is refused with."""
     content = message if isinstance(message, bytes) else json.dumps(message).encode()
     with pytest.raises(MessageRejected) as caught:
-        messages.parse(content)
+        parse_bytes(content)
     return caught.value
 
 
@@ -95,7 +97,7 @@ SIGNALWIRE_START = Start(
         ({"event": "stop", "sequenceNumber": "999"}, Stop(999)),
     ],
 )
-def test_signalwire(message: object, expected: messages.Message) -> None:
+def test_signalwire(message: object, expected: Message) -> None:
     """Numbers as text, stream id inside start, stop without a body."""
     assert expected == parse(message)
 
@@ -142,7 +144,7 @@ SID = {"streamSid": "MZ0123"}
         ),
     ],
 )
-def test_twilio(message: object, expected: messages.Message) -> None:
+def test_twilio(message: object, expected: Message) -> None:
     """The stream id on every message, ids with a prefix, stop with a body."""
     assert expected == parse(message)
 
@@ -266,7 +268,7 @@ def in_start(*values: bytes) -> bytes:
 def test_a_parameter_may_be_nested() -> None:
     """To 32 levels."""
     deepest = b'[{"a":' * 16 + b'"]"' + b"}]" * 16
-    found = messages.parse(in_start(deepest, deepest))
+    found = parse_bytes(in_start(deepest, deepest))
     assert isinstance(found, Start)
     assert {"0": json.loads(deepest), "1": json.loads(deepest)} == found.parameters
 
@@ -274,7 +276,7 @@ def test_a_parameter_may_be_nested() -> None:
 @pytest.mark.parametrize("deep", DEEP.values(), ids=DEEP)
 def test_a_parameter_that_is_nested_too_deeply_is_kept_as_its_text(deep: bytes) -> None:
     """To the letter, and everything else of the message is what it is without it."""
-    found = messages.parse(in_start(b'"one"', deep, b"[2]", deep))
+    found = parse_bytes(in_start(b'"one"', deep, b"[2]", deep))
     assert isinstance(found, Start)
     assert {"0": "one", "1": deep.decode(), "2": [2], "3": deep.decode()} == found.parameters
     assert msgspec.structs.replace(found, parameters={}) == parse(start(customParameters={}))
@@ -284,18 +286,18 @@ def test_what_a_message_says_does_not_depend_on_who_asks() -> None:
     """A renderer may have made more calls than a live session, and reads the same."""
     message = in_start(b"[" * 700 + b"]" * 700)
 
-    def parse_below(calls: int) -> messages.Message:
-        return parse_below(calls - 1) if calls else messages.parse(message)
+    def parse_below(calls: int) -> Message:
+        return parse_below(calls - 1) if calls else parse_bytes(message)
 
-    assert messages.parse(message) == parse_below(500)
+    assert parse_bytes(message) == parse_below(500)
 
 
 def test_too_many_lists_and_objects_are_refused() -> None:
     """Also where none of them is deep."""
-    assert isinstance(messages.parse(in_start(b"[" + b"[]," * 16_000 + b"[]]")), Start)
+    assert isinstance(parse_bytes(in_start(b"[" + b"[]," * 16_000 + b"[]]")), Start)
     assert "too_deep" == rejection(in_start(b"[" + b"[]," * 17_000 + b"[]]")).code
     brackets_in_text = json.dumps("[{" * 17_000).encode()
-    assert isinstance(messages.parse(in_start(brackets_in_text)), Start)
+    assert isinstance(parse_bytes(in_start(brackets_in_text)), Start)
 
 
 def test_ids_of_another_type_are_empty() -> None:
@@ -424,10 +426,8 @@ def test_unknown_events_are_told_apart_and_bounded() -> None:
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
 def test_any_buffer_is_a_message(wrap: Any) -> None:
     """Transports hand over what they have."""
-    assert Stop(9) == messages.parse(wrap(b'{"event":"stop","sequenceNumber":9}'))
-    assert Chunk(Track.INBOUND, 3, 1, 20, AUDIO) == messages.parse(
-        wrap(json.dumps(media()).encode())
-    )
+    assert Stop(9) == parse_bytes(wrap(b'{"event":"stop","sequenceNumber":9}'))
+    assert Chunk(Track.INBOUND, 3, 1, 20, AUDIO) == parse_bytes(wrap(json.dumps(media()).encode()))
 
 
 FIELDS = [
@@ -450,7 +450,7 @@ EVENTS = ["connected", "start", "media", "dtmf", "mark", "stop", "else"]
 def taken_or_refused(message: bytes) -> None:
     """Parse a message; fail on any exception but the two that are promised."""
     try:
-        assert isinstance(messages.parse(message), messages.Message)
+        assert isinstance(parse_bytes(message), Message)
     except (MessageRejected, ProtocolViolation) as refused:
         assert refused.detail  # noqa: PT017  (both outcomes are right)
 
@@ -492,20 +492,128 @@ def test_any_values_are_a_message_or_refused(
 def test_one_unusual_value_does_not_lose_a_start(written: bytes, read: object) -> None:
     """What only some JSON writers write keeps its message, and the rest of it, as they are."""
     message = b'{"event":"start","start":{"callSid":"c","customParameters":{"a":%s,"b":"x"}}}'
-    parsed = messages.parse(message % written)
-    assert isinstance(parsed, messages.Start)
+    parsed = parse_bytes(message % written)
+    assert isinstance(parsed, Start)
     assert ("c", {"a": read, "b": "x"}) == (parsed.call_sid, parsed.parameters)
-    assert parsed == messages.parse(b"\xef\xbb\xbf" + message % written)
+    assert parsed == parse_bytes(b"\xef\xbb\xbf" + message % written)
     msgspec.json.encode(parsed.parameters)
 
 
 def test_a_media_format_may_be_one_text() -> None:
     """Its name says it all; what is neither text nor object is refused, not guessed."""
-    parsed = messages.parse(b'{"event":"start","start":{"mediaFormat":"audio/l16;rate=16000"}}')
-    assert isinstance(parsed, messages.Start)
+    parsed = parse_bytes(b'{"event":"start","start":{"mediaFormat":"audio/l16;rate=16000"}}')
+    assert isinstance(parsed, Start)
     assert (Encoding.L16, 16000) == (
         parsed.media_format.encoding,
         parsed.media_format.sample_rate,
     )
     with pytest.raises(ProtocolViolation):
-        messages.parse(b'{"event":"start","start":{"mediaFormat":7}}')
+        parse_bytes(b'{"event":"start","start":{"mediaFormat":7}}')
+
+
+# Media formats
+
+
+@pytest.mark.parametrize(
+    ("spelling", "sample_rate", "expected"),
+    [
+        ("audio/x-mulaw", 8000, (PCMU, 8000)),
+        ("audio/x-mulaw", None, (PCMU, 8000)),
+        ("AUDIO/X-MULAW", None, (PCMU, 8000)),
+        (" audio/x-mulaw ", None, (PCMU, 8000)),
+        ("audio/mulaw", None, (PCMU, 8000)),
+        ("mulaw", None, (PCMU, 8000)),
+        ("audio/x-ulaw", None, (PCMU, 8000)),
+        ("audio/basic", None, (PCMU, 8000)),
+        ("PCMU", None, (PCMU, 8000)),
+        ("pcmu", None, (PCMU, 8000)),
+        ("audio/PCMU", None, (PCMU, 8000)),
+        ("PCMU@40i", None, (PCMU, 8000)),
+        ("PCMU@8000h@20i", None, (PCMU, 8000)),
+        ("audio/x-alaw", 8000, (PCMA, 8000)),
+        ("PCMA", None, (PCMA, 8000)),
+        ("PCMA@40i", None, (PCMA, 8000)),
+        ("audio/x-L16", 16_000, (L16, 16_000)),
+        ("audio/x-l16", 24_000, (L16, 24_000)),
+        ("audio/L16", 8000, (L16, 8000)),
+        ("audio/l16;rate=16000", None, (L16, 16_000)),
+        ("audio/L16; channels=1; rate=24000", None, (L16, 24_000)),
+        ("audio/l16;rate=16000", 24_000, (L16, 24_000)),
+        ("L16", None, (L16, 8000)),
+        ("L16@16000h", None, (L16, 16_000)),
+        ("L16@24000h", None, (L16, 24_000)),
+        ("L16@24000h@40i", None, (L16, 24_000)),
+        ("l16@16000H@20I", None, (L16, 16_000)),
+        ("audio/x-L16", 48_000, (L16, 48_000)),
+    ],
+)
+def test_every_known_spelling(
+    spelling: str, sample_rate: int | None, expected: tuple[Encoding, int]
+) -> None:
+    """Case, prefix, packet time: one encoding is written in many ways."""
+    assert MediaFormat(*expected, 1) == media_format(spelling, sample_rate, None)
+    assert MediaFormat(*expected, 1) == media_format(spelling, sample_rate, 1)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "",
+        " ",
+        "opus",
+        "audio/opus",
+        "audio/x-",
+        "audio/",
+        "G722",
+        "L24",
+        "mulaw2",
+        "video/x-mulaw",
+        "PCMU PCMA",
+        "audio/x-mulaw\0",
+        "PCMU,PCMA",
+        "l16rate=8000",
+        "é",
+        "x" * 10_000,
+    ],
+)
+def test_other_encodings_are_refused(spelling: str) -> None:
+    """Never guessed: the stream is closed as unsupported, and the reason stays short."""
+    with pytest.raises(ProtocolViolation, match="unsupported encoding") as caught:
+        media_format(spelling, 8000, 1)
+    assert 1003 == caught.value.close_code
+    assert len(caught.value.detail) < 120
+
+
+@pytest.mark.parametrize("rate", [0, -8000, 7999, 8001, 11_025, 22_050, 44_100, 96_000, 2**52])
+def test_rates_without_whole_samples_per_millisecond_are_refused(rate: int) -> None:
+    """Placing by milliseconds would not be exact."""
+    with pytest.raises(ProtocolViolation, match=f"unsupported sample rate {rate}") as caught:
+        media_format("audio/x-L16", rate, 1)
+    assert 1003 == caught.value.close_code
+
+
+def test_a_rate_in_the_name_is_checked_too() -> None:
+    """As the one beside it."""
+    with pytest.raises(ProtocolViolation, match="unsupported sample rate 11025"):
+        media_format("audio/l16;rate=11025", None, 1)
+
+
+@pytest.mark.parametrize("channels", [0, 2, -1])
+def test_other_channels_than_one_are_refused(channels: int) -> None:
+    """Each track is mono, always."""
+    with pytest.raises(ProtocolViolation, match="unsupported number of channels") as caught:
+        media_format("audio/x-mulaw", 8000, channels)
+    assert 1003 == caught.value.close_code
+
+
+@given(st.text(), st.none() | st.integers(), st.none() | st.integers())
+def test_any_text_is_a_format_or_refused(
+    spelling: str, sample_rate: int | None, channels: int | None
+) -> None:
+    """Never another exception, never a format that cannot be decoded."""
+    try:
+        found = media_format(spelling, sample_rate, channels)
+    except ProtocolViolation as refused:
+        assert 1003 == refused.close_code  # noqa: PT017  (both outcomes are right)
+    else:
+        assert found.sample_rate in SAMPLE_RATES

@@ -1,0 +1,82 @@
+"""The messages of a media stream, typed; `receiver.wire.parse` makes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from receiver.media import Chunk, MediaFormat
+from receiver.wire.errors import ProtocolViolation
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """The socket speaks the media-stream protocol."""
+
+    protocol: str
+    version: str
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A stream begins: whose it is, what it carries, and the caller's own parameters."""
+
+    stream_sid: str
+    account_sid: str
+    call_sid: str
+    tracks: tuple[str, ...]
+    parameters: dict[str, Any]
+    media_format: MediaFormat
+    sequence_number: int | None = None
+    outer_sid: str = ""  # what the message around `start` calls the stream, where that differs
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return what chunks of this stream may call it."""
+        return frozenset((self.stream_sid, self.outer_sid)) - {""}
+
+    def is_of(self, other: Start) -> bool:
+        """Whether both name the same stream of the same call."""
+        return (self.stream_sid, self.call_sid) == (other.stream_sid, other.call_sid)
+
+
+class Dtmf(msgspec.Struct, frozen=True):
+    """A key was pressed; `duration_ms` is how long, where the provider tells."""
+
+    digit: str
+    duration_ms: int | None = None
+    sequence_number: int | None = None
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A named position in a bidirectional stream."""
+
+    name: str
+    sequence_number: int | None = None
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The stream ended."""
+
+    sequence_number: int | None = None
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """An event this version does not know; it is kept in the journal and counted."""
+
+    event: str
+    sequence_number: int | None = None
+
+
+Message = Connected | Start | Chunk | Dtmf | Mark | Stop | Unknown
+"""What one WebSocket message can be; a media message is a `Chunk`."""
+
+
+class FormatRefused(ProtocolViolation):
+    """A start message names a media format that cannot be decoded.
+
+    `start` is what else it says; its own format stands for none.
+    """
+
+    def __init__(self, violation: ProtocolViolation, start: Start) -> None:
+        super().__init__(violation.detail, close_code=violation.close_code)
+        self.start = start
