@@ -1,4 +1,4 @@
-"""`receiver list`, `receiver show`, `receiver verify`: what is on disk, for people and programs."""
+"""`receiver list`, `receiver show`, `receiver verify`: recordings on disk, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -62,44 +62,44 @@ def _since(context: click.Context, option: click.Parameter, given: str | None) -
 @recordings_folder
 def list_recordings(recordings: Path, *, as_json: bool, **wanted: Any) -> None:
     """List recordings, newest first."""
-    found = _told(store.select(recordings, Wanted(**wanted)), recordings)
+    found = _readable(store.select(recordings, Wanted(**wanted)), recordings)
     if as_json:
         _print_array(found)
     else:
         _print_table(found)
 
 
-def _told(entries: Iterable[Kept | Damaged], recordings: Path) -> Iterator[Kept]:
-    """Pass recordings on; say on stderr what cannot be read, or that there is nothing."""
-    nothing = True
+def _readable(entries: Iterable[Kept | Damaged], recordings: Path) -> Iterator[Kept]:
+    """Yield the recordings; report on stderr what cannot be read, or that there is none."""
+    is_empty = True
     for entry in entries:
-        nothing = False
+        is_empty = False
         if isinstance(entry, Kept):
             yield entry
         else:
-            _say(f"receiver: {entry.folder}: {entry.problem}", err=True)
-    if nothing:
-        _say(f"receiver: no recordings found in {recordings}", err=True)
+            _print_line(f"receiver: {entry.folder}: {entry.problem}", err=True)
+    if is_empty:
+        _print_line(f"receiver: no recordings found in {recordings}", err=True)
 
 
 def _print_array(found: Iterable[Kept]) -> None:
-    """Print one by one, so that memory does not grow with the archive."""
+    """Print one document after the other, so that memory does not grow with their number."""
     separator = "["
     for kept in found:
         document = {**json.loads(kept.document), "folder": str(kept.folder)}
-        _say(f"{separator}{json.dumps(document)}", newline=False)
+        _print_line(f"{separator}{json.dumps(document)}", newline=False)
         separator = ",\n"
-    _say("[]" if separator == "[" else "]")
+    _print_line("[]" if separator == "[" else "]")
 
 
 def _print_table(found: Iterable[Kept]) -> None:
-    width = shutil.get_terminal_size((sys.maxsize, 24)).columns  # endless where it is none
+    width = shutil.get_terminal_size((sys.maxsize, 24)).columns  # no limit where it is none
     for number, kept in enumerate(found):
         if number == 0:
-            _say(_ROW.format(*_HEADING) + "PARAMETERS")
+            _print_line(_ROW.format(*_HEADING) + "PARAMETERS")
         row = _row(kept.recording)
-        room = max(width - len(row), SHORTEST_PARAMETERS)
-        _say((row + _cut(_parameters(kept.recording), room)).rstrip())
+        left = max(width - len(row), SHORTEST_PARAMETERS)
+        _print_line((row + _cut(_parameters(kept.recording), left)).rstrip())
 
 
 def _row(document: Recording) -> str:
@@ -131,7 +131,7 @@ def _duration(duration_ms: float) -> str:
 
 
 def _safe(text: str) -> str:
-    """Escape what could command a terminal or reorder a line: text from the wire may be any."""
+    """Escape what could control a terminal or reorder a line: text from the wire may be any."""
     if text.isprintable():
         return text
     return "".join(
@@ -140,7 +140,7 @@ def _safe(text: str) -> str:
 
 
 def _cut(line: str, width: int) -> str:
-    """Shorten a line to `width` columns of a terminal, where some letters take two."""
+    """Shorten a line to `width` columns of a terminal, where some letters are two wide."""
     if len(line) * 2 <= width:
         return line
     used = end = 0
@@ -152,7 +152,7 @@ def _cut(line: str, width: int) -> str:
     return line
 
 
-def _say(line: str, *, err: bool = False, newline: bool = True) -> None:
+def _print_line(line: str, *, err: bool = False, newline: bool = True) -> None:
     """Print, escaping what the terminal's character set lacks."""
     stream = sys.stderr if err else sys.stdout
     charset = stream.encoding or "utf-8"
@@ -171,7 +171,7 @@ def show(recordings: Path, recording_id: str, *, as_json: bool) -> None:
         click.echo(kept.document, nl=False)
         return
     for line in _page(kept):
-        _say(line)
+        _print_line(line)
 
 
 def _page(kept: Kept) -> Iterator[str]:
@@ -252,7 +252,7 @@ def _finding_line(document: Recording, index: int) -> str:
 @recordings_folder
 @click.pass_context
 def verify(context: click.Context, recordings: Path, recording_id: str | None) -> None:
-    """Read recordings again: hashes, lengths, ledgers. Without ID, all of them.
+    """Read recordings again: hashes, lengths, counts of chunks. Without ID, all of them.
 
     Ends with exit code 6 when anything is damaged.
     """
@@ -260,7 +260,7 @@ def verify(context: click.Context, recordings: Path, recording_id: str | None) -
     for entry in _to_verify(recordings, recording_id):
         problems = _problems(entry)
         damaged += bool(problems)
-        _say(
+        _print_line(
             "  ".join(
                 [entry.folder.name, "damaged" if problems else "ok", "; ".join(problems)]
             ).rstrip()
@@ -274,7 +274,7 @@ def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Da
         entries = store.select(recordings, Wanted())
         first = next(entries, None)
         if first is None:
-            _say(f"receiver: no recordings found in {recordings}", err=True)
+            _print_line(f"receiver: no recordings found in {recordings}", err=True)
             return
         yield first
         yield from entries

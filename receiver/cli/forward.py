@@ -17,14 +17,19 @@ from receiver.cli.tap_options import receiver_options, tap_url
 @click.option(
     "--forward-token-file",
     type=FILE,
-    help="file of the bearer token that the consumer gets",
+    help="file of the bearer token to send to the consumer",
 )
 @click.option(
     "--consumer-ca-file",
     type=FILE,
-    help="certificate of an authority to trust for the consumer",
+    help="certificate to trust for the consumer",
 )
-@click.option("--wait", type=click.FloatRange(0, 3600), default=0.0, help="seconds for it to begin")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    help="seconds to wait for the call to start",
+)
 @receiver_options
 def forward(
     call_sid: str,
@@ -46,10 +51,10 @@ def forward(
 
     logs.configure("info")
     consumer = parse_consumer(url)
-    way = ForwardOptions(
+    options = ForwardOptions(
         token=tap_token(forward_token_file) if forward_token_file else None,
         trust=trust_in(str(consumer_ca_file) if consumer_ca_file else None),
     )
     source = f"{tap_url(tap, call_sid)}?format=messages&wait={wait:g}"
     trust = trust_in(ca_file)
-    asyncio.run(carry_call(source, consumer, way, token=token, trust=trust))
+    asyncio.run(carry_call(source, consumer, options, token=token, trust=trust))

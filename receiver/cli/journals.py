@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @named_settings("recordings", "spool", "byte_order", "stereo")
 def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: bool) -> None:
-    """Publish what a receiver that is no longer running left in its spool."""
+    """Publish the journals that a receiver which is no longer running left in its spool."""
     if not spool.exists():
         click.echo("nothing to recover")
         return
@@ -31,25 +31,25 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
     from receiver.recording.render import RenderOptions
 
     os.umask(0o077)
-    recovered = troubled = 0
+    recovered = failed = 0
     with FolderLock(spool):
         folders.make_recordings_folder(recordings)
         for outcome in publish.recover(spool, recordings, RenderOptions(byte_order, stereo)):
             recovered += isinstance(outcome, publish.Published)
-            troubled += _tell(outcome)
-    if troubled:
-        raise UnreadableError(f"{troubled} journals could not be used up")
+            failed += _report(outcome)
+    if failed:
+        raise UnreadableError(f"{failed} journals could not be published")
     if not recovered:
         click.echo("nothing to recover")
 
 
-def _tell(outcome: Outcome | Postponed) -> bool:
-    """Print what became of a journal; return whether it was trouble."""
+def _report(outcome: Outcome | Postponed) -> bool:
+    """Print the outcome of one journal; return whether it was a failure."""
     from receiver.recording.publish import Discarded, Empty, Postponed, Published
 
     if isinstance(outcome, Published):
         click.echo(f"published {outcome.folder}")
-        return outcome.set_aside is not None and _tell(outcome.set_aside)
+        return outcome.set_aside is not None and _report(outcome.set_aside)
     if isinstance(outcome, Empty):
         click.echo(f"removed {outcome.journal}: it was empty", err=True)
         return False

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from receiver.listen import Event, Gap
 
 _STDOUT: Final = 1
-_UNKNOWN_BYTES: Final = 0xFFFFFFFF  # the length of a WAV file that is still growing
+_UNKNOWN_BYTES: Final = 0xFFFFFFFF  # the length in the header of a WAV file that still grows
 _BYTES_PER_SAMPLE: Final = 2
-_HEAD_BYTES: Final = 44
-_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+_HEADER_BYTES: Final = 44
+_END_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 _SIGNALLED: Final = 128
-"""The exit code of a program that a signal has ended is so much more than the signal's number."""
-_NOBODY_READS: Final = 141
-"""The exit code of a program whose reader has gone, as shells tell it (128 + SIGPIPE)."""
+"""The exit code of a program ended by a signal is this plus the signal's number."""
+_READER_GONE: Final = 141
+"""The exit code of a program when its pipe has no reader, as shells report it (128 + SIGPIPE)."""
 _PIPE_BYTES: Final = 16_384  # a second of samples at 8 kHz
 
 
@@ -39,11 +39,11 @@ _PIPE_BYTES: Final = 16_384  # a second of samples at 8 kHz
     type=click.Choice(("inbound", "outbound", "stereo")),
     default="inbound",
     show_default=True,
-    help="whom to hear; stereo is inbound left, outbound right",
+    help="track to write; stereo is inbound left, outbound right",
 )
 @click.option(
     "--format",
-    "shape",
+    "file_format",
     type=click.Choice(("wav", "pcm16")),
     default="wav",
     show_default=True,
@@ -54,11 +54,21 @@ _PIPE_BYTES: Final = 16_384  # a second of samples at 8 kHz
     type=click.Choice(("8000", "16000", "24000", "48000")),
     help="samples per second; default: the stream's own (others need the extra dsp)",
 )
-@click.option("--since", type=click.FloatRange(0, 86_400), default=0.0, help="seconds of the past")
-@click.option("--wait", type=click.FloatRange(0, 3600), default=0.0, help="seconds for it to begin")
+@click.option(
+    "--since",
+    type=click.FloatRange(0, 86_400),
+    default=0.0,
+    help="seconds of the call's past to start with",
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    help="seconds to wait for the call to start",
+)
 @receiver_options
-def listen(call_sid: str, shape: str, tap: str, **options: object) -> int:
-    """Write a live call's audio to stdout; CALL_SID may be a stream's or recording's id, too.
+def listen(call_sid: str, file_format: str, tap: str, **options: object) -> int:
+    """Write a live call's audio to stdout; CALL_SID may also be a stream sid or recording id.
 
     For example:  receiver listen CALL_SID | ffplay -nodisp -
     """
@@ -68,35 +78,35 @@ def listen(call_sid: str, shape: str, tap: str, **options: object) -> int:
         raise click.UsageError("audio would go to the terminal: pipe it into a program")
     _shorten_pipe()
     try:
-        return asyncio.run(_run(_write(tap_url(tap, call_sid), shape == "wav", options)))
+        return asyncio.run(_run(_write(tap_url(tap, call_sid), file_format == "wav", options)))
     except BrokenPipeError:
-        return _NOBODY_READS
+        return _READER_GONE
 
 
 async def _run(writing: Coroutine[None, None, None]) -> int:
-    """Return the exit code; where a file is to be completed, signals end it as Ctrl-C does."""
-    task, numbers = asyncio.ensure_future(writing), list[int]()
+    """Return the exit code; where stdout is a file, signals end it completed, as Ctrl-C does."""
+    task, received = asyncio.ensure_future(writing), list[int]()
 
     def end(number: int) -> None:
-        numbers.append(number)
+        received.append(number)
         task.cancel()
 
-    for number in _ENDING if _is_file() else ():
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+    for number in _END_SIGNALS if _is_file() else ():
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             asyncio.get_running_loop().add_signal_handler(number, end, number)
     try:
         await task
     except asyncio.CancelledError:
-        if not numbers:
+        if not received:
             raise
-    return _SIGNALLED + numbers[0] if numbers else 0
+    return _SIGNALLED + received[0] if received else 0
 
 
 async def _write(url: str, with_header: bool, options: dict[str, object]) -> None:
-    from receiver.listen import listen as hear
+    from receiver.listen import listen as subscribe
 
     rate = options["rate"]
-    events = hear(
+    events = subscribe(
         url,
         token=str(options["token"]),
         track=str(options["track"]),
@@ -105,76 +115,85 @@ async def _write(url: str, with_header: bool, options: dict[str, object]) -> Non
         wait=float(str(options["wait"])),
         trust=str(options["ca_file"]) if options["ca_file"] else None,
     )
-    tape = _WavStream(with_header)
+    stream = _WavStream(with_header)
     try:
         async for event in events:
-            tape.take(event)
+            stream.write(event)
     finally:
-        tape.close()
+        stream.close()
 
 
 class _WavStream:
-    """Keeps the output's clock that of the stream: what was missed is written as silence."""
+    """The WAV file or raw samples on stdout; what was missed is written as silence.
+
+    So the output's clock stays that of the stream.
+    """
 
     def __init__(self, with_header: bool) -> None:
         self._with_header = with_header
         self._bytes_per_second = 0
-        self._unit = _BYTES_PER_SAMPLE
-        self._head_at: int | None = None  # where in a file it can be completed
+        self._frame_bytes = _BYTES_PER_SAMPLE
+        self._header_at: int | None = None  # its offset, in a file where it can be completed
 
     def close(self) -> None:
         """Complete the header of a file, now that its length is known."""
-        if self._head_at is not None:
-            length = os.lseek(_STDOUT, 0, os.SEEK_CUR) - self._head_at
+        if self._header_at is not None:
+            length = os.lseek(_STDOUT, 0, os.SEEK_CUR) - self._header_at
             if length < _UNKNOWN_BYTES:
-                os.pwrite(_STDOUT, struct.pack("<I", length - 8), self._head_at + 4)
-                data = struct.pack("<I", length - _HEAD_BYTES)
-                os.pwrite(_STDOUT, data, self._head_at + _HEAD_BYTES - 4)
+                os.pwrite(_STDOUT, struct.pack("<I", length - 8), self._header_at + 4)
+                data = struct.pack("<I", length - _HEADER_BYTES)
+                os.pwrite(_STDOUT, data, self._header_at + _HEADER_BYTES - 4)
 
-    def take(self, event: Event) -> None:
+    def write(self, event: Event) -> None:
+        """Write one event of the stream: audio, or silence for what was missed."""
         from receiver.listen import Audio, Gap, Started, Stopped
 
         match event:
             case Audio():
-                _put(event.samples.astype("<i2").tobytes())
+                _write_all(event.samples.astype("<i2").tobytes())
             case Started():
                 self._start(event.sample_rate, event.channels)
             case Gap():
-                self._bridge(event)
+                self._write_gap(event)
             case Stopped(reason="unknown"):
-                click.echo("receiver: the stream ended while we were cut off", err=True)
+                click.echo("receiver: the stream ended while the connection was broken", err=True)
 
-    def _bridge(self, gap: Gap) -> None:
+    def _write_gap(self, gap: Gap) -> None:
         click.echo(f"receiver: {gap}", err=True)
         if not gap.is_silent:
-            self._be_silent(gap.duration_ms)
+            self._write_silence(gap.duration_ms)
 
     def _start(self, rate: int, channels: int) -> None:
-        self._unit = channels * _BYTES_PER_SAMPLE
-        self._bytes_per_second = rate * self._unit
+        self._frame_bytes = channels * _BYTES_PER_SAMPLE
+        self._bytes_per_second = rate * self._frame_bytes
         if self._with_header:
-            self._head_at = _position()
-            _put(_header(rate, channels))
+            self._header_at = _position()
+            _write_all(_header(rate, channels))
             self._with_header = False
 
-    def _be_silent(self, duration_ms: float) -> None:
-        left = round(duration_ms * self._bytes_per_second / 1000 / self._unit) * self._unit
+    def _write_silence(self, duration_ms: float) -> None:
+        left = (
+            round(duration_ms * self._bytes_per_second / 1000 / self._frame_bytes)
+            * self._frame_bytes
+        )
         while left > 0:
             block = min(left, self._bytes_per_second)
-            _put(bytes(block))
+            _write_all(bytes(block))
             left -= block
 
 
 def _header(rate: int, channels: int) -> bytes:
-    """Return the head of a WAV file of unknown length, as programs that read pipes accept it."""
-    unit = channels * _BYTES_PER_SAMPLE
-    shape = struct.pack("<HHIIHH", 1, channels, rate, rate * unit, unit, 8 * _BYTES_PER_SAMPLE)
+    """Return the header of a WAV file of unknown length, as programs that read pipes accept it."""
+    frame_bytes = channels * _BYTES_PER_SAMPLE
+    fields = struct.pack(
+        "<HHIIHH", 1, channels, rate, rate * frame_bytes, frame_bytes, 8 * _BYTES_PER_SAMPLE
+    )
     length = struct.pack("<I", _UNKNOWN_BYTES)
-    return b"RIFF" + length + b"WAVEfmt " + struct.pack("<I", 16) + shape + b"data" + length
+    return b"RIFF" + length + b"WAVEfmt " + struct.pack("<I", 16) + fields + b"data" + length
 
 
 def _position() -> int | None:
-    """Return where stdout is written to, if it is a file that can be changed there later."""
+    """Return the offset of stdout, if it is a file that can be changed there later."""
     if not _is_file() or fcntl.fcntl(_STDOUT, fcntl.F_GETFL) & os.O_APPEND:
         return None
     return os.lseek(_STDOUT, 0, os.SEEK_CUR)
@@ -185,15 +204,15 @@ def _is_file() -> bool:
 
 
 def _shorten_pipe() -> None:
-    """Let little audio wait for a slow program: the receiver drops what is old, and says so."""
+    """Make the pipe's buffer small: for a slow program the receiver drops audio and reports it."""
     is_pipe = stat.S_ISFIFO(os.fstat(_STDOUT).st_mode)
     if is_pipe and hasattr(fcntl, "F_SETPIPE_SZ"):
-        with contextlib.suppress(OSError):  # it is full already, or not ours to change
+        with contextlib.suppress(OSError):  # it is full already, or may not be changed
             fcntl.fcntl(_STDOUT, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
-def _put(content: bytes) -> None:
-    """Write to stdout now: nothing of a live call waits in a buffer."""
+def _write_all(content: bytes) -> None:
+    """Write to stdout without a buffer, so that live audio is not delayed."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(_STDOUT, rest) :]

@@ -22,15 +22,15 @@ COMMANDS: Final = {
     "render": ("receiver.cli.journals:render", "Turn one journal into a recording."),
     "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),
     "forward": ("receiver.cli.forward:forward", "Send a live call on to another server."),
-    "token": ("receiver.cli.token:token", "Mint tokens for those who listen."),
+    "token": ("receiver.cli.token:token", "Mint tokens for live listeners."),
     "config": ("receiver.cli.settings:config", "Print the effective settings."),
 }
-"""Where each subcommand is, and its line in `receiver --help`."""
+"""Module and function of each subcommand, and its line in `receiver --help`."""
 INTERRUPTED: Final = 130
 
 
 class LazyGroup(click.Group):
-    """Knows its subcommands by name, so that help needs none of their imports."""
+    """A group that imports a subcommand when it is called: `--help` needs none of their imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table."""
@@ -61,38 +61,38 @@ def receiver() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error is one line on stderr."""
-    # numpy would start a thread per core for linear algebra, which nothing here does.
+    # numpy would start a thread per core for linear algebra, which is not used here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = receiver.main(arguments, prog_name="receiver", standalone_mode=False)
         if sys.stdout is not None:  # as after >&-
             sys.stdout.flush()
     except click.ClickException as error:
-        return _complain(error.format_message() + _hint(error), error.exit_code)
-    except click.Abort:  # click's word for Ctrl-C
+        return _fail(error.format_message() + _hint(error), error.exit_code)
+    except click.Abort:  # Ctrl-C
         return INTERRUPTED
     except TapreelError as error:
-        return _complain(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except BrokenPipeError:
         return 1
-    except Exception as error:  # the last line of defence: no traceback for the user
-        _explain()
-        return _complain(f"unexpected {type(error).__name__}: {error}", 1)
+    except Exception as error:  # the last resort: one line instead of a traceback
+        _print_traceback()
+        return _fail(f"unexpected {type(error).__name__}: {error}", 1)
     return code if isinstance(code, int) else 0
 
 
 def _hint(error: click.ClickException) -> str:
-    """Return where a usage error's command is explained."""
+    """Return which help a usage error refers to."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f" (see {context.command_path} --help)" if context else ""
 
 
-def _complain(message: str, exit_code: int) -> int:
+def _fail(message: str, exit_code: int) -> int:
     click.echo("receiver: " + " ".join(message.split()), err=True)
     return exit_code
 
 
-def _explain() -> None:
+def _print_traceback() -> None:
     """Print the traceback where the log level is debug."""
     import logging
     import traceback

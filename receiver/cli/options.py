@@ -16,12 +16,12 @@ from receiver.config.value_types import PAIR, PATH, SECRET, SWITCH, TEXTS
 
 Command = Callable[..., Any]
 FILE: Final = click.Path(readable=False, path_type=Path)
-"""A file that whoever reads it checks: its trouble is a matter of configuration, not of usage."""
+"""A file, checked where it is read: an unusable one is a configuration error, not a usage error."""
 _METAVARS: Final = {"host": "HOST", "port": "PORT", "recordings": "DIR", "spool": "DIR"}
 
 
 class _SettingType(click.ParamType[Any]):
-    """A setting's own idea of what may follow its flag."""
+    """The value type of a setting, as a type of click's."""
 
     def __init__(self, setting: Setting) -> None:
         self.name = "file" if setting.value_type is PATH else "value"
@@ -49,7 +49,7 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
             flag,
             setting.name,
             multiple=True,
-            callback=lambda _, __, given: given or None,  # none given: other sources decide
+            callback=lambda _, __, given: given or None,  # none: the other sources decide
             metavar="TEXT",
             help=setting.meaning,
         )
@@ -63,7 +63,7 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
 
 
 def _with_settings(names: list[str], given: Callable[[Config], dict[str, Any]]) -> Any:
-    """Return a decorator: flags for `names` go in, what `given` makes of the Config comes out."""
+    """Return a decorator that adds flags for `names` and passes the result of `given(config)`."""
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)

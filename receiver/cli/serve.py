@@ -12,7 +12,7 @@ from receiver.config.settings import Config
 @click.command()
 @settings
 def serve(config: Config) -> None:
-    """Receive streams, record every track, and go on until Ctrl-C or SIGTERM."""
+    """Receive streams and record every track until Ctrl-C or SIGTERM."""
     check_serving(config)
     from receiver import logs
     from receiver.service import run

@@ -20,7 +20,7 @@ DEFAULT_RECEIVER: Final = "wss://127.0.0.1:8443"
 
 
 def receiver_options(function: Command) -> Command:
-    """Add where the receiver is and how it is spoken to; pass `tap: str`, `token`, `ca_file`."""
+    """Add `--receiver`, `--token-file` and `--ca-file`; pass `tap: str`, `token` and `ca_file`."""
 
     @click.option(
         "--receiver",
@@ -29,13 +29,13 @@ def receiver_options(function: Command) -> Command:
         envvar="TAPREEL_RECEIVER",
         show_default=True,
         metavar="URL",
-        help="where the receiver listens: wss://HOST:PORT, or ws:// on this machine",
+        help="address of the receiver: wss://HOST:PORT, or ws:// on this machine",
     )
     @click.option("--token-file", type=FILE, help="file of a tap token")
     @click.option(
         "--ca-file",
         type=FILE,
-        help="certificate of an authority to trust, such as a self-signed receiver's own",
+        help="certificate to trust, such as that of a self-signed receiver",
     )
     @functools.wraps(function)
     def command(
@@ -52,7 +52,7 @@ def receiver_options(function: Command) -> Command:
 
 
 def tap_url(tap: str, name: str) -> str:
-    """Return where a stream is listened to."""
+    """Return the URL of one stream's tap."""
     return f"{tap}/{quote(name, safe='')}"
 
 

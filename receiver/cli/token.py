@@ -14,7 +14,7 @@ from receiver.errors import ConfigurationError
 
 @click.group()
 def token() -> None:
-    """Mint tokens for those who listen."""
+    """Mint tokens for live listeners."""
 
 
 @token.command()

@@ -47,7 +47,7 @@ def test_a_token_file_may_have_comments_and_blank_lines() -> None:
     ],
 )
 def test_unusable_tokens_are_named_by_line(problem: str, text: str) -> None:
-    """The error says where, and never quotes the token."""
+    """The error names the line, and never quotes the token."""
     with pytest.raises(ConfigurationError) as caught:
         parse_tokens(text)
     assert problem == str(caught.value)

@@ -77,7 +77,7 @@ def test_unusable_secrets_are_named_by_place(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> None:
-    """Any byte can stand in a token file without a decoding error."""
+    """A token file may hold any byte without a decoding error."""
     path = secret(tmp_path / "tokens", "\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match="line 1 has a character outside visible ASCII"):
         stream_tokens(Config(token_file=path))
@@ -112,7 +112,7 @@ def test_nothing_configured_admits_nobody() -> None:
 
 
 def test_no_token_is_for_streams_and_for_taps(tmp_path: Path) -> None:
-    """Whoever may send may not listen, wherever the two are kept; the text names no secret."""
+    """A token that may stream may not listen, wherever it is kept; the text names no secret."""
     file = secret(tmp_path / "tokens", f"another-{TOKEN}\n{TOKEN}\n")
     taps = secret(tmp_path / "taps", f"# for listeners\n{TOKEN}\n")
     for config in (

@@ -1,4 +1,4 @@
-"""Tokens that count no longer: what their bearers are still told, on real sockets."""
+"""Leases: what is still sent after a token has expired or was removed, on real sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GONE = "1008.*the token is no longer valid"
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[TapServer]:
-    """Serve taps that take signed tokens, too."""
+    """Serve taps that accept signed tokens, too."""
     async with serving_taps(tmp_path / "x.journal") as running:
         running.taps.tokens = BOTH
         yield running
@@ -34,19 +34,21 @@ async def server(tmp_path: Path) -> AsyncIterator[TapServer]:
 
 def short_lived() -> str:
     """Return a signed token that is refused one or two seconds from now, its leeway included."""
-    born = math.ceil(time.time()) - 300 - LEEWAY_SECONDS + 1  # `mint` takes whole seconds
+    born = math.ceil(time.time()) - 300 - LEEWAY_SECONDS + 1  # `mint` works with whole seconds
     return mint(KEY, Scope(), now=born, ttl_seconds=300)
 
 
 async def is_dismissed(connection: ClientConnection) -> None:
-    """Wait for the end of a connection, before anything else is told."""
+    """Wait for the end of a connection, with no message before it."""
     with pytest.raises(ConnectionClosed, match=GONE):
         await asyncio.wait_for(connection.recv(), 10)
 
 
 @pytest.mark.parametrize("rest", [f"{CALL_SID}?wait=60", "all"])
-async def test_whoever_waits_goes_when_the_token_expires(server: TapServer, rest: str) -> None:
-    """Before a call begins, not with it."""
+async def test_a_waiting_connection_is_closed_when_the_token_expires(
+    server: TapServer, rest: str
+) -> None:
+    """Before a call starts, not with it."""
     async with server.connect(rest, token=short_lived()) as waiting:
         await is_dismissed(waiting)
     assert not server.taps._tickets.open
@@ -56,7 +58,7 @@ async def test_whoever_waits_goes_when_the_token_expires(server: TapServer, rest
 async def test_an_expired_token_opens_no_call(
     server: TapServer, rest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the clock has just been set, and nobody has looked at it since."""
+    """Also where the clock has just been set, and no timer has run since."""
     token = mint(KEY, Scope(), now=time.time(), ttl_seconds=300)
     async with server.connect(rest, token=token) as waiting:
         await (await waiting.ping())
@@ -67,7 +69,7 @@ async def test_an_expired_token_opens_no_call(
         await is_dismissed(waiting)
 
 
-async def test_a_call_is_heard_to_its_end(server: TapServer) -> None:
+async def test_a_call_is_sent_to_its_end(server: TapServer) -> None:
     """Whatever expires meanwhile: the token was good when the call was opened."""
     stream = server.open_stream()
     async with (
@@ -82,16 +84,16 @@ async def test_a_call_is_heard_to_its_end(server: TapServer) -> None:
         assert 5 * 320 == len((await read_all(listener))[0])
 
 
-@pytest.mark.parametrize("taken", ["static", "key"])
+@pytest.mark.parametrize("removed", ["static", "key"])
 @pytest.mark.parametrize("rest", [CALL_SID, f"{CALL_SID}?since=1", "later?wait=60", "all"])
-async def test_who_came_with_a_token_that_is_taken_away_goes(
-    server: TapServer, rest: str, taken: str
+async def test_connections_of_a_removed_token_are_closed(
+    server: TapServer, rest: str, removed: str
 ) -> None:
-    """Listeners, too; who came with another token stays."""
+    """Also those of listeners; those of other tokens stay open."""
     stream = server.open_stream()
     signed = mint(KEY, Scope(), now=time.time(), ttl_seconds=300)
-    going, staying = (TOKEN, signed) if taken == "static" else (signed, TOKEN)
-    left = TapTokens([], [KEY]) if taken == "static" else TapTokens([TOKEN])
+    going, staying = (TOKEN, signed) if removed == "static" else (signed, TOKEN)
+    left = TapTokens([], [KEY]) if removed == "static" else TapTokens([TOKEN])
     async with (
         server.connect(rest, token=going) as goes,
         server.connect(CALL_SID, token=staying) as stays,
@@ -106,12 +108,12 @@ async def test_who_came_with_a_token_that_is_taken_away_goes(
         stream.publish(5)
         stream.end()
         assert 5 * 320 == len((await read_all(stays))[0])
-    while server.taps.listeners:  # noqa: ASYNC110  nothing tells
+    while server.taps.listeners:  # noqa: ASYNC110  no event to wait for
         await asyncio.sleep(0)
     assert not server.taps._tickets.open
 
 
-async def test_tokens_that_are_read_again_unchanged_cost_nobody_a_call(server: TapServer) -> None:
+async def test_tokens_that_are_read_again_unchanged_close_nothing(server: TapServer) -> None:
     """A reload for another reason."""
     stream = server.open_stream()
     async with server.connect(CALL_SID) as listener, server.connect("all") as watcher:

@@ -1,4 +1,4 @@
-"""Signed tokens that were used: once, whoever tries and whenever."""
+"""Signed tokens that were used: each once, in any process and at any time."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def test_a_used_token_is_on_disk_before_its_stream_starts(
     assert [stat.S_IFREG, stat.S_IFDIR] == synced
 
 
-async def test_of_many_at_once_exactly_one_gets_in(tmp_path: Path) -> None:
-    """A replay at the same moment is still a replay."""
+async def test_of_many_at_once_exactly_one_succeeds(tmp_path: Path) -> None:
+    """A replay at the same time is still a replay."""
     several = [ReplayStore(tmp_path / "used") for _ in range(2)]  # as in two workers
     attempts = [used.use("a", time.time() + 60) for used in several * 10]
     assert 1 == (await asyncio.gather(*attempts)).count(True)
@@ -88,7 +88,7 @@ async def test_expired_tokens_are_removed_from_time_to_time(tmp_path: Path) -> N
 
 
 def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
-    """Who can remove a used token can use it again."""
+    """A user that can remove a record can use the token again."""
     (tmp_path / "used").mkdir()
     (tmp_path / "used").chmod(0o777)
     with pytest.raises(ConfigurationError, match="chmod 700"):

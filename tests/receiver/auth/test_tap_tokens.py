@@ -42,7 +42,7 @@ def test_a_static_token_opens_every_stream() -> None:
     assert scope.permits("any", {})
 
 
-def test_without_tokens_and_keys_nobody_listens() -> None:
+def test_without_tokens_and_keys_there_are_none() -> None:
     """Either is enough."""
     assert [False, True, True] == [
         bool(tokens)
@@ -50,7 +50,7 @@ def test_without_tokens_and_keys_nobody_listens() -> None:
     ]
 
 
-def test_minted_tokens_open_what_they_say_again_and_again() -> None:
+def test_minted_tokens_open_their_scope_again_and_again() -> None:
     """One call, one parameter value, or all; until they expire."""
     call, parameter = Scope(call_sid="CA1"), Scope(parameter=("Queue", "a=b"))
     for scope in (call, parameter, Scope()):
@@ -107,8 +107,8 @@ def test_tap_tokens_do_not_open_streams() -> None:
     "changes",
     [{"exp": NOW + 301}, {"iat": NOW + 3600, "exp": NOW + 3900}, {"iat": NOW + 10**6}],
 )
-def test_a_url_carries_short_lives_only(changes: dict[str, Any]) -> None:
-    """At most five minutes, whatever the token claims about its birth."""
+def test_a_url_carries_short_lived_tokens_only(changes: dict[str, Any]) -> None:
+    """At most five minutes, whatever its `iat` claims."""
     assert RefusalReason.UNSUITABLE == refusal(signed(**changes), in_query=True)
 
 
@@ -118,7 +118,7 @@ def test_a_url_carries_no_static_token() -> None:
 
 
 def test_two_tokens_are_one_too_many() -> None:
-    """In the header and in the URL: nobody says which one counts."""
+    """In the header and in the URL: which one counts is not defined."""
     with pytest.raises(Refused) as refused:
         TOKENS.admit(("Bearer static-token-1234",), signed(), now=NOW)
     assert refused.value.reason is RefusalReason.DUPLICATED
@@ -136,7 +136,7 @@ def test_a_token_lives_for_a_while() -> None:
 
 
 @given(st.text(min_size=1), st.text())
-def test_scopes_survive_their_writing(name: str, value: str) -> None:
+def test_scopes_survive_a_round_trip(name: str, value: str) -> None:
     """Any call sid, and any parameter whose name has no equals sign."""
     assert Scope(call_sid=name) == parse_scope(str(Scope(call_sid=name)))
     scope = Scope(parameter=(name.replace("=", "-"), value))
@@ -144,7 +144,7 @@ def test_scopes_survive_their_writing(name: str, value: str) -> None:
 
 
 @given(st.text())
-def test_any_text_is_refused_quietly(token: str) -> None:
+def test_any_text_is_refused_without_another_error(token: str) -> None:
     """Never another exception."""
     for authorization, query in (((f"Bearer {token}",), None), ((), token)):
         with pytest.raises(Refused):

@@ -143,7 +143,7 @@ def test_a_certificate_without_names_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_host_that_is_no_name(tmp_path: Path) -> None:
-    """What cannot stand in a certificate is a setting to correct."""
+    """A host that no certificate can name is a setting to correct."""
     with pytest.raises(ConfigurationError, match="'bücher' is no host name"):
         self_signed(tmp_path, "bücher")
 
@@ -170,7 +170,7 @@ def test_unusable_pairs_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_encrypted_key_is_refused_without_asking(tmp_path: Path) -> None:
-    """Nobody is asked for a password: a receiver starts unattended."""
+    """No password is asked for: a receiver starts unattended."""
     certificate, key = issued(tmp_path)
     private_key = serialization.load_pem_private_key(key.read_bytes(), None)
     key.write_bytes(
@@ -204,8 +204,8 @@ def test_a_context_is_given_a_new_pair(
     assert handshake(context, client, "localhost")
 
 
-def test_clients_that_name_nobody_get_the_new_pair(tmp_path: Path) -> None:
-    """Who connects to an address asks for no name."""
+def test_clients_that_send_no_name_get_the_new_pair(tmp_path: Path) -> None:
+    """A client that connects to an address sends no name."""
     context = ssl_context(*issued(tmp_path))
     client = ssl.create_default_context()
     client.check_hostname = False
@@ -219,7 +219,7 @@ def test_clients_that_name_nobody_get_the_new_pair(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root")
 def test_a_private_key_of_another_user_is_refused(tmp_path: Path) -> None:
-    """As any other secret is: whoever owns it knows it."""
+    """As any other secret is: its owner can read it."""
     certificate, key = issued(tmp_path)
     os.chown(key, 54_321, -1)
     with pytest.raises(ConfigurationError, match=f"^{key} belongs to another user"):

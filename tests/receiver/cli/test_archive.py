@@ -81,7 +81,7 @@ def two(recordings: Path) -> Path:
 
 
 def test_list_is_a_table(two: Path, run: Run) -> None:
-    """One line each, newest first, with what tells recordings apart."""
+    """One line each, newest first, with what distinguishes recordings."""
     outcome = run("list")
     assert (0, "") == (outcome.code, outcome.err)
     heading, first, second = outcome.lines
@@ -137,7 +137,7 @@ def test_list_as_json_is_whole_documents(two: Path, run: Run) -> None:
 def test_list_of_nothing_says_so(
     recordings: Path, run: Run, exists: bool, arguments: tuple[str, ...], printed: str
 ) -> None:
-    """An empty or missing folder is no error, but nobody should wonder."""
+    """An empty or missing folder is no error, but a line says so."""
     if exists:
         recordings.mkdir()
     outcome = run("list", *arguments)
@@ -178,12 +178,12 @@ def test_list_shortens_parameters_to_the_terminal(
         shown = run("list").lines[1]
         assert shown.startswith(before + "名前=山田")
         assert shown.endswith("…")
-        room = max(columns, len(before) + 20)
-        assert room - 1 <= width(shown) <= room
+        limit = max(columns, len(before) + 20)
+        assert limit - 1 <= width(shown) <= limit
 
 
 def width(text: str) -> int:
-    """Return how many columns a line of ASCII and CJK takes."""
+    """Return how many columns wide a line of ASCII and CJK is."""
     return sum(2 if "一" <= letter <= "龥" else 1 for letter in text)
 
 
@@ -228,7 +228,7 @@ def test_text_beyond_the_terminals_letters_is_escaped(
 
 
 def test_show_is_a_page(recordings: Path, run: Run) -> None:
-    """What, when, whose, how well, and where the files are."""
+    """Ids, times, format, findings, and where the files are."""
     folder = builder.build(recordings, stereo=True)
     outcome = run("show", builder.RECORDING_ID)
     assert (0, "") == (outcome.code, outcome.err)
@@ -311,7 +311,7 @@ def test_show_as_json_is_the_file(two: Path, run: Run) -> None:
 @pytest.mark.parametrize("command", ["show", "verify"])
 @pytest.mark.parametrize("asked", ["cccc", "a", "../..", "\x1b[31m\n"])
 def test_an_unknown_id_is_exit_code_5(two: Path, run: Run, command: str, asked: str) -> None:
-    """With one line that says so, and no traceback."""
+    """With one line on stderr, and no traceback."""
     outcome = run(command, asked)
     assert (5, "") == (outcome.code, outcome.out)
     assert outcome.err.startswith("receiver: ")

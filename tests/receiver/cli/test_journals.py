@@ -53,7 +53,7 @@ def test_recover_without_a_spool_has_nothing_to_do(
 
 
 def test_recover_of_a_file_is_one_error(spool: Path) -> None:
-    """Whoever names a journal learns that the spool is meant."""
+    """The error for a journal says that the spool is meant."""
     result = run(recover, "--spool", str(spool / "a.journal"))
     assert isinstance(result.exception, ConfigurationError)
     assert "a.journal is not a folder: give the spool" in str(result.exception)
@@ -70,7 +70,7 @@ def test_recover_removes_an_empty_journal_without_alarm(spool: Path) -> None:
 
 
 def test_nothing_is_given_out_of_a_stream_that_its_token_is_not_for(spool: Path) -> None:
-    """`render` refuses, and `recover` removes the journal and says why; neither makes a folder."""
+    """`render` refuses, `recover` removes the journal and prints why; neither makes a folder."""
     note = NoteRecord(0, records.CLAIMED_CALL, "another call")
     named = journals.records([])
     (spool / "a.journal").unlink()
@@ -93,7 +93,7 @@ def test_recover_refuses_recordings_that_everybody_can_write_to(spool: Path) -> 
 
 
 def test_recover_leaves_what_a_link_is_in_the_way_of(spool: Path, tmp_path: Path) -> None:
-    """The journal stays, the reason is told, and the exit code tells."""
+    """The journal stays, the reason is printed, and the exit code is 6."""
     (tmp_path / "elsewhere").mkdir()
     (spool.parent / "2026").symlink_to(tmp_path / "elsewhere")
     result = run(recover)
@@ -104,7 +104,7 @@ def test_recover_leaves_what_a_link_is_in_the_way_of(spool: Path, tmp_path: Path
 
 
 def test_recover_leaves_the_journals_of_a_living_receiver(spool: Path) -> None:
-    """Who holds the lock is alive, and its journals are its own."""
+    """The process that holds the lock is alive, and its journals are its own."""
     with FolderLock(spool):
         result = run(recover)
     assert isinstance(result.exception, ConfigurationError)
@@ -113,7 +113,7 @@ def test_recover_leaves_the_journals_of_a_living_receiver(spool: Path) -> None:
 
 
 def test_recover_sets_aside_what_it_cannot_read(spool: Path) -> None:
-    """The good journal is published, the bad one kept with a reason, and the exit code tells."""
+    """The good journal is published, the bad one kept with a reason, and the exit code is 6."""
     (spool / "b.journal").write_bytes(b"\x07\0\0\0garbage")
     result = run(recover)
     assert isinstance(result.exception, UnreadableError)
@@ -159,7 +159,7 @@ def test_render_refuses_what_is_no_file(
 
 
 def test_one_journal_that_cannot_be_published_holds_up_no_other(spool: Path) -> None:
-    """What is in the way of one is told; the others are published, and nothing is lost."""
+    """What is in the way of one is printed; the others are published, and nothing is lost."""
     header = journals.HEADER
     old = [type(header)("1" * 16, 1_000_000_000_000, 1, "0.1.0")]
     journals.write(spool / "old.journal", [*old, *journals.records([], reason=EndReason.STOP)[1:]])
@@ -175,7 +175,7 @@ def test_one_journal_that_cannot_be_published_holds_up_no_other(spool: Path) -> 
 
 
 def test_recover_says_that_a_damaged_journal_was_set_aside(spool: Path) -> None:
-    """What can be trusted is published; the exit code and a line say that there is more."""
+    """What can be trusted is published; the exit code and a line report that there is more."""
     records = spool / "a.journal"
     content = bytearray(records.read_bytes())
     content[-100] ^= 1

@@ -50,7 +50,7 @@ def tap() -> Iterator[str]:
         ]
         path = connection.request.path
         if "/tap/0011" in path:
-            connection.close(4404)  # whoever comes back finds nothing
+            connection.close(4404)  # a client that returns finds nothing
             return
         for line in lines[:2] if "ENDLESS" in path or "LOST" in path else lines:
             connection.send(line if isinstance(line, bytes) else json.dumps(line))
@@ -87,10 +87,10 @@ def test_listen_writes_samples_and_keeps_the_clock(tap: str) -> None:
 
 
 def test_listen_says_when_the_end_was_missed(tap: str) -> None:
-    """What there was is written; that more may have followed is told."""
+    """What came is written; stderr has a line that more may have followed."""
     ended = run("listen", "LOST", "--format", "pcm16", "--receiver", tap)
     assert (0, SAMPLES.tobytes()) == (ended.returncode, ended.stdout)
-    assert b"receiver: the stream ended while we were cut off\n" == ended.stderr
+    assert b"receiver: the stream ended while the connection was broken\n" == ended.stderr
 
 
 @contextmanager
@@ -110,8 +110,8 @@ def test_ctrl_c_ends_listening(tap: str) -> None:
     """With the usual exit code, and no traceback."""
     with endless(tap) as running:
         running.send_signal(signal.SIGINT)
-        _, complaint = running.communicate(timeout=30)
-    assert (130, b"") == (running.returncode, complaint.strip())
+        _, errors = running.communicate(timeout=30)
+    assert (130, b"") == (running.returncode, errors.strip())
 
 
 def test_listening_ends_with_the_program_behind_the_pipe(tap: str) -> None:
@@ -126,7 +126,7 @@ def test_listening_ends_with_the_program_behind_the_pipe(tap: str) -> None:
 
 @pytest.mark.parametrize(("track", "channels"), [("inbound", 1), ("stereo", 2)])
 def test_listen_writes_wav(tap: str, track: str, channels: int) -> None:
-    """With a head of unknown length, as programs that read pipes take it."""
+    """With a header of unknown length, as programs that read pipes accept it."""
     ended = run("listen", "CA1", "--track", track, "--receiver", tap)
     head, samples = ended.stdout[:44], ended.stdout[44:]
     known = head[:40] + len(samples).to_bytes(4, "little") + samples
@@ -165,14 +165,14 @@ def test_a_file_is_completed_after_a_signal_too(
     while file.stat().st_size < 10_000:
         assert running.poll() is None
     running.send_signal(number)
-    _, complaint = running.communicate(timeout=30)
-    assert (exit_code, b"") == (running.returncode, complaint.strip())
+    _, errors = running.communicate(timeout=30)
+    assert (exit_code, b"") == (running.returncode, errors.strip())
     with wave.open(str(file)) as read:
         assert (file.stat().st_size - 44) // 2 == read.getnframes()
 
 
 def test_nohup_is_obeyed(tap: str, tmp_path: Path) -> None:
-    """A hang-up that whoever started us has ignored ends nothing; other signals still do."""
+    """A hang-up that the parent process ignores ends nothing; other signals still do."""
     file = tmp_path / "call.wav"
     with listening_into(file, tap, "ENDLESS", before=["nohup"]) as running:
         for number in (signal.SIGHUP, signal.SIGTERM):
@@ -206,7 +206,7 @@ def test_a_closed_stdout_is_one_clear_error(tap: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "exit_code", "complaint"),
+    ("options", "exit_code", "expected"),
     [
         (["--receiver", "ws://127.0.0.1:9"], 7, "no connection"),
         (["--receiver", "ws://192.0.2.1"], 3, "needs wss"),
@@ -218,16 +218,16 @@ def test_a_closed_stdout_is_one_clear_error(tap: str) -> None:
         (["--receiver", "wss://127.0.0.1:9", "--ca-file", "/nowhere"], 3, "no usable certificate"),
     ],
 )
-def test_listen_says_what_is_wrong(options: list[str], exit_code: int, complaint: str) -> None:
+def test_listen_reports_what_is_wrong(options: list[str], exit_code: int, expected: str) -> None:
     """One line, the right exit code, nothing on stdout."""
     ended = run("listen", "CA1", *options)
     assert (exit_code, b"") == (ended.returncode, ended.stdout)
-    assert complaint in ended.stderr.decode()
+    assert expected in ended.stderr.decode()
     assert b"Traceback" not in ended.stderr
 
 
 def test_listen_needs_a_token() -> None:
-    """And says where it looks for one."""
+    """The error names where tokens are read from."""
     ended = run("listen", "CA1", TAPREEL_TAP_TOKENS="")
     assert 3 == ended.returncode
     assert b"--token-file" in ended.stderr

@@ -71,7 +71,7 @@ def test_help_lists_every_command_and_imports_none() -> None:
 
 
 def test_help_is_quick() -> None:
-    """`--help` takes a fraction of a second of the processor, at best of three."""
+    """`--help` needs a fraction of a second of CPU time, at best of three."""
     times = []
     for _ in range(3):
         start = processor_seconds()
@@ -81,7 +81,7 @@ def test_help_is_quick() -> None:
 
 
 def processor_seconds() -> float:
-    """Return what processes that we waited for have used: a busy machine takes none away."""
+    """Return the CPU time of processes that have ended: it does not grow on a busy machine."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -93,7 +93,7 @@ def test_the_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "expected"),
     [
         ([], "Missing command. (see receiver --help)"),
         (["nonsense"], "No such command 'nonsense'. (see receiver --help)"),
@@ -103,12 +103,12 @@ def test_the_version() -> None:
         (["list", "--since", "x"], "Invalid value for '--since': not a date, an RFC 3339 time, or"),
     ],
 )
-def test_usage_errors_are_one_line_and_end_with_2(arguments: list[str], complaint: str) -> None:
+def test_usage_errors_are_one_line_and_end_with_2(arguments: list[str], expected: str) -> None:
     """A wrong command line is explained on stderr, as that of `starter` is."""
     result = run(*arguments)
     assert (2, "") == (result.returncode, result.stdout)
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"receiver: {complaint}")
+    assert line.startswith(f"receiver: {expected}")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_every_error_is_one_line_and_a_code(
     expected: tuple[int, str],
     error: BaseException,
 ) -> None:
-    """Our own errors know their exit code; anything else is 1, without a traceback."""
+    """Our own errors have an exit code; anything else is 1, without a traceback."""
 
     def failing() -> None:
         raise error
@@ -151,7 +151,7 @@ def test_a_traceback_is_for_debugging(
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    """`receiver config | head -0` says nothing on stderr."""
+    """`receiver config | head -0` prints nothing on stderr."""
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(
@@ -201,7 +201,7 @@ def test_every_option_of_a_folder_reaches_the_command(
 
 
 def test_every_setting_is_a_flag(probe: Any) -> None:
-    """`serve` takes every setting that is no secret, in its own words."""
+    """`serve` has a flag for every setting that is no secret."""
     seen: list[Config] = []
 
     @click.command()
@@ -250,7 +250,7 @@ def test_config_as_json_and_what_serve_would_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "expected"),
     [
         ([], "choose one of --tls CERT KEY, --self-signed and --no-tls"),
         (["--no-tls"], "no token is configured"),
@@ -258,13 +258,13 @@ def test_config_as_json_and_what_serve_would_say() -> None:
         (["--config", "none.toml"], "cannot read none.toml: No such file or directory"),
     ],
 )
-def test_serve_refuses_with_one_line(arguments: list[str], complaint: str) -> None:
+def test_serve_refuses_with_one_line(arguments: list[str], expected: str) -> None:
     """Settings that must not be served with end with 3 before anything is started."""
     result = run("serve", *arguments)
     assert (3, "") == (result.returncode, result.stdout)
     assert 1 == len(result.stderr.splitlines())
     assert result.stderr.startswith("receiver: ")
-    assert complaint in result.stderr
+    assert expected in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_serve_refuses_with_one_line(arguments: list[str], complaint: str) -> No
 def test_a_file_is_judged_by_who_reads_it(
     monkeypatch: pytest.MonkeyPatch, code: int, arguments: list[str]
 ) -> None:
-    """What the system says of its permissions is no matter of usage; root never hears it."""
+    """Its permissions are no matter of usage; as root they are not checked."""
     Path("file").write_text("[junk")
     monkeypatch.setenv("TAPREEL_TAP_TOKENS", "tap-token-of-the-tests")
     program = (

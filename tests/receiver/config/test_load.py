@@ -104,7 +104,7 @@ def test_a_pair_can_be_a_table_or_two_words(tmp_path: Path) -> None:
         ("BYTE_ORDER", "middle", "little or big or auto"),
         ("TLS", "cert.pem", "two paths, certificate and key"),
         ("HOST", "a\nb", "a text"),
-        ("STATE", "~nobody-by-this-name/x", "a path"),
+        ("STATE", "~no-such-user/x", "a path"),
     ],
 )
 def test_wrong_variables_are_named(name: str, value: str, expected: str) -> None:

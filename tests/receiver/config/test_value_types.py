@@ -1,4 +1,4 @@
-"""Which values settings take, as values of a file and as text of the environment."""
+"""Which values settings accept, as values of a file and as text of the environment."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ WORDS = choice([order.value for order in ByteOrder], ByteOrder)
     ],
 )
 def test_values_that_are_accepted(kind: ValueType, value: object, accepted: object) -> None:
-    """They come back as what the settings hold, of the very type."""
+    """They come back as the settings hold them, of exactly that type."""
     assert (accepted, type(accepted)) == (kind.accept(value), type(kind.accept(value)))
 
 
@@ -69,7 +69,7 @@ def test_values_that_are_accepted(kind: ValueType, value: object, accepted: obje
 )
 def test_values_that_are_not_accepted(kind: ValueType, value: object) -> None:
     """They are one kind of error, whatever they are."""
-    with pytest.raises(ValueError):  # noqa: PT011  whoever asks says what is wrong
+    with pytest.raises(ValueError):  # noqa: PT011  the caller adds the text
         kind.accept(value)
 
 
@@ -98,12 +98,12 @@ def test_text_of_the_environment_becomes_a_value(kind: ValueType, text: str, val
 )
 def test_text_that_is_no_value_is_refused(kind: ValueType, text: str) -> None:
     """By the same kind of error as a wrong value."""
-    with pytest.raises(ValueError):  # noqa: PT011  whoever asks says what is wrong
+    with pytest.raises(ValueError):  # noqa: PT011  the caller adds the text
         kind.parse(text)
 
 
-def test_each_kind_says_what_it_expects() -> None:
-    """In words that go on behind "must be"."""
+def test_each_type_has_words_for_what_it_expects() -> None:
+    """In words that follow "must be"."""
     assert "a whole number from 1 to 9" == integer(1, 9).expected
     assert "a number of seconds from 0.5 to 9" == seconds(0.5, 9).expected
     assert "little or big or auto" == WORDS.expected
