@@ -148,14 +148,18 @@ def test_render_refuses_what_is_no_journal(spool: Path, content: bytes) -> None:
     assert not Path("c").exists()
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(Path.mkdir, "Is a directory"), (os.mkfifo, "not a regular file")],
+    ids=["folder", "pipe"],
+)
 def test_render_refuses_what_is_no_file(
-    spool: Path, make: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+    spool: Path, make: Callable[[Path], object], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One clear line and the exit code of a file that is not what it should be."""
     make(Path("thing"))
     assert 6 == main(["render", "thing"])
-    assert "receiver: cannot read journal thing: not a regular file\n" == capsys.readouterr().err
+    assert f"receiver: cannot read journal thing: {reason}\n" == capsys.readouterr().err
 
 
 def test_one_journal_that_cannot_be_published_holds_up_no_other(spool: Path) -> None:
