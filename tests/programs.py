@@ -25,7 +25,7 @@ PACKAGES: Final = {
     "sox": "sox",
 }
 """By program: the packages of Debian that install it."""
-EVERYWHERE: Final = frozenset({"df", "sh"})
+EVERYWHERE: Final = frozenset({"df", "nohup", "sh"})
 """Programs that every Debian has: they are in packages that cannot be removed."""
 
 
