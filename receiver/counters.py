@@ -1,4 +1,4 @@
-"""What a receiver counts, in plain numbers: counting costs a chunk nothing."""
+"""What a receiver counts, in plain numbers: no chunk is slower for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Counters:
     quarantined: int = 0
     discarded: int = 0  # journals
     failed: int = 0  # attempts to publish
-    worst_lag_seconds: float = 0.0  # of the event loop, since somebody last asked
+    worst_lag_seconds: float = 0.0  # of the event loop, since the last scrape
     free_bytes: int = 0
     certificate_expires_at: float | None = None
     taps: TapCounters = field(default_factory=TapCounters)
@@ -49,7 +49,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class LiveCounts:
-    """What is going on at this moment."""
+    """What is open at this moment."""
 
     streams: int
     chunks_received: int  # of recordings that are open

@@ -1,4 +1,4 @@
-"""`receiver serve --demo`: places one call through the front door, and says what to look at.
+"""`receiver serve --demo`: places one call as a provider would, and prints what to look at.
 
 The call is placed by `starter simulate --demo`, a process of its own, over the real socket
 with the real bearer token: what works here works for a provider.
@@ -23,7 +23,7 @@ log = structlog.get_logger("receiver.demo")
 
 
 class Demo:
-    """One demo call and the words around it."""
+    """One demo call, and the lines that are printed about it."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -36,7 +36,7 @@ class Demo:
         self._command = ["simulate", url, "--demo", "--bearer-token-file", str(self._token_file)]
         if urlsplit(url).scheme == "wss":
             self._command += ["--ca-file", str(self._certificate)]
-        _say("placing a demo call of about 20 seconds ...")
+        _print("placing a demo call of about 20 seconds ...")
         self._task = asyncio.create_task(self._place())
 
     @property
@@ -54,29 +54,29 @@ class Demo:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us; we tell it
+            start_new_session=True,  # Ctrl-C is for us; we end it
         )
         try:
-            _, complaint = await process.communicate()
+            _, errors = await process.communicate()
         except asyncio.CancelledError:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             await process.wait()
             raise
         if process.returncode and not self._ending:
-            log.error("demo_call_failed", output=complaint.decode("utf-8", "replace").strip())
+            log.error("demo_call_failed", output=errors.decode("utf-8", "replace").strip())
 
     def published(self, outcome: Published) -> None:
-        """Say where the recording is, and how to place another call."""
-        _say(f"recording:    {outcome.folder}")
+        """Print where the recording is, and how to place another call."""
+        _print(f"recording:    {outcome.folder}")
         if self._ending:
             return  # there is no receiver for another call
-        _say(f"token:        {self._token_file}")
-        _say(f"another call: {shlex.join([_starter(), *self._command])}")
-        _say("Ctrl-C ends the receiver.")
+        _print(f"token:        {self._token_file}")
+        _print(f"another call: {shlex.join([_starter(), *self._command])}")
+        _print("Ctrl-C ends the receiver.")
 
-    def receiver_ends(self) -> None:
-        """Know that the receiver has been asked to end, and that the call may end with it."""
+    def shutdown_started(self) -> None:
+        """Print no advice any more: the receiver ends, and the call may fail with it."""
         self._ending = True
 
     async def close(self) -> None:
@@ -96,5 +96,5 @@ def _starter() -> str:
     return str(command)
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201  words for the person at the terminal
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201  text for the person at the terminal

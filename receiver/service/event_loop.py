@@ -39,23 +39,23 @@ def name() -> str:
     return type(asyncio.get_running_loop()).__module__.partition(".")[0]
 
 
-async def measure_lag(figures: Counters) -> None:
-    """Keep the worst delay with which the event loop came back to us; runs for ever."""
+async def measure_lag(counters: Counters) -> None:
+    """Record the worst delay with which the event loop ran what was due; runs for ever."""
     now = asyncio.get_running_loop().time
     while True:
         due = now() + _LAG_SECONDS
         await asyncio.sleep(_LAG_SECONDS)
-        figures.worst_lag_seconds = max(figures.worst_lag_seconds, now() - due)
+        counters.worst_lag_seconds = max(counters.worst_lag_seconds, now() - due)
 
 
 class LoopExceptionLogger:
-    """Turns what nobody foresaw into one line, at most once a second for each kind."""
+    """Logs errors that nothing caught, at most once a second for each kind."""
 
     def __init__(self) -> None:
         self._throttle = LogThrottle()
 
     def __call__(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Take what an event loop tells its exception handler."""
+        """Log one error; the signature is that of an event loop's exception handler."""
         problem, error = str(context.get("message")), context.get("exception")
         if times := self._throttle.count(problem, time.monotonic()):
             log.error("unforeseen", problem=problem, error=repr(error), times=times)

@@ -1,7 +1,8 @@
 """File descriptors: as many as the settings may need, or settings that do with fewer.
 
-The usual soft limit of 1024 is for programs that cannot count further; we can. A receiver that
-meets its limit could open neither sockets nor journals, so it takes fewer streams instead.
+The usual soft limit of 1024 is for programs that use `select`, which cannot count further; we
+do not. A receiver at its limit could open neither sockets nor journals, so it admits fewer
+streams instead.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ rendering processes; the rest is for journals that a bad disk keeps open after t
 log = structlog.get_logger("receiver.descriptors")
 
 
-def make_room(config: Config) -> Config:
-    """Raise this process's limit to what `config` needs; workers inherit it.
+def raise_limit(config: Config) -> Config:
+    """Raise this process's limit to what the settings need; workers inherit it.
 
-    Where the system does not allow that, return settings that fit below it: fewer streams,
-    waiting connections and listeners by the same share, so that none of them starves the rest.
+    Returns:
+        The settings. Where the system allows no such limit they are those that fit below it:
+        fewer streams, waiting connections and listeners by the same share, so that none of
+        them starves the rest.
     """
     streams, others = _needed(config)
     needed = RESERVE + streams + others
@@ -53,20 +56,20 @@ def make_room(config: Config) -> Config:
 
 
 def _needed(config: Config) -> tuple[int, int]:
-    """Return what the streams of one process take, and whoever else may connect to it."""
+    """Return how many the streams of one process need, and how many everything else does."""
     streams, waiting = (-(-n // config.workers) for n in (config.max_streams, config.max_waiting))
     listeners = config.max_listeners if credentials.has_tap_tokens(config) else 0
     return streams * (PER_STREAM + len(config.forward)), waiting + listeners
 
 
 def _raised(needed: int) -> int:
-    """Have the soft limit be as high as needed, or as high as it may be; return what it allows."""
+    """Raise the soft limit as far as needed and allowed, and return what it is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return needed
     target = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-    except (OSError, ValueError):  # macOS has another limit below the one that it tells
+    except (OSError, ValueError):  # macOS has another limit below the one that it reports
         return soft
     return target

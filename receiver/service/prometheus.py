@@ -1,6 +1,6 @@
 """Figures for Prometheus, served on a listener of their own on loopback.
 
-What the parts count (`figures`) becomes metrics when somebody asks. No sid is ever a label:
+What the parts count becomes metrics when it is scraped. No sid is ever a label:
 there would be as many time series as calls.
 """
 
@@ -24,17 +24,17 @@ _SYNC_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 class _Collector:
-    """Turns the parts' numbers into metrics when somebody asks."""
+    """Turns the parts' numbers into metrics when it is scraped."""
 
     def __init__(
         self,
-        figures: Counters,
+        counters: Counters,
         spool: SpoolFigures,
         *,
         refused: Counter[str],
         live: Callable[[], LiveCounts],
     ) -> None:
-        self._figures = figures
+        self._counters = counters
         self._spool = spool
         self._refused = refused
         self._live = live
@@ -45,12 +45,12 @@ class _Collector:
         yield from self._recordings()
         yield from self._disk()
         yield from self._taps()
-        figures = self._figures
-        lag, figures.worst_lag_seconds = figures.worst_lag_seconds, 0.0
+        counters = self._counters
+        lag, counters.worst_lag_seconds = counters.worst_lag_seconds, 0.0
         yield _gauge("loop_lag_seconds", "Worst delay of the event loop since last asked", lag)
-        if figures.certificate_expires_at is not None:
+        if counters.certificate_expires_at is not None:
             text = "When the certificate expires, in seconds since 1970"
-            yield _gauge("certificate_expiry_seconds", text, figures.certificate_expires_at)
+            yield _gauge("certificate_expiry_seconds", text, counters.certificate_expires_at)
         build = GaugeMetricFamily(
             "tapreel_build_info", "Versions", labels=("version", "python_version")
         )
@@ -58,24 +58,24 @@ class _Collector:
         yield build
 
     def _streams(self) -> Iterator[Metric]:
-        figures, live = self._figures, self._live()
-        received = figures.chunks_received + live.chunks_received
+        counters, live = self._counters, self._live()
+        received = counters.chunks_received + live.chunks_received
         yield _gauge("streams_active", "Streams that are being recorded", live.streams)
-        yield _counter("streams_started", "Streams begun", {(): figures.started})
-        yield _counter("streams_ended", "Streams ended", _by(figures.ended), ("reason",))
+        yield _counter("streams_started", "Streams begun", {(): counters.started})
+        yield _counter("streams_ended", "Streams ended", _by(counters.ended), ("reason",))
         yield _counter("chunks_received", "Chunks received", {(): received})
         yield _counter("handshakes_refused", "Upgrades refused", _by(self._refused), ("reason",))
 
     def _recordings(self) -> Iterator[Metric]:
-        figures = self._figures
+        counters = self._counters
         text = "Chunks of published recordings, by what became of them; late ones are written too"
-        yield _counter("chunks", text, dict(figures.chunks), ("track", "fate"))
-        yield _counter("recordings", "Recordings published", _by(figures.published), ("state",))
-        yield _counter("journals_quarantined", "Journals set aside", {(): figures.quarantined})
+        yield _counter("chunks", text, dict(counters.chunks), ("track", "fate"))
+        yield _counter("recordings", "Recordings published", _by(counters.published), ("state",))
+        yield _counter("journals_quarantined", "Journals set aside", {(): counters.quarantined})
         text = "Journals removed because no start message named the call of the token"
-        yield _counter("journals_discarded", text, {(): figures.discarded})
+        yield _counter("journals_discarded", text, {(): counters.discarded})
         text = "Attempts to publish that failed; the journal is kept and tried again"
-        yield _counter("publishing_failed", text, {(): figures.failed})
+        yield _counter("publishing_failed", text, {(): counters.failed})
 
     def _disk(self) -> Iterator[Metric]:
         spool = self._spool
@@ -84,10 +84,10 @@ class _Collector:
         yield _gauge("spool_held_bytes", "Bytes that the disk does not hold", spool.held_bytes)
         text = "Age of the oldest record that the disk does not hold"
         yield _gauge("spool_held_seconds", text, spool.held_seconds)
-        yield _gauge("free_bytes", "Free disk space", self._figures.free_bytes)
+        yield _gauge("free_bytes", "Free disk space", self._counters.free_bytes)
 
     def _taps(self) -> Iterator[Metric]:
-        taps = self._figures.taps
+        taps = self._counters.taps
         text = "Live listeners, and those who watch all streams"
         yield _gauge("listeners", text, taps.listeners + taps.watchers)
         text = "Pieces of audio that listeners and consumers did not get"
@@ -98,7 +98,7 @@ class _Collector:
 
 
 class _SyncSeconds(Histogram):
-    """The histogram of sync times; takes what the spool measured when somebody asks."""
+    """The histogram of sync times; it is fed from the spool's queue when it is scraped."""
 
     spool: SpoolFigures
 
@@ -119,14 +119,14 @@ class MetricsListener:
     def __init__(
         self,
         port: int,
-        figures: Counters,
+        counters: Counters,
         spool: SpoolFigures,
         *,
         refused: Counter[str],
         live: Callable[[], LiveCounts],
     ) -> None:
         registry = CollectorRegistry()
-        registry.register(_Collector(figures, spool, refused=refused, live=live))
+        registry.register(_Collector(counters, spool, refused=refused, live=live))
         histogram = _SyncSeconds(
             "tapreel_sync_seconds", "Time to sync", registry=None, buckets=_SYNC_BUCKETS
         )

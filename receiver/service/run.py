@@ -24,7 +24,7 @@ def run(config: Config) -> None:
         TapreelError: it cannot start with these settings.
     """
     os.umask(0o077)
-    config = file_limits.make_room(config)
+    config = file_limits.raise_limit(config)
     if config.workers > 1:
         event_loop.run(_run_workers(config))
     else:
@@ -36,7 +36,7 @@ async def _run_workers(config: Config) -> None:
 
 
 def _announce(config: Config, port: int) -> str:
-    """Say where we listen, as the one line on stdout that programs wait for."""
+    """Print where we listen, as the one line on stdout that programs wait for."""
     host = f"[{config.host}]" if ":" in config.host else config.host
     scheme = "ws" if config.no_tls else "wss"
     url = f"{scheme}://{host}:{port}{STREAMS_PATH}"
@@ -52,7 +52,7 @@ async def _run(config: Config) -> None:
 
     def end(how: Callable[[], object]) -> None:
         if demo is not None:
-            demo.receiver_ends()
+            demo.shutdown_started()
         how()
 
     loop.add_signal_handler(signal.SIGINT, end, server.stop)

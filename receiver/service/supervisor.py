@@ -2,8 +2,8 @@
 
 Every worker is a whole receiver with a spool, a lock and metrics of its own. The parent holds
 the port, the spool above theirs, and a pipe to each; it reads no audio. A worker that dies is
-started again, at once the first time and then ever more slowly, and begins with what its
-predecessor left in the spool.
+started again, at once the first time and then ever more slowly, and first publishes what the
+one before it left in the spool.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from receiver.disk.lock import FolderLock
 from receiver.errors import ConfigurationError, TapreelError
 from receiver.recording import publish
 from receiver.service.shutdown_deadline import ShutdownDeadline
-from receiver.service.worker import ORDERS, SPAWNING, Worker, settings_of
+from receiver.service.worker import COMMANDS, SPAWNING, Worker, settings_of
 from receiver.transports.acceptor import open_sockets
 from receiver.transports.shared_port import SharedPort
 
@@ -35,15 +35,20 @@ LONGEST_DELAY_SECONDS: Final = 30.0
 STEADY_SECONDS: Final = 60.0
 """A worker that lived this long is started again at once."""
 LONGEST_STOP_SECONDS: Final = 9.5
-"""For a worker to end in a hurry, which it does within less; then it is killed. This is before
-every process of ours, the parent too, ends itself (`hurry.LAST_SECONDS`)."""
+"""After a stop, for a worker to end, which takes it less; then it is killed. This is before the
+watchdog of each process, of the parent's too, ends it (`shutdown_deadline.LAST_SECONDS`)."""
 _DEAD: Final = -1
 
 log = structlog.get_logger("receiver.workers")
 
 
 class Supervisor:
-    """The parent of `config.workers` workers; `listening` learns the port once all serve."""
+    """The parent of `config.workers` workers.
+
+    Args:
+        config: the settings of all workers together.
+        listening: is called once, with the port, when all of them serve.
+    """
 
     def __init__(self, config: Config, *, listening: Callable[[int], object]) -> None:
         self._config = config
@@ -59,83 +64,87 @@ class Supervisor:
         """Serve until SIGINT or a second SIGTERM, or until SIGTERM and the end of all streams.
 
         Raises:
-            TapreelError: the settings cannot be used, a worker did not start, or nobody could
-                publish what one that died has left.
+            TapreelError: the settings cannot be used, a worker did not start, or what one that
+                died has left could not be published.
         """
         config = self._config
         _check(config)
         with FolderLock(config.spool), contextlib.ExitStack() as stack:
-            _hand_down(config.spool)
+            _pass_on_journals(config.spool)
             self._sockets = await open_sockets(config.host, config.port)
             for listening in self._sockets:
                 stack.enter_context(listening)
-            for number, order in ORDERS.items():
-                asyncio.get_running_loop().add_signal_handler(number, self._tell, order)
-            keepers = [asyncio.create_task(self._keep(place)) for place in range(config.workers)]
-            reaper = asyncio.create_task(self._kill_the_late())
+            for number, command in COMMANDS.items():
+                asyncio.get_running_loop().add_signal_handler(number, self._send, command)
+            places = range(config.workers)
+            supervised = [asyncio.create_task(self._supervise(place)) for place in places]
+            reaper = asyncio.create_task(self._kill_late_workers())
             self._deadline.arm_watchdog(
                 lambda: {"workers": [place + 1 for place in list(self._workers)]}
             )
             try:
-                await asyncio.gather(*keepers)
+                await asyncio.gather(*supervised)
             finally:
-                self._tell("stop")
-                await asyncio.gather(*keepers, return_exceptions=True)
+                self._send("stop")
+                await asyncio.gather(*supervised, return_exceptions=True)
                 reaper.cancel()
             if self._unpublished:
                 raise TapreelError(f"journals that wait for the next start: {self._unpublished}")
 
-    async def _kill_the_late(self) -> None:
+    async def _kill_late_workers(self) -> None:
         await self._deadline.wait_until(LONGEST_STOP_SECONDS)
         for place, worker in self._workers.items():
             log.error("worker_killed", worker=place + 1)
             worker.kill()
 
-    def _tell(self, order: str) -> None:
-        if order == "drain" and self._ending.is_set():
-            order = "stop"  # it is the second time
-        if order == "stop":
+    def _send(self, command: str) -> None:
+        """Send every worker a command; a second drain is a stop."""
+        if command == "drain" and self._ending.is_set():
+            command = "stop"
+        if command == "stop":
             self._deadline.start()
-        if order != "reload":
+        if command != "reload":
             self._ending.set()
         for worker in self._workers.values():
-            worker.tell(order)
+            worker.send(command)
 
-    async def _keep(self, place: int) -> None:
-        """Have a worker at this place until all are to end; who dies meanwhile is replaced."""
+    async def _supervise(self, place: int) -> None:
+        """Run a worker at this place until all are to end, and another one whenever it dies."""
         deaths = 0
         while not self._ending.is_set():
-            began = time.monotonic()
-            code = await self._employ(place)
+            started_at = time.monotonic()
+            code = await self._run_worker(place)
             if self._ending.is_set() and code == 0:
                 return
             if not self._ending.is_set() and place not in self._served:
                 raise TapreelError(f"worker {place + 1} ended at its start")
-            deaths = 0 if time.monotonic() - began > STEADY_SECONDS else deaths + 1
+            deaths = 0 if time.monotonic() - started_at > STEADY_SECONDS else deaths + 1
             delay = min(2.0 ** (deaths - 2), LONGEST_DELAY_SECONDS) if deaths > 1 else 0.0
-            self._note_death(place, code, delay)
+            self._log_death(place, code, delay)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), delay)
         await self._recover(place)
 
     async def _recover(self, place: int) -> None:
-        """Publish what a worker has left that died before all had ended, or tell what that is."""
+        """Publish what a worker has left that died while the others ended, or log what it is."""
         if not self._deadline.started:
-            code = await self._employ(place)  # a drain may last for hours, so not the next start
+            code = await self._run_worker(
+                place
+            )  # a drain may last for hours, so not the next start
             if code == 0:
                 return
-            self._note_death(place, code, None)
+            self._log_death(place, code, None)
         spool = settings_of(self._config, place).spool
         if left := await asyncio.to_thread(_count_journals, spool):
             log.error("left_for_next_start", worker=place + 1, journals=left, spool=str(spool))
             self._unpublished += 0 if self._deadline.started else left
 
-    def _note_death(self, place: int, code: int | None, delay: float | None) -> None:
-        if code is not None:  # else it did not start, which was told
+    def _log_death(self, place: int, code: int | None, delay: float | None) -> None:
+        if code is not None:  # else it did not start, which was logged
             log.error("worker_died", worker=place + 1, exit_code=code, restart_seconds=delay)
 
-    async def _employ(self, place: int) -> int | None:
-        """Start a worker and return its exit code when it has ended; `None`: it did not start."""
+    async def _run_worker(self, place: int) -> int | None:
+        """Run one worker and return its exit code when it has ended; `None`: it did not start."""
         settings = settings_of(self._config, place)
         ahead = settings_of(self._config, 0).max_streams - settings.max_streams
         self._counts[place] = ahead
@@ -147,9 +156,9 @@ class Supervisor:
             return None
         self._workers[place] = worker
         if self._ending.is_set():
-            worker.tell("drain")  # it publishes what it finds, and ends
+            worker.send("drain")  # it publishes what it finds, and ends
         try:
-            code = await worker.ended(ready=functools.partial(self._serves, place))
+            code = await worker.ended(ready=functools.partial(self._worker_serves, place))
         finally:
             del self._workers[place]
             self._counts[place] = _DEAD
@@ -168,7 +177,7 @@ class Supervisor:
         # No descriptor or memory now: the others live on, and there may be some later.
         log.error("worker_not_started", worker=place + 1, error=error.strerror)
 
-    def _serves(self, place: int) -> None:
+    def _worker_serves(self, place: int) -> None:
         before = len(self._served)
         self._served.add(place)
         if before < len(self._served) == self._config.workers:
@@ -185,8 +194,8 @@ def _check(config: Config) -> None:
         tls.pair(config)
 
 
-def _hand_down(spool: Path) -> None:
-    """Give what an earlier receiver left, with any number of workers, to the first worker."""
+def _pass_on_journals(spool: Path) -> None:
+    """Move what an earlier receiver left, with any number of workers, to the first worker."""
     publish.gather(spool)
     folder = spool / f"{layout.WORKER}1"
     make_private_folder(folder)

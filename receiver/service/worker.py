@@ -1,7 +1,7 @@
-"""One worker: a whole receiver in a process of its own, and that process as its parent sees it.
+"""One worker: a whole receiver in a process of its own, and that process as its parent has it.
 
-Workers are deaf to signals and take their orders through a pipe: a service manager may signal
-all processes of a service, and would be heard twice.
+Workers ignore signals and get their commands through a pipe: a service manager may signal all
+processes of a service, and each command would come twice.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from receiver.service.server import Server
 from receiver.transports.listener import SocketListener
 from receiver.transports.shared_port import SharedPort
 
-ORDERS: Final = {signal.SIGINT: "stop", signal.SIGTERM: "drain", signal.SIGHUP: "reload"}
-"""What workers do on their parent's word, by the signal that makes the parent say it."""
+COMMANDS: Final = {signal.SIGINT: "stop", signal.SIGTERM: "drain", signal.SIGHUP: "reload"}
+"""What the parent sends its workers, by the signal that it got itself."""
 SPAWNING: Final = multiprocessing.get_context("spawn")
 """How workers are made: a fork would copy the event loop and locks."""
 _READY: Final = ""
@@ -37,10 +37,10 @@ log = structlog.get_logger("receiver.workers")
 
 
 class Worker:
-    """One worker, as its parent sees it.
+    """One worker, as its parent has it.
 
     Raises:
-        OSError: the system does not let us start another process now.
+        OSError: the system cannot start another process now.
     """
 
     def __init__(self, config: Config, shared: SharedPort) -> None:
@@ -55,19 +55,23 @@ class Worker:
         finally:
             theirs.close()
 
-    def tell(self, order: str) -> None:
-        """Pass an order on: stop, drain or reload."""
-        with contextlib.suppress(OSError):  # it has just ended
-            self._channel.send(order)
+    def send(self, command: str) -> None:
+        """Send a command: stop, drain or reload; a process that has just ended gets none."""
+        with contextlib.suppress(OSError):
+            self._channel.send(command)
 
     def kill(self) -> None:
         """End the process at once; its journals stay in the spool."""
         self._process.kill()
 
     async def ended(self, *, ready: Callable[[], None]) -> int | None:
-        """Return the exit code when the process has ended; `ready` is called once it serves."""
+        """Wait until the process has ended, and return its exit code.
+
+        Args:
+            ready: is called once, when it serves.
+        """
         loop, died = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._channel.fileno(), self._hear, ready)
+        loop.add_reader(self._channel.fileno(), self._receive, ready)
         loop.add_reader(self._process.sentinel, died.set)
         try:
             await died.wait()
@@ -75,12 +79,12 @@ class Worker:
             loop.remove_reader(self._process.sentinel)
             loop.remove_reader(self._channel.fileno())
         self._process.join()  # it has ended: this does not wait
-        self._hear(ready)
+        self._receive(ready)
         self._channel.close()
         return self._process.exitcode
 
-    def _hear(self, ready: Callable[[], None]) -> None:
-        with contextlib.suppress(EOFError, OSError):  # it has ended, which the sentinel tells
+    def _receive(self, ready: Callable[[], None]) -> None:
+        with contextlib.suppress(EOFError, OSError):  # it has ended: see its sentinel
             while self._channel.poll():
                 self.problem = self._channel.recv()
                 if self.problem == _READY:
@@ -88,7 +92,7 @@ class Worker:
 
 
 def settings_of(config: Config, place: int) -> Config:
-    """Return the settings of one worker: what cannot be shared is dealt out."""
+    """Return the settings of one worker: each gets its share of what all have together."""
     return replace(
         config,
         spool=config.spool / f"{layout.WORKER}{place + 1}",
@@ -106,8 +110,8 @@ def _share(number: int, workers: int, place: int) -> int:
 
 
 def _work(config: Config, shared: SharedPort, channel: Connection) -> None:
-    """Be a worker; in its own process."""
-    for number in ORDERS:
+    """Run a worker until it ends; the target of its process."""
+    for number in COMMANDS:
         signal.signal(number, signal.SIG_IGN)
     os.umask(0o077)
     logs.configure(config.log_level)
@@ -122,11 +126,11 @@ async def _serve(config: Config, shared: SharedPort, channel: Connection) -> Non
     server = Server(config, shared=shared)
     server.deadline.arm_watchdog(server.left_behind)
     loop = asyncio.get_running_loop()
-    orders = {"stop": server.stop, "drain": server.drain, "reload": server.reload}
+    commands = {"stop": server.stop, "drain": server.drain, "reload": server.reload}
 
-    def obey() -> None:
+    def receive() -> None:
         try:
-            orders[channel.recv()]()
+            commands[channel.recv()]()
         except (EOFError, OSError):  # the parent is gone, and with it the port
             loop.remove_reader(channel.fileno())
             server.stop()
@@ -135,7 +139,7 @@ async def _serve(config: Config, shared: SharedPort, channel: Connection) -> Non
         log.info("worker_serving", pid=os.getpid())
         channel.send(_READY)
 
-    loop.add_reader(channel.fileno(), obey)
+    loop.add_reader(channel.fileno(), receive)
     try:
         await server.run(listening=listening)
     finally:

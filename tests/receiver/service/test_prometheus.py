@@ -33,7 +33,7 @@ Samples = dict[tuple[str, tuple[str, ...]], float]
 class Parts:
     """What a receiver counts, and the listener that tells of it."""
 
-    figures: Counters = field(default_factory=Counters)
+    counters: Counters = field(default_factory=Counters)
     spool: SpoolFigures = field(default_factory=SpoolFigures)
     refused: Counter[str] = field(default_factory=Counter)
     live: LiveCounts = field(default_factory=lambda: LiveCounts(streams=0, chunks_received=0))
@@ -41,7 +41,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.listener = MetricsListener(
-            0, self.figures, self.spool, refused=self.refused, live=lambda: self.live
+            0, self.counters, self.spool, refused=self.refused, live=lambda: self.live
         )
 
     def asked(self) -> Samples:
@@ -82,7 +82,7 @@ def test_nothing_is_told_as_nothing(parts: Parts) -> None:
 
 def test_chunks_of_live_streams_count(parts: Parts) -> None:
     """Those of recordings that ended are added to them, so that the counter never goes back."""
-    parts.figures.chunks_received = 50
+    parts.counters.chunks_received = 50
     parts.live = LiveCounts(streams=2, chunks_received=7)
     samples = parts.asked()
     assert 57 == samples["chunks_received_total", ()]
@@ -91,10 +91,10 @@ def test_chunks_of_live_streams_count(parts: Parts) -> None:
 
 def test_what_ended_refused_or_failed_is_told_by_reason(parts: Parts) -> None:
     """Each reason is a label's value."""
-    parts.figures.ended.update(stop=3, idle=1)
+    parts.counters.ended.update(stop=3, idle=1)
     parts.refused["replayed"] += 4
     parts.spool.errors["ENOSPC"] += 5
-    parts.figures.taps.dropped["slow_listener"] += 6
+    parts.counters.taps.dropped["slow_listener"] += 6
     samples = parts.asked()
     expected: Samples = {
         ("streams_ended_total", ("stop",)): 3,
@@ -111,13 +111,13 @@ def test_a_published_recording_is_counted_with_what_became_of_its_chunks(
 ) -> None:
     """By track and fate; whether it is complete is another counter's label."""
     incomplete = document(tmp_path)
-    count_published(parts.figures, incomplete)
+    count_published(parts.counters, incomplete)
     tracks = [
         msgspec.structs.replace(track, chunks=Ledger(received=10, written=10))
         for track in incomplete.tracks
     ]
     count_published(
-        parts.figures, msgspec.structs.replace(incomplete, tracks=tuple(tracks), complete=True)
+        parts.counters, msgspec.structs.replace(incomplete, tracks=tuple(tracks), complete=True)
     )
     samples = parts.asked()
     states = ("incomplete", "complete")
@@ -130,11 +130,11 @@ def test_a_published_recording_is_counted_with_what_became_of_its_chunks(
 
 def test_journals_that_were_set_aside_removed_or_kept_are_counted(parts: Parts) -> None:
     """Each in a counter of its own."""
-    parts.figures.count_quarantined()
+    parts.counters.count_quarantined()
     for _ in range(2):
-        parts.figures.count_discarded()
+        parts.counters.count_discarded()
     for _ in range(3):
-        parts.figures.count_failed()
+        parts.counters.count_failed()
     samples = parts.asked()
     assert (1, 2, 3) == tuple(
         samples[f"{name}_total", ()]
@@ -144,7 +144,7 @@ def test_journals_that_were_set_aside_removed_or_kept_are_counted(parts: Parts) 
 
 def test_the_worst_lag_is_that_since_somebody_asked(parts: Parts) -> None:
     """It begins anew with every answer."""
-    parts.figures.worst_lag_seconds = 1.5
+    parts.counters.worst_lag_seconds = 1.5
     assert [1.5, 0.0] == [parts.asked()["loop_lag_seconds", ()] for _ in range(2)]
 
 
@@ -162,12 +162,12 @@ def test_sync_times_become_a_histogram_once(parts: Parts) -> None:
 
 def test_when_the_certificate_expires_is_told_where_there_is_one(parts: Parts) -> None:
     """In seconds since 1970."""
-    parts.figures.certificate_expires_at = 1_800_000_000.0
+    parts.counters.certificate_expires_at = 1_800_000_000.0
     assert 1_800_000_000.0 == parts.asked()["certificate_expiry_seconds", ()]
 
 
 def test_it_listens_on_loopback_only_until_it_is_closed(parts: Parts) -> None:
-    """Whoever else is on the network sees no figures; closing again does nothing."""
+    """Whoever else is on the network sees nothing; closing again does nothing."""
     assert parts.listener.url.startswith("http://127.0.0.1:")
     for _ in range(2):
         parts.listener.close()

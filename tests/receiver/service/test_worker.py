@@ -22,8 +22,8 @@ def test_limits_hold_for_all_workers_together(workers: int) -> None:
         assert shares[0] - shares[-1] <= 1
 
 
-def test_every_worker_lets_somebody_wait() -> None:
-    """Where there are more workers than may wait, each lets one: none could admit anybody."""
+def test_every_worker_has_a_pending_connection() -> None:
+    """Where there are more workers than connections may wait: else none could admit a stream."""
     config = Config(workers=20, max_waiting=3)
     assert [1] * 20 == [settings_of(config, place).max_waiting for place in range(20)]
     per_address = [settings_of(config, place).max_waiting_per_address for place in range(20)]
