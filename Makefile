@@ -5,33 +5,30 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Many tests wait for real processes, so there are more at work than cores; the longest are first.
 PYTEST := -m pytest --numprocesses 6 --dist load --maxschedchunk 1
+CORES := $(shell nproc 2>/dev/null || echo 2)
 # Hundreds of processes start in a test run: where bytecode is not kept, each compiles all anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test faults setup check format coverage clean bench bench-tap
+.PHONY: help run unit test check format coverage faults bench bench-tap setup clean
 
-run: setup  ## start the receiver on this machine and place a demo call
+help:  ## print this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: setup  ## start the receiver on this machine and place a demo call; Ctrl-C ends it
 	@$(BIN)/receiver serve --self-signed --demo
 
-test: setup  ## the whole test suite
+unit: setup  ## the tests that open no sockets and start no processes
+	$(BIN)/python -m pytest -q --numprocesses $(CORES) -m 'not integration'
+
+test: setup  ## all tests; TAPREEL_TEST_PATIENCE=3 waits three times as long for everything
 	$(BIN)/python $(PYTEST)
-
-faults: setup  ## break everything that can break; SEEDS=200 is the long run
-	@$(BIN)/python -m tests.faults
-
-setup: $(READY)  ## make .venv with the versions pinned in constraints.txt
-
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dsp,test]'
-	@touch $@
 
 check: setup  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: setup
+format: setup  ## format, and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -41,14 +38,24 @@ coverage: setup  ## branch coverage of both packages, started processes included
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 
+faults: setup  ## break everything that can break; SEEDS=200 is the long run, FAULT=word a part
+	@$(BIN)/python -m tests.faults
+
 CALLS ?= 150
 SECONDS ?= 6
 
 bench: setup  ## CPU per chunk, memory, delays: 5 minutes; BENCH='--json', '--markdown FILE'
 	@$(BIN)/python -m tests.bench --calls $(CALLS) --seconds $(SECONDS) $(BENCH)
 
-bench-tap: setup  ## what live listeners cost, and how late they hear: 1 minute
+bench-tap: setup  ## what live listeners cost, and how late messages reach them: 1 minute
 	@$(BIN)/python -m tests.bench.bench_tap
 
-clean:
+setup: $(READY)  ## make .venv with the versions pinned in constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dsp,test]'
+	@touch $@
+
+clean:  ## remove the environment and all caches
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
