@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from pathlib import Path
 from typing import Final
 
 PACKAGES: Final = {
@@ -38,6 +39,8 @@ def missing(need: str) -> str:
         raise ValueError(f"{need!r} is not listed in tests/programs.py")
     if shutil.which(need) is None:
         return f"{need} is not installed"
+    if need == "losetup" and not Path("/sys/block").exists():
+        return "/sys is not mounted"
     return missing("root") or _mount_problem() if need in ("mount", "losetup") else ""
 
 

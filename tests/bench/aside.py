@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from tests.bench.rounds import Amount, loaded
 from tests.bench.subjects import RECEIVER, ROOT, Subject, Workshop
+from tests.patience import at_most
 
-PATIENCE_SECONDS: Final = 20.0
+WAIT_SECONDS: Final = at_most(20.0)
 STARTS: Final = 3
 
 
@@ -49,7 +50,7 @@ def delays(workshop: Workshop, subject: Subject, amount: Amount) -> dict[str, fl
         load.wait_for("begin")
         load.wait_for("end")
         os.kill(process.pid, signal.SIGUSR1)
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        give_up = time.monotonic() + WAIT_SECONDS
         while not figures.exists() and time.monotonic() < give_up:
             time.sleep(0.02)
         document: dict[str, Any] = json.loads(figures.read_text())

@@ -22,10 +22,12 @@ import sys
 import time
 from typing import Final
 
+from tests.patience import at_most
+
 PACKET_SECONDS: Final = 0.02
 TRACKS: Final = ("inbound", "outbound")
 PAYLOAD_BYTES: Final = 160
-PATIENCE_SECONDS: Final = 20.0
+WAIT_SECONDS: Final = at_most(20.0)
 _SPIN_SECONDS: Final = 0.0002  # a sleep ends this much too late; the rest is spun away
 
 
@@ -98,7 +100,7 @@ class Load:
             self._sockets.append(stream)
 
     def _dial(self) -> socket.socket:
-        stream = socket.create_connection(("127.0.0.1", self._options.port), PATIENCE_SECONDS)
+        stream = socket.create_connection(("127.0.0.1", self._options.port), WAIT_SECONDS)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._trust is not None:
             stream = self._trust.wrap_socket(stream, server_hostname="localhost")

@@ -18,9 +18,10 @@ import msgspec
 
 from receiver.disk import layout
 from receiver.recording.document import Recording
+from tests.patience import at_most
 
 TOKEN = "a-token-for-tests-only"
-PATIENCE_SECONDS = 120.0
+WAIT_SECONDS = at_most(120.0)
 
 
 class ReceiverProcess:
@@ -77,7 +78,7 @@ class ReceiverProcess:
 
     def wait_for(self, event: str) -> dict[str, Any]:
         """Return the next log line with this event; fail when the process ends before."""
-        while (line := self._lines.get(timeout=PATIENCE_SECONDS)) is not None:
+        while (line := self._lines.get(timeout=WAIT_SECONDS)) is not None:
             self.log.append(line)
             if line["event"] == event:
                 return line
@@ -95,15 +96,15 @@ class ReceiverProcess:
 
     def ended(self) -> int:
         """Wait for the end of the process and of its output; return the exit code."""
-        code = self.process.wait(PATIENCE_SECONDS)
-        self._reader.join(PATIENCE_SECONDS)
+        code = self.process.wait(WAIT_SECONDS)
+        self._reader.join(WAIT_SECONDS)
         return code
 
     def release(self) -> None:
         """End the process however it is, and whatever it left behind."""
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(PATIENCE_SECONDS)
+            self.process.wait(WAIT_SECONDS)
         if self._reader.is_alive():  # somebody may still hold its output, and wait for a disk
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)

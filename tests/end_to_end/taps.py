@@ -14,7 +14,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS, ReceiverProcess, running_receiver
+from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess, running_receiver
 
 TAP_TOKEN = "a-tap-token-for-tests"
 TAP_KEY = "a-tap-key-for-tests-of-32-letters"
@@ -82,7 +82,7 @@ def ask(
 
 def event(socket: ClientConnection) -> dict[str, Any]:
     """Return the next message, which is a text."""
-    message = socket.recv(timeout=PATIENCE_SECONDS)
+    message = socket.recv(timeout=WAIT_SECONDS)
     assert isinstance(message, str)
     document: dict[str, Any] = json.loads(message)
     return document
@@ -105,9 +105,9 @@ def told(messages: list[bytes | str]) -> list[dict[str, Any]]:
 
 def wait_for_sockets(receiver: ReceiverProcess, count: int) -> None:
     """Wait until so many sockets to a receiver are open."""
-    patience = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     local = f":{receiver.port:04X}"
-    while time.monotonic() < patience:
+    while time.monotonic() < deadline:
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         if sum(row[1].endswith(local) and row[3] == "01" for row in rows) >= count:
             return

@@ -18,10 +18,11 @@ import trustme
 from receiver.media import EndReason
 from tests.end_to_end.receiver_process import ReceiverProcess, running_receiver
 from tests.end_to_end.sender import CALL_SID
+from tests.patience import at_most
 from tests.receiver.helpers.g711 import MULAW
 
 DEMO = Path(__file__).parents[2] / "starter" / "simulator" / "demo"
-PATIENCE_SECONDS = 60
+WAIT_SECONDS = at_most(60)
 KEY = "k" * 43
 
 
@@ -39,7 +40,7 @@ class Provider:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=WAIT_SECONDS,
             check=False,
         )
 
@@ -85,7 +86,7 @@ def provider(tmp_path: Path, authority: tuple[Path, Path, Path]) -> Iterator[Pro
         address = standin.stdout.readline().strip().removeprefix("listening http://")
         yield Provider({**environment, "SIGNALWIRE_SPACE": address}, receiver)
         standin.send_signal(signal.SIGINT)
-        standin.wait(PATIENCE_SECONDS)
+        standin.wait(WAIT_SECONDS)
 
 
 def decoded(file: Path) -> list[int]:

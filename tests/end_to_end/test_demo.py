@@ -10,8 +10,9 @@ from pathlib import Path
 
 from receiver.media import EndReason
 from tests.end_to_end.receiver_process import ReceiverProcess, read_document
+from tests.patience import at_most
 
-PATIENCE_SECONDS = 60
+WAIT_SECONDS = at_most(60)
 
 
 def newcomer(folder: Path) -> ReceiverProcess:
@@ -37,7 +38,7 @@ def test_the_demo_call_is_recorded_and_everything_is_said(tmp_path: Path) -> Non
             assert 0o600 == stat.S_IMODE((tmp_path / ".tapreel" / secret).stat().st_mode)
         (another,) = [line for line in said if line.startswith("another call: ")]
         command = [*shlex.split(another.removeprefix("another call: ")), "--speed", "0"]
-        subprocess.run(command, cwd=tmp_path, check=True, timeout=PATIENCE_SECONDS)
+        subprocess.run(command, cwd=tmp_path, check=True, timeout=WAIT_SECONDS)
         assert receiver.published()[1].complete
         assert 0 == receiver.stop(signal.SIGINT)
         assert "Traceback" not in receiver.raw_log

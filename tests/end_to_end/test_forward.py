@@ -24,8 +24,8 @@ from websockets.sync.server import Server, ServerConnection, serve
 
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import (
-    PATIENCE_SECONDS,
     TOKEN,
+    WAIT_SECONDS,
     ReceiverProcess,
     running_receiver,
 )
@@ -81,13 +81,13 @@ class Consumer:
 
     def call(self) -> queue.Queue[dict[str, Any] | None]:
         """Wait for the next connection; return its messages as they come."""
-        return self.calls.get(timeout=PATIENCE_SECONDS)
+        return self.calls.get(timeout=WAIT_SECONDS)
 
 
 def rest_of(messages: queue.Queue[dict[str, Any] | None]) -> list[dict[str, Any]]:
     """Return everything up to the end of a connection."""
     found = []
-    while (message := messages.get(timeout=PATIENCE_SECONDS)) is not None:
+    while (message := messages.get(timeout=WAIT_SECONDS)) is not None:
         found.append(message)
     return found
 
@@ -207,7 +207,7 @@ def test_a_consumer_that_was_down_joins_in_mid_call(tmp_path: Path) -> None:
         consumer.start()
         messages = consumer.call()
         assert ["connected", "start"] == [
-            (messages.get(timeout=PATIENCE_SECONDS) or {})["event"] for _ in range(2)
+            (messages.get(timeout=WAIT_SECONDS) or {})["event"] for _ in range(2)
         ]
         call.send(sender.media("inbound", 51, CODES["inbound"]))
         call.send(sender.stop())
@@ -297,7 +297,7 @@ def test_tls_all_the_way(tmp_path: Path) -> None:
                 sender.send_call(call, call_of(2))
                 call.send(sender.stop())
             assert backup.published()[1].complete
-        heard, complaint = listening.communicate(timeout=PATIENCE_SECONDS)
+        heard, complaint = listening.communicate(timeout=WAIT_SECONDS)
     assert (0, b"") == (listening.returncode, complaint)
     assert {MULAW[CODES["inbound"][0]]} == {*np.frombuffer(heard, "<i2").tolist()}
 
@@ -325,11 +325,11 @@ def test_one_call_is_forwarded_by_command(tmp_path: Path, consumer: Consumer) ->
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
             messages = consumer.call()
             assert ["connected", "start"] == [
-                (messages.get(timeout=PATIENCE_SECONDS) or {})["event"] for _ in range(2)
+                (messages.get(timeout=WAIT_SECONDS) or {})["event"] for _ in range(2)
             ]
             sender.send_call(call, call_of(1))
             call.send(sender.stop())
-        _, log = process.communicate(timeout=PATIENCE_SECONDS)
+        _, log = process.communicate(timeout=WAIT_SECONDS)
         rest = rest_of(messages)
     assert 0 == process.returncode, log
     assert [*map(json.loads, call_of(1)), json.loads(sender.stop())] == rest
@@ -356,7 +356,7 @@ def test_a_consumer_that_was_never_there_is_an_error(tmp_path: Path) -> None:
             assert process.stderr is not None
             assert "consumer_unreachable" in process.stderr.readline()
             call.send(sender.stop())
-        _, log = process.communicate(timeout=PATIENCE_SECONDS)
+        _, log = process.communicate(timeout=WAIT_SECONDS)
     assert 7 == process.returncode
     assert "the consumer was not there at the end" in log
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.end_to_end import sender
 from tests.end_to_end.taps import TAP_TOKEN, ask, tap_url, tapped_receiver
+from tests.patience import at_most
 
 README = Path(__file__).parents[2] / "README.md"
 LOUD, SILENT = b"\x10" * 160, b"\xff" * 160
@@ -45,7 +46,7 @@ def test_it_tells_speech_from_silence(tmp_path: Path) -> None:
             for track, speaks in (("inbound", number <= 20), ("outbound", number > 10)):
                 call.send(sender.media(track, number, LOUD if speaks else SILENT))
         call.send(sender.stop())
-        output, _ = running.communicate(timeout=30)
+        output, _ = running.communicate(timeout=at_most(30))
     assert [
         ["0.00", "caller", "speaks"],
         ["0.20", "agent", "speaks"],

@@ -18,7 +18,8 @@ import trustme
 from receiver.journal.records import ChunkRecord, Reader
 from receiver.media import EndReason, GapKind
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS, ReceiverProcess, running_receiver
+from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess, running_receiver
+from tests.patience import at_most
 from tests.receiver.helpers.g711 import MULAW
 
 SIGNALWIRE_SILENCE = b"\xff"
@@ -144,7 +145,7 @@ def test_unknown_encodings_are_refused_with_a_reason(receiver: ReceiverProcess) 
     with sender.dial(receiver.url) as socket:
         socket.send(sender.start(encoding="audio/opus"))
         with pytest.raises(Exception, match="unsupported encoding") as closed:
-            socket.recv(timeout=10)
+            socket.recv(timeout=at_most(10))
     assert closed.value.rcvd.code == 1003  # type: ignore[attr-defined]  # ConnectionClosed
 
 
@@ -211,8 +212,8 @@ def test_a_killed_receiver_leaves_nothing_behind_for_good(tmp_path: Path) -> Non
 
 def wait_for_chunks(spool: Path, count: int) -> Path:
     """Return the spool's only journal once it holds so many chunks."""
-    patience = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < patience:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
         for journal in spool.glob("*.journal"):
             records = [record for _, record in Reader([journal.read_bytes()])]
             if sum(isinstance(record, ChunkRecord) for record in records) >= count:

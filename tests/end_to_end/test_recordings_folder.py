@@ -13,11 +13,12 @@ import pytest
 from receiver.disk import layout
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import (
-    PATIENCE_SECONDS,
+    WAIT_SECONDS,
     ReceiverProcess,
     read_document,
     running_receiver,
 )
+from tests.patience import at_most
 
 AUDIO = bytes(range(160))
 
@@ -32,7 +33,7 @@ def call(receiver: ReceiverProcess) -> None:
 
 def figure(url: str, name: str) -> float:
     """Return one of the receiver's metrics."""
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  our own loopback url
+    with urllib.request.urlopen(url, timeout=at_most(10)) as answer:  # noqa: S310  our own loopback url
         found = re.search(rf"^{name} ([0-9.]+)$", answer.read().decode(), re.MULTILINE)
     assert found, name
     return float(found[1])
@@ -87,7 +88,7 @@ def test_recordings_that_everybody_can_write_to_are_refused(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=WAIT_SECONDS,
         check=False,
     )
     assert (3, "") == (ended.returncode, ended.stdout)

@@ -19,6 +19,7 @@ from receiver.ingest import session
 from receiver.media import EndReason
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
+from tests.patience import at_most
 
 AUDIO = bytes(range(160))
 
@@ -32,7 +33,7 @@ def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
 
 def get(receiver: ReceiverProcess, path: str) -> tuple[int, str]:
     """Return status and body of a plain request."""
-    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=at_most(10))
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -212,7 +213,7 @@ def test_a_stream_without_media_ends_as_idle(tmp_path: Path) -> None:
         sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
         assert receiver.published()[1].end_reason is EndReason.IDLE
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=10)
+            socket.recv(timeout=at_most(10))
 
 
 def test_a_receiver_that_was_held_up_ends_no_call_as_idle(tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ def test_too_many_bad_messages_close_the_stream_and_keep_its_audio(
         sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
         sender.send_call(socket, ["nonsense"] * 51)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=10)
+            socket.recv(timeout=at_most(10))
     assert closed.value.rcvd is not None
     assert 1008 == closed.value.rcvd.code
     _, document = receiver.published()
@@ -340,7 +341,7 @@ def test_metrics_tell_what_happened(tmp_path: Path) -> None:
             socket.send(sender.media("inbound", 3, AUDIO).replace('"payload": "', '"payload": "*'))
             socket.send(sender.stop())
             receiver.published()
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  our own loopback url
+        with urllib.request.urlopen(url, timeout=at_most(10)) as answer:  # noqa: S310  our own loopback url
             lines = set(answer.read().decode().splitlines())
     expected = {
         "tapreel_streams_active 0.0",

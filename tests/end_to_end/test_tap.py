@@ -23,7 +23,7 @@ from websockets.sync.client import ClientConnection
 from receiver.auth.signed import key_id
 from receiver.auth.tap_tokens import Scope, mint
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS, TOKEN, ReceiverProcess
+from tests.end_to_end.receiver_process import TOKEN, WAIT_SECONDS, ReceiverProcess
 from tests.end_to_end.taps import (
     BEARER,
     TAP_KEY,
@@ -141,7 +141,7 @@ def test_a_silent_track_has_the_streams_clock(receiver: ReceiverProcess, rate: i
         sender.send_at_once(call, silent_while_the_other_speaks())
         heard: list[bytes | str] = []
         while len(sound(heard)) < 500 * per_ms:  # live: the call goes on
-            heard.append(listener.recv(timeout=PATIENCE_SECONDS))
+            heard.append(listener.recv(timeout=WAIT_SECONDS))
         call.send(json.dumps({"event": "dtmf", "dtmf": {"digit": "5", "duration": 2000}}))
         call.send(sender.stop())
         heard += everything(listener)
@@ -263,7 +263,7 @@ def test_late_listeners_of_a_kind_hear_the_same(receiver: ReceiverProcess) -> No
     with begin(receiver) as call, hear(receiver, f"{CALL}?track=stereo") as early:
         event(early)
         say(call, range(1, 26))
-        before = [early.recv(timeout=PATIENCE_SECONDS) for _ in range(25)]
+        before = [early.recv(timeout=WAIT_SECONDS) for _ in range(25)]
         with hear(receiver, f"{CALL}?track=stereo") as late:
             assert 500 == event(late)["timestamp_ms"]
             say(call, range(26, 51))
@@ -299,7 +299,7 @@ def test_the_past_may_be_short(receiver: ReceiverProcess) -> None:
         with hear(receiver, CALL) as live:
             event(live)
             say(call, range(101, 102))
-            live.recv(timeout=PATIENCE_SECONDS)  # everything before has arrived
+            live.recv(timeout=WAIT_SECONDS)  # everything before has arrived
             with hear(receiver, f"{CALL}?since=0.51") as listener:
                 assert 2020 - 510 == event(listener)["timestamp_ms"]
                 call.send(sender.stop())
@@ -330,7 +330,7 @@ def test_a_slow_listener_hurts_nobody(tmp_path: Path) -> None:
                 before = resident_mib(receiver)
                 for number in range(1, 3001):
                     say(call, range(number, number + 1))
-                    heard.append(good.recv(timeout=PATIENCE_SECONDS))
+                    heard.append(good.recv(timeout=WAIT_SECONDS))
                 assert stereo(range(1, 3001)) == sound(heard)
             assert MOST_GROWTH_MIB > resident_mib(receiver) - before
             call.send(sender.stop())
@@ -378,7 +378,7 @@ def deaf(receiver: ReceiverProcess, rest: str) -> sockets.socket:
 
 def until_now(raw: sockets.socket) -> list[bytes | str]:
     """Read a deaf listener's messages at last, up to the close of its stream."""
-    raw.settimeout(PATIENCE_SECONDS)
+    raw.settimeout(WAIT_SECONDS)
     with raw, raw.makefile("rb") as file:
         messages: list[bytes | str] = []
         while True:
@@ -402,7 +402,7 @@ def test_waiting_for_a_call(receiver: ReceiverProcess) -> None:
             call.send(sender.stop())
         assert pcm("inbound", range(1, 11)) == sound(everything(listener))
         with pytest.raises(ConnectionClosed, match="no such stream") as closed:
-            other.recv(timeout=PATIENCE_SECONDS)
+            other.recv(timeout=WAIT_SECONDS)
     assert closed.value.rcvd is not None
     assert 4404 == closed.value.rcvd.code
 
@@ -499,7 +499,7 @@ def test_a_scope_hides_everything_else(tmp_path: Path) -> None:
             assert (200, "[]\n") == ask(receiver, token=token)
             waiting = hear(receiver, f"{CALL}?wait=0.2", token=token)
             with waiting, pytest.raises(ConnectionClosed, match="no such stream"):
-                waiting.recv(timeout=PATIENCE_SECONDS)
+                waiting.recv(timeout=WAIT_SECONDS)
         for token in (sales, this):
             assert 1 == len(json.loads(ask(receiver, token=token)[1]))
             for _ in range(2):
@@ -579,7 +579,7 @@ def test_the_end_of_the_receiver_is_told(receiver: ReceiverProcess) -> None:
     with begin(receiver) as call, hear(receiver, CALL) as listener:
         event(listener)
         say(call, range(1, 3))
-        heard = [listener.recv(timeout=PATIENCE_SECONDS) for _ in range(2)]
+        heard = [listener.recv(timeout=WAIT_SECONDS) for _ in range(2)]
         assert pcm("inbound", range(1, 3)) == sound(heard)
         assert 0 == receiver.stop(signal.SIGINT)
         assert ["stopped"] == [last["event"] for last in told(everything(listener))]
@@ -666,6 +666,7 @@ def test_another_rate_is_resampled(receiver: ReceiverProcess) -> None:
     assert ["stopped"] == [last["event"] for last in told(heard)]
 
 
+@pytest.mark.needs("sox")
 def test_listen_pipes_into_sox(receiver: ReceiverProcess) -> None:
     """`receiver listen ... | sox -t raw ... -n stat` says how long the call was."""
     listen = [sys.executable, "-m", "receiver", "listen", sender.CALL_SID, "--format", "pcm16"]
@@ -685,6 +686,6 @@ def test_listen_pipes_into_sox(receiver: ReceiverProcess) -> None:
                     time.sleep(0.02)  # a socket is open before it listens; nothing tells
                 say(call, range(1, 101))
                 call.send(sender.stop())
-        _, statistics = sox.communicate(timeout=PATIENCE_SECONDS)
+        _, statistics = sox.communicate(timeout=WAIT_SECONDS)
     assert 0 == listening.returncode
     assert "Length (seconds):      2.000000" in statistics

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS, TOKEN
+from tests.end_to_end.receiver_process import TOKEN, WAIT_SECONDS
 from tests.end_to_end.taps import (
     TAP_TOKEN,
     ask,
@@ -31,7 +31,7 @@ def to_the_end(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
     messages = []
     with suppress(ConnectionClosed):
         while True:
-            messages.append(socket.recv(timeout=PATIENCE_SECONDS))
+            messages.append(socket.recv(timeout=WAIT_SECONDS))
     assert socket.close_code is not None
     return told(messages), socket.close_code
 

@@ -24,6 +24,7 @@ from starter.errors import ConfigError
 from starter.tokens import key_from_file
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
+from tests.patience import at_most
 
 KEY = "canary-key-" + "k" * 40
 KEY_ID = hashlib.sha256(KEY.encode()).hexdigest()[:8]
@@ -105,7 +106,7 @@ def test_only_an_upgrade_uses_a_token_up(tmp_path: Path, key_file: Path) -> None
 
 def plain_get(receiver: ReceiverProcess, headers: dict[str, str]) -> int:
     """Return the status of a request that is no proper WebSocket handshake."""
-    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=at_most(10))
     with contextlib.closing(connection):
         connection.request("GET", "/audio", headers=headers)
         return connection.getresponse().status
@@ -186,7 +187,7 @@ def test_a_token_for_another_call_keeps_nothing(receiver: ReceiverProcess) -> No
     with sender.dial(receiver.url, token=token) as stream:
         sender.send_call(stream, [sender.media("inbound", 1, bytes(160)), sender.start()])
         with pytest.raises(ConnectionClosed) as closed:
-            stream.recv(timeout=10)
+            stream.recv(timeout=at_most(10))
     assert closed.value.rcvd is not None
     assert 1008 == closed.value.rcvd.code
     assert 0 == receiver.stop()
@@ -224,7 +225,7 @@ def upgrade(authorization: bytes) -> bytes:
 
 def raw_exchange(receiver: ReceiverProcess, authorization: bytes) -> bytes:
     """Send an upgrade request as it stands and return the answer."""
-    with socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as tcp:
+    with socket.create_connection(("127.0.0.1", receiver.port), timeout=at_most(10)) as tcp:
         tcp.sendall(upgrade(authorization))
         return tcp.recv(65_536)
 

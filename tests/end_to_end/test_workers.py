@@ -22,11 +22,12 @@ from receiver.disk import layout
 from receiver.media import EndReason
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import (
-    PATIENCE_SECONDS,
     TOKEN,
+    WAIT_SECONDS,
     ReceiverProcess,
     running_receiver,
 )
+from tests.patience import at_most
 from tests.receiver.helpers import journals
 
 CALLS = 100
@@ -92,7 +93,7 @@ def test_an_address_has_one_share_with_all_workers(tmp_path: Path) -> None:
         address = ("127.0.0.1", receiver.port)
         waiting = {stack.enter_context(socket.create_connection(address)) for _ in range(60)}
         while len(waiting) > 16:
-            ended = select.select(waiting, (), (), PATIENCE_SECONDS)[0]
+            ended = select.select(waiting, (), (), WAIT_SECONDS)[0]
             assert ended, f"{len(waiting)} stay"
             waiting.difference_update(ended)
         assert 16 == len(waiting)
@@ -108,7 +109,7 @@ def test_a_killed_worker_is_replaced_and_its_journals_recovered(
         os.kill(workers[1], signal.SIGKILL)
         killed, broken = sockets[1]
         with pytest.raises(ConnectionClosed):
-            broken.recv(timeout=30)
+            broken.recv(timeout=at_most(30))
         assert -signal.SIGKILL == receiver.wait_for("worker_died")["exit_code"]
         fresh = pids(receiver, 1)
         assert {1} == fresh.keys() != {1: workers[1]}

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from tests import programs
 from tests.faults import crashes, disks, floods, power, resets, signals
 from tests.faults.accounting import Tally, summed
-from tests.faults.faulty_disk import missing
 
 COLUMNS = ("sent", "kept", "excused", "in_flight", "lost", "doubled", "misplaced", "foreign")
 _MOST_PROBLEMS = 5
@@ -38,7 +38,7 @@ class Fault:
 
     def skipped(self) -> str:
         """Return what is missing here to try it."""
-        return ", ".join(filter(None, map(missing, self.needs)))
+        return programs.unmet(self.needs)
 
 
 FAULTS = (

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from receiver.disk.layout import REWRITTEN_SUFFIX
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS
+from tests.end_to_end.receiver_process import WAIT_SECONDS
 from tests.faults.accounting import Allowance, Tally, summed
 from tests.faults.calls import Callers
 from tests.faults.disks import syncs
@@ -97,7 +97,7 @@ def killed_while_rewriting(folder: Path, seed: int) -> Tally:
             callers.wait_for(60)
             moment = ("before", "after")[seed % 2]
             orders.give("fdatasync error 5 .journal", f"rename {moment} 0 {REWRITTEN_SUFFIX}")
-            receiver.process.wait(PATIENCE_SECONDS)
+            receiver.process.wait(WAIT_SECONDS)
             cut_at = time.monotonic()
         trial.restart()
         tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
@@ -154,7 +154,7 @@ def killed_while_publishing(folder: Path, seed: int) -> Tally:
         with Callers(receiver.url, 2, seed) as callers:
             callers.wait_for(60)
             callers.hang_up()
-            receiver.process.wait(PATIENCE_SECONDS)
+            receiver.process.wait(WAIT_SECONDS)
             cut_at = time.monotonic()
         trial.restart()
         tally = trial.account(callers.streams, Allowance(cut_at=cut_at))

@@ -14,6 +14,7 @@ from tests.faults.calls import Callers
 from tests.faults.faulty_disk import Orders, filled, small_disk
 from tests.faults.trial import Trial
 from tests.faults.watching import Watch, ask
+from tests.patience import at_most
 
 CALLS = 5
 DISK = Allowance(frozenset({GapKind.DISK}))
@@ -53,8 +54,8 @@ def _is_refused(receiver: ReceiverProcess, seconds: float) -> bool:
 
 
 def _is_admitted_again(receiver: ReceiverProcess) -> bool:
-    patience = time.monotonic() + 10
-    while time.monotonic() < patience:
+    deadline = time.monotonic() + at_most(10)
+    while time.monotonic() < deadline:
         if ask(receiver, "/readyz") == 200:
             return True
         time.sleep(0.05)  # nothing tells when it looks at the disk

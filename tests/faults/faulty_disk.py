@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.patience import at_most
 
 _SHIM = Path(__file__).with_name("shim.c")
-_PATIENCE_SECONDS = 60.0
+_WAIT_SECONDS = at_most(60.0)
 
 
 def _run(*command: str | Path) -> str:
@@ -22,36 +19,10 @@ def _run(*command: str | Path) -> str:
         list(map(str, command)),
         capture_output=True,
         text=True,
-        timeout=_PATIENCE_SECONDS,
+        timeout=_WAIT_SECONDS,
         check=True,
     )
     return done.stdout.strip()
-
-
-@functools.cache
-def missing(need: str) -> str:
-    """Return why a need cannot be met here, or nothing where it can.
-
-    Needs are programs, `root`, and `mount` (which containers may refuse even to root).
-    """
-    if need == "root":
-        return "" if os.geteuid() == 0 else "not root"
-    if need != "mount":
-        return "" if shutil.which(need) else f"{need} is not installed"
-    if reason := missing("root"):
-        return reason
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with small_disk(Path(folder, "disk"), megabytes=1):
-                return ""
-        except subprocess.CalledProcessError as error:
-            return f"mount is refused: {error.stderr.strip()}"
-
-
-def needs(*names: str) -> pytest.MarkDecorator:
-    """Skip a test by the name of what is missing."""
-    reasons = [reason for reason in map(missing, names) if reason]
-    return pytest.mark.skipif(bool(reasons), reason=", ".join(reasons))
 
 
 class Orders:

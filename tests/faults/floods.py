@@ -19,17 +19,18 @@ from tests.faults.accounting import Tally
 from tests.faults.calls import Callers
 from tests.faults.trial import Trial
 from tests.faults.watching import Watch
+from tests.patience import at_most
 
 STREAMS = 20
 MOST_GROWTH_BYTES = 48 * 2**20
 CONNECTIONS = 2000
 IDLE_SECONDS = 4
 """When a stream without media is cut in these trials; 90 s in earnest."""
-MOST_SECONDS = 15.0
+MOST_SECONDS = at_most(15.0)
 """How long a flood goes on whose peer is not cut."""
 LEAST_SECONDS = 2.0
 """For so long whoever is cut comes back."""
-LONGEST_ANSWER_SECONDS = 1.0
+LONGEST_ANSWER_SECONDS = at_most(1.0)
 """Longer than this nobody waits for `/healthz` while an admitted peer floods."""
 Attack = Callable[[int], bool]
 """Attacks the receiver at a port; returns whether the peer was cut."""
@@ -39,14 +40,14 @@ _TEXT, _CONTINUED, _PING, _PONG, _FINAL = 1, 0, 9, 10, 0x80
 
 def dial(port: int) -> socket.socket:
     """Open a TCP connection that never waits again."""
-    tcp = socket.create_connection(("127.0.0.1", port), timeout=5)
+    tcp = socket.create_connection(("127.0.0.1", port), timeout=at_most(5))
     tcp.setblocking(False)
     return tcp
 
 
 def upgraded(port: int) -> socket.socket:
     """Open a stream's WebSocket by hand."""
-    tcp = socket.create_connection(("127.0.0.1", port), timeout=5)
+    tcp = socket.create_connection(("127.0.0.1", port), timeout=at_most(5))
     key = base64.b64encode(os.urandom(16)).decode()
     tcp.sendall(
         f"GET /audio HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -18,9 +18,10 @@ from tests.faults.accounting import Allowance, Tally
 from tests.faults.calls import Callers
 from tests.faults.faulty_disk import ext4_image, sectors_written
 from tests.faults.trial import Trial, kill
+from tests.patience import at_most
 
 _MEMORY = Path("/dev/shm")  # noqa: S108  copied in milliseconds, so that an instant is found
-_PATIENCE_SECONDS = 20.0
+_WAIT_SECONDS = at_most(20.0)
 RECOVERY_SECONDS = 0.1
 """Over the 0.7 s: how long a sync may take to reach a disk of memory on a busy machine."""
 
@@ -49,10 +50,10 @@ def cut(folder: Path, seed: int, *, streams: int = 0) -> Tally:
 
 def _copy_an_instant(image: Path, copy: Path, device: str) -> float:
     """Copy an image between two writes of its device; return when."""
-    patience = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _WAIT_SECONDS
     while True:
         before, at = sectors_written(device), time.monotonic()
         shutil.copyfile(image, copy)
         if sectors_written(device) == before:
             return at
-        assert time.monotonic() < patience, "the device never rests"
+        assert time.monotonic() < deadline, "the device never rests"

@@ -19,10 +19,11 @@ from tests.faults.calls import Call, dial
 from tests.faults.faulty_disk import Orders
 from tests.faults.payloads import Name
 from tests.faults.trial import Trial
+from tests.patience import at_most
 
 CHUNKS = 3000
 _NO_LINGER = struct.pack("ii", 1, 0)
-_PATIENCE_SECONDS = 30.0
+_WAIT_SECONDS = at_most(30.0)
 
 
 def burst(folder: Path, seed: int, *, streams: int = 2) -> Tally:
@@ -64,9 +65,9 @@ async def _burst(url: str, call: Call) -> None:
 
 async def _until_all_arrived(transport: asyncio.WriteTransport, tcp: socket.socket) -> None:
     """Wait until the other end's kernel has everything: a reset takes back what is unsent."""
-    patience = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _WAIT_SECONDS
     unsent = array.array("i", [1])
     while transport.get_write_buffer_size() or unsent[0]:
-        assert time.monotonic() < patience
+        assert time.monotonic() < deadline
         await asyncio.sleep(0.005)  # nothing tells when the last byte was acknowledged
         fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, unsent)

@@ -7,17 +7,18 @@ import time
 from pathlib import Path
 
 from receiver.media import EndReason
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS, read_document
+from tests.end_to_end.receiver_process import WAIT_SECONDS, read_document
 from tests.faults.accounting import Allowance, Tally, recording_folders
 from tests.faults.calls import Callers
 from tests.faults.faulty_disk import Orders
 from tests.faults.trial import Trial
 from tests.faults.watching import ask
+from tests.patience import at_most
 
 CALLS = 5
-MOST_SECONDS = 10.0
+MOST_SECONDS = at_most(10.0)
 """How long the end may take after a second SIGTERM."""
-_ON_THE_WIRE_SECONDS = 0.5
+_ON_THE_WIRE_SECONDS = at_most(0.5)
 _HANG_MS = 60_000
 HANGS: dict[str, tuple[str, ...]] = {
     "recordings": ("fsync",),
@@ -60,7 +61,7 @@ def stopped(folder: Path, seed: int) -> Tally:
             callers.wait_for(120)
             at = time.monotonic()
             receiver.process.send_signal(signal.SIGTERM)
-            code = receiver.process.wait(PATIENCE_SECONDS)
+            code = receiver.process.wait(WAIT_SECONDS)
             took = time.monotonic() - at
         tally = trial.account(callers.streams, Allowance(cut_at=at, seconds=_ON_THE_WIRE_SECONDS))
         tally.expect(code == 0, f"exit code {code}")
@@ -90,7 +91,7 @@ def stopped_while_the_disk_hangs(folder: Path, seed: int, *, what: str = "") -> 
             receiver.wait_for("draining")
             at = time.monotonic()
             receiver.process.send_signal(signal.SIGTERM)
-            code = receiver.process.wait(PATIENCE_SECONDS)
+            code = receiver.process.wait(WAIT_SECONDS)
             took = time.monotonic() - at
         trial.restart()
         wire = Allowance(cut_at=at, seconds=_ON_THE_WIRE_SECONDS)

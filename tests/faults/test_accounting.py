@@ -82,7 +82,7 @@ def test_only_the_last_moment_is_in_flight(
     tmp_path: Path, cut_at: float, in_flight: int, lost: int
 ) -> None:
     """What was sent longer than 0.7 s before the cut has to be there."""
-    tally = told(tmp_path, drop(CHUNKS - 1, CHUNKS), Allowance(cut_at=cut_at))
+    tally = told(tmp_path, drop(CHUNKS - 1, CHUNKS), Allowance(cut_at=cut_at, seconds=0.7))
     assert (in_flight, lost) == (tally.in_flight, tally.lost)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults import crashes
-from tests.faults.faulty_disk import needs
 
 
 def test_a_killed_receiver_loses_only_the_last_moment(tmp_path: Path) -> None:
@@ -15,7 +16,7 @@ def test_a_killed_receiver_loses_only_the_last_moment(tmp_path: Path) -> None:
     assert tally.kept
 
 
-@needs("cc")
+@pytest.mark.needs("cc")
 def test_a_receiver_killed_on_a_slow_disk_loses_no_more(tmp_path: Path) -> None:
     """SIGKILL while every sync takes 3 s: what was written does not wait for it."""
     tally = crashes.killed_while_syncing(tmp_path, 0)
@@ -37,7 +38,7 @@ def test_a_killed_worker_loses_only_its_own_last_moment(tmp_path: Path) -> None:
     assert tally.kept
 
 
-@needs("cc")
+@pytest.mark.needs("cc")
 def test_a_receiver_killed_while_publishing_publishes_once(tmp_path: Path) -> None:
     """Between the rename and the removal of the journal; `make faults` tries all moments."""
     tally = crashes.killed_while_publishing(tmp_path, 5)

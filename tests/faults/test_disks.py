@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults import disks
-from tests.faults.faulty_disk import needs
 
 
-@needs("mount")
+@pytest.mark.needs("mount")
 def test_a_full_disk_is_bridged_by_memory(tmp_path: Path) -> None:
     """Everything is written when space returns; new streams are refused meanwhile."""
     tally = disks.full(tmp_path / "disk", 1, seconds=2)
@@ -16,7 +17,7 @@ def test_a_full_disk_is_bridged_by_memory(tmp_path: Path) -> None:
     assert tally.sent == tally.kept
 
 
-@needs("mount")
+@pytest.mark.needs("mount")
 def test_what_memory_may_not_hold_is_one_gap(tmp_path: Path) -> None:
     """A disk that is full for too long costs one `disk` gap per track, with exact bounds."""
     tally = disks.full_for_too_long(tmp_path / "disk", 1, limit=0.5, seconds=2)
@@ -24,7 +25,7 @@ def test_what_memory_may_not_hold_is_one_gap(tmp_path: Path) -> None:
     assert tally.excused
 
 
-@needs("cc")
+@pytest.mark.needs("cc")
 def test_failing_syncs_lose_nothing(tmp_path: Path) -> None:
     """EIO from a sync: the journal is written again elsewhere, with a finding."""
     tally = disks.failing(tmp_path, 1)

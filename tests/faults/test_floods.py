@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS
+from tests.end_to_end.receiver_process import WAIT_SECONDS
 from tests.faults import floods
 from tests.faults.disks import syncs
-from tests.faults.faulty_disk import Orders, needs
+from tests.faults.faulty_disk import Orders
 from tests.faults.trial import Trial
 from tests.faults.watching import ask
 
@@ -24,7 +24,7 @@ def test_a_flood_hurts_only_its_peer(tmp_path: Path, attack: floods.Attack) -> N
     assert tally.sent == tally.kept
 
 
-@needs("cc")
+@pytest.mark.needs("cc")
 def test_streams_that_end_faster_than_the_disk_close_the_gate(tmp_path: Path) -> None:
     """No new streams while too many ended ones wait for the disk; then the gate opens again."""
     orders = Orders(tmp_path / "shim")
@@ -39,7 +39,7 @@ def test_streams_that_end_faster_than_the_disk_close_the_gate(tmp_path: Path) ->
         assert 503 == ask(receiver, "/readyz")
         orders.give()
         trial.wait_until_published()
-        patience = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while ask(receiver, "/readyz") != 200:  # it looks once a second
-            assert time.monotonic() < patience
+            assert time.monotonic() < deadline
         assert 10 == len(list(trial.recordings.glob("2*/*/*/*/recording.json")))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults import power
-from tests.faults.faulty_disk import needs
 
 
-@needs("mount", "losetup", "mkfs.ext4")
+@pytest.mark.needs("mount", "losetup", "mkfs.ext4")
 def test_what_was_synced_survives_a_power_cut(tmp_path: Path) -> None:
     """Of a disk image taken under load, everything older than 0.7 s is recovered."""
     tally = power.cut(tmp_path, 1)

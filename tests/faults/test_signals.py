@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.faults import signals
-from tests.faults.faulty_disk import needs
 
 
 def test_a_drain_lets_live_streams_end(tmp_path: Path) -> None:
@@ -24,7 +23,7 @@ def test_a_second_signal_publishes_what_is_live(tmp_path: Path) -> None:
     assert tally.kept
 
 
-@needs("cc")
+@pytest.mark.needs("cc")
 @pytest.mark.parametrize("what", ["recordings", "everything"])
 def test_a_second_signal_is_obeyed_though_the_disk_hangs(tmp_path: Path, what: str) -> None:
     """All steps share one deadline, and none of them touches the disk beyond it."""

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from receiver.disk import layout
-from tests.end_to_end.receiver_process import PATIENCE_SECONDS, ReceiverProcess
+from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess
 from tests.faults.accounting import Allowance, Sent, Tally, account
 from tests.faults.faulty_disk import Orders
 
@@ -76,7 +76,7 @@ class Trial:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=WAIT_SECONDS,
             check=False,
         )
         return done.stdout + done.stderr
@@ -94,9 +94,9 @@ class Trial:
 
     def wait_until_published(self) -> None:
         """Return once the spool is empty; fail when it stays as it is."""
-        patience = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while self.journals():
-            assert time.monotonic() < patience, f"never published: {self.journals()}"
+            assert time.monotonic() < deadline, f"never published: {self.journals()}"
             time.sleep(0.02)  # nothing tells when the last journal goes
 
     def account(self, streams: Iterable[Sent], allowance: Allowance | None = None) -> Tally:

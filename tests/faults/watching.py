@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Self
 
 from tests.end_to_end.receiver_process import ReceiverProcess
+from tests.patience import at_most
 
 _INTERVAL_SECONDS = 0.02
 
 
 def ask(receiver: ReceiverProcess, path: str) -> int:
     """Return the status with which the receiver answers a request."""
-    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=at_most(10))
     try:
         connection.request("GET", path)
         return connection.getresponse().status

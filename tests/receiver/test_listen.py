@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 from receiver.errors import ConfigurationError, DialError
 from receiver.listen import Audio, Dtmf, Event, Gap, Mark, Started, Stopped, listen
 from receiver.transports.client import Backoff
+from tests.patience import at_most
 
 pytestmark = pytest.mark.integration
 
@@ -261,7 +262,7 @@ async def test_leaving_early_closes_the_connection() -> None:
         assert isinstance(await anext(events), Started)
         close: Callable[[], Any] = events.aclose  # type: ignore[attr-defined]  # a generator
         await close()
-        await asyncio.wait_for(closed.wait(), 10)
+        await asyncio.wait_for(closed.wait(), at_most(10))
 
 
 async def test_a_slow_program_does_not_fill_our_buffers() -> None:
@@ -285,7 +286,7 @@ async def test_a_slow_program_does_not_fill_our_buffers() -> None:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/tap/x"
         events = listen(url)
         assert isinstance(await anext(events), Started)
-        await asyncio.wait_for(is_full.wait(), 10)
+        await asyncio.wait_for(is_full.wait(), at_most(10))
         close: Callable[[], Any] = events.aclose  # type: ignore[attr-defined]  # a generator
         await close()
     assert taken < 64_000  # four seconds

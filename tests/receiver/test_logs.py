@@ -15,6 +15,7 @@ import structlog
 from receiver.logs import MASK, configure, masked
 from receiver.transports.interface import Limits
 from receiver.transports.listener import listen
+from tests.patience import at_most
 from tests.receiver.helpers.wire import KeepingPolicy, call, request
 
 CANARY = "canary-0123456789abcdef"
@@ -182,7 +183,7 @@ async def test_no_level_shows_a_bearer_token(header: bytes, path: bytes) -> None
     caller = await call(listener.port, None)
     caller.writer.write(request(header, path=path))
     caller.writer.write_eof()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(at_most(10)):
         await caller.reader.read()
     await caller.leave()
     await listener.close()

@@ -17,6 +17,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
+from tests.patience import at_most
+
 
 @dataclass
 class Heard:
@@ -71,7 +73,7 @@ class ReceiverDouble:
 
     def heard(self) -> Heard:
         """The next connection that has ended; waits for it."""
-        return self._ended.get(timeout=10)
+        return self._ended.get(timeout=at_most(10))
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         word, _, code = request.path.strip("/").partition("/")

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from starter import cli
+from tests.patience import at_most
 from tests.starter.conftest import CALL_SID, Ran
 from tests.starter.web_hooks import web_hook
 
@@ -28,7 +29,7 @@ def run(
         capture_output=True,
         encoding=encoding,
         check=False,
-        timeout=30,
+        timeout=at_most(30),
     )
 
 
@@ -102,7 +103,7 @@ def test_a_closed_pipe_is_no_drama() -> None:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=30,
+            timeout=at_most(30),
         )
     finally:
         os.close(writing)

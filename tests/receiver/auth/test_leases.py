@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from receiver.auth.signed import LEEWAY_SECONDS
 from receiver.auth.tap_tokens import Scope, TapTokens, mint
+from tests.patience import at_most
 from tests.receiver.helpers.serving import TOKEN, TapServer, read_all, read_text, serving_taps
 
 pytestmark = pytest.mark.integration
@@ -41,7 +42,7 @@ def short_lived() -> str:
 async def is_dismissed(connection: ClientConnection) -> None:
     """Wait for the end of a connection, with no message before it."""
     with pytest.raises(ConnectionClosed, match=GONE):
-        await asyncio.wait_for(connection.recv(), 10)
+        await asyncio.wait_for(connection.recv(), at_most(10))
 
 
 @pytest.mark.parametrize("rest", [f"{CALL_SID}?wait=60", "all"])

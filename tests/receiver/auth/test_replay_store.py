@@ -12,6 +12,7 @@ import pytest
 
 from receiver.auth.replay_store import MARGIN_SECONDS, ReplayStore
 from receiver.errors import ConfigurationError
+from tests.patience import at_most
 
 
 async def test_a_token_can_be_used_once(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ async def test_expired_tokens_are_removed_from_time_to_time(tmp_path: Path) -> N
     """A receiver that runs for months does not collect them, and a lost folder ends nothing."""
     used, folder = ReplayStore(tmp_path / "used"), tmp_path / "used"
     cleaning = asyncio.create_task(used.clean_up(interval_seconds=0.001))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(at_most(30)):
         for name in ("first", "second"):
             await used.use(name, time.time() - MARGIN_SECONDS - 60)
             while list(folder.iterdir()):  # noqa: ASYNC110  no event to wait for

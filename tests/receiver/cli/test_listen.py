@@ -24,6 +24,7 @@ from websockets.sync.server import ServerConnection, serve
 from receiver.auth.tap_tokens import Scope, TapTokens
 from receiver.cli.main import main
 from receiver.cli.main import receiver as receiver_command
+from tests.patience import at_most
 from tests.receiver.test_listen import SAMPLES, STOPPED, gap, started
 
 pytestmark = pytest.mark.integration
@@ -110,7 +111,7 @@ def test_ctrl_c_ends_listening(tap: str) -> None:
     """With the usual exit code, and no traceback."""
     with endless(tap) as running:
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=30)
+        _, errors = running.communicate(timeout=at_most(30))
     assert (130, b"") == (running.returncode, errors.strip())
 
 
@@ -121,7 +122,7 @@ def test_listening_ends_with_the_program_behind_the_pipe(tap: str) -> None:
         assert running.stderr is not None
         running.stdout.close()
         assert b"" == running.stderr.read()
-        assert 141 == running.wait(30)
+        assert 141 == running.wait(at_most(30))
 
 
 @pytest.mark.parametrize(("track", "channels"), [("inbound", 1), ("stereo", 2)])
@@ -147,7 +148,7 @@ def listening_into(
 def test_the_head_of_a_file_tells_its_length(tap: str, tmp_path: Path) -> None:
     """A file can be completed at the end, where a pipe cannot."""
     file = tmp_path / "call.wav"
-    listening_into(file, tap, "CA1").communicate(timeout=30)
+    listening_into(file, tap, "CA1").communicate(timeout=at_most(30))
     with wave.open(str(file)) as read:
         assert 640 == read.getnframes()
     assert file.stat().st_size - 8 == int.from_bytes(file.read_bytes()[4:8], "little")
@@ -165,7 +166,7 @@ def test_a_file_is_completed_after_a_signal_too(
     while file.stat().st_size < 10_000:
         assert running.poll() is None
     running.send_signal(number)
-    _, errors = running.communicate(timeout=30)
+    _, errors = running.communicate(timeout=at_most(30))
     assert (exit_code, b"") == (running.returncode, errors.strip())
     with wave.open(str(file)) as read:
         assert (file.stat().st_size - 44) // 2 == read.getnframes()
@@ -180,7 +181,7 @@ def test_nohup_is_obeyed(tap: str, tmp_path: Path) -> None:
             while file.stat().st_size < until:
                 assert running.poll() is None
             running.send_signal(number)
-        running.communicate(timeout=30)
+        running.communicate(timeout=at_most(30))
     assert 143 == running.returncode
     with wave.open(str(file)) as read:
         assert (file.stat().st_size - 44) // 2 == read.getnframes()
@@ -190,7 +191,7 @@ def test_a_file_that_is_appended_to_is_left_alone(tap: str, tmp_path: Path) -> N
     """What was there before is not written over."""
     file = tmp_path / "calls"
     file.write_bytes(bytes(100))
-    listening_into(file, tap, "CA1", mode="ab").communicate(timeout=30)
+    listening_into(file, tap, "CA1", mode="ab").communicate(timeout=at_most(30))
     content = file.read_bytes()
     assert (bytes(100), b"RIFF\xff\xff\xff\xff") == (content[:100], content[100:108])
     assert 100 + 44 + 2 * 640 == len(content)

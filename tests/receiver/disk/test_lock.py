@@ -12,6 +12,9 @@ import pytest
 
 from receiver.disk.lock import LOCK, FolderLock
 from receiver.errors import ConfigurationError
+from tests.patience import at_most
+
+WAIT_SECONDS = at_most(30)
 
 
 @pytest.mark.integration
@@ -23,8 +26,12 @@ def test_a_lock_is_held_against_other_processes(tmp_path: Path) -> None:
         str(tmp_path / "spool"),
     ]
     with FolderLock(tmp_path / "spool"):
-        refused = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
-    admitted = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
+        refused = subprocess.run(
+            ask, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+        )
+    admitted = subprocess.run(
+        ask, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+    )
     assert "is in use by another receiver" in refused.stderr
     assert 0 == admitted.returncode
 

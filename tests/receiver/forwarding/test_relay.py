@@ -23,6 +23,7 @@ from receiver.tap.hub import Tap
 from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub
 from receiver.transports import client
+from tests.patience import at_most
 from tests.receiver.helpers.serving import FixedSource
 from tests.receiver.helpers.taps import heard, live_stream
 
@@ -99,8 +100,8 @@ async def a_sleeper() -> AsyncIterator[tuple[Sleeper, str]]:
 
 async def stall(house: House, consumer: Sleeper) -> ServerConnection:
     """Let a consumer take nothing until it is given up; return its connection."""
-    stuck = await asyncio.wait_for(consumer.calls.get(), 10)
-    async with asyncio.timeout(10):
+    stuck = await asyncio.wait_for(consumer.calls.get(), at_most(10))
+    async with asyncio.timeout(at_most(10)):
         while not house.figures.closed_slow:
             house.say(1)
             await asyncio.sleep(0)  # the relay's turn
@@ -126,7 +127,7 @@ async def test_who_takes_nothing_is_closed_with_1013() -> None:
         stuck.transport.resume_reading()
         messages = await everything(stuck)
         assert 1013 == stuck.close_code
-        again = await asyncio.wait_for(consumer.calls.get(), 10)
+        again = await asyncio.wait_for(consumer.calls.get(), at_most(10))
         again.transport.resume_reading()
         house.end()
         await everything(again)
@@ -160,7 +161,7 @@ async def test_the_kernel_of_a_consumer_may_be_large() -> None:
             serve(take, sock=tcp, compression=None, max_queue=None),
             forwarding(url, patience_seconds=30) as house,
         ):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(at_most(10)):
                 while asleep.empty():
                     house.say(1)
                     await asyncio.sleep(0)  # the consumer's turn
@@ -185,7 +186,7 @@ async def test_who_takes_nothing_at_all_is_dropped_and_dialled_again(
         forwarding(url, patience_seconds=0.2) as house,
     ):
         stuck = await stall(house, consumer)
-        again = await asyncio.wait_for(consumer.calls.get(), 10)
+        again = await asyncio.wait_for(consumer.calls.get(), at_most(10))
         again.transport.resume_reading()
         house.say(1)
         house.end()

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from receiver.transports.interface import Connection, Decision, HttpAnswer, UpgradeRequest
+from tests.patience import at_most
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 UPGRADE = (
@@ -172,7 +173,7 @@ def send_and_reset(port: int, sent: list[bytes]) -> None:
     """Upgrade, send, wait until the other kernel has all of it, and reset the connection."""
     with upgraded(port) as sender:
         sender.sendall(b"".join(sent))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + at_most(20)
         while unacknowledged(sender) and time.monotonic() < deadline:
             pass
         reset(sender)
@@ -180,7 +181,7 @@ def send_and_reset(port: int, sent: list[bytes]) -> None:
 
 def upgraded(port: int) -> socket.socket:
     """Return a plain socket on which a stream is open."""
-    sender = socket.create_connection(("127.0.0.1", port), timeout=20)
+    sender = socket.create_connection(("127.0.0.1", port), timeout=at_most(20))
     sender.sendall(request())
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):

@@ -44,10 +44,11 @@ from receiver.tap.events import (
     Subscribed,
 )
 from receiver.tap.local_hub import LocalHub
+from tests.patience import at_most
 from tests.receiver.helpers.journals import STARTED_AT_MS, start_message
 from tests.receiver.helpers.taps import ManualScheduler
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = at_most(20)
 MEDIA = (
     b'{"event":"media","media":{"track":"inbound","chunk":"1","timestamp":"0","payload":"//8="}}'
 )

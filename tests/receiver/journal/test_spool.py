@@ -17,12 +17,13 @@ from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRe
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
 from receiver.media import EndReason, GapKind, Track
+from tests.patience import at_most
 from tests.receiver.helpers.disks import Disk, broken
 from tests.receiver.helpers.journals import STARTED_AT_MS, chunk, start_message
 
 START = MessageRecord(0, start_message())
 END = EndRecord(1000, EndReason.STOP, "")
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = at_most(10.0)
 NEVER_MS = 60_000
 
 Open = Callable[..., Spool]

@@ -20,6 +20,7 @@ from receiver.media import EndReason, Track
 from receiver.recording import document, publish, store
 from receiver.recording.publish import Discarded, Empty, Published, Quarantined
 from receiver.recording.render import RenderOptions
+from tests.patience import at_most
 from tests.receiver.helpers.journals import (
     HEADER,
     STARTED_AT_MS,
@@ -445,7 +446,7 @@ def test_two_processes_do_not_publish_the_same_journal(tmp_path: Path, spool: Pa
         waiting = threading.Thread(target=second)
         waiting.start()
         live.unlink()
-    waiting.join(10)
+    waiting.join(at_most(10))
     assert [FileNotFoundError] == [type(error) for error in failed]
     assert {} == files(spool)
 

@@ -22,6 +22,7 @@ from receiver.recording import document as recording
 from receiver.recording.document import Recording
 from receiver.service.prometheus import HOST, MetricsListener
 from receiver.service.server import count_published
+from tests.patience import at_most
 from tests.receiver.helpers import recordings_builder as builder
 
 pytestmark = pytest.mark.integration
@@ -47,7 +48,7 @@ class Parts:
     def asked(self) -> Samples:
         """Return every sample by name, without the prefix, and the values of its labels."""
         families = text_string_to_metric_families(
-            httpx.get(self.listener.url, timeout=60, trust_env=False).text
+            httpx.get(self.listener.url, timeout=at_most(60), trust_env=False).text
         )
         return {
             (sample.name.removeprefix("tapreel_"), tuple(sample.labels.values())): sample.value

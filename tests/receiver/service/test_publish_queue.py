@@ -21,11 +21,12 @@ from receiver.recording.render import RenderOptions
 from receiver.service import publish_queue
 from receiver.service.publish_queue import PublishQueue
 from tests.bench.rendering import write_journal
+from tests.patience import at_most
 from tests.receiver.helpers import journals
 
 pytestmark = pytest.mark.integration
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = at_most(120)
 
 
 def rendering_processes() -> list[int]:

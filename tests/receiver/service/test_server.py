@@ -22,6 +22,7 @@ from receiver.service.read_coalescing import (
 from receiver.service.server import Server
 from receiver.transports.listener import SocketListener
 from tests.end_to_end import sender
+from tests.patience import at_most
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +56,7 @@ async def call(url: str, number: int) -> ClientConnection:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop go round until something is so."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(at_most(60)):
         while not condition():  # noqa: ASYNC110  what is awaited are rounds
             await asyncio.sleep(0)
 

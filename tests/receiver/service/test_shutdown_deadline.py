@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from receiver.service.shutdown_deadline import ShutdownDeadline
+from tests.patience import at_most
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = at_most(30)
 LONG_SECONDS = 3600.0
 
 

@@ -11,6 +11,7 @@ from receiver.tap import resampler
 from receiver.tap.encoding.notices import Format, OutputSpec
 from receiver.tap.queue import OutMessage
 from receiver.tap.resampler import Resampler
+from tests.patience import at_most
 from tests.receiver.helpers.taps import sound, told
 
 pytest.importorskip("soxr")
@@ -60,7 +61,7 @@ async def test_stereo_silence_and_events_keep_their_order() -> None:
     )
     changing.submit([], last=False, done=take)
     changing.submit([OutMessage('{"event":"stopped"}')], last=True, done=take)
-    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.wait_for(done.wait(), at_most(10))
     assert 3 * 24000 * 4 == len(sound(got))
     assert ["gap", "stopped"] == [event["event"] for event in told(got)]
     assert {"stereo"} == {item.track for item in got if item.duration_ms}
@@ -107,11 +108,11 @@ async def test_a_text_is_told_where_no_more_audio_comes() -> None:
     changing.submit(
         [OutMessage(tone(160), "inbound", 0, 20), OutMessage("key")], last=False, done=take
     )
-    await asyncio.wait_for(told.wait(), 10)
+    await asyncio.wait_for(told.wait(), at_most(10))
     assert [("key", 20)] == texts_and_places(got, 32)
     changing.submit([OutMessage(tone(160), "inbound", 20, 20)], last=False, done=take)
     changing.submit([OutMessage("stopped")], last=True, done=take)
-    await asyncio.wait_for(changing.settled.wait(), 10)
+    await asyncio.wait_for(changing.settled.wait(), at_most(10))
     assert ["key", "stopped"] == [item.message for item in got if isinstance(item.message, str)]
     assert 40 * 32 == len(sound(got))
 
@@ -148,10 +149,10 @@ async def test_what_the_thread_has_no_time_for_is_dropped_and_told(
         changing.submit([OutMessage(tone(160), "inbound", 20 * number, 20)], last=False, done=take)
     changing.submit([OutMessage('{"event":"mark"}')], last=False, done=take)
     assert (120, 14) == (changing.coming_ms, changing.dropped)
-    await asyncio.wait_for(changing.settled.wait(), 10)
+    await asyncio.wait_for(changing.settled.wait(), at_most(10))
     changing.submit([OutMessage(tone(160), "inbound", 400, 20)], last=False, done=take)
     changing.submit([OutMessage('{"event":"stopped"}')], last=True, done=take)
-    await asyncio.wait_for(changing.settled.wait(), 10)
+    await asyncio.wait_for(changing.settled.wait(), at_most(10))
     notice, mark, _ = told(got)
     assert ("slow_listener", 280) == (notice["reason"], notice["duration_ms"])
     assert "mark" == mark["event"]
@@ -168,6 +169,6 @@ async def test_it_says_what_it_still_has() -> None:
         changing.submit([piece], last=False, done=lambda made, _: got.extend(made))
     assert (60, False) == (changing.coming_ms, changing.settled.is_set())
     changing.submit([OutMessage("end")], last=True, done=lambda made, _: got.extend(made))
-    await asyncio.wait_for(changing.settled.wait(), 10)
+    await asyncio.wait_for(changing.settled.wait(), at_most(10))
     assert 0 == changing.coming_ms
     assert (2 * 2 * 480, "end") == (len(sound(got)), got[-1].message)

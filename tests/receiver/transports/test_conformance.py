@@ -19,6 +19,7 @@ import trustme
 from receiver.errors import ConfigurationError
 from receiver.transports.interface import Connection, Limits, UpgradeRequest
 from receiver.transports.listener import SocketListener, listen
+from tests.patience import at_most
 from tests.receiver.helpers.wire import (
     BINARY,
     CLOSE,
@@ -447,7 +448,7 @@ async def test_a_vanished_listener_is_noticed(running: Running) -> None:
     assert not is_watched(port)
     assert peer.connection is not None
     peer.connection.start_sending(lambda: None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(at_most(10)):
         while not is_watched(port):  # noqa: ASYNC110  the kernel waits for what is on its way
             await asyncio.sleep(0)
     await caller.leave()

@@ -11,6 +11,7 @@ import pytest
 
 from receiver.transports.interface import Limits
 from receiver.transports.pending import GRACE_SECONDS, PendingConnections
+from tests.patience import at_most
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
         for _ in range(6):
             ends = socket.socketpair()
             for end in ends:
-                stack.enter_context(end).settimeout(10)
+                stack.enter_context(end).settimeout(at_most(10))
             made.append(ends)
         yield made
 

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from starter.simulator.options import DEMO
+from tests.patience import at_most
 from tests.starter.conftest import CALL_SID, Ran
 from tests.starter.receivers import ReceiverDouble
 
@@ -203,9 +204,9 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 def test_a_signal_ends_a_call_in_good_order(receiver: ReceiverDouble, number: int) -> None:
     """Stop and close are sent, what was sent is reported, and the exit code is that of Ctrl-C."""
     with started(receiver.url, "--demo") as process:
-        assert receiver.media_arrived.wait(20)
+        assert receiver.media_arrived.wait(at_most(20))
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=at_most(20))
     heard = receiver.heard()
 
     assert (130, "") == (process.returncode, err.strip())
@@ -232,11 +233,11 @@ def test_the_whole_circle(
         token = ("--bearer-token-file", secret_file(TOKEN))
         text = starter("start", CALL_SID, "--url", secure_receiver.url, *token, "--json", *more)
         handle = json.loads(text.out)
-        assert secure_receiver.media_arrived.wait(20)
+        assert secure_receiver.media_arrived.wait(at_most(20))
         stopped = starter("stop", CALL_SID, handle["name"], *more)
         told = provider.stdout.readline()
         provider.send_signal(signal.SIGINT)
-        out, err = provider.communicate(timeout=20)
+        out, err = provider.communicate(timeout=at_most(20))
     heard = secure_receiver.heard()
 
     assert f"stream {handle['sid']}: stopped, name {handle['name']}\n" == stopped.out
@@ -251,7 +252,7 @@ def test_the_whole_circle(
 def test_the_stand_in_does_not_start_without_its_authorities() -> None:
     """A CA file that is not there is told at once, not when a stream is to be dialled."""
     with started("--provider-port", 0, "--demo", "--ca-file", "/nonexistent") as provider:
-        out, err = provider.communicate(timeout=20)
+        out, err = provider.communicate(timeout=at_most(20))
 
     assert (3, "") == (provider.returncode, out)
     assert "starter: /nonexistent cannot be read: No such file or directory\n" == err
@@ -273,7 +274,7 @@ def test_the_stand_in_tells_of_failures_and_goes_on(
         ran = starter("start", CALL_SID, "--url", url, "--name", "lost")
         told = provider.stderr.readline()
         provider.send_signal(signal.SIGTERM)
-        provider.communicate(timeout=20)
+        provider.communicate(timeout=at_most(20))
 
     assert ran.out.endswith(": queued, name lost\n")
     assert f"starter stop {CALL_SID} " in ran.err

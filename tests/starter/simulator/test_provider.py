@@ -32,6 +32,7 @@ from starter.simulator.player import CallReport
 from starter.simulator.provider import Provider
 from starter.simulator.provider_rules import Account, HttpRequest
 from starter.simulator.stream_info import ByteOrder
+from tests.patience import at_most
 from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
 from tests.starter.receivers import ReceiverDouble
 from tests.starter.web_hooks import web_hook
@@ -89,13 +90,13 @@ class StandIn:
 
     async def sent(self) -> CallReport:
         """What the next stream to end has sent."""
-        result = await asyncio.wait_for(self._results.get(), 10)
+        result = await asyncio.wait_for(self._results.get(), at_most(10))
         assert isinstance(result, CallReport)
         return result
 
     async def failure(self) -> StarterError:
         """Why the next stream to end has failed."""
-        result = await asyncio.wait_for(self._results.get(), 10)
+        result = await asyncio.wait_for(self._results.get(), at_most(10))
         assert isinstance(result, StarterError)
         return result
 
