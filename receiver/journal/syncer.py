@@ -1,7 +1,7 @@
-"""Waits for the disk, in a thread of its own, while the journals' writer goes on writing.
+"""The thread that waits for the disk's syncs, while the journals' writer goes on writing.
 
-What was written survives us, what was synced survives the machine. A disk that takes seconds
-to sync must not keep back the former, which is what a killed receiver leaves.
+What was written survives the process, what was synced survives the machine. A disk that takes
+seconds to sync must not delay the writes, which are what a killed receiver leaves behind.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from receiver.disk import sync
 from receiver.journal.writer import JournalWriter
 
 MOST_SYNCED_SINGLY: Final = 4
-"""More files than this are synced faster by one syncfs: see the design page for figures."""
+"""More files than this are synced faster by one syncfs; figures are in the page of `disk/`."""
 
-log = structlog.get_logger("receiver.syncer")
+log = structlog.get_logger("receiver.journal.syncer")
 
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What became of one round of syncs: whose failed and why, and how long it all took."""
+    """The outcome of one round of syncs: which failed and why, and how long all of it took."""
 
     journals: Sequence[JournalWriter]
     failed: Sequence[tuple[JournalWriter, OSError]]
@@ -34,56 +34,59 @@ class Synced:
 
 
 class Syncer:
-    """Syncs journals when it is told to, one round at a time.
+    """Syncs journals in a thread of its own, one round at a time.
 
-    `file_system` is a descriptor on the disk, older than every journal. `done` is called in
-    the thread after each round. Everything else is for the writer's thread.
+    The writer's thread calls everything here; nothing but `on_done` runs in the syncer's thread.
+
+    Args:
+        file_system: A descriptor on the disk that is older than every journal.
+        on_done: Called in the syncer's thread after each round.
     """
 
-    def __init__(self, file_system: int, *, done: Callable[[], None]) -> None:
+    def __init__(self, file_system: int, *, on_done: Callable[[], None]) -> None:
         self._file_system = file_system
-        self._done = done
-        self._orders: SimpleQueue[Sequence[JournalWriter] | None] = SimpleQueue()
-        self._synced: SimpleQueue[Synced] = SimpleQueue()
+        self._on_done = on_done
+        self._rounds: SimpleQueue[Sequence[JournalWriter] | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[Synced] = SimpleQueue()
         self._busy = False
         threading.Thread(target=self._run, name="journal-syncer", daemon=True).start()
 
     @property
     def busy(self) -> bool:
-        """Whether a round was begun whose outcome nobody has taken."""
+        """Whether a round was started that was not collected."""
         return self._busy
 
-    def begin(self, journals: Sequence[JournalWriter]) -> None:
-        """Sync what was written of `journals` until now; only where it is not busy."""
+    def start(self, journals: Sequence[JournalWriter]) -> None:
+        """Start a round that covers what was written of `journals` until now; never while busy."""
         for journal in journals:
-            journal.begin_sync()
+            journal.start_sync()
         self._busy = True
-        self._orders.put(journals)
+        self._rounds.put(journals)
 
-    def take(self) -> Synced | None:
-        """Return the outcome of the round that was begun, once, when there is one."""
-        if self._synced.empty():
+    def collect(self) -> Synced | None:
+        """Return the outcome of the round that was started, once; `None` while there is none."""
+        if self._outcomes.empty():
             return None
         self._busy = False
-        return self._synced.get()
+        return self._outcomes.get()
 
     def close(self) -> None:
-        """Have the thread end, when the disk lets it."""
-        self._orders.put(None)
+        """End the thread after the round that it is in; returns at once."""
+        self._rounds.put(None)
 
     def _run(self) -> None:
-        while (journals := self._orders.get()) is not None:
-            began = time.monotonic()
+        while (journals := self._rounds.get()) is not None:
+            started = time.monotonic()
             try:
                 failed = self._sync(journals)
             except Exception as error:  # the thread outlives a mistake of ours
                 log.exception("journal_sync_broken")
                 failed = [(journal, OSError(0, str(error))) for journal in journals]
-            self._synced.put(Synced(journals, failed, time.monotonic() - began))
-            self._done()
+            self._outcomes.put(Synced(journals, failed, time.monotonic() - started))
+            self._on_done()
 
     def _sync(self, journals: Sequence[JournalWriter]) -> list[tuple[JournalWriter, OSError]]:
-        """Sync with one call where that is faster; where it fails, one by one they say whose."""
+        """Sync all at once where that is faster; where it fails, singly, to find which failed."""
         singly = journals
         if len(journals) > MOST_SYNCED_SINGLY and self._sync_at_once():
             singly = [journal for journal in journals if not journal.trusted]
@@ -96,8 +99,8 @@ class Syncer:
         return failed
 
     def _sync_at_once(self) -> bool:
-        # A journal's own descriptor would not tell of errors before it was opened, if
-        # somebody else has seen them.
+        # Not with a journal's own descriptor: it misses errors from before it was opened, once
+        # another caller has been given them.
         try:
             sync.sync_file_system(self._file_system)
         except OSError:

@@ -1,9 +1,27 @@
-"""One live stream's journal, between the event loop that appends and the thread that writes.
+"""One live stream's write-ahead journal, between the event loop and the writer's thread.
 
-Records wait in a queue, then as written but unsynced blocks; they leave memory when the disk
-holds them. A write that fails is tried again at the same place, so a journal never holds half
-a record in its middle. A sync that fails is final for the file: the journal is begun anew in
-another one from what was synced and what memory still holds.
+Operations: the event loop appends encoded records to a queue and waits for nothing. The writer's
+thread joins what came into one block and writes it with `pwrite`; the syncer's thread has the
+disk sync it.
+
+A record passes through three places, and memory holds it until the disk does:
+
+    _queue       appended, by the event loop
+    _unwritten   joined into a block, by the writer's thread
+    _unsynced    written, but not covered by a sync that succeeded
+    (the disk)   synced: memory holds it no longer
+
+Two rules of failure follow:
+
+* A write that fails is tried again at the same place. So a journal never holds half a record in
+  its middle.
+* A sync that fails is final for the file. The kernel reports a page that it could not write once,
+  and then forgets the page, so a second sync that succeeds proves nothing. The journal is written
+  again into another file, from what was synced and from what memory holds, and takes the old
+  one's name.
+
+Where memory holds as much as it may, chunks are dropped: only their bounds are kept, and written
+when the disk is back.
 """
 
 from __future__ import annotations
@@ -36,14 +54,33 @@ from receiver.journal.records import (
 )
 
 _COPY_BYTES: Final = 2**20
-_MOST_BESIDES_BYTES: Final = 2**20
-"""Of what is no audio, kept while chunks are dropped; the rest is counted, too."""
+_MOST_MESSAGE_BYTES: Final = 2**20
+"""Of messages that are kept while chunks are dropped; further ones are only counted."""
 
-log = structlog.get_logger("receiver.live_journal")
+log = structlog.get_logger("receiver.journal.writer")
 
 
 class JournalWriter:
-    """`append` and `end` are for the event loop, the rest for the writer's thread."""
+    """The journal of one stream while it lives. Its file is created by the first write.
+
+    Who calls, in which thread:
+
+    * `append` and `end`: the event loop. `append` is the queue's own method, or `_drop` while
+      chunks are dropped: look it up for each record, the writer's thread exchanges it.
+    * `sync`: the syncer's thread. All it needs to know was set by `start_sync`.
+    * `start_dropping`, `held_bytes` and the other properties: also the guard's thread.
+    * Everything else: the writer's thread.
+
+    What must never happen:
+
+    * `append` or `end` waits for a disk or for a lock that is held during a call to the disk.
+    * Memory releases a record that no successful sync has covered.
+    * Something is written to a file of which a sync has failed, in the belief that it is safe.
+
+    Args:
+        path: Where the journal will be. Nothing may have that name.
+        header: The first record.
+    """
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
@@ -53,32 +90,38 @@ class JournalWriter:
         self._header_bytes = len(first)
         self.append: Callable[[bytes], None] = self._queue.append  # no frame of our own
         self._unwritten: deque[bytes] = deque()
-        self._unsynced: list[bytes] = []  # written, but the disk may not hold them yet
+        self._unsynced: list[bytes] = []
         self._written_bytes = 0
         self._synced_bytes = 0
-        self._covered = (0, 0, 0.0)  # by the sync that was begun: blocks, bytes, and since when
-        self._entry_synced = False  # the disk knows the file by name
-        self._distrusted: OSError | None = None  # why the file is not to be trusted any more
+        self._covered = (0, 0, 0.0)  # by the sync that was started: blocks, bytes, and since when
+        self._entry_synced = False  # the file's name in its folder
+        self._sync_error: OSError | None = None  # since then the file is not trusted
         self._oldest = time.monotonic()  # when the oldest record came that is not synced
         self._failing_since: float | None = None
         self._dropped = DroppedChunks()
-        self._besides_bytes = 0  # of what else came while chunks were dropped
-        self._left_out = 0  # records of it that were not kept
-        self._light_bytes = math.inf  # holding no more, chunks are kept again
+        self._message_bytes = 0  # of messages that came while chunks were dropped
+        self._messages_left_out = 0  # of those, how many were not kept
+        self._resume_bytes = math.inf  # holding no more, chunks are kept again
         self._on_ended: Callable[[Path], None] | None = None
 
     # For the event loop.
 
-    def end(self, record: EndRecord, ended: Callable[[Path], None]) -> None:
-        """Append the last record; `ended` is called, in the thread, once all is on disk."""
-        self._queue.append(records.encode(record))
-        self._on_ended = ended
+    def end(self, record: EndRecord, on_ended: Callable[[Path], None]) -> None:
+        """Append the last record.
 
-    # For the writer's thread.
+        Args:
+            record: Why the recording ended.
+            on_ended: Called once with the journal's path, in the writer's thread, when the disk
+                holds all of it. It must not wait; an exception of its own is logged there.
+        """
+        self._queue.append(records.encode(record))
+        self._on_ended = on_ended
+
+    # For the writer's thread; the properties also for the guard's.
 
     @property
     def held_bytes(self) -> int:
-        """Return how much memory holds because the disk does not yet."""
+        """Return how many bytes memory holds because the disk does not yet."""
         return self._waiting_bytes() + self._dropped.held_bytes
 
     def _waiting_bytes(self) -> int:
@@ -91,7 +134,7 @@ class JournalWriter:
         return now - self._oldest if self.held_bytes else 0.0
 
     def failing_seconds(self, now: float) -> float:
-        """Return for how long the disk has not taken what was written."""
+        """Return for how long writes or syncs have failed without a success between them."""
         return now - self._failing_since if self._failing_since is not None else 0.0
 
     @property
@@ -101,7 +144,7 @@ class JournalWriter:
 
     @property
     def fresh(self) -> bool:
-        """Whether the disk holds no more than its header: a power cut would leave no name."""
+        """Whether at most the header is synced: a power cut would leave no name of the call."""
         return self._synced_bytes <= self._header_bytes
 
     @property
@@ -112,12 +155,12 @@ class JournalWriter:
     @property
     def trusted(self) -> bool:
         """Whether no sync of the file has failed."""
-        return self._distrusted is None
+        return self._sync_error is None
 
     @property
     def finished(self) -> bool:
         """Whether the disk holds the last record."""
-        if not self.ended:  # first: the event loop may append, and end, while we look
+        if not self.ended:  # first: the event loop may append, and end, during this
             return False
         return not (self._queue or self._unwritten or self._unsynced or self._dropped)
 
@@ -127,30 +170,30 @@ class JournalWriter:
         return self.append != self._queue.append
 
     def write(self) -> int:
-        """Write what was appended and return its size.
+        """Write what was appended, and return how many bytes that were.
 
         Raises:
-            OSError: the disk did not take all of it; the rest is kept, and can be tried again.
+            OSError: not all of it could be written; the rest is kept, and can be tried again.
         """
-        self._take_queue()
+        self._drain_queue()
         before = self._written_bytes
         try:
             while self._unwritten:
                 self._write_block(self._unwritten[0])
                 self._unsynced.append(self._unwritten.popleft())
         except OSError:
-            self._note_failure()
+            self._record_failure()
             raise
         if self.trusted:
             self._failing_since = None
             self._stop_dropping()
         return self._written_bytes - before
 
-    def _note_failure(self) -> None:
+    def _record_failure(self) -> None:
         if self._failing_since is None:
             self._failing_since = time.monotonic()
 
-    def _take_queue(self) -> None:
+    def _drain_queue(self) -> None:
         queue = self._queue
         if not queue:
             return
@@ -164,61 +207,63 @@ class JournalWriter:
         # Moved on only now: half a block is written again from its start.
         self._written_bytes = write_at(self._file, block, self._written_bytes)
 
-    def begin_sync(self) -> None:
-        """Note what a sync that begins now covers; writing may go on meanwhile."""
+    def start_sync(self) -> None:
+        """Record what a sync covers that starts now; writing may go on meanwhile."""
         self._covered = (len(self._unsynced), self._written_bytes, time.monotonic())
 
     def sync(self) -> None:
-        """Have the disk hold what was written; for any thread, since it may take long.
+        """Sync what was written; in the syncer's thread, since it may take long.
 
         Raises:
-            OSError: it failed, now or before; `begin_anew` is what is left.
+            OSError: it failed, now or before; only `rewrite` mends that.
         """
-        if self._distrusted is not None:
-            # The kernel tells of a page that it could not write once, then forgets the page.
-            raise self._distrusted
+        if self._sync_error is not None:
+            raise self._sync_error
         if not self._entry_synced:  # without a name in its folder a power cut leaves nothing of it
             sync.sync_folder(self.path.parent)
         if self._file is not None:
             os.fdatasync(self._file.fileno())
 
     def mark_synced(self) -> None:
-        """Let go of what the sync that was begun has brought to the disk."""
+        """Release what the sync that was started has covered; call it when that has succeeded."""
         blocks, self._synced_bytes, self._oldest = self._covered
         del self._unsynced[:blocks]
         self._entry_synced = True
 
     def distrust(self, error: OSError) -> None:
-        """Never believe the file again, of which a sync has failed."""
-        self._distrusted = error
-        self._note_failure()
+        """Mark the file as one of which a sync has failed, so that every further one fails."""
+        self._sync_error = error
+        self._record_failure()
 
-    def begin_anew(self, error: OSError) -> None:
-        """Go on in another file: what was synced, what memory holds, and a note.
+    def rewrite(self, error: OSError) -> None:
+        """Write the journal again into another file: what was synced, what memory holds, a note.
+
+        Args:
+            error: Why the file is not trusted, for the note.
 
         Raises:
-            OSError: that failed too; nothing has changed, and it can be tried again.
+            OSError: that failed, too; nothing has changed, and it can be tried again.
         """
         text = f"{error.strerror}: the journal was written again from memory"
         note = records.encode(NoteRecord(0, "journal_rewritten", text))
-        fresh = self.path.with_suffix(layout.REWRITTEN_SUFFIX)
-        fresh.unlink(missing_ok=True)
-        file = create_private(fresh)
+        path = self.path.with_suffix(layout.REWRITTEN_SUFFIX)
+        path.unlink(missing_ok=True)
+        file = create_private(path)
         try:
             length = self._copy_synced(file)
             for block in (*self._unsynced, note):
                 length = write_at(file, block, length)
             os.fdatasync(file.fileno())
-            fresh.rename(self.path)
+            path.rename(self.path)
             sync.sync_folder(self.path.parent)
         except OSError:
             file.close()
-            fresh.unlink(missing_ok=True)  # a full disk has better use for its space
+            path.unlink(missing_ok=True)  # a full disk has better use for its space
             raise
         _close(self._file)
         self._file, self._written_bytes = file, length
-        self._distrusted = self._failing_since = None
-        self.begin_sync()
+        self._sync_error = self._failing_since = None
+        self.start_sync()
         self.mark_synced()
 
     def _copy_synced(self, file: FileIO) -> int:
@@ -231,16 +276,16 @@ class JournalWriter:
             copied = write_at(file, block, copied)
         return copied
 
-    def start_dropping(self, reason: str, *, light_bytes: float = math.inf) -> None:
-        """Keep no more chunks, only their bounds: memory has bridged what it may.
+    def start_dropping(self, reason: str, *, resume_bytes: float = math.inf) -> None:
+        """Keep no more chunks, only their bounds, until the disk has caught up.
 
-        It is over with the first write that works while no more than `light_bytes` wait.
-        An ended journal has no more chunks. Two threads may call this.
+        The first write that succeeds while at most `resume_bytes` wait ends it. An ended journal
+        has no more chunks, so nothing happens. Two threads may call this.
         """
         with self._dropped.lock:
             if self.dropping or self.ended:
                 return
-            self._light_bytes = light_bytes
+            self._resume_bytes = resume_bytes
             self.append = self._drop
         name, held_bytes = self.path.name, self.held_bytes
         log.error("dropping_chunks", journal=name, held_bytes=held_bytes, reason=reason)
@@ -250,41 +295,41 @@ class JournalWriter:
         if isinstance(decoded, ChunkRecord):
             self._dropped.add(decoded)
         elif isinstance(decoded, MessageRecord | RejectedRecord) and self._is_too_much(record):
-            self._left_out += 1
+            self._messages_left_out += 1
         else:
             self._queue.append(record)
 
     def _is_too_much(self, record: bytes) -> bool:
         """Whether messages, too, are more than memory is to hold; calls have few, small ones."""
-        self._besides_bytes += len(record)
-        return self._besides_bytes > _MOST_BESIDES_BYTES
+        self._message_bytes += len(record)
+        return self._message_bytes > _MOST_MESSAGE_BYTES
 
     def _stop_dropping(self) -> None:
         if not self.dropping and not self._dropped:
             return
-        if self._waiting_bytes() > self._light_bytes:
+        if self._waiting_bytes() > self._resume_bytes:
             return
         with self._dropped.lock:
             self.append = self._queue.append
-        self._light_bytes = math.inf  # for a chunk that was being dropped at this moment
-        rows = self._dropped.take()
+        self._resume_bytes = math.inf  # for a chunk that was being dropped at this moment
+        rows = self._dropped.drain()
         self._queue.extend(records.encode(row) for row in rows)
-        self._tell_dropped(rows)
-        left_out, self._besides_bytes, self._left_out = self._left_out, 0, 0
+        self._log_dropped(rows)
+        left_out, self._message_bytes, self._messages_left_out = self._messages_left_out, 0, 0
         if left_out:
             text = f"{left_out} messages while the disk took nothing"
             self._queue.append(records.encode(NoteRecord(0, "messages_not_kept", text)))
 
-    def _tell_dropped(self, rows: list[DroppedRecord]) -> None:
+    def _log_dropped(self, rows: list[DroppedRecord]) -> None:
         chunks = sum(row.chunks for row in rows)
         log.error("chunks_dropped", journal=self.path.name, chunks=chunks)
 
     def close(self) -> None:
-        """Give the file back; tell whoever waits for its end, if it is finished."""
+        """Close the file, and call `on_ended` if the journal is finished."""
         file, self._file = self._file, None
         _close(file)
         if self._dropped:  # the process ends, and the disk took not even their bounds
-            self._tell_dropped(self._dropped.take())
+            self._log_dropped(self._dropped.drain())
         if self.finished and self._on_ended is not None:
             self._on_ended(self.path)
 

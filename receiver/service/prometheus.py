@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from receiver import __version__
 from receiver.counters import Counters, LiveCounts
 from receiver.errors import ConfigurationError
-from receiver.journal.spool import SpoolFigures
+from receiver.journal.spool import SpoolCounters
 
 HOST: Final = "127.0.0.1"
 _SYNC_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -29,7 +29,7 @@ class _Collector:
     def __init__(
         self,
         counters: Counters,
-        spool: SpoolFigures,
+        spool: SpoolCounters,
         *,
         refused: Counter[str],
         live: Callable[[], LiveCounts],
@@ -100,7 +100,7 @@ class _Collector:
 class _SyncSeconds(Histogram):
     """The histogram of sync times; it is fed from the spool's queue when it is scraped."""
 
-    spool: SpoolFigures
+    spool: SpoolCounters
 
     def collect(self) -> Iterable[Metric]:
         """Return the histogram, up to date."""
@@ -120,7 +120,7 @@ class MetricsListener:
         self,
         port: int,
         counters: Counters,
-        spool: SpoolFigures,
+        spool: SpoolCounters,
         *,
         refused: Counter[str],
         live: Callable[[], LiveCounts],

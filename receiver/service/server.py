@@ -185,7 +185,7 @@ class Server:
 
     def left_behind(self) -> dict[str, object]:
         """Return what a process that must end now has not done; for any thread, from memory."""
-        held = self._spool.figures.held_bytes
+        held = self._spool.counters.held_bytes
         return {"journals": len(self._queue), "live": len(self._spool), "held_bytes": held}
 
     def _submit(self, journal: Path) -> None:
@@ -231,7 +231,7 @@ class Server:
         metrics = MetricsListener(
             port,
             self.counters,
-            self._spool.figures,
+            self._spool.counters,
             refused=self._admission.refused,
             live=self.recorder.live,
         )

@@ -1,7 +1,7 @@
 """`receiver` with other limits: what takes half a minute in earnest takes a moment in a test.
 
-Usage: python -m tests.faults.launcher [MODULE.]NAME=SECONDS ... -- serve ...; the spool's where
-no module is named, as in `service.shutdown_deadline.LAST_SECONDS=60`.
+Usage: python -m tests.faults.launcher [MODULE.]NAME=SECONDS ... -- serve ..., with
+a module as in `service.shutdown_deadline.LAST_SECONDS=60`; without one it is a limit of memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     for setting in sys.argv[1:separator]:
         name, _, value = setting.partition("=")
         place, _, name = name.rpartition(".")
-        module = importlib.import_module(f"receiver.{place or 'journal.spool'}")
+        module = importlib.import_module(f"receiver.{place or 'journal.memory_limits'}")
         assert isinstance(getattr(module, name), int | float), f"{module} has no limit {name}"
         setattr(module, name, float(value))
     sys.exit(main.main(sys.argv[separator + 1 :]))

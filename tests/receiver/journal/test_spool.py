@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from receiver.disk import layout, sync
 from receiver.errors import ConfigurationError
-from receiver.journal import records, spool, syncer
+from receiver.journal import memory_limits, records, spool, syncer
 from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Reader, Record
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
@@ -91,7 +91,7 @@ def test_later_records_are_written_before_they_are_synced(opened: Open, disk: Di
     append(live, 1, 2)
     until(lambda: len(on_disk(live)) == 4)
     assert before == len(disk.synced)
-    until(lambda: spool.figures.held_bytes > 0)
+    until(lambda: spool.counters.held_bytes > 0)
     spool.close()
     assert live.path.stat().st_size == disk.synced[-1]
 
@@ -103,8 +103,8 @@ def test_an_interval_of_zero_syncs_every_batch(opened: Open, disk: Disk) -> None
     append(live, 1)
     until(lambda: len(on_disk(live)) == 3)
     until(lambda: disk.synced and disk.synced[-1] == live.path.stat().st_size)
-    until(lambda: spool.figures.held_bytes == 0 and spool.figures.sync_seconds)
-    assert live.path.stat().st_size == spool.figures.written_bytes
+    until(lambda: spool.counters.held_bytes == 0 and spool.counters.sync_seconds)
+    assert live.path.stat().st_size == spool.counters.written_bytes
 
 
 def test_an_ended_journal_is_handed_over_when_it_is_safe(opened: Open, disk: Disk) -> None:
@@ -155,7 +155,7 @@ def test_where_one_call_fails_each_file_is_asked(
     until(lambda: all(live.finished for live in rows))
     notes = [record for live in rows for record in on_disk(live) if type(record).__name__[0] == "N"]
     assert 1 == len(notes)
-    assert {"EIO": 1} == running.figures.errors
+    assert {"EIO": 1} == running.counters.errors
 
 
 def test_one_journals_trouble_hurts_no_other(opened: Open, tmp_path: Path) -> None:
@@ -165,13 +165,13 @@ def test_one_journals_trouble_hurts_no_other(opened: Open, tmp_path: Path) -> No
     with capture_logs() as logs:
         stuck, fine = begin(spool, 1), begin(spool, 2)
         append(fine, 1)
-        until(lambda: len(on_disk(fine)) == 3 and spool.figures.errors["EEXIST"] and logs)
+        until(lambda: len(on_disk(fine)) == 3 and spool.counters.errors["EEXIST"] and logs)
         assert stuck.held_bytes
         stuck.path.rmdir()
         until(lambda: START in on_disk(stuck))
     complaints = [line for line in logs if line["event"] == "journal_write_failed"]
     assert 1 <= len(complaints) <= 2
-    assert spool.figures.errors["EEXIST"] >= 1
+    assert spool.counters.errors["EEXIST"] >= 1
 
 
 def test_a_mistake_of_ours_does_not_end_the_thread(opened: Open) -> None:
@@ -195,11 +195,11 @@ def test_a_full_disk_is_bridged_and_then_the_rest_is_one_row(
     """What memory may hold is written when there is space again; of the rest, the bounds are."""
     spool_ = opened()
     live = begin(spool_)
-    until(lambda: spool_.figures.held_bytes == 0 and on_disk(live))
+    until(lambda: spool_.counters.held_bytes == 0 and on_disk(live))
     disk.room = 5
     append(live, 1, 2, 3)
-    until(lambda: spool_.figures.errors["ENOSPC"])
-    monkeypatch.setattr(spool, "MOST_HELD_SECONDS", 0.0)
+    until(lambda: spool_.counters.errors["ENOSPC"])
+    monkeypatch.setattr(memory_limits, "MOST_HELD_SECONDS", 0.0)
     until(lambda: live.append != live._queue.append)
     append(live, 4, 5, 6)
     disk.room = None
@@ -216,9 +216,9 @@ def test_memory_is_bounded_for_all_streams_together(
     spool_ = opened()
     live = begin(spool_)
     append(live, *range(100))
-    until(lambda: spool_.figures.held_bytes == 0 and len(on_disk(live)) == 102)
+    until(lambda: spool_.counters.held_bytes == 0 and len(on_disk(live)) == 102)
     disk.room = 0
-    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 1000)
+    monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 1000)
     append(live, *range(100, 200))
     until(lambda: live.append != live._queue.append)
     append(live, 200)
@@ -231,7 +231,7 @@ def test_a_write_that_hangs_does_not_fill_memory(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the time that may be bridged, chunks are counted instead of kept."""
-    monkeypatch.setattr(spool, "MOST_HELD_SECONDS", 0.0)
+    monkeypatch.setattr(memory_limits, "MOST_HELD_SECONDS", 0.0)
     monkeypatch.setattr(spool, "_GUARD_INTERVAL_SECONDS", 0.01)
     hanging, go_on = threading.Event(), threading.Event()
 
@@ -296,7 +296,7 @@ def test_memory_is_bounded_while_a_sync_hangs(
     opened: Open, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too many bytes end the bridging, also of journals that the thread has not yet seen."""
-    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 10_000)
+    monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 10_000)
     spool_ = opened()
     live = begin(spool_)
     assert hanging.wait(PATIENCE_SECONDS)
@@ -319,7 +319,7 @@ def test_a_flood_takes_no_other_streams_audio(
     most: int,
 ) -> None:
     """Who holds most drops first; the others go on, although the disk hangs."""
-    monkeypatch.setattr(spool, bound, most)
+    monkeypatch.setattr(memory_limits, bound, most)
     spool_ = opened()
     begin(spool_)
     assert hanging.wait(PATIENCE_SECONDS)
@@ -335,10 +335,10 @@ def test_a_flood_on_a_slow_disk_takes_no_other_streams_audio(
     opened: Open, disk: Disk, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
     """In the writer's own round, too; and when the disk has caught up the flood is kept again."""
-    monkeypatch.setattr(spool, bound, most)
+    monkeypatch.setattr(memory_limits, bound, most)
     spool_ = opened(sync_interval_ms=NEVER_MS)
     flood, call = begin(spool_, 2), begin(spool_, 3)
-    until(lambda: spool_.figures.held_bytes == 0 and on_disk(flood) and on_disk(call))
+    until(lambda: spool_.counters.held_bytes == 0 and on_disk(flood) and on_disk(call))
     with capture_logs() as lines:
         append(call, 1)
         append(flood, *range(100))
@@ -360,37 +360,37 @@ def test_many_who_hold_the_same_drop_only_until_the_rest_has_room(
     opened: Open, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nobody stands out, some drop, so that the others need not; not all at once."""
-    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 18_000)
+    monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 18_000)
     spool_ = opened()
     begin(spool_)
     assert hanging.wait(PATIENCE_SECONDS)
     rows = [begin(spool_, number) for number in range(1, 11)]
     for live in rows:
         append(live, *range(10))
-    until(lambda: spool_.figures.held_bytes > 18_000)
-    spool_._lighten(spool_._take_figures())  # the guard may be in the midst of it
+    until(lambda: spool_.counters.held_bytes > 18_000)
+    spool_._drop_heaviest(spool_._measure())  # the guard may be in the midst of it
     assert 2 <= sum(live.dropping for live in rows) <= 5
 
 
-def test_figures_are_fresh_while_a_sync_hangs(opened: Open, hanging: threading.Event) -> None:
+def test_counters_are_fresh_while_a_sync_hangs(opened: Open, hanging: threading.Event) -> None:
     """What memory holds, and since when, is told also while the thread cannot."""
     spool_ = opened()
     live = begin(spool_)
     assert hanging.wait(PATIENCE_SECONDS)
-    before = spool_.figures.held_bytes
+    before = spool_.counters.held_bytes
     append(live, *range(100))
-    until(lambda: spool_.figures.held_bytes > before + 100)
-    until(lambda: spool_.figures.held_seconds > 0.05)
+    until(lambda: spool_.counters.held_bytes > before + 100)
+    until(lambda: spool_.counters.held_seconds > 0.05)
 
 
 def test_a_disk_that_is_too_slow_does_not_fill_memory(
     opened: Open, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where no call fails the bound holds, and what is dropped is one row."""
-    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 1000)
+    monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 1000)
     spool_ = opened(sync_interval_ms=NEVER_MS)
     live = begin(spool_)
-    until(lambda: spool_.figures.held_bytes == 0 and on_disk(live))
+    until(lambda: spool_.counters.held_bytes == 0 and on_disk(live))
     append(live, *range(100))
     until(lambda: live.append != live._queue.append)
     append(live, 100, 101)
@@ -408,14 +408,14 @@ def test_closing_writes_and_syncs_everything(opened: Open, disk: Disk) -> None:
     spool.close()
     spool.close()
     assert [3, 3, 3] == [len(on_disk(live)) for live in rows]
-    assert sum(live.path.stat().st_size for live in rows) == spool.figures.written_bytes
+    assert sum(live.path.stat().st_size for live in rows) == spool.counters.written_bytes
 
 
 def test_the_end_waits_for_a_full_disk_only_so_long(
     opened: Open, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is then lost is said."""
-    monkeypatch.setattr(spool, "LONGEST_FAREWELL_SECONDS", 0.1)
+    monkeypatch.setattr(spool, "LONGEST_CLOSE_SECONDS", 0.1)
     disk.room = 0
     spool_ = opened()
     live = begin(spool_)
@@ -441,7 +441,7 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process can end, and says what it could not save; the spool stays locked until then."""
-    monkeypatch.setattr(spool, "LONGEST_FAREWELL_SECONDS", 0.0)
+    monkeypatch.setattr(spool, "LONGEST_CLOSE_SECONDS", 0.0)
     monkeypatch.setattr(spool, "_LAST_ROUND_SECONDS", 0.05)
     go_on = threading.Event()
     monkeypatch.setattr(JournalWriter, "sync", lambda _: go_on.wait(PATIENCE_SECONDS) and None)

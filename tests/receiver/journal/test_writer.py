@@ -71,7 +71,7 @@ def on_disk(live: JournalWriter) -> list[Record]:
 
 def sync(live: JournalWriter) -> None:
     """Sync as the two threads do between them, without a failure."""
-    live.begin_sync()
+    live.start_sync()
     live.sync()
     live.mark_synced()
 
@@ -98,7 +98,7 @@ def test_a_sync_covers_what_was_written_when_it_began(live: JournalWriter, disk:
     """Writing goes on while the disk takes its time, and that is not yet safe."""
     append(live, START)
     live.write()
-    live.begin_sync()
+    live.start_sync()
     append(live, *chunks(1))
     size = live.write()
     live.sync()
@@ -108,7 +108,7 @@ def test_a_sync_covers_what_was_written_when_it_began(live: JournalWriter, disk:
     with pytest.raises(OSError, match="Input/output") as failed:
         live.sync()
     live.distrust(failed.value)
-    live.begin_anew(failed.value)
+    live.rewrite(failed.value)
     assert [HEADER, START, *chunks(1)] == on_disk(live)[:-1]
 
 
@@ -227,14 +227,14 @@ def fail_a_sync(live: JournalWriter, disk: Disk) -> OSError:
 
 
 @pytest.mark.parametrize("largest", [2**30, 5])
-def test_a_failed_sync_begins_the_journal_anew(
+def test_after_a_failed_sync_the_journal_is_rewritten(
     live: JournalWriter, disk: Disk, largest: int
 ) -> None:
     """What was synced and what memory holds go to another file, with a note."""
     error = fail_a_sync(live, disk)
     before = live.path.stat().st_ino
     disk.largest_write = largest
-    live.begin_anew(error)
+    live.rewrite(error)
     assert before != live.path.stat().st_ino
     *kept, note = on_disk(live)
     assert [HEADER, START, *chunks(1, 2)] == kept
@@ -247,7 +247,7 @@ def test_a_failed_sync_begins_the_journal_anew(
     assert chunks(3) == on_disk(live)[-1:]
 
 
-def test_a_journal_begun_anew_survives_a_power_cut(
+def test_a_rewritten_journal_survives_a_power_cut(
     live: JournalWriter, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder is synced once the other file bears the name, not before."""
@@ -259,7 +259,7 @@ def test_a_journal_begun_anew_survives_a_power_cut(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
-    live.begin_anew(error)
+    live.rewrite(error)
     after = live.path.stat().st_ino
     assert before != after
     assert [(live.path.parent.stat().st_ino, after)] == named
@@ -272,7 +272,7 @@ def test_a_failed_rescue_is_tried_until_it_works(live: JournalWriter, disk: Disk
     os.truncate(live.path, synced)  # the pages that it could not write are gone
     disk.room = 10
     with pytest.raises(OSError, match="No space"):
-        live.begin_anew(error)
+        live.rewrite(error)
     assert [live.path] == list(live.path.parent.iterdir())
     disk.room = None
     append(live, *chunks(3))
@@ -281,7 +281,7 @@ def test_a_failed_rescue_is_tried_until_it_works(live: JournalWriter, disk: Disk
         live.sync()
     assert live.held_bytes
     assert live.failing_seconds(1e9) > 0
-    live.begin_anew(error)
+    live.rewrite(error)
     assert [HEADER, START, *chunks(1, 2, 3)] == on_disk(live)[:-1]
 
 
@@ -290,7 +290,7 @@ def test_a_rescue_notices_that_the_synced_part_is_gone(live: JournalWriter, disk
     error = fail_a_sync(live, disk)
     os.truncate(live.path, 3)
     with pytest.raises(OSError, match="shorter") as failed:
-        live.begin_anew(error)
+        live.rewrite(error)
     assert errno.EIO == failed.value.errno
 
 
@@ -407,7 +407,7 @@ def test_dropping_is_told_when_it_begins_and_when_it_is_over(live: JournalWriter
 def test_who_held_too_much_drops_until_it_holds_little(live: JournalWriter) -> None:
     """A write that works is not enough: what was written waits for its sync."""
     append(live, *chunks(*range(20)))
-    live.start_dropping("a test", light_bytes=live.held_bytes / 2)
+    live.start_dropping("a test", resume_bytes=live.held_bytes / 2)
     append(live, *chunks(20))
     live.write()
     append(live, *chunks(21))

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver import __version__
 from receiver.counters import Counters, LiveCounts
 from receiver.errors import ConfigurationError
-from receiver.journal.spool import SpoolFigures
+from receiver.journal.spool import SpoolCounters
 from receiver.media import Ledger, Track
 from receiver.recording import document as recording
 from receiver.recording.document import Recording
@@ -35,7 +35,7 @@ class Parts:
     """What a receiver counts, and the listener that tells of it."""
 
     counters: Counters = field(default_factory=Counters)
-    spool: SpoolFigures = field(default_factory=SpoolFigures)
+    spool: SpoolCounters = field(default_factory=SpoolCounters)
     refused: Counter[str] = field(default_factory=Counter)
     live: LiveCounts = field(default_factory=lambda: LiveCounts(streams=0, chunks_received=0))
     listener: MetricsListener = field(init=False)
@@ -180,5 +180,5 @@ def test_a_port_that_is_taken_is_a_setting_that_is_wrong() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"port {port} for metrics: address already"):
             MetricsListener(
-                port, Counters(), SpoolFigures(), refused=Counter(), live=lambda: LiveCounts(0, 0)
+                port, Counters(), SpoolCounters(), refused=Counter(), live=lambda: LiveCounts(0, 0)
             )
