@@ -385,3 +385,12 @@ def test_the_packages_do_not_know_each_other(package: str, other: str) -> None:
     """Either can be installed, replaced or run without the other."""
     for file in modules(package):
         assert other not in libraries(file)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "tests").rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT))
+)
+def test_no_test_is_imported_by_another(file: Path) -> None:
+    """What two files of tests share lies in a helper, where it can be found."""
+    parts = (name.split(".") for name in imports(file.read_text("utf-8")))
+    assert [] == [".".join(p) for p in parts if p[0] == "tests" and p[-1].startswith("test_")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import signal
 import time
 import urllib.error
@@ -14,11 +15,13 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess, running_receiver
 
 TAP_TOKEN = "a-tap-token-for-tests"
 TAP_KEY = "a-tap-key-for-tests-of-32-letters"
 BEARER = {"Authorization": f"Bearer {TAP_TOKEN}"}
+CALL = f"/{sender.CALL_SID}"
 
 
 def secret_file(path: Path, content: str) -> Path:
@@ -113,3 +116,27 @@ def wait_for_sockets(receiver: ReceiverProcess, count: int) -> None:
             return
         time.sleep(0.02)  # nothing tells when another process has connected
     raise AssertionError("nobody came to listen")
+
+
+def payload(track: str, number: int) -> bytes:
+    """Return a chunk that says which one it is."""
+    return random.Random(f"{track} {number}").randbytes(160)
+
+
+@contextlib.contextmanager
+def start_call(receiver: ReceiverProcess, **parameters: str) -> Iterator[ClientConnection]:
+    """Begin a call, and wait until the receiver knows it."""
+    with sender.dial(receiver.url) as call:
+        sender.send_call(call, [sender.connected(), sender.start(parameters)])
+        receiver.wait_for("stream_started")
+        yield call
+
+
+def send_chunks(call: ClientConnection, numbers: range) -> None:
+    """Send chunks, those of both tracks at once."""
+    for number in numbers:
+        both = (
+            sender.media(track, number, payload(track, number), sequence=number)
+            for track in ("inbound", "outbound")
+        )
+        sender.send_at_once(call, both)

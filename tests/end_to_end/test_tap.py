@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import signal
@@ -18,7 +17,6 @@ import numpy as np
 import pytest
 import soundfile
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection
 
 from receiver.auth.signed import key_id
 from receiver.auth.tap_tokens import Scope, mint
@@ -26,14 +24,18 @@ from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, WAIT_SECONDS, ReceiverProcess
 from tests.end_to_end.taps import (
     BEARER,
+    CALL,
     TAP_KEY,
     TAP_TOKEN,
     ask,
     event,
     everything,
     hear,
+    payload,
     secret_file,
+    send_chunks,
     sound,
+    start_call,
     tapped_receiver,
     told,
     wait_for_sockets,
@@ -41,7 +43,6 @@ from tests.end_to_end.taps import (
 from tests.receiver.helpers.g711 import MULAW
 
 TRACKS = ("inbound", "outbound")
-CALL = f"/{sender.CALL_SID}"
 MOST_GROWTH_MIB = 8
 """A minute of both tracks is 2 MiB of samples in 6000 messages; they are not kept."""
 PATIENT = ("--tap-queue-seconds", "60")
@@ -53,11 +54,6 @@ def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
     """Run a receiver on a free port, without TLS, whose calls can be listened to."""
     with tapped_receiver(tmp_path, *PATIENT) as process:
         yield process
-
-
-def payload(track: str, number: int) -> bytes:
-    """Return a chunk that says which one it is."""
-    return random.Random(f"{track} {number}").randbytes(160)
 
 
 def pcm(track: str, numbers: range) -> bytes:
@@ -72,33 +68,15 @@ def stereo(numbers: range) -> bytes:
     return np.stack(sides, 1).tobytes()
 
 
-@contextlib.contextmanager
-def begin(receiver: ReceiverProcess, **parameters: str) -> Iterator[ClientConnection]:
-    """Begin a call, and wait until the receiver knows it."""
-    with sender.dial(receiver.url) as call:
-        sender.send_call(call, [sender.connected(), sender.start(parameters)])
-        receiver.wait_for("stream_started")
-        yield call
-
-
-def say(call: ClientConnection, numbers: range) -> None:
-    """Send chunks, those of both tracks at once."""
-    for number in numbers:
-        both = (
-            sender.media(track, number, payload(track, number), sequence=number) for track in TRACKS
-        )
-        sender.send_at_once(call, both)
-
-
 def test_every_kind_of_listener_hears_the_call(receiver: ReceiverProcess) -> None:
     """From its first chunk to its end, byte for byte, with keys in their place."""
     kinds = ["", "?track=outbound", "?track=stereo", "?format=payload", "?format=messages"]
-    with begin(receiver, FirstName="Jane") as call:
+    with start_call(receiver, FirstName="Jane") as call:
         listeners = [hear(receiver, CALL + kind) for kind in kinds]
         started = [event(listener) for listener in listeners]
-        say(call, range(1, 31))
+        send_chunks(call, range(1, 31))
         call.send(json.dumps({"event": "dtmf", "dtmf": {"digit": "5", "duration": 2000}}))
-        say(call, range(31, 51))
+        send_chunks(call, range(31, 51))
         call.send(sender.stop())
         heard = [everything(listener) for listener in listeners]
     numbers = range(1, 51)
@@ -135,7 +113,7 @@ def test_a_silent_track_has_the_streams_clock(receiver: ReceiverProcess, rate: i
     """Silence comes live while only the other track speaks, and what is heard is what is kept."""
     rest = CALL if rate == 8000 else f"{CALL}?rate={rate}"
     per_ms = rate // 500
-    with begin(receiver) as call:
+    with start_call(receiver) as call:
         listener = hear(receiver, rest)
         event(listener)
         sender.send_at_once(call, silent_while_the_other_speaks())
@@ -167,7 +145,7 @@ def test_keys_stand_at_their_byte(receiver: ReceiverProcess, track: str, rate: i
         [sender.media("inbound", n, payload("inbound", n), sequence=n) for n in numbers]
         for numbers in (range(1, 11), range(11, 21))
     ]
-    with begin(receiver) as call:
+    with start_call(receiver) as call:
         listener = hear(receiver, f"{CALL}?track={track}&rate={rate}")
         event(listener)
         sender.send_at_once(call, [*parts[0], key, *parts[1]])
@@ -187,7 +165,7 @@ def test_keys_stand_at_their_byte(receiver: ReceiverProcess, track: str, rate: i
 def test_chunks_that_overtake_each_other_are_repaired(receiver: ReceiverProcess, rest: str) -> None:
     """As in the recording: nothing is lost, nothing is told."""
     numbers = [1, 2, 3, 5, 4, 6, 7, 9, 8, 10, 11, 12]
-    with begin(receiver) as call:
+    with start_call(receiver) as call:
         listener = hear(receiver, CALL + rest)
         event(listener)
         both = (
@@ -207,7 +185,7 @@ def test_a_burst_of_half_a_minute_is_heard_whole(tmp_path: Path) -> None:
     """By every kind of listener that reads, through queues of two seconds."""
     numbers = range(1, 1501)
     kinds = ["?track=stereo", "", "?format=messages", "?rate=16000", "?track=stereo&rate=48000"]
-    with tapped_receiver(tmp_path) as receiver, begin(receiver) as call:
+    with tapped_receiver(tmp_path) as receiver, start_call(receiver) as call:
         listeners = [hear(receiver, CALL + kind) for kind in kinds]
         for listener in listeners:
             event(listener)
@@ -230,7 +208,7 @@ def test_a_burst_of_half_a_minute_is_heard_whole(tmp_path: Path) -> None:
 def test_the_list_says_what_can_be_heard(receiver: ReceiverProcess) -> None:
     """Ids, parameters, format, tracks, beginning, and how many listen."""
     assert (200, "[]\n") == ask(receiver)
-    with begin(receiver, Queue="sales") as call, hear(receiver, CALL) as listener:
+    with start_call(receiver, Queue="sales") as call, hear(receiver, CALL) as listener:
         started = event(listener)
         (found,) = json.loads(ask(receiver)[1])
         call.send(sender.stop())
@@ -251,7 +229,7 @@ def test_the_list_says_what_can_be_heard(receiver: ReceiverProcess) -> None:
 
 def test_a_stream_has_three_names(receiver: ReceiverProcess) -> None:
     """Recording id, stream sid, call sid."""
-    with begin(receiver):
+    with start_call(receiver):
         (found,) = json.loads(ask(receiver)[1])
         for name in (found["recording_id"], sender.STREAM_SID, sender.CALL_SID):
             with hear(receiver, f"/{name}") as listener:
@@ -260,13 +238,13 @@ def test_a_stream_has_three_names(receiver: ReceiverProcess) -> None:
 
 def test_late_listeners_of_a_kind_hear_the_same(receiver: ReceiverProcess) -> None:
     """They begin where `started` says, and from there on get identical messages."""
-    with begin(receiver) as call, hear(receiver, f"{CALL}?track=stereo") as early:
+    with start_call(receiver) as call, hear(receiver, f"{CALL}?track=stereo") as early:
         event(early)
-        say(call, range(1, 26))
+        send_chunks(call, range(1, 26))
         before = [early.recv(timeout=WAIT_SECONDS) for _ in range(25)]
         with hear(receiver, f"{CALL}?track=stereo") as late:
             assert 500 == event(late)["timestamp_ms"]
-            say(call, range(26, 51))
+            send_chunks(call, range(26, 51))
             call.send(sender.stop())
             heard = everything(early)
             assert everything(late) == heard
@@ -276,11 +254,11 @@ def test_late_listeners_of_a_kind_hear_the_same(receiver: ReceiverProcess) -> No
 @pytest.mark.parametrize("track", ["inbound", "stereo"])
 def test_the_past_comes_first_and_without_a_break(receiver: ReceiverProcess, track: str) -> None:
     """From the journal to the live part, while chunks keep coming: each once, in order."""
-    with begin(receiver) as call:
-        say(call, range(1, 101))
+    with start_call(receiver) as call:
+        send_chunks(call, range(1, 101))
         listeners = []
         for number in range(101, 301):
-            say(call, range(number, number + 1))
+            send_chunks(call, range(number, number + 1))
             if number % 40 == 0:
                 listeners.append(hear(receiver, f"{CALL}?since=1000&track={track}"))
         call.send(sender.stop())
@@ -294,11 +272,11 @@ def test_the_past_comes_first_and_without_a_break(receiver: ReceiverProcess, tra
 
 def test_the_past_may_be_short(receiver: ReceiverProcess) -> None:
     """So many seconds before now, to the sample."""
-    with begin(receiver) as call:
-        say(call, range(1, 101))
+    with start_call(receiver) as call:
+        send_chunks(call, range(1, 101))
         with hear(receiver, CALL) as live:
             event(live)
-            say(call, range(101, 102))
+            send_chunks(call, range(101, 102))
             live.recv(timeout=WAIT_SECONDS)  # everything before has arrived
             with hear(receiver, f"{CALL}?since=0.51") as listener:
                 assert 2020 - 510 == event(listener)["timestamp_ms"]
@@ -309,8 +287,8 @@ def test_the_past_may_be_short(receiver: ReceiverProcess) -> None:
 
 def test_the_past_of_messages_begins_with_start(receiver: ReceiverProcess) -> None:
     """connected, start, and the media of both tracks since then."""
-    with begin(receiver) as call:
-        say(call, range(1, 51))
+    with start_call(receiver) as call:
+        send_chunks(call, range(1, 51))
         with hear(receiver, f"{CALL}?format=messages&since=1000") as listener:
             assert ["connected", "start"] == [event(listener)["event"] for _ in range(2)]
             call.send(sender.stop())
@@ -321,7 +299,7 @@ def test_the_past_of_messages_begins_with_start(receiver: ReceiverProcess) -> No
 def test_a_slow_listener_hurts_nobody(tmp_path: Path) -> None:
     """It misses audio and is told where; one beside it and the recording are whole."""
     with tapped_receiver(tmp_path) as receiver:
-        with begin(receiver) as call:
+        with start_call(receiver) as call:
             (found,) = json.loads(ask(receiver)[1])
             slow = deaf(receiver, f"{CALL}?format=pcm16&track=stereo")
             with hear(receiver, f"{CALL}?track=stereo") as good:
@@ -329,7 +307,7 @@ def test_a_slow_listener_hurts_nobody(tmp_path: Path) -> None:
                 heard = []
                 before = resident_mib(receiver)
                 for number in range(1, 3001):
-                    say(call, range(number, number + 1))
+                    send_chunks(call, range(number, number + 1))
                     heard.append(good.recv(timeout=WAIT_SECONDS))
                 assert stereo(range(1, 3001)) == sound(heard)
             assert MOST_GROWTH_MIB > resident_mib(receiver) - before
@@ -396,9 +374,9 @@ def until_now(raw: sockets.socket) -> list[bytes | str]:
 def test_waiting_for_a_call(receiver: ReceiverProcess) -> None:
     """A listener may come before its call; one for another call waits in vain."""
     with hear(receiver, f"{CALL}?wait=20") as listener, hear(receiver, "/other?wait=0.3") as other:
-        with begin(receiver) as call:
+        with start_call(receiver) as call:
             assert 0 == event(listener)["timestamp_ms"]
-            say(call, range(1, 11))
+            send_chunks(call, range(1, 11))
             call.send(sender.stop())
         assert pcm("inbound", range(1, 11)) == sound(everything(listener))
         with pytest.raises(ConnectionClosed, match="no such stream") as closed:
@@ -429,7 +407,7 @@ def test_all_streams_can_be_watched(receiver: ReceiverProcess) -> None:
 
 def test_who_watches_late_learns_what_lives(receiver: ReceiverProcess) -> None:
     """A service that starts in mid-call can attach to it."""
-    with begin(receiver, Queue="sales"), hear(receiver, "/all") as watching:
+    with start_call(receiver, Queue="sales"), hear(receiver, "/all") as watching:
         assert ("started", sender.CALL_SID) == (
             (first := event(watching))["event"],
             first["call_sid"],
@@ -448,7 +426,7 @@ def refusal(
 
 def test_bad_requests_get_a_status_and_a_reason(receiver: ReceiverProcess) -> None:
     """Before the upgrade, one line each."""
-    with begin(receiver):
+    with start_call(receiver):
         for rest, reason in (
             ("?format=mp3", "format must be pcm16 or payload or messages"),
             ("?track=left", "track must be inbound or outbound or stereo"),
@@ -469,7 +447,7 @@ def test_only_tap_tokens_open_taps(tmp_path: Path) -> None:
     dead = mint(TAP_KEY, Scope(), now=now - 1000, ttl_seconds=300)
     foreign = mint("x" * 32, Scope(), now=now, ttl_seconds=300)
     alive = mint(TAP_KEY, Scope(), now=now, ttl_seconds=300)
-    with tapped_receiver(tmp_path) as receiver, begin(receiver):
+    with tapped_receiver(tmp_path) as receiver, start_call(receiver):
         for token in (None, "not-a-token-of-ours", TOKEN, dead, foreign):
             for rest in (CALL, "/unknown", "/all", f"{CALL}?track=left"):
                 assert (401, "Unauthorized") == refusal(receiver, rest, token=token)
@@ -490,7 +468,7 @@ def test_a_scope_hides_everything_else(tmp_path: Path) -> None:
         tapped_receiver(tmp_path) as receiver,
         hear(receiver, "/all", token=support) as watching,
         hear(receiver, "/all", token=sales) as salesman,
-        begin(receiver, Queue="sales"),
+        start_call(receiver, Queue="sales"),
     ):
         for token in (other, support):
             for rest in ("", "?since=5", "?track=left"):
@@ -506,7 +484,7 @@ def test_a_scope_hides_everything_else(tmp_path: Path) -> None:
                 with hear(receiver, CALL, token=token) as listener:
                     assert "started" == event(listener)["event"]
         assert "started" == event(salesman)["event"]
-        with begin(receiver, Queue="support"):
+        with start_call(receiver, Queue="support"):
             assert {"Queue": "support"} == event(watching)["parameters"]
 
 
@@ -517,7 +495,7 @@ def test_a_browser_brings_a_short_lived_token_in_the_url(tmp_path: Path, level: 
     long = mint(TAP_KEY, Scope(), now=time.time(), ttl_seconds=301)
     options = ("--log-level", level)
     with tapped_receiver(tmp_path, *options) as receiver:
-        with begin(receiver):
+        with start_call(receiver):
             with hear(receiver, f"{CALL}?access_token={short}", token=None) as listener:
                 assert "started" == event(listener)["event"]
             assert 200 == ask(receiver, f"?access_token={short}", token=None)[0]
@@ -534,7 +512,7 @@ def test_a_browser_brings_a_short_lived_token_in_the_url(tmp_path: Path, level: 
 
 def test_workers_say_that_each_serves_its_own(tmp_path: Path) -> None:
     """In the log at the start, and to whoever looks for a stream that may be elsewhere."""
-    with tapped_receiver(tmp_path, "--workers", "2") as receiver, begin(receiver):
+    with tapped_receiver(tmp_path, "--workers", "2") as receiver, start_call(receiver):
         here = "no such stream in this worker: each serves its own only"
         assert (404, here) == refusal(receiver, "/unknown")
     assert '"listeners_hear_one_worker"' in receiver.raw_log
@@ -550,7 +528,7 @@ def test_tokens_are_minted_on_the_command_line(receiver: ReceiverProcess) -> Non
     assert ("", 0) == (minted.stderr, minted.returncode)
     token = minted.stdout.strip()
     assert key_id(TAP_KEY.encode()) == jwt.get_unverified_header(token)["kid"]
-    with begin(receiver), hear(receiver, CALL, token=token) as listener:
+    with start_call(receiver), hear(receiver, CALL, token=token) as listener:
         assert "started" == event(listener)["event"]
 
 
@@ -559,14 +537,14 @@ def test_listeners_have_a_limit(tmp_path: Path) -> None:
     limit = ("--max-listeners", "1")
     with (
         tapped_receiver(tmp_path, *limit) as receiver,
-        begin(receiver),
+        start_call(receiver),
         hear(receiver, CALL) as listener,
     ):
         event(listener)
         assert (503, "too many listeners") == refusal(receiver, CALL)
     with (
         tapped_receiver(tmp_path, *limit) as receiver,
-        begin(receiver),
+        start_call(receiver),
         hear(receiver, "/all") as watcher,
     ):
         event(watcher)
@@ -576,9 +554,9 @@ def test_listeners_have_a_limit(tmp_path: Path) -> None:
 
 def test_the_end_of_the_receiver_is_told(receiver: ReceiverProcess) -> None:
     """Ctrl-C ends the recording, and every listener hears why."""
-    with begin(receiver) as call, hear(receiver, CALL) as listener:
+    with start_call(receiver) as call, hear(receiver, CALL) as listener:
         event(listener)
-        say(call, range(1, 3))
+        send_chunks(call, range(1, 3))
         heard = [listener.recv(timeout=WAIT_SECONDS) for _ in range(2)]
         assert pcm("inbound", range(1, 3)) == sound(heard)
         assert 0 == receiver.stop(signal.SIGINT)
@@ -589,7 +567,7 @@ def test_the_end_of_the_receiver_is_told(receiver: ReceiverProcess) -> None:
 def test_stereo_is_what_is_recorded(tmp_path: Path) -> None:
     """A lossy track beside one that lags: sample for sample the recording's stereo.wav."""
     source = random.Random(11)
-    with tapped_receiver(tmp_path, "--stereo", *PATIENT) as receiver, begin(receiver) as call:
+    with tapped_receiver(tmp_path, "--stereo", *PATIENT) as receiver, start_call(receiver) as call:
         with hear(receiver, f"{CALL}?track=stereo") as listener:
             event(listener)
             together = []
@@ -657,9 +635,9 @@ def test_what_is_heard_is_what_is_recorded(tmp_path: Path, encoding: str, rate: 
 
 def test_another_rate_is_resampled(receiver: ReceiverProcess) -> None:
     """Twice the samples for the same time, keys and the end in their place."""
-    with begin(receiver) as call, hear(receiver, f"{CALL}?rate=16000") as listener:
+    with start_call(receiver) as call, hear(receiver, f"{CALL}?rate=16000") as listener:
         assert 16000 == event(listener)["rate"]
-        say(call, range(1, 101))
+        send_chunks(call, range(1, 101))
         call.send(sender.stop())
         heard = everything(listener)
     assert 2 * 2 * 16000 == len(sound(heard))
@@ -681,10 +659,10 @@ def test_listen_pipes_into_sox(receiver: ReceiverProcess) -> None:
         listening.stdout.close()  # sox has it now
         with hear(receiver, f"{CALL}?wait=20"):  # both wait: the call begins when we say
             wait_for_sockets(receiver, 2)
-            with begin(receiver) as call:
+            with start_call(receiver) as call:
                 while json.loads(ask(receiver)[1])[0]["listeners"] < 2:
                     time.sleep(0.02)  # a socket is open before it listens; nothing tells
-                say(call, range(1, 101))
+                send_chunks(call, range(1, 101))
                 call.send(sender.stop())
         _, statistics = sox.communicate(timeout=WAIT_SECONDS)
     assert 0 == listening.returncode

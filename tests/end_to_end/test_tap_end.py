@@ -14,16 +14,18 @@ from websockets.sync.client import ClientConnection
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, WAIT_SECONDS
 from tests.end_to_end.taps import (
+    CALL,
     TAP_TOKEN,
     ask,
     event,
     hear,
     secret_file,
+    send_chunks,
+    start_call,
     stopping_receiver,
     tapped_receiver,
     told,
 )
-from tests.end_to_end.test_tap import CALL, begin, say
 
 
 def to_the_end(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
@@ -42,10 +44,10 @@ def test_watchers_hear_of_the_last_recording(tmp_path: Path, number: signal.Sign
     with (
         tapped_receiver(tmp_path) as receiver,
         hear(receiver, "/all") as watcher,
-        begin(receiver) as call,
+        start_call(receiver) as call,
     ):
         with hear(receiver, CALL) as listener:
-            say(call, range(1, 11))
+            send_chunks(call, range(1, 11))
             assert "started" == event(listener)["event"]
             receiver.process.send_signal(number)
             if number == signal.SIGTERM:
@@ -72,7 +74,7 @@ def test_a_token_for_both_is_refused(tmp_path: Path) -> None:
         receiver.process.send_signal(signal.SIGHUP)
         refused = {receiver.wait_for("reload_failed")["part"] for _ in range(2)}
         assert {"stream tokens", "tap tokens"} == refused
-        with begin(receiver):
+        with start_call(receiver):
             assert "started" == event(watcher)["event"]
         assert 401 == ask(receiver, token=TOKEN)[0]
         assert TOKEN not in receiver.raw_log
@@ -80,13 +82,13 @@ def test_a_token_for_both_is_refused(tmp_path: Path) -> None:
 
 def test_a_token_that_sighup_takes_away_closes_its_sockets(tmp_path: Path) -> None:
     """1008, whoever hears, waits or watches; the call itself is recorded on."""
-    with tapped_receiver(tmp_path) as receiver, begin(receiver) as call:
+    with tapped_receiver(tmp_path) as receiver, start_call(receiver) as call:
         sockets = [hear(receiver, rest) for rest in (CALL, "/later?wait=60", "/all")]
         for socket in sockets[::2]:
             assert "started" == event(socket)["event"]
         (tmp_path / "tap-tokens").write_text("another-tap-token-for-tests\n")
         receiver.process.send_signal(signal.SIGHUP)
         assert [([], 1008)] * 3 == [to_the_end(socket) for socket in sockets]
-        say(call, range(1, 11))
+        send_chunks(call, range(1, 11))
         call.send(sender.stop())
         assert receiver.published()[1].complete

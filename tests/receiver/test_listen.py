@@ -19,30 +19,12 @@ from receiver.errors import ConfigurationError, DialError
 from receiver.listen import Audio, Dtmf, Event, Gap, Mark, Started, Stopped, listen
 from receiver.transports.client import Backoff
 from tests.patience import at_most
+from tests.receiver.helpers.tap_messages import SAMPLES, STOPPED, gap, started
 
 pytestmark = pytest.mark.integration
 
-SAMPLES = np.arange(160, dtype="<i2")
 Script = list[bytes | dict[str, Any] | int]
 """What one connection of a made-up tap says; a number closes it with that code."""
-
-
-def started(timestamp_ms: float = 0, **changes: object) -> dict[str, Any]:
-    """Return what a tap says first."""
-    return {
-        "event": "started",
-        "recording_id": "0011",
-        "call_sid": "CA1",
-        "stream_sid": "MZ1",
-        "parameters": {"A": "b"},
-        "track": "inbound",
-        "rate": 8000,
-        "channels": 1,
-        "timestamp_ms": timestamp_ms,
-    } | changes
-
-
-STOPPED = {"event": "stopped", "reason": "stop", "timestamp_ms": 40}
 
 
 class Tap:
@@ -122,17 +104,6 @@ async def test_stereo_has_two_columns() -> None:
         _, audio, _ = await heard(tap, track="stereo")
     assert isinstance(audio, Audio)
     assert both.tolist() == audio.samples.tolist()
-
-
-def gap(reason: str) -> dict[str, Any]:
-    """Return a gap from 20 to 60 ms."""
-    return {
-        "event": "gap",
-        "reason": reason,
-        "track": "inbound",
-        "timestamp_ms": 20,
-        "duration_ms": 40,
-    }
 
 
 @pytest.mark.parametrize(("reason", "following"), [("lost", 20), ("slow_listener", 60)])

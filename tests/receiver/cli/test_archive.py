@@ -15,7 +15,7 @@ from receiver.cli import main
 from receiver.media import Finding, Gap, GapKind, Track
 from receiver.recording import store
 from tests.receiver.helpers import recordings_builder as builder
-from tests.receiver.recording.test_store import change_document, change_track
+from tests.receiver.helpers.recordings_builder import change_document, change_track
 
 FIRST, SECOND = "aaaa111111111111", "bbbb222222222222"
 HOUR_MS = 3_600_000

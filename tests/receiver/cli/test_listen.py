@@ -25,7 +25,7 @@ from receiver.auth.tap_tokens import Scope, TapTokens
 from receiver.cli.main import main
 from receiver.cli.main import receiver as receiver_command
 from tests.patience import at_most
-from tests.receiver.test_listen import SAMPLES, STOPPED, gap, started
+from tests.receiver.helpers.tap_messages import SAMPLES, STOPPED, gap, started
 
 pytestmark = pytest.mark.integration
 

@@ -27,6 +27,7 @@ from receiver.media import (
     timestamp,
 )
 from receiver.recording import document as recording
+from receiver.recording import store
 from receiver.recording.document import DtmfPress, MarkPassed, RecordedTrack, Recording
 
 STARTED_AT_MS = 1_795_379_400_000  # 2026-11-22T20:30:00Z
@@ -178,3 +179,16 @@ def write_document(folder: Path, document: Recording) -> None:
 def sha256(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def change_document(folder: Path, **fields: Any) -> None:
+    """Replace fields of the document."""
+    document = store.read(folder).recording
+    write_document(folder, msgspec.structs.replace(document, **fields))
+
+
+def change_track(folder: Path, **fields: Any) -> None:
+    """Replace fields of the inbound track in the document."""
+    first, *others = store.read(folder).recording.tracks
+    changed = msgspec.structs.replace(first, **fields)
+    change_document(folder, tracks=(changed, *others))

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -24,6 +23,7 @@ from receiver.recording import store
 from receiver.recording.document import Recording
 from receiver.recording.store import Damaged, Kept, Wanted
 from tests.receiver.helpers import recordings_builder as builder
+from tests.receiver.helpers.recordings_builder import change_document, change_track
 
 HOUR_MS = 3_600_000
 NOW = datetime(2026, 11, 22, 21, tzinfo=UTC)
@@ -63,19 +63,6 @@ def ids(found: Iterator[Kept | Damaged]) -> list[str]:
 def problems_of(folder: Path) -> tuple[str, ...]:
     """Verify a folder against the document in it."""
     return store.verify(folder, store.read(folder).recording)
-
-
-def change_document(folder: Path, **fields: Any) -> None:
-    """Replace fields of the document."""
-    document = store.read(folder).recording
-    builder.write_document(folder, msgspec.structs.replace(document, **fields))
-
-
-def change_track(folder: Path, **fields: Any) -> None:
-    """Replace fields of the inbound track in the document."""
-    first, *others = store.read(folder).recording.tracks
-    changed = msgspec.structs.replace(first, **fields)
-    change_document(folder, tracks=(changed, *others))
 
 
 def change_wav(folder: Path, edit: Callable[[bytearray], None], name: str = "inbound.wav") -> None:
