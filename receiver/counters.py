@@ -1,4 +1,7 @@
-"""What a receiver counts, in plain numbers: no chunk is slower for it."""
+"""Counters of a receiver, as plain numbers; `service/prometheus.py` makes metrics of them.
+
+The event loop alone changes them, so counting needs no lock.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class TapCounters:
-    """What listeners missed, and why."""
+    """Counters of the live tap: who listens, and what was not sent."""
 
-    listeners: int = 0  # whose sockets are open
-    watchers: int = 0  # of all streams
+    listeners: int = 0  # sockets open at the moment
+    watchers: int = 0  # sockets open at the moment that follow all streams
     dropped: Counter[str] = field(default_factory=Counter)  # pieces of audio, by reason
     closed_slow: int = 0
     refused: Counter[str] = field(default_factory=Counter)  # by reason
@@ -19,7 +22,7 @@ class TapCounters:
 
 @dataclass(slots=True)
 class Counters:
-    """What the event loop's side of a receiver counts."""
+    """Counters of one receiving process, apart from the spool's."""
 
     started: int = 0  # recordings
     ended: Counter[str] = field(default_factory=Counter)  # by reason
@@ -35,7 +38,7 @@ class Counters:
     taps: TapCounters = field(default_factory=TapCounters)
 
     def count_quarantined(self) -> None:
-        """Count a journal that was set aside."""
+        """Count a journal that was moved to the quarantine."""
         self.quarantined += 1
 
     def count_discarded(self) -> None:

@@ -1,7 +1,7 @@
-"""Logs on stderr: for people on a terminal, JSON lines otherwise, secrets never.
+"""Logs on stderr: text on a terminal, JSON lines otherwise, secrets never.
 
-structlog and the standard library's loggers (asyncio, websockets) end in the same place, so
-that one mask covers every line: the debug log of websockets prints request headers.
+structlog and the standard library's loggers (asyncio, websockets) end in the same place, so that
+one mask covers every line: the debug log of websockets prints request headers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MASK: Final = "********"
 _AUTHORIZATION = re.compile(r"(?i)(authorization\b\W{0,8})[^\r\n]+")
 _BEARER = re.compile(r"(?i)(\bbearer\W+)[^\s'\"]+")
 _ACCESS_TOKEN = re.compile(r"(?i)(\baccess_token(?:=|%3d))[^&\s'\"]+")
-_TAP_QUERY = re.compile(r"(/tap[^\s?'\"]*\?)[^\s'\"]+")  # whatever spells it, it may hold a token
+_TAP_QUERY = re.compile(r"(/tap[^\s?'\"]*\?)[^\s'\"]+")  # all of a query may be a token
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRACEBACK: Final = "exception"
 LONGEST_SID: Final = 64
@@ -70,14 +70,14 @@ def _route(level: str, stream: TextIO, formatter: logging.Formatter) -> None:
     root = logging.getLogger()
     root.handlers[:] = [destination]
     root.setLevel(level.upper())
-    # The libraries' debug logs hold requests, and who knows where in them somebody puts a
-    # token; websockets tells of every connection at the level info, and so do we.
+    # The libraries' debug logs hold whole requests, and a client may put a token anywhere in
+    # them. websockets logs every connection at the level info, as we do already.
     for library, quietest in (("websockets", logging.WARNING), ("asyncio", logging.INFO)):
         logging.getLogger(library).setLevel(max(quietest, root.level))
 
 
 def masked(text: str) -> str:
-    """Return `text` without bearer tokens, wherever they are: headers, and URLs of taps."""
+    """Return `text` with bearer tokens masked: those in headers, and in the queries of taps."""
     for secret in (_AUTHORIZATION, _BEARER, _ACCESS_TOKEN, _TAP_QUERY):
         text = secret.sub(rf"\1{MASK}", text)
     return text
@@ -86,7 +86,7 @@ def masked(text: str) -> str:
 def _cleaned(
     logger: object, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Cut and mask texts, and escape what could break a line or steer a terminal."""
+    """Cut and mask texts; escape what could end a line, or control the terminal that shows it."""
     for name, value in event.items():
         if isinstance(value, str):
             text = masked(_cut(value, _longest(name)))

@@ -1,4 +1,7 @@
-"""The words every other module speaks: tracks, chunks, media formats, gaps, findings."""
+"""The types that all packages share: tracks, chunks, media formats, gaps, findings.
+
+Pure. The enumerations are closed sets whose values stand in `recording.json` and in tap messages.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Final
 import msgspec
 
 SAMPLE_RATES: Final = range(8000, 48001, 1000)
-"""Rates whose samples fall on whole milliseconds' borders, so that placing is exact."""
+"""Samples per second. All are whole samples per millisecond, so that placement is exact."""
 
 
 class Track(enum.StrEnum):
@@ -20,7 +23,7 @@ class Track(enum.StrEnum):
 
 
 class Encoding(enum.StrEnum):
-    """How samples are encoded in a payload; values are the provider's own spelling."""
+    """How samples are encoded in a payload; the values are the provider's spelling."""
 
     PCMU = "audio/x-mulaw"
     PCMA = "audio/x-alaw"
@@ -50,7 +53,7 @@ class GapReason(enum.StrEnum):
 class EndReason(enum.StrEnum):
     """What ended a recording."""
 
-    STOP = "stop"  # the provider said so
+    STOP = "stop"  # a stop message
     CLOSED = "closed"  # the socket closed without a stop message
     IDLE = "idle"  # no media for too long
     SHUTDOWN = "shutdown"  # the receiver was asked to end
@@ -101,7 +104,7 @@ class Chunk(msgspec.Struct, frozen=True):
     chunk: int | None
     timestamp_ms: int | None
     payload: bytes
-    stream_sid: str | None = None  # whose it says it is, where a provider has every message say so
+    stream_sid: str | None = None  # where the provider repeats it in every message
 
 
 class RejectedChunk(msgspec.Struct, frozen=True):
@@ -140,15 +143,15 @@ class Ledger(msgspec.Struct, frozen=True):
         return self.received == self.written + self.duplicate + self.conflict + self.rejected
 
 
-def timestamp(milliseconds: int) -> str:
-    """Return milliseconds since 1970 as RFC 3339 in UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
-
-
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """One fact about a recording's quality; `code` is stable, `detail` is for people."""
 
     code: str
     detail: str
     track: Track | None = None
+
+
+def timestamp(milliseconds: int) -> str:
+    """Return milliseconds since 1970 as RFC 3339 in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"

@@ -1,4 +1,7 @@
-"""Repeated trouble is counted, and told at most once in a while."""
+"""Rate limits: a token bucket for what peers may do, and a throttle for what is logged of them.
+
+Pure: the caller passes the time, in seconds of a clock that never goes back.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,33 @@ _MOST_SUBJECTS: Final = 1024
 
 
 class LogThrottle:
-    """Tells for each subject (a stream, an address) when it may be spoken of again."""
+    """Decides for each subject (a stream, an address) whether a line may be logged of it now."""
 
     def __init__(self, interval_seconds: float = INTERVAL_SECONDS) -> None:
         self._interval_seconds = interval_seconds
-        self._told_at: dict[str, float] = {}
-        self._held_back: dict[str, int] = {}
+        self._logged_at: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
 
     def count(self, subject: str, now: float) -> int:
-        """Return how often `subject` came up since it was last told, or 0 if it is too soon.
+        """Count one event; return how many there were since the last line, or 0 if it is too soon.
 
-        `now` is a clock in seconds that never goes back. Only so many subjects are remembered:
-        beyond that all of them may be spoken of anew.
+        Only so many subjects are remembered; when they are too many, all are forgotten.
         """
-        times = self._held_back.get(subject, 0) + 1
-        told_at = self._told_at.get(subject)
-        if told_at is not None and now - told_at < self._interval_seconds:
-            self._held_back[subject] = times
+        times = self._suppressed.get(subject, 0) + 1
+        logged_at = self._logged_at.get(subject)
+        if logged_at is not None and now - logged_at < self._interval_seconds:
+            self._suppressed[subject] = times
             return 0
-        if len(self._told_at) >= _MOST_SUBJECTS:
-            self._told_at.clear()
-            self._held_back.clear()
-        self._told_at[subject] = now
-        self._held_back[subject] = 0
+        if len(self._logged_at) >= _MOST_SUBJECTS:
+            self._logged_at.clear()
+            self._suppressed.clear()
+        self._logged_at[subject] = now
+        self._suppressed[subject] = 0
         return times
 
 
 class TokenBucket:
-    """So many at once, so many a second in the long run (a token bucket).
-
-    Times are seconds of a clock that never goes back.
-    """
+    """A token bucket: so many events at once, so many a second in the long run."""
 
     def __init__(self, at_once: int, per_second: float) -> None:
         self._most = self._left = float(at_once)
@@ -47,7 +46,7 @@ class TokenBucket:
         self._filled_at = 0.0
 
     def take(self, now: float) -> bool:
-        """Take one; return whether there was one to take."""
+        """Remove one token; return whether there was one."""
         gained = (now - self._filled_at) * self._per_second
         self._left = min(self._most, self._left + gained)
         self._filled_at = now
@@ -57,5 +56,5 @@ class TokenBucket:
         return True
 
     def give_back(self) -> None:
-        """Put one back, unless the bucket is full."""
+        """Add one token, unless the bucket is full."""
         self._left = min(self._most, self._left + 1)

@@ -1,10 +1,14 @@
-"""The append-only record of one live stream, and how to read it back.
+"""The records of a write-ahead journal: what is in one live stream's file, and its bytes.
 
-A journal is a row of records: length (4 bytes), CRC-32 of the body (4 bytes), both little
-endian, then the body, one MessagePack array whose first element is the record's kind. The
-payload of a chunk is the last element, so it ends where its record ends and can be read later
-without keeping it. A record that the file ends within is a torn tail and is ignored; a bad
-record with more behind it ends trust there and is reported.
+Pure. A journal is a row of records, each of them
+
+    length    4 bytes, little endian, of the body
+    CRC-32    4 bytes, little endian, of the body
+    body      one MessagePack array, whose first element is the record's kind
+
+The payload of a chunk is the last element of its body, so it ends where its record ends: an index
+of offsets is enough to read it later. A record that the file ends within is a torn tail and is
+ignored. Anything else that is wrong is damage: it ends what can be trusted, and is reported.
 """
 
 from __future__ import annotations
@@ -22,20 +26,21 @@ from receiver.media import Chunk, EndReason, GapKind, RejectedChunk, Track
 
 VERSION: Final = 1
 CLAIMED_CALL: Final = "token_call"
-"""A note of this code opens the journal of a stream whose signed token names a call, while no
-start message has named it; its text is the call's id. Such a journal is not published."""
+"""Code of a note that opens the journal of a stream whose signed token names a call, as long as no
+start message has named that call. Its detail is the call's id. Without such a start message the
+journal is not published."""
 LONGEST_RECORD_BYTES: Final = 4 * 2**20
 """No record is longer (messages are bounded well below); a larger length is damage."""
 
 MOST_APART: Final = 1000
-"""Within one row of dropped chunks, numbers that follow each other are no further apart."""
+"""Chunk numbers of neighbours in one row of dropped chunks are no further apart."""
 
 _PREFIX: Final = struct.Struct("<II")
 _encode = msgspec.msgpack.Encoder().encode
 _CHUNK_KIND: Final = 2
 _BODY_START: Final = re.compile(rb"[\x90-\x9f][\x00-\x06]")  # MessagePack: an array, and its kind
 _MOST_CHECKED_BYTES: Final = 2**27
-"""A rest that was made to look like records costs a tenth of a second, and counts as damage."""
+"""Of a rest that was made to look like records: a tenth of a second, and it counts as damage."""
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -66,7 +71,7 @@ class ChunkRecord(msgspec.Struct, frozen=True, array_like=True, tag=_CHUNK_KIND)
 
 
 class RejectedRecord(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """A message that could not be used; `chunk` tells which one where that is known."""
+    """A message that could not be used; `chunk` is what is known of the chunk that it carried."""
 
     arrival_ms: int
     code: str
@@ -82,7 +87,7 @@ class EndRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class NoteRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """Something happened to the journal itself; becomes a finding, but for `CLAIMED_CALL`."""
+    """What happened to the journal itself. Notes become findings, but for `CLAIMED_CALL`."""
 
     arrival_ms: int
     code: str
@@ -90,10 +95,10 @@ class NoteRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
 
 class DroppedRecord(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """Chunks of a track that arrived but could not be kept; each is near another one.
+    """A row of chunks of one track that arrived but are not in this journal: only their bounds.
 
-    Chunks of one outage that are far from each other, as late ones are, make several rows. One
-    of `SENDER_SILENCE` is in the recording before this one, of the same stream.
+    Each chunk is near another one of its row; `dropped` says what near is. With the kind
+    `SENDER_SILENCE` the chunks are in the recording before this one, of the same stream.
     """
 
     kind: GapKind
@@ -112,13 +117,13 @@ _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:
-    """Return the bytes to append for `record`."""
+    """Return the bytes of `record`, length and checksum among them."""
     body = _encode(record)
     return _PREFIX.pack(len(body), zlib.crc32(body)) + body
 
 
 def encode_chunk(chunk: Chunk, arrival_ms: int) -> bytes:
-    """Return the bytes of a `ChunkRecord`; the hot path, so it builds no struct."""
+    """Return the bytes of a `ChunkRecord`. This is the hot path, so no struct is built."""
     body = _encode(
         (
             _CHUNK_KIND,
@@ -134,7 +139,7 @@ def encode_chunk(chunk: Chunk, arrival_ms: int) -> bytes:
 
 
 def decode(record: bytes) -> Record:
-    """Return the record that `encode` made these bytes of."""
+    """Return the record whose bytes these are, as `encode` made them."""
     return _decoder.decode(memoryview(record)[_PREFIX.size :])
 
 
@@ -172,7 +177,7 @@ class Reader:
             yield self.trusted_bytes, record
 
     def _fill(self, wanted: int) -> bool:
-        """Have at least `wanted` bytes behind the position; `False` at the end of the file."""
+        """Read until `wanted` bytes lie behind the position; return `False` at the file's end."""
         while len(self._buffer) - self._position < wanted:
             block = next(self._blocks, b"")
             if not block:
@@ -192,7 +197,7 @@ class Reader:
             return None
 
     def _end_within_record(self) -> None:
-        """Tell a torn tail from a damaged length: behind the former, no whole record follows."""
+        """Record damage if a whole record follows: then it is a wrong length, not a torn tail."""
         if _holds_record(self._buffer[self._position :]):
             self.damage = f"a record of a wrong length at byte {self.trusted_bytes}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from receiver.rate_limit import LogThrottle
 
 
-def test_the_first_time_is_told_at_once() -> None:
+def test_the_first_time_is_logged_at_once() -> None:
     """Trouble that comes once is not held back."""
     assert 1 == LogThrottle().count("stream", now=5.0)
 
@@ -30,4 +30,4 @@ def test_memory_is_bounded() -> None:
     throttle = LogThrottle()
     for number in range(5000):
         throttle.count(str(number), now=0.0)
-    assert len(throttle._told_at) <= 1024
+    assert len(throttle._logged_at) <= 1024
