@@ -45,7 +45,8 @@ def forward(
     """Send one live call on to the media-stream server at URL, as the provider would."""
     from receiver import logs
     from receiver.cli.tap_options import tap_token
-    from receiver.forwarding.relay import ForwardOptions, parse_consumer
+    from receiver.forwarding.consumer import parse_consumer
+    from receiver.forwarding.relay import ForwardOptions
     from receiver.forwarding.remote_source import carry_call
     from receiver.transports.client import trust_in
 

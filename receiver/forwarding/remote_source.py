@@ -1,75 +1,73 @@
-"""One live call of another process, heard through its tap and sent on to a consumer."""
+"""One live call of another process, received through its tap and sent on to a consumer."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Final
 
 from receiver.errors import DialError, LineClosed, PeerError
-from receiver.forwarding.relay import Consumer, ForwardOptions, Relay
+from receiver.forwarding.consumer import Consumer
+from receiver.forwarding.relay import ForwardOptions, Relay
 from receiver.media import Chunk, MediaFormat
+from receiver.tap.encoding.format import OutMessage
 from receiver.tap.feed import Sink
 from receiver.tap.hub import Unsubscribe
-from receiver.tap.queue import OutMessage
+from receiver.tap.sender import DONE, NO_SUCH_STREAM
 from receiver.transports.client import Line, dial
 from receiver.wire import messages, parse
 from receiver.wire.messages import Connected, Start
 
-_DONE: Final = 1000
-_NO_SUCH_STREAM: Final = 4404
-
 
 class RemoteSource:
-    """Gives what comes over a tap's socket, in the provider's shape, to outlets."""
+    """Puts what comes over a tap's socket, in the provider's shape, into sinks."""
 
     def __init__(self, line: Line) -> None:
         self.call_sid = ""
         self._line = line
-        self._outlets: tuple[Sink, ...] = ()
-        self._head: list[OutMessage] = []  # connected and start, for those who join later
+        self._sinks: tuple[Sink, ...] = ()
+        self._opening: list[OutMessage] = []  # for sinks that are attached later
         self._media = MediaFormat()
 
-    def attach(self, outlet: Sink) -> Unsubscribe:
-        """Begin to fill an outlet."""
-        for item in self._head:
-            outlet.put(item)
-        self._outlets += (outlet,)
+    def attach(self, sink: Sink) -> Unsubscribe:
+        """Start to fill a sink."""
+        for item in self._opening:
+            sink.put(item)
+        self._sinks += (sink,)
 
-        def leave() -> None:
-            self._outlets = tuple(known for known in self._outlets if known is not outlet)
+        def detach() -> None:
+            self._sinks = tuple(known for known in self._sinks if known is not sink)
 
-        return leave
+        return detach
 
-    async def hear_start(self) -> None:
-        """Wait for the stream to begin.
+    async def wait_for_start(self) -> None:
+        """Return when the stream has started.
 
         Raises:
             DialError: there is none.
         """
         while not self.call_sid:
             try:
-                self._take(await self._line.receive())
+                self._receive(await self._line.receive())
             except LineClosed as closed:
-                status = 404 if closed.code == _NO_SUCH_STREAM else None
+                status = 404 if closed.code == NO_SUCH_STREAM else None
                 raise DialError(closed.reason or "the receiver is gone", status=status) from closed
 
     async def run(self) -> bool:
-        """Hear the stream to its end; false where the receiver broke off before it."""
+        """Receive the stream to its end; return false where the receiver broke off before it."""
         while True:
             try:
-                self._take(await self._line.receive())
+                self._receive(await self._line.receive())
             except LineClosed as closed:
-                for outlet in self._outlets:
-                    outlet.end()
-                return closed.code == _DONE
+                for sink in self._sinks:
+                    sink.end()
+                return closed.code == DONE
 
-    def _take(self, message: bytes | str) -> None:
+    def _receive(self, message: bytes | str) -> None:
         text = message if isinstance(message, str) else message.decode("utf-8", "replace")
         item = self._item(text)
         if item is not None:
-            for outlet in self._outlets:
-                outlet.put(item)
+            for sink in self._sinks:
+                sink.put(item)
 
     def _item(self, text: str) -> OutMessage | None:
         """Return what is to be sent on; a tap's own notices are not the provider's."""
@@ -83,7 +81,7 @@ class RemoteSource:
         if isinstance(parsed, messages.Unknown) and parsed.event == "gap":
             return None
         if isinstance(parsed, Connected | Start):
-            self._head.append(OutMessage(text))
+            self._opening.append(OutMessage(text))
         if isinstance(parsed, Start):
             self._media = parsed.media_format
             self.call_sid = parsed.call_sid or parsed.stream_sid or "-"
@@ -91,7 +89,7 @@ class RemoteSource:
 
 
 async def carry_call(
-    source: str, consumer: Consumer, way: ForwardOptions, *, token: str, trust: ssl.SSLContext
+    url: str, consumer: Consumer, options: ForwardOptions, *, token: str, trust: ssl.SSLContext
 ) -> None:
     """Carry one live call to a consumer until either has had enough.
 
@@ -99,21 +97,21 @@ async def carry_call(
         DialError: there is no such call, or the receiver refuses, or it broke off; or the
             consumer could not be reached when the call ended.
     """
-    line = await dial(source, token=token, trust=trust)
-    feed = RemoteSource(line)
+    line = await dial(url, token=token, trust=trust)
+    source = RemoteSource(line)
     try:
-        await feed.hear_start()
-        relay = Relay(consumer, feed.attach, way, call_sid=feed.call_sid)
+        await source.wait_for_start()
+        relay = Relay(consumer, source.attach, options, call_sid=source.call_sid)
         relaying = asyncio.create_task(relay.run())
-        hearing = asyncio.create_task(feed.run())
-        await asyncio.wait((relaying, hearing), return_when=asyncio.FIRST_COMPLETED)
+        receiving = asyncio.create_task(source.run())
+        await asyncio.wait((relaying, receiving), return_when=asyncio.FIRST_COMPLETED)
         relay.stop()
         await relaying
-        if hearing.done() and not hearing.result():
+        if receiving.done() and not receiving.result():
             raise DialError("the receiver broke off")
         if relay.trouble is not None:
             text = f"the consumer was not there at the end: {relay.trouble}"
             raise DialError(text, status=relay.trouble.status)
-        hearing.cancel()
+        receiving.cancel()
     finally:
         line.abort()

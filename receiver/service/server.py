@@ -79,7 +79,7 @@ class Server:
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         self._used_tokens = ReplayStore(_common_folder(config, shared) / USED_TOKENS)
         self.counters = Counters()
-        self._taps = LiveTaps(config, flush=self._spool.flush, figures=self.counters.taps)
+        self._taps = LiveTaps(config, flush=self._spool.flush, counters=self.counters.taps)
         self.recorder = Recorder(
             self._spool,
             self._taps.hub,
@@ -206,7 +206,7 @@ class Server:
 
     def _published(self, outcome: Published) -> None:
         count_published(self.counters, outcome.recording)
-        self._taps.kept(outcome.recording, outcome.folder)
+        self._taps.recording_published(outcome.recording, outcome.folder)
         self._on_published(outcome)
 
     def _sessions_changed(self, streams: int) -> None:

@@ -16,32 +16,32 @@ from receiver.config.settings import Config
 from receiver.counters import TapCounters
 from receiver.disk import layout
 from receiver.recording.document import Recording
-from receiver.tap import watchers
+from receiver.tap.events import RecordingPublished
 from receiver.tap.feed import Feeds
 from receiver.tap.hub import Hub
-from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub
+from receiver.tap.sender import ListenerLimits
 from receiver.tap.service import TapOptions, TapService
 
 if TYPE_CHECKING:
-    from receiver.forwarding.relay import Forwarder
+    from receiver.forwarding.forwarder import Forwarder
 
 log = structlog.get_logger("receiver.taps")
 
 
 class LiveTaps:
-    """The hub, the taps of the gate, and the forwarder.
+    """The hub, the taps for listeners, and the forwarder for consumers.
 
-    `flush` has the journals written now.
+    `flush` writes the journals now.
 
     Raises:
         ConfigurationError: a token, key or consumer cannot be used.
     """
 
-    def __init__(self, config: Config, *, flush: Callable[[], None], figures: TapCounters) -> None:
+    def __init__(self, config: Config, *, flush: Callable[[], None], counters: TapCounters) -> None:
         self.hub: Hub = LocalHub()
         self._config = config
-        channels = Feeds(self.hub, byte_order=config.byte_order, figures=figures)
+        feeds = Feeds(self.hub, byte_order=config.byte_order, counters=counters)
         options = TapOptions(
             journal_of=lambda recording_id: config.spool / layout.journal_name(recording_id),
             flush=flush,
@@ -49,22 +49,22 @@ class LiveTaps:
             limits=ListenerLimits(queue_ms=config.tap_queue_seconds * 1000),
             max_listeners=config.max_listeners,
             among_workers=config.workers > 1,
-            figures=figures,
+            counters=counters,
         )
         tokens = credentials.tap_tokens(config)
-        self.taps = TapService(self.hub, channels, tokens, options=options)
+        self.taps = TapService(self.hub, feeds, tokens, options=options)
         token = credentials.forward_token(config)
-        self._forwarder = _forwarder(config, self.hub, channels, options, token)
+        self._forwarder = _forwarder(config, self.hub, feeds, options, token)
 
     def start(self) -> None:
-        """Begin to forward."""
+        """Start to forward."""
         if self._config.workers > 1 and self.taps.tokens:
             log.warning("listeners_hear_one_worker", workers=self._config.workers)
         if self._forwarder is not None:
             self._forwarder.start()
 
     async def close(self) -> None:
-        """Let what is on its way to consumers arrive, for a while; idempotent."""
+        """Wait for what is on its way to consumers to arrive, but not for long; idempotent."""
         self.hub.flush()
         if self._forwarder is not None:
             await self._forwarder.close()
@@ -85,30 +85,37 @@ class LiveTaps:
         """
         token = credentials.forward_token(self._config)
         if self._forwarder is not None:
-            self._forwarder.take_token(token)
+            self._forwarder.replace_token(token)
 
-    def kept(self, document: Recording, folder: Path) -> None:
-        """Tell watchers of a published recording."""
-        self.hub.recording_published(watchers.kept(document, folder))
+    def recording_published(self, document: Recording, folder: Path) -> None:
+        """Notify watchers, who may be anywhere, of a published recording."""
+        event = RecordingPublished(
+            document.id,
+            document.call_sid,
+            document.stream_sid,
+            document.parameters,
+            document.complete,
+            str(folder.absolute()),
+        )
+        self.hub.recording_published(event)
 
 
 def _forwarder(
-    config: Config, hub: Hub, channels: Feeds, options: TapOptions, token: str | None
+    config: Config, hub: Hub, feeds: Feeds, options: TapOptions, token: str | None
 ) -> Forwarder | None:
     if not config.forward:
         return None
-    from receiver.forwarding.relay import (  # only here: a client starts slowly
-        Forwarder,
-        ForwardOptions,
-        parse_consumer,
-    )
+    # Only here: a client starts slowly.
+    from receiver.forwarding.consumer import parse_consumer
+    from receiver.forwarding.forwarder import Forwarder
+    from receiver.forwarding.relay import ForwardOptions
     from receiver.transports.client import trust_in
 
     consumers = tuple(map(parse_consumer, config.forward))
-    way = ForwardOptions(
+    forward_options = ForwardOptions(
         token=token,
         trust=trust_in(None),  # read once: it takes milliseconds
         limits=options.limits,
-        figures=options.figures,
+        counters=options.counters,
     )
-    return Forwarder(hub, channels, consumers, way)
+    return Forwarder(hub, feeds, consumers, forward_options)

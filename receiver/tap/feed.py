@@ -1,7 +1,12 @@
 """One stream in one shape: each event is encoded once, whoever listens, and put into each queue.
 
-A channel subscribes to the hub while it has listeners. What it does per listener is one bounded
+A feed subscribes to the hub while it has listeners. What it does per listener is one bounded
 append; sockets are the listeners' own business.
+
+Encoding waits for nothing but audio that is late: a chunk of one track for its counterpart of
+the other, or for a chunk before it. A timer sends what has waited long enough. Before it does,
+the sockets are read once more and the hub's backlog is delivered: after a stall of our own, what
+is waited for may have arrived already.
 """
 
 from __future__ import annotations
@@ -13,10 +18,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from receiver.counters import TapCounters
 from receiver.media import ByteOrder
 from receiver.tap.encoding import encoders
-from receiver.tap.encoding.notices import LONGEST_WAIT_MS, Encoder, OutputSpec
+from receiver.tap.encoding.format import LONGEST_WAIT_MS, Encoder, OutMessage, OutputSpec
 from receiver.tap.events import LiveStream, StreamEnded, StreamEvent, Subscribed
 from receiver.tap.hub import Hub, Unsubscribe
-from receiver.tap.queue import OutMessage
 
 if TYPE_CHECKING:
     from receiver.tap.resampler import Resampler
@@ -25,214 +29,215 @@ _TURN_SECONDS: Final = 0.005
 
 
 class Sink(Protocol):
-    """Where a channel puts what one listener gets."""
+    """Where a feed puts what one listener gets."""
 
-    def begin(self, live: LiveStream, timestamp_ms: float) -> None:
-        """Learn what is listened to, and where on its clock it begins."""
+    def start(self, live: LiveStream, timestamp_ms: float) -> None:
+        """Start with a stream, at `timestamp_ms` on its clock."""
         ...
 
     def put(self, item: OutMessage) -> None:
-        """Take one item; never waits."""
+        """Append one item; never waits."""
         ...
 
     def end(self) -> None:
-        """Learn that nothing more comes. Called without `begin` where there is no stream."""
+        """Finish: nothing more comes. Called without `start` where there is no stream."""
         ...
 
 
 class Feed:
-    """Everything that listeners of one kind share. `begin_ms` is for one that hears the past."""
+    """Everything that the listeners of one spec share.
+
+    Args:
+        spec: the shape in which the stream is sent.
+        byte_order: of the samples of an L16 stream.
+        start_ms: where on the stream's clock a replay starts; `None` starts at the present.
+        on_drop: called with a reason and a number of pieces of audio that no listener gets.
+    """
 
     def __init__(
         self,
-        kind: OutputSpec,
+        spec: OutputSpec,
         *,
         byte_order: ByteOrder,
-        begin_ms: float | None = None,
-        count: Callable[[str, int], None] = lambda *_: None,
+        start_ms: float | None = None,
+        on_drop: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
-        self.kind = kind
-        self._count = count  # is told of what listeners do not get, and why
-        self._counted = {"late": 0, "slow_resampler": 0}
+        self._spec = spec
+        self._on_drop = on_drop
+        self._dropped = {"late": 0, "slow_resampler": 0}  # so many have been reported
         self._byte_order = byte_order
-        self._begin_ms = begin_ms
+        self._start_ms = start_ms
         self._loop = asyncio.get_running_loop()
-        self._outlets: tuple[Sink, ...] = ()
+        self._sinks: tuple[Sink, ...] = ()
         self._live: LiveStream | None = None
         self._encoder: Encoder | None = None
-        self._resampling: Resampler | None = None
+        self._resampler: Resampler | None = None
         self._epoch = 0.0  # when the clock of arrival times began
-        self._due: asyncio.TimerHandle | None = None
-        self._position_ms = 0.0  # where a listener begins that joins now
+        self._timer: asyncio.TimerHandle | None = None  # for what the encoder holds back
+        self._position_ms = 0.0  # where a listener starts that is added now
         self._ended = False
-        self._in_the_past = begin_ms is not None
-        self._leave: Callable[[], None] = lambda: None
+        self._in_the_past = start_ms is not None
+        self._unsubscribe: Unsubscribe = lambda: None
         self._is_behind: Callable[[], bool] = lambda: False  # whether more has come already
 
     def __len__(self) -> int:
-        return len(self._outlets)
+        return len(self._sinks)
 
     def subscribe(self, hub: Hub, recording_id: str) -> None:
-        """Begin to hear a stream."""
+        """Subscribe to a stream."""
         self._is_behind = lambda: hub.is_behind(recording_id)
-        self._leave = hub.subscribe(recording_id, self.hear)
+        self._unsubscribe = hub.subscribe(recording_id, self.on_event)
 
-    def add(self, outlet: Sink) -> None:
-        """Begin to serve one more listener."""
-        self._outlets += (outlet,)
+    def add(self, sink: Sink) -> None:
+        """Add a listener."""
+        self._sinks += (sink,)
         if self._live is not None:
-            outlet.begin(self._live, self._position_ms)
+            sink.start(self._live, self._position_ms)
         if self._ended:
-            outlet.end()
+            sink.end()
 
-    def remove(self, outlet: Sink) -> None:
-        """Serve a listener no longer; idempotent."""
-        self._outlets = tuple(known for known in self._outlets if known is not outlet)
+    def remove(self, sink: Sink) -> None:
+        """Remove a listener; idempotent."""
+        self._sinks = tuple(known for known in self._sinks if known is not sink)
 
     def close(self) -> None:
-        """Hear no more; idempotent."""
-        self._leave()
-        if self._due is not None:
-            self._due.cancel()
+        """Unsubscribe, and send nothing more of what is held back; idempotent."""
+        self._unsubscribe()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def hear(self, event: StreamEvent) -> None:
-        """Take one event of the stream."""
+    def on_event(self, event: StreamEvent) -> None:
+        """Encode one event of the stream, and put the result into every sink."""
         if isinstance(event, Subscribed):
-            self._join(event)
+            self._start(event)
             return
         last = isinstance(event, StreamEnded)
         if self._encoder is not None:
-            self._deliver(self._encoder.take(event), last=last)
-            self._look_at_waiting()
+            self._deliver(self._encoder.feed(event), last=last)
+            self._schedule_due()
         elif last:
             self._end()
 
     @property
     def coming_ms(self) -> float:
         """Return how much audio is being resampled, and will be put soon."""
-        return self._resampling.coming_ms if self._resampling is not None else 0
+        return self._resampler.coming_ms if self._resampler is not None else 0
 
-    async def settle(self) -> None:
-        """Wait until all that was heard has been put."""
-        if self._resampling is not None:
-            await self._resampling.settled.wait()
+    async def drained(self) -> None:
+        """Return when everything that was encoded has been put."""
+        if self._resampler is not None:
+            await self._resampler.idle.wait()
 
-    def reach_the_present(self, is_behind: Callable[[], bool] = lambda: False) -> None:
-        """Learn that the past has been heard: from now on audio is due by the clock.
+    def reach_present(self, is_behind: Callable[[], bool] = lambda: False) -> None:
+        """Send audio when it is due by the clock from now on: the past is through.
 
-        `is_behind` says whether more has come that will be heard.
+        `is_behind` returns whether more was published that this feed has yet to get.
         """
         self._in_the_past = False
         self._is_behind = is_behind
         if self._encoder is not None and not self._ended:
-            self._encoder.reach_the_present()
-            self._look_at_waiting()
+            self._encoder.reach_present()
+            self._schedule_due()
 
-    def _join(self, joined: Subscribed) -> None:
+    def _start(self, subscribed: Subscribed) -> None:
         if self._encoder is not None:
-            return  # it has heard the past, and now the present follows
-        self._live = joined.live
-        self._epoch = self._loop.time() - joined.position.arrival_ms / 1000
+            return  # it was replayed up to here
+        self._live = live = subscribed.live
+        self._epoch = self._loop.time() - subscribed.position.arrival_ms / 1000
         self._encoder = encoders.encoder(
-            self.kind, joined, byte_order=self._byte_order, since_ms=self._begin_ms
+            self._spec, subscribed, byte_order=self._byte_order, start_ms=self._start_ms
         )
         self._position_ms = self._encoder.position_ms
-        rate, source_rate = self.kind.rate, joined.live.media_format.sample_rate
+        rate, source_rate = self._spec.rate, live.media_format.sample_rate
         if rate is not None and rate != source_rate:
             from receiver.tap.resampler import Resampler  # only here: it needs numpy
 
-            self._resampling = Resampler(source_rate, self.kind, begin_ms=self._position_ms)
-        for outlet in self._outlets:
-            outlet.begin(joined.live, self._position_ms)
+            self._resampler = Resampler(source_rate, self._spec, start_ms=self._position_ms)
+        for sink in self._sinks:
+            sink.start(live, self._position_ms)
 
     def _deliver(self, items: Iterable[OutMessage], *, last: bool) -> None:
-        if self._resampling is not None:
-            self._resampling.submit(list(items), last=last, done=self._resampled)
-            self._note("slow_resampler", self._resampling.dropped)
+        if self._resampler is None:
+            self._put(items, last)
             return
-        self._fan_out(items)
-        if last:
-            self._end()
+        self._resampler.submit(list(items), last=last, done=self._put)
+        self._count_dropped("slow_resampler", self._resampler.dropped)
 
-    def _resampled(self, items: Iterable[OutMessage], last: bool) -> None:
-        self._fan_out(items)
-        if last:
-            self._end()
-
-    def _fan_out(self, items: Iterable[OutMessage]) -> None:
+    def _put(self, items: Iterable[OutMessage], last: bool) -> None:
         for item in items:
             if item.duration_ms:
                 self._position_ms = item.timestamp_ms + item.duration_ms
-            for outlet in self._outlets:
-                outlet.put(item)
+            for sink in self._sinks:
+                sink.put(item)
+        if last:
+            self._end()
 
-    def _look_at_waiting(self) -> None:
-        """Have audio that waits for its counterpart of the other track sent when it is due."""
+    def _schedule_due(self) -> None:
+        """Schedule that audio is sent which waits for its counterpart of the other track."""
         encoder = self._encoder
         assert encoder is not None  # noqa: S101  it has just been used
-        self._note("late", encoder.left_out)
+        self._count_dropped("late", encoder.left_out)
         since = encoder.waiting_since_ms
-        if since is not None and self._due is None and not self._in_the_past:
+        if since is not None and self._timer is None and not self._in_the_past:
             at = self._epoch + (since + LONGEST_WAIT_MS) / 1000 - _TURN_SECONDS
-            self._due = self._loop.call_at(at, self._take_turn)
+            self._timer = self._loop.call_at(at, self._wait_one_turn)
 
-    def _take_turn(self) -> None:
-        """Let sockets be read once more: after a stall, what is awaited may be there already."""
-        self._due = self._loop.call_later(_TURN_SECONDS, self._send_due)
-
-    def _note(self, reason: str, total: int) -> None:
-        if total > self._counted[reason]:
-            self._count(reason, total - self._counted[reason])
-            self._counted[reason] = total
+    def _wait_one_turn(self) -> None:
+        """Have sockets read once more: after a stall, what is waited for may be there already."""
+        self._timer = self._loop.call_later(_TURN_SECONDS, self._send_due)
 
     def _send_due(self) -> None:
-        self._due = None
-        if self._is_behind():  # what is awaited may be there already
-            self._due = self._loop.call_later(_TURN_SECONDS, self._send_due)
+        self._timer = None
+        if self._is_behind():  # what is waited for may be there already
+            self._wait_one_turn()
             return
         if self._encoder is not None and not self._ended:
             now_ms = int((self._loop.time() - self._epoch) * 1000) + 1
-            self._deliver(self._encoder.due(now_ms), last=False)
-            self._look_at_waiting()
+            self._deliver(self._encoder.flush_due(now_ms), last=False)
+            self._schedule_due()
+
+    def _count_dropped(self, reason: str, total: int) -> None:
+        if total > self._dropped[reason]:
+            self._on_drop(reason, total - self._dropped[reason])
+            self._dropped[reason] = total
 
     def _end(self) -> None:
         self._ended = True
         self.close()
-        for outlet in self._outlets:
-            outlet.end()
+        for sink in self._sinks:
+            sink.end()
 
 
 class Feeds:
-    """All channels of a hub that begin in the present, each shared by whoever wants its kind."""
+    """All feeds of a hub that start at the present, each shared by whoever wants its spec."""
 
-    def __init__(self, hub: Hub, *, byte_order: ByteOrder, figures: TapCounters) -> None:
-        self._figures = figures
+    def __init__(self, hub: Hub, *, byte_order: ByteOrder, counters: TapCounters) -> None:
+        self._counters = counters
         self._hub = hub
         self._byte_order = byte_order
-        self._channels: dict[tuple[str, OutputSpec], Feed] = {}
+        self._feeds: dict[tuple[str, OutputSpec], Feed] = {}
 
-    def join(self, recording_id: str, kind: OutputSpec, outlet: Sink) -> Unsubscribe:
-        """Serve an outlet from now on; its `begin` and `end` may be called before this returns."""
-        key = (recording_id, kind)
-        channel = self._channels.get(key)
-        fresh = channel is None
-        if channel is None:
-            channel = self._channels[key] = Feed(
-                kind, byte_order=self._byte_order, count=self.count
-            )
-        channel.add(outlet)
-        if fresh:
-            channel.subscribe(self._hub, recording_id)
-        joined = channel
-        return lambda: self._leave(key, joined, outlet)
+    def subscribe(self, recording_id: str, spec: OutputSpec, sink: Sink) -> Unsubscribe:
+        """Fill a sink from now on; `start` and `end` may be called before this returns."""
+        key = (recording_id, spec)
+        feed = self._feeds.get(key)
+        if feed is not None:
+            feed.add(sink)
+        else:
+            feed = Feed(spec, byte_order=self._byte_order, on_drop=self.count_dropped)
+            self._feeds[key] = feed
+            feed.add(sink)
+            feed.subscribe(self._hub, recording_id)
+        subscribed = feed
+        return lambda: self._unsubscribe(key, subscribed, sink)
 
-    def count(self, reason: str, chunks: int) -> None:
-        """Count pieces of audio that listeners of one kind do not get."""
-        self._figures.dropped[reason] += chunks
+    def count_dropped(self, reason: str, pieces: int) -> None:
+        """Count pieces of audio that the listeners of one spec do not get."""
+        self._counters.dropped[reason] += pieces
 
-    def _leave(self, key: tuple[str, OutputSpec], channel: Feed, outlet: Sink) -> None:
-        channel.remove(outlet)
-        if len(channel) or self._channels.get(key) is not channel:
+    def _unsubscribe(self, key: tuple[str, OutputSpec], feed: Feed, sink: Sink) -> None:
+        feed.remove(sink)
+        if len(feed) or self._feeds.get(key) is not feed:
             return
-        channel.close()
-        del self._channels[key]
+        feed.close()
+        del self._feeds[key]

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from receiver.errors import BadRequest
-from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.encoding.format import Format, OutputSpec
 
 ROOT: Final = "/tap"
 ALL: Final = "all"
@@ -23,16 +23,16 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
-class TapRequest:
+class TapQuery:
     """What is asked for."""
 
-    kind: OutputSpec
+    spec: OutputSpec
     since_seconds: float = 0
     wait_seconds: float = 0
 
 
 def is_tap(path: str) -> bool:
-    """Whether a path belongs to the tap."""
+    """Return whether a path belongs to the tap."""
     return path == ROOT or path.startswith(ROOT + "/")
 
 
@@ -46,7 +46,7 @@ def access_token(query: str) -> str | None:
     try:
         pairs = _pairs(query)
     except BadRequest:
-        return None  # what is wrong with it is for callers to know who brought a token elsewhere
+        return None  # what is wrong with it is said to callers with a token elsewhere
     return next((value for name, value in pairs if name == _ACCESS_TOKEN), None)
 
 
@@ -59,11 +59,11 @@ def parse_filters(query: str) -> dict[str, str]:
     return _filters(_single(query))
 
 
-def parse_request(query: str) -> TapRequest:
+def parse(query: str) -> TapQuery:
     """Return what a listener of one stream asks for.
 
     Raises:
-        BadRequest: it cannot be had; the text says what can.
+        BadRequest: it is not to be had; the text says what is.
     """
     given = _single(query)
     shape = _one_of("format", given.pop("format", "pcm16"), {f.value: f for f in Format})
@@ -82,11 +82,11 @@ def parse_request(query: str) -> TapRequest:
     rate = (
         _one_of("rate", asked_rate, {str(r): r for r in RATES}) if asked_rate is not None else None
     )
-    return TapRequest(OutputSpec(shape, track, rate), since, wait)
+    return TapQuery(OutputSpec(shape, track, rate), since, wait)
 
 
 def matches(filters: Mapping[str, str], parameters: Mapping[str, Any]) -> bool:
-    """Whether a stream's custom parameters are what is asked for."""
+    """Return whether a stream's custom parameters are what is asked for."""
     return all(
         name in parameters and str(parameters[name]) == value for name, value in filters.items()
     )

@@ -1,56 +1,47 @@
 """What waits for one listener: a bounded queue that drops the oldest audio and says so in order.
 
-Putting is one append, and the listener's own overflow is all the work there may be besides.
-What happens on the call (keys, marks, the end) is kept in its place while audio around it goes.
+Goals: to put something is one append; memory is bounded whatever comes; events of the call
+(keys, marks, the end) stay in their place while audio around them goes; and whatever audio a
+listener does not get is covered by exactly one notice in its place.
+
+    put:    a1 a2 key a3 a4 a5     (each a is 20 ms of audio, the limit is 40 ms)
+    _left:  gap(a1 a2) key gap(a3) (what is left of what was dropped, in order)
+    _items: a4 a5
+    pop:    notice of 40 ms, key, notice of 20 ms, a4, a5
+
+A gap at the end of `_left` grows with each further piece that is dropped, one gap for each
+track; it is closed once an event stands behind it, or its notice was popped.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
-import msgspec
+from receiver.tap.encoding.format import OutMessage
 
 LIMIT_MS: Final = 2000.0
 LIMIT_BYTES: Final = 2**20
-_SILENCE_BLOCK_BYTES: Final = 2**15
 _ITEM_BYTES: Final = 200
 """What an item takes of memory besides its message."""
 _MOST_COMING_MS: Final = 500.0
 """Of audio that is on its way, whatever the limit: as samples at 48 kHz it is 96 KB."""
 
 
-class OutMessage(msgspec.Struct, frozen=True):
-    """One message to a listener, `str` as text and `bytes` as binary.
+class QueueSender(Protocol):
+    """What empties a queue."""
 
-    Audio has a duration and the name of its track. Silence is `repeat` times the message: it
-    takes no room in the queue, however long it is.
-    """
+    def wake(self) -> None:
+        """Send soon, but not within this call."""
+        ...
 
-    message: bytes | str
-    track: str = ""
-    timestamp_ms: float = 0
-    duration_ms: float = 0
-    repeat: int = 1
-
-    def messages(self) -> Iterator[bytes | str]:
-        """Return what is to be sent."""
-        if self.repeat == 1 or isinstance(self.message, str):
-            return iter((self.message,))
-        return self._blocks(self.message)
-
-    def _blocks(self, message: bytes) -> Iterator[bytes]:
-        at_a_time = max(1, _SILENCE_BLOCK_BYTES // len(message))
-        whole, rest = divmod(self.repeat, at_a_time)
-        block = message * at_a_time
-        for _ in range(whole):
-            yield block
-        if rest:
-            yield message * rest
+    def flush_now(self) -> None:
+        """Send now what the socket takes."""
+        ...
 
 
-class _Gap:
+class _DroppedGap:
     """Audio of one track that was dropped, up to now."""
 
     __slots__ = ("end_ms", "start_ms", "track")
@@ -64,42 +55,43 @@ class _Gap:
 class SendQueue:
     """The queue of one listener.
 
-    `wake` is called when it has been empty and no longer is, `rested` when it was found empty,
-    `press` before anything is dropped, and may take what there is; `notice(track, timestamp_ms,
-    duration_ms)` returns what tells of a gap, if anything does. `lost` is called for each piece of
-    audio that is dropped.
+    Args:
+        limit_ms: audio that may wait; what is longer is dropped, oldest first.
+        limit_bytes: memory that everything that waits may use.
+        gap_notice: returns the text for dropped audio, given its track, where it starts on the
+            stream's clock and how long it is, both in milliseconds; by default there is none.
+        on_drop: called for each piece of audio that is dropped.
+        on_empty: called when the sender finds the queue empty; may put more.
     """
 
     def __init__(
         self,
-        wake: Callable[[], None],
         *,
         limit_ms: float = LIMIT_MS,
         limit_bytes: int = LIMIT_BYTES,
-        notice: Callable[[str, float, float], str | None] = lambda *_: None,
-        rested: Callable[[], None] = lambda: None,
-        press: Callable[[], None] = lambda: None,
-        lost: Callable[[], None] = lambda: None,
+        gap_notice: Callable[[str, float, float], str] | None = None,
+        on_drop: Callable[[], None] = lambda: None,
+        on_empty: Callable[[], None] = lambda: None,
     ) -> None:
         self.dropped = 0  # pieces of audio
         self.dropped_ms = 0.0
-        self._wake = wake
+        self.closing: tuple[int, str] | None = None  # how the socket is closed behind the rest
+        self._sender: QueueSender | None = None
         self._limit_ms = limit_ms
         self._limit_bytes = limit_bytes
-        self._notice = notice
-        self._rested = rested
-        self._press = press
-        self._lost = lost
+        self._gap_notice = gap_notice
+        self._on_drop = on_drop
+        self._on_empty = on_empty
         self._items: deque[OutMessage] = deque()
-        self._kept: deque[OutMessage | _Gap] = deque()  # what is left of what was dropped, in order
-        self._open: dict[str, _Gap] = {}  # gaps at the end of `_kept` that may still grow
+        self._left: deque[OutMessage | _DroppedGap] = deque()
+        self._open: dict[str, _DroppedGap] = {}  # gaps at the end of `_left` that may still grow
         self._ms = 0.0
         self._newest_ms = 0.0  # how long the audio is that was put last
         self._bytes = 0
-        self._idle = True
+        self.is_idle = True  # the sender found it empty, and is to be woken
 
     def __len__(self) -> int:
-        return len(self._items) + len(self._kept)
+        return len(self._items) + len(self._left)
 
     @property
     def waiting_ms(self) -> float:
@@ -112,12 +104,28 @@ class SendQueue:
         return self._bytes
 
     def is_crowded(self, coming_ms: float = 0) -> bool:
-        """Whether half of it is used, or will be by audio that is on its way.
+        """Return whether half of it is used, or will be by audio that is on its way.
 
-        Who can wait, should.
+        Whoever can wait before putting more should.
         """
         longest = min(self._limit_ms / 2, _MOST_COMING_MS + self._ms)
         return self._ms + coming_ms > longest or 2 * self._bytes > self._limit_bytes
+
+    def attach(self, sender: QueueSender) -> None:
+        """Have a sender woken whenever there is something to send, and now if there is."""
+        self._sender = sender
+        if not self.is_idle or self.closing:
+            sender.wake()
+
+    def detach(self) -> None:
+        """Wake no sender any longer; what is put from now on waits."""
+        self._sender = None
+
+    def close(self, code: int, reason: str) -> None:
+        """Have the socket closed as soon as everything that waits is sent."""
+        self.closing = (code, reason)
+        if self._sender is not None:
+            self._sender.flush_now()
 
     def put(self, item: OutMessage) -> None:
         """Append one item; what does not fit any longer is dropped, oldest first."""
@@ -127,45 +135,50 @@ class SendQueue:
             self._ms += item.duration_ms
             self._newest_ms = item.duration_ms
         if self._is_full():
-            self._press()  # much may have come at once: what the socket takes now is not lost
-            while self._is_full():
-                self._drop()
-        if self._idle:
-            self._idle = False
-            self._wake()
+            self._make_room()
+        if self.is_idle:
+            self.is_idle = False
+            if self._sender is not None:
+                self._sender.wake()
 
-    def take(self) -> OutMessage | None:
-        """Return what is next, or `None`: then `wake` tells when there is more."""
-        while self._kept:
+    def pop(self) -> OutMessage | None:
+        """Return what is next, or `None`: then the sender is woken when there is more."""
+        while self._left:
             self._open.clear()
-            kept = self._kept.popleft()
-            if isinstance(kept, OutMessage):
-                self._bytes -= len(kept.message) + _ITEM_BYTES
-                return kept
-            told = self._notice(kept.track, kept.start_ms, kept.end_ms - kept.start_ms)
-            if told is not None:
-                return OutMessage(told)
+            left = self._left.popleft()
+            if isinstance(left, OutMessage):
+                self._bytes -= len(left.message) + _ITEM_BYTES
+                return left
+            if self._gap_notice is not None:
+                duration_ms = left.end_ms - left.start_ms
+                return OutMessage(self._gap_notice(left.track, left.start_ms, duration_ms))
         if self._items:
             item = self._items.popleft()
-            self._forget(item)
+            self._release(item)
             return item
-        self._idle = True
-        self._rested()
+        self.is_idle = True
+        self._on_empty()
         return None
 
+    def clear(self) -> None:
+        """Drop everything without a notice, because nobody is there to send it to."""
+        self._items.clear()
+        self._left.clear()
+        self._open.clear()
+        self._ms, self._bytes, self.is_idle = 0.0, 0, True
+
     def _is_full(self) -> bool:
-        """Whether something must go; audio that alone is longer than the limit need not."""
+        """Return whether something must go; a single piece may be longer than the limit."""
         longest = max(self._limit_ms, self._newest_ms)
         return self._ms > longest or self._bytes > self._limit_bytes
 
-    def clear(self) -> None:
-        """Drop everything without a word: nobody is there any longer."""
-        self._items.clear()
-        self._kept.clear()
-        self._open.clear()
-        self._ms, self._bytes, self._idle = 0.0, 0, True
+    def _make_room(self) -> None:
+        if self._sender is not None:
+            self._sender.flush_now()  # much may have come at once: what is sent now is not lost
+        while self._is_full():
+            self._drop()
 
-    def _forget(self, item: OutMessage) -> None:
+    def _release(self, item: OutMessage) -> None:
         self._bytes -= len(item.message) + _ITEM_BYTES
         if item.repeat == 1:
             self._ms -= item.duration_ms
@@ -176,30 +189,30 @@ class SendQueue:
             return
         item = self._items.popleft()
         if not item.duration_ms:
-            self._kept.append(item)
+            self._left.append(item)
             self._open.clear()
             return
-        self._forget(item)
+        self._release(item)
         self.dropped += 1
-        self._lost()
+        self._on_drop()
         self.dropped_ms += item.duration_ms
         gap = self._open.get(item.track)
         if gap is None:
-            gap = self._open[item.track] = _Gap(item)
-            self._kept.append(gap)
+            gap = self._open[item.track] = _DroppedGap(item)
+            self._left.append(gap)
         gap.end_ms = item.timestamp_ms + item.duration_ms
 
     def _drop_event(self) -> None:
-        """Forget the oldest event; the gaps on both of its sides become one for each track."""
-        joined: dict[str, _Gap] = {}
+        """Drop the oldest event; the gaps on both of its sides become one for each track."""
+        merged: dict[str, _DroppedGap] = {}
         dropped = False
-        while self._kept and not (dropped and isinstance(self._kept[0], OutMessage)):
-            kept = self._kept.popleft()
-            if isinstance(kept, OutMessage):
+        while self._left and not (dropped and isinstance(self._left[0], OutMessage)):
+            left = self._left.popleft()
+            if isinstance(left, OutMessage):
                 dropped = True
-                self._bytes -= len(kept.message) + _ITEM_BYTES
+                self._bytes -= len(left.message) + _ITEM_BYTES
             else:
-                joined.setdefault(kept.track, kept).end_ms = kept.end_ms
-        if not self._kept:
-            self._open = dict(joined)
-        self._kept.extendleft(reversed(joined.values()))
+                merged.setdefault(left.track, left).end_ms = left.end_ms
+        if not self._left:
+            self._open = dict(merged)
+        self._left.extendleft(reversed(merged.values()))

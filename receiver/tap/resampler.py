@@ -17,16 +17,16 @@ from typing import Any, Final
 
 from receiver.audio import codec
 from receiver.media import GapReason
-from receiver.tap.encoding.notices import OutputSpec, gap_notice
-from receiver.tap.queue import OutMessage
+from receiver.tap.encoding.format import OutMessage, OutputSpec
+from receiver.tap.encoding.notices import gap_notice
 
 _BLOCK_SECONDS: Final = 1
 _TAIL_SECONDS: Final = 0.1
 """Of silence, after which the filter has forgotten what was before it (36 ms at most)."""
 _BYTES_PER_SAMPLE: Final = 2
 _MOST_COMING_MS: Final = 5000.0
-"""Of one channel's audio that may wait for the thread; more is dropped, and told."""
-_TEXT_PATIENCE_SECONDS: Final = 0.1
+"""Of one feed's audio that may wait for the thread; more is dropped, with a notice."""
+_LONGEST_TEXT_WAIT_SECONDS: Final = 0.1
 """How long a text waits for more audio, which brings what the filter holds back before it."""
 Done = Callable[[list[OutMessage], bool], None]
 
@@ -39,7 +39,7 @@ class _Skip:
 
 
 def available() -> bool:
-    """Whether soxr is installed."""
+    """Return whether soxr is installed."""
     return importlib.util.find_spec("soxr") is not None
 
 
@@ -49,72 +49,75 @@ def _thread() -> ThreadPoolExecutor:
 
 
 class Resampler:
-    """One channel's way from the stream's rate to another."""
+    """Resamples what one feed sends, from the stream's rate to another.
 
-    def __init__(self, source_rate: int, kind: OutputSpec, *, begin_ms: float) -> None:
+    Texts (keys, marks, notices) stay where they are in the audio: the filter holds audio back for
+    some milliseconds, and a text waits until all audio before it has come out.
+    """
+
+    def __init__(self, source_rate: int, spec: OutputSpec, *, start_ms: float) -> None:
         import soxr  # an extra, and only where it is asked for
 
-        rate, channels = kind.rate or source_rate, kind.channels
+        rate, channels = spec.rate or source_rate, spec.channels
         self._rate = rate
         self._source_rate = source_rate
         self._channels = channels
-        self._track = kind.track
-        self._begin_ms = begin_ms
+        self._track = spec.track
+        self._start_ms = start_ms
         self._consumed = 0  # samples of each track
         self._produced = 0
-        self._texts: deque[tuple[int, OutMessage]] = (
-            deque()
-        )  # behind how many that will be produced
-        self._due: asyncio.TimerHandle | None = None
-        self._submitted = 0  # lots that the thread has yet to give back
+        # Texts, and behind how many samples that will be produced they belong.
+        self._texts: deque[tuple[int, OutMessage]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._submitted = 0  # lists of messages that the thread has yet to return
         self.dropped = 0  # pieces of audio that the thread had no time for
-        self._skipped_ms = 0.0  # of them, what has not been told yet
+        self._skipped_ms = 0.0  # of them, what no notice was made of yet
         # Measured: "MQ" holds audio back for 15 to 36 ms, "HQ" for 21 to 138.
         self._fresh_stream: Callable[[], Any] = lambda: soxr.ResampleStream(
             source_rate, rate, channels, dtype="int16", quality="MQ"
         )
         self._stream = self._fresh_stream()
         self._loop = asyncio.get_running_loop()
-        self.coming_ms = 0.0  # audio that the thread has yet to give back
-        self.settled = asyncio.Event()  # it has given everything back
-        self.settled.set()
+        self.coming_ms = 0.0  # audio that the thread has yet to return
+        self.idle = asyncio.Event()  # the thread has returned everything
+        self.idle.set()
 
     def submit(self, items: list[OutMessage], *, last: bool, done: Done) -> None:
-        """Have `done` called, on the event loop, with what becomes of `items`."""
+        """Resample `items` in the thread; `done` is called on the event loop with the result."""
         if not items and not last:
             return
-        work = self._bearable(items)
+        work = self._without_overload(items)
         length_ms = sum(i.duration_ms for i in work if isinstance(i, OutMessage) and i.repeat == 1)
         self._run(lambda: self.convert(work, last=last), length_ms, last=last, done=done)
 
     def _run(
         self, make: Callable[[], Iterator[OutMessage]], length_ms: float, *, last: bool, done: Done
     ) -> None:
-        self.settled.clear()
+        self.idle.clear()
         self.coming_ms += length_ms
         self._submitted += 1
 
-        def give_back(made: list[OutMessage]) -> None:
+        def deliver(made: list[OutMessage]) -> None:
             self.coming_ms -= length_ms
             self._submitted -= 1
             done(made, last)
             if not self._submitted:
                 self.coming_ms = 0.0  # fractions do not add up for ever
-                self.settled.set()
-                self._look_at_texts(done)
+                self.idle.set()
+                self._schedule_texts(done)
 
-        _thread().submit(self._work, make, give_back)
+        _thread().submit(self._work, make, deliver)
 
-    def _look_at_texts(self, done: Done) -> None:
-        """Have texts told that wait for what the filter holds back, if no more audio comes."""
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+    def _schedule_texts(self, done: Done) -> None:
+        """Schedule that waiting texts are sent, in case that no more audio comes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._texts:
-            self._due = self._loop.call_later(_TEXT_PATIENCE_SECONDS, self._tell_texts, done)
+            self._timer = self._loop.call_later(_LONGEST_TEXT_WAIT_SECONDS, self._flush_texts, done)
 
-    def _tell_texts(self, done: Done) -> None:
-        self._due = None
+    def _flush_texts(self, done: Done) -> None:
+        self._timer = None
         if not self._submitted:
             self._run(self._drained, 0, last=False, done=done)
 
@@ -124,7 +127,7 @@ class Resampler:
         yield from self._overdue()
         self._stream = self._fresh_stream()
 
-    def _bearable(self, items: list[OutMessage]) -> list[OutMessage | _Skip]:
+    def _without_overload(self, items: list[OutMessage]) -> list[OutMessage | _Skip]:
         """Return what the thread is to do: all, or where it is far behind, all but the audio."""
         late = self.coming_ms > _MOST_COMING_MS
         kept: list[OutMessage | _Skip] = [i for i in items if not (late and i.duration_ms)]
@@ -140,13 +143,13 @@ class Resampler:
     def _work(
         self,
         make: Callable[[], Iterator[OutMessage]],
-        give_back: Callable[[list[OutMessage]], None],
+        deliver: Callable[[list[OutMessage]], None],
     ) -> None:
         made = list(make())
         try:
-            self._loop.call_soon_threadsafe(give_back, made)
+            self._loop.call_soon_threadsafe(deliver, made)
         except RuntimeError:
-            return  # the loop is closed: nobody listens any more
+            return  # the loop is closed, and with it every listener
 
     def convert(self, items: Sequence[OutMessage | _Skip], *, last: bool) -> Iterator[OutMessage]:
         """Yield `items` at the other rate; what is not audio keeps its place."""
@@ -159,9 +162,9 @@ class Resampler:
                 yield from self._text(item, last=last and item is items[-1])
 
     def _notice(self, duration_ms: float) -> OutMessage:
-        """Tell of audio that is left out; what follows is behind it."""
-        at_ms = self._begin_ms + self._produced * 1000 / self._rate
-        self._begin_ms += duration_ms
+        """Return the notice of audio that is left out; what follows is behind it."""
+        at_ms = self._start_ms + self._produced * 1000 / self._rate
+        self._start_ms += duration_ms
         return OutMessage(gap_notice(GapReason.SLOW_LISTENER, self._track, at_ms, duration_ms))
 
     def _text(self, text: OutMessage, *, last: bool) -> Iterator[OutMessage]:
@@ -236,7 +239,7 @@ class Resampler:
 
     def _time(self, start: int, end: int) -> tuple[float, float]:
         """Return when a piece begins on the stream's clock, and how long it is."""
-        return self._begin_ms + start * 1000 / self._rate, (end - start) * 1000 / self._rate
+        return self._start_ms + start * 1000 / self._rate, (end - start) * 1000 / self._rate
 
     def _resample(self, message: bytes, *, last: bool = False) -> bytes:
         samples = codec.rows(message, self._channels)

@@ -1,7 +1,7 @@
 """Everything under `/tap`: who may listen, to what, and who listens now.
 
-Unknown streams and forbidden ones answer alike, also where a caller waits for a stream: what
-may not be heard does not exist.
+Unknown streams and forbidden ones are answered alike, also where a caller waits for a stream:
+nobody can find out that there is something which they may not hear.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from receiver.auth.leases import Lease, Leases
+from receiver.auth.leases import Leases
 from receiver.auth.tap_tokens import Scope, TapGrant, TapTokens
 from receiver.counters import TapCounters
 from receiver.errors import BadRequest, Refused
 from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
-from receiver.tap import query as tap_requests
-from receiver.tap.encoding.notices import OutputSpec
+from receiver.tap import query as tap_query
+from receiver.tap.encoding.format import OutputSpec
 from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted
 from receiver.tap.feed import Feed, Feeds
 from receiver.tap.hub import Hub
-from receiver.tap.listener import Listener, ListenerLimits
-from receiver.tap.query import TapRequest
+from receiver.tap.listener import Listener, ListenRequest
 from receiver.tap.replay import Replay
-from receiver.tap.watchers import WatcherPool
+from receiver.tap.sender import ListenerLimits
+from receiver.tap.watcher import Watcher
 from receiver.transports.interface import HttpAnswer, Peer, UpgradeRequest
 
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
@@ -46,227 +46,199 @@ log = structlog.get_logger("receiver.taps")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TapOptions:
-    """What the house gives its listeners."""
+    """What a receiver gives its listeners."""
 
     journal_of: Callable[[str], Path]  # where a live recording's journal is
-    flush: Callable[[], None] = lambda: None  # has journals written now
+    flush: Callable[[], None] = lambda: None  # writes journals now
     byte_order: ByteOrder = ByteOrder.LITTLE
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     max_listeners: int = 1000
-    among_workers: bool = False  # whose streams cannot be heard here
-    figures: TapCounters = field(default_factory=TapCounters)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What one listener asked for, and what it may have."""
-
-    name: str
-    request: TapRequest
-    ticket: TapGrant
-
-    def means(self, live: LiveStream) -> bool:
-        named = self.name in (live.recording_id, live.stream_sid, live.call_sid)
-        return named and self.ticket.scope.permits(live.call_sid, live.parameters)
-
-
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """The attendant of one listener: remembers what it asked for."""
-
-    taps: TapService
-    asked: _Asked
-
-    def opened(self, listener: Listener) -> None:
-        self.taps.opened(listener, self.asked)
-
-    def closed(self, listener: Listener) -> None:
-        self.taps.closed(listener)
-
-    def missed(self) -> None:
-        self.taps.figures.dropped["slow_listener"] += 1
-
-    def listening_to(self, recording_id: str) -> int:
-        return self.taps.listening_to(recording_id)
+    among_workers: bool = False  # other processes have streams that are not known here
+    counters: TapCounters = field(default_factory=TapCounters)
 
 
 class TapService:
-    """The tap's end of the gate, and all that listen."""
+    """Decides about requests under `/tap`, and connects listeners with their streams."""
 
-    def __init__(
-        self, hub: Hub, channels: Feeds, tokens: TapTokens, *, options: TapOptions
-    ) -> None:
-        self._tickets = Leases(tokens)
-        self.figures = options.figures
-        self._hub = hub
-        self._options = options
-        self.listeners: dict[Listener, Lease] = {}  # whose sockets are open
+    def __init__(self, hub: Hub, feeds: Feeds, tokens: TapTokens, *, options: TapOptions) -> None:
+        self.hub = hub
+        self.options = options
+        self.counters = options.counters
+        self.leases = Leases(tokens)
+        self.listeners: set[Listener] = set()  # with an open socket
+        self.watchers: set[Watcher] = set()
+        self._feeds = feeds
         self._listening: Counter[str] = Counter()  # by recording id
-        self._channels = channels
-        self._watchers = WatcherPool(
-            hub,
-            options.limits,
-            figures=options.figures,
-            described=self._described,
-            tickets=self._tickets,
-        )
         self._throttle = LogThrottle()
 
     def __len__(self) -> int:
-        return len(self.listeners) + len(self._watchers)
+        return len(self.listeners) + len(self.watchers)
 
     @property
     def tokens(self) -> TapTokens:
-        """Return the tokens that count; who came with one that is taken away has to go."""
-        return self._tickets.tokens
+        """Return the valid tokens; whoever came with one that is taken away is dismissed."""
+        return self.leases.tokens
 
     @tokens.setter
     def tokens(self, tokens: TapTokens) -> None:
-        self._tickets.replace(tokens)
+        self.leases.replace(tokens)
 
-    # The gate.
+    # Requests.
 
     def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
         """Decide about one request for a path under `/tap`."""
         try:
-            token = tap_requests.access_token(request.query)
-            ticket = self.tokens.admit(request.authorization, token, now=time.time())
-            return self._route(tap_requests.name_in(request.path), request.query, ticket)
+            token = tap_query.access_token(request.query)
+            grant = self.tokens.admit(request.authorization, token, now=time.time())
+            return self._route(tap_query.name_in(request.path), request.query, grant)
         except Refused as refused:
-            self._refuse(refused.reason.value, request)
+            self._count_refused(refused.reason.value, request.remote_address)
             return _UNAUTHORIZED
         except BadRequest as bad:
             return HttpAnswer(400, f"{bad}\n")
 
-    def _route(self, name: str, query: str, ticket: TapGrant) -> HttpAnswer | Peer:
+    def _route(self, name: str, query: str, grant: TapGrant) -> HttpAnswer | Peer:
         if not name:
-            return self._list(query, ticket.scope)
-        if len(self) >= self._options.max_listeners:
+            return self._list(query, grant.scope)
+        if len(self) >= self.options.max_listeners:
             return _FULL
-        if name == tap_requests.ALL:
-            return self._watchers.watcher(tap_requests.parse_filters(query), ticket)
-        asked = _Asked(name, tap_requests.parse_request(query), ticket)
-        live = self._find(asked)
-        if _needs_resampler(asked.request.kind, live) and not _can_resample():
+        if name == tap_query.ALL:
+            return Watcher(tap_query.parse_filters(query), grant, self)
+        request = ListenRequest(name, tap_query.parse(query), grant)
+        live = self._find(request)
+        if _needs_resampler(request.query.spec, live) and not _can_resample():
             return _NO_RESAMPLER
-        if live is None and not asked.request.wait_seconds:
-            return _NOT_HERE if self._options.among_workers else _NO_STREAM
-        return Listener(asked.request.kind, _Visit(self, asked), self._options.limits)
+        if live is None and not request.query.wait_seconds:
+            return _NOT_HERE if self.options.among_workers else _NO_STREAM
+        return Listener(request, self)
 
     def _list(self, query: str, scope: Scope) -> HttpAnswer:
-        filters = tap_requests.parse_filters(query)
+        filters = tap_query.parse_filters(query)
         found = [
-            self._described(live)
-            for live in self._hub.streams()
+            self.described(live)
+            for live in self.hub.streams()
             if scope.permits(live.call_sid, live.parameters)
-            and tap_requests.matches(filters, live.parameters)
+            and tap_query.matches(filters, live.parameters)
         ]
         return HttpAnswer(200, msgspec.json.encode(found).decode() + "\n", _JSON)
 
-    def _described(self, live: LiveStream) -> dict[str, Any]:
-        return {**live.described(), "listeners": self.listening_to(live.recording_id)}
-
-    def _refuse(self, reason: str, request: UpgradeRequest) -> None:
-        """Count a refusal, and tell of each address at most once a second."""
-        self.figures.refused[reason] += 1
-        address = request.remote_address
+    def _count_refused(self, reason: str, address: str) -> None:
+        """Count a refusal, and log those of one address at most once a second."""
+        self.counters.refused[reason] += 1
         if times := self._throttle.count(f"{address} {reason}", time.monotonic()):
             log.warning("listener_refused", reason=reason, remote_address=address, times=times)
 
-    # The listeners.
+    # Called by listeners and watchers.
 
-    def opened(self, listener: Listener, asked: _Asked) -> None:
-        """Find the listener's stream, or wait for it."""
-        hold = self._tickets.start(asked.ticket, dismiss=listener.dismiss)
-        self.listeners[listener] = hold
-        self.figures.listeners = len(self.listeners)
-        live = self._find(asked)
-        if live is not None:
-            self._open(listener, live, asked.request)
-        elif asked.request.wait_seconds:
-            self._wait(listener, asked)
-        else:  # it ended within the handshake
-            listener.refuse()
+    def described(self, live: LiveStream) -> dict[str, Any]:
+        """Return what the list of streams says of one."""
+        return {**live.described(), "listeners": self.listeners_of(live.recording_id)}
 
-    def closed(self, listener: Listener) -> None:
-        """Forget a listener."""
-        if hold := self.listeners.pop(listener, None):
-            hold.release()
-        self.figures.listeners = len(self.listeners)
-        if listener.slow:
-            self.figures.closed_slow += 1
-            live = listener.live
-            log.warning("listener_too_slow", call_sid=live.call_sid if live else None)
-
-    def listening_to(self, recording_id: str) -> int:
+    def listeners_of(self, recording_id: str) -> int:
         """Return how many listen to a stream."""
         return self._listening[recording_id]
 
-    def _find(self, asked: _Asked) -> LiveStream | None:
-        """Return the newest stream that is meant: a call may have several."""
+    def count_slow(self) -> None:
+        """Count a piece of audio that a listener does not get because it did not read."""
+        self.counters.dropped["slow_listener"] += 1
+
+    def listener_opened(self, listener: Listener) -> None:
+        """Connect a listener with its stream, or wait for that to start."""
+        request = listener.request
+        listener.lease = self.leases.start(request.grant, dismiss=listener.dismiss)
+        self.listeners.add(listener)
+        self.counters.listeners = len(self.listeners)
+        live = self._find(request)
+        if live is not None:
+            self._subscribe(listener, live)
+        elif request.query.wait_seconds:
+            self._wait(listener)
+        else:  # it ended within the handshake
+            listener.refuse()
+
+    def listener_closed(self, listener: Listener) -> None:
+        """Forget a listener."""
+        self.listeners.discard(listener)
+        listener.lease.release()
+        self.counters.listeners = len(self.listeners)
+        if listener.closed_slow:
+            self.counters.closed_slow += 1
+            live = listener.live
+            log.warning("listener_too_slow", call_sid=live.call_sid if live else None)
+
+    def watcher_opened(self, watcher: Watcher) -> None:
+        """Count a watcher."""
+        self.watchers.add(watcher)
+        self.counters.watchers = len(self.watchers)
+
+    def watcher_closed(self, watcher: Watcher) -> None:
+        """Forget a watcher."""
+        self.watchers.discard(watcher)
+        self.counters.watchers = len(self.watchers)
+        if watcher.closed_slow:
+            self.counters.closed_slow += 1
+            log.warning("watcher_too_slow")
+
+    # How listeners get their stream.
+
+    def _find(self, request: ListenRequest) -> LiveStream | None:
+        """Return the newest stream that is asked for: a call may have several."""
         found = None
-        for live in self._hub.streams():
-            if asked.means(live):
+        for live in self.hub.streams():
+            if request.matches(live):
                 found = live
         return found
 
-    def _wait(self, listener: Listener, asked: _Asked) -> None:
-        def tell(event: LifecycleEvent) -> None:
-            if isinstance(event, StreamStarted) and asked.means(event.live):
-                listener.leave()
-                self._open(listener, event.live, asked.request)
+    def _wait(self, listener: Listener) -> None:
+        request = listener.request
 
-        leave = self._hub.watch(tell)
+        def on_event(event: LifecycleEvent) -> None:
+            if isinstance(event, StreamStarted) and request.matches(event.live):
+                listener.unsubscribe()
+                self._subscribe(listener, event.live)
+
+        unwatch = self.hub.watch(on_event)
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(asked.request.wait_seconds, listener.refuse)
+        timer = loop.call_later(request.query.wait_seconds, listener.refuse)
 
         def stop() -> None:
-            leave()
+            unwatch()
             timer.cancel()
 
-        listener.leave = stop
+        listener.unsubscribe = stop
 
-    def _open(self, listener: Listener, live: LiveStream, request: TapRequest) -> None:
-        """Let a listener hear a stream, if its token is still good."""
-        hold = self.listeners[listener]
-        if hold.is_valid():
-            hold.keep_until_closed()
-            self._attach(listener, live, request)
-
-    def _attach(self, listener: Listener, live: LiveStream, request: TapRequest) -> None:
+    def _subscribe(self, listener: Listener, live: LiveStream) -> None:
+        """Start to send a stream to a listener, if its token is still valid."""
+        if not listener.lease.is_valid():
+            return
+        listener.lease.keep_until_closed()
         self._listening[live.recording_id] += 1
-        if request.since_seconds:
-            self._rewind(listener, live.recording_id, request)
+        if listener.request.query.since_seconds:
+            self._replay(listener, live.recording_id)
         else:
-            self._join(listener, live.recording_id)
+            self._share_feed(listener, live.recording_id)
 
-    def _join(self, listener: Listener, recording_id: str) -> None:
-        leave = self._channels.join(recording_id, listener.kind, listener)
+    def _share_feed(self, listener: Listener, recording_id: str) -> None:
+        unsubscribe = self._feeds.subscribe(recording_id, listener.spec, listener)
+        self._on_unsubscribe(listener, recording_id, unsubscribe)
 
-        def stop() -> None:
-            listener.leave = _nothing
-            self._forget_listening(recording_id)
-            leave()
-
-        listener.leave = stop
-
-    def _rewind(self, listener: Listener, recording_id: str, request: TapRequest) -> None:
-        rewind = Replay(
-            self._hub,
-            lambda begin_ms: Feed(
-                listener.kind,
-                byte_order=self._options.byte_order,
-                begin_ms=begin_ms,
-                count=self._channels.count,
+    def _replay(self, listener: Listener, recording_id: str) -> None:
+        replay = Replay(
+            self.hub,
+            lambda start_ms: Feed(
+                listener.spec,
+                byte_order=self.options.byte_order,
+                start_ms=start_ms,
+                on_drop=self._feeds.count_dropped,
             ),
-            flush=self._options.flush,
+            flush=self.options.flush,
         )
         task = asyncio.ensure_future(
-            rewind.play(
+            replay.play(
                 listener,
                 recording_id,
-                since_seconds=request.since_seconds,
-                journal=self._options.journal_of(recording_id),
+                since_seconds=listener.request.query.since_seconds,
+                journal=self.options.journal_of(recording_id),
             )
         )
 
@@ -275,26 +247,30 @@ class TapService:
                 log.error("past_unreadable", recording_id=recording_id, error=str(task.exception()))
                 listener.fail()
 
-        task.add_done_callback(done)
-
         def stop() -> None:
-            listener.leave = _nothing
-            self._forget_listening(recording_id)
             task.cancel()
-            rewind.stop()
+            replay.stop()
 
-        listener.leave = stop
+        task.add_done_callback(done)
+        self._on_unsubscribe(listener, recording_id, stop)
 
-    def _forget_listening(self, recording_id: str) -> None:
-        self._listening[recording_id] -= 1
-        if not self._listening[recording_id]:
-            del self._listening[recording_id]
+    def _on_unsubscribe(
+        self, listener: Listener, recording_id: str, stop: Callable[[], None]
+    ) -> None:
+        def unsubscribe() -> None:
+            listener.unsubscribe = _nothing
+            self._listening[recording_id] -= 1
+            if not self._listening[recording_id]:
+                del self._listening[recording_id]
+            stop()
+
+        listener.unsubscribe = unsubscribe
 
 
-def _needs_resampler(kind: OutputSpec, live: LiveStream | None) -> bool:
-    """Whether another rate than a stream's own is asked for; of an unknown one, any may be."""
+def _needs_resampler(spec: OutputSpec, live: LiveStream | None) -> bool:
+    """Return whether another rate than the stream's is asked for; an unknown one may have any."""
     own = live.media_format.sample_rate if live is not None else None
-    return kind.rate not in (None, own)
+    return spec.rate not in (None, own)
 
 
 def _can_resample() -> bool:
@@ -304,4 +280,4 @@ def _can_resample() -> bool:
 
 
 def _nothing() -> None:
-    """Leave what has been left."""
+    """Unsubscribe again, which does nothing."""

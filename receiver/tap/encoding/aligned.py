@@ -1,7 +1,19 @@
-"""One track, or both as one, aligned by the stream's clock.
+"""Samples or payloads of one track, or of both as one, aligned by the stream's clock.
 
-Every track drives that clock, also one that is not sent: where it goes on and a track that is
-sent does not, silence is sent, so that a listener's clock is the stream's.
+Goal: a listener's clock is the stream's. Every track drives that clock, also one that is not
+sent: where it goes on and a track that is sent does not, silence is sent.
+
+Each chunk goes through its track's jitter buffer, which puts chunks in order, and its placer,
+which says where on the time line it belongs. What is placed waits in `_AlignedTrack.audio` until
+both tracks have come that far, or have been waited for long enough:
+
+    inbound:   audio up to 100 ms
+    outbound:  audio up to 60 ms, then nothing came for 60 ms
+    sent:      0 to 60 ms of both at once; 60 to 100 ms with silence for outbound, when it is due
+    notice:    a gap at 60 ms, once it is known to be one
+    later:     outbound audio for 60 to 100 ms is late, and left out
+
+`_sent_to` is where the listeners have come to. What is before it is never changed.
 """
 
 from __future__ import annotations
@@ -12,9 +24,16 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import Final
 
-from receiver.media import Chunk, Track
-from receiver.tap.encoding.notices import LONGEST_WAIT_MS, event_items, stopped_notice
-from receiver.tap.encoding.samples import SampleFormatter, hole_notice, live_placer
+from receiver.audio import codec
+from receiver.media import ByteOrder, Chunk, Encoding, MediaFormat, Track
+from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format, OutMessage
+from receiver.tap.encoding.notices import (
+    LONGEST_CLOCK_MS,
+    event_notices,
+    gap_notice,
+    start_ms,
+    stopped_notice,
+)
 from receiver.tap.events import (
     LiveChunk,
     LiveMessage,
@@ -24,10 +43,9 @@ from receiver.tap.events import (
     StreamPosition,
     Subscribed,
 )
-from receiver.tap.queue import OutMessage
 from receiver.timeline.jitter_buffer import JitterBuffer
 from receiver.timeline.jumps import live_origin_ms
-from receiver.timeline.live_placement import AudioPiece, SilencePiece
+from receiver.timeline.live_placement import AudioPiece, LivePlacer, SilencePiece
 
 _WAIT_IN_THE_PAST_MS: Final = 1000
 """The order of the past is known: to wait there for what came later delays nobody."""
@@ -35,166 +53,230 @@ _FURTHEST_AHEAD_MS: Final = 5000
 """A track that is further ahead, in the stream's time, waits no more, however fast it came."""
 _LONG_PACKETS: Final = 3
 """What long ones are waited for: a counterpart may end one later, and be overtaken by another."""
+_NEVER: Final = -(2**31)
+_PROBE_BYTES: Final = 32_000
+_SILENCE: Final = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.L16: b"\0\0"}
+
+
+class SampleFormatter:
+    """Samples or payloads: how encoded audio and silence are written."""
+
+    def __init__(self, media: MediaFormat, shape: Format, byte_order: ByteOrder) -> None:
+        self.media = media
+        self.decodes = shape is Format.PCM16
+        self.silence = b"\0\0" if self.decodes else _SILENCE[media.encoding]
+        self._byte_order = byte_order
+        self._probe = b"" if byte_order is ByteOrder.AUTO else None
+
+    def audio(self, payload: bytes) -> bytes:
+        """Return whole samples as they are sent."""
+        if not self.decodes:
+            return payload
+        encoding = self.media.encoding
+        if self._probe is not None and encoding is Encoding.L16:
+            self._probe_byte_order(payload)
+        order = ByteOrder.LITTLE if self._byte_order is ByteOrder.AUTO else self._byte_order
+        return codec.decode(payload, encoding, byte_order=order).astype("<i2").tobytes()
+
+    def _probe_byte_order(self, payload: bytes) -> None:
+        """Choose the smoother byte order, until there was enough audio to be sure."""
+        assert self._probe is not None  # noqa: S101  the caller looked
+        self._probe += payload
+        self._byte_order = codec.smoother_byte_order(self._probe)
+        if len(self._probe) >= _PROBE_BYTES:
+            self._probe = None
+
+    def milliseconds(self, size: int) -> float:
+        """Return a position or length in payload bytes as milliseconds."""
+        return size / self.media.bytes_per_ms
+
+    def silent(self, track: str, start: int, size: int, channels: int) -> OutMessage:
+        """Return silence of `size` payload bytes."""
+        return OutMessage(
+            self.silence * channels,
+            track,
+            self.milliseconds(start),
+            self.milliseconds(size),
+            size // self.media.bytes_per_sample,
+        )
+
+    def interleave(self, left: bytes, right: bytes) -> bytes:
+        """Return two tracks as one, sample by sample."""
+        if len(self.silence) == 2:
+            return codec.interleave(left, right)
+        both = bytearray(2 * len(left))
+        both[::2], both[1::2] = left, right
+        return bytes(both)
 
 
 class _AlignedTrack:
-    """One track on its way to its listeners."""
+    """One track on its way to the listeners; positions are payload bytes from stream time 0."""
 
     def __init__(
-        self, joined: Subscribed, output: SampleFormatter, begin: float | None, wait_ms: int
+        self, subscribed: Subscribed, output: SampleFormatter, start: float | None, wait_ms: int
     ) -> None:
-        self.placer = live_placer(joined, output.media, begin)
-        self.order = JitterBuffer(output.media, wait_ms, from_the_first=not self.placer.cursor)
-        self.order.origin_ms = joined.position.origin_ms
-        self.audio: deque[AudioPiece] = deque()
-        self.arrivals: deque[tuple[int, int]] = deque()  # up to where it came, and when
-        self.heard_ms = -(2**31)  # when the latest chunk came
-        self.size = 0  # of that chunk
+        self.placer = _live_placer(subscribed, output.media, start)
+        self.buffer = JitterBuffer(output.media, wait_ms, from_the_first=not self.placer.cursor)
+        self.buffer.origin_ms = subscribed.position.origin_ms
+        self.audio: deque[AudioPiece] = deque()  # placed, and not sent
+        self.arrivals: deque[tuple[int, int]] = deque()  # up to which position, and when it came
+        self.latest_ms = _NEVER  # when the latest chunk came
+        self.latest_size = 0  # of that chunk
 
     @property
     def left_out(self) -> int:
         """Return how many chunks came too late, or twice."""
-        return self.placer.left_out + self.order.duplicates
+        return self.placer.left_out + self.buffer.duplicates
 
-    def count_from(self, origin_ms: int) -> None:
-        """Learn at which timestamp stream time begins."""
+    def set_origin(self, origin_ms: int) -> None:
+        """Set the timestamp at which stream time starts."""
         self.placer.set_origin(origin_ms)
-        self.order.origin_ms = origin_ms
+        self.buffer.origin_ms = origin_ms
 
-    def begin_behind(self, chunk: Chunk, arrival_ms: int) -> None:
-        """Learn what came just before: what follows tells what is missing in between."""
+    def start_after(self, chunk: Chunk, arrival_ms: int) -> None:
+        """Record what came just before: the next chunk shows what is missing in between."""
         self.placer.start_after(chunk, arrival_ms)
-        self.order.start_after(chunk)
+        self.buffer.start_after(chunk)
 
-    def border(self, start: int, *, runs: bool) -> int:
-        """Return where the track next changes between audio and silence; or between chunks."""
-        border = start
+    def next_change(self, position: int, *, merge: bool) -> int:
+        """Return where behind `position` the track next changes between audio and silence.
+
+        Without `merge`, two chunks that follow each other are a change, too.
+        """
+        change = position
         for audio in self.audio:
-            if audio.start > border:
-                return audio.start if border == start else border
-            border = audio.end
-            if not runs:
-                return border
-        return border if border > start else 2**62
+            if audio.start > change:
+                return audio.start if change == position else change
+            change = audio.end
+            if not merge:
+                return change
+        return change if change > position else 2**62
 
-    def taken(self, end: int) -> bytes:
-        """Take the audio up to `end`; none is silence."""
-        audio, taken = self.audio, b""
+    def pop_audio(self, end: int) -> bytes:
+        """Remove and return the audio up to `end`; nothing is silence."""
+        audio, popped = self.audio, b""
         while audio and audio[0].start < end:
             first = audio.popleft()
             inside = end - first.start
-            taken += first.payload[:inside]
+            popped += first.payload[:inside]
             if first.end > end:
                 audio.appendleft(AudioPiece(end, first.payload[inside:]))
-        return taken
+        return popped
 
 
 class AlignedEncoder:
-    """One track, promptly; or both, inbound left, each waiting a moment for the other."""
+    """One track, promptly; or both, inbound left, each waiting a moment for the other.
+
+    Args:
+        subscribed: where the stream stood.
+        output: how samples are written.
+        track: "inbound", "outbound" or "stereo".
+        start: milliseconds on the stream's clock at which a replay starts; `None` at the present.
+    """
 
     def __init__(
-        self, joined: Subscribed, output: SampleFormatter, track: str, begin: float | None
+        self, subscribed: Subscribed, output: SampleFormatter, track: str, start: float | None
     ) -> None:
         self._output = output
         self._name = track
-        self._wait_ms = LONGEST_WAIT_MS if begin is None else _WAIT_IN_THE_PAST_MS
+        self._wait_ms = LONGEST_WAIT_MS if start is None else _WAIT_IN_THE_PAST_MS
         # What a track lacks at its end is sent as what all tracks were given.
-        self._sides = {
-            track: _AlignedTrack(joined, output, begin, self._wait_ms) for track in Track
+        self._tracks = {
+            track: _AlignedTrack(subscribed, output, start, self._wait_ms) for track in Track
         }
-        self._sent = {t: self._sides[t] for t in Track if track in (t.value, "stereo")}
+        self._sent = {t: self._tracks[t] for t in Track if track in (t.value, "stereo")}
         self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
         self._notices: list[tuple[int, OutMessage]] = []  # in the order of their positions
-        self._given = self._sides[Track.INBOUND].placer.cursor  # what is before has been sent
-        self._settled = joined.position.latest is not None  # where stream time begins
-        if begin is None:
-            self._begin_behind(joined.position)
+        self._sent_to = self._tracks[Track.INBOUND].placer.cursor
+        self._has_origin = subscribed.position.latest is not None  # where stream time starts
+        if start is None:
+            self._start_after(subscribed.position)
 
     @property
     def position_ms(self) -> float:
-        """Return where a listener begins that joins now."""
-        return self._output.milliseconds(self._given)
+        """Return where a listener starts that subscribes now."""
+        return self._output.milliseconds(self._sent_to)
 
     @property
     def left_out(self) -> int:
         """Return how many chunks came too late, or twice."""
-        return sum(side.left_out for side in self._sent.values())
+        return sum(track.left_out for track in self._sent.values())
 
     @property
     def waiting_since_ms(self) -> int | None:
         """Return when the oldest audio came that is held back."""
-        since = [side.arrivals[0][1] for side in self._sides.values() if side.arrivals]
+        since = [track.arrivals[0][1] for track in self._tracks.values() if track.arrivals]
         if since:
             since = [max(min(since), self._quiet_since_ms()) + self._longer_ms()]
-        held = (side.order.waiting_since_ms for side in self._sides.values() if side.order)
+        held = (track.buffer.waiting_since_ms for track in self._tracks.values() if track.buffer)
         return min((*since, *(ms for ms in held if ms is not None)), default=None)
 
-    def take(self, event: StreamEvent) -> list[OutMessage]:
+    def feed(self, event: StreamEvent) -> list[OutMessage]:
         """Return what follows from an event."""
         if type(event) is LiveChunk:
-            return self._hear(event.chunk, event.arrival_ms)
+            return self._feed_chunk(event.chunk, event.arrival_ms)
         if isinstance(event, LiveMessage):
             # As in the recording: what has no time of its own is behind the latest chunk.
-            now = max(side.placer.cursor for side in self._sides.values())
+            now = max(track.placer.cursor for track in self._tracks.values())
             now -= now % self._output.media.bytes_per_sample
-            for item in event_items(event, self._output.milliseconds(now)):
-                self._note(now, item)
+            for notice in event_notices(event, self._output.milliseconds(now)):
+                self._add_notice(now, notice)
             return self._emit(self._limit(event.arrival_ms))
         if isinstance(event, StreamEnded):
             return self._end(event)
         if isinstance(event, PrecedingChunk):
-            self._sides[event.chunk.track].begin_behind(event.chunk, event.arrival_ms)
+            self._tracks[event.chunk.track].start_after(event.chunk, event.arrival_ms)
         return []
 
-    def due(self, now_ms: int) -> list[OutMessage]:
+    def flush_due(self, now_ms: int) -> list[OutMessage]:
         """Return what has waited long enough."""
-        self._let_go(now_ms)
+        self._release_due(now_ms)
         return self._emit(self._limit(now_ms))
 
-    def reach_the_present(self) -> None:
+    def reach_present(self) -> None:
         """Wait no longer than a live listener should."""
         self._wait_ms = LONGEST_WAIT_MS
-        for side in self._sides.values():
-            side.order.max_wait_ms = LONGEST_WAIT_MS
+        for track in self._tracks.values():
+            track.buffer.max_wait_ms = LONGEST_WAIT_MS
 
-    def _begin_behind(self, standing: StreamPosition) -> None:
-        for chunk in (*standing.others, standing.latest):
+    def _start_after(self, position: StreamPosition) -> None:
+        for chunk in (*position.others, position.latest):
             if chunk is not None:
-                self._sides[chunk.track].begin_behind(chunk, standing.arrival_ms)
+                self._tracks[chunk.track].start_after(chunk, position.arrival_ms)
 
     def _end(self, event: StreamEnded) -> list[OutMessage]:
-        for track, side in self._sides.items():
-            self._place(track, side.order.release_all())
-        items = self._emit(max(side.placer.cursor for side in self._sides.values()))
+        for name, track in self._tracks.items():
+            self._place(name, track.buffer.release_all())
+        items = self._emit(max(track.placer.cursor for track in self._tracks.values()))
         return [*items, stopped_notice(event.reason, self.position_ms)]
 
-    def _settle(self, first: Chunk, arrival_ms: int) -> None:
-        """Learn from a stream's first chunk where its time begins."""
-        self._settled = True
-        for side in self._sides.values():
-            side.count_from(live_origin_ms(first, arrival_ms))
+    def _set_origin(self, first: Chunk, arrival_ms: int) -> None:
+        """Start stream time where the first chunk of the stream says."""
+        self._has_origin = True
+        for track in self._tracks.values():
+            track.set_origin(live_origin_ms(first, arrival_ms))
 
-    def _hear(self, chunk: Chunk, arrival_ms: int) -> list[OutMessage]:
-        if not self._settled:
-            self._settle(chunk, arrival_ms)
-        self._let_go(arrival_ms)
-        side = self._sides[chunk.track]
-        side.heard_ms, side.size = arrival_ms, len(chunk.payload)
-        self._place(chunk.track, side.order.feed(chunk, arrival_ms))
+    def _feed_chunk(self, chunk: Chunk, arrival_ms: int) -> list[OutMessage]:
+        if not self._has_origin:
+            self._set_origin(chunk, arrival_ms)
+        self._release_due(arrival_ms)
+        track = self._tracks[chunk.track]
+        track.latest_ms, track.latest_size = arrival_ms, len(chunk.payload)
+        self._place(chunk.track, track.buffer.feed(chunk, arrival_ms))
         alone = self._alone
         if alone is None or self._notices:
             return self._emit(self._limit(arrival_ms))
         # Nearly always a single track is in order, and the other one changes nothing.
-        if alone is side and len(side.audio) == 1 and side.audio[0].start == self._given:
-            return [self._whole(side)]
-        if side is not alone and arrival_ms - alone.heard_ms < self._wait_ms:
+        if alone is track and len(track.audio) == 1 and track.audio[0].start == self._sent_to:
+            return [self._pop_only_piece(track)]
+        if track is not alone and arrival_ms - alone.latest_ms < self._wait_ms:
             return []
         return self._emit(self._limit(arrival_ms))
 
-    def _whole(self, side: _AlignedTrack) -> OutMessage:
-        """Return the only audio there is, which belongs where the listener has come to."""
-        start, audio = self._given, side.audio.popleft()
-        self._given = audio.end
+    def _pop_only_piece(self, track: _AlignedTrack) -> OutMessage:
+        """Return the only audio there is, which belongs where the listeners have come to."""
+        start, audio = self._sent_to, track.audio.popleft()
+        self._sent_to = audio.end
         self._forget_arrivals()
         output = self._output
         length_ms = output.milliseconds(len(audio.payload))
@@ -202,109 +284,134 @@ class AlignedEncoder:
             output.audio(audio.payload), self._name, output.milliseconds(start), length_ms
         )
 
-    def _let_go(self, now_ms: int) -> None:
+    def _release_due(self, now_ms: int) -> None:
         """Place what has waited long enough for a chunk of its own track."""
-        for track, side in self._sides.items():
-            if side.order:
-                self._place(track, side.order.release_due(now_ms))
+        for name, track in self._tracks.items():
+            if track.buffer:
+                self._place(name, track.buffer.release_due(now_ms))
 
-    def _place(self, track: Track, chunks: Iterable[tuple[Chunk, int]]) -> None:
-        side, placer = self._sides[track], self._sides[track].placer
+    def _place(self, name: Track, chunks: Iterable[tuple[Chunk, int]]) -> None:
+        track, placer = self._tracks[name], self._tracks[name].placer
         for chunk, arrival_ms in chunks:
             pieces = placer.feed(chunk, arrival_ms)
-            if track in self._sent:
+            if name in self._sent:
                 for piece in pieces:
-                    self._keep(track, piece)
-            if placer.cursor > self._given:
-                while side.arrivals and side.arrivals[-1][1] >= arrival_ms:
-                    side.arrivals.pop()  # it is due with what is behind it
-                side.arrivals.append((placer.cursor, arrival_ms))
+                    self._add_piece(name, piece)
+            if placer.cursor > self._sent_to:
+                while track.arrivals and track.arrivals[-1][1] >= arrival_ms:
+                    track.arrivals.pop()  # it is due with what is behind it
+                track.arrivals.append((placer.cursor, arrival_ms))
 
-    def _keep(self, track: Track, piece: AudioPiece | SilencePiece) -> None:
+    def _add_piece(self, name: Track, piece: AudioPiece | SilencePiece) -> None:
         if isinstance(piece, AudioPiece):
-            self._sides[track].audio.append(piece)
+            self._tracks[name].audio.append(piece)
         else:
-            self._note(piece.start, OutMessage(hole_notice(self._output, track.value, piece)))
+            notice = OutMessage(_silence_notice(self._output, name.value, piece))
+            self._add_notice(piece.start, notice)
 
-    def _note(self, position: int, notice: OutMessage) -> None:
+    def _add_notice(self, position: int, notice: OutMessage) -> None:
         insort_right(self._notices, (position, notice), key=itemgetter(0))
 
     def _quiet_since_ms(self) -> int:
-        """Return since when a listener may be given silence for what has not come.
+        """Return since when a listener may be sent silence for what has not come.
 
         A single track that keeps coming is not silent, however far the other is ahead: its next
         chunk comes when the latest one has been played.
         """
         alone = self._alone
         if alone is None:
-            return -(2**31)
-        return alone.heard_ms + alone.size // self._output.media.bytes_per_ms
+            return _NEVER
+        return alone.latest_ms + alone.latest_size // self._output.media.bytes_per_ms
 
     def _longer_ms(self) -> int:
         """Return how much longer than `LONGEST_WAIT_MS` is waited where packets are long."""
-        longest = max(side.size for side in self._sides.values())
+        longest = max(track.latest_size for track in self._tracks.values())
         packets_ms = _LONG_PACKETS * longest // self._output.media.bytes_per_ms
         return max(0, packets_ms - LONGEST_WAIT_MS)
 
     def _limit(self, now_ms: int) -> int:
-        """Return up to where the tracks are there, or nobody waits for them any longer."""
-        cursors = [side.placer.cursor for side in self._sent.values()]
+        """Return up to where the tracks are there, or have been waited for long enough."""
+        cursors = [track.placer.cursor for track in self._sent.values()]
         ahead = _FURTHEST_AHEAD_MS * self._output.media.bytes_per_ms
         limit = max(min(cursors), max(cursors) - ahead)
         now_ms -= self._longer_ms()
         if now_ms - self._quiet_since_ms() < self._wait_ms:
             return limit
-        for side in self._sides.values():
-            for end, arrival_ms in side.arrivals:
+        for track in self._tracks.values():
+            for end, arrival_ms in track.arrivals:
                 if now_ms - arrival_ms < self._wait_ms:
                     break
                 limit = max(limit, end)
         return limit
 
     def _emit(self, limit: int) -> list[OutMessage]:
+        """Return everything up to `limit`, cut where audio, silence or a notice starts."""
         limit -= limit % self._output.media.bytes_per_sample
-        self._give_up(limit)
+        self._fill_silence(limit)
         items: list[OutMessage] = []
-        runs = self._alone is None
-        while self._given < limit:
-            self._tell(items)
-            borders = [side.border(self._given, runs=runs) for side in self._sent.values()]
+        merge = self._alone is None
+        while self._sent_to < limit:
+            self._emit_notices(items)
+            changes = [t.next_change(self._sent_to, merge=merge) for t in self._sent.values()]
             notices = [self._notices[0][0]] if self._notices else []
-            end = min(limit, *borders, *notices)
+            end = min(limit, *changes, *notices)
             items.append(self._segment(end))
-            self._given = end
-        self._tell(items)
+            self._sent_to = end
+        self._emit_notices(items)
         self._forget_arrivals()
         return items
 
     def _forget_arrivals(self) -> None:
-        for side in self._sides.values():
-            while side.arrivals and side.arrivals[0][0] <= self._given:
-                side.arrivals.popleft()
+        for track in self._tracks.values():
+            while track.arrivals and track.arrivals[0][0] <= self._sent_to:
+                track.arrivals.popleft()
 
-    def _tell(self, items: list[OutMessage]) -> None:
-        """Add what is to be told where the listener has come to."""
-        while self._notices and self._notices[0][0] <= self._given:
+    def _emit_notices(self, items: list[OutMessage]) -> None:
+        """Append the notices that belong where the listeners have come to."""
+        while self._notices and self._notices[0][0] <= self._sent_to:
             items.append(self._notices.pop(0)[1])
 
-    def _give_up(self, limit: int) -> None:
+    def _fill_silence(self, limit: int) -> None:
         """Make silence of what is not there up to `limit`; what is held behind it may follow."""
-        for track, side in self._sent.items():
-            while side.order and side.placer.position_of(side.order.first) < limit:
-                self._place(track, side.order.release_first_run())
+        for name, track in self._sent.items():
+            while track.buffer and track.placer.position_of(track.buffer.first) < limit:
+                self._place(name, track.buffer.release_first_run())
             # What is held is behind a number that is missing.
-            silence = side.placer.fill_silence(limit, lost=bool(side.order))
+            silence = track.placer.fill_silence(limit, lost=bool(track.buffer))
             if silence is not None:
-                self._keep(track, silence)
+                self._add_piece(name, silence)
 
     def _segment(self, end: int) -> OutMessage:
-        """Return what is between what was given and `end`; no track changes in between."""
-        output, start = self._output, self._given
-        sides = [side.taken(end) for side in self._sent.values()]
-        if not any(sides):
-            return output.silent(self._name, start, end - start, len(sides))
+        """Return what is between `_sent_to` and `end`, where no track changes in between."""
+        output, start = self._output, self._sent_to
+        tracks = [track.pop_audio(end) for track in self._sent.values()]
+        if not any(tracks):
+            return output.silent(self._name, start, end - start, len(tracks))
         silence = output.silence * ((end - start) // output.media.bytes_per_sample)
-        made = [output.audio(side) if side else silence for side in sides]
-        both = output.interleave(*made) if len(made) > 1 else made[0]
+        written = [output.audio(track) if track else silence for track in tracks]
+        both = output.interleave(*written) if len(written) > 1 else written[0]
         length_ms = output.milliseconds(end - start)
         return OutMessage(both, self._name, output.milliseconds(start), length_ms)
+
+
+def _live_placer(subscribed: Subscribed, media: MediaFormat, start: float | None) -> LivePlacer:
+    """Return a placer that starts at `start` milliseconds, or where the stream stands now."""
+    position = subscribed.position
+    at_ms = start_ms(subscribed) if start is None else start
+    place = int(at_ms * media.bytes_per_ms) // media.bytes_per_sample * media.bytes_per_sample
+    arrival_ms = position.arrival_ms if start is None else 0
+    placer = LivePlacer(media, begin=place, arrival_ms=arrival_ms)
+    placer.set_origin(position.origin_ms)
+    latest = position.latest
+    stamp = latest.timestamp_ms if latest else None
+    if latest and stamp is not None and not 0 <= stamp - position.origin_ms < LONGEST_CLOCK_MS:
+        placer.follow_clock(latest)
+    return placer
+
+
+def _silence_notice(output: SampleFormatter, track: str, silence: SilencePiece) -> str:
+    """Return the notice of a gap in a track, in whose place silence is sent."""
+    start, length = silence.gap_start, silence.end - silence.gap_start
+    return gap_notice(
+        silence.reason, track, output.milliseconds(start), output.milliseconds(length)
+    )

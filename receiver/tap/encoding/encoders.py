@@ -1,7 +1,7 @@
 """What listeners get: one stream's events as samples, as payloads, or in the provider's shape.
 
-An encoder turns events into items once for all listeners of the same kind. It is pure: times
-are those of the events, so that the past, read from a journal, comes out as the live part does.
+An encoder turns events into messages once for all listeners of a spec. It is pure: times
+are those of the events, so that the past, read from a journal, is encoded as the live part is.
 """
 
 from __future__ import annotations
@@ -12,24 +12,28 @@ import msgspec
 
 from receiver.errors import PeerError
 from receiver.media import ByteOrder, Chunk
-from receiver.tap.encoding.notices import Encoder, Format, OutputSpec, begin_ms, json_text
+from receiver.tap.encoding import notices
+from receiver.tap.encoding.format import Encoder, Format, OutMessage, OutputSpec
+from receiver.tap.encoding.notices import json_text
 from receiver.tap.events import LiveChunk, LiveMessage, StreamEnded, StreamEvent, Subscribed
-from receiver.tap.queue import OutMessage
 from receiver.wire import messages, parse
 
 
 def encoder(
-    kind: OutputSpec, joined: Subscribed, *, byte_order: ByteOrder, since_ms: float | None = None
+    spec: OutputSpec,
+    subscribed: Subscribed,
+    *,
+    byte_order: ByteOrder,
+    start_ms: float | None = None,
 ) -> Encoder:
-    """Return the encoder for listeners of `kind`; it begins now, or in the past at `since_ms`."""
-    if kind.format is Format.MESSAGES:
-        return MessageEncoder(joined)
+    """Return the encoder for listeners of `spec`; it starts now, or in the past at `start_ms`."""
+    if spec.format is Format.MESSAGES:
+        return MessageEncoder(subscribed)
     # Only here: samples need numpy, which a process that nobody listens to has no use for.
-    from receiver.tap.encoding.aligned import AlignedEncoder
-    from receiver.tap.encoding.samples import SampleFormatter
+    from receiver.tap.encoding.aligned import AlignedEncoder, SampleFormatter
 
-    output = SampleFormatter(joined.live.media_format, kind.format, byte_order)
-    return AlignedEncoder(joined, output, kind.track, since_ms)
+    output = SampleFormatter(subscribed.live.media_format, spec.format, byte_order)
+    return AlignedEncoder(subscribed, output, spec.track, start_ms)
 
 
 class MessageEncoder:
@@ -38,8 +42,8 @@ class MessageEncoder:
     waiting_since_ms = None
     left_out = 0
 
-    def __init__(self, joined: Subscribed) -> None:
-        live = joined.live
+    def __init__(self, subscribed: Subscribed) -> None:
+        live = subscribed.live
         start = msgspec.json.decode(live.start_message) if live.start_message else {}
         # Twilio names the stream in every message, SignalWire in `start` only.
         named = "streamSid" in start
@@ -48,12 +52,12 @@ class MessageEncoder:
         self._stop_body = {"stop": ids} if named else {}
         self._bytes_per_ms = live.media_format.bytes_per_ms
         self._sequence = 0  # the highest so far: a stop of ours has the next
-        self._note(_parsed(live.start_message))
-        self._note(joined.position.latest)
+        self._count(_parsed(live.start_message))
+        self._count(subscribed.position.latest)
         self._stopped = False
-        self.position_ms = begin_ms(joined)
+        self.position_ms = notices.start_ms(subscribed)
 
-    def take(self, event: StreamEvent) -> list[OutMessage]:
+    def feed(self, event: StreamEvent) -> list[OutMessage]:
         """Return what follows from an event."""
         if type(event) is LiveChunk:
             return [self._media(event.chunk)]
@@ -64,29 +68,29 @@ class MessageEncoder:
             return [OutMessage(json_text({**stop, **self._identity, **self._stop_body}))]
         return []
 
-    def due(self, now_ms: int) -> list[OutMessage]:
+    def flush_due(self, now_ms: int) -> list[OutMessage]:
         """Return what has waited long enough."""
         return []
 
-    def reach_the_present(self) -> None:
+    def reach_present(self) -> None:
         """Do nothing: what comes is sent as it comes."""
 
     def _media(self, chunk: Chunk) -> OutMessage:
         media = {
             "track": chunk.track.value,
-            "chunk": _written(chunk.chunk),
-            "timestamp": _written(chunk.timestamp_ms),
+            "chunk": _number(chunk.chunk),
+            "timestamp": _number(chunk.timestamp_ms),
             "payload": chunk.payload,  # msgspec writes bytes as base64
         }
         message: dict[str, Any] = {
             "event": "media",
-            "sequenceNumber": _written(chunk.sequence_number),
+            "sequenceNumber": _number(chunk.sequence_number),
             "media": {name: value for name, value in media.items() if value is not None},
             **self._identity,
         }
         if chunk.sequence_number is None:
             del message["sequenceNumber"]
-        self._note(chunk)
+        self._count(chunk)
         length_ms = len(chunk.payload) / self._bytes_per_ms
         encoded = msgspec.json.encode(message).decode()
         return OutMessage(encoded, chunk.track.value, chunk.timestamp_ms or 0, length_ms)
@@ -95,11 +99,11 @@ class MessageEncoder:
         parsed = _parsed(message)
         if parsed is None or isinstance(parsed, messages.Connected | messages.Start):
             return []  # every listener got its own at the beginning
-        self._note(parsed)
+        self._count(parsed)
         self._stopped = self._stopped or isinstance(parsed, messages.Stop)
         return [OutMessage(message.decode("utf-8", "replace"))]
 
-    def _note(self, message: messages.Message | None) -> None:
+    def _count(self, message: messages.Message | None) -> None:
         if message is not None and not isinstance(message, messages.Connected):
             self._sequence = max(self._sequence, message.sequence_number or 0)
 
@@ -111,5 +115,5 @@ def _parsed(message: bytes) -> messages.Message | None:
         return None
 
 
-def _written(number: int | None) -> str | None:
+def _number(number: int | None) -> str | None:
     return None if number is None else str(number)

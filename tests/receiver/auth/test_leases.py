@@ -52,7 +52,7 @@ async def test_a_waiting_connection_is_closed_when_the_token_expires(
     """Before a call starts, not with it."""
     async with server.connect(rest, token=short_lived()) as waiting:
         await is_dismissed(waiting)
-    assert not server.taps._tickets.open
+    assert not server.taps.leases.open
 
 
 @pytest.mark.parametrize("rest", [f"{CALL_SID}?wait=60", "all"])
@@ -111,7 +111,7 @@ async def test_connections_of_a_removed_token_are_closed(
         assert 5 * 320 == len((await read_all(stays))[0])
     while server.taps.listeners:  # noqa: ASYNC110  no event to wait for
         await asyncio.sleep(0)
-    assert not server.taps._tickets.open
+    assert not server.taps.leases.open
 
 
 async def test_tokens_that_are_read_again_unchanged_close_nothing(server: TapServer) -> None:

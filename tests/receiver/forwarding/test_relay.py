@@ -15,13 +15,15 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from receiver.counters import TapCounters
-from receiver.forwarding.relay import Consumer, Forwarder, ForwardOptions
+from receiver.forwarding.consumer import Consumer
+from receiver.forwarding.forwarder import Forwarder
+from receiver.forwarding.relay import ForwardOptions
 from receiver.media import ByteOrder, EndReason, Track
 from receiver.tap.events import StreamEnded
 from receiver.tap.feed import Feeds
 from receiver.tap.hub import Tap
-from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub
+from receiver.tap.sender import ListenerLimits
 from receiver.transports import client
 from tests.patience import at_most
 from tests.receiver.helpers.serving import FixedSource
@@ -33,39 +35,39 @@ CHUNK = b"\x10" * 160
 
 
 @dataclass
-class House:
+class ForwardedStream:
     """A hub with one live stream, and its forwarder."""
 
     tap: Tap
-    figures: TapCounters
+    counters: TapCounters
     forwarder: Forwarder
-    said: int = 0
+    chunks: int = 0
 
-    def say(self, seconds: int) -> None:
+    def publish(self, seconds: int) -> None:
         """Publish chunks of both tracks, as a session would."""
         for _ in range(seconds * 50):
-            self.said += 1
+            self.chunks += 1
             for track in Track.INBOUND, Track.OUTBOUND:
                 if self.tap.has_subscribers:
-                    self.tap.publish(heard(self.said, CHUNK, track=track))
+                    self.tap.publish(heard(self.chunks, CHUNK, track=track))
 
     def end(self) -> None:
         """Publish the end."""
-        self.tap.publish(StreamEnded(EndReason.STOP, self.said * 20))
+        self.tap.publish(StreamEnded(EndReason.STOP, self.chunks * 20))
 
 
 @asynccontextmanager
-async def forwarding(url: str, *, patience_seconds: float) -> AsyncIterator[House]:
-    """Have one stream carried to one consumer."""
+async def forwarding(url: str, *, stall_seconds: float) -> AsyncIterator[ForwardedStream]:
+    """Forward one stream to one consumer."""
     hub = LocalHub()
-    figures = TapCounters()
-    channels = Feeds(hub, byte_order=ByteOrder.LITTLE, figures=figures)
-    way = ForwardOptions(limits=ListenerLimits(patience_seconds=patience_seconds), figures=figures)
-    forwarder = Forwarder(hub, channels, (Consumer(url),), way)
+    counters = TapCounters()
+    feeds = Feeds(hub, byte_order=ByteOrder.LITTLE, counters=counters)
+    options = ForwardOptions(limits=ListenerLimits(stall_seconds=stall_seconds), counters=counters)
+    forwarder = Forwarder(hub, feeds, (Consumer(url),), options)
     tap = hub.open(live_stream(), FixedSource())
     forwarder.start()
     try:
-        yield House(tap, figures, forwarder)
+        yield ForwardedStream(tap, counters, forwarder)
     finally:
         await forwarder.close()
 
@@ -98,12 +100,12 @@ async def a_sleeper() -> AsyncIterator[tuple[Sleeper, str]]:
                 consumer.woken.set()
 
 
-async def stall(house: House, consumer: Sleeper) -> ServerConnection:
+async def stall(stream: ForwardedStream, consumer: Sleeper) -> ServerConnection:
     """Let a consumer take nothing until it is given up; return its connection."""
     stuck = await asyncio.wait_for(consumer.calls.get(), at_most(10))
     async with asyncio.timeout(at_most(10)):
-        while not house.figures.closed_slow:
-            house.say(1)
+        while not stream.counters.closed_slow:
+            stream.publish(1)
             await asyncio.sleep(0)  # the relay's turn
     return stuck
 
@@ -121,19 +123,19 @@ async def test_who_takes_nothing_is_closed_with_1013() -> None:
     """After the patience for listeners; what it misses is counted as what they miss is."""
     async with (
         a_sleeper() as (consumer, url),
-        forwarding(url, patience_seconds=0.2) as house,
+        forwarding(url, stall_seconds=0.2) as stream,
     ):
-        stuck = await stall(house, consumer)
+        stuck = await stall(stream, consumer)
         stuck.transport.resume_reading()
         messages = await everything(stuck)
         assert 1013 == stuck.close_code
         again = await asyncio.wait_for(consumer.calls.get(), at_most(10))
         again.transport.resume_reading()
-        house.end()
+        stream.end()
         await everything(again)
     media = sum(message["event"] == "media" for message in messages)
-    dropped = house.figures.dropped
-    assert 2 * house.said == media + dropped.total()
+    dropped = stream.counters.dropped
+    assert 2 * stream.chunks == media + dropped.total()
     assert dropped["slow_consumer"] > dropped["absent_consumer"] > 0
     assert media * len(json.dumps(messages[-1])) < 400_000  # no kernel holds half a minute
 
@@ -159,18 +161,18 @@ async def test_the_kernel_of_a_consumer_may_be_large() -> None:
         url = f"ws://127.0.0.1:{tcp.getsockname()[1]}/x"
         async with (
             serve(take, sock=tcp, compression=None, max_queue=None),
-            forwarding(url, patience_seconds=30) as house,
+            forwarding(url, stall_seconds=30) as stream,
         ):
             async with asyncio.timeout(at_most(10)):
                 while asleep.empty():
-                    house.say(1)
+                    stream.publish(1)
                     await asyncio.sleep(0)  # the consumer's turn
                 sleeper = await asleep.get()
-                while house.figures.dropped["slow_consumer"] < 3000:
-                    house.say(1)
+                while stream.counters.dropped["slow_consumer"] < 3000:
+                    stream.publish(1)
                     await asyncio.sleep(0)
             sleeper.transport.resume_reading()
-            house.end()
+            stream.end()
             media = [one for one in await everything(sleeper) if one["event"] == "media"]
             reading.set()
     assert len(media) * len(json.dumps(media[0])) < 220_000  # what may be unread, and a queue
@@ -183,13 +185,13 @@ async def test_who_takes_nothing_at_all_is_dropped_and_dialled_again(
     monkeypatch.setattr(client, "CLOSE_TIMEOUT_SECONDS", 0.1)
     async with (
         a_sleeper() as (consumer, url),
-        forwarding(url, patience_seconds=0.2) as house,
+        forwarding(url, stall_seconds=0.2) as stream,
     ):
-        stuck = await stall(house, consumer)
+        stuck = await stall(stream, consumer)
         again = await asyncio.wait_for(consumer.calls.get(), at_most(10))
         again.transport.resume_reading()
-        house.say(1)
-        house.end()
+        stream.publish(1)
+        stream.end()
         stuck.transport.abort()
         events = [message["event"] for message in await everything(again)]
     assert ["connected", "start"] == events[:2]

@@ -16,8 +16,8 @@ from receiver.media import ByteOrder, Encoding, EndReason, Track
 from receiver.tap.events import LiveStream, StreamEnded, StreamPosition
 from receiver.tap.feed import Feeds
 from receiver.tap.hub import Tap
-from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub
+from receiver.tap.sender import ListenerLimits
 from receiver.tap.service import TapOptions, TapService
 from receiver.transports.interface import HttpAnswer, Limits, Peer, UpgradeRequest
 from receiver.transports.listener import SocketListener, listen
@@ -108,7 +108,7 @@ async def serving_taps(
     """Serve taps on a free port until the end of the block."""
     hub = LocalHub()
     options = TapOptions(journal_of=lambda _: journal, limits=limits)
-    feeds = Feeds(hub, byte_order=ByteOrder.LITTLE, figures=options.figures)
+    feeds = Feeds(hub, byte_order=ByteOrder.LITTLE, counters=options.counters)
     taps = TapService(hub, feeds, TapTokens([TOKEN]), options=options)
     transport = await listen(
         _TapsOnly(taps),

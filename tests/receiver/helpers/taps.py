@@ -12,9 +12,8 @@ import numpy as np
 from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Chunk, Encoding, EndReason, MediaFormat, Track
 from receiver.tap.encoding.encoders import encoder
-from receiver.tap.encoding.notices import Encoder, Format, OutputSpec
+from receiver.tap.encoding.format import Encoder, Format, OutMessage, OutputSpec
 from receiver.tap.events import LiveChunk, LiveStream, StreamEnded, StreamPosition, Subscribed
-from receiver.tap.queue import OutMessage
 from tests.receiver.helpers.journals import start_message
 
 BEGINNING = StreamPosition(0, 0, 0, None)
@@ -98,7 +97,7 @@ def an_encoder(
 ) -> Encoder:
     """Return an encoder for a listener who joined where the stream stood."""
     joined = Subscribed(live or live_stream(), standing)
-    return encoder(kind, joined, byte_order=byte_order, since_ms=since_ms)
+    return encoder(kind, joined, byte_order=byte_order, start_ms=since_ms)
 
 
 def pcm(track: str) -> OutputSpec:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from receiver.tap.listener import ListenerLimits
+from receiver.tap.sender import ListenerLimits
 from tests.receiver.helpers.serving import TapServer, serving_taps
 
-IMPATIENT = ListenerLimits(patience_seconds=0.3)
+IMPATIENT = ListenerLimits(stall_seconds=0.3)
 
 
 @pytest.fixture

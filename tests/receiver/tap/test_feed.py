@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from receiver.media import ByteOrder, Track
-from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from receiver.tap.events import LiveStream
 from receiver.tap.feed import Feed
 from receiver.tap.local_hub import LocalHub
-from receiver.tap.queue import OutMessage
 from tests.receiver.helpers.g711 import MULAW
 from tests.receiver.helpers.serving import (
     CHUNK,
@@ -40,7 +39,7 @@ async def test_chunks_that_come_too_late_are_counted(server: TapServer) -> None:
             await listener.recv()
         stream.publish(1)
         await listener.recv()
-        assert {"late": 1} == server.taps.figures.dropped
+        assert {"late": 1} == server.taps.counters.dropped
 
 
 @pytest.mark.integration
@@ -72,24 +71,24 @@ async def test_a_stereo_chunk_without_counterpart_is_sent_after_60_ms(server: Ta
 
 
 @dataclass
-class Basket:
-    """An outlet that keeps everything."""
+class KeepingSink:
+    """A sink that keeps everything."""
 
     items: list[OutMessage] = field(default_factory=list)
 
-    def begin(self, live: LiveStream, timestamp_ms: float) -> None:
-        """Need not know."""
+    def start(self, live: LiveStream, timestamp_ms: float) -> None:
+        """Do nothing."""
 
     def put(self, item: OutMessage) -> None:
         """Keep it."""
         self.items.append(item)
 
     def end(self) -> None:
-        """Need not know."""
+        """Do nothing."""
 
 
 class WatchedHub(LocalHub):
-    """A hub that goes on with a burst when the test says so, and tells when it is asked."""
+    """A hub that goes on with a burst when the test says so, and shows when it was asked."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -103,30 +102,30 @@ class WatchedHub(LocalHub):
         self.go_on = callback
 
     def is_behind(self, recording_id: str) -> bool:
-        """Say so, and remember the question."""
+        """Record that this was asked."""
         self.asked.set()
         return super().is_behind(recording_id)
 
 
 async def test_nobody_gives_up_while_chunks_wait_to_be_told() -> None:
     """A burst is handed over with pauses; what has arrived is not too late, however long those."""
-    hub, live, basket = WatchedHub(), live_stream(), Basket()
+    hub, live, sink = WatchedHub(), live_stream(), KeepingSink()
     tap = hub.open(live, FixedSource())
-    channel = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
-    channel.add(basket)
-    channel.subscribe(hub, live.recording_id)
+    feed = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
+    feed.add(sink)
+    feed.subscribe(hub, live.recording_id)
     for number in range(100):
         tap.publish(heard(number + 1, CHUNK, arrival_ms=0))
     for number in range(100):
         tap.publish(heard(number + 1, CHUNK, track=Track.OUTBOUND, arrival_ms=0))
     await hub.asked.wait()  # the 60 ms are over
     assert hub.is_behind(live.recording_id)
-    assert [] == basket.items
+    assert [] == sink.items
     hub.go_on()
-    channel.close()
+    feed.close()
     sample = MULAW[CHUNK[0]].to_bytes(2, "little", signed=True)
-    assert 100 * 160 * 2 * sample == sound(basket.items)
-    assert [] == texts_of(basket.items)
+    assert 100 * 160 * 2 * sample == sound(sink.items)
+    assert [] == texts_of(sink.items)
 
 
 def test_a_stall_of_ours_makes_no_chunk_late() -> None:
@@ -135,11 +134,11 @@ def test_a_stall_of_ours_makes_no_chunk_late() -> None:
 
     async def stalled() -> list[OutMessage]:
         loop = asyncio.get_running_loop()
-        hub, live, basket = LocalHub(), live_stream(), Basket()
+        hub, live, sink = LocalHub(), live_stream(), KeepingSink()
         tap = hub.open(live, FixedSource())
-        channel = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
-        channel.add(basket)
-        channel.subscribe(hub, live.recording_id)
+        feed = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
+        feed.add(sink)
+        feed.subscribe(hub, live.recording_id)
         tap.publish(heard(1, CHUNK))
         await asyncio.sleep(0)
         ours, theirs = socket.socketpair()
@@ -152,10 +151,10 @@ def test_a_stall_of_ours_makes_no_chunk_late() -> None:
             loop.add_reader(ours, read)
             theirs.send(b"x")
             time.sleep(0.1)  # noqa: ASYNC251  the stall
-            while not basket.items:  # noqa: ASYNC110  nothing tells
+            while not sink.items:  # noqa: ASYNC110  nothing tells
                 await asyncio.sleep(0.001)
-        channel.close()
-        return basket.items
+        feed.close()
+        return sink.items
 
     sample = MULAW[CHUNK[0]].to_bytes(2, "little", signed=True)
     assert 160 * 2 * sample == sound(uvloop.run(stalled()))

@@ -28,9 +28,9 @@ def append(path: Path, content: list[Record]) -> None:
         file.write(b"".join(map(journal.encode, content)))
 
 
-def a_past(path: Path, *, begin_ms: float = 0, since_ms: float = 0) -> JournalTail:
+def a_past(path: Path, *, start_ms: float = 0, since_ms: float = 0) -> JournalTail:
     """Return a reader of a journal's past."""
-    return JournalTail(path, MEDIA, begin_ms=begin_ms, since_ms=since_ms)
+    return JournalTail(path, MEDIA, start_ms=start_ms, since_ms=since_ms)
 
 
 def numbers(events: list[LiveChunk | LiveMessage]) -> list[int | None]:
@@ -56,7 +56,7 @@ def test_nothing_wanted_is_no_end(tmp_path: Path) -> None:
     """A block without anything that was asked for is followed by others."""
     path = tmp_path / "journal"
     append(path, [HEADER, *records(1, 2000)])
-    past = a_past(path, begin_ms=39_980)
+    past = a_past(path, start_ms=39_980)
     assert [] == numbers(past.read())
     assert not past.at_end
     found = []
@@ -86,7 +86,7 @@ def test_it_begins_where_asked(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     unstamped = [chunk(n, CODES, arrival_ms=(n - 1) * 20) for n in range(51, 61)]
     append(path, [HEADER, *records(1, 50), *unstamped])
-    past = a_past(path, begin_ms=890, since_ms=1100)
+    past = a_past(path, start_ms=890, since_ms=1100)
     assert [45, 46, 47, 48, 49, 50, 56, 57, 58, 59, 60] == numbers(past.read())
     past.close()
 
@@ -95,7 +95,7 @@ def test_it_begins_where_asked_of_a_clock_that_begins_far_from_0(tmp_path: Path)
     """Its timestamps count from another moment."""
     path = tmp_path / "journal"
     append(path, [HEADER, *(chunk(n, CODES, timestamp_ms=10**6 + n * 20) for n in range(5))])
-    past = JournalTail(path, MEDIA, begin_ms=60, since_ms=60, origin_ms=10**6)
+    past = JournalTail(path, MEDIA, start_ms=60, since_ms=60, origin_ms=10**6)
     assert [3, 4] == numbers(past.read())
     past.close()
 
@@ -106,7 +106,7 @@ def test_it_tells_what_was_before(tmp_path: Path) -> None:
     other = [chunk(n, CODES, track=Track.OUTBOUND, timestamp_ms=(n - 1) * 20) for n in (1, 2)]
     mixed = [records(n, n)[0] for n in (4, 5, 3, 7, 6, 2)]
     append(path, [HEADER, *records(1, 1), *other, *mixed])
-    past = a_past(path, begin_ms=100)
+    past = a_past(path, start_ms=100)
     found = [e for e in past.read() if isinstance(e, LiveChunk)]
     told = [(e.chunk.track, e.chunk.chunk, type(e)) for e in found]
     assert [
@@ -126,7 +126,7 @@ def test_messages_stand_behind_chunks(tmp_path: Path, arrival_ms: int) -> None:
     for number in range(1, 5):
         content += [*records(number, number), MessageRecord(arrival_ms, b"%d" % number)]
     append(path, [HEADER, MessageRecord(0, start_message()), *content])
-    past = a_past(path, begin_ms=40, since_ms=100)
+    past = a_past(path, start_ms=40, since_ms=100)
     messages = [event.message for event in past.read() if isinstance(event, LiveMessage)]
     assert [b"2", b"3", b"4"] == messages
     past.close()

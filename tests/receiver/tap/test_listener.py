@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from receiver.tap.listener import ListenerLimits
+from receiver.tap.sender import ListenerLimits
 from tests.receiver.helpers.serving import (
     TapServer,
     read_all,
@@ -29,7 +29,7 @@ async def test_a_stuck_listener_is_closed_with_1013(impatient_server: TapServer)
         await read_text(good)
         await read_text(stuck)
         stuck.transport.pause_reading()
-        while not any(listener.slow for listener in impatient_server.taps.listeners):
+        while not any(listener.closed_slow for listener in impatient_server.taps.listeners):
             stream.publish(50)
             received = [await good.recv(decode=False) for _ in range(50)]
             assert 50 * 320 == sum(map(len, received))
@@ -38,14 +38,14 @@ async def test_a_stuck_listener_is_closed_with_1013(impatient_server: TapServer)
             await read_until_closed(stuck)
         stream.end()
         assert "stopped" == (await read_text(good))["event"]
-    assert 1 == impatient_server.taps.figures.closed_slow
-    assert impatient_server.taps.figures.dropped["slow_listener"]
+    assert 1 == impatient_server.taps.counters.closed_slow
+    assert impatient_server.taps.counters.dropped["slow_listener"]
 
 
 def test_the_limits_are_the_documented_ones() -> None:
     """Two seconds, one MiB, thirty seconds."""
     limits = ListenerLimits()
-    assert (2000, 2**20, 30) == (limits.queue_ms, limits.queue_bytes, limits.patience_seconds)
+    assert (2000, 2**20, 30) == (limits.queue_ms, limits.queue_bytes, limits.stall_seconds)
 
 
 async def test_a_listener_that_wakes_up_goes_on(server: TapServer) -> None:
@@ -54,7 +54,7 @@ async def test_a_listener_that_wakes_up_goes_on(server: TapServer) -> None:
     async with server.connect(stream.live.stream_sid, max_queue=1) as sleeper:
         await read_text(sleeper)
         sleeper.transport.pause_reading()
-        while not server.taps.figures.dropped["slow_listener"]:
+        while not server.taps.counters.dropped["slow_listener"]:
             stream.publish(50)
             await asyncio.sleep(0)  # the receiver's turn
         stream.publish(200)

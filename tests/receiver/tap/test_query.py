@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import BadRequest
-from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.encoding.format import Format, OutputSpec
 from receiver.tap.query import (
-    TapRequest,
+    TapQuery,
     access_token,
     is_tap,
     matches,
     name_in,
+    parse,
     parse_filters,
-    parse_request,
 )
 
 
@@ -29,17 +29,17 @@ def test_paths() -> None:
 
 def test_nothing_asked_is_samples_of_the_caller() -> None:
     """The inbound track as pcm16, from now on."""
-    assert TapRequest(OutputSpec(Format.PCM16, "inbound")) == parse_request("")
+    assert TapQuery(OutputSpec(Format.PCM16, "inbound")) == parse("")
 
 
 def test_everything_asked() -> None:
     """Each parameter has its place; a token is not one of them."""
     query = "track=stereo&format=pcm16&since=2.5&rate=16000&wait=60&access_token=x"
-    assert TapRequest(OutputSpec(Format.PCM16, "stereo", 16000), 2.5, 60) == parse_request(query)
+    assert TapQuery(OutputSpec(Format.PCM16, "stereo", 16000), 2.5, 60) == parse(query)
     assert "x" == access_token(query)
     assert access_token("track=stereo") is None
     assert access_token("&".join(["access_token=x", *(f"a{n}=1" for n in range(200))])) is None
-    assert OutputSpec(Format.MESSAGES, "stereo") == parse_request("format=messages").kind
+    assert OutputSpec(Format.MESSAGES, "stereo") == parse("format=messages").spec
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_everything_asked() -> None:
 def test_bad_requests_are_named(query: str, reason: str) -> None:
     """One clear sentence each."""
     with pytest.raises(BadRequest, match=reason):
-        parse_request(query)
+        parse(query)
 
 
 def test_filters() -> None:
@@ -87,8 +87,8 @@ def test_filters() -> None:
 @given(st.text())
 def test_any_query_is_understood_or_refused(query: str) -> None:
     """Never another exception."""
-    for parse in (parse_request, parse_filters, access_token):
+    for function in (parse, parse_filters, access_token):
         try:
-            parse(query)
+            function(query)
         except BadRequest:
             continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.tap.queue import LIMIT_BYTES, OutMessage, SendQueue
+from receiver.tap.encoding.format import OutMessage
+from receiver.tap.queue import LIMIT_BYTES, SendQueue
 
 CHUNK = b"\x01\x02" * 160
 
@@ -22,13 +23,13 @@ def notice(track: str, timestamp_ms: float, duration_ms: float) -> str:
 
 def a_queue(**options: float) -> SendQueue:
     """Return a queue that nobody waits for."""
-    return SendQueue(lambda: None, notice=notice, **options)  # type: ignore[arg-type]  # numbers
+    return SendQueue(gap_notice=notice, **options)  # type: ignore[arg-type]  # numbers
 
 
 def drained(queue: SendQueue) -> list[OutMessage]:
-    """Take everything."""
+    """Return everything that waits."""
     items = []
-    while (item := queue.take()) is not None:
+    while (item := queue.pop()) is not None:
         items.append(item)
     return items
 
@@ -78,7 +79,7 @@ def test_a_notice_that_was_taken_grows_no_more() -> None:
     queue = a_queue(limit_ms=40)
     for number in range(3):
         queue.put(audio(number))
-    first = queue.take()
+    first = queue.pop()
     for number in range(3, 5):
         queue.put(audio(number))
     told = [item.message for item in drained(queue)]
@@ -88,7 +89,7 @@ def test_a_notice_that_was_taken_grows_no_more() -> None:
 
 def test_whoever_wants_no_notices_gets_none() -> None:
     """A forwarded stream just has a jump in its counters."""
-    queue = SendQueue(lambda: None, limit_ms=20)
+    queue = SendQueue(limit_ms=20)
     for number in range(3):
         queue.put(audio(number))
     assert [audio(2)] == drained(queue)
@@ -100,7 +101,7 @@ def test_silence_takes_no_room() -> None:
     queue.put(OutMessage(b"\0\0", "inbound", 0, 60_000, 480_000))
     queue.put(audio(3000))
     assert 20 == queue.waiting_ms
-    silence = queue.take()
+    silence = queue.pop()
     blocks = list(silence.messages()) if silence else []
     assert bytes(960_000) == b"".join(block for block in blocks if isinstance(block, bytes))
     assert 2**15 >= max(map(len, blocks))
@@ -116,18 +117,49 @@ def test_events_alone_are_bounded_too() -> None:
     assert list(range(5000 - len(rest), 5000)) == rest
 
 
+class RecordingSender:
+    """A sender that records how often it is woken, and sends when it has to."""
+
+    def __init__(self, queue: SendQueue, *, sends: bool) -> None:
+        self.woken = 0
+        self.sent: list[OutMessage] = []
+        self._queue = queue
+        self._sends = sends
+        queue.attach(self)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def flush_now(self) -> None:
+        if self._sends:
+            self.sent += drained(self._queue)
+
+
 def test_it_wakes_once_and_says_when_it_is_empty() -> None:
     """One wake-up for any number of items; the next one only after it was found empty."""
-    calls: list[str] = []
-    queue = SendQueue(lambda: calls.append("wake"), rested=lambda: calls.append("rested"))
+    emptied: list[int] = []
+    queue = SendQueue(on_empty=lambda: emptied.append(0))
+    sender = RecordingSender(queue, sends=False)
     for number in range(3):
         queue.put(audio(number))
+    assert (1, 0) == (sender.woken, len(emptied))
     drained(queue)
     queue.put(audio(3))
-    assert ["wake", "rested", "wake"] == calls
+    assert (2, 1) == (sender.woken, len(emptied))
     assert 1 == len(queue)
     queue.clear()
     assert (0, 0, 0) == (len(queue), queue.waiting_ms, queue.waiting_bytes)
+
+
+def test_what_waited_for_a_sender_wakes_it() -> None:
+    """Also where nothing but the closing of the socket waits; one that is gone is not woken."""
+    full, closing, gone = a_queue(), a_queue(), a_queue()
+    full.put(audio(0))
+    closing.close(1000, "the stream has ended")
+    senders = [RecordingSender(queue, sends=False) for queue in (full, closing, gone)]
+    gone.detach()
+    gone.put(audio(0))
+    assert [1, 1, 0] == [sender.woken for sender in senders]
 
 
 def test_it_is_crowded_when_half_full() -> None:
@@ -152,11 +184,11 @@ def test_what_is_on_its_way_crowds_it_too() -> None:
 
 def test_what_can_be_taken_now_is_not_dropped() -> None:
     """A burst is longer than the queue, but whoever takes it is fast."""
-    taken: list[OutMessage] = []
-    queue = SendQueue(lambda: None, notice=notice, press=lambda: taken.extend(drained(queue)))
+    queue = a_queue()
+    sender = RecordingSender(queue, sends=True)
     for number in range(250):
         queue.put(audio(number))
-    assert [audio(number) for number in range(250)] == taken + drained(queue)
+    assert [audio(number) for number in range(250)] == sender.sent + drained(queue)
     assert 0 == queue.dropped
 
 
@@ -186,7 +218,7 @@ def test_everything_is_heard_or_told(steps: list[str], chunks: int, limit_bytes:
     taken: list[OutMessage] = []
     for step in steps:
         if step == "take":
-            item = queue.take()
+            item = queue.pop()
             taken += [item] if item else []
             continue
         queue.put(OutMessage(f"event {put[step]}") if step == "event" else audio(put[step], step))

@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from receiver.auth.tap_tokens import TapGrant, TapTokens
 from receiver.journal.records import ChunkRecord, MessageRecord
 from receiver.media import ByteOrder, Chunk, EndReason
-from receiver.tap.encoding.notices import Format, OutputSpec
+from receiver.tap.encoding.format import Format, OutputSpec
 from receiver.tap.events import StreamPosition
-from receiver.tap.feed import Feed
+from receiver.tap.feed import Feed, Feeds
 from receiver.tap.hub import Callback, Unsubscribe
-from receiver.tap.listener import Listener, ListenerLimits
+from receiver.tap.listener import Listener, ListenRequest
 from receiver.tap.local_hub import LocalHub
+from receiver.tap.query import TapQuery
 from receiver.tap.replay import Replay
+from receiver.tap.service import TapOptions, TapService
 from tests.receiver.helpers.g711 import MULAW
 from tests.receiver.helpers.journals import chunk, records, write
 from tests.receiver.helpers.serving import (
@@ -89,7 +92,7 @@ async def test_who_does_not_read_the_past_is_closed_with_1013(impatient_server: 
     async with impatient_server.connect(url, max_queue=1, max_size=None) as stuck:
         await read_text(stuck)
         stuck.transport.pause_reading()
-        while not any(listener.slow for listener in impatient_server.taps.listeners):  # noqa: ASYNC110  nothing tells
+        while not any(listener.closed_slow for listener in impatient_server.taps.listeners):  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.01)
         stuck.transport.resume_reading()
         with pytest.raises(ConnectionClosed, match="1013"):
@@ -98,7 +101,7 @@ async def test_who_does_not_read_the_past_is_closed_with_1013(impatient_server: 
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert impatient_server.journal not in open_files()
-    assert 0 == impatient_server.taps.figures.dropped["slow_listener"]  # it waits for who can wait
+    assert 0 == impatient_server.taps.counters.dropped["slow_listener"]  # it waits for who can wait
 
 
 async def test_the_end_of_a_long_past_is_found(server: TapServer) -> None:
@@ -151,7 +154,7 @@ class EndingHub(LocalHub):
         self.left = subscriptions
 
     def subscribe(self, recording_id: str, hear: Callback) -> Unsubscribe:
-        """Answer so often; then the stream has ended."""
+        """Subscribe so often; then the stream has ended."""
         self.left -= 1
         if self.left >= 0:
             return super().subscribe(recording_id, hear)
@@ -169,33 +172,20 @@ async def test_a_stream_may_end_while_its_past_is_read(
     hub.open(live, FixedSource())
     chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 11)]
     journal = write(tmp_path / "journal", records(chunks, reason=EndReason.STOP))
-    listener = Listener(OutputSpec(Format.PCM16, "inbound"), Nobody(), ListenerLimits())
-    rewind = Replay(
+    options = TapOptions(journal_of=lambda _: journal)
+    feeds = Feeds(hub, byte_order=ByteOrder.LITTLE, counters=options.counters)
+    service = TapService(hub, feeds, TapTokens(), options=options)
+    query = TapQuery(OutputSpec(Format.PCM16, "inbound"), since_seconds=60)
+    listener = Listener(ListenRequest(live.call_sid, query, TapGrant()), service)
+    replay = Replay(
         hub,
-        lambda begin: Feed(listener.kind, byte_order=ByteOrder.LITTLE, begin_ms=begin),
+        lambda start_ms: Feed(query.spec, byte_order=ByteOrder.LITTLE, start_ms=start_ms),
         flush=lambda: None,
     )
-    await rewind.play(listener, live.recording_id, since_seconds=60, journal=journal)
-    rewind.stop()
+    await replay.play(listener, live.recording_id, since_seconds=60, journal=journal)
+    replay.stop()
     items = []
-    while (item := listener.queue.take()) is not None:
+    while (item := listener.queue.pop()) is not None:
         items.append(item)
     assert told == [(event["event"], event.get("reason")) for event in texts_of(items)]
     assert 3200 * len(told) // 2 == len(sound(items))
-
-
-class Nobody:
-    """An attendant without other listeners."""
-
-    def opened(self, listener: Listener) -> None:
-        """Never called: there is no socket."""
-
-    def closed(self, listener: Listener) -> None:
-        """Never called: there is no socket."""
-
-    def missed(self) -> None:
-        """Count nothing."""
-
-    def listening_to(self, recording_id: str) -> int:
-        """Count nobody."""
-        return 0

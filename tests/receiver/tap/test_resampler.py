@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from receiver.tap import resampler
-from receiver.tap.encoding.notices import Format, OutputSpec
-from receiver.tap.queue import OutMessage
+from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from receiver.tap.resampler import Resampler
 from tests.patience import at_most
 from tests.receiver.helpers.taps import sound, told
@@ -25,7 +24,7 @@ def tone(count: int) -> bytes:
 async def test_a_tone_stays_a_tone() -> None:
     """At twice the rate it has twice the samples and the same pitch, and items follow on."""
     kind = OutputSpec(Format.PCM16, "inbound", 16000)
-    changing = Resampler(8000, kind, begin_ms=500)
+    changing = Resampler(8000, kind, start_ms=500)
     wave = tone(8000)
     items = [
         OutMessage(wave[n : n + 320], "inbound", 500 + n / 16, 20) for n in range(0, 16000, 320)
@@ -45,7 +44,7 @@ async def test_a_tone_stays_a_tone() -> None:
 async def test_stereo_silence_and_events_keep_their_order() -> None:
     """In a thread of its own, handed back to the event loop."""
     kind = OutputSpec(Format.PCM16, "stereo", 24000)
-    changing = Resampler(8000, kind, begin_ms=0)
+    changing = Resampler(8000, kind, start_ms=0)
     got: list[OutMessage] = []
     done = asyncio.Event()
 
@@ -80,7 +79,7 @@ def texts_and_places(items: list[OutMessage], bytes_per_ms: float) -> list[tuple
 @pytest.mark.parametrize(("source", "rate"), [(8000, 16000), (8000, 48000), (16000, 8000)])
 async def test_texts_stand_where_they_belong(source: int, rate: int) -> None:
     """Behind as much audio as was before them, though the filter holds some of it back."""
-    changing = Resampler(source, OutputSpec(Format.PCM16, "inbound", rate), begin_ms=0)
+    changing = Resampler(source, OutputSpec(Format.PCM16, "inbound", rate), start_ms=0)
     piece = tone(source // 50)
     items = [OutMessage(piece, "inbound", n * 20, 20) for n in range(50)]
     items.insert(10, OutMessage("ten"))
@@ -96,7 +95,7 @@ async def test_texts_stand_where_they_belong(source: int, rate: int) -> None:
 
 async def test_a_text_is_told_where_no_more_audio_comes() -> None:
     """A moment later, behind all that the filter held back; what comes then is as long as ever."""
-    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), begin_ms=0)
+    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), start_ms=0)
     got: list[OutMessage] = []
     told = asyncio.Event()
 
@@ -112,14 +111,14 @@ async def test_a_text_is_told_where_no_more_audio_comes() -> None:
     assert [("key", 20)] == texts_and_places(got, 32)
     changing.submit([OutMessage(tone(160), "inbound", 20, 20)], last=False, done=take)
     changing.submit([OutMessage("stopped")], last=True, done=take)
-    await asyncio.wait_for(changing.settled.wait(), at_most(10))
+    await asyncio.wait_for(changing.idle.wait(), at_most(10))
     assert ["key", "stopped"] == [item.message for item in got if isinstance(item.message, str)]
     assert 40 * 32 == len(sound(got))
 
 
 async def test_long_silence_stays_a_length() -> None:
     """An hour on hold takes no room, is exactly zero, and keeps the time."""
-    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), begin_ms=0)
+    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), start_ms=0)
     hour = OutMessage(bytes(2), "inbound", 1000, 3_600_000, 3600 * 8000)
     made = [*changing.convert([OutMessage(tone(8000), "inbound", 0, 1000), hour], last=False)]
     made += changing.convert([OutMessage('{"event":"stopped"}')], last=True)
@@ -139,7 +138,7 @@ async def test_what_the_thread_has_no_time_for_is_dropped_and_told(
 ) -> None:
     """More than so much of a channel never waits; events keep their place, and so does time."""
     monkeypatch.setattr(resampler, "_MOST_COMING_MS", 100)
-    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), begin_ms=0)
+    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), start_ms=0)
     got: list[OutMessage] = []
 
     def take(made: list[OutMessage], last: bool) -> None:
@@ -149,10 +148,10 @@ async def test_what_the_thread_has_no_time_for_is_dropped_and_told(
         changing.submit([OutMessage(tone(160), "inbound", 20 * number, 20)], last=False, done=take)
     changing.submit([OutMessage('{"event":"mark"}')], last=False, done=take)
     assert (120, 14) == (changing.coming_ms, changing.dropped)
-    await asyncio.wait_for(changing.settled.wait(), at_most(10))
+    await asyncio.wait_for(changing.idle.wait(), at_most(10))
     changing.submit([OutMessage(tone(160), "inbound", 400, 20)], last=False, done=take)
     changing.submit([OutMessage('{"event":"stopped"}')], last=True, done=take)
-    await asyncio.wait_for(changing.settled.wait(), at_most(10))
+    await asyncio.wait_for(changing.idle.wait(), at_most(10))
     notice, mark, _ = told(got)
     assert ("slow_listener", 280) == (notice["reason"], notice["duration_ms"])
     assert "mark" == mark["event"]
@@ -162,13 +161,13 @@ async def test_what_the_thread_has_no_time_for_is_dropped_and_told(
 
 async def test_it_says_what_it_still_has() -> None:
     """From the moment in which audio is given to it, until all came back."""
-    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), begin_ms=0)
+    changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), start_ms=0)
     got: list[OutMessage] = []
     for number in range(3):
         piece = OutMessage(tone(160), "inbound", 20 * number, 20)
         changing.submit([piece], last=False, done=lambda made, _: got.extend(made))
-    assert (60, False) == (changing.coming_ms, changing.settled.is_set())
+    assert (60, False) == (changing.coming_ms, changing.idle.is_set())
     changing.submit([OutMessage("end")], last=True, done=lambda made, _: got.extend(made))
-    await asyncio.wait_for(changing.settled.wait(), at_most(10))
+    await asyncio.wait_for(changing.idle.wait(), at_most(10))
     assert 0 == changing.coming_ms
     assert (2 * 2 * 480, "end") == (len(sound(got)), got[-1].message)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Encoding, EndReason, Track
 from receiver.recording.render import RenderOptions, render
-from receiver.tap.encoding.notices import Format, OutputSpec
-from receiver.tap.queue import OutMessage
+from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.taps import (
     an_encoder,
@@ -60,10 +59,10 @@ def tapped(
         while since is None and (waiting := listening.waiting_since_ms) is not None:
             if record.arrival_ms - waiting < 60:
                 break
-            items += listening.due(waiting + 60)
+            items += listening.flush_due(waiting + 60)
             assert waiting != listening.waiting_since_ms
-        items += listening.take(from_record(record))
-    items += listening.take(ended())
+        items += listening.feed(from_record(record))
+    items += listening.feed(ended())
     assert not [item for item in gaps(items) if item[0] == "late"]
     return sound(items)
 
@@ -120,10 +119,10 @@ def test_it_equals_the_recording(
 def test_a_chunk_waits_for_its_counterpart() -> None:
     """Nothing is sent of one track while the other may still come; then both at once."""
     listening = an_encoder(STEREO)
-    assert [] == listening.take(heard(1, LOUD))
+    assert [] == listening.feed(heard(1, LOUD))
     assert 0 == listening.waiting_since_ms
-    assert [] == listening.due(59)
-    both = listening.take(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=59))
+    assert [] == listening.flush_due(59)
+    both = listening.feed(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=59))
     assert [SAMPLE, SAMPLE] * 160 == samples(both)
     assert [(0, 20)] == [(item.timestamp_ms, item.duration_ms) for item in both]
     assert listening.waiting_since_ms is None
@@ -132,16 +131,16 @@ def test_a_chunk_waits_for_its_counterpart() -> None:
 def test_nobody_waits_longer_than_60_ms() -> None:
     """Then the other track is silent, as is told; what comes of it later is left out, and told."""
     listening = an_encoder(STEREO)
-    listening.take(heard(1, LOUD))
-    silence, audio = listening.due(60)
+    listening.feed(heard(1, LOUD))
+    silence, audio = listening.flush_due(60)
     assert [("sender_silence", "outbound", 0, 20)] == gaps([silence])
     assert [SAMPLE, 0] * 160 == samples([audio])
     assert 20 == listening.position_ms
-    late = listening.take(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=61))
+    late = listening.feed(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=61))
     assert [("late", "outbound", 0, 20)] == gaps(late)
     assert 1 == listening.left_out
-    assert [] == listening.take(heard(2, LOUD, track=Track.OUTBOUND, arrival_ms=62))
-    items = listening.take(heard(2, LOUD, arrival_ms=63))
+    assert [] == listening.feed(heard(2, LOUD, track=Track.OUTBOUND, arrival_ms=62))
+    items = listening.feed(heard(2, LOUD, arrival_ms=63))
     assert [SAMPLE, SAMPLE] * 160 == samples(items)
 
 
@@ -155,11 +154,11 @@ def test_long_packets_are_waited_for(track: str, packet_ms: int, apart_ms: int) 
         for other_ms, name in ((0, Track.INBOUND), (apart_ms, Track.OUTBOUND)):
             at_ms = (number - 1) * packet_ms + other_ms
             now_ms = at_ms + packet_ms  # a packet is sent when its last sample is there
-            items += listening.due(now_ms)
-            items += listening.take(
+            items += listening.flush_due(now_ms)
+            items += listening.feed(
                 heard(number, payload, track=name, at_ms=at_ms, arrival_ms=now_ms)
             )
-    items += listening.take(ended())
+    items += listening.feed(ended())
     ends = [(0, "outbound"), (20 * packet_ms, "inbound")]
     assert [end for end in ends if track in (end[1], "stereo")] == [
         (at_ms, name) for _, name, at_ms, _ in gaps(items)
@@ -173,11 +172,11 @@ def test_what_is_lost_of_a_track_is_told_once(lost: set[int]) -> None:
     listening = an_encoder(STEREO)
     items: list[OutMessage] = []
     for number in range(1, 21):
-        items += listening.due(number * 20)
+        items += listening.flush_due(number * 20)
         for track in Track:
             if track is Track.OUTBOUND or number not in lost:
-                items += listening.take(heard(number, LOUD, track=track, arrival_ms=number * 20))
-    items += listening.take(ended())
+                items += listening.feed(heard(number, LOUD, track=track, arrival_ms=number * 20))
+    items += listening.feed(ended())
     assert {"lost"} == {reason for reason, *_ in gaps(items)}
     starts = [(at_ms, at_ms + long_ms) for _, _, at_ms, long_ms in gaps(items)]
     assert [(n * 20 - 20, n * 20) for n in sorted(lost)] == starts
@@ -186,10 +185,10 @@ def test_what_is_lost_of_a_track_is_told_once(lost: set[int]) -> None:
 def test_half_of_a_late_chunk_is_kept() -> None:
     """What of it belongs behind the silence that was sent is heard, and a notice says the rest."""
     listening = an_encoder(STEREO)
-    listening.take(heard(1, LOUD))
-    listening.due(60)
-    items = listening.take(heard(1, LOUD * 2, track=Track.OUTBOUND, arrival_ms=70))
-    items += listening.take(ended())
+    listening.feed(heard(1, LOUD))
+    listening.flush_due(60)
+    items = listening.feed(heard(1, LOUD * 2, track=Track.OUTBOUND, arrival_ms=70))
+    items += listening.feed(ended())
     assert ("late", "outbound", 0, 20) == gaps(items)[0]
     assert [0, SAMPLE] * 160 == samples(items)
 
@@ -199,8 +198,8 @@ def test_a_track_that_never_comes_is_silence() -> None:
     listening = an_encoder(STEREO)
     items: list[OutMessage] = []
     for number in range(1, 20):
-        items += listening.take(heard(number, LOUD))
-    items += listening.take(ended())
+        items += listening.feed(heard(number, LOUD))
+    items += listening.feed(ended())
     assert [SAMPLE, 0] * 160 * 19 == samples(items)
     assert ["gap", "stopped"] == [event["event"] for event in told(items)]
     assert [("sender_silence", "outbound", 0, 20)] == gaps(items)
@@ -211,7 +210,7 @@ def test_a_track_far_ahead_waits_no_longer() -> None:
     listening = an_encoder(STEREO)
     items: list[OutMessage] = []
     for number in range(1, 302):
-        items += listening.take(heard(number, LOUD, arrival_ms=0))
+        items += listening.feed(heard(number, LOUD, arrival_ms=0))
     assert 51 * 160 * 2 == len(samples(items))
 
 
@@ -219,9 +218,9 @@ def test_a_long_silence_of_both_takes_no_memory() -> None:
     """Half a minute on hold is one item of a few bytes."""
     listening = an_encoder(STEREO)
     for track in Track:
-        listening.take(heard(1, LOUD, track=track))
-    items = listening.take(heard(2, LOUD, at_ms=30_000))
-    items += listening.take(heard(2, LOUD, track=Track.OUTBOUND, at_ms=30_000))
+        listening.feed(heard(1, LOUD, track=track))
+    items = listening.feed(heard(2, LOUD, at_ms=30_000))
+    items += listening.feed(heard(2, LOUD, track=Track.OUTBOUND, at_ms=30_000))
     assert 1000 > sum(len(item.message) for item in items if item.repeat > 1)
     assert 2 * 8000 * 30 == len(samples(items))
 
@@ -231,8 +230,8 @@ def test_payloads_are_interleaved_as_they_came(encoding: Encoding, unit: int) ->
     """Encoded samples alternate; a track that is missing is its encoding's silence."""
     listening = an_encoder(OutputSpec(Format.PAYLOAD, "stereo"), live_stream(encoding))
     payload = bytes(range(80)) * 2 * unit
-    listening.take(heard(1, payload))
-    sent = sound(listening.due(60))
+    listening.feed(heard(1, payload))
+    sent = sound(listening.flush_due(60))
     silence = b"\xd5" if unit == 1 else b"\0\0"
     assert silence == sent[unit : 2 * unit]
     assert payload == b"".join(sent[n : n + unit] for n in range(0, len(sent), 2 * unit))

@@ -49,10 +49,10 @@ async def test_watchers_count_as_listeners(server: TapServer) -> None:
     server.open_stream()
     async with server.connect("all") as watcher:
         await read_text(watcher)
-        assert (1, 1) == (len(server.taps), server.taps.figures.watchers)
+        assert (1, 1) == (len(server.taps), server.taps.counters.watchers)
     async with server.connect("all") as watcher:
         await read_text(watcher)
-        assert 1 == server.taps.figures.watchers
+        assert 1 == server.taps.counters.watchers
 
 
 async def test_whoever_watches_late_learns_of_every_stream(server: TapServer) -> None:
@@ -74,7 +74,7 @@ async def test_a_stuck_watcher_is_closed_with_1013(impatient_server: TapServer) 
     async with impatient_server.connect("all", max_queue=1) as stuck:
         await (await stuck.ping())
         stuck.transport.pause_reading()
-        while not any(watcher.slow for watcher in impatient_server.taps._watchers._open):
+        while not any(watcher.closed_slow for watcher in impatient_server.taps.watchers):
             impatient_server.hub.recording_published(kept)
             await asyncio.sleep(0)
         stuck.transport.resume_reading()
@@ -83,6 +83,6 @@ async def test_a_stuck_watcher_is_closed_with_1013(impatient_server: TapServer) 
     while len(impatient_server.taps):  # noqa: ASYNC110  nothing tells
         await asyncio.sleep(0)
     assert (1, 0) == (
-        impatient_server.taps.figures.closed_slow,
-        impatient_server.taps.figures.watchers,
+        impatient_server.taps.counters.closed_slow,
+        impatient_server.taps.counters.watchers,
     )
