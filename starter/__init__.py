@@ -1,4 +1,4 @@
-"""Asks the provider's REST API to start and stop media streams on live calls."""
+"""Client of the provider's REST API: starts and stops media streams on live calls."""
 
 from __future__ import annotations
 

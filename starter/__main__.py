@@ -1,4 +1,4 @@
-"""Lets `python -m starter` do what the `starter` command does."""
+"""`python -m starter` is the `starter` command."""
 
 from starter.cli import main
 

@@ -1,4 +1,4 @@
-"""Asks the provider's REST API to start and stop streams. The only module that speaks HTTP out."""
+"""Client of the provider's REST API for streams. The only module that sends HTTP requests."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ _log = logging.getLogger("starter.client")
 
 
 @dataclass(frozen=True, slots=True)
-class _Errand:
-    """One request with what is needed to speak about it: nothing of it is logged but `what`."""
+class _ApiRequest:
+    """One request and the words for its errors; of all this only `what` is ever logged."""
 
     url: str
     form: list[tuple[str, str]] = field(repr=False)  # every field occurs once
-    what: str  # "stream X may have started", for a request whose answer never came
+    what: str  # "stream X may have started", for a request without an answer
     name: str
     secrets: tuple[str, ...] = field(repr=False)
 
-    def cover(self, text: str) -> str:
+    def mask(self, text: str) -> str:
         """The text with every secret masked, plain or as a URL, form or JSON would write it."""
         for secret in self.secrets:
             as_json = json.dumps(secret)[1:-1]
@@ -134,69 +134,69 @@ class StreamClient:
     async def _start(self, target: Target, sid: str, request: StreamRequest) -> StreamHandle:
         target.check_sid(sid)
         request = named(request)
-        errand = _Errand(
+        api_request = _ApiRequest(
             url=self._credentials.streams_url(target, sid),
             form=request.form(target),
             what=f"the stream may have started under the name {request.name}",
             name=str(request.name),
             secrets=self._secrets(request.bearer_token),
         )
-        return await self._run(errand)
+        return await self._run(api_request)
 
     async def _stop(self, target: Target, sid: str, sid_or_name: str) -> StreamHandle:
         target.check_sid(sid)
         stream = validation.check_name(sid_or_name)
-        errand = _Errand(
+        api_request = _ApiRequest(
             url=self._credentials.streams_url(target, sid, stream),
             form=[("Status", "stopped")],
             what=f"the stream {stream} may have stopped",
             name=stream,
             secrets=self._secrets(None),
         )
-        return await self._run(errand)
+        return await self._run(api_request)
 
     def _secrets(self, bearer_token: str | None) -> tuple[str, ...]:
         account = self._credentials
         basic = b64encode(f"{account.project_id}:{account.api_token}".encode()).decode()
         return tuple(secret for secret in (account.api_token, basic, bearer_token) if secret)
 
-    async def _run(self, errand: _Errand) -> StreamHandle:
+    async def _run(self, request: _ApiRequest) -> StreamHandle:
         attempt = 1
         while True:
-            answer = await self._try(errand)
+            answer = await self._try(request)
             if isinstance(answer, StreamHandle):
                 return answer
-            trouble, retry_after = answer
+            failure, retry_after = answer
             wait = self._retry.wait_seconds(attempt, retry_after, self._dice)
             if wait is None:
-                raise trouble
-            _log.warning("%s; trying again in %.1f s", trouble, wait)
+                raise failure
+            _log.warning("%s; trying again in %.1f s", failure, wait)
             await self._sleep(wait)
             attempt += 1
 
-    async def _try(self, errand: _Errand) -> StreamHandle | tuple[StarterError, float | None]:
-        """One request: the stream, or a trouble that another try may mend; others are raised."""
+    async def _try(self, request: _ApiRequest) -> StreamHandle | tuple[StarterError, float | None]:
+        """One request: the stream, or an error after which to try again; others are raised."""
         try:
-            response, body = await self._post(errand)
+            response, body = await self._post(request)
         except _NOT_SENT as error:
-            trouble = UnreachableError(f"no connection to the provider: {_reason(error)}")
-            trouble.__cause__ = error
-            return trouble, None
+            failure = UnreachableError(f"no connection to the provider: {_reason(error)}")
+            failure.__cause__ = error
+            return failure, None
         except httpx.RequestError as error:
             raise OutcomeUnknownError(
-                f"no answer from the provider ({_reason(error)}): {errand.what}", name=errand.name
+                f"no answer from the provider ({_reason(error)}): {request.what}", name=request.name
             ) from error
         if response.is_success:
-            return _handle(body, errand)
-        refusal = _refusal(response.status_code, body, errand)
+            return _handle(body, request)
+        refusal = _refusal(response.status_code, body, request)
         if response.status_code not in _RETRIED_STATUSES:
             raise refusal
         return refusal, parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
 
-    async def _post(self, errand: _Errand) -> tuple[httpx.Response, bytes]:
-        """Send the form; of the answer no more is read than an answer can sensibly have."""
+    async def _post(self, request: _ApiRequest) -> tuple[httpx.Response, bytes]:
+        """Send the form; read at most 1 MiB of the answer."""
         body = bytearray()
-        async with self._http.stream("POST", errand.url, data=dict(errand.form)) as response:
+        async with self._http.stream("POST", request.url, data=dict(request.form)) as response:
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > _LARGEST_ANSWER_BYTES:
@@ -215,23 +215,23 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _handle(body: bytes, errand: _Errand) -> StreamHandle:
+def _handle(body: bytes, request: _ApiRequest) -> StreamHandle:
     try:
         return parse_handle(body)
     except AnswerError as error:
-        raise AnswerError(f"{error}: {errand.what}") from error
+        raise AnswerError(f"{error}: {request.what}") from error
 
 
-def _refusal(status: int, body: bytes, errand: _Errand) -> ApiError:
-    """The error of an answer, without any secret that the answer might repeat."""
-    complaint = parse_error(body, errand.cover)
-    message = complaint.message
+def _refusal(status: int, body: bytes, request: _ApiRequest) -> ApiError:
+    """The exception for an error answer, with every secret masked that the answer repeats."""
+    answer = parse_error(body, request.mask)
+    message = answer.message
     if status >= 500 and status not in _RETRIED_STATUSES:
         # the provider may have done it before it failed
-        message = f"{message}: {errand.what}"
+        message = f"{message}: {request.what}"
     return error_class(status)(
         message,
         status=status,
-        code=complaint.code,
-        more_info=complaint.more_info,
+        code=answer.code,
+        more_info=answer.more_info,
     )

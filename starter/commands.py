@@ -1,4 +1,4 @@
-"""The commands that ask the provider for something, and the one that mints a token."""
+"""The commands `start` and `stop`, which call the provider, and `token`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from starter.tokens import DEFAULT_TTL_SECONDS
 if TYPE_CHECKING:
     from starter.client import StreamClient
 
-_Asking = Callable[["StreamClient"], Awaitable[StreamHandle]]
+_Request = Callable[["StreamClient"], Awaitable[StreamHandle]]
 
 _config = click.option("--config", type=FILE, help="TOML file with a [starter] table.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -41,8 +41,8 @@ _BEARER = (
     click.option("--stream-key-file", type=FILE, help="Key to sign a token for this call with."),
 )
 _STREAM = (
-    click.option("--url", metavar="WSS_URL", help="Where the provider shall send the audio."),
-    choice("--track", kind=Track, help="Which directions.  [default: both_tracks]"),
+    click.option("--url", metavar="WSS_URL", help="Address to which the provider sends the audio."),
+    choice("--track", kind=Track, help="Directions to stream.  [default: both_tracks]"),
     click.option("--name", help="Name of the stream.  [default: a new unique one]"),
     click.option(
         "--param",
@@ -51,7 +51,11 @@ _STREAM = (
         metavar="K=V",
         help="Custom parameter; repeatable.",
     ),
-    click.option("--status-callback", metavar="URL", help="Where to report the stream's events."),
+    click.option(
+        "--status-callback",
+        metavar="URL",
+        help="URL to which the provider reports the stream's events.",
+    ),
     choice("--status-callback-method", kind=CallbackMethod, help="[default: POST]"),
     choice("--codec", kind=Codec, help="Codec, for conferences only."),
     click.option(
@@ -62,7 +66,7 @@ _STREAM = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _StreamOptions:
-    """What `start` was told about the stream, before settings from elsewhere join in."""
+    """The options of `start` about the stream, before other settings are merged in."""
 
     url: str | None
     track: Track | None
@@ -97,7 +101,7 @@ def start(
     if dry_run:
         _show_request(credentials.streams_url(target, sid), masked(form), as_json=as_json)
         return
-    handle = _ask(credentials, _start_on(target, sid, request))
+    handle = _send(credentials, _start_on(target, sid, request))
     _show_handle(handle, as_json=as_json)
     if not as_json:
         option = " --conference" if conference else ""
@@ -113,7 +117,7 @@ def stop(sid: str, stream: str, *, conference: bool, config: str | None, as_json
     target = _target(conference)
     target.check_sid(sid)
     credentials = load_settings(config, os.environ).credentials()
-    _show_handle(_ask(credentials, _stop_on(target, sid, stream)), as_json=as_json)
+    _show_handle(_send(credentials, _stop_on(target, sid, stream)), as_json=as_json)
 
 
 @click.command()
@@ -125,14 +129,14 @@ def stop(sid: str, stream: str, *, conference: bool, config: str | None, as_json
     default=DEFAULT_TTL_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="How long the token is good.",
+    help="Seconds until the token expires.",
 )
 @_conference
 @_config
 def token(
     sid: str, *, stream_key_file: str | None, ttl: int, conference: bool, config: str | None
 ) -> None:
-    """Print a signed token that lets one stream of the call CALL_SID into the receiver."""
+    """Print a signed token with which the receiver accepts one stream of the call CALL_SID."""
     _target(conference).check_sid(sid)
     key = load_settings(config, os.environ).stream_key(stream_key_file)
     click.echo(replace(key, ttl_seconds=ttl).token_for(sid))
@@ -143,7 +147,7 @@ def _target(conference: bool) -> Target:
 
 
 def _request(settings: Settings, options: _StreamOptions, sid: str) -> StreamRequest:
-    """The named stream to ask for, completed by the settings.
+    """The named stream to request, completed by the settings.
 
     Raises InvalidRequestError before any secret is read, ConfigError.
     """
@@ -151,7 +155,7 @@ def _request(settings: Settings, options: _StreamOptions, sid: str) -> StreamReq
 
     url = settings.text("url", options.url)
     if url is None:
-        raise click.UsageError("no --url: where shall the audio go?")
+        raise click.UsageError("no --url: give the address to send the audio to")
     track = settings.text("track", options.track) or Track.BOTH
     method = settings.text("status_callback_method", options.status_callback_method)
     request = StreamRequest(
@@ -171,26 +175,26 @@ def _request(settings: Settings, options: _StreamOptions, sid: str) -> StreamReq
     return named(replace(request, bearer_token=token))
 
 
-def _start_on(target: Target, sid: str, request: StreamRequest) -> _Asking:
+def _start_on(target: Target, sid: str, request: StreamRequest) -> _Request:
     if target is Target.CONFERENCE:
         return lambda client: client.start_conference(sid, request)
     return lambda client: client.start(sid, request)
 
 
-def _stop_on(target: Target, sid: str, stream: str) -> _Asking:
+def _stop_on(target: Target, sid: str, stream: str) -> _Request:
     if target is Target.CONFERENCE:
         return lambda client: client.stop_conference(sid, stream)
     return lambda client: client.stop(sid, stream)
 
 
-def _ask(credentials: Credentials, ask: _Asking) -> StreamHandle:
+def _send(credentials: Credentials, send: _Request) -> StreamHandle:
     import asyncio
 
     from starter.client import StreamClient
 
     async def run() -> StreamHandle:
         async with StreamClient(credentials) as client:
-            return await ask(client)
+            return await send(client)
 
     return asyncio.run(run())
 

@@ -46,7 +46,7 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who asks, and where: `base_url` has neither path nor trailing slash."""
+    """Account and address of the provider; `base_url` has neither path nor trailing slash."""
 
     project_id: str
     base_url: str
@@ -62,17 +62,17 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The places settings come from, below the flags.
+    """The sources of settings below the flags.
 
-    `environ` is the process environment, `table` the file's; neither is in the repr, for there are
-    secrets in the one and may be a callback's password in the other.
+    `environ` is the process environment, `table` the file's; neither is in the repr, for the
+    one holds secrets, and the other may hold a callback's password.
     """
 
     environ: Mapping[str, str] = field(repr=False)
     table: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def text(self, name: str, flag: str | None = None) -> str | None:
-        """The value of one setting from the first place that has it; empty means not set."""
+        """The value of one setting from the first source that has it; empty stands for not set."""
         return flag or self.environ.get(_VARIABLES[name]) or self.table.get(name)
 
     def credentials(self, *, token_needed: bool = True) -> Credentials:
@@ -89,12 +89,12 @@ class Settings:
         return Credentials(_checked_project(project_id), base_url(space), api_token or "")
 
     def account(self) -> tuple[str, str]:
-        """Project id and API token alone, as the stand-in for the provider needs them."""
+        """Project id and API token alone, as the simulated provider needs them."""
         project_id, api_token = self.text("project_id"), self._api_token()
         if not project_id or not api_token:
             raise ConfigError(
                 "set SIGNALWIRE_PROJECT_ID (any UUID, or AC and 32 hex digits) and"
-                " SIGNALWIRE_API_TOKEN (any text): callers have to give the same"
+                " SIGNALWIRE_API_TOKEN (any text): callers must give the same"
             )
         return _checked_project(project_id), api_token
 
@@ -107,9 +107,9 @@ class Settings:
     def bearer(
         self, *, token_file: str | None = None, key_file: str | None = None
     ) -> Bearer | None:
-        """What lets the stream into the receiver: of the flags, the environment, or the file.
+        """The source of bearer tokens: from the flags, the environment, or the file, in this order.
 
-        In each place a key comes before a token, since its tokens are good for one call only.
+        In each of them a key comes before a token, since its tokens are good for one call only.
         Raises ConfigError.
         """
         if key_file or token_file:

@@ -1,4 +1,4 @@
-"""What can go wrong, by whose doing it is and what a caller can do about it.
+"""The errors of this package as one tree, by cause and by what a caller can do about each.
 
     StarterError                     1  anything else
     ├── ConfigError                  3  a setting or credential is missing or unusable
@@ -35,7 +35,7 @@ class StarterError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))  # part of it may be what a peer has said
+        super().__init__(one_line(message))  # part of it may be a peer's text
 
 
 class ConfigError(StarterError):

@@ -1,4 +1,4 @@
-"""What is asked of the provider and what it answers, as typed values. Pure."""
+"""Requests to the provider and its answers, as typed values. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CallbackMethod(StrEnum):
 
 
 class Codec(StrEnum):
-    """How the audio is encoded; the provider lets a request choose it for conferences only."""
+    """How the audio is encoded; a request can choose it for conferences only."""
 
     PCMU = "PCMU"
     PCMA = "PCMA"
@@ -49,7 +49,7 @@ class Target(StrEnum):
 
     @property
     def sid_prefix(self) -> str:
-        """How Twilio-style sids of this kind begin."""
+        """The first two letters of Twilio-style sids of this kind."""
         return "CA" if self is Target.CALL else "CF"
 
     @property
@@ -79,7 +79,7 @@ class StreamRequest:
     """One stream to be started, checked when it is made.
 
     `parameters` reach the receiver in the `start` message. `codec` and `real_time` are settings of
-    conference streams. `name` None lets the client make a unique one. Raises InvalidRequestError.
+    conference streams. With `name` None the client makes a unique one. Raises InvalidRequestError.
     """
 
     url: str
@@ -100,15 +100,15 @@ class StreamRequest:
             validation.check_callback_url(self.status_callback)
         if self.bearer_token is not None:
             validation.check_bearer_token(self.bearer_token)
-        self._settle("track", member(Track, self.track, "the track"))
+        self._set("track", member(Track, self.track, "the track"))
         method = member(CallbackMethod, self.status_callback_method, "the callback method")
-        self._settle("status_callback_method", method)
+        self._set("status_callback_method", method)
         if self.codec is not None:
-            self._settle("codec", member(Codec, self.codec, "the codec"))
-        self._settle("parameters", validation.check_parameters(self.parameters.items()))
+            self._set("codec", member(Codec, self.codec, "the codec"))
+        self._set("parameters", validation.check_parameters(self.parameters.items()))
 
-    def _settle(self, name: str, value: object) -> None:
-        """Put a checked value in the place of what was given, while the object is being made."""
+    def _set(self, name: str, value: object) -> None:
+        """Replace a given value by the checked one, in the constructor only."""
         object.__setattr__(self, name, value)
 
     def form(self, target: Target = Target.CALL) -> list[tuple[str, str]]:
@@ -140,9 +140,9 @@ class StreamRequest:
 
 
 def masked(form: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same form fit for people's eyes: no bearer token, no password of the callback URL."""
-    cover = {_TOKEN_FIELD: lambda _: MASK, "StatusCallback": _without_password}
-    return [(name, cover.get(name, str)(value)) for name, value in form]
+    """The same form for display: without bearer token and without the callback URL's password."""
+    masks = {_TOKEN_FIELD: lambda _: MASK, "StatusCallback": _without_password}
+    return [(name, masks.get(name, str)(value)) for name, value in form]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import click
 from starter.validation import check_parameters
 
 FILE: Final = click.Path(readable=False)
-"""A file that whoever reads it checks: its trouble is a matter of configuration, not of usage."""
+"""A file, checked where it is read: an unusable one is a configuration error, not a usage error."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[_Command], _Command]
@@ -33,7 +33,7 @@ def pairs(
 ) -> dict[str, str]:
     """Split repeated `K=V`; the value may hold more equals signs or be empty.
 
-    Raises InvalidRequestError for what the provider would not take.
+    Raises InvalidRequestError for what the provider would refuse.
     """
     split = []
     for value in values:
@@ -45,7 +45,7 @@ def pairs(
 
 
 def choice(*names: str, kind: type[StrEnum], **settings: Any) -> _Option[Any]:
-    """An option that takes the values of an enum and hands over its member, or None."""
+    """An option for the values of an enum; the command gets the member, or None."""
 
     def member(_: click.Context, __: click.Parameter, value: str | None) -> StrEnum | None:
         return None if value is None else kind(value)

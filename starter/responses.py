@@ -1,4 +1,4 @@
-"""Understands what the provider answers, in all the forms it uses. Pure."""
+"""Parsing of the provider's answers, in all the forms it uses. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_TEXT: Final = 300  # characters of an explanation, which may be a proxy
 def parse_handle(body: bytes) -> StreamHandle:
     """The stream that a successful answer describes.
 
-    Only `sid` is needed, since a stream whose answer is refused here would go on unknown: other
+    Only `sid` is needed, since the sid of a stream is lost if its answer is refused here: other
     fields that are missing or odd become None. Raises AnswerError.
     """
     fields = _json(body)
@@ -39,20 +39,20 @@ def parse_handle(body: bytes) -> StreamHandle:
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
-    """What an error answer says, as far as it says it."""
+class ErrorAnswer:
+    """The fields of an error answer, as far as it has them."""
 
     message: str
     code: int | None = None
     more_info: str | None = None
 
 
-def parse_error(body: bytes, cover: Callable[[str], str] = str) -> Complaint:
-    """What an error answer says, every text of it in one short line.
+def parse_error(body: bytes, mask: Callable[[str], str] = str) -> ErrorAnswer:
+    """The fields of an error answer, every text of it in one short line.
 
-    Understands `{code, message, more_info, status}`, `{errors: [text, ...]}` and
-    `{errors: [{code, message, more_info}, ...]}`; anything else is quoted. `cover` masks what is
-    not to be repeated: it gets each text as it was meant and whole, or a cut could leave a half.
+    Accepted are `{code, message, more_info, status}`, `{errors: [text, ...]}` and
+    `{errors: [{code, message, more_info}, ...]}`; anything else is quoted. `mask` hides what is
+    not to be repeated: it gets each text decoded and whole, since a cut could leave half a secret.
     """
     fields = _json(body)
     entries = fields.get("errors", [fields]) if isinstance(fields, Mapping) else []
@@ -62,10 +62,10 @@ def parse_error(body: bytes, cover: Callable[[str], str] = str) -> Complaint:
     message = "; ".join(text for text in messages if text) or body.decode("utf-8", "replace")
     first: Mapping[str, Any] = details[0] if details else {}
     more_info = _text(first, "more_info")
-    return Complaint(
-        _shortened(cover(message)) or "no explanation given",
+    return ErrorAnswer(
+        _shortened(mask(message)) or "no explanation given",
         _number(first, "code"),
-        more_info and _shortened(cover(more_info)),
+        more_info and _shortened(mask(more_info)),
     )
 
 
@@ -79,11 +79,11 @@ def parse_date(text: str) -> datetime | None:
         (datetime.fromisoformat, text),
     ):
         try:
-            moment = read(written)
+            date = read(written)
         except (ValueError, OverflowError):
             continue
-        # "-0000" and a missing zone both mean UTC without saying so
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        # "-0000" and a missing zone both stand for UTC
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
     return None
 
 
@@ -92,8 +92,8 @@ def parse_retry_after(text: str | None, now: datetime) -> float | None:
     text = (text or "").strip()
     if re.fullmatch("[0-9]{1,9}", text):
         return float(text)
-    moment = parse_date(text) if text else None
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
+    date = parse_date(text) if text else None
+    return None if date is None else max(0.0, (date - now).total_seconds())
 
 
 def _json(body: bytes) -> object:

@@ -1,4 +1,4 @@
-"""When to try again, and how long to wait first. Pure but for the dice it is given."""
+"""When to try again, and how long to wait first. Pure but for the random number it is given."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class RetryPolicy:
     """Exponential backoff with full jitter.
 
     The wait before try n+1 is anywhere between 0 and `base_seconds` doubled n-1 times, at most
-    `longest_seconds`. A longer `Retry-After` is obeyed up to `patience_seconds`; beyond that the
-    client gives up, rather than coming back sooner than it was told.
+    `longest_seconds`. A longer `Retry-After` is obeyed up to `patience_seconds`; a longer one still
+    ends the tries, since trying earlier would be refused again.
     """
 
     attempts: int = 5
@@ -23,7 +23,7 @@ class RetryPolicy:
     def wait_seconds(
         self, attempt: int, retry_after: float | None, dice: Callable[[], float]
     ) -> float | None:
-        """Seconds to wait after failed try `attempt` (the first is 1); None means give up.
+        """Seconds to wait after failed try `attempt` (the first is 1); None: no more tries.
 
         `dice` returns a number from 0 to 1.
         """

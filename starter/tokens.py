@@ -1,4 +1,4 @@
-"""Secrets that let a stream into a receiver: static bearer tokens, and keys that sign one per call.
+"""Bearer tokens for a receiver: static ones, and keys that sign one per call.
 
 They come from files that nobody else can read, or from the environment, never from arguments.
 """
@@ -27,7 +27,7 @@ _READABLE_BY_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Bearer(Protocol):
-    """Where the token of a stream comes from."""
+    """A source of the tokens of streams."""
 
     def token_for(self, sid: str) -> str:
         """The token for the stream on the call (or conference) `sid`."""
@@ -49,7 +49,7 @@ class StaticToken:
 class StreamKey:
     """Signs a token that one call can use once: JWT, HS256. Raises ConfigError.
 
-    A key is what the receiver takes for one: visible ASCII, at least `MIN_KEY_BYTES` of it.
+    A key is what the receiver accepts as one: at least `MIN_KEY_BYTES` of visible ASCII.
 
     Claims: `sub` the call sid, `aud` "receiver", `exp`, `jti`; the header's `kid` is the first
     8 hex digits of the key's SHA-256, so that receivers can hold several keys.
@@ -95,7 +95,7 @@ def token_from_text(text: str, source: str) -> StaticToken:
 
 
 def key_from_file(path: Path) -> StreamKey:
-    """The first key of a file that looks like a token file. Raises ConfigError."""
+    """The first key of a file in the form of a token file. Raises ConfigError."""
     return _key(_first_line(read_secret(path)).encode(), str(path))
 
 
@@ -125,7 +125,7 @@ def _token(token: str, source: str) -> StaticToken:
 def _first_line(content: bytes) -> str:
     """The first line that is neither empty nor a `#` comment; empty if there is none."""
     text = content.decode("ascii", errors="replace")
-    lines = (line.strip(" \t\r") for line in text.split("\n"))  # as the receiver reads it
+    lines = (line.strip(" \t\r") for line in text.split("\n"))  # as in the receiver
     return next((line for line in lines if line and not line.startswith("#")), "")
 
 
@@ -141,7 +141,7 @@ def read_secret(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            # a pipe, as of <(pass show token), has no readers to fear
+            # a pipe, as of <(pass show token), cannot be read by others
             if stat.S_ISREG(mode) and mode & _READABLE_BY_OTHERS:
                 raise ConfigError(f"{path} can be read by others: run chmod 600 {path}")
             content = file.read(_LARGEST_FILE_BYTES + 1)

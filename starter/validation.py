@@ -1,4 +1,4 @@
-"""The provider's rules for what a request may say. Pure: every check returns its value or raises.
+"""The provider's rules for requests. Pure: every check returns its value or raises.
 
 All raise InvalidRequestError, in one line that names the field. Source: the provider's public API
 description, and Twilio's error 31922 for white space in the stream URL.
@@ -46,7 +46,7 @@ def check_stream_url(url: str) -> str:
     if parts.scheme == "wss" and not parts.hostname:
         raise InvalidRequestError("the stream URL names no host")
     if not parts.scheme and parts.netloc:
-        raise InvalidRequestError("the stream URL must begin with wss:// when it names a host")
+        raise InvalidRequestError("the stream URL must start with wss:// when it names a host")
     if "@" in parts.netloc:
         raise InvalidRequestError("the stream URL holds credentials: use a bearer token")
     return url
@@ -61,7 +61,7 @@ def check_callback_url(url: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """`Name`: anything that can be told apart as a path segment, where stopping puts it."""
+    """`Name`: anything that is distinct as a path segment, since stopping puts it there."""
     if not name.strip():
         raise InvalidRequestError("the stream name is empty")
     if _UNFIT_FOR_NAMES.search(name) or not _encodable(name):
@@ -84,7 +84,7 @@ def check_parameters(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         parameters[name] = value
     if len(parameters) > MAX_PARAMETERS:
         raise InvalidRequestError(
-            f"{len(parameters)} parameters are too many: the provider takes {MAX_PARAMETERS}"
+            f"{len(parameters)} parameters are too many: the provider accepts {MAX_PARAMETERS}"
         )
     return parameters
 
@@ -92,7 +92,7 @@ def check_parameters(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 def check_bearer_token(token: str, *, shortest: int = 1) -> str:
     """A token that fits an `Authorization` header; the message never shows it.
 
-    The provider takes any length; a token of ours should be no shorter than `MIN_TOKEN_CHARS`.
+    The provider accepts any length; a token of ours should be no shorter than `MIN_TOKEN_CHARS`.
     """
     if not _TOKEN.fullmatch(token):
         raise InvalidRequestError("the bearer token must be visible ASCII without white space")

@@ -1,1 +1,1 @@
-"""A stand-in for the provider: plays calls into a receiver, and answers like its REST API."""
+"""A simulated provider: plays calls into a receiver, and answers like the REST API."""

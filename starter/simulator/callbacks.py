@@ -1,4 +1,4 @@
-"""Status callbacks: tells the caller's web server what becomes of a stream."""
+"""Status callbacks: the events of a stream, reported to the caller's web server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plays the calls a simulation asks for, all at the same time, into one receiver."""
+"""The calls of one simulation, all played at the same time into one receiver."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Final
 
 from starter.errors import StarterError
 from starter.simulator.audio import read_payload
-from starter.simulator.dialects import Shape, SignalWireShape, TwilioShape
+from starter.simulator.dialects import Dialect, SignalWireDialect, TwilioDialect
 from starter.simulator.options import SimulateOptions
 from starter.simulator.player import CallReport, Ending, Line, Player, tls_context
 from starter.simulator.script import Faults, Plan
 from starter.simulator.stream_info import MEDIA_FORMATS, Identity, TrackAudio
 from starter.tokens import Bearer
 
-_SHAPES: Final[Mapping[str, Callable[[Identity], Shape]]] = {
-    "signalwire": SignalWireShape,
-    "twilio": TwilioShape,
+_DIALECTS: Final[Mapping[str, Callable[[Identity], Dialect]]] = {
+    "signalwire": SignalWireDialect,
+    "twilio": TwilioDialect,
 }
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def read_tracks(options: SimulateOptions) -> tuple[TrackAudio, ...]:
@@ -34,7 +34,7 @@ def read_tracks(options: SimulateOptions) -> tuple[TrackAudio, ...]:
 
 
 def make_line(options: SimulateOptions, url: str) -> Line:
-    """The way to the receiver at `url`. Raises ConfigError for an unusable CA file."""
+    """How to reach the receiver at `url`. Raises ConfigError for an unusable CA file."""
     secure = url.lower().startswith("wss:")
     return Line(
         url=url,
@@ -52,9 +52,9 @@ def make_plan(
     number: int = 0,
     parameters: Mapping[str, str] | None = None,
 ) -> Plan:
-    """The plan of call `number`; each number has its own chances under the same seed."""
+    """The plan of call `number`; each number has its own faults under the same seed."""
     return Plan(
-        shape=_SHAPES[options.provider_shape](identity),
+        dialect=_DIALECTS[options.provider_shape](identity),
         media_format=MEDIA_FORMATS[options.codec],
         tracks=tracks,
         parameters=options.param if parameters is None else parameters,
@@ -125,10 +125,10 @@ def interruptible() -> Iterator[asyncio.Event]:
         release()
 
     def release() -> None:
-        for number in _ENDING_SIGNALS:
+        for number in _END_SIGNALS:
             loop.remove_signal_handler(number)
 
-    for number in _ENDING_SIGNALS:
+    for number in _END_SIGNALS:
         loop.add_signal_handler(number, interrupt)
     try:
         yield interrupted

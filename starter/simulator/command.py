@@ -34,9 +34,9 @@ def _keypresses(
 
 
 _AUDIO = (
-    click.option("--inbound", type=_WAV, help="WAV file of what the other side says."),
-    click.option("--outbound", type=_WAV, help="WAV file of what is played to the other side."),
-    click.option("--demo", is_flag=True, help="Play the demo conversation that comes along."),
+    click.option("--inbound", type=_WAV, help="WAV file of the inbound track."),
+    click.option("--outbound", type=_WAV, help="WAV file of the outbound track."),
+    click.option("--demo", is_flag=True, help="Play the included demo conversation."),
     choice("--codec", kind=Codec, default=Codec.PCMU.value, show_default=True),
     choice(
         "--byte-order",
@@ -88,7 +88,7 @@ _CALL = (
         type=click.Choice(["signalwire", "twilio"]),
         default="signalwire",
         show_default=True,
-        help="Whose spelling of messages and ids to use.",
+        help="Provider whose messages and ids to send.",
     ),
     click.option(
         "--speed",
@@ -142,8 +142,8 @@ def simulate(
 ) -> None:
     """Play calls into the receiver at URL as the provider would.
 
-    With --provider-port instead of URL, stand in for the provider's REST API and play
-    the calls that it is asked to stream.
+    With --provider-port instead of URL, simulate the provider's REST API, too, and play
+    the streams that are requested there.
     """
     chosen = SimulateOptions(**options)
     _check(url, provider_port, chosen)
@@ -154,11 +154,11 @@ def simulate(
 
         run_calls(chosen, str(url), bearer, as_json=as_json)
         return
-    from starter.simulator.run_provider import run_stand_in
+    from starter.simulator.run_provider import run_provider
 
     signing_key = os.environ.get("SIGNALWIRE_SIGNING_KEY") or None
     account = Account(*settings.account())
-    run_stand_in(account, chosen, provider_port, signing_key=signing_key, as_json=as_json)
+    run_provider(account, chosen, provider_port, signing_key=signing_key, as_json=as_json)
 
 
 def _check(url: str | None, provider_port: int | None, options: SimulateOptions) -> None:
@@ -171,7 +171,7 @@ def _check(url: str | None, provider_port: int | None, options: SimulateOptions)
         raise click.UsageError("give --inbound, --outbound or both, or else --demo")
     if provider_port is not None and (options.param or options.calls > 1):
         raise click.UsageError(
-            "--param and --calls go with a URL: here the requests say what to play"
+            "--param and --calls go with a URL: here the requests name what to play"
         )
     if options.call_sid and options.calls > 1:
         raise click.UsageError("--call-sid names one call, so --calls cannot be more than 1")

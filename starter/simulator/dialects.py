@@ -1,4 +1,4 @@
-"""How each provider spells the messages of a stream. Pure: values in, JSON bytes out.
+"""The message format of each provider's streams. Pure: values in, JSON bytes out.
 
 Source: the providers' public message descriptions. All counters travel as strings.
 """
@@ -29,13 +29,13 @@ class MediaPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class SignalWireShape:
+class SignalWireDialect:
     """SignalWire: the stream is named only inside `start`, and `stop` has no body."""
 
     identity: Identity
 
     def connected(self) -> bytes:
-        """The greeting, before the stream is named; it has no sequence number."""
+        """The first message; it names no stream and has no sequence number."""
         return _encode({"event": "connected", "protocol": "Call", "version": self._version()})
 
     def start(
@@ -45,7 +45,7 @@ class SignalWireShape:
         media_format: MediaFormat,
         parameters: Mapping[str, str],
     ) -> bytes:
-        """Who calls, what is played, and the custom parameters."""
+        """Ids, tracks, media format and custom parameters of the stream."""
         body = _start_body(self.identity, tracks, media_format, parameters)
         return self._message("start", sequence, body)
 
@@ -82,14 +82,14 @@ class SignalWireShape:
 
 
 @dataclass(frozen=True, slots=True)
-class TwilioShape(SignalWireShape):
-    """Twilio: `streamSid` on top of every message after the greeting, `stop` with a body."""
+class TwilioDialect(SignalWireDialect):
+    """Twilio: `streamSid` on top of every message after `connected`, `stop` with a body."""
 
     def _version(self) -> str:
         return "1.0.0"
 
     def _dtmf_body(self, digit: str) -> dict[str, Any]:
-        return {"track": "inbound_track", "digit": digit}  # keys are heard on that one only
+        return {"track": "inbound_track", "digit": digit}  # keys come on that one only
 
     def _stop_body(self) -> dict[str, Any]:
         return {"accountSid": self.identity.account_sid, "callSid": self.identity.call_sid}
@@ -98,7 +98,7 @@ class TwilioShape(SignalWireShape):
         return {"streamSid": self.identity.stream_sid}
 
 
-Shape = SignalWireShape | TwilioShape
+Dialect = SignalWireDialect | TwilioDialect
 
 
 def _start_body(

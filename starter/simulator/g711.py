@@ -15,7 +15,7 @@ _Samples = npt.NDArray[np.int16]
 
 _MULAW_BIAS = 33  # moves the segment borders of 14-bit magnitudes onto powers of two
 _MULAW_CLIP = 8158  # the largest 14-bit magnitude that has a code
-_ALAW_CLIP = 2047  # the largest magnitude of the 12 bits that A-law looks at
+_ALAW_CLIP = 2047  # the largest magnitude of the 12 bits that A-law uses
 
 
 def encode_mulaw(samples: _Samples) -> bytes:

@@ -1,4 +1,4 @@
-"""A small HTTP server for the stand-in: requests as values in, replies as values out."""
+"""A small HTTP server for the simulated provider: requests in, replies out, both as values."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__((HOST, port), _Exchange)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Tell of a broken exchange in one line; the inherited way is a traceback."""
+        """Log a broken exchange in one line; the inherited method prints a traceback."""
         _log.warning("an HTTP exchange broke: %r", sys.exc_info()[1])
 
 
@@ -71,7 +71,7 @@ class _Exchange(BaseHTTPRequestHandler):
     """Reads one request after the other from a connection."""
 
     protocol_version = "HTTP/1.1"
-    server_version = "stand-in"
+    server_version = "simulated-provider"
     timeout = 10
     server: _Server
 
@@ -94,7 +94,7 @@ class _Exchange(BaseHTTPRequestHandler):
         self._answer(b"")
 
     def log_message(self, format: str, *values: object) -> None:  # noqa: A002  as inherited
-        """Say nothing: the stand-in reports streams, not requests."""
+        """Log nothing: the simulated provider reports streams, not requests."""
 
     def _answer(self, body: bytes) -> None:
         request = HttpRequest(

@@ -1,4 +1,4 @@
-"""The life of one stream that the stand-in was asked for: dial, play, report."""
+"""One stream of the simulated provider, from its request to its end: dial, play, report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from starter.simulator.options import SimulateOptions
 from starter.simulator.player import Player, tls_context
 from starter.simulator.stream_info import Identity, TrackAudio
 
-_HEARD: Final[Mapping[Track, tuple[str, ...]]] = {
+_TRACKS: Final[Mapping[Track, tuple[str, ...]]] = {
     Track.INBOUND: ("inbound",),
     Track.OUTBOUND: ("outbound",),
     Track.BOTH: ("inbound", "outbound"),
@@ -29,8 +29,8 @@ _log = logging.getLogger("starter.simulator")
 
 
 @dataclass(frozen=True, slots=True)
-class Studio:
-    """What all streams of a stand-in share: the audio per codec, and how to dial and report."""
+class SimulatedCalls:
+    """What all streams of a simulated provider share: audio, and how to dial and report."""
 
     options: SimulateOptions
     signing_key: str | None = field(default=None, repr=False)
@@ -43,21 +43,23 @@ class Studio:
         return self._audio[codec]
 
     def player(self, order: StreamRequest, identity: Identity) -> Player:
-        """A player for the stream that was ordered. Raises AudioError, InvalidRequestError."""
+        """A player for the requested stream. Raises AudioError, InvalidRequestError."""
         if "://" not in order.url:
-            raise InvalidRequestError("a relative URL leads nowhere from here")
+            raise InvalidRequestError("a relative URL has no host to connect to")
         options = replace(self.options, codec=order.codec or self.options.codec)
-        heard = tuple(one for one in self.tracks(options.codec) if one.track in _HEARD[order.track])
-        plan = make_plan(options, identity, heard, parameters=order.parameters)
+        tracks = tuple(
+            one for one in self.tracks(options.codec) if one.track in _TRACKS[order.track]
+        )
+        plan = make_plan(options, identity, tracks, parameters=order.parameters)
         line = make_line(options, order.url)
         return Player(identity, plan, line, bearer_token=order.bearer_token)
 
     def tls(self) -> ssl.SSLContext:
-        """How to trust receivers and web hooks. Raises ConfigError for an unusable CA file."""
+        """The TLS context for receivers and web hooks. Raises ConfigError for a bad CA file."""
         return tls_context(self.options.ca_file, insecure=self.options.insecure)
 
     def callback(self, order: StreamRequest) -> Callback | None:
-        """Where the events of the stream are to be reported. Raises ConfigError."""
+        """The status callback of the stream, if one was requested. Raises ConfigError."""
         if order.status_callback is None:
             return None
         url = order.status_callback
@@ -71,37 +73,37 @@ class Studio:
 
 
 class LiveStream:
-    """One ordered stream; `status` goes from queued over in-progress to stopped."""
+    """One requested stream; `status` goes from queued over in-progress to stopped."""
 
     def __init__(
-        self, order: StreamRequest, identity: Identity, target: Target, studio: Studio
+        self, order: StreamRequest, identity: Identity, target: Target, calls: SimulatedCalls
     ) -> None:
         self.order = order
         self.identity = identity
         self.target = target
         self.status = "queued"
-        self._studio = studio
+        self._calls = calls
         self._player: Player | None = None
-        self._stop_asked = False
+        self._stop_requested = False
         self._reports: list[asyncio.Task[None]] = []
 
     @property
     def live(self) -> bool:
-        """Whether the stream goes on: one that was asked to stop only has its end before it."""
-        return self.status != "stopped" and not self._stop_asked
+        """Whether the stream is neither stopped nor about to stop."""
+        return self.status != "stopped" and not self._stop_requested
 
-    def goes_by(self, sid_or_name: str) -> bool:
+    def is_named(self, sid_or_name: str) -> bool:
         """Whether the stream has this sid or name."""
         return sid_or_name in (self.identity.stream_sid, self.order.name)
 
     def stop(self) -> None:
         """Hang up, now or as soon as the line is up; may be called again."""
-        self._stop_asked = True
+        self._stop_requested = True
         if self._player:
             self._player.stop()
 
     async def run(self) -> Result:
-        """Live the whole life and tell what was sent, or why it failed."""
+        """Play the stream to its end; return what was sent, or why it failed."""
         result = await self._play()
         opened = self.status == "in-progress"
         self.status = "stopped"
@@ -114,10 +116,10 @@ class LiveStream:
 
     async def _play(self) -> Result:
         try:
-            self._player = self._studio.player(self.order, self.identity)
+            self._player = self._calls.player(self.order, self.identity)
         except StarterError as error:
             return error
-        if self._stop_asked:
+        if self._stop_requested:
             self._player.stop()
         return await outcome(self._player, on_open=self._opened)
 
@@ -127,12 +129,12 @@ class LiveStream:
         self._reports.append(asyncio.ensure_future(self._report("stream-started")))
 
     async def _report(self, event: str, error: str | None = None) -> None:
-        """Send a status callback if one was ordered; its failure is told, not raised."""
+        """Send a status callback if one was requested; log its failure."""
         fields = self._callback_fields(event)
         if error is not None:
             fields["StreamError"] = error
         try:
-            if callback := self._studio.callback(self.order):
+            if callback := self._calls.callback(self.order):
                 await asyncio.to_thread(callback.send, fields)
         except StarterError as failure:
             _log.warning("%s", failure)
@@ -152,7 +154,7 @@ class LiveStream:
 
 
 def stream_error(error: StarterError, *, opened: bool) -> str:
-    """The provider's word for a failure (`StreamError` of a status callback)."""
+    """The provider's name for a failure (`StreamError` of a status callback)."""
     if isinstance(error, AudioError):
         return "codec_error"
     if isinstance(error, InvalidRequestError):

@@ -1,4 +1,4 @@
-"""What a simulation was asked to do, and the settings of its calls made from it."""
+"""The options of a simulation, and the audio files and ids that follow from them."""
 
 from __future__ import annotations
 

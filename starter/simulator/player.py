@@ -1,4 +1,4 @@
-"""Plays one script into a receiver over a WebSocket, at its own pace."""
+"""Sends one script to a receiver over a WebSocket, each message at its time."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.frames import Close
 
 from starter.errors import ConfigError, RefusedError, StarterError, UnreachableError, error_class
-from starter.simulator.script import Fate, Plan, Step, write_script
+from starter.simulator.script import Delivery, Plan, Step, write_script
 from starter.simulator.stream_info import Identity
 
 OPEN_TIMEOUT_SECONDS: Final = 10.0
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
-_START_SEQUENCE: Final = 1  # a call that ends at once still says whose it was
-_BURST: Final = 32  # messages sent without a pause at full speed before others get a turn
+_START_SEQUENCE: Final = 1  # a call that ends at once still has a start message
+_BURST: Final = 32  # messages sent at full speed before other tasks run
 _POLICY_VIOLATION: Final = 1008
-_FRIENDLY: Final = (1000, 1001, 1005)  # done, going away, no code given
+_REGULAR_CODES: Final = (1000, 1001, 1005)  # done, going away, no code given
 
 # the library's debug log prints the headers of the upgrade, and with them the token
 _wire_log = logging.getLogger("starter.simulator.wire")
@@ -43,7 +43,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """The way to the receiver: `speed` 1.0 is real time, 0 as fast as possible."""
+    """How to reach the receiver: `speed` 1.0 is real time, 0 as fast as possible."""
 
     url: str
     ssl_context: ssl.SSLContext | None = None
@@ -53,26 +53,26 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class CallReport:
-    """What was sent: chunks per track and fate, and the messages that came back (none should)."""
+    """What was sent: chunks by track and delivery, and messages that came back (none should)."""
 
     identity: Identity
     tracks: tuple[str, ...]
-    chunks: Counter[tuple[str, Fate]] = field(default_factory=Counter)
+    chunks: Counter[tuple[str, Delivery]] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
 
     def count(self, track: str) -> dict[str, int]:
         """Chunks of one track: different ones sent, and lost, doubled and reordered ones."""
-        on_time, late = self.chunks[track, Fate.SENT], self.chunks[track, Fate.REORDERED]
+        on_time, late = self.chunks[track, Delivery.SENT], self.chunks[track, Delivery.REORDERED]
         return {
             "sent": on_time + late,
-            "lost": self.chunks[track, Fate.LOST],
-            "duplicated": self.chunks[track, Fate.DUPLICATED],
+            "lost": self.chunks[track, Delivery.LOST],
+            "duplicated": self.chunks[track, Delivery.DUPLICATED],
             "reordered": late,
         }
 
 
 class Player:
-    """One call on its way; `stop` ends it early, with everything a regular end has."""
+    """One call being sent; `stop` ends it early, with everything a regular end has."""
 
     def __init__(
         self, identity: Identity, plan: Plan, line: Line, *, bearer_token: str | None = None
@@ -85,13 +85,13 @@ class Player:
         self._stopped = asyncio.Event()
 
     def stop(self) -> None:
-        """Hang up: nothing more of the call is sent but its end."""
+        """Hang up: of the call only its end is still sent."""
         self._stopped.set()
 
     async def play(self, *, on_open: Callable[[], None] = lambda: None) -> CallReport:
         """Send the whole call and return what was sent; `on_open` runs once the line is up.
 
-        Raises UnreachableError, or an ApiError that tells how the receiver refused.
+        Raises UnreachableError, or an ApiError with the receiver's refusal.
         """
         connection = await self._connect()
         on_open()
@@ -105,7 +105,7 @@ class Player:
             await listening
         # at full speed everything may be gone before the receiver's refusal is here
         close = connection.protocol.close_rcvd
-        if close is not None and close.code not in _FRIENDLY:
+        if close is not None and close.code not in _REGULAR_CODES:
             raise _closed(close)
         return self.report
 
@@ -130,26 +130,26 @@ class Player:
             raise _unreachable(error, line.url) from error
 
     async def _send_call(self, connection: ClientConnection) -> None:
-        began = asyncio.get_running_loop().time()
+        started_at = asyncio.get_running_loop().time()
         sequence = 0
         for number, step in enumerate(write_script(self._plan)):
-            await self._until(began, step, number)
+            await self._until(started_at, step, number)
             if self._stopped.is_set() and step.sequence > _START_SEQUENCE:
                 break
             sequence = max(sequence, step.sequence)
-            if step.fate is not Fate.LOST:
+            if step.delivery is not Delivery.LOST:
                 await connection.send(step.message, text=True)
             if step.track is not None:
-                self.report.chunks[step.track, step.fate] += 1
+                self.report.chunks[step.track, step.delivery] += 1
         await self._hang_up(connection, sequence + 1)
 
-    async def _until(self, began: float, step: Step, number: int) -> None:
+    async def _until(self, started_at: float, step: Step, number: int) -> None:
         """Wait for the step's own time; being late once does not make the rest late."""
         if not self._line.speed:
             if number % _BURST == 0:
                 await asyncio.sleep(0)
             return
-        due = began + step.at_ms / 1000 / self._line.speed
+        due = started_at + step.at_ms / 1000 / self._line.speed
         if due > asyncio.get_running_loop().time():
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
@@ -162,7 +162,7 @@ class Player:
             await (await connection.ping())
             _reset(connection)
         elif self._plan.with_stop:
-            await connection.send(self._plan.shape.stop(sequence), text=True)
+            await connection.send(self._plan.dialect.stop(sequence), text=True)
 
     async def _listen(self, connection: ClientConnection) -> None:
         """Read and count what comes back, or pings and the closing would be left unread."""
@@ -175,7 +175,7 @@ class _Connect(connect):
     """A connection that follows no redirect: the token is for the URL that was given."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Hand every refusal to the caller as it is."""
+        """Return every refusal to the caller as it is."""
         return exc
 
 

@@ -1,4 +1,4 @@
-"""Stands in for the provider's REST API: takes orders and sets streams going."""
+"""The simulated REST API: answers requests, starts and stops streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from email.utils import format_datetime
 
 from starter.models import StreamRequest, Target
 from starter.simulator.calls import Result
-from starter.simulator.live_stream import LiveStream, Studio
+from starter.simulator.live_stream import LiveStream, SimulatedCalls
 from starter.simulator.provider_rules import (
     Account,
     Address,
@@ -22,22 +22,22 @@ from starter.simulator.provider_rules import (
     invalid,
     read_address,
     read_form,
-    read_order,
+    read_stream_request,
 )
 
 
 class Provider:
     """One account and its streams. Used on the event loop only.
 
-    Every well-formed call sid is live, unless the studio's options name the one that is. A stream
+    Every well-formed call sid is live, unless the options name the one that is. A stream
     ends when its audio does or when it is stopped; `on_end` gets what was sent, or why it failed.
     """
 
     def __init__(
-        self, account: Account, studio: Studio, *, on_end: Callable[[Result], None]
+        self, account: Account, calls: SimulatedCalls, *, on_end: Callable[[Result], None]
     ) -> None:
         self._account = account
-        self._studio = studio
+        self._calls = calls
         self._on_end = on_end
         self._streams: list[LiveStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -50,7 +50,7 @@ class Provider:
             self._check_live(address)
             form = read_form(request, address.target)
             if address.stream is None:
-                return self._start(address, read_order(form, address.target))
+                return self._start(address, read_stream_request(form, address.target))
             check_stop(form, address.target)
             return self._stop(address, address.stream)
         except Refusal as refusal:
@@ -63,21 +63,21 @@ class Provider:
         await asyncio.gather(*self._tasks)
 
     def _check_live(self, address: Address) -> None:
-        live = self._studio.options.call_sid
+        live = self._calls.options.call_sid
         if live and address.target is Target.CALL and address.sid != live:
             raise Refusal(404, 20404, "No such call")
 
     def _start(self, address: Address, order: StreamRequest) -> HttpReply:
         siblings = [one for one in self._streams_of(address) if one.live]
-        if order.name and any(one.goes_by(order.name) for one in siblings):
+        if order.name and any(one.is_named(order.name) for one in siblings):
             raise invalid(address.target, "Duplicated stream name")
-        # which call sid a conference's stream carries is not documented: its own sid stands in
+        # which call sid a conference's stream carries is not documented: here the conference's
         identity = replace(
-            self._studio.options.identity(),
+            self._calls.options.identity(),
             account_sid=self._account.project_id,
             call_sid=address.sid,
         )
-        stream = LiveStream(order, identity, address.target, self._studio)
+        stream = LiveStream(order, identity, address.target, self._calls)
         self._streams.append(stream)
         task = asyncio.get_running_loop().create_task(self._run(stream))
         self._tasks.add(task)
@@ -87,7 +87,7 @@ class Provider:
     def _stop(self, address: Address, sid_or_name: str) -> HttpReply:
         # the latest first: a name may be used again once its stream has ended
         for stream in reversed(self._streams_of(address)):
-            if stream.goes_by(sid_or_name):
+            if stream.is_named(sid_or_name):
                 stream.stop()
                 return HttpReply(200, describe(stream) | {"status": "stopped"})
         raise Refusal(404, 20404, "No such stream")

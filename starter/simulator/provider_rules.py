@@ -1,6 +1,6 @@
-"""The rules of the provider's REST API for streams, as its OpenAPI description states them. Pure.
+"""The rules of the provider's REST API for streams, as its OpenAPI description has them. Pure.
 
-Requests come in as values and leave as a StreamRequest or a Refusal; nothing here opens a socket.
+Requests come in as values; a StreamRequest comes out, or a Refusal is raised.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TRUTHS: Final[Mapping[str, bool]] = {"true": True, "false": False}
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The project that the stand-in knows, and its API token."""
+    """The one project of the simulated provider, and its API token."""
 
     project_id: str
     api_token: str = field(repr=False)
@@ -44,7 +44,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What of an HTTP request matters here; header values are None when absent."""
+    """The parts of an HTTP request that are used; header values are None when absent."""
 
     method: str
     path: str
@@ -81,7 +81,7 @@ class Refusal(Exception):
         self.bare = bare
 
     def reply(self) -> HttpReply:
-        """The error as the provider words it."""
+        """The error in the provider's form."""
         if self.bare:
             return HttpReply(self.status, {"errors": [self.message]})
         fields = {"code": self.code, "message": self.message}
@@ -134,7 +134,7 @@ def read_form(request: HttpRequest, target: Target) -> dict[str, str]:
     return form
 
 
-def read_order(form: Mapping[str, str], target: Target) -> StreamRequest:
+def read_stream_request(form: Mapping[str, str], target: Target) -> StreamRequest:
     """The stream that a form asks for. Raises Refusal (422)."""
     unknown = sorted(set(form) - _FIELDS[target])
     unknown = [name for name in unknown if not _PARAMETER.fullmatch(name)]

@@ -1,4 +1,4 @@
-"""Tells people and programs what a simulation has sent."""
+"""Reports of what a simulation has sent, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_calls(options: SimulateOptions, url: str, bearer: Bearer | None, *, as_j
         for report in sent:
             click.echo(report_line(report))
     for report in sent:
-        warn_of_answers(report)
+        warn_about_answers(report)
     _raise_first(outcome)
 
 
@@ -54,8 +54,8 @@ def report_line(report: CallReport) -> str:
     return f"call {report.identity.call_sid}: " + "; ".join(tracks)
 
 
-def warn_of_answers(report: CallReport) -> None:
-    """Tell if the receiver talked back on a one-way stream."""
+def warn_about_answers(report: CallReport) -> None:
+    """Log a warning if the receiver sent messages on a one-way stream."""
     if number := report.answers["messages"]:
         sid = report.identity.call_sid
         _log.warning("call %s: the receiver sent %d messages back (31924)", sid, number)

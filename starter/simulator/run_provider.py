@@ -1,4 +1,4 @@
-"""Runs the stand-in for the provider until a signal ends it."""
+"""The simulated provider as a process, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import click
 from starter.errors import StarterError
 from starter.simulator.calls import Result, interruptible
 from starter.simulator.http_server import HOST, serve
-from starter.simulator.live_stream import Studio
+from starter.simulator.live_stream import SimulatedCalls
 from starter.simulator.options import SimulateOptions
 from starter.simulator.provider import Provider
 from starter.simulator.provider_rules import Account
-from starter.simulator.report import report_fields, report_line, warn_of_answers
+from starter.simulator.report import report_fields, report_line, warn_about_answers
 
 _log = logging.getLogger("starter.simulator")
 
 
-def run_stand_in(
+def run_provider(
     account: Account,
     options: SimulateOptions,
     port: int,
@@ -36,15 +36,15 @@ def run_stand_in(
     ConfigError if the port is taken or the CA file unusable, AudioError if the WAV files do not
     suit the codec.
     """
-    studio = Studio(options, signing_key)
-    # what is wrong is noticed now, not at the first call
-    studio.tracks(options.codec)
-    studio.tls()
+    calls = SimulatedCalls(options, signing_key)
+    # bad audio or a bad CA file is an error now, not at the first call
+    calls.tracks(options.codec)
+    calls.tls()
 
     def on_end(result: Result) -> None:
-        _tell(result, as_json=as_json)
+        _report(result, as_json=as_json)
 
-    asyncio.run(_serve(Provider(account, studio, on_end=on_end), port))
+    asyncio.run(_serve(Provider(account, calls, on_end=on_end), port))
 
 
 async def _serve(provider: Provider, port: int) -> None:
@@ -55,13 +55,13 @@ async def _serve(provider: Provider, port: int) -> None:
         await provider.close()
 
 
-def _tell(result: Result, *, as_json: bool) -> None:
+def _report(result: Result, *, as_json: bool) -> None:
     if isinstance(result, StarterError):
         _log.warning("%s", result)
         return
     try:
         click.echo(json.dumps(report_fields(result)) if as_json else report_line(result))
     except BrokenPipeError:
-        # whoever read the address has left: go on, and write what follows to nobody
+        # the reader of the address has gone: go on, and discard what follows
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    warn_of_answers(result)
+    warn_about_answers(result)

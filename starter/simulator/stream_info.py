@@ -1,4 +1,4 @@
-"""The words of the simulator: media formats, tracks and who a stream belongs to."""
+"""Values of the simulator: media formats, tracks and ids."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrackAudio:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose stream it is, as the wire names it."""
+    """The ids of a stream, its call and its account, as the messages carry them."""
 
     account_sid: str
     call_sid: str

@@ -127,7 +127,7 @@ def secret_file(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def unused_port() -> Callable[[], int]:
-    """Finds a port of 127.0.0.1 that nobody listens on."""
+    """A port of 127.0.0.1 without a listener."""
 
     def find() -> int:
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""A made-up provider for the REST client: answers in turn, and remembers what it was asked."""
+"""A provider for tests of the REST client: answers in turn, and keeps the requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Answer = httpx.Response | Exception
 
 
 class Exchange:
-    """Plays the provider: gives the answers in turn, and keeps requests and waits."""
+    """A provider: gives the answers in turn, and keeps requests and waits."""
 
     def __init__(self, *answers: Answer) -> None:
         self.requests: list[httpx.Request] = []
@@ -29,7 +29,7 @@ class Exchange:
         return [dict(parse_qsl(request.content.decode())) for request in self.requests]
 
     def client(self, **settings: Any) -> StreamClient:
-        """A client that talks to this exchange and does not really wait."""
+        """A client of this exchange and does not really wait."""
         return StreamClient(
             self._credentials,
             transport=httpx.MockTransport(self._answer),

@@ -1,4 +1,4 @@
-"""A small real WebSocket server that stands where the receiver would, and remembers everything."""
+"""A small real WebSocket server in place of the receiver; it keeps everything that it receives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.patience import at_most
 
 
 @dataclass
-class Heard:
+class ReceivedStream:
     """What arrived on one connection."""
 
     path: str
@@ -49,7 +49,7 @@ class ReceiverDouble:
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._ended: queue.Queue[Heard] = queue.Queue()
+        self._ended: queue.Queue[ReceivedStream] = queue.Queue()
         self.media_arrived = threading.Event()
         self._server = serve(
             self._receive, "127.0.0.1", 0, ssl=tls, process_request=self._admit, compression=None
@@ -71,7 +71,7 @@ class ReceiverDouble:
         self._server.shutdown()
         self._thread.join()
 
-    def heard(self) -> Heard:
+    def next_stream(self) -> ReceivedStream:
         """The next connection that has ended; waits for it."""
         return self._ended.get(timeout=at_most(10))
 
@@ -87,13 +87,13 @@ class ReceiverDouble:
     def _receive(self, connection: ServerConnection) -> None:
         assert connection.request is not None
         path = connection.request.path
-        heard = Heard(path, connection.request.headers.get("Authorization"))
+        received = ReceivedStream(path, connection.request.headers.get("Authorization"))
         with suppress(ConnectionClosed):
             for text in connection:
-                heard.messages.append(json.loads(text))
-                self._react(connection, path, heard.messages[-1]["event"])
-        heard.close_code = connection.close_code
-        self._ended.put(heard)
+                received.messages.append(json.loads(text))
+                self._react(connection, path, received.messages[-1]["event"])
+        received.close_code = connection.close_code
+        self._ended.put(received)
 
     def _react(self, connection: ServerConnection, path: str, event: str) -> None:
         reactions: dict[str, Callable[[], None]] = {

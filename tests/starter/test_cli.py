@@ -126,7 +126,7 @@ def test_what_nobody_foresaw_is_one_line(
     exit_code: int,
     err: str,
 ) -> None:
-    """Interruptions are silent, the unexpected is told in one line; there is never a traceback."""
+    """Interruptions are silent, the unexpected is one line; there is never a traceback."""
 
     @click.command()
     def fail() -> None:

@@ -64,7 +64,7 @@ async def test_a_start_is_a_form_post_with_basic_auth() -> None:
 
 
 async def test_a_stop_names_the_stream_in_the_path() -> None:
-    """A name is one escaped segment, and the form says what to do."""
+    """A name is one escaped segment, and the form has what to do."""
     exchange = Exchange(STARTED)
     async with exchange.client() as client:
         await client.stop(CALL_SID, "my stream/1")
@@ -100,7 +100,7 @@ async def test_conferences_have_paths_and_fields_of_their_own() -> None:
     ],
 )
 async def test_a_bad_value_is_never_sent(ask: Callable[[StreamClient], Any]) -> None:
-    """What the provider would refuse does not leave the house."""
+    """What the provider would refuse is not sent."""
     exchange = Exchange()
     async with exchange.client() as client:
         with pytest.raises(InvalidRequestError):
@@ -201,9 +201,9 @@ async def test_passing_trouble_is_tried_again_under_the_same_name(trouble: Answe
 
 
 async def test_every_retry_is_told_in_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
-    """What the provider says can neither break a log line nor fill the terminal."""
-    said = "slow\ndown\x1b[31m" + "x" * 5000
-    exchange = Exchange(httpx.Response(503, json={"errors": [said]}), STARTED)
+    """What the provider sends can neither break a log line nor fill the terminal."""
+    text = "slow\ndown\x1b[31m" + "x" * 5000
+    exchange = Exchange(httpx.Response(503, json={"errors": [text]}), STARTED)
     async with exchange.client() as client:
         await client.start(CALL_SID, REQUEST)
 
@@ -224,7 +224,7 @@ async def test_lasting_trouble_is_raised_in_the_end() -> None:
 
 
 async def test_no_connection_is_raised_with_its_cause() -> None:
-    """The HTTP library's error is there for whoever looks for it."""
+    """The HTTP library's error is its cause."""
     exchange = Exchange(httpx.ConnectError("refused"))
     async with exchange.client(retry=RetryPolicy(attempts=1)) as client:
         with pytest.raises(UnreachableError, match="no connection to the provider: refused") as no:
@@ -253,7 +253,7 @@ async def test_retry_after_as_a_date_is_honoured() -> None:
 
 
 async def test_an_endless_retry_after_is_not_waited_for() -> None:
-    """An hour is beyond the client's patience."""
+    """An hour is longer than the client waits."""
     exchange = Exchange(httpx.Response(429, headers={"Retry-After": "3600"}))
     async with exchange.client() as client:
         with pytest.raises(UnavailableError):
@@ -295,7 +295,7 @@ async def test_a_failure_after_sending_names_the_stream_too() -> None:
 
 
 async def test_an_unreadable_success_names_the_stream() -> None:
-    """A stream that nobody has the sid of can still be stopped by name."""
+    """A stream of unknown sid can still be stopped by name."""
     exchange = Exchange(httpx.Response(200, text="ok"))
     async with exchange.client() as client:
         with pytest.raises(AnswerError, match="may have started under the name mine"):
@@ -306,9 +306,9 @@ async def test_an_unreadable_success_names_the_stream() -> None:
     "answer",
     [
         str,
-        lambda said: json.dumps({"message": said, "more_info": f"https://x/?{BEARER}"}),
-        lambda said: json.dumps({"message": said}).replace("t", r"\u0074"),
-        lambda said: json.dumps({"errors": {"Url": [said]}}),
+        lambda text: json.dumps({"message": text, "more_info": f"https://x/?{BEARER}"}),
+        lambda text: json.dumps({"message": text}).replace("t", r"\u0074"),
+        lambda text: json.dumps({"errors": {"Url": [text]}}),
     ],
 )
 async def test_an_answer_that_repeats_secrets_is_masked(
@@ -316,8 +316,8 @@ async def test_an_answer_that_repeats_secrets_is_masked(
 ) -> None:
     """API token, Basic credentials and bearer token never get into texts, attributes or logs."""
     basic = b64encode(f"{PROJECT_ID}:{API_TOKEN}".encode()).decode()
-    said = f"{API_TOKEN} {BEARER} {'.' * 250} {BEARER} {basic} bearer%22token%2Fof%2Bthe-tests"
-    body = answer(said)
+    text = f"{API_TOKEN} {BEARER} {'.' * 250} {BEARER} {basic} bearer%22token%2Fof%2Bthe-tests"
+    body = answer(text)
     exchange = Exchange(httpx.Response(503, text=body), httpx.Response(422, text=body))
     caplog.set_level(logging.DEBUG)
     async with exchange.client() as client:
@@ -332,7 +332,7 @@ async def test_an_answer_that_repeats_secrets_is_masked(
     assert "***" in shown
 
 
-async def test_an_errand_in_a_traceback_shows_no_secret() -> None:
+async def test_a_request_in_a_traceback_shows_no_secret() -> None:
     """Tools that print the local variables of a failure get neither tokens nor passwords."""
     exchange = Exchange(httpx.Response(400))
     request = replace(REQUEST, status_callback="https://u:hunter22@h.example/")
@@ -340,9 +340,10 @@ async def test_an_errand_in_a_traceback_shows_no_secret() -> None:
         with pytest.raises(RejectedError) as caught:
             await client.start(CALL_SID, request)
     frames = [frame.f_locals for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
-    shown = [repr(names["errand"]) for names in frames if "errand" in names]
+    local = ("request", "api_request")
+    shown = [repr(names[name]) for names in frames for name in local if name in names]
 
-    assert shown
+    assert any(text.startswith("_ApiRequest(") for text in shown)
     assert not [text for text in shown if API_TOKEN in text or BEARER in text or "hunt" in text]
 
 
@@ -353,7 +354,7 @@ def test_a_name_is_made_once() -> None:
 
 
 def test_the_client_is_imported_when_asked_for() -> None:
-    """The package knows its client and nothing that does not exist."""
+    """The package has its client and nothing that does not exist."""
     assert StreamClient is starter.StreamClient
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = starter.nothing
@@ -361,23 +362,23 @@ def test_the_client_is_imported_when_asked_for() -> None:
 
 @asynccontextmanager
 async def silent_provider() -> AsyncIterator[str]:
-    """A real server that takes requests and never answers."""
+    """A real server that accepts requests and never answers."""
 
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await reader.read(4096):
                 pass
         finally:
             writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 @pytest.mark.integration
 async def test_a_real_time_out_is_an_unknown_outcome() -> None:
-    """Over a real socket, too, silence after sending is told apart from no connection."""
+    """Over a real socket, too, silence after sending is distinguished from no connection."""
     async with silent_provider() as base_url:
         credentials = Credentials(PROJECT_ID, base_url, API_TOKEN)
         async with StreamClient(credentials, timeout_seconds=0.1) as client:
@@ -387,7 +388,7 @@ async def test_a_real_time_out_is_an_unknown_outcome() -> None:
 
 @pytest.mark.integration
 async def test_a_real_refusal_of_the_connection_is_tried_again() -> None:
-    """Nothing listens any more: the client tries as often as it was told."""
+    """No server any more: the client tries as often as its policy says."""
     async with silent_provider() as base_url:
         pass
     waits: list[float] = []

@@ -69,7 +69,7 @@ def test_a_dry_run_in_json(starter: Starter, monkeypatch: pytest.MonkeyPatch) ->
 def test_settings_join_in(
     starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What no flag says is taken from environment and file."""
+    """What no flag sets comes from environment and file."""
     config = tmp_path / "tapreel.toml"
     config.write_text(f'[starter]\nurl = "{URL}"\ntrack = "both_tracks"\n')
     monkeypatch.setenv("TAPREEL_TRACK", "outbound_track")
@@ -130,7 +130,7 @@ def test_token_prints_a_signed_token(starter: Starter, secret_file: SecretFile) 
 def test_bad_input_gets_one_line_and_its_exit_code(
     starter: Starter, exit_code: int, arguments: list[str], why: str
 ) -> None:
-    """Every mistake is told in one line on stderr, and nothing is on stdout."""
+    """Every mistake is one line on stderr, and nothing is on stdout."""
     ran = starter(*arguments)
 
     assert exit_code == ran.exit_code
@@ -177,7 +177,7 @@ def test_a_file_is_judged_by_who_reads_it(
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
 ) -> None:
-    """What the system says of its permissions is no matter of usage; root never hears it."""
+    """Its permissions are no matter of usage; as root they are not checked."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     ran = starter(*arguments, secret_file("[junk", mode=0o644))
 

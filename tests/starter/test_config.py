@@ -90,7 +90,7 @@ def test_the_api_token_may_be_in_a_file(secret_file: SecretFile) -> None:
 
 
 def test_everything_missing_is_named_at_once() -> None:
-    """One line says all that is to be set."""
+    """One line names all that is to be set."""
     with pytest.raises(
         ConfigError,
         match="not set: SIGNALWIRE_PROJECT_ID, SIGNALWIRE_API_TOKEN, SIGNALWIRE_SPACE",
@@ -110,8 +110,8 @@ def test_a_malformed_project_id_is_a_configuration_error() -> None:
         Settings(FULL | {"SIGNALWIRE_PROJECT_ID": "x"}).credentials()
 
 
-def test_the_stand_in_needs_id_and_token_only() -> None:
-    """The space is the stand-in's own address."""
+def test_the_simulated_provider_needs_id_and_token_only() -> None:
+    """The space is the simulated provider's own address."""
     assert (PROJECT, "PT-secret") == Settings(FULL | {"SIGNALWIRE_SPACE": ""}).account()
     with pytest.raises(ConfigError, match="any UUID, or AC and 32 hex digits"):
         Settings({}).account()

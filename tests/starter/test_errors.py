@@ -85,6 +85,6 @@ def test_an_unknown_outcome_names_the_stream() -> None:
 
 
 def test_the_text_of_an_error_is_one_line() -> None:
-    """Part of it may be what a peer has said, as the reason for closing a stream."""
+    """Part of it may be text of a peer, such as the reason for closing a stream."""
     assert "a b [31m c" == str(StarterError("a\r\nb\x1b[31m\u2028c\n"))
     assert "a b" == ApiError("a\x00b", status=None).message

@@ -23,7 +23,7 @@ from starter.client import StreamClient
 from starter.config import Credentials
 from starter.errors import RefusedError, RejectedError
 from starter.models import CallbackMethod, Codec, StreamRequest, Target, Track
-from starter.simulator.live_stream import LiveStream, Studio
+from starter.simulator.live_stream import LiveStream, SimulatedCalls
 from starter.simulator.provider import describe
 from starter.simulator.provider_rules import Refusal, invalid
 from starter.simulator.stream_info import Identity
@@ -217,20 +217,22 @@ async def test_the_mocks_errors_are_understood(description: Description) -> None
         ("ConferenceStreamResponse", StreamRequest(url="/a"), "Conferences"),
     ],
 )
-def test_the_stand_in_answers_by_the_description(
+def test_the_simulated_provider_answers_by_the_description(
     description: Description, schema: str, request_: StreamRequest, form: str
 ) -> None:
     """Its streams have exactly the described fields, with real UUIDs."""
     identity = Identity(PROJECT_ID, CALL_SID, "7d56cc11-0000-4000-8000-000000000003")
-    studio = Studio.__new__(Studio)  # describing a stream needs nothing of it
-    stream = LiveStream(request_, identity, Target(form), studio)
+    calls = SimulatedCalls.__new__(SimulatedCalls)  # describing a stream needs nothing of it
+    stream = LiveStream(request_, identity, Target(form), calls)
     schemas = description.document["components"]["schemas"]
 
     assert [] == description.faults(describe(stream), schemas[schema])
 
 
 @pytest.mark.parametrize("form", ["Calls", "Conferences"])
-def test_the_stand_in_refuses_by_the_description(description: Description, form: str) -> None:
+def test_the_simulated_provider_refuses_by_the_description(
+    description: Description, form: str
+) -> None:
     """401, 404 and 422 have exactly the fields that the description gives each kind."""
     schemas = description.document["components"]["schemas"]
     errors = schemas["CompatibilityErrorResponse"]

@@ -25,11 +25,11 @@ class Colour(StrEnum):
     choice("--colour", kind=Colour, help="which"),
 )
 def command(param: dict[str, str], colour: Colour | None) -> None:
-    """Say what was handed over."""
+    """Print what was passed."""
     click.echo(f"{param} {colour!r}")
 
 
-def said(*arguments: str) -> str:
+def output(*arguments: str) -> str:
     """Return what a command was handed over."""
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert 0 == result.exit_code, result.output
@@ -39,12 +39,12 @@ def said(*arguments: str) -> str:
 def test_pairs_are_split_at_the_first_equals_sign() -> None:
     """A value may hold more of them, or be empty."""
     expected = "{'a': '1', 'b': 'x=y', 'c': ''} None"
-    assert expected == said("--param", "a=1", "--param", "b=x=y", "--param", "c=")
-    assert "{} None" == said()
+    assert expected == output("--param", "a=1", "--param", "b=x=y", "--param", "c=")
+    assert "{} None" == output()
 
 
 def test_what_is_no_pair_is_a_wrong_command_line() -> None:
-    """The text says what was expected."""
+    """The text has what was expected."""
     result = CliRunner().invoke(command, ["--param", "a"])
     assert 2 == result.exit_code
     assert "expected K=V, not 'a'" in result.output
@@ -53,16 +53,16 @@ def test_what_is_no_pair_is_a_wrong_command_line() -> None:
 def test_a_pair_that_the_provider_would_not_take_is_refused() -> None:
     """Here, before anything is asked of it."""
     with pytest.raises(InvalidRequestError):
-        said("--param", "a=1", "--param", "a=2")
+        output("--param", "a=1", "--param", "a=2")
 
 
 def test_a_choice_is_a_member_of_its_enum() -> None:
     """Or nothing, where it was not made."""
-    assert "{} <Colour.BLUE: 'blue'>" == said("--colour", "blue")
+    assert "{} <Colour.BLUE: 'blue'>" == output("--colour", "blue")
     assert 2 == CliRunner().invoke(command, ["--colour", "green"]).exit_code
 
 
-def test_options_stand_in_the_help_in_the_order_of_the_code() -> None:
+def test_options_are_in_the_help_in_the_order_of_the_code() -> None:
     """Decorators alone would turn it round."""
-    help_text = said("--help")
+    help_text = output("--help")
     assert help_text.index("--param") < help_text.index("--colour [red|blue]")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from starter.errors import AnswerError
 from starter.models import StreamHandle
-from starter.responses import Complaint, parse_date, parse_error, parse_handle, parse_retry_after
+from starter.responses import ErrorAnswer, parse_date, parse_error, parse_handle, parse_retry_after
 
 SID = "b3877c40-da60-4998-90ad-b792e98472st"  # the provider's own example, which is no UUID
 NOW = datetime(2026, 11, 22, 20, 30, tzinfo=UTC)
@@ -92,7 +92,7 @@ def test_all_forms_of_errors_are_understood(
     """Object, list of texts and list of objects all give code, message and more_info."""
     code, message, more_info = expected
 
-    assert Complaint(message, code, more_info) == parse_error(json.dumps(body).encode())
+    assert ErrorAnswer(message, code, more_info) == parse_error(json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_all_forms_of_errors_are_understood(
 )
 def test_an_error_that_is_no_json_is_quoted(body: bytes, message: str) -> None:
     """A proxy's page is shown in one short line."""
-    assert Complaint(message) == parse_error(body)
+    assert ErrorAnswer(message) == parse_error(body)
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r\n", "\x1b", "\x00", "\x9b", "\u2028"])
@@ -116,20 +116,22 @@ def test_every_text_of_an_error_is_one_short_line(separator: str) -> None:
     """A message of megabytes is cut, and nothing in it steers a terminal."""
     body = {"message": f"a{separator}b" + "x" * 5_000_000, "more_info": f"c{separator}d"}
 
-    assert Complaint("a b" + "x" * 297 + "…", None, "c d") == parse_error(json.dumps(body).encode())
+    assert ErrorAnswer("a b" + "x" * 297 + "…", None, "c d") == parse_error(
+        json.dumps(body).encode()
+    )
 
 
 def test_what_is_masked_is_masked_before_it_is_cut() -> None:
     """No half of a secret is left at the end of a long text, however it was written."""
     body = {"message": "x" * 295 + "secret"}
     text = json.dumps(body).replace("s", r"\u0073").encode()
-    complaint = parse_error(text, lambda said: said.replace("secret", "***"))
+    answer = parse_error(text, lambda text: text.replace("secret", "***"))
 
-    assert Complaint("x" * 295 + "***") == complaint
+    assert ErrorAnswer("x" * 295 + "***") == answer
 
 
 @pytest.mark.parametrize(
-    ("text", "moment"),
+    ("text", "date"),
     [
         ("Tue, 25 Sept 2018 20:00:00 +0000", datetime(2018, 9, 25, 20, tzinfo=UTC)),
         ("25 September 2018 20:00:00 GMT", datetime(2018, 9, 25, 20, tzinfo=UTC)),
@@ -145,9 +147,9 @@ def test_what_is_masked_is_masked_before_it_is_cut() -> None:
         ("Wed, 99 Sep 2018 21:00:00 +0000", None),
     ],
 )
-def test_dates_are_read_leniently(text: str, moment: datetime | None) -> None:
+def test_dates_are_read_leniently(text: str, date: datetime | None) -> None:
     """RFC 2822 with long months, ISO 8601, and None for anything else."""
-    assert moment == parse_date(text)
+    assert date == parse_date(text)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +184,6 @@ def test_any_body_gives_a_handle_or_a_complaint(body: bytes) -> None:
 
 @given(st.text())
 def test_any_text_is_a_moment_or_none(text: str) -> None:
-    """No date text makes the parser fail, and no moment lacks a zone."""
-    moment = parse_date(text)
-    assert moment is None or moment.tzinfo is not None
+    """No date text makes the parser fail, and no date lacks a zone."""
+    date = parse_date(text)
+    assert date is None or date.tzinfo is not None

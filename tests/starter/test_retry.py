@@ -14,16 +14,16 @@ def test_waits_double_up_to_the_longest(attempt: int, wait: float | None) -> Non
 
 
 def test_jitter_is_full() -> None:
-    """The dice may bring the wait down to nothing."""
+    """A random number of 0 means no wait."""
     assert 0.0 == RetryPolicy().wait_seconds(3, None, lambda: 0.0)
 
 
 @pytest.mark.parametrize(("retry_after", "wait"), [(0.1, 0.25), (30.0, 30.0), (60.0, 60.0)])
 def test_retry_after_is_the_least_to_wait(retry_after: float, wait: float) -> None:
-    """The client never comes back sooner than it was told."""
+    """The client never tries again sooner than `Retry-After`."""
     assert wait == RetryPolicy().wait_seconds(1, retry_after, lambda: 0.5)
 
 
-def test_too_long_a_retry_after_means_giving_up() -> None:
-    """Beyond its patience the client neither waits nor pesters."""
+def test_too_long_a_retry_after_ends_the_tries() -> None:
+    """Beyond 60 seconds the client neither waits nor tries again."""
     assert RetryPolicy().wait_seconds(1, 60.5, lambda: 0.5) is None

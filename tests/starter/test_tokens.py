@@ -48,7 +48,7 @@ def test_useless_token_files_are_refused(secret_file: SecretFile, content: str, 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
 def test_files_open_to_others_are_refused(secret_file: SecretFile, mode: int) -> None:
-    """The refusal says what to do."""
+    """The error says what to do."""
     path = secret_file(TOKEN, mode=mode)
     with pytest.raises(ConfigError, match=f"chmod 600 {path}"):
         read_secret(path)

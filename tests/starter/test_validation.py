@@ -42,7 +42,7 @@ def test_other_sids_are_refused(sid: str) -> None:
     ],
 )
 def test_stream_urls_pass(url: str) -> None:
-    """Absolute wss URLs and relative ones are taken as they are."""
+    """Absolute wss URLs and relative ones are accepted as they are."""
     assert url == validation.check_stream_url(url)
 
 
@@ -53,7 +53,7 @@ def test_stream_urls_pass(url: str) -> None:
         ("ws://rec.example.com/audio", "must be wss"),
         ("https://rec.example.com/audio", "must be wss"),
         ("rec.example.com:8443/audio", "must be wss"),
-        ("//rec.example.com/audio", "must begin with wss://"),
+        ("//rec.example.com/audio", "must start with wss://"),
         ("wss:///audio", "no host"),
         ("wss:audio", "no host"),
         ("wss://rec.example.com/audio?call=1", "query"),
@@ -81,7 +81,7 @@ def test_other_stream_urls_are_refused(url: str, why: str) -> None:
 @pytest.mark.parametrize("check", [validation.check_stream_url, validation.check_callback_url])
 @pytest.mark.parametrize("password", ["hunter22", "hunter22/x", "hunter22#x", "[hunter22"])
 def test_a_password_in_the_url_is_not_repeated(check: Callable[[str], str], password: str) -> None:
-    """The refusal does not show it, nor the part of it that is taken for a port."""
+    """The refusal does not show it, nor the part of it that would be a port."""
     with pytest.raises(InvalidRequestError) as refusal:
         check(f"wss://user:{password}@rec.example.com/")
     shown = "".join(traceback.format_exception(refusal.value))

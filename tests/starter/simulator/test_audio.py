@@ -60,7 +60,7 @@ def test_one_law_becomes_the_other(write_wav: WriteWav) -> None:
 def test_l16_is_two_bytes_in_the_order_asked_for(
     write_wav: WriteWav, codec: Codec, rate: int
 ) -> None:
-    """Little-endian unless told otherwise."""
+    """Little-endian by default."""
     path = write_wav(rate=rate)
     samples, _ = soundfile.read(path, dtype="int16")
 
@@ -127,7 +127,7 @@ def test_another_sound_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_wav_without_a_data_chunk_is_refused(tmp_path: Path) -> None:
-    """Something that begins like a mu-law file and ends before the sound."""
+    """Something that starts like a mu-law file and ends before the sound."""
     path = mulaw_wav(tmp_path / "cut.wav", b"")
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(AudioError, match="cut"):

@@ -74,7 +74,7 @@ async def test_without_a_key_nothing_is_signed() -> None:
 
 @pytest.mark.integration
 async def test_a_failing_hook_is_told() -> None:
-    """An error status, and nobody there at all."""
+    """An error status, and no server at all."""
     async with web_hook("500 Oh") as hook:
         callback = Callback(hook.url, CallbackMethod.POST)
         with pytest.raises(UnreachableError, match="answered with HTTP 500"):

@@ -31,23 +31,23 @@ WriteWav = Callable[..., Path]
 def test_a_call_is_played_and_reported(
     starter: Starter, receiver: ReceiverDouble, write_wav: WriteWav, secret_file: SecretFile
 ) -> None:
-    """Token, parameters and audio arrive, and a line says what was sent."""
+    """Token, parameters and audio arrive, and a line reports what was sent."""
     ran = starter(
         *("simulate", f"{receiver.url}/audio", "--speed", 0, "--call-sid", "my-call"),
         *("--inbound", write_wav("in.wav", seconds=0.1), "--param", "größe=1=2"),
         *("--outbound", write_wav("out.wav", seconds=0.2), "--dtmf", "40:#", "--dtmf", "20:a"),
         *("--bearer-token-file", secret_file(TOKEN)),
     )
-    heard = receiver.heard()
+    received = receiver.next_stream()
 
     assert (
         "call my-call: inbound 5 sent, 0 lost, 0 duplicated, 0 reordered;"
         " outbound 10 sent, 0 lost, 0 duplicated, 0 reordered\n"
     ) == ran.out
     assert (0, "") == (ran.exit_code, ran.err)
-    assert f"Bearer {TOKEN}" == heard.authorization
-    assert {"größe": "1=2"} == heard.messages[1]["start"]["customParameters"]
-    assert ["A", "#"] == [m["dtmf"]["digit"] for m in heard.messages if "dtmf" in m]
+    assert f"Bearer {TOKEN}" == received.authorization
+    assert {"größe": "1=2"} == received.messages[1]["start"]["customParameters"]
+    assert ["A", "#"] == [m["dtmf"]["digit"] for m in received.messages if "dtmf" in m]
 
 
 def test_many_calls_are_played_at_once(
@@ -59,15 +59,15 @@ def test_many_calls_are_played_at_once(
         *("--calls", 5, "--loss", 0.3, "--json", "--provider-shape", "twilio"),
     )
     calls = json.loads(ran.out)["calls"]
-    heard = [receiver.heard() for _ in calls]
+    received = [receiver.next_stream() for _ in calls]
 
     assert {call["call_sid"] for call in calls} == {
-        one.messages[1]["start"]["callSid"] for one in heard
+        one.messages[1]["start"]["callSid"] for one in received
     }
     assert 5 == len({call["stream_sid"] for call in calls})
     assert all(re.fullmatch("CA[0-9a-f]{32}", call["call_sid"]) for call in calls)
     assert {call["tracks"]["inbound"]["sent"] for call in calls} == {
-        len(one.media("inbound")) for one in heard
+        len(one.media("inbound")) for one in received
     }
     assert 1 < len({call["tracks"]["inbound"]["lost"] for call in calls})
 
@@ -75,10 +75,10 @@ def test_many_calls_are_played_at_once(
 def test_the_demo_is_a_conversation(starter: Starter, receiver: ReceiverDouble) -> None:
     """Both tracks of the packaged call are played in full."""
     ran = starter("simulate", receiver.url, "--demo", "--speed", 0)
-    heard = receiver.heard()
+    received = receiver.next_stream()
 
     assert 0 == ran.exit_code
-    assert (1000, 1000) == (len(heard.media("inbound")), len(heard.media("outbound")))
+    assert (1000, 1000) == (len(received.media("inbound")), len(received.media("outbound")))
 
 
 @pytest.mark.parametrize("track", ["inbound", "outbound"])
@@ -103,10 +103,10 @@ def test_a_key_signs_one_token_per_call(
         *("simulate", receiver.url, "--speed", 0, "--inbound", write_wav(), "--calls", 2),
         *("--stream-key-file", secret_file(KEY)),
     )
-    for heard in (receiver.heard(), receiver.heard()):
-        token = (heard.authorization or "").removeprefix("Bearer ")
+    for received in (receiver.next_stream(), receiver.next_stream()):
+        token = (received.authorization or "").removeprefix("Bearer ")
         claims = jwt.decode(token, KEY, algorithms=["HS256"], audience="receiver")
-        assert heard.messages[1]["start"]["callSid"] == claims["sub"]
+        assert received.messages[1]["start"]["callSid"] == claims["sub"]
 
 
 def test_a_receiver_that_talks_back_is_told_about(
@@ -177,7 +177,7 @@ def test_nobody_there_ends_with_7(starter: Starter, unused_port: Callable[[], in
 def test_bad_input_gets_one_line_and_its_exit_code(
     starter: Starter, exit_code: int, arguments: list[str], why: str
 ) -> None:
-    """Every mistake is told before anything is dialled."""
+    """Every mistake is reported before anything is dialled."""
     ran = starter("simulate", *arguments)
 
     assert (exit_code, "", 1) == (ran.exit_code, ran.out, ran.err.count("\n"))
@@ -207,11 +207,11 @@ def test_a_signal_ends_a_call_in_good_order(receiver: ReceiverDouble, number: in
         assert receiver.media_arrived.wait(at_most(20))
         process.send_signal(number)
         out, err = process.communicate(timeout=at_most(20))
-    heard = receiver.heard()
+    received = receiver.next_stream()
 
     assert (130, "") == (process.returncode, err.strip())
-    assert (["connected", "start", "media", "stop"], 1000) == (heard.events, heard.close_code)
-    assert f"inbound {len(heard.media('inbound'))} sent" in out
+    assert (["connected", "start", "media", "stop"], 1000) == (received.events, received.close_code)
+    assert f"inbound {len(received.media('inbound'))} sent" in out
 
 
 @pytest.mark.parametrize("more", [(), ("--conference",)])
@@ -225,7 +225,7 @@ def test_the_whole_circle(
     *,
     more: tuple[str, ...],
 ) -> None:
-    """`start` asks the stand-in, which dials the receiver, until `stop` ends it."""
+    """`start` calls the simulated provider, which dials the receiver, until `stop` ends it."""
     with started("--provider-port", 0, "--demo", "--ca-file", ca_file) as provider:
         assert provider.stdout is not None
         space = provider.stdout.readline().removeprefix("listening ").strip()
@@ -235,22 +235,22 @@ def test_the_whole_circle(
         handle = json.loads(text.out)
         assert secure_receiver.media_arrived.wait(at_most(20))
         stopped = starter("stop", CALL_SID, handle["name"], *more)
-        told = provider.stdout.readline()
+        line = provider.stdout.readline()
         provider.send_signal(signal.SIGINT)
         out, err = provider.communicate(timeout=at_most(20))
-    heard = secure_receiver.heard()
+    received = secure_receiver.next_stream()
 
     assert f"stream {handle['sid']}: stopped, name {handle['name']}\n" == stopped.out
-    assert f"Bearer {TOKEN}" == heard.authorization
-    assert handle["sid"] == heard.messages[1]["start"]["streamSid"]
-    assert "stop" == heard.events[-1]
-    assert f"inbound {len(heard.media('inbound'))} sent" in told
+    assert f"Bearer {TOKEN}" == received.authorization
+    assert handle["sid"] == received.messages[1]["start"]["streamSid"]
+    assert "stop" == received.events[-1]
+    assert f"inbound {len(received.media('inbound'))} sent" in line
     assert (0, "", "") == (provider.returncode, out, err)
 
 
 @pytest.mark.usefixtures("account")
-def test_the_stand_in_does_not_start_without_its_authorities() -> None:
-    """A CA file that is not there is told at once, not when a stream is to be dialled."""
+def test_the_simulated_provider_does_not_start_without_its_authorities() -> None:
+    """A CA file that is not there is line at once, not when a stream is to be dialled."""
     with started("--provider-port", 0, "--demo", "--ca-file", "/nonexistent") as provider:
         out, err = provider.communicate(timeout=at_most(20))
 
@@ -259,7 +259,7 @@ def test_the_stand_in_does_not_start_without_its_authorities() -> None:
 
 
 @pytest.mark.usefixtures("account")
-def test_the_stand_in_tells_of_failures_and_goes_on(
+def test_the_simulated_provider_reports_failures_and_goes_on(
     starter: Starter,
     unused_port: Callable[[], int],
     monkeypatch: pytest.MonkeyPatch,
@@ -272,24 +272,24 @@ def test_the_stand_in_tells_of_failures_and_goes_on(
         monkeypatch.setenv("SIGNALWIRE_SPACE", space)
         url = f"wss://127.0.0.1:{unused_port()}/"
         ran = starter("start", CALL_SID, "--url", url, "--name", "lost")
-        told = provider.stderr.readline()
+        line = provider.stderr.readline()
         provider.send_signal(signal.SIGTERM)
         provider.communicate(timeout=at_most(20))
 
     assert ran.out.endswith(": queued, name lost\n")
     assert f"starter stop {CALL_SID} " in ran.err
-    assert f"no stream to {url}" in told
+    assert f"no stream to {url}" in line
     assert 0 == provider.returncode
 
 
 @pytest.mark.usefixtures("account")
-def test_the_stand_in_goes_on_when_nobody_reads_its_reports(
+def test_the_simulated_provider_goes_on_when_its_reports_are_not_read(
     starter: Starter,
     secure_receiver: ReceiverDouble,
     ca_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`| head -1` is a fair way to learn the address."""
+    """`| head -1` is a fair way to read the address."""
     with started("--provider-port", 0, "--demo", "--json", "--ca-file", ca_file) as provider:
         assert provider.stdout is not None
         space = provider.stdout.readline().removeprefix("listening ").strip()
@@ -298,7 +298,7 @@ def test_the_stand_in_goes_on_when_nobody_reads_its_reports(
         for name in ("first", "second"):
             starter("start", CALL_SID, "--url", secure_receiver.url, "--name", name)
             starter("stop", CALL_SID, name)
-            assert "stop" == secure_receiver.heard().events[-1]
+            assert "stop" == secure_receiver.next_stream().events[-1]
         provider.send_signal(signal.SIGINT)
         assert provider.stderr is not None
         err = provider.stderr.read()

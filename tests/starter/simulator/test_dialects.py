@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from starter.models import Codec
-from starter.simulator.dialects import MediaPlace, Shape, SignalWireShape, TwilioShape
+from starter.simulator.dialects import Dialect, MediaPlace, SignalWireDialect, TwilioDialect
 from starter.simulator.stream_info import MEDIA_FORMATS, Identity
 
 IDENTITY = Identity("the-account", "the-call", "the-stream")
@@ -22,12 +22,12 @@ START_BODY = {
 MEDIA_BODY = {"track": "inbound", "chunk": "1", "timestamp": "20", "payload": "//8="}
 
 
-def messages(shape: Shape) -> list[dict[str, Any]]:
+def messages(dialect: Dialect) -> list[dict[str, Any]]:
     """One message of each kind."""
     tracks = ("inbound", "outbound")
-    start = shape.start(1, tracks, MEDIA_FORMATS[Codec.PCMU], {"FirstName": "Jané"})
-    media, dtmf = shape.media(2, PLACE, b"\xff\xff"), shape.dtmf(3, "5")
-    return [json.loads(m) for m in (shape.connected(), start, media, dtmf, shape.stop(4))]
+    start = dialect.start(1, tracks, MEDIA_FORMATS[Codec.PCMU], {"FirstName": "Jané"})
+    media, dtmf = dialect.media(2, PLACE, b"\xff\xff"), dialect.dtmf(3, "5")
+    return [json.loads(m) for m in (dialect.connected(), start, media, dtmf, dialect.stop(4))]
 
 
 def test_signalwire() -> None:
@@ -38,11 +38,11 @@ def test_signalwire() -> None:
         {"event": "media", "sequenceNumber": "2", "media": MEDIA_BODY},
         {"event": "dtmf", "sequenceNumber": "3", "dtmf": {"digit": "5", "duration": 2000}},
         {"event": "stop", "sequenceNumber": "4"},
-    ] == messages(SignalWireShape(IDENTITY))
+    ] == messages(SignalWireDialect(IDENTITY))
 
 
 def test_twilio() -> None:
-    """Every message but the greeting names the stream, and `stop` names account and call."""
+    """Every message but the first names the stream, and `stop` names account and call."""
     stop = {"accountSid": "the-account", "callSid": "the-call"}
     sid = {"streamSid": "the-stream"}
 
@@ -53,7 +53,7 @@ def test_twilio() -> None:
         {"event": "dtmf", "sequenceNumber": "3", "dtmf": {"track": "inbound_track", "digit": "5"}}
         | sid,
         {"event": "stop", "sequenceNumber": "4", "stop": stop} | sid,
-    ] == messages(TwilioShape(IDENTITY))
+    ] == messages(TwilioDialect(IDENTITY))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The stand-in's HTTP server over real sockets."""
+"""The simulated provider's HTTP server over real sockets."""
 
 import asyncio
 import json
@@ -103,7 +103,7 @@ async def test_a_broken_exchange_is_one_line(caplog: pytest.LogCaptureFixture) -
 
 
 async def test_a_taken_port_is_a_configuration_error() -> None:
-    """One line says which address cannot be had."""
+    """One line names the address that cannot be used."""
 
     def answer(request: HttpRequest) -> HttpReply:
         raise AssertionError

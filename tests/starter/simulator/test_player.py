@@ -23,7 +23,7 @@ from starter.errors import (
     UnreachableError,
 )
 from starter.models import Codec
-from starter.simulator.dialects import SignalWireShape
+from starter.simulator.dialects import SignalWireDialect
 from starter.simulator.player import Ending, Line, Player, tls_context
 from starter.simulator.script import Faults, Plan
 from starter.simulator.stream_info import MEDIA_FORMATS, Identity, TrackAudio
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.integration
 
 IDENTITY = Identity("the-account", "the-call", "the-stream")
 PLAN = Plan(
-    shape=SignalWireShape(IDENTITY),
+    dialect=SignalWireDialect(IDENTITY),
     media_format=MEDIA_FORMATS[Codec.PCMU],
     tracks=(TrackAudio("inbound", bytes(1600)), TrackAudio("outbound", bytes(800))),
 )
@@ -41,20 +41,20 @@ ENDLESS = replace(PLAN, tracks=(TrackAudio("inbound", bytes(8000 * 3600)),))
 
 
 def player(url: str, plan: Plan = PLAN, *, speed: float = 0.0, **line: Any) -> Player:
-    """A player at full speed unless told otherwise."""
+    """A player at full speed by default."""
     return Player(IDENTITY, plan, Line(url=url, speed=speed, **line))
 
 
 async def test_a_call_is_played_from_greeting_to_stop(receiver: ReceiverDouble) -> None:
     """All messages arrive in order, then the WebSocket is closed in good order."""
     report = await player(f"{receiver.url}/audio").play()
-    heard = receiver.heard()
+    received = receiver.next_stream()
 
-    assert ["connected", "start", "media", "stop"] == heard.events
-    assert "17" == heard.messages[-1]["sequenceNumber"]
-    assert (10, 5) == (len(heard.media("inbound")), len(heard.media("outbound")))
+    assert ["connected", "start", "media", "stop"] == received.events
+    assert "17" == received.messages[-1]["sequenceNumber"]
+    assert (10, 5) == (len(received.media("inbound")), len(received.media("outbound")))
     assert (10, 5) == (report.count("inbound")["sent"], report.count("outbound")["sent"])
-    assert 1000 == heard.close_code
+    assert 1000 == received.close_code
     assert not report.answers
 
 
@@ -63,8 +63,8 @@ async def test_the_token_is_sent_with_the_upgrade(receiver: ReceiverDouble) -> N
     await Player(IDENTITY, PLAN, Line(url=receiver.url, speed=0), bearer_token="abc").play()
     await player(receiver.url).play()
 
-    # Each call has a thread over there: the second may be heard to its end first.
-    assert {"Bearer abc", None} == {receiver.heard().authorization for _ in range(2)}
+    # Each call has a thread in the receiver: the second may end first.
+    assert {"Bearer abc", None} == {receiver.next_stream().authorization for _ in range(2)}
 
 
 async def test_the_report_counts_what_befell_the_chunks(receiver: ReceiverDouble) -> None:
@@ -76,17 +76,17 @@ async def test_the_report_counts_what_befell_the_chunks(receiver: ReceiverDouble
 
     assert 400 == counts["sent"] + counts["lost"]
     assert min(counts.values()) > 0
-    assert counts["sent"] + counts["duplicated"] == len(receiver.heard().media("inbound"))
+    assert counts["sent"] + counts["duplicated"] == len(receiver.next_stream().media("inbound"))
 
 
 async def test_speed_sets_the_pace(receiver: ReceiverDouble) -> None:
-    """0.1 s of audio at half the speed takes 0.2 s, and not less."""
+    """0.1 s of audio at half the speed lasts 0.2 s, and not less."""
     audio = (TrackAudio("inbound", bytes(800)),)
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    started_at = loop.time()
     await player(receiver.url, replace(PLAN, tracks=audio), speed=0.5).play()
 
-    assert 0.2 <= loop.time() - began < 5
+    assert 0.2 <= loop.time() - started_at < 5
 
 
 async def test_a_call_can_be_stopped_early(receiver: ReceiverDouble) -> None:
@@ -97,40 +97,40 @@ async def test_a_call_can_be_stopped_early(receiver: ReceiverDouble) -> None:
     endless.stop()
     endless.stop()
     report = await playing
-    heard = receiver.heard()
+    received = receiver.next_stream()
 
-    assert ["connected", "start", "media", "stop"] == heard.events
-    assert str(2 + report.count("inbound")["sent"]) == heard.messages[-1]["sequenceNumber"]
+    assert ["connected", "start", "media", "stop"] == received.events
+    assert str(2 + report.count("inbound")["sent"]) == received.messages[-1]["sequenceNumber"]
 
 
 async def test_a_call_stopped_before_it_began_still_introduces_itself(
     receiver: ReceiverDouble,
 ) -> None:
-    """Greeting, start, stop."""
+    """`connected`, start, stop."""
     stopped = player(receiver.url, ENDLESS, speed=1.0)
     stopped.stop()
     await stopped.play()
 
-    assert ["connected", "start", "stop"] == receiver.heard().events
+    assert ["connected", "start", "stop"] == receiver.next_stream().events
 
 
 async def test_a_call_may_end_without_stop(receiver: ReceiverDouble) -> None:
     """The close comes all the same."""
     await player(receiver.url, replace(PLAN, with_stop=False)).play()
-    heard = receiver.heard()
+    received = receiver.next_stream()
 
-    assert ["connected", "start", "media"] == heard.events
-    assert 1000 == heard.close_code
+    assert ["connected", "start", "media"] == received.events
+    assert 1000 == received.close_code
 
 
 async def test_a_call_may_end_with_a_reset(receiver: ReceiverDouble) -> None:
     """Everything arrives, then the line is dead: neither stop nor close."""
     await player(receiver.url, ending=Ending.RESET).play()
-    heard = receiver.heard()
+    received = receiver.next_stream()
 
-    assert ["connected", "start", "media"] == heard.events
-    assert 15 == len(heard.media("inbound") + heard.media("outbound"))
-    assert 1006 == heard.close_code
+    assert ["connected", "start", "media"] == received.events
+    assert 15 == len(received.media("inbound") + received.media("outbound"))
+    assert 1006 == received.close_code
 
 
 async def test_tls_with_the_right_authority(secure_receiver: ReceiverDouble, ca_file: Path) -> None:
@@ -138,18 +138,18 @@ async def test_tls_with_the_right_authority(secure_receiver: ReceiverDouble, ca_
     context = tls_context(str(ca_file), insecure=False)
     await player(secure_receiver.url, ssl_context=context).play()
 
-    assert "stop" == secure_receiver.heard().events[-1]
+    assert "stop" == secure_receiver.next_stream().events[-1]
 
 
 async def test_tls_unchecked(secure_receiver: ReceiverDouble) -> None:
-    """Whoever asks for it gets no check."""
+    """Without the check any certificate is accepted."""
     await player(secure_receiver.url, ssl_context=tls_context(None, insecure=True)).play()
 
-    assert "stop" == secure_receiver.heard().events[-1]
+    assert "stop" == secure_receiver.next_stream().events[-1]
 
 
 async def test_an_unknown_authority_is_not_trusted(secure_receiver: ReceiverDouble) -> None:
-    """The failure says that it is about the certificate."""
+    """The error names the certificate."""
     context = tls_context(None, insecure=False)
     with pytest.raises(UnreachableError, match=r"certificate of wss://.* is not trusted") as caught:
         await player(secure_receiver.url, ssl_context=context).play()
@@ -183,7 +183,7 @@ async def test_a_refused_upgrade_has_its_class(
 
 
 async def test_a_policy_close_is_a_refusal(receiver: ReceiverDouble) -> None:
-    """1008 is how a receiver refuses a stream that it has let in."""
+    """1008 is how a receiver refuses a stream that it has accepted."""
     with pytest.raises(RefusedError, match="closed the stream: 1008 as asked"):
         await player(f"{receiver.url}/close/1008", ENDLESS, speed=1.0).play()
 
@@ -209,65 +209,65 @@ async def test_no_debug_log_holds_the_token(
         caplog.set_level(logging.DEBUG, name)
     await Player(IDENTITY, PLAN, Line(url=receiver.url, speed=0), bearer_token="s3cret").play()
 
-    assert "s3cret" == (receiver.heard().authorization or "").removeprefix("Bearer ")
+    assert "s3cret" == (receiver.next_stream().authorization or "").removeprefix("Bearer ")
     sent = [r.getMessage() for r in caplog.records if r.name != "websockets.server"]
     assert not [line for line in sent if "s3cret" in line]
 
 
 @asynccontextmanager
-async def rude_server(answer: bytes) -> AsyncIterator[str]:
-    """A server that says something else than HTTP and hangs up."""
+async def other_server(answer: bytes) -> AsyncIterator[str]:
+    """A server that answers with something else than HTTP and hangs up."""
 
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 @pytest.mark.parametrize("answer", [b"", b"220 mail.example ESMTP\r\n"])
 async def test_a_server_that_is_no_receiver(answer: bytes) -> None:
-    """Anything that is not HTTP is told in one line."""
-    async with rude_server(answer) as url:
+    """Anything that is not HTTP is one line of error."""
+    async with other_server(answer) as url:
         with pytest.raises(UnreachableError, match=f"no stream to {url}"):
             await player(url).play()
 
 
-async def test_nobody_listens() -> None:
+async def test_a_port_without_a_server() -> None:
     """A refused connection has its reason in the text."""
-    async with rude_server(b"") as url:
+    async with other_server(b"") as url:
         pass
     with pytest.raises(UnreachableError, match="Connect call failed"):
         await player(url).play()
 
 
 @asynccontextmanager
-async def accepting_server(final_words: bytes, *, heard: bytes) -> AsyncIterator[str]:
-    """A server that accepts the stream, reads up to `heard`, says its final words and hangs up."""
+async def accepting_server(final_bytes: bytes, *, received: bytes) -> AsyncIterator[str]:
+    """A server that accepts the stream, reads up to `received`, and sends its final bytes."""
 
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         protocol = ServerProtocol()
         protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
         request = protocol.events_received()[0]
         assert isinstance(request, Request)
         protocol.send_response(protocol.accept(request))
         writer.writelines(protocol.data_to_send())
-        await reader.readuntil(heard)
-        writer.write(final_words)
+        await reader.readuntil(received)
+        writer.write(final_bytes)
         writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def test_a_line_that_breaks() -> None:
-    """A connection that just ends is told apart from a close."""
+async def test_a_connection_that_breaks() -> None:
+    """A connection that just ends is distinguished from a close."""
     text_message = b"\x81"
-    async with accepting_server(b"", heard=text_message) as url:
+    async with accepting_server(b"", received=text_message) as url:
         with pytest.raises(UnreachableError, match="the receiver broke the connection"):
             await player(url, ENDLESS, speed=1.0).play()
 
@@ -275,6 +275,6 @@ async def test_a_line_that_breaks() -> None:
 async def test_a_refusal_after_everything_was_sent_counts_too() -> None:
     """A short call may be over, and its close on the way, before its refusal arrives."""
     close_from_client, close_1008 = b"\x88\x82", b"\x88\x02\x03\xf0"
-    async with accepting_server(close_1008, heard=close_from_client) as url:
+    async with accepting_server(close_1008, received=close_from_client) as url:
         with pytest.raises(RefusedError, match="the receiver closed the stream: 1008"):
             await player(url, replace(PLAN, tracks=())).play()

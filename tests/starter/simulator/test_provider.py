@@ -1,4 +1,4 @@
-"""The stand-in as a whole: real client, real HTTP, real WebSocket with TLS."""
+"""The simulated provider as a whole: real client, real HTTP, real WebSocket with TLS."""
 
 import asyncio
 from base64 import b64encode
@@ -26,7 +26,7 @@ from starter.models import Codec, StreamRequest, Target, Track
 from starter.retry import RetryPolicy
 from starter.simulator.calls import Result
 from starter.simulator.http_server import serve
-from starter.simulator.live_stream import LiveStream, Studio, stream_error
+from starter.simulator.live_stream import LiveStream, SimulatedCalls, stream_error
 from starter.simulator.options import SimulateOptions
 from starter.simulator.player import CallReport
 from starter.simulator.provider import Provider
@@ -74,8 +74,8 @@ def options(write_wav: WriteWav, ca_file: Path) -> SimulateOptions:
     )
 
 
-class StandIn:
-    """A running stand-in, a client for it, and what its streams came to."""
+class RunningProvider:
+    """A running simulated provider, a client for it, and the results of its streams."""
 
     def __init__(self, provider: Provider, port: int, results: asyncio.Queue[Result]) -> None:
         self.provider = provider
@@ -102,13 +102,15 @@ class StandIn:
 
 
 @asynccontextmanager
-async def stand_in(options: SimulateOptions, **settings: Any) -> AsyncIterator[StandIn]:
-    """A stand-in that serves while the context is open."""
+async def running_provider(
+    options: SimulateOptions, **settings: Any
+) -> AsyncIterator[RunningProvider]:
+    """A simulated provider that serves while the context is open."""
     results: asyncio.Queue[Result] = asyncio.Queue()
-    studio = Studio(options, **settings)
-    provider = Provider(Account(PROJECT_ID, API_TOKEN), studio, on_end=results.put_nowait)
+    calls = SimulatedCalls(options, **settings)
+    provider = Provider(Account(PROJECT_ID, API_TOKEN), calls, on_end=results.put_nowait)
     async with serve(0, provider.answer) as port:
-        running = StandIn(provider, port, results)
+        running = RunningProvider(provider, port, results)
         async with running.client:
             yield running
     await provider.close()
@@ -134,23 +136,23 @@ async def test_an_order_is_answered_and_dialled(
     request = StreamRequest(
         url=f"{secure_receiver.url}/audio", bearer_token=TOKEN, parameters={"größe": "1"}
     )
-    async with stand_in(options) as running:
+    async with running_provider(options) as running:
         handle = await running.client.start(CALL_SID, request)
         report = await running.sent()
-    heard = secure_receiver.heard()
-    start = heard.messages[1]["start"]
+    received = secure_receiver.next_stream()
+    start = received.messages[1]["start"]
 
     assert ("queued", CALL_SID, PROJECT_ID) == (handle.status, handle.call_sid, handle.account_sid)
     assert (handle.name or "").startswith("tapreel-")
     assert handle.date_updated is not None
-    assert ("/audio", f"Bearer {TOKEN}") == (heard.path, heard.authorization)
+    assert ("/audio", f"Bearer {TOKEN}") == (received.path, received.authorization)
     assert (handle.sid, PROJECT_ID, CALL_SID, {"größe": "1"}) == (
         start["streamSid"],
         start["accountSid"],
         start["callSid"],
         start["customParameters"],
     )
-    assert ["connected", "start", "media", "stop"] == heard.events
+    assert ["connected", "start", "media", "stop"] == received.events
     assert (5, 3) == (report.count("inbound")["sent"], report.count("outbound")["sent"])
 
 
@@ -162,13 +164,13 @@ async def test_only_the_ordered_track_is_played(
     options: SimulateOptions, secure_receiver: ReceiverDouble, track: Track, tracks: list[str]
 ) -> None:
     """`start` names it, and nothing of the other is sent."""
-    async with stand_in(options) as running:
+    async with running_provider(options) as running:
         await running.client.start(CALL_SID, StreamRequest(url=secure_receiver.url, track=track))
         await running.sent()
-    heard = secure_receiver.heard()
+    received = secure_receiver.next_stream()
 
-    assert tracks == heard.messages[1]["start"]["tracks"]
-    assert set(tracks) == {m["media"]["track"] for m in heard.messages if "media" in m}
+    assert tracks == received.messages[1]["start"]["tracks"]
+    assert set(tracks) == {m["media"]["track"] for m in received.messages if "media" in m}
 
 
 @pytest.mark.parametrize("by_name", [True, False])
@@ -177,7 +179,7 @@ async def test_a_stream_is_stopped_by_sid_or_name(
 ) -> None:
     """The receiver gets a stop and a close, and the answer says stopped."""
     request = StreamRequest(url=secure_receiver.url, name="my stream/1")
-    async with stand_in(endless(options)) as running:
+    async with running_provider(endless(options)) as running:
         started = await running.client.start(CALL_SID, request)
         stopped = await running.client.stop(CALL_SID, "my stream/1" if by_name else started.sid)
         await running.sent()
@@ -185,7 +187,7 @@ async def test_a_stream_is_stopped_by_sid_or_name(
 
     assert (started.sid, "stopped") == (stopped.sid, stopped.status)
     assert (started.sid, "stopped") == (again.sid, again.status)
-    assert "stop" == secure_receiver.heard().events[-1]
+    assert "stop" == secure_receiver.next_stream().events[-1]
 
 
 async def test_a_stream_stopped_before_it_was_dialled_still_introduces_itself(
@@ -194,11 +196,11 @@ async def test_a_stream_stopped_before_it_was_dialled_still_introduces_itself(
     """A stop that overtakes the dialling is not forgotten."""
     identity = endless(options).identity()
     request = StreamRequest(url=secure_receiver.url)
-    stream = LiveStream(request, identity, Target.CALL, Studio(endless(options)))
+    stream = LiveStream(request, identity, Target.CALL, SimulatedCalls(endless(options)))
     stream.stop()
     await stream.run()
 
-    assert ["connected", "start", "stop"] == secure_receiver.heard().events
+    assert ["connected", "start", "stop"] == secure_receiver.next_stream().events
 
 
 async def test_one_of_several_streams_is_stopped(
@@ -206,15 +208,15 @@ async def test_one_of_several_streams_is_stopped(
 ) -> None:
     """The others of the call go on."""
     request = StreamRequest(url=secure_receiver.url)
-    async with stand_in(endless(options)) as running:
+    async with running_provider(endless(options)) as running:
         first = await running.client.start(CALL_SID, request)
         second = await running.client.start(CALL_SID, request)
         await running.client.stop(CALL_SID, first.sid)
         await running.sent()
-        heard = secure_receiver.heard()
+        received = secure_receiver.next_stream()
         await running.client.stop(CALL_SID, second.sid)
 
-    assert first.sid == heard.messages[1]["start"]["streamSid"]
+    assert first.sid == received.messages[1]["start"]["streamSid"]
 
 
 async def test_a_name_is_unique_among_the_live_streams_of_a_call(
@@ -222,7 +224,7 @@ async def test_a_name_is_unique_among_the_live_streams_of_a_call(
 ) -> None:
     """Another call may use it, and so may the same one when the first has ended."""
     request = StreamRequest(url=secure_receiver.url, name="mine")
-    async with stand_in(endless(options)) as running:
+    async with running_provider(endless(options)) as running:
         first = await running.client.start(CALL_SID, request)
         with pytest.raises(RejectedError, match="Duplicated stream name"):
             await running.client.start(CALL_SID, request)
@@ -239,10 +241,10 @@ async def test_a_name_is_unique_among_the_live_streams_of_a_call(
 async def test_a_name_is_free_once_its_stream_was_stopped(
     options: SimulateOptions, secure_receiver: ReceiverDouble
 ) -> None:
-    """The answer says stopped, so the next start need not wait for what goes on behind it."""
+    """The answer says stopped, so the next start need not wait for the real end."""
     ended: list[Result] = []
     account = Account(PROJECT_ID, API_TOKEN)
-    provider = Provider(account, Studio(endless(options)), on_end=ended.append)
+    provider = Provider(account, SimulatedCalls(endless(options)), on_end=ended.append)
     form = {"Url": secure_receiver.url, "Name": "mine"}
     stop = asked("/mine", {"Status": "stopped"})
     answers = [provider.answer(one) for one in (asked("", form), stop, asked("", form), stop)]
@@ -259,13 +261,13 @@ async def test_conferences_choose_their_codec(
 ) -> None:
     """The audio is encoded as ordered, and the answer may have no name."""
     request = StreamRequest(url=secure_receiver.url, codec=Codec.L16, real_time=True)
-    async with stand_in(options) as running:
+    async with running_provider(options) as running:
         handle = await running.client.start_conference(CALL_SID, request)
         await running.sent()
         with pytest.raises(NotFoundError):
             await running.client.stop(CALL_SID, handle.sid)
         await running.client.stop_conference(CALL_SID, handle.sid)
-    start = secure_receiver.heard().messages[1]["start"]
+    start = secure_receiver.next_stream().messages[1]["start"]
 
     assert (CALL_SID, None) == (handle.conference_sid, handle.call_sid)
     assert "audio/x-L16" == start["mediaFormat"]["encoding"]
@@ -273,14 +275,14 @@ async def test_conferences_choose_their_codec(
 
 async def test_wrong_credentials_are_refused(options: SimulateOptions) -> None:
     """Basic auth is checked on every request."""
-    async with stand_in(options) as running, running.client_with("wrong") as stranger:
+    async with running_provider(options) as running, running.client_with("wrong") as stranger:
         with pytest.raises(RefusedError, match="Authentication failed"):
             await stranger.stop(CALL_SID, "mine")
 
 
 async def test_unknown_streams_and_calls_are_not_found(options: SimulateOptions) -> None:
     """A stream that was never started, and a call that is not the live one."""
-    async with stand_in(replace(options, call_sid=CALL_SID)) as running:
+    async with running_provider(replace(options, call_sid=CALL_SID)) as running:
         with pytest.raises(NotFoundError, match="No such stream"):
             await running.client.stop(CALL_SID, "mine")
         with pytest.raises(NotFoundError, match="No such call"):
@@ -291,7 +293,7 @@ async def test_events_are_reported(
     options: SimulateOptions, secure_receiver: ReceiverDouble
 ) -> None:
     """Started and stopped, with the documented fields, signed."""
-    async with web_hook() as hook, stand_in(options, signing_key="12345") as running:
+    async with web_hook() as hook, running_provider(options, signing_key="12345") as running:
         request = StreamRequest(
             url=secure_receiver.url, name="mine", status_callback=f"{hook.url}/events"
         )
@@ -328,8 +330,8 @@ async def test_failures_are_reported(
     codec: Codec | None,
     error: str,
 ) -> None:
-    """A stream that never came about says why, in the provider's words."""
-    async with web_hook() as hook, stand_in(options) as running:
+    """A stream that did not start has its reason, in the provider's words."""
+    async with web_hook() as hook, running_provider(options) as running:
         request = StreamRequest(
             url=url.format(port=unused_port()), codec=codec, status_callback=hook.url
         )
@@ -347,8 +349,8 @@ async def test_a_failing_web_hook_does_not_end_the_stream(
     unused_port: Callable[[], int],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is told in the log; the https one, too."""
-    async with stand_in(options) as running:
+    """It is logged; the https one, too."""
+    async with running_provider(options) as running:
         for scheme in ("http", "https"):
             hook = f"{scheme}://127.0.0.1:{unused_port()}/"
             request = StreamRequest(url=secure_receiver.url, status_callback=hook)
@@ -361,9 +363,9 @@ async def test_a_failing_web_hook_does_not_end_the_stream(
 async def test_a_ca_file_that_has_gone_is_told(
     options: SimulateOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the stream nor its web hook can be trusted then; both say so in one line."""
+    """Neither the stream nor its web hook can be trusted then; each is one line of log."""
     path = tmp_path / "gone.pem"
-    async with stand_in(replace(options, ca_file=str(path))) as running:
+    async with running_provider(replace(options, ca_file=str(path))) as running:
         request = StreamRequest(url="wss://127.0.0.1:9/", status_callback="https://127.0.0.1:9/")
         await running.client.start(CALL_SID, request)
         failure = await running.failure()
@@ -375,11 +377,11 @@ async def test_a_ca_file_that_has_gone_is_told(
 async def test_closing_ends_the_streams_in_good_order(
     options: SimulateOptions, secure_receiver: ReceiverDouble
 ) -> None:
-    """Whoever is being streamed to gets a stop."""
-    async with stand_in(endless(options)) as running:
+    """Every receiver of a stream gets a stop."""
+    async with running_provider(endless(options)) as running:
         await running.client.start(CALL_SID, StreamRequest(url=secure_receiver.url))
 
-    assert "stop" == secure_receiver.heard().events[-1]
+    assert "stop" == secure_receiver.next_stream().events[-1]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from starter.simulator.provider_rules import (
     check_stop,
     read_address,
     read_form,
-    read_order,
+    read_stream_request,
 )
 from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
 
@@ -36,7 +36,7 @@ def asked(
     body: bytes = b"",
     content_type: str | None = "application/x-www-form-urlencoded",
 ) -> HttpRequest:
-    """A request that is right but for what the test says."""
+    """A valid request, with the changes of the test."""
     basic = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
     return HttpRequest(method, path, basic, content_type, body)
 
@@ -142,12 +142,12 @@ def test_a_full_order_is_understood() -> None:
         real_time=True,
     )
 
-    assert request == read_order(dict(request.form(Target.CONFERENCE)), Target.CONFERENCE)
+    assert request == read_stream_request(dict(request.form(Target.CONFERENCE)), Target.CONFERENCE)
 
 
 def test_an_order_has_defaults() -> None:
     """Only the URL is needed."""
-    assert StreamRequest(url=URL) == read_order({"Url": URL}, Target.CALL)
+    assert StreamRequest(url=URL) == read_stream_request({"Url": URL}, Target.CALL)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_an_order_has_defaults() -> None:
 def test_other_orders_are_refused(form: dict[str, str], why: str) -> None:
     """422 for everything that breaks the description."""
     with pytest.raises(Refusal, match=why) as caught:
-        read_order(form, Target.CALL)
+        read_stream_request(form, Target.CALL)
     body = caught.value.reply().body
 
     assert ["code", "message", "more_info", "status"] == sorted(body)
@@ -180,16 +180,19 @@ def test_other_orders_are_refused(form: dict[str, str], why: str) -> None:
 def test_what_the_description_allows_is_taken() -> None:
     """A parameter without a value is an empty one; a token may be short, or empty for none."""
     form = {"Url": URL, "Parameter2.Name": "x", "AuthorizationBearerToken": "abc"}
-    order = read_order(form, Target.CALL)
+    order = read_stream_request(form, Target.CALL)
     assert ({"x": ""}, "abc") == (order.parameters, order.bearer_token)
-    assert read_order(form | {"AuthorizationBearerToken": ""}, Target.CALL).bearer_token is None
+    assert (
+        read_stream_request(form | {"AuthorizationBearerToken": ""}, Target.CALL).bearer_token
+        is None
+    )
 
 
 @pytest.mark.parametrize("extra", [{"StreamCodec": "OPUS"}, {"StreamRealTime": "yes"}])
 def test_conference_orders_are_refused_in_their_own_form(extra: dict[str, str]) -> None:
     """Conferences answer 422 with a list of texts."""
     with pytest.raises(Refusal) as caught:
-        read_order({"Url": URL} | extra, Target.CONFERENCE)
+        read_stream_request({"Url": URL} | extra, Target.CONFERENCE)
     body = caught.value.reply().body
 
     assert ["errors"] == list(body)
@@ -209,7 +212,7 @@ def test_any_body_is_an_order_or_a_refusal(body: bytes, target: Target) -> None:
     """No body makes the rules fail in another way."""
     found: StreamRequest | Refusal
     try:
-        found = read_order(read_form(asked(body=body), target), target)
+        found = read_stream_request(read_form(asked(body=body), target), target)
     except Refusal as refusal:
         found = refusal
     assert isinstance(found, StreamRequest) or found.reply().status in (400, 422)

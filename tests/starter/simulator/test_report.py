@@ -1,4 +1,4 @@
-"""What a simulation tells people and programs."""
+"""Reports of a simulation, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections import Counter
 import pytest
 
 from starter.simulator.player import CallReport
-from starter.simulator.report import report_fields, report_line, warn_of_answers
-from starter.simulator.script import Fate
+from starter.simulator.report import report_fields, report_line, warn_about_answers
+from starter.simulator.script import Delivery
 from starter.simulator.stream_info import Identity
 
 
 def report(**answers: int) -> CallReport:
     """Return a report of a call of two tracks, the second without a chunk."""
-    chunks = {Fate.SENT: 5, Fate.LOST: 1, Fate.DUPLICATED: 2, Fate.REORDERED: 3}
+    chunks = {Delivery.SENT: 5, Delivery.LOST: 1, Delivery.DUPLICATED: 2, Delivery.REORDERED: 3}
     return CallReport(
         Identity("the-account", "the-call", "the-stream"),
         ("inbound", "outbound"),
-        Counter({("inbound", fate): number for fate, number in chunks.items()}),
+        Counter({("inbound", delivery): number for delivery, number in chunks.items()}),
         Counter(answers),
     )
 
 
 def test_programs_get_every_number_by_name() -> None:
-    """Late chunks were sent, too; the account is nobody's business."""
+    """Late chunks were sent, too; the account is not shown."""
     nothing = dict.fromkeys(("sent", "lost", "duplicated", "reordered"), 0)
     assert {
         "call_sid": "the-call",
@@ -58,5 +58,5 @@ def test_a_receiver_that_talks_back_is_told_of(
 ) -> None:
     """On a one-way stream the provider would call that an error."""
     with caplog.at_level(logging.WARNING, "starter.simulator"):
-        warn_of_answers(report(**answers))
+        warn_about_answers(report(**answers))
     assert expected == caplog.messages

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starter.models import Codec
-from starter.simulator.dialects import SignalWireShape
-from starter.simulator.script import Fate, Faults, Plan, Step, write_script
+from starter.simulator.dialects import SignalWireDialect
+from starter.simulator.script import Delivery, Faults, Plan, Step, write_script
 from starter.simulator.stream_info import MEDIA_FORMATS, Identity, Keypress, TrackAudio
 
 INBOUND = bytes(range(250)) + bytes(range(250))
 OUTBOUND = bytes(reversed(range(256))) * 2
 
 PLAN = Plan(
-    shape=SignalWireShape(Identity("a", "c", "s")),
+    dialect=SignalWireDialect(Identity("a", "c", "s")),
     media_format=MEDIA_FORMATS[Codec.PCMU],
     tracks=(TrackAudio("inbound", INBOUND), TrackAudio("outbound", OUTBOUND)),
     packet_ms=10,
@@ -53,7 +53,7 @@ def payload(plan: Plan, track: str) -> bytes:
 
 
 def test_a_call_without_faults() -> None:
-    """Greeting, start, then both tracks interleaved; the last chunk is short, not padded."""
+    """`connected`, start, then both tracks interleaved; the last chunk is short, not padded."""
     rows = [
         (
             step.at_ms,
@@ -93,7 +93,7 @@ def test_start_says_what_follows() -> None:
 
 
 def test_keys_are_pressed_at_their_time() -> None:
-    """Keypresses stand between the chunks, take sequence numbers, and may outlast the audio."""
+    """Keypresses are between the chunks, have sequence numbers, and may outlast the audio."""
     keys = (Keypress(10_000, "#"), Keypress(15, "5"))
     rows = script(replace(PLAN, tracks=PLAN.tracks[:1], keypresses=keys))
     events = [(step.at_ms, step.sequence, message["event"]) for step, message in rows[2:]]
@@ -106,12 +106,12 @@ def test_keys_are_pressed_at_their_time() -> None:
 
 
 def test_a_call_without_audio() -> None:
-    """Nothing but greeting and start."""
+    """Nothing but `connected` and start."""
     assert ["connected", "start"] == [m["event"] for _, m in script(replace(PLAN, tracks=()))]
 
 
 def test_timestamps_may_begin_later() -> None:
-    """Some providers' clocks do not begin at 0; the pace does."""
+    """Some providers' clocks do not start at 0; the pace does."""
     step, message = script(replace(PLAN, first_timestamp_ms=99))[2]
 
     assert ("99", 10.0) == (message["media"]["timestamp"], step.at_ms)
@@ -123,7 +123,7 @@ def test_faults_keep_the_numbers(given_faults: Faults) -> None:
     """Whatever befalls them, chunks keep numbers, times and bytes of the faultless call."""
     plain = {step.sequence: step for step in write_script(PLAN)}
     steps = list(write_script(replace(PLAN, faults=given_faults)))
-    originals = [step for step in steps if step.fate is not Fate.DUPLICATED]
+    originals = [step for step in steps if step.delivery is not Delivery.DUPLICATED]
 
     assert sorted(plain) == sorted(step.sequence for step in originals)
     for step in steps:
@@ -140,9 +140,9 @@ def test_reordered_means_overtaken(given_faults: Faults) -> None:
     """A chunk is marked reordered exactly if a later one was sent before it."""
     highest = 0
     for step in write_script(replace(PLAN, faults=given_faults)):
-        if step.track is None or step.fate in (Fate.LOST, Fate.DUPLICATED):
+        if step.track is None or step.delivery in (Delivery.LOST, Delivery.DUPLICATED):
             continue
-        assert (step.sequence < highest) is (step.fate is Fate.REORDERED)
+        assert (step.sequence < highest) is (step.delivery is Delivery.REORDERED)
         highest = max(highest, step.sequence)
 
 
@@ -155,16 +155,16 @@ def test_a_seed_gives_one_script(given_faults: Faults) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "fate"),
-    [("loss", Fate.LOST), ("reorder", Fate.REORDERED), ("duplicate", Fate.DUPLICATED)],
+    ("fault", "delivery"),
+    [("loss", Delivery.LOST), ("reorder", Delivery.REORDERED), ("duplicate", Delivery.DUPLICATED)],
 )
-def test_a_chance_is_a_share(fault: str, fate: Fate) -> None:
+def test_a_chance_is_a_share(fault: str, delivery: Delivery) -> None:
     """Of 2000 chunks a tenth is befallen, within the bounds of luck."""
     shares: dict[str, Any] = {fault: 0.1}
     faulty = Faults(**shares)
-    fates = Counter(step.fate for step in write_script(replace(LONG, faults=faulty)))
+    fates = Counter(step.delivery for step in write_script(replace(LONG, faults=faulty)))
 
-    assert 150 < fates[fate] < 250
+    assert 150 < fates[delivery] < 250
 
 
 def test_seeds_differ() -> None:
@@ -172,7 +172,7 @@ def test_seeds_differ() -> None:
 
     def lost(seed: str) -> list[int]:
         plan = replace(LONG, faults=Faults(loss=0.1, seed=seed))
-        return [step.sequence for step in write_script(plan) if step.fate is Fate.LOST]
+        return [step.sequence for step in write_script(plan) if step.delivery is Delivery.LOST]
 
     assert lost("1") != lost("2")
 
@@ -182,7 +182,9 @@ def test_one_fault_leaves_the_others_alone() -> None:
 
     def doubled(loss: float) -> set[int]:
         plan = replace(LONG, faults=Faults(loss=loss, duplicate=0.1))
-        return {step.sequence for step in write_script(plan) if step.fate is Fate.DUPLICATED}
+        return {
+            step.sequence for step in write_script(plan) if step.delivery is Delivery.DUPLICATED
+        }
 
     assert doubled(0.5) < doubled(0.0)
 
