@@ -6,7 +6,7 @@ TapreelError                      1  unexpected
 ├── NotFoundError                 5  no such recording
 ├── UnreadableError               6  a file that was given is not what it should be
 │   └── JournalError              6  ... and it is a journal
-│       └── UnprovenError         6  ... whose call is not proven to be the token's
+│       └── UnprovenError         6  ... of a stream that was never shown to be its token's call
 ├── DialError                     7  another end cannot be reached, or refuses: 4, 5 or 6 then
 ├── LineClosed                    -  a connection that we opened is closed
 └── PeerError                     -  whoever connected to us misbehaved

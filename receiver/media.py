@@ -1,6 +1,6 @@
 """The types that all packages share: tracks, chunks, media formats, gaps, findings.
 
-Pure. The enumerations are closed sets whose values stand in `recording.json` and in tap messages.
+Pure. The enumerations are closed sets; their values stand in `recording.json` and in tap messages.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ CANARY = "canary-0123456789abcdef"
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
-        """Say yes."""
+        """Return that it is one."""
         return True
 
 

@@ -1,17 +1,17 @@
-"""Repeated trouble: counted, and told once in a while."""
+"""Rate limits: repeated lines are counted and logged once in a while; buckets refill."""
 
 from __future__ import annotations
 
-from receiver.rate_limit import LogThrottle
+from receiver.rate_limit import LogThrottle, TokenBucket
 
 
 def test_the_first_time_is_logged_at_once() -> None:
-    """Trouble that comes once is not held back."""
+    """What happens once is not suppressed."""
     assert 1 == LogThrottle().count("stream", now=5.0)
 
 
-def test_repetitions_are_counted_until_they_may_be_told() -> None:
-    """Within the interval nothing is said; the next word says how often it was."""
+def test_repetitions_are_counted_until_they_may_be_logged() -> None:
+    """Within the interval nothing is logged; the next line has how many there were."""
     throttle = LogThrottle(interval_seconds=1.0)
     throttle.count("stream", now=0.0)
     assert [0, 0, 0] == [throttle.count("stream", now=n / 10) for n in (1, 5, 9)]
@@ -19,7 +19,7 @@ def test_repetitions_are_counted_until_they_may_be_told() -> None:
     assert 1 == throttle.count("stream", now=2.0)
 
 
-def test_subjects_do_not_silence_each_other() -> None:
+def test_subjects_do_not_suppress_each_other() -> None:
     """Each stream or address has its own interval."""
     throttle = LogThrottle()
     assert [1, 1] == [throttle.count(subject, now=0.0) for subject in "ab"]
@@ -31,3 +31,19 @@ def test_memory_is_bounded() -> None:
     for number in range(5000):
         throttle.count(str(number), now=0.0)
     assert len(throttle._logged_at) <= 1024
+
+
+def test_a_bucket_is_full_at_first_and_refills_at_its_rate() -> None:
+    """So many at once, then so many a second."""
+    bucket = TokenBucket(3, 2.0)
+    assert [True, True, True, False] == [bucket.take(10.0) for _ in range(4)]
+    assert [False, True, False] == [bucket.take(now) for now in (10.25, 10.5, 10.75)]
+
+
+def test_a_bucket_holds_no_more_than_at_first() -> None:
+    """An hour of silence saves up nothing, and neither does giving back."""
+    bucket = TokenBucket(2, 1.0)
+    bucket.give_back()
+    assert [True, True, False] == [bucket.take(3600.0) for _ in range(3)]
+    bucket.give_back()
+    assert [True, False] == [bucket.take(3600.0) for _ in range(2)]

@@ -51,7 +51,7 @@ def test_a_link_is_followed_where_the_operator_named_it(tmp_path: Path) -> None:
 
 
 def test_a_name_is_opened_and_created_in_an_open_folder(tmp_path: Path) -> None:
-    """Whoever renames the folder meanwhile changes nothing."""
+    """Renaming the folder meanwhile changes nothing."""
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()
     with open_folder(before) as folder:

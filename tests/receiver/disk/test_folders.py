@@ -38,7 +38,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [0o702, 0o777, 0o1777])
 def test_recordings_where_everybody_can_write_are_refused(tmp_path: Path, bits: int) -> None:
-    """One line says why and what to do, and the sticky bit is no excuse."""
+    """One line says why and what to do, and the sticky bit does not help."""
     tmp_path.chmod(bits)
     with pytest.raises(ConfigurationError, match="can be written to by everybody: chmod o-w"):
         make_recordings_folder(tmp_path)

@@ -37,7 +37,7 @@ def test_a_lock_is_held_against_other_processes(tmp_path: Path) -> None:
 
 
 def test_closing_a_lock_twice_gives_back_one_descriptor(tmp_path: Path) -> None:
-    """The number may belong to somebody else by then."""
+    """The number may be another file's by then."""
     lock = FolderLock(tmp_path / "spool")
     number = lock.descriptor
     lock.close()

@@ -13,7 +13,7 @@ from receiver.disk import sync
 from receiver.disk.lock import FolderLock
 
 
-def test_a_sync_of_nothing_tells_its_error(tmp_path: Path) -> None:
+def test_a_sync_that_fails_raises_its_error(tmp_path: Path) -> None:
     """The error is the system's own."""
     with pytest.raises(OSError, match=r"\w") as failed:
         sync.sync_file_system(-1)
@@ -37,7 +37,7 @@ def test_syncs_work(tmp_path: Path) -> None:
 def test_a_system_call_that_hides_errors_is_not_used(
     monkeypatch: pytest.MonkeyPatch, release: str, there: bool
 ) -> None:
-    """Before Linux 5.8, syncfs said yes whatever became of the writes."""
+    """Before Linux 5.8, syncfs succeeded whatever became of the writes."""
     real = os.uname()
     fake = os.uname_result((real.sysname, real.nodename, release, real.version, real.machine))
     monkeypatch.setattr(os, "uname", lambda: fake)

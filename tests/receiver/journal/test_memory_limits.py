@@ -1,4 +1,4 @@
-"""Bounds of memory: who stops keeping chunks, in which order, and who is spared."""
+"""Bounds of memory: which journals stop keeping chunks, in which order."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def names(growing: dict[str, int], total: int | None = None) -> list[str]:
     return [name for name, _ in found]
 
 
-def test_little_stops_nobody() -> None:
+def test_little_stops_none() -> None:
     """Nor does nothing at all, nor what is exactly at the bound."""
     assert [] == names({})
     assert [] == names({"a": EACH, "b": 0})
 
 
 def test_one_that_holds_more_than_a_call_ever_does_stops_alone() -> None:
-    """The others are not asked for anything."""
+    """The others go on."""
     assert ["flood"] == names({"call": 1, "flood": EACH + 1, "other": EACH})
 
 
@@ -37,19 +37,19 @@ def test_when_all_hold_too_much_the_heaviest_stop_until_the_rest_has_room() -> N
     assert 9 == len(names(growing | {"flood": EACH // 2}))
 
 
-def test_who_stopped_before_counts_in_the_total_only() -> None:
+def test_what_stopped_before_counts_in_the_total_only() -> None:
     """Those that still grow are spared as long as they hold little."""
     assert [] == names({"a": 1, "b": 2}, total=MOST_HELD_BYTES + 1)
 
 
 def test_the_last_resort_stops_all() -> None:
-    """Memory is bounded, whoever holds it."""
+    """Memory is bounded, whichever journals hold it."""
     assert ["b", "a"] == names({"a": 1, "b": 2}, total=MOST_HELD_BYTES * 5 // 4 + 1)
 
 
 @given(HELD, st.integers(0, MOST_HELD_BYTES))
-def test_nobody_stops_before_a_heavier_one(growing: dict[int, int], stopped: int) -> None:
-    """And whoever goes on holds what one may, and leaves the rest its room."""
+def test_none_stops_before_a_heavier_one(growing: dict[int, int], stopped: int) -> None:
+    """Each that goes on holds what one may, and together they hold what is spared."""
     total = sum(growing.values()) + stopped
     found = dict(too_heavy(growing, total=total))
     rest = [held for journal, held in growing.items() if journal not in found]

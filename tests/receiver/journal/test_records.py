@@ -101,7 +101,7 @@ def test_one_record_can_be_read_by_itself(record: Record) -> None:
 
 @given(st.builds(Chunk, TRACK, COUNTER, COUNTER, COUNTER, st.binary(max_size=400)), ARRIVAL)
 def test_the_hot_path_writes_the_same_bytes(chunk: Chunk, arrival_ms: int) -> None:
-    """It builds no struct, and nobody can tell."""
+    """It builds no struct, and the bytes are the same."""
     fields = (chunk.track, chunk.sequence_number, chunk.chunk, chunk.timestamp_ms)
     record = ChunkRecord(*fields, arrival_ms, chunk.payload)
     assert journal.encode(record) == journal.encode_chunk(chunk, arrival_ms)
@@ -136,7 +136,7 @@ def test_a_payload_ends_where_its_record_ends() -> None:
             assert record.payload == WHOLE[end - len(record.payload) : end]
 
 
-def test_ends_are_told_with_the_records() -> None:
+def test_offsets_come_with_the_records() -> None:
     """They are the offsets behind each."""
     assert list(zip(ENDS, SAMPLE, strict=True)) == list(Reader([WHOLE]))
 
@@ -147,7 +147,7 @@ def test_an_empty_journal_holds_nothing() -> None:
 
 
 def test_truncation_at_every_byte_is_a_torn_tail() -> None:
-    """A power cut leaves whole records, and the beginning of one: that is no damage."""
+    """A power cut leaves whole records, and the first bytes of one: that is no damage."""
     for length in range(len(WHOLE)):
         records, reader = read([WHOLE[:length]])
         count = sum(end <= length for end in ENDS)
@@ -265,7 +265,7 @@ def test_a_length_that_swallows_all_but_zeros_is_damage(size: int, zeros: int) -
 
 
 def test_a_rest_that_only_looks_like_records_is_searched_in_bounded_time() -> None:
-    """As many beginnings as fit, each of a record that would reach to the end."""
+    """As many first bytes as fit, each of a record that would reach to the end."""
     count = journal.LONGEST_RECORD_BYTES // 10 - 1
     sizes = [10 * left - 8 for left in range(count, 0, -1)]
     beginnings = b"".join(struct.pack("<II", size, 0) + b"\x97\x02" for size in sizes)

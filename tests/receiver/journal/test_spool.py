@@ -1,4 +1,4 @@
-"""The thread that writes journals: when it syncs, whom trouble hurts, and how it all ends."""
+"""The spool's threads: when they write and sync, how failures stay apart, how they end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.receiver.helpers.journals import STARTED_AT_MS, chunk, start_message
 
 START = MessageRecord(0, start_message())
 END = EndRecord(1000, EndReason.STOP, "")
-PATIENCE_SECONDS = at_most(10.0)
+LONGEST_WAIT_SECONDS = at_most(10.0)
 NEVER_MS = 60_000
 
 Open = Callable[..., Spool]
@@ -51,13 +51,13 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 
 def until(condition: Callable[[], object]) -> None:
     """Wait for what another thread does; fail when it does not."""
-    patience = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
     while not condition():
-        assert time.monotonic() < patience
-        time.sleep(0.005)  # nothing tells what a disk holds
+        assert time.monotonic() < deadline
+        time.sleep(0.005)  # nothing notifies of what a disk holds
 
 
-def begin(spool: Spool, number: int = 0) -> JournalWriter:
+def start(spool: Spool, number: int = 0) -> JournalWriter:
     """Open a journal and append its start message."""
     live = spool.open(Header(f"{number:016x}", STARTED_AT_MS, records.VERSION, "0.1.0"))
     live.append(records.encode(START))
@@ -78,14 +78,14 @@ def on_disk(live: JournalWriter) -> list[Record]:
 
 def test_header_and_start_are_synced_at_once(opened: Open, disk: Disk) -> None:
     """Before the first interval is over, a power cut leaves a stream that is known by name."""
-    live = begin(opened(sync_interval_ms=NEVER_MS))
+    live = start(opened(sync_interval_ms=NEVER_MS))
     until(lambda: START in on_disk(live) and disk.synced[-1:] == [live.path.stat().st_size])
 
 
 def test_later_records_are_written_before_they_are_synced(opened: Open, disk: Disk) -> None:
     """A crash of ours loses less than a power cut."""
     spool = opened(sync_interval_ms=NEVER_MS)
-    live = begin(spool)
+    live = start(spool)
     until(lambda: START in on_disk(live) and disk.synced[-1:] == [live.path.stat().st_size])
     before = len(disk.synced)
     append(live, 1, 2)
@@ -99,7 +99,7 @@ def test_later_records_are_written_before_they_are_synced(opened: Open, disk: Di
 def test_an_interval_of_zero_syncs_every_batch(opened: Open, disk: Disk) -> None:
     """What is written is synced in the same round."""
     spool = opened()
-    live = begin(spool)
+    live = start(spool)
     append(live, 1)
     until(lambda: len(on_disk(live)) == 3)
     until(lambda: disk.synced and disk.synced[-1] == live.path.stat().st_size)
@@ -108,12 +108,12 @@ def test_an_interval_of_zero_syncs_every_batch(opened: Open, disk: Disk) -> None
 
 
 def test_an_ended_journal_is_handed_over_when_it_is_safe(opened: Open, disk: Disk) -> None:
-    """The publisher hears of a journal that the disk holds to its end."""
-    heard: list[tuple[Path, int]] = []
-    live = begin(opened(sync_interval_ms=NEVER_MS))
-    live.end(END, lambda path: heard.append((path, disk.synced[-1])))
-    until(lambda: heard)
-    assert [(live.path, live.path.stat().st_size)] == heard
+    """`on_ended` is called when the disk holds the journal to its end."""
+    ended: list[tuple[Path, int]] = []
+    live = start(opened(sync_interval_ms=NEVER_MS))
+    live.end(END, lambda path: ended.append((path, disk.synced[-1])))
+    until(lambda: ended)
+    assert [(live.path, live.path.stat().st_size)] == ended
     assert END == on_disk(live)[-1]
 
 
@@ -124,7 +124,7 @@ def test_many_journals_are_synced_with_one_call(
     calls: list[int] = []
     monkeypatch.setattr(sync, "sync_file_system", calls.append)
     spool = opened(sync_interval_ms=NEVER_MS)
-    rows = [begin(spool, number) for number in range(12)]
+    rows = [start(spool, number) for number in range(12)]
     until(lambda: all(START in on_disk(live) for live in rows))
     synced_singly = len(disk.synced)
     for live in rows:
@@ -136,10 +136,10 @@ def test_many_journals_are_synced_with_one_call(
     assert len(disk.synced) - synced_singly < len(rows)
 
 
-def test_where_one_call_fails_each_file_is_asked(
+def test_where_one_call_fails_each_file_is_synced(
     opened: Open, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the file that says so is begun anew."""
+    """Only the file whose sync failed is written again."""
 
     def fail(_: int) -> None:
         raise broken()
@@ -147,7 +147,7 @@ def test_where_one_call_fails_each_file_is_asked(
     monkeypatch.setattr(sync, "sync_file_system", fail)
     monkeypatch.setattr(syncer, "MOST_SYNCED_SINGLY", 0)
     running = opened(sync_interval_ms=NEVER_MS)
-    rows = [begin(running, number) for number in range(3)]
+    rows = [start(running, number) for number in range(3)]
     until(lambda: len(disk.synced) >= 3)
     disk.sync_errors = iter([broken()])
     for live in rows:
@@ -158,33 +158,33 @@ def test_where_one_call_fails_each_file_is_asked(
     assert {"EIO": 1} == running.counters.errors
 
 
-def test_one_journals_trouble_hurts_no_other(opened: Open, tmp_path: Path) -> None:
+def test_one_journals_failure_stops_no_other(opened: Open, tmp_path: Path) -> None:
     """A file that cannot be created keeps its stream in memory, and the rest goes on."""
     spool = opened()
     (spool.folder / layout.journal_name(f"{1:016x}")).mkdir()
     with capture_logs() as logs:
-        stuck, fine = begin(spool, 1), begin(spool, 2)
+        stuck, fine = start(spool, 1), start(spool, 2)
         append(fine, 1)
         until(lambda: len(on_disk(fine)) == 3 and spool.counters.errors["EEXIST"] and logs)
         assert stuck.held_bytes
         stuck.path.rmdir()
         until(lambda: START in on_disk(stuck))
-    complaints = [line for line in logs if line["event"] == "journal_write_failed"]
-    assert 1 <= len(complaints) <= 2
+    failures = [line for line in logs if line["event"] == "journal_write_failed"]
+    assert 1 <= len(failures) <= 2
     assert spool.counters.errors["EEXIST"] >= 1
 
 
 def test_a_mistake_of_ours_does_not_end_the_thread(opened: Open) -> None:
-    """Whoever takes a finished journal may fail; later journals are written all the same."""
+    """The callback for a finished journal may raise; later journals are written all the same."""
     spool = opened()
 
     def fail(_: Path) -> None:
         raise RuntimeError("a mistake")
 
     with capture_logs() as logs:
-        begin(spool, 1).end(END, fail)
+        start(spool, 1).end(END, fail)
         until(lambda: any(line["event"] == "journal_round_failed" for line in logs))
-    live = begin(spool, 2)
+    live = start(spool, 2)
     append(live, 1)
     until(lambda: len(on_disk(live)) == 3)
 
@@ -194,7 +194,7 @@ def test_a_full_disk_is_bridged_and_then_the_rest_is_one_row(
 ) -> None:
     """What memory may hold is written when there is space again; of the rest, the bounds are."""
     spool_ = opened()
-    live = begin(spool_)
+    live = start(spool_)
     until(lambda: spool_.counters.held_bytes == 0 and on_disk(live))
     disk.room = 5
     append(live, 1, 2, 3)
@@ -214,7 +214,7 @@ def test_memory_is_bounded_for_all_streams_together(
 ) -> None:
     """Too many bytes end the bridging before its time is over, but only of what fails."""
     spool_ = opened()
-    live = begin(spool_)
+    live = start(spool_)
     append(live, *range(100))
     until(lambda: spool_.counters.held_bytes == 0 and len(on_disk(live)) == 102)
     disk.room = 0
@@ -237,12 +237,12 @@ def test_a_write_that_hangs_does_not_fill_memory(
 
     def hang(_: JournalWriter) -> int:
         hanging.set()
-        assert go_on.wait(PATIENCE_SECONDS)
+        assert go_on.wait(LONGEST_WAIT_SECONDS)
         return 0
 
     monkeypatch.setattr(JournalWriter, "write", hang)
-    live = begin(opened())
-    assert hanging.wait(PATIENCE_SECONDS)
+    live = start(opened())
+    assert hanging.wait(LONGEST_WAIT_SECONDS)
     until(lambda: live.dropping)
     append(live, 8, 9)
     monkeypatch.undo()
@@ -253,14 +253,14 @@ def test_a_write_that_hangs_does_not_fill_memory(
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Have the first sync hang until the test ends; the event tells when it does."""
+    """Return an event that is set when the first sync hangs, which it does until the test ends."""
     monkeypatch.setattr(spool, "_GUARD_INTERVAL_SECONDS", 0.01)
     hangs, go_on = threading.Event(), threading.Event()
     sync = JournalWriter.sync
 
     def hang(journal: JournalWriter) -> None:
         hangs.set()
-        assert go_on.wait(PATIENCE_SECONDS)
+        assert go_on.wait(LONGEST_WAIT_SECONDS)
         sync(journal)
 
     monkeypatch.setattr(JournalWriter, "sync", hang)
@@ -271,11 +271,11 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_writing_goes_on_while_a_sync_hangs(opened: Open, hanging: threading.Event) -> None:
     """What a killed receiver leaves is no older than a batch, however slow the disk is."""
     spool_ = opened()
-    live = begin(spool_)
-    assert hanging.wait(PATIENCE_SECONDS)
+    live = start(spool_)
+    assert hanging.wait(LONGEST_WAIT_SECONDS)
     append(live, 1, 2)
     until(lambda: len(on_disk(live)) == 4)
-    late = begin(spool_, 2)
+    late = start(spool_, 2)
     until(lambda: START in on_disk(late))
     assert live.held_bytes
     assert late.held_bytes
@@ -287,8 +287,8 @@ def test_journals_count_until_the_disk_holds_their_end(
     """Streams that end while the disk hangs still take a file and memory."""
     spool_ = opened()
     for number in range(3):
-        begin(spool_, number).end(END, lambda _: None)
-    assert hanging.wait(PATIENCE_SECONDS)
+        start(spool_, number).end(END, lambda _: None)
+    assert hanging.wait(LONGEST_WAIT_SECONDS)
     assert 3 == len(spool_)
 
 
@@ -298,9 +298,9 @@ def test_memory_is_bounded_while_a_sync_hangs(
     """Too many bytes end the bridging, also of journals that the thread has not yet seen."""
     monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 10_000)
     spool_ = opened()
-    live = begin(spool_)
-    assert hanging.wait(PATIENCE_SECONDS)
-    late = begin(spool_, 2)
+    live = start(spool_)
+    assert hanging.wait(LONGEST_WAIT_SECONDS)
+    late = start(spool_, 2)
     append(late, *range(100))
     until(lambda: late.dropping and live.dropping)
 
@@ -321,9 +321,9 @@ def test_a_flood_takes_no_other_streams_audio(
     """Who holds most drops first; the others go on, although the disk hangs."""
     monkeypatch.setattr(memory_limits, bound, most)
     spool_ = opened()
-    begin(spool_)
-    assert hanging.wait(PATIENCE_SECONDS)
-    flood, call = begin(spool_, 2), begin(spool_, 3)
+    start(spool_)
+    assert hanging.wait(LONGEST_WAIT_SECONDS)
+    flood, call = start(spool_, 2), start(spool_, 3)
     append(call, 1)
     append(flood, *range(100))
     until(lambda: flood.dropping)
@@ -337,7 +337,7 @@ def test_a_flood_on_a_slow_disk_takes_no_other_streams_audio(
     """In the writer's own round, too; and when the disk has caught up the flood is kept again."""
     monkeypatch.setattr(memory_limits, bound, most)
     spool_ = opened(sync_interval_ms=NEVER_MS)
-    flood, call = begin(spool_, 2), begin(spool_, 3)
+    flood, call = start(spool_, 2), start(spool_, 3)
     until(lambda: spool_.counters.held_bytes == 0 and on_disk(flood) and on_disk(call))
     with capture_logs() as lines:
         append(call, 1)
@@ -349,8 +349,8 @@ def test_a_flood_on_a_slow_disk_takes_no_other_streams_audio(
         assert not call.dropping
         spool_.close()
     assert not flood.dropping
-    told = [(line["event"], line["journal"]) for line in lines]
-    assert [("dropping_chunks", flood.path.name), ("chunks_dropped", flood.path.name)] == told
+    logged = [(line["event"], line["journal"]) for line in lines]
+    assert [("dropping_chunks", flood.path.name), ("chunks_dropped", flood.path.name)] == logged
     row = DroppedRecord(GapKind.DISK, Track.INBOUND, 1, 100, 100, 2000, 2000)
     assert row in on_disk(flood)
     assert not any(isinstance(record, DroppedRecord) for record in on_disk(call))
@@ -362,9 +362,9 @@ def test_many_who_hold_the_same_drop_only_until_the_rest_has_room(
     """Where nobody stands out, some drop, so that the others need not; not all at once."""
     monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 18_000)
     spool_ = opened()
-    begin(spool_)
-    assert hanging.wait(PATIENCE_SECONDS)
-    rows = [begin(spool_, number) for number in range(1, 11)]
+    start(spool_)
+    assert hanging.wait(LONGEST_WAIT_SECONDS)
+    rows = [start(spool_, number) for number in range(1, 11)]
     for live in rows:
         append(live, *range(10))
     until(lambda: spool_.counters.held_bytes > 18_000)
@@ -373,10 +373,10 @@ def test_many_who_hold_the_same_drop_only_until_the_rest_has_room(
 
 
 def test_counters_are_fresh_while_a_sync_hangs(opened: Open, hanging: threading.Event) -> None:
-    """What memory holds, and since when, is told also while the thread cannot."""
+    """The guard measures what memory holds, and since when, while the writer cannot."""
     spool_ = opened()
-    live = begin(spool_)
-    assert hanging.wait(PATIENCE_SECONDS)
+    live = start(spool_)
+    assert hanging.wait(LONGEST_WAIT_SECONDS)
     before = spool_.counters.held_bytes
     append(live, *range(100))
     until(lambda: spool_.counters.held_bytes > before + 100)
@@ -389,7 +389,7 @@ def test_a_disk_that_is_too_slow_does_not_fill_memory(
     """Also where no call fails the bound holds, and what is dropped is one row."""
     monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 1000)
     spool_ = opened(sync_interval_ms=NEVER_MS)
-    live = begin(spool_)
+    live = start(spool_)
     until(lambda: spool_.counters.held_bytes == 0 and on_disk(live))
     append(live, *range(100))
     until(lambda: live.append != live._queue.append)
@@ -402,7 +402,7 @@ def test_a_disk_that_is_too_slow_does_not_fill_memory(
 def test_closing_writes_and_syncs_everything(opened: Open, disk: Disk) -> None:
     """Also what was appended a moment before; closing again does nothing."""
     spool = opened(sync_interval_ms=NEVER_MS)
-    rows = [begin(spool, number) for number in range(3)]
+    rows = [start(spool, number) for number in range(3)]
     for live in rows:
         append(live, 1)
     spool.close()
@@ -414,11 +414,11 @@ def test_closing_writes_and_syncs_everything(opened: Open, disk: Disk) -> None:
 def test_the_end_waits_for_a_full_disk_only_so_long(
     opened: Open, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is then lost is said."""
+    """What is then lost is logged."""
     monkeypatch.setattr(spool, "LONGEST_CLOSE_SECONDS", 0.1)
     disk.room = 0
     spool_ = opened()
-    live = begin(spool_)
+    live = start(spool_)
     with capture_logs() as logs:
         spool_.close()
     lost = [line for line in logs if line["event"] == "audio_lost"]
@@ -427,26 +427,26 @@ def test_the_end_waits_for_a_full_disk_only_so_long(
 
 
 def test_the_end_waits_only_as_long_as_it_is_given(opened: Open, disk: Disk) -> None:
-    """Somebody in a hurry has used up most of the time before; more is not to be had."""
+    """A shutdown has one deadline, and most of it may be used up by then."""
     disk.room = 0
     spool_ = opened()
-    begin(spool_)
+    start(spool_)
     with capture_logs() as logs:
         spool_.close(0.1)
-        spool_.close(PATIENCE_SECONDS)
+        spool_.close(LONGEST_WAIT_SECONDS)
     assert 1 == len([line for line in logs if line["event"] == "audio_lost"])
 
 
 def test_the_end_does_not_wait_for_a_disk_that_hangs(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process can end, and says what it could not save; the spool stays locked until then."""
+    """The process can end, and logs what it could not save; the spool stays locked until then."""
     monkeypatch.setattr(spool, "LONGEST_CLOSE_SECONDS", 0.0)
     monkeypatch.setattr(spool, "_LAST_ROUND_SECONDS", 0.05)
     go_on = threading.Event()
-    monkeypatch.setattr(JournalWriter, "sync", lambda _: go_on.wait(PATIENCE_SECONDS) and None)
+    monkeypatch.setattr(JournalWriter, "sync", lambda _: go_on.wait(LONGEST_WAIT_SECONDS) and None)
     spool_ = opened()
-    live = begin(spool_)
+    live = start(spool_)
     until(lambda: on_disk(live))
     with capture_logs() as logs:
         spool_.close()

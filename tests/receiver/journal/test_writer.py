@@ -51,7 +51,7 @@ def live(tmp_path: Path) -> Iterator[JournalWriter]:
 
 
 def chunks(*numbers: int, track: Track = Track.INBOUND) -> list[ChunkRecord]:
-    """Return chunks that can be told apart."""
+    """Return chunks that differ from each other."""
     return [chunk(n, b"%03d" % n * 50, track=track, timestamp_ms=20 * n) for n in numbers]
 
 
@@ -130,7 +130,7 @@ def test_a_journal_that_ends_while_it_is_looked_at_is_not_finished(
 
 
 def test_a_journal_is_finished_once_its_end_is_synced(live: JournalWriter) -> None:
-    """Whoever waits for the end hears of it from `close`, once, and not too early."""
+    """`close` calls back once, and only when the disk holds the end."""
     heard: list[Path] = []
     live.end(END, heard.append)
     assert (True, False) == (live.ended, live.finished)
@@ -265,8 +265,8 @@ def test_a_rewritten_journal_survives_a_power_cut(
     assert [(live.path.parent.stat().st_ino, after)] == named
 
 
-def test_a_failed_rescue_is_tried_until_it_works(live: JournalWriter, disk: Disk) -> None:
-    """The kernel tells of an error once: a second sync that says yes is not believed."""
+def test_a_failed_rewrite_is_tried_until_it_works(live: JournalWriter, disk: Disk) -> None:
+    """The kernel reports an error once: a second sync that succeeds proves nothing."""
     error = fail_a_sync(live, disk)
     synced = disk.synced[-1]
     os.truncate(live.path, synced)  # the pages that it could not write are gone
@@ -285,8 +285,8 @@ def test_a_failed_rescue_is_tried_until_it_works(live: JournalWriter, disk: Disk
     assert [HEADER, START, *chunks(1, 2, 3)] == on_disk(live)[:-1]
 
 
-def test_a_rescue_notices_that_the_synced_part_is_gone(live: JournalWriter, disk: Disk) -> None:
-    """A file that somebody cut ends in an error, not in an endless copy."""
+def test_a_rewrite_fails_where_the_synced_part_is_gone(live: JournalWriter, disk: Disk) -> None:
+    """A file that was truncated ends in an error, not in an endless copy."""
     error = fail_a_sync(live, disk)
     os.truncate(live.path, 3)
     with pytest.raises(OSError, match="shorter") as failed:
@@ -297,7 +297,7 @@ def test_a_rescue_notices_that_the_synced_part_is_gone(live: JournalWriter, disk
 def test_dropped_chunks_are_one_row_per_track_with_exact_bounds(
     live: JournalWriter, disk: Disk
 ) -> None:
-    """Messages and the end are kept all the same, and keeping begins with the next write."""
+    """Messages and the end are kept all the same, and keeping starts with the next write."""
     append(live, START, *chunks(1))
     live.write()
     live.start_dropping("a test")
@@ -314,7 +314,7 @@ def test_dropped_chunks_are_one_row_per_track_with_exact_bounds(
 
 
 def test_messages_are_bounded_too_while_chunks_are_dropped(live: JournalWriter) -> None:
-    """A peer that goes on with large ones fills no memory; how many were left out is told."""
+    """A peer that goes on with large ones fills no memory; a note counts what was left out."""
     live.write()
     live.start_dropping("a test")
     append(live, *[MessageRecord(0, b"x" * 200_000)] * 20, START)
@@ -330,7 +330,7 @@ def test_messages_are_bounded_too_while_chunks_are_dropped(live: JournalWriter) 
 def test_a_late_chunk_among_dropped_ones_is_a_row_of_its_own(
     live: JournalWriter, numbered: bool
 ) -> None:
-    """The bounds of both together would say nothing; a counter that begins anew is two rows."""
+    """The bounds of both together would say nothing; a counter that restarts makes two rows."""
 
     def dropped(number: int, stamp: int) -> ChunkRecord:
         return msgspec.structs.replace(
@@ -368,7 +368,7 @@ def test_a_late_chunk_among_dropped_ones_is_a_row_of_its_own(
 def test_every_dropped_chunk_is_counted_in_a_few_rows(
     said: list[tuple[Track, int | None, int | None]],
 ) -> None:
-    """Whatever their counters say, memory is bounded and no bounds are too wide to be true."""
+    """Whatever their counters are, memory is bounded, and no bounds are too wide to be true."""
     with tempfile.TemporaryDirectory() as folder:
         live = JournalWriter(Path(folder) / "00112233aabbccdd.journal", HEADER)
         live.start_dropping("a test")
@@ -386,8 +386,8 @@ def test_every_dropped_chunk_is_counted_in_a_few_rows(
             assert 0 <= last - first < journal.MOST_APART * row.chunks
 
 
-def test_dropping_is_told_when_it_begins_and_when_it_is_over(live: JournalWriter) -> None:
-    """Once each, however often it is asked for, with how much was held, why, and how many."""
+def test_dropping_is_logged_when_it_starts_and_when_it_is_over(live: JournalWriter) -> None:
+    """Once each, however often it is started, with how much was held, why, and how many."""
     append(live, START, *chunks(1))
     with capture_logs() as lines:
         live.start_dropping("a test")
@@ -404,7 +404,7 @@ def test_dropping_is_told_when_it_begins_and_when_it_is_over(live: JournalWriter
     assert {"error"} == {line["log_level"] for line in lines}
 
 
-def test_who_held_too_much_drops_until_it_holds_little(live: JournalWriter) -> None:
+def test_a_journal_that_held_too_much_drops_until_it_holds_little(live: JournalWriter) -> None:
     """A write that works is not enough: what was written waits for its sync."""
     append(live, *chunks(*range(20)))
     live.start_dropping("a test", resume_bytes=live.held_bytes / 2)
@@ -423,7 +423,7 @@ def test_who_held_too_much_drops_until_it_holds_little(live: JournalWriter) -> N
 
 
 def test_an_ended_journal_drops_nothing(live: JournalWriter) -> None:
-    """It has no more chunks, and nothing is told."""
+    """It has no more chunks, and nothing is logged."""
     live.end(END, lambda _: None)
     with capture_logs() as lines:
         live.start_dropping("a test")
@@ -450,14 +450,14 @@ def test_two_threads_lose_nothing_between_them(live: JournalWriter) -> None:
     """Every chunk is kept or counted as dropped while one thread appends and one writes."""
     most = 20_000
 
-    def talk() -> None:
+    def append_all() -> None:
         for number in range(most):
             live.append(journal.encode_chunk(_as_media(number), 0))
 
-    talking = threading.Thread(target=talk)
-    talking.start()
+    appending = threading.Thread(target=append_all)
+    appending.start()
     for turn in itertools.count():
-        alive = talking.is_alive()
+        alive = appending.is_alive()
         live.write()
         if turn % 3 == 0 and alive:
             live.start_dropping("a test")
