@@ -22,7 +22,7 @@ from receiver.journal.records import (
 )
 from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
 from receiver.timeline.event_positions import EventPosition
-from receiver.timeline.ordering import TrackIndex
+from receiver.timeline.track_index import TrackIndex
 from receiver.wire import parse
 from receiver.wire.errors import OTHER_STREAM, MessageRejected
 from receiver.wire.messages import Dtmf, FormatRefused, Mark, Start, Unknown

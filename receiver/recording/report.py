@@ -18,7 +18,7 @@ from receiver.recording.document import (
 )
 from receiver.recording.journal_scan import JournalScan
 from receiver.timeline import track_timeline
-from receiver.timeline.missing import chunks_not_kept
+from receiver.timeline.gaps import chunks_not_kept
 from receiver.timeline.track_timeline import Placement
 from receiver.wire.errors import UNKNOWN_TRACK
 from receiver.wire.messages import Dtmf, Mark, Start

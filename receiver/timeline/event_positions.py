@@ -1,7 +1,8 @@
-"""When something was said besides audio, and where on the time line that is.
+"""Where key presses and marks are on the time line.
 
-Providers give keys and marks no time of their own: they are where the audio of the chunk before
-them ends, which nobody knows before all chunks are placed.
+Providers give them no time of their own. They are where the audio of the chunk ends that came
+right before them, which is known once all chunks are placed. Chunks that came as 1, 3, 2 and a
+key behind the last of them: the key is at the end of chunk 2, wherever that is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from receiver.media import MediaFormat, Track
-from receiver.timeline.ordering import Column, TrackIndex
+from receiver.timeline.track_index import Column, TrackIndex
 from receiver.timeline.track_timeline import Placement
 
 
@@ -25,39 +26,46 @@ class EventPosition:
 
 
 def at_ms(
-    moments: Iterable[EventPosition],
+    positions: Iterable[EventPosition],
     tracks: Mapping[Track, TrackIndex],
     placements: Iterable[Placement],
     media: MediaFormat,
 ) -> tuple[int, ...]:
-    """Return where moments are, in whole milliseconds; 0 is before all audio."""
-    moments = tuple(moments)
-    asked = {moment.track for moment in moments}
+    """Return where events are, in whole milliseconds of stream time; 0 is before all audio.
+
+    Args:
+        positions: behind which chunk each event came.
+        tracks: the chunks of each track, as they came.
+        placements: the time lines of the tracks that have audio.
+        media: the format of their payloads.
+    """
+    positions = tuple(positions)
+    asked = {position.track for position in positions}
     ends = {
         placement.track: _ends(placement, tracks[placement.track])
         for placement in placements
         if placement.track in asked
     }
     return tuple(
-        int(ends[moment.track][moment.chunks - 1]) // media.bytes_per_ms
-        if moment.track in ends
+        int(ends[position.track][position.chunks - 1]) // media.bytes_per_ms
+        if position.track in ends
         else 0
-        for moment in moments
+        for position in positions
     )
 
 
 def _ends(placement: Placement, index: TrackIndex) -> Column:
-    """Return where each chunk's audio ends, in the order in which they came.
+    """Return at which byte each chunk's audio ends, in the order in which they came.
 
-    That of one which was not written, because it came twice, is where the one before it ends.
+    One that was not written, because it came twice, ends where the one that came before it does.
     """
     chosen, runs = placement.order.chosen, list(placement.runs)
-    brought = np.concatenate(([0], np.cumsum(index.size[chosen], dtype=np.int64)))
+    audio_before = np.concatenate(([0], np.cumsum(index.size[chosen], dtype=np.int64)))
     lengths = [run.last - run.first for run in runs]
-    shifts = [run.start - int(brought[run.first]) for run in runs]
+    shifts = [run.start - int(audio_before[run.first]) for run in runs]
     written = np.zeros(len(index), np.int64)
     written[chosen] = chosen
     ends = np.zeros(len(index), np.int64)
-    ends[chosen] = brought[1:] + np.repeat(np.array(shifts, np.int64), lengths)
+    ends[chosen] = audio_before[1:] + np.repeat(np.array(shifts, np.int64), lengths)
     found: Column = ends[np.maximum.accumulate(written)]
     return found

@@ -1,44 +1,70 @@
-"""Chunks of one live track that overtook each other, put in order again while there is time.
+"""Chunks of one live track that overtook each other, put in order while there is time.
 
-In-order audio is never held up: only where a chunk number is missing does what came behind it
-wait for it, by the clock of arrivals and in audio no longer than the patience that there is.
+Operations: `feed` takes a chunk as it arrived and returns those that may be placed now;
+`release_due` returns what has waited long enough, and is to be called as time goes on.
+
+Goals: audio that is in order is never held up. Only where a chunk number is missing does what
+came behind it wait for it: `max_wait_ms` by arrival times, and in audio no longer than that
+either, so that a burst after a network stall is not held.
+
+An example, with a longest wait of 60 ms:
+
+    at 0 ms     feed(1)         [1]
+    at 20 ms    feed(3)         []        2 is missing
+    at 30 ms    feed(2)         [2, 3]
+    at 60 ms    feed(5)         []        4 is missing
+    at 120 ms   release_due     [5]       if 4 comes now, it is released at once and placed as late
+
+Numbers may be shared by both tracks, so one that skips where the clock has no room for a chunk
+misses nothing (`_follows`). A number that falls far back is a counter that restarted: what is
+held goes first.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from receiver.media import Chunk, MediaFormat
 
-_FALLEN_BACK = 1000
-"""A counter that falls back by more has begun anew."""
-_FIRST = 1
+_RESTART: Final = 1000
+"""A counter that falls back by more has restarted."""
+_FIRST: Final = 1
 """What counters begin with, if not with 0."""
-_MOST_BEFORE_THE_FIRST = 50
-_FEW = 3
-"""So many wait however long they are: of 20 ms, they are what comes within 60 ms."""
+_MOST_BEFORE_THE_FIRST: Final = 50
+"""A first chunk of a higher number is none that overtook others."""
+_FEW: Final = 3
+"""So many are held however long they are: of 20 ms, they are what comes within 60 ms."""
 Arrived = tuple[Chunk, int]
-"""A chunk, and when it came."""
+"""A chunk, and when it arrived, in milliseconds since the recording opened."""
 
 
 class JitterBuffer:
-    """One track's chunks on their way to their places; perhaps from its first chunk on."""
+    """One track's chunks on their way to their places.
+
+    Args:
+        media: the format of the payloads.
+        max_wait_ms: how long a chunk waits for one before it.
+        from_the_first: whether the track is received from its first chunk on, so that one
+            before the first that arrives may be awaited.
+    """
 
     def __init__(
         self, media: MediaFormat, max_wait_ms: int, *, from_the_first: bool = False
     ) -> None:
-        self._from_the_first = from_the_first
         self.max_wait_ms = max_wait_ms  # may be changed at any time
         self.origin_ms = 0  # the timestamp at which stream time begins
         self.duplicates = 0  # chunks that came again while the first was held
+        self._from_the_first = from_the_first
         self._media = media
-        self._latest: Chunk | None = None  # that was let go and had a number
-        self._held: dict[int, Arrived] = {}
+        self._latest: Chunk | None = None  # the last one released that had a number
+        self._held: dict[int, Arrived] = {}  # by chunk number
 
     def __bool__(self) -> bool:
         return bool(self._held)
 
     @property
     def waiting_since_ms(self) -> int | None:
-        """Return when the oldest chunk came that is held."""
+        """Return when the oldest chunk arrived that is held."""
         return min((arrived[1] for arrived in self._held.values()), default=None)
 
     @property
@@ -47,7 +73,7 @@ class JitterBuffer:
         return self._held[min(self._held)][0]
 
     def start_after(self, chunk: Chunk) -> None:
-        """Learn what came before all that will be taken."""
+        """Set the chunk that came before the first one that is fed."""
         if chunk.chunk is not None:
             self._latest = chunk
 
@@ -61,7 +87,7 @@ class JitterBuffer:
             self._latest = chunk
             return [(chunk, arrival_ms)]
         if number < expected:
-            return self._behind(chunk, arrival_ms, begun_anew=expected - number > _FALLEN_BACK)
+            return self._behind(chunk, arrival_ms, restarted=expected - number > _RESTART)
         if number in self._held:
             self.duplicates += 1
             return []
@@ -72,14 +98,14 @@ class JitterBuffer:
         return released
 
     def release_due(self, now_ms: int) -> list[Arrived]:
-        """Return what has waited long enough."""
+        """Return what has waited long enough at `now_ms`, on the clock of arrival times."""
         released: list[Arrived] = []
         while (since := self.waiting_since_ms) is not None and now_ms - since >= self.max_wait_ms:
             released += self.release_first_run()
         return released
 
     def release_first_run(self) -> list[Arrived]:
-        """Return what is held up to the next number that is missing: nobody waits before it."""
+        """Return what is held up to the next number that is missing."""
         released: list[Arrived] = []
         number = min(self._held, default=0)
         while number in self._held:
@@ -90,21 +116,22 @@ class JitterBuffer:
         return released
 
     def release_all(self) -> list[Arrived]:
-        """Return everything that is held."""
+        """Return everything that is held, in order."""
         released: list[Arrived] = []
         while self._held:
             released += self.release_first_run()
         return released
 
-    def _behind(self, chunk: Chunk, arrival_ms: int, *, begun_anew: bool) -> list[Arrived]:
-        """Return a chunk whose number was passed already; its placing decides about it."""
-        if not begun_anew:
+    def _behind(self, chunk: Chunk, arrival_ms: int, *, restarted: bool) -> list[Arrived]:
+        """Return a chunk whose number was passed already: placement decides whether it is late."""
+        if not restarted:
             return [(chunk, arrival_ms)]
         released = [*self.release_all(), (chunk, arrival_ms)]
         self._latest = chunk
         return released
 
     def _expected(self, chunk: Chunk, number: int) -> int:
+        """Return the number that would be released at once; before the first, perhaps its own."""
         latest = self._latest
         if latest is not None and latest.chunk is not None:
             return latest.chunk + 1
@@ -116,7 +143,7 @@ class JitterBuffer:
     def _lacks_the_first(self, chunk: Chunk, number: int) -> bool:
         """Whether a first chunk is a later one, and the clock has room for one before it.
 
-        Counters may begin anywhere: the counter alone says nothing. Stream time may begin a
+        Counters may begin anywhere, so the counter alone says nothing. Stream time may begin a
         little later than the track, so there need not be room for all of them.
         """
         if not _FIRST < number <= _MOST_BEFORE_THE_FIRST or chunk.timestamp_ms is None:

@@ -1,4 +1,4 @@
-"""How far a sender's clock is followed, for the recording and for live listeners alike.
+"""How far a sender's clock is followed: one rule for recordings and for live listeners.
 
 No numpy here: the serving process, which needs this for live streams, loads none.
 """
@@ -11,42 +11,59 @@ from typing import Final
 from receiver.media import Chunk
 
 LONGEST_JUMP_MS: Final = 60_000
-"""A longer jump of the clock is silence only if the arrival times agree with it; so are shorter
-ones, once in sum they exceed this and the audio there is."""
+"""A longer jump of the clock is silence only if arrival times agree with it. So are shorter ones,
+once their sum exceeds this and the audio that the track has brought."""
 LARGEST_JITTER_MS: Final = 1000
-"""Timestamps that are off by less are those of a sender that looks at its clock too late or too
-early; such a step back is too little room, and only a longer one is absurd."""
+"""A step back of the clock by at most this is jitter (there is too little room, the audio is
+appended); a longer one is absurd."""
 
 
 def live_origin_ms(first: Chunk, arrival_ms: int) -> int:
-    """Return the same as far as the first chunk of a stream tells: listeners cannot wait."""
+    """Return the timestamp at which a stream's time begins, from its first chunk alone.
+
+    `clock.origin_ms` decides it from all tracks; live listeners cannot wait for the others.
+    """
     return 0 if first.timestamp_ms is None else origin_of_first(first.timestamp_ms, arrival_ms)
 
 
-def origin_of_first(stamp: int, arrival_ms: int) -> int:
-    """Return where stream time begins, as far as one track's first timestamp says."""
-    return stamp if stamp - arrival_ms > LONGEST_JUMP_MS else 0
+def origin_of_first(stamp_ms: int, arrival_ms: int) -> int:
+    """Return 0, or a first timestamp itself if it is too far ahead of its arrival to count from 0.
+
+    Args:
+        stamp_ms: the first timestamp of a track.
+        arrival_ms: when its chunk arrived, since the recording opened.
+    """
+    return stamp_ms if stamp_ms - arrival_ms > LONGEST_JUMP_MS else 0
 
 
 @dataclass(slots=True)
 class JumpBudget:
-    """What a track is believed of silence for which arrival times do not speak.
+    """How much silence one track may still get on its sender's word alone.
 
-    One pause may be long, but in sum they are no longer than the audio, and what one pause may
-    be: a clock that creeps by just under a minute with each chunk makes no file of hours. A
-    whole call that is sent at once has more audio than pauses.
+    The wait for a chunk supports a jump of the clock of that length, and costs nothing. What
+    goes beyond is unsupported: at most `LONGEST_JUMP_MS` at once, and in sum at most that and
+    the audio that the track has brought so far. For example, with chunks of 20 ms:
+
+        jump      waited    unsupported   followed
+        600 s     600 s     0             yes: we were on hold for ten minutes
+        59 s      0         59 s          yes
+        59 s      0         59 s          no: 118 s in sum, and 40 ms of audio (a creeping clock)
+        59 s      0         59 s          yes, had there been 58 s of audio (a call sent at once)
     """
 
-    _followed_ms: float = 0.0  # so far, on no other word than the sender's
+    _spent_ms: float = 0.0
 
-    def follows(self, jump_ms: float, waited_ms: float, *, audio_ms: float) -> bool:
-        """Tell whether a jump of the clock is followed, and remember it if so.
+    def spend(self, jump_ms: float, waited_ms: float, *, audio_ms: float) -> bool:
+        """Return whether a jump is to be followed; what it costs is spent then.
 
-        `waited_ms` is for how long nothing came, `audio_ms` what the track has brought so far.
+        Args:
+            jump_ms: how much silence would be left; negative is none.
+            waited_ms: how long nothing of the track arrived before this chunk.
+            audio_ms: how much audio the track has brought before this chunk.
         """
         unsupported = max(0.0, jump_ms - max(0.0, waited_ms))
-        in_sum = self._followed_ms + unsupported
+        in_sum = self._spent_ms + unsupported
         if unsupported > LONGEST_JUMP_MS or in_sum > LONGEST_JUMP_MS + audio_ms:
             return False
-        self._followed_ms = in_sum
+        self._spent_ms = in_sum
         return True

@@ -1,169 +1,96 @@
 """Which chunks of a track count, and in which order: the first half of the time line.
 
-Settled with the whole track in view, so any reordering is repaired, not just what fits a
-window. A chunk's identity is its chunk number; where that is missing or makes no sense, the
-stream's sequence number, and where that is too, its timestamp.
+Everything here sees the whole track, so any reordering is repaired, not just what fits a
+window. The plan of `order`:
+
+1. A chunk is identified by its chunk number. Where any chunk of the track has none, or where
+   numbers repeat for half of the track, its sequence number serves instead; where that fails
+   too, its timestamp; and where timestamps are missing or too much alike, nothing: then all
+   chunks are kept as they came.
+2. A counter that restarted is made to go on (`_undo_restarts`). The numbers of chunks that were
+   refused or dropped go through the same restarts, so that gaps can be explained by them.
+3. Chunks are sorted by identity. Of equal ones the first to arrive is kept; others are
+   duplicates (equal bytes) or conflicts (other bytes).
+
+An example, of a 16-bit counter that wraps while two chunks overtake each other:
+
+    arrived      65534  65535      0      2      1  65535
+    unwrapped    65534  65535  65536  65538  65537  65535
+    chosen       rows 0, 1, 2, 4, 3; `numbers` are 65534 to 65538 without a gap
+    late         1, because 65537 arrived behind 65538
+    duplicate    1, the second 65535, if its bytes are those of the first
 """
 
 from __future__ import annotations
 
-import zlib
-from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from receiver.journal.records import ChunkRecord, DroppedRecord
-from receiver.media import Finding, GapKind, Track
+from receiver.media import Finding
+from receiver.timeline.track_index import MISSING, Column, TrackIndex
 
-Column = NDArray[np.int64]
-
-MISSING: Final = -(2**63)
-"""Stands for a missing counter in a column."""
-_LATEST_ARRIVAL_MS: Final = 2**31 - 1  # after 24 days
 _RESTART: Final = 1000
 """A number this far behind the highest one, later on the clock, is a restarted counter."""
 _MOST_RESTARTS: Final = 64
-
-
-class TrackIndex:
-    """What is remembered of a track's chunks while the journal is read: 44 bytes for each.
-
-    Columns are in arrival order; payloads stay in the journal, `end` says where one ends.
-    """
-
-    def __init__(self, track: Track) -> None:
-        self.track = track
-        self.not_kept: list[DroppedRecord] = []  # what came and was not kept, also what was refused
-        self._not_kept_at = array("q")  # behind how many chunks
-        self._number = array("q")
-        self._sequence = array("q")
-        self._timestamp = array("q")
-        self._arrival = array("i")
-        self._end = array("q")
-        self._size = array("i")
-        self._checksum = array("L" if array("L").itemsize == 4 else "I")
-
-    def __len__(self) -> int:
-        return len(self._end)
-
-    def add(self, record: ChunkRecord, end: int) -> None:
-        """Remember one chunk whose payload ends at byte `end` of the journal."""
-        self._number.append(MISSING if record.chunk is None else record.chunk)
-        self._sequence.append(MISSING if record.sequence_number is None else record.sequence_number)
-        self._timestamp.append(MISSING if record.timestamp_ms is None else record.timestamp_ms)
-        self._arrival.append(min(record.arrival_ms, _LATEST_ARRIVAL_MS))
-        self._end.append(end)
-        self._size.append(len(record.payload))
-        self._checksum.append(zlib.crc32(record.payload))
-
-    def add_not_kept(self, row: DroppedRecord) -> None:
-        """Remember chunks that came now, and were not kept."""
-        self.not_kept.append(row)
-        self._not_kept_at.append(len(self))
-
-    @property
-    def rejected(self) -> int:
-        """Return how many chunks were refused."""
-        return sum(row.chunks for row in self.not_kept if row.kind is GapKind.REJECTED)
-
-    @property
-    def bounds(self) -> tuple[Column, Column, Column]:
-        """Return of each excused row's first and last chunk: number, timestamp, place among chunks.
-
-        The place is how many chunks had come before.
-        """
-        numbers = [(row.first_chunk, row.last_chunk) for row in self.not_kept]
-        stamps = [(row.first_timestamp_ms, row.last_timestamp_ms) for row in self.not_kept]
-        return _paired(numbers), _paired(stamps), np.repeat(_column(self._not_kept_at), 2)
-
-    def forget_counters(self) -> None:
-        """Keep only where the payloads are: the rest has done its part once chunks are placed."""
-        self._number = self._sequence = self._timestamp = array("q")
-        self._arrival = array("i")
-        self._checksum = array("I")
-
-    def forget_payloads(self) -> None:
-        """Keep only what was excused."""
-        self._end = array("q")
-        self._size = array("i")
-
-    number = property(lambda self: _column(self._number))
-    sequence = property(lambda self: _column(self._sequence))
-    timestamp = property(lambda self: _column(self._timestamp))
-    arrival = property(lambda self: np.frombuffer(self._arrival, np.int32))
-    end = property(lambda self: _column(self._end))
-    size = property(lambda self: np.frombuffer(self._size, np.int32))
-    checksum = property(lambda self: np.frombuffer(self._checksum, np.uint32))
-
-
-def _column(values: array[int]) -> Column:
-    return np.frombuffer(values, np.int64)
-
-
-def _paired(pairs: Iterable[tuple[int | None, int | None]]) -> Column:
-    known = [MISSING if bound is None else bound for pair in pairs for bound in pair]
-    return np.array(known, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """The chunks to write, as indices into the columns, in the order of the sender.
 
-    `numbers` are their chunk numbers (restarts undone), or `None` where chunks are known by
-    something else, so that nobody can say how many are missing between two of them; `bounds`,
-    likewise, are those of the first and the last chunk of each excused row.
+    `numbers` are their chunk numbers, restarts undone. They are `None` where nothing may be
+    concluded from numbers, so that nobody can say how many chunks are missing between two.
+    `not_kept_numbers` are, likewise, those of the first and the last chunk of each row of
+    `TrackIndex.not_kept`.
     """
 
     chosen: Column
     numbers: Column | None = None
-    bounds: Column | None = None
-    duplicate: int = 0
-    conflict: int = 0
-    late: int = 0
+    not_kept_numbers: Column | None = None
+    duplicate: int = 0  # came again with equal bytes
+    conflict: int = 0  # came again with other bytes
+    late: int = 0  # arrived behind one that belongs after them; these are chosen
     findings: tuple[Finding, ...] = ()
 
 
 def order(index: TrackIndex) -> Order:
-    """Return the order of `index`, which holds at least one chunk."""
+    """Return the order of a track that carried at least one chunk."""
     findings: list[Finding] = []
-    numbers, _, _ = index.bounds
+    numbers = index.not_kept_bounds.numbers
     unknown = np.full_like(numbers, MISSING)
     columns = (("chunk", index.number, numbers), ("sequence", index.sequence, unknown))
     for name, keys, bounds in columns:
         if (keys == MISSING).any():
             continue
-        unwrapped, unwrapped_bounds, restarts = _unwrapped(keys, bounds, index)
+        unwrapped, not_kept_numbers, restarts = _unwrapped(keys, bounds, index)
         found = _sorted_by(unwrapped, index)
         if found.conflict > 2 and 2 * found.conflict >= len(index):
-            findings.append(_note(index, "counters_unusable", f"the {name} numbers repeat"))
+            text = f"the {name} numbers repeat"
+            findings.append(Finding("counters_unusable", text, index.track))
             continue
         if restarts:
-            findings.append(_note(index, "counters_restarted", f"{restarts} times"))
+            findings.append(Finding("counters_restarted", f"{restarts} times", index.track))
         if name == "chunk":
-            found = replace(found, numbers=unwrapped[found.chosen], bounds=unwrapped_bounds)
+            known = unwrapped[found.chosen]
+            found = replace(found, numbers=known, not_kept_numbers=not_kept_numbers)
         return replace(found, findings=tuple(findings))
     return replace(_without_numbers(index), findings=tuple(findings))
 
 
-def _note(index: TrackIndex, code: str, detail: str) -> Finding:
-    return Finding(code, detail, index.track)
-
-
 def _unwrapped(keys: Column, bounds: Column, index: TrackIndex) -> tuple[Column, Column, int]:
-    """Return the keys of chunks and of excused rows with restarts undone, and how many there were.
+    """Return keys of chunks and of rows that were not kept, restarts undone, and their count.
 
-    A counter may have begun anew among chunks that were not kept.
+    Both go through together, because a counter may have restarted among chunks that were not
+    kept: each bound is put in where its row came, and taken out again.
     """
-    _, stamps, places = index.bounds
+    _, stamps, chunks_before = index.not_kept_bounds
     known = bounds != MISSING
-    kept = np.insert(np.ones(len(keys), bool), places[known], False)
+    kept = np.insert(np.ones(len(keys), bool), chunks_before[known], False)
     merged, restarts = _undo_restarts(
-        np.insert(keys, places[known], bounds[known]),
-        np.insert(index.timestamp, places[known], stamps[known]),
+        np.insert(keys, chunks_before[known], bounds[known]),
+        np.insert(index.timestamp, chunks_before[known], stamps[known]),
         kept,
     )
     unwrapped_bounds = bounds.copy()
@@ -172,10 +99,14 @@ def _unwrapped(keys: Column, bounds: Column, index: TrackIndex) -> tuple[Column,
 
 
 def _undo_restarts(numbers: Column, timestamps: Column, kept: Column) -> tuple[Column, int]:
-    """Let numbers go on where the sender's counter began anew (16-bit ones do after 22 min).
+    """Return numbers that go on where the sender's counter restarted, and how often it did.
 
-    Only a chunk that is far behind by number and ahead of everything by timestamp shows a
-    restart: a late chunk is behind by both. What was not `kept` hides none by a clock of its own.
+    A 16-bit counter of 20 ms chunks wraps after 22 minutes. A restart is a chunk that is more
+    than `_RESTART` behind by number and ahead of everything so far by timestamp; a late chunk is
+    behind by both. It gets the number behind the highest one so far, and so does, with the same
+    shift, everything whose timestamp is not before its own. The timestamp of what was not `kept`
+    may be nonsense, so it hides no restart. After too many restarts numbers are returned as they
+    were.
     """
     unwrapped = numbers
     newest = np.maximum.accumulate(np.where(kept, timestamps, MISSING))
@@ -194,7 +125,7 @@ def _undo_restarts(numbers: Column, timestamps: Column, kept: Column) -> tuple[C
 
 
 def _sorted_by(keys: Column, index: TrackIndex, *, keep_conflicts: bool = False) -> Order:
-    """Sort by `keys`; of equal keys keep the first to arrive and tell what the others were."""
+    """Return the order by `keys`: of equal ones the first to arrive, the others counted."""
     arrived = np.argsort(keys, kind="stable")
     ordered = keys[arrived]
     repeats = np.concatenate(([False], ordered[1:] == ordered[:-1]))
@@ -207,18 +138,12 @@ def _sorted_by(keys: Column, index: TrackIndex, *, keep_conflicts: bool = False)
         chosen,
         duplicate=int((repeats & equal).sum()),
         conflict=int((dropped & ~equal).sum()),
-        late=_late(keys, chosen),
+        late=int((keys < np.maximum.accumulate(keys))[chosen].sum()),
     )
 
 
-def _late(keys: Column, chosen: Column) -> int:
-    """Count the chosen chunks that arrived behind one that belongs after them."""
-    behind = keys < np.maximum.accumulate(keys)
-    return int(behind[chosen].sum())
-
-
 def _without_numbers(index: TrackIndex) -> Order:
-    """Order by timestamps if they can tell chunks apart, else as the chunks arrived."""
+    """Return the order by timestamps if they tell chunks apart, else as the chunks arrived."""
     timestamps = index.timestamp
     told_apart = len(np.unique(timestamps)) * 2 > len(timestamps)
     if told_apart and not (timestamps == MISSING).any():

@@ -1,4 +1,33 @@
-"""Along a track once, from chunk to chunk: where each belongs, by its sender's clock."""
+"""Where each run of chunks belongs on a track's time line: the second half, behind ordering.
+
+Operations: `TrackPlacer.place_all` goes along a track once, in the order of the sender, from run
+to run. A run is chunks whose timestamps and numbers follow each other without a break, so that
+only its first chunk needs a decision: how much silence is before it. Positions are bytes of
+payload from stream time 0 on, which are exact.
+
+Goals: audio is never overwritten and never dropped here. Silence is left where the sender paused
+or chunks are missing, and nowhere else. No clock, however mad, makes a file that is much longer
+than the call was.
+
+The plan, for the first chunk of a run:
+
+1. Its timestamp, on the current clock, is its target. What only this one timestamp says and the
+   next ones do not is taken off (`_without_jitter`).
+2. The jump is the target less the cursor, where the audio so far ends. Is it neither absurdly
+   backwards nor more silence than `JumpBudget` allows, it is followed (`_follow_clock`): a
+   millisecond or more ahead is a gap, anything else appends.
+3. An absurd jump is not followed: the run is appended. The clock that it suggests is remembered,
+   and followed from there once two chunks agree on it (`_append_off_clock`).
+4. What is left of silence is a gap, with the numbers that are missing there (`_add_gap`).
+
+An example, with chunks of 20 ms:
+
+    timestamp   0     20    80    3600000   3600020   3600060
+    number      1     2     5     6         7         9
+    position    0     20    80    100       120       160
+    before it   -     -     lost  -         -         lost
+                                  absurd    a new clock: from here on shifted by 3,599,900
+"""
 
 from __future__ import annotations
 
@@ -11,10 +40,10 @@ import numpy as np
 
 from receiver.media import ClockRule, Finding, GapKind, MediaFormat, Track
 from receiver.timeline.clock import ClockLookahead, usual_size
-from receiver.timeline.gaps import GapList
+from receiver.timeline.gaps import GapList, MissingChunks
 from receiver.timeline.jumps import LARGEST_JITTER_MS, JumpBudget
-from receiver.timeline.missing import MissingChunks
-from receiver.timeline.ordering import MISSING, Column, Order, TrackIndex
+from receiver.timeline.ordering import Order
+from receiver.timeline.track_index import MISSING, Column, TrackIndex
 
 
 @dataclass(slots=True)
@@ -24,7 +53,7 @@ class Anomaly:
     times: int = 0
     most_ms: float = 0
 
-    def met(self, size_ms: float) -> None:
+    def count(self, size_ms: float) -> None:
         """Count it once more."""
         self.times += 1
         self.most_ms = max(self.most_ms, abs(size_ms))
@@ -35,11 +64,11 @@ class Anomaly:
 
 @dataclass(slots=True)
 class ClockAnomalies:
-    """What was met on one track."""
+    """Where the clock of one track could not be followed."""
 
-    overlap: Anomaly = field(default_factory=Anomaly)
-    absurd: Anomaly = field(default_factory=Anomaly)
-    unstamped: int = 0
+    overlap: Anomaly = field(default_factory=Anomaly)  # too little room for the audio
+    absurd: Anomaly = field(default_factory=Anomaly)  # a jump that was not followed
+    unstamped: int = 0  # chunks without a timestamp
 
     def findings(self, track: Track, rule: ClockRule) -> Iterator[Finding]:
         """Yield what a listener should know about how the track was placed."""
@@ -56,51 +85,55 @@ class ClockAnomalies:
 
 @dataclass(slots=True)
 class TrackPlacer:
-    """Puts each run of chunks that follow each other without a break where it belongs."""
+    """Places one track, once: the module's docstring has the plan.
+
+    `runs` has three numbers for each: its first chunk, the one behind its last (both as places in
+    `order.chosen`), and the byte of the time line at which it starts.
+    """
 
     index: TrackIndex
     order: Order
     media: MediaFormat
     rule: ClockRule
-    origin_ms: int
+    origin_ms: int  # the timestamp at which stream time begins
     cursor: int = 0  # where the audio so far ends, in bytes
-    base: int = 0  # what the current clock's targets are shifted by
-    runs: array[int] = field(default_factory=lambda: array("q"))  # rows: first chunk, last, start
+    shift: int = 0  # what the current clock's targets are shifted by, in bytes
+    runs: array[int] = field(default_factory=lambda: array("q"))
     gaps: GapList = field(init=False)
     missing: MissingChunks = field(init=False)
-    doubts: ClockAnomalies = field(default_factory=ClockAnomalies)
-    _candidate: int | None = None  # a base that one absurd timestamp suggests
-    _latest: int = -(2**62)  # the last accepted target
-    _usual: int = 0
-    _belief: JumpBudget = field(default_factory=JumpBudget)
-    _brought: Column = field(init=False)  # bytes of audio before each chunk
-    _outlook: ClockLookahead = field(init=False)
+    anomalies: ClockAnomalies = field(default_factory=ClockAnomalies)
+    _candidate: int | None = None  # a shift that one absurd timestamp suggests
+    _latest_target: int = -(2**62)  # the last one that was followed
+    _usual: int = 0  # bytes of a usual chunk
+    _budget: JumpBudget = field(default_factory=JumpBudget)
+    _audio_before: Column = field(init=False)  # bytes of audio before each chunk
+    _lookahead: ClockLookahead = field(init=False)
 
     def place_all(self) -> None:
-        """Fill `runs` and `gaps`, and move the cursor to the end."""
+        """Fill `runs` and `gaps`, and move the cursor to the end of the track."""
         self._usual = usual_size(self.index)
-        self.missing = MissingChunks(self.index.not_kept, self._bounds().tolist())
+        self.missing = MissingChunks(self.index.not_kept, self._not_kept_numbers().tolist())
         self.gaps = GapList(self.missing, self.media, self._usual)
         sizes = self.index.size[self.order.chosen].astype(np.int64)
         targets = self._targets(self.index.timestamp[self.order.chosen])
-        self._brought = np.concatenate(([0], np.cumsum(sizes)))
-        self._outlook = ClockLookahead(targets, self._places())
-        for first, last in self._stretches(sizes, targets):
-            target = self._steady(first, int(targets[first]))
-            if self._place(first, last, target):
-                self._latest = target + int(targets[last - 1]) - int(targets[first])
+        self._audio_before = np.concatenate(([0], np.cumsum(sizes)))
+        self._lookahead = ClockLookahead(targets, self._places_without_pauses())
+        for first, last in self._split_into_runs(sizes, targets):
+            target = self._without_jitter(first, int(targets[first]))
+            if self._move_cursor(first, last, target):
+                self._latest_target = target + int(targets[last - 1]) - int(targets[first])
             self.runs.extend((first, last, self.cursor))
-            self.cursor += int(self._brought[last] - self._brought[first])
-        self._place_excused_tail()
+            self.cursor += int(self._audio_before[last] - self._audio_before[first])
+        self._add_tail()
 
-    def _bounds(self) -> Column:
-        """Return the numbers of the excused rows' bounds.
+    def _not_kept_numbers(self) -> Column:
+        """Return the numbers of the first and last chunk of each row that was not kept.
 
         Where chunks have none, they are counted from the clock, by the usual size of a chunk.
         """
-        if self.order.bounds is not None:
-            return self.order.bounds
-        _, stamps, _ = self.index.bounds
+        if self.order.not_kept_numbers is not None:
+            return self.order.not_kept_numbers
+        stamps = self.index.not_kept_bounds.timestamps
         if self.rule is ClockRule.CHUNKS or not self._usual:
             return np.full_like(stamps, MISSING)
         targets = self._targets(stamps)
@@ -110,7 +143,7 @@ class TrackPlacer:
     def _number_at(self, position: int) -> int:
         """Return the number that a chunk in this place would have, counted likewise."""
         usual = self._usual or 2**62  # if chunks are usually empty, none has a place
-        return (position - self.base + usual // 2) // usual
+        return (position - self.shift + usual // 2) // usual
 
     def _targets(self, stamps: Column) -> Column:
         """Return where each timestamp puts a chunk, in bytes, before any shift."""
@@ -119,29 +152,29 @@ class TrackPlacer:
         unit = media.bytes_per_sample if counts_samples else media.bytes_per_ms
         return np.where(stamps == MISSING, MISSING, (stamps - self.origin_ms) * unit)
 
-    def _places(self) -> Column:
-        """Return where chunks would be if the sender never paused."""
+    def _places_without_pauses(self) -> Column:
+        """Return where chunks would be had the sender never paused."""
         numbers: Column | None = self.order.numbers
-        brought: Column = self._brought[:-1]
+        audio_before: Column = self._audio_before[:-1]
         if numbers is None:
-            return brought
+            return audio_before
         skipped: Column = numbers - numbers[0] - np.arange(len(numbers))
-        return brought + skipped * self._usual
+        return audio_before + skipped * self._usual
 
-    def _steady(self, first: int, target: int) -> int:
+    def _without_jitter(self, first: int, target: int) -> int:
         """Return where chunk `first` belongs, less what only its own timestamp says."""
         one_ms = self.media.bytes_per_ms
-        silence = self.base + target - self.cursor
+        silence = self.shift + target - self.cursor
         if self.rule is ClockRule.CHUNKS or target == MISSING or silence < one_ms:
             return target
-        beyond = self._outlook.beyond(first)
-        if beyond <= self._usual:  # nobody hears that, and clean clocks stay exact
+        ahead = self._lookahead.ahead(first)
+        if ahead <= self._usual:  # it is not audible, and clean clocks stay exact
             return target
-        if beyond > LARGEST_JITTER_MS * one_ms:
-            self.doubts.absurd.met(beyond / one_ms)
-        return target - beyond
+        if ahead > LARGEST_JITTER_MS * one_ms:
+            self.anomalies.absurd.count(ahead / one_ms)
+        return target - ahead
 
-    def _stretches(self, sizes: Column, targets: Column) -> Iterator[tuple[int, int]]:
+    def _split_into_runs(self, sizes: Column, targets: Column) -> Iterator[tuple[int, int]]:
         """Yield `(first, last)` of chunks that follow each other without a break."""
         broken = targets[1:] != targets[:-1] + sizes[:-1]
         if self.rule is ClockRule.CHUNKS:
@@ -151,38 +184,45 @@ class TrackPlacer:
         borders = [0, *(np.flatnonzero(broken) + 1).tolist(), len(sizes)]
         return itertools.pairwise(borders)
 
-    def _place(self, first: int, last: int, target: int) -> bool:
-        """Move the cursor to where chunks `[first:last]` start; tell if the clock was followed."""
+    def _move_cursor(self, first: int, last: int, target: int) -> bool:
+        """Move the cursor to where chunks `[first:last]` start; return if the clock was followed.
+
+        A track that is placed by its chunk numbers has no clock to follow.
+        """
         if self.rule is ClockRule.CHUNKS and first:
             size = self._missing_before(first) * self._usual
-            if self._believable(first, size):
-                self._leave_hole(first, size)
+            if self._spend(first, size):
+                self._add_gap(first, size)
             return False
         if target == MISSING:
-            self.doubts.unstamped += last - first
+            self.anomalies.unstamped += last - first
             return False
-        for base in (self.base, self._candidate):
-            jump = None if base is None else self._jump(first, target, base)
-            if base is not None and jump is not None:
-                self.base, self._candidate = base, None
-                self._go(first, jump)
+        for shift in (self.shift, self._candidate):
+            jump = None if shift is None else self._jump(first, target, shift)
+            if shift is not None and jump is not None:
+                self.shift, self._candidate = shift, None
+                self._follow_clock(first, jump)
                 return True
-        return self._stay(first, last, target)
+        return self._append_off_clock(first, last, target)
 
-    def _jump(self, first: int, target: int, base: int) -> int | None:
-        """Return the bytes from the cursor to the target, or `None` where that is absurd."""
-        jump = base + target - self.cursor
-        if base == self.base:
-            backwards = target < self._latest - LARGEST_JITTER_MS * self.media.bytes_per_ms
+    def _jump(self, first: int, target: int, shift: int) -> int | None:
+        """Return the bytes from the cursor to the target, or `None` where that is absurd.
+
+        On the current clock a step back by jitter is none; on a new one, any is.
+        """
+        jump = shift + target - self.cursor
+        if shift == self.shift:
+            jitter = LARGEST_JITTER_MS * self.media.bytes_per_ms
+            backwards = target < self._latest_target - jitter
         else:
             backwards = jump < -self.media.bytes_per_ms
-        return jump if not backwards and self._believable(first, jump) else None
+        return jump if not backwards and self._spend(first, jump) else None
 
-    def _believable(self, first: int, jump: int) -> bool:
-        """Whether a jump, which is then followed, is as long as the wait for chunk `first` was."""
-        one_ms, brought = self.media.bytes_per_ms, int(self._brought[first])
+    def _spend(self, first: int, jump: int) -> bool:
+        """Return whether the budget allows a jump before chunk `first`, and spend it if so."""
+        one_ms, audio_before = self.media.bytes_per_ms, int(self._audio_before[first])
         waited_ms = self._waited_ms(first)
-        return self._belief.follows(jump / one_ms, waited_ms, audio_ms=brought / one_ms)
+        return self._budget.spend(jump / one_ms, waited_ms, audio_ms=audio_before / one_ms)
 
     def _waited_ms(self, first: int) -> int:
         """Return how long after the chunk before it chunk `first` arrived."""
@@ -190,56 +230,61 @@ class TrackPlacer:
         before = int(arrivals[self.order.chosen[first - 1]]) if first else 0
         return int(arrivals[self.order.chosen[first]]) - before
 
-    def _go(self, first: int, jump: int) -> None:
+    def _follow_clock(self, first: int, jump: int) -> None:
         """Leave silence, append back to back, or append in spite of too little room."""
         one_ms = self.media.bytes_per_ms  # timestamps are whole ms, so less is rounding
         if jump <= -one_ms:
-            self.doubts.overlap.met(jump / one_ms)
-        hole = max(jump, self._lost(first, jump))
-        if hole >= one_ms:
-            self._leave_hole(first, hole)
+            self.anomalies.overlap.count(jump / one_ms)
+        size = max(jump, self._hidden_loss(first, jump))
+        if size >= one_ms:
+            self._add_gap(first, size)
 
-    def _lost(self, first: int, jump: int) -> int:
-        """Return the room of what is missing before `first`, where the clock does not show it.
+    def _hidden_loss(self, first: int, jump: int) -> int:
+        """Return the bytes of what is missing before `first` where the clock does not show it.
 
-        Once it has left too little room, audio may be ahead of it and have used that room up,
-        but numbers still tell.
+        Once the clock has left too little room, audio may be ahead of it and have used that room
+        up, but numbers still say what is missing.
         """
         lost = self._missing_before(first) * self._usual
-        if lost <= jump or not self.doubts.overlap.times:
+        if lost <= jump or not self.anomalies.overlap.times:
             return 0
-        return lost if self._believable(first, lost) else 0
+        return lost if self._spend(first, lost) else 0
 
-    def _stay(self, first: int, last: int, target: int) -> bool:
-        """Go on where the track was; believe the new clock once two chunks agree on it."""
-        self.doubts.absurd.met((self.base + target - self.cursor) / self.media.bytes_per_ms)
+    def _append_off_clock(self, first: int, last: int, target: int) -> bool:
+        """Append a run whose jump is absurd; follow its clock once two chunks agree on it."""
+        self.anomalies.absurd.count((self.shift + target - self.cursor) / self.media.bytes_per_ms)
         suggested = self.cursor - target
         if last - first > 1:
-            self.base, self._candidate = suggested, None
+            self.shift, self._candidate = suggested, None
             return True
         self._candidate = suggested
         return False
 
     def _missing_before(self, first: int) -> int:
-        """Return how many chunk numbers are missing right before chunk `first`."""
+        """Return how many chunk numbers are missing right before chunk `first`.
+
+        Counters start at 0 or 1, or anywhere: before the very first chunk some are known to be
+        missing only where clock and counter agree on how many.
+        """
         if self.order.numbers is None:
             return 0
         number = int(self.order.numbers[first])
         if first:
             return number - int(self.order.numbers[first - 1]) - 1
-        # Counters start at 0 or 1, or anywhere: only where clock and counter agree is a
-        # chunk known to be missing at the beginning.
-        for origin in (1, 0):
-            target = (
-                int(self.index.timestamp[self.order.chosen[0]]) - self.origin_ms
-            ) * self.media.bytes_per_ms
-            if number > 1 and target == (number - origin) * self._usual:
-                return number - origin
+        stamp_ms = int(self.index.timestamp[self.order.chosen[0]])
+        target = (stamp_ms - self.origin_ms) * self.media.bytes_per_ms
+        for counter_start in (1, 0):
+            if number > 1 and target == (number - counter_start) * self._usual:
+                return number - counter_start
         return 0
 
-    def _leave_hole(self, first: int, size: int) -> None:
-        """Leave silence before chunk `first`, and say what is missing there."""
-        start, stop = self._silence(size)
+    def _add_gap(self, first: int, size: int) -> None:
+        """Leave `size` bytes of silence before chunk `first`, and list them as gaps.
+
+        With numbers, missing ones say that chunks were lost and none that the sender paused.
+        Without, nobody can say, so it counts as lost.
+        """
+        start, stop = self._skip(size)
         if self.order.numbers is None:
             missing = range(self._number_at(start), self._number_at(stop))
             otherwise = GapKind.LOST
@@ -248,12 +293,12 @@ class TrackPlacer:
             missing = range(number - self._missing_before(first), number)
             otherwise = GapKind.SENDER_SILENCE
         if missing and stop > start:
-            self.gaps.explain(start, stop, missing)
+            self.gaps.add_missing(start, stop, missing)
         else:
             self.gaps.add(start, stop, otherwise)
 
-    def _silence(self, size: int) -> tuple[int, int]:
-        """Move the cursor over silence that begins and ends on a sample.
+    def _skip(self, size: int) -> tuple[int, int]:
+        """Move the cursor over silence that begins and ends on a sample; return both ends.
 
         Half of one, left by a chunk of an odd number of bytes, is silenced with it.
         """
@@ -263,25 +308,26 @@ class TrackPlacer:
             self.cursor = stop
         return start, stop
 
-    def _place_excused_tail(self) -> None:
-        """Keep the place of chunks that came after the last one that could be kept.
+    def _add_tail(self) -> None:
+        """Add the gap of chunks that came after the last one that was kept.
 
-        What was lost between them is believed as far as a pause is.
+        What was lost between them is silence as far as a pause would be. What is in the
+        recording before this one is not part of it.
         """
         if not self._usual:
             return
         numbers, usual_ms = self.order.numbers, self._usual / self.media.bytes_per_ms
         number = self._number_at(self.cursor) if numbers is None else int(numbers[-1]) + 1
-        audio_ms = int(self._brought[-1]) / self.media.bytes_per_ms
+        audio_ms = int(self._audio_before[-1]) / self.media.bytes_per_ms
         end = number
-        for excuse in self.missing.behind(number):
-            if excuse.kind is GapKind.SENDER_SILENCE:
-                continue  # it is in the recording before this one
-            beyond = excuse.last + 1 - end
-            came_ms = min(excuse.chunks, beyond) * usual_ms
-            if not self._belief.follows(beyond * usual_ms, came_ms, audio_ms=audio_ms):
+        for record in self.missing.ending_from(number):
+            if record.kind is GapKind.SENDER_SILENCE:
+                continue
+            beyond = record.last + 1 - end
+            came_ms = min(record.chunks, beyond) * usual_ms
+            if not self._budget.spend(beyond * usual_ms, came_ms, audio_ms=audio_ms):
                 break
-            end = excuse.last + 1
+            end = record.last + 1
         if end > number:
-            start, stop = self._silence((end - number) * self._usual)
-            self.gaps.explain(start, stop, range(number, end))
+            start, stop = self._skip((end - number) * self._usual)
+            self.gaps.add_missing(start, stop, range(number, end))

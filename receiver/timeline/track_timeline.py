@@ -1,8 +1,8 @@
-"""Where every chunk of a track belongs: the second half of the time line.
+"""The whole time line of one track: `place` orders, judges the clock and places.
 
-Chunks are placed by timestamp; the recording starts at stream time 0, so tracks line up with
-each other to the sample. Positions are counted in payload bytes of the decoded-from stream,
-which are exact: every sample rate has whole samples per millisecond.
+The recording starts at stream time 0, so tracks line up with each other to the sample. Positions
+are counted in bytes of payload, which are exact: every sample rate has whole samples per
+millisecond.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from receiver.media import ClockRule, Finding, Gap, GapKind, Ledger, MediaFormat, Track
 from receiver.timeline.clock import clock_rule, drift_ppm, without_useless_numbers
 from receiver.timeline.gaps import ByteGap, GapList
-from receiver.timeline.ordering import MISSING, Order, TrackIndex, order
+from receiver.timeline.ordering import Order, order
 from receiver.timeline.placement import TrackPlacer
+from receiver.timeline.track_index import MISSING, TrackIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +56,22 @@ class Placement:
 
 
 def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Placement:
-    """Return the time line of one track that carried at least one chunk.
+    """Return the time line of one track.
 
-    `origin_ms` is the timestamp at which the time line begins.
+    Args:
+        index: the track, which carried at least one chunk.
+        media: the format of its payloads.
+        origin_ms: the timestamp at which stream time begins (`clock.origin_ms`).
     """
     ordered = without_useless_numbers(index, order(index), media)
     rule = clock_rule(index, ordered, media)
     placer = TrackPlacer(index, ordered, media, rule, origin_ms)
     placer.place_all()
-    findings = (*ordered.findings, *placer.doubts.findings(index.track, rule))
+    findings = (*ordered.findings, *placer.anomalies.findings(index.track, rule))
     first_stamp = int(index.timestamp[ordered.chosen[0]])
     return Placement(
         track=index.track,
-        order=replace(ordered, numbers=None, bounds=None),  # they have done their part
+        order=replace(ordered, numbers=None, not_kept_numbers=None),  # not needed any more
         length=placer.cursor,
         clock_rule=rule,
         findings=findings,
@@ -81,7 +85,13 @@ def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Place
 
 
 def gaps_in_ms(placement: Placement, length: int, media: MediaFormat) -> tuple[Gap, ...]:
-    """Return the gaps of a track in milliseconds, filled up to `length` bytes at its end."""
+    """Return the gaps of a track in milliseconds.
+
+    Args:
+        placement: the track.
+        length: up to which byte it is filled with silence: the end of the longest track.
+        media: the format of its payloads.
+    """
     found = list(placement.gaps)
     end = placement.length - placement.length % media.bytes_per_sample
     if length > end:

@@ -10,7 +10,8 @@ from receiver.journal.records import ChunkRecord
 from receiver.media import ClockRule, MediaFormat, Track
 from receiver.timeline.clock import clock_rule, drift_ppm, origin_ms, usual_size
 from receiver.timeline.jumps import LONGEST_JUMP_MS
-from receiver.timeline.ordering import TrackIndex, order
+from receiver.timeline.ordering import order
+from receiver.timeline.track_index import TrackIndex
 from tests.receiver.helpers.journals import chunk
 
 LONG_AGO_MS = 1_700_000_000_000

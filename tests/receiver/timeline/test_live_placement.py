@@ -10,7 +10,7 @@ from receiver.journal.records import ChunkRecord
 from receiver.media import Chunk, Encoding, GapReason, MediaFormat, Track
 from receiver.timeline import track_timeline
 from receiver.timeline.live_placement import AudioPiece, LivePlacer, Piece, SilencePiece
-from receiver.timeline.ordering import TrackIndex
+from receiver.timeline.track_index import TrackIndex
 
 MULAW = MediaFormat()
 LINEAR = MediaFormat(Encoding.L16, 8000)
@@ -174,8 +174,8 @@ def test_giving_up_is_told_when_the_track_goes_on() -> None:
     assert SilencePiece(160, 320, GapReason.SENDER_SILENCE, 160) == placer.fill_silence(320)
     assert placer.fill_silence(480) is None  # it goes on
     assert placer.fill_silence(480) is None
-    hole, audio = placer.feed(chunk(6, 100, B), 100)
-    assert SilencePiece(480, 800, GapReason.LOST, 160) == hole
+    silence, audio = placer.feed(chunk(6, 100, B), 100)
+    assert SilencePiece(480, 800, GapReason.LOST, 160) == silence
     assert AudioPiece(800, B) == audio
 
 
@@ -240,8 +240,8 @@ def test_silence_that_was_given_away_is_told_once() -> None:
     placer.fill_silence(480)
     assert (AudioPiece(480, B),) == placer.feed(chunk(2, 60, B), 60)
     placer.fill_silence(800)
-    hole, _ = placer.feed(chunk(3, 120, C), 120)
-    assert SilencePiece(800, 960, GapReason.SENDER_SILENCE, 800) == hole
+    silence, _ = placer.feed(chunk(3, 120, C), 120)
+    assert SilencePiece(800, 960, GapReason.SENDER_SILENCE, 800) == silence
 
 
 def test_what_comes_after_its_place_was_given_away_is_told() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import Track
-from receiver.timeline.ordering import Order, TrackIndex, order
+from receiver.timeline.ordering import Order, order
+from receiver.timeline.track_index import TrackIndex
 from tests.receiver.helpers.journals import chunk
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord, DroppedRecord
 from receiver.media import ClockRule, Encoding, GapKind, MediaFormat, RejectedChunk, Track
-from receiver.timeline.ordering import TrackIndex
+from receiver.timeline.track_index import TrackIndex
 from receiver.timeline.track_timeline import Placement, gaps_in_ms, place
 from tests.receiver.helpers.journals import chunk
 

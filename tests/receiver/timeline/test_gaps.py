@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from receiver.journal.records import MOST_APART, DroppedRecord
 from receiver.media import GapKind, Track
-from receiver.timeline.missing import MissingChunks, chunks_not_kept
-from receiver.timeline.ordering import MISSING
+from receiver.timeline.gaps import MissingChunks, chunks_not_kept
+from receiver.timeline.track_index import MISSING
 
 LOST, DISK, REJECTED = GapKind.LOST, GapKind.DISK, GapKind.REJECTED
 
@@ -23,7 +23,7 @@ def dropped(
     return DroppedRecord(kind, Track.INBOUND, chunks, first, last, None, None)
 
 
-def excuses(rows: list[DroppedRecord], refused: list[int | None] | None = None) -> MissingChunks:
+def known_of(rows: list[DroppedRecord], refused: list[int | None] | None = None) -> MissingChunks:
     """Return what is known of a track's missing chunks, numbered as the journal does."""
     rows = [*rows, *(dropped(number, number, 1, REJECTED) for number in refused or [])]
     bounds = [
@@ -35,22 +35,22 @@ def excuses(rows: list[DroppedRecord], refused: list[int | None] | None = None) 
 def kinds(known: MissingChunks, first: int, stop: int) -> list[tuple[GapKind, int]]:
     """Return why these chunks are missing, as rows of one kind; all of them are shown."""
     found = []
-    for excuse, count in known.of(range(first, stop)):
-        if excuse:
-            known.show(excuse, count)
-        found.append((excuse.kind if excuse else LOST, count))
+    for record, count in known.split(range(first, stop)):
+        if record:
+            known.mark_shown(record, count)
+        found.append((record.kind if record else LOST, count))
     groups = itertools.groupby(found, lambda row: row[0])
     return [(kind, sum(count for _, count in row)) for kind, row in groups]
 
 
 def test_a_chunk_that_nobody_knows_of_is_lost() -> None:
-    """No record is no excuse."""
-    assert [(LOST, 3)] == kinds(excuses([]), 1, 4)
+    """What no record is of was lost on the way."""
+    assert [(LOST, 3)] == kinds(known_of([]), 1, 4)
 
 
-def test_each_chunk_of_a_hole_has_its_own_reason() -> None:
+def test_each_chunk_of_a_gap_has_its_own_reason() -> None:
     """Rows are as long as the reason stays the same; what is said of one chunk counts first."""
-    known = excuses([dropped(4, 6, 2), dropped(10, 10, 1)], refused=[2, 3, 5, 12, None])
+    known = known_of([dropped(4, 6, 2), dropped(10, 10, 1)], refused=[2, 3, 5, 12, None])
     expected = [(LOST, 1), (REJECTED, 2), (DISK, 1), (REJECTED, 1), (DISK, 1), (LOST, 3), (DISK, 1)]
     assert [*expected, (LOST, 1), (REJECTED, 1), (LOST, 1)] == kinds(known, 1, 14)
     assert {REJECTED: 1} == known.unshown()
@@ -66,28 +66,28 @@ def test_each_chunk_of_a_hole_has_its_own_reason() -> None:
         dropped(0, 5 * MOST_APART, 5),
     ],
 )
-def test_counters_that_make_no_sense_excuse_nothing(row: DroppedRecord) -> None:
+def test_counters_that_make_no_sense_explain_nothing(row: DroppedRecord) -> None:
     """Chunks of a row are near each other; but that they came is not forgotten."""
-    known = excuses([row])
+    known = known_of([row])
     assert [(LOST, 2**53)] == kinds(known, 0, 2**53)
-    assert [] == list(known.behind(0))
+    assert [] == list(known.ending_from(0))
     assert {DISK: 5} == known.unshown()
 
 
 def test_a_row_may_hold_numbers_that_never_came() -> None:
     """Chunks that were lost on the way while others were dropped cannot be told apart."""
-    assert [(LOST, 1), (DISK, 9), (LOST, 1)] == kinds(excuses([dropped(1, 9, 5)]), 0, 11)
+    assert [(LOST, 1), (DISK, 9), (LOST, 1)] == kinds(known_of([dropped(1, 9, 5)]), 0, 11)
 
 
-def test_a_huge_hole_is_not_asked_chunk_by_chunk() -> None:
+def test_a_huge_gap_is_not_asked_chunk_by_chunk() -> None:
     """Neither a nonsense counter nor an hour without a disk costs time."""
-    known = excuses([dropped(4, 10**9, 10**9 - 3)])
+    known = known_of([dropped(4, 10**9, 10**9 - 3)])
     assert [(LOST, 4), (DISK, 10**9 - 3), (LOST, 2**50 - 10**9 - 1)] == kinds(known, 0, 2**50)
 
 
 def test_what_no_gap_stands_for_is_counted() -> None:
     """By kind, and without what a gap does stand for."""
-    known = excuses([dropped(4, 6, 3), dropped(10, 13, 4), dropped(None, None, 7)], refused=[1])
+    known = known_of([dropped(4, 6, 3), dropped(10, 13, 4), dropped(None, None, 7)], refused=[1])
     assert {DISK: 14, REJECTED: 1} == known.unshown() == chunks_not_kept([*known.rows])
     kinds(known, 5, 11)
     assert {DISK: 11, REJECTED: 1} == known.unshown()
@@ -97,8 +97,8 @@ def test_what_no_gap_stands_for_is_counted() -> None:
 
 def test_what_is_behind_a_number_is_found_by_its_end() -> None:
     """The nearest first, whole, whatever of it is before."""
-    known = excuses([dropped(30, 40, 11), dropped(4, 6, 3), dropped(10, 33, 4)], refused=[9, 20])
-    assert [(20, 20), (10, 33), (30, 40)] == [(x.first, x.last) for x in known.behind(10)]
+    known = known_of([dropped(30, 40, 11), dropped(4, 6, 3), dropped(10, 33, 4)], refused=[9, 20])
+    assert [(20, 20), (10, 33), (30, 40)] == [(x.first, x.last) for x in known.ending_from(10)]
 
 
 @given(
@@ -110,8 +110,8 @@ def test_what_is_behind_a_number_is_found_by_its_end() -> None:
 def test_each_chunk_has_one_reason(
     refused: set[int], rows: list[tuple[int, int]], first: int, count: int
 ) -> None:
-    """Wherever a hole begins and ends, it is covered exactly."""
-    known = excuses([dropped(first, first + n - 1, n) for first, n in rows], list(refused))
+    """Wherever a gap begins and ends, it is covered exactly."""
+    known = known_of([dropped(first, first + n - 1, n) for first, n in rows], list(refused))
     found = kinds(known, first, first + count)
     unrolled = [kind for kind, length in found for _ in range(length)]
     assert count == len(unrolled)
