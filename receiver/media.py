@@ -96,7 +96,7 @@ class MediaFormat(msgspec.Struct, frozen=True):
         return self.sample_rate // 1000 * self.bytes_per_sample
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class Chunk(msgspec.Struct, frozen=True, gc=False):  # it can be in no circle
     """One media payload. `None` stands for a counter that is missing or makes no sense."""
 
     track: Track

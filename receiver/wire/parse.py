@@ -51,7 +51,7 @@ _NAMES: Final = {
 _Counter = Annotated[int, msgspec.Meta(gt=-_LARGEST, lt=_LARGEST)]
 
 
-class _WireMedia(msgspec.Struct):
+class _WireMedia(msgspec.Struct, gc=False):  # it can be in no circle
     """The `media` object as nearly every provider writes it."""
 
     track: Track
@@ -60,7 +60,7 @@ class _WireMedia(msgspec.Struct):
     timestamp: _Counter | None = None
 
 
-class _WireMessage(msgspec.Struct, rename="camel"):
+class _WireMessage(msgspec.Struct, rename="camel", gc=False):  # nor can it
     """A whole `media` message; decoding it does JSON, base64 and the integers in one go."""
 
     event: str
