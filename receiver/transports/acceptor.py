@@ -1,4 +1,4 @@
-"""Accepts connections, so that they can be counted from there on."""
+"""Accepts connections one at a time, so that each is counted from the start."""
 
 from __future__ import annotations
 
@@ -23,28 +23,32 @@ _AT_ONCE: Final = 64
 _NO_DESCRIPTORS_SECONDS: Final = 0.2
 """How long accepting pauses when the process has run out of file descriptors."""
 _TURN_SECONDS: Final = 0.002
-"""How long a connection is left to the other processes before we look again."""
+"""How long a connection is left to the other processes before the next look."""
 _log = logging.getLogger(__name__)
 
 
 Connect = Callable[[PendingConnection], Awaitable[Any]]
-"""Makes a transport of an accepted socket; returns when TLS is done, or raises."""
+"""Makes a transport of an accepted socket; returns when TLS is done, or raises OSError."""
 
 
 class Acceptor:
-    """Listening sockets; does what `asyncio.Server` does, one connection at a time."""
+    """Accepts on listening sockets, and makes a transport of each accepted one.
+
+    `asyncio.Server` would do that, too, but counts a connection only when its TLS is done.
+    """
 
     def __init__(
         self,
         sockets: list[socket.socket],
-        lobby: PendingConnections,
+        pending: PendingConnections,
         connect: Connect,
         *,
         shared: SharedPort | None = None,
     ) -> None:
-        self.sockets = sockets
+        self.names: list[Any] = [listening.getsockname() for listening in sockets]
+        self._sockets = sockets
         self._shared = shared
-        self._lobby = lobby
+        self._pending = pending
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._serving = True
@@ -52,25 +56,17 @@ class Acceptor:
         self._connecting: set[asyncio.Task[None]] = set()
         self._start_accepting()
 
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop."""
-        return self._loop
-
     @property
     def pending(self) -> int:
-        """How many connections are in the lobby."""
-        return len(self._lobby)
-
-    def is_serving(self) -> bool:
-        """Whether connections are accepted."""
-        return self._serving
+        """How many accepted connections are not yet upgraded or refused."""
+        return len(self._pending)
 
     def close(self) -> None:
         """Accept no more, and drop what is in the middle of TLS; idempotent."""
         if self._serving:
             self._serving = False
             self._stop_accepting()
-            for listening in self.sockets:
+            for listening in self._sockets:
                 listening.close()
         for task in self._connecting:
             task.cancel()
@@ -82,11 +78,11 @@ class Acceptor:
 
     def _start_accepting(self) -> None:
         if self._serving:
-            for listening in self.sockets:
+            for listening in self._sockets:
                 self._loop.add_reader(listening, self._accept, listening)
 
     def _stop_accepting(self) -> None:
-        for listening in self.sockets:
+        for listening in self._sockets:
             self._loop.remove_reader(listening)
 
     def _pause(self, seconds: float) -> None:
@@ -96,7 +92,7 @@ class Acceptor:
     def _accept(self, listening: socket.socket) -> None:
         """Accept what waits; the event loop calls again where that was not all."""
         for _ in range(_AT_ONCE):
-            if self._shared is not None and not self._shared.is_ours(len(self._lobby)):
+            if self._shared is not None and not self._shared.is_ours(len(self._pending)):
                 self._pause(_TURN_SECONDS)
                 return
             try:
@@ -104,41 +100,41 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._complain(str(error.strerror))
+                self._log_failure(str(error.strerror))
                 self._pause(_NO_DESCRIPTORS_SECONDS)
                 return
             tcp.setblocking(False)
-            waiting = self._lobby.enter(tcp, handshake.address_of(name))
-            task = self._loop.create_task(self._welcome(waiting))
+            pending = self._pending.add(tcp, handshake.address_of(name))
+            task = self._loop.create_task(self._make_transport(pending))
             self._connecting.add(task)
-            task.add_done_callback(functools.partial(self._welcomed, waiting))
+            task.add_done_callback(functools.partial(self._transport_made, pending))
 
-    def _complain(self, problem: str) -> None:
-        """Tell at most once a second; connections wait meanwhile, and we try again sooner."""
+    def _log_failure(self, problem: str) -> None:
+        """Log at most once a second; connections wait meanwhile, and are tried again sooner."""
         if times := self._throttle.count(problem, time.monotonic()):
             _log.error("cannot accept connections: %s (%d times)", problem, times)
 
-    async def _welcome(self, waiting: PendingConnection) -> None:
+    async def _make_transport(self, pending: PendingConnection) -> None:
         try:
-            await self._connect(waiting)
+            await self._connect(pending)
         except (TimeoutError, ConnectionAbortedError):  # the latter: TLS was not done in time
-            waiting.turn_away("timeout")
+            pending.refuse("timeout")
         except OSError:  # TLS errors are
-            waiting.turn_away("tls_failed")
+            pending.refuse("tls_failed")
         else:
             return
-        waiting.leave()
-        waiting.tcp.close()
+        pending.remove()
+        pending.tcp.close()
 
-    def _welcomed(self, waiting: PendingConnection, task: asyncio.Task[None]) -> None:
-        """Clean up where we were cancelled, perhaps before the first step, or are to blame."""
+    def _transport_made(self, pending: PendingConnection, task: asyncio.Task[None]) -> None:
+        """Clean up after a cancelled task, perhaps before its first step, or an error of ours."""
         self._connecting.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.error("a connection failed: %r", error)
         if task.cancelled() or error is not None:
-            waiting.leave()
-            waiting.tcp.close()
+            pending.remove()
+            pending.tcp.close()
 
 
 async def open_sockets(host: str, port: int) -> list[socket.socket]:

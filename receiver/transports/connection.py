@@ -1,60 +1,276 @@
-"""What a peer may do with its socket, whatever library is behind it."""
+"""One open WebSocket connection: a protocol of the event loop, a `Connection` of the seam.
+
+The websockets library's own connection hands out messages through a queue and a task, and stops
+reading when the queue is full. A provider throws audio away when its peer reads slowly, so here
+messages go to the peer as they are read, in the event loop's callback: no queue, no wake-up, no
+back-pressure. Of the library only the protocol core is used, which does no input or output, and
+`FrameReader` gives it only the frames that are not whole messages.
+
+How a connection ends, as `ServerProtocol` counts its states:
+
+    OPEN     close(), a close message, a protocol error or too many small frames: -> CLOSING
+    CLOSING  what was on its way is still delivered after our close(), never after the others;
+             the close time-out runs, and at most `max_bytes_after_close` are read
+    gone     `connection_lost`: the peer is told its last, `closed`
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from collections.abc import Callable
-from socket import SO_SNDBUF, SOL_SOCKET
-from typing import Any, Protocol
+from typing import Any, Final
 
-from receiver.transports import handshake
-from receiver.transports.interface import Limits
-from receiver.transports.tcp import keep_alive
+from websockets.frames import DATA_OPCODES, Frame
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
+from receiver.transports import handshake, tcp
+from receiver.transports.deferred_pong import DeferredPong
+from receiver.transports.frames import FrameReader
+from receiver.transports.inbound_limits import ReadRateLimit, SmallFrameLimit
+from receiver.transports.interface import FAILURES, TOO_MANY_SMALL_FRAMES, Limits, Peer
 
-class Socket(Protocol):
-    """What an adapter's socket can do."""
-
-    transport: Any  # the event loop's, or a library's that stands in for it
-
-    def start_closing(self, code: int, reason: str) -> None:
-        """Send a close message, unless the connection is closing already."""
-
-    def start_sending(self, resume: Callable[[], None]) -> None:
-        """Remember whom to tell when the socket takes more."""
-
-    def send_message(self, message: bytes | str) -> bool:
-        """Write one message now; tell whether another one may follow."""
+_INTERNAL_ERROR: Final = 1011
+_BROKEN: Final = 1006
+_SLICE_BYTES: Final = 16_384  # a stream in real time brings less than 1 KiB at a time
+_PARSED_BYTES: Final = 4_096  # by the library, before what it found is checked
+_log = logging.getLogger(__name__)
 
 
-class SocketConnection:
-    """A `Connection` of the seam."""
+class WebSocketConnection(asyncio.Protocol):
+    """A connection whose messages go to its peer between `opened` and `closed`.
 
-    def __init__(self, socket: Socket, limits: Limits) -> None:
-        self._socket = socket
-        self._send_buffer_bytes = limits.send_buffer_bytes
+    `on_lost` is called when it is gone, behind the peer's `closed`.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        transport: Any,
+        limits: Limits,
+        *,
+        on_lost: Callable[[WebSocketConnection], None],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._peer = peer
+        self._transport = transport
+        self._limits = limits
+        self._on_lost = on_lost
+        self._protocol = ServerProtocol(max_size=limits.max_message_bytes, state=State.OPEN)
+        self._frames = FrameReader(
+            peer.message_received,
+            self._feed_library,
+            max_message_bytes=limits.max_message_bytes,
+        )
+        self._fragments = bytearray()  # of a message that is not yet whole
+        self._read_limit = ReadRateLimit(limits, transport, loop)
+        self._small_frames = SmallFrameLimit(limits, loop)
+        self._pong = DeferredPong(loop, self._send_pong, delay_seconds=limits.pong_delay_seconds)
+        self._abort_timer: asyncio.TimerHandle | None = None  # runs while the connection closes
+        self._bytes_after_close = 0
+        self._ended = False  # nothing that comes now is a message any more
+        self._resume: Callable[[], None] | None = None  # of a peer that sends messages
+        self._writing_paused = False
+
+    def open(self, response: bytes, early: bytes) -> None:
+        """Answer the request, open the peer, and process what came behind the request."""
+        self._transport.set_protocol(self)
+        self._transport.write(response)
+        try:
+            self._peer.opened(self)
+        except Exception:
+            self._fail()
+        if early:
+            self.data_received(early)
+
+    # A `Connection` of the seam.
 
     @property
     def remote_address(self) -> str:
         """Return the other end's address, without the port."""
-        return handshake.address_of(self._socket.transport.get_extra_info("peername"))
+        return handshake.address_of(self._transport.get_extra_info("peername"))
 
     def close(self, code: int, reason: str) -> None:
-        """Start the closing handshake and return at once."""
-        self._socket.start_closing(code, reason)
+        """Send a close message, unless the connection is closing already."""
+        if self._can_send():
+            self._protocol.send_close(code, handshake.cut_reason(reason))
+            self._write()
+            self._abort_later()
 
     def abort(self) -> None:
         """Drop the socket."""
-        self._socket.transport.abort()
+        self._transport.abort()
 
     def start_sending(self, resume: Callable[[], None]) -> None:
         """Prepare the socket for messages of ours; one who listens may be silent for ever."""
-        transport = self._socket.transport
-        transport.set_write_buffer_limits(self._send_buffer_bytes)
-        tcp = transport.get_extra_info("socket")
-        tcp.setsockopt(SOL_SOCKET, SO_SNDBUF, self._send_buffer_bytes)
-        keep_alive(tcp)
-        self._socket.start_sending(resume)
+        size = self._limits.send_buffer_bytes
+        self._transport.set_write_buffer_limits(size)
+        tcp.prepare_sending(self._transport.get_extra_info("socket"), send_buffer_bytes=size)
+        self._resume = resume
 
     def send(self, message: bytes | str) -> bool:
-        """Send one message; tell whether the socket takes more now."""
-        return self._socket.send_message(message)
+        """Write one message; return whether another one may follow now."""
+        if not self._can_send():
+            return False
+        if isinstance(message, str):
+            self._protocol.send_text(message.encode())
+        else:
+            self._protocol.send_binary(message)
+        self._write()
+        return not self._writing_paused
+
+    # Callbacks of the event loop.
+
+    def data_received(self, data: bytes) -> None:
+        """Process what was read; nearly always a whole frame or two of a stream in real time."""
+        size = len(data)
+        limit = self._read_limit
+        limit.credit -= size
+        if limit.credit < 0:
+            limit.slow_down()
+        if size > _SLICE_BYTES or self._abort_timer is not None:
+            self._receive_slices(data)
+            return
+        try:
+            self._frames.feed(data)
+        except Exception:
+            self._fail_and_go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the peer: nothing more comes."""
+        self._pong.cancel()
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+        received = self._protocol.close_rcvd
+        last = received or self._protocol.close_sent
+        try:
+            self._peer.closed(code=last.code if last else _BROKEN, clean=received is not None)
+        except Exception:
+            _log.exception("a peer failed at its end")
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        """Record that the socket takes no more."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Call back a peer that sends: the socket takes more."""
+        self._writing_paused = False
+        if self._resume is not None and self._can_send():
+            self._resume()
+
+    # Receiving.
+
+    def _receive_slices(self, data: bytes) -> None:
+        """Process a large read in slices, to notice where the end has come meanwhile."""
+        self._read_limit.skip_turn()
+        for start in range(0, len(data), _SLICE_BYTES):
+            part = data[start : start + _SLICE_BYTES]
+            if self._abort_timer is not None:
+                self._bytes_after_close += len(part)
+            if self._bytes_after_close > self._limits.max_bytes_after_close:
+                self._read_limit.stop()  # an end now might outrun our close message
+                return
+            try:
+                self._frames.feed(part)
+            except Exception:
+                self._fail_and_go_on()
+
+    def _feed_library(self, data: bytes) -> bool:
+        """Process frames that are no whole messages; return whether more frames are wanted."""
+        for start in range(0, len(data), _PARSED_BYTES):
+            self._protocol.receive_data(data[start : start + _PARSED_BYTES])
+            if self._protocol.state is State.OPEN:
+                self._hold_pongs()
+            else:
+                self._write()
+                self._abort_later()
+            for frame in self._protocol.events_received():
+                if isinstance(frame, Frame):  # an open connection has no other events
+                    self._receive_frame(frame)
+            if self._ended or self._protocol.parser_exc or self._protocol.close_rcvd:
+                self._ended = True
+                break
+        return not self._ended
+
+    def _receive_frame(self, frame: Frame) -> None:
+        control = frame.opcode not in DATA_OPCODES
+        if self._ended:
+            return
+        if not self._small_frames.allows(len(frame.data), control=control):
+            self._ended = True
+            self._protocol.fail(TOO_MANY_SMALL_FRAMES, FAILURES[TOO_MANY_SMALL_FRAMES])
+            self._write()
+            self._abort_later()
+        elif not control:
+            self._receive_fragment(frame)
+
+    def _receive_fragment(self, frame: Frame) -> None:
+        """Deliver a message once its last fragment is there; most have only one."""
+        self._fragments += frame.data
+        if frame.fin:
+            message, self._fragments = bytes(self._fragments), bytearray()
+            try:
+                self._frames.on_message(message)
+            except Exception:
+                self._fail()
+
+    def _fail(self) -> None:
+        """End this connection only, for an error of ours that the peer raised."""
+        _log.exception("a peer failed; its connection is closed")
+        self._frames.on_message = _drop
+        self.close(_INTERNAL_ERROR, "internal error")
+
+    def _fail_and_go_on(self) -> None:
+        self._fail()
+        self._frames.feed(b"")  # what was read behind the message at which the peer failed
+
+    # Sending.
+
+    def _can_send(self) -> bool:
+        return self._protocol.state is State.OPEN and not self._transport.is_closing()
+
+    def _write(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:
+                self._write_end()
+
+    def _write_end(self) -> None:
+        if not self._transport.can_write_eof():  # TLS
+            self._transport.close()
+            return
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop's, where it is closed
+            self._transport.write_eof()
+
+    def _hold_pongs(self) -> None:
+        """Keep the latest pong only; messages are written at once, so nothing else is due.
+
+        A peer that sends gets its pong now, and none while it does not read what it came for.
+        """
+        writes = self._protocol.writes
+        if self._resume is None:
+            del writes[:-1]
+            if writes:
+                self._pong.schedule(self._transport.get_extra_info("socket").fileno())
+        else:
+            del writes[: None if self._writing_paused else -1]
+            self._write()
+
+    def _send_pong(self) -> None:
+        if self._can_send():
+            self._write()
+
+    def _abort_later(self) -> None:
+        """Bound how long closing takes: the other end may never close its side."""
+        if self._abort_timer is None:
+            timeout = self._limits.close_timeout_seconds
+            self._abort_timer = self._loop.call_later(timeout, self._transport.abort)
+
+
+def _drop(message: bytes) -> None:
+    """Ignore messages of a peer that failed."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 
 class DeferredPong:
-    """Calls `send` some time after a ping, when the kernel holds nothing more for us."""
+    """Calls `send` some time after a ping, when the kernel holds nothing more to be read."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, send: Callable[[], None], *, delay_seconds: float
@@ -27,31 +27,31 @@ class DeferredPong:
         self._descriptor = -1
         self._timer: asyncio.TimerHandle | None = None
 
-    def owe(self, descriptor: int) -> None:
-        """Have a pong sent to the socket of `descriptor`; pings that come meanwhile share it."""
+    def schedule(self, descriptor: int) -> None:
+        """Send a pong to the socket of `descriptor` later; pings that come meanwhile share it."""
         self._descriptor = descriptor
         if self._timer is None:
-            self._wait()
+            self._start_timer()
 
     def cancel(self) -> None:
-        """Owe nothing any more; idempotent."""
+        """Send nothing any more; idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _wait(self) -> None:
-        self._timer = self._loop.call_later(self._delay_seconds, self._look)
+    def _start_timer(self) -> None:
+        self._timer = self._loop.call_later(self._delay_seconds, self._send_if_drained)
 
-    def _look(self) -> None:
+    def _send_if_drained(self) -> None:
         self._timer = None
         if _unread_bytes(self._descriptor):
-            self._wait()
+            self._start_timer()
         else:
             self._send()
 
 
 def _unread_bytes(descriptor: int) -> int:
-    """Return how much the kernel holds for us."""
+    """Return how many received bytes the kernel still holds."""
     count = array.array("i", [0])
     with contextlib.suppress(OSError):  # the socket is gone
         fcntl.ioctl(descriptor, termios.FIONREAD, count)

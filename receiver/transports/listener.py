@@ -1,8 +1,11 @@
-"""What is accepted, from the first byte to the open socket.
+"""Listening: every connection from `accept` to its end, in the three stages it goes through.
 
-The websockets library's own server asks a task of each connection to answer, and parses what
-comes behind a request before that task has run: the answer is lost then. So only the library's
-protocol core is used.
+    Acceptor             accepts the socket; PendingConnections counts it; TLS
+    UpgradeProtocol      reads the request and asks the policy
+    WebSocketConnection  hands messages to the policy's peer
+
+The websockets library's own server is not used: it asks a task of each connection to answer, and
+parses what comes behind a request before that task has run. The answer is lost then.
 """
 
 from __future__ import annotations
@@ -10,21 +13,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from typing import Any, Final
+from typing import Final
 
 from receiver.transports import handshake
-from receiver.transports.acceptor import Acceptor, Connect, open_sockets
+from receiver.transports.acceptor import Acceptor, open_sockets
+from receiver.transports.connection import WebSocketConnection
 from receiver.transports.interface import Limits, UpgradePolicy
 from receiver.transports.pending import PendingConnection, PendingConnections
 from receiver.transports.shared_port import SharedPort
-from receiver.transports.upgrade import AcceptedUpgrade, House, UpgradeProtocol
-from receiver.transports.websockets_socket import Socket
+from receiver.transports.upgrade import AcceptedUpgrade, UpgradeProtocol
 
 _GOING_AWAY: Final = 1001
 
 
 async def listen(
-    gate: UpgradePolicy,
+    policy: UpgradePolicy,
     *,
     host: str,
     port: int,
@@ -32,94 +35,101 @@ async def listen(
     limits: Limits,
     shared: SharedPort | None = None,
 ) -> SocketListener:
-    """Listen on `host` and `port` (0: a free one), or take turns on a port that is `shared`.
+    """Listen on `host` and `port` (0: a free one), or on a port that is `shared`.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
     """
     handshake.allow_long_lines(limits)
-    listener = SocketListener(gate, limits)
-    connect = functools.partial(listener.connect, ssl_context=ssl_context)
-    await listener.start(connect, host=host, port=port, shared=shared)
+    sockets = shared.sockets if shared else await open_sockets(host, port)
+    listener = SocketListener(policy, limits, ssl_context)
+    pending = PendingConnections(limits, policy.count_refused)
+    listener.acceptor = Acceptor(sockets, pending, listener.connect, shared=shared)
     return listener
 
 
 class SocketListener:
-    """A server and the connections it has accepted."""
+    """Listening sockets and the connections that were accepted on them."""
 
-    server: Acceptor
+    acceptor: Acceptor
 
-    def __init__(self, gate: UpgradePolicy, limits: Limits) -> None:
-        self.limits = limits
-        self.house = House(gate, limits, upgrade=self._upgrade, left=self.see_if_empty)
-        self.sockets: set[Socket] = set()  # all that are open
-        self._gone = asyncio.Event()
-
-    async def start(
-        self, connect: Connect, *, host: str, port: int, shared: SharedPort | None
+    def __init__(
+        self, policy: UpgradePolicy, limits: Limits, ssl_context: ssl.SSLContext | None
     ) -> None:
-        """Listen, and have `connect` make a transport of each accepted socket.
-
-        Raises:
-            ConfigurationError: the address cannot be listened on.
-        """
-        sockets = shared.sockets if shared else await open_sockets(host, port)
-        lobby = PendingConnections(self.limits, self.house.gate.count_refused)
-        self.server = Acceptor(sockets, lobby, connect, shared=shared)
-
-    async def connect(
-        self, waiting: PendingConnection, *, ssl_context: ssl.SSLContext | None
-    ) -> None:
-        """Make a transport of the event loop's."""
-        await asyncio.get_running_loop().connect_accepted_socket(
-            functools.partial(UpgradeProtocol, self.house, waiting),
-            waiting.tcp,
-            ssl=ssl_context,
-            ssl_handshake_timeout=self.limits.handshake_timeout_seconds if ssl_context else None,
-        )
-
-    def _upgrade(self, admitted: AcceptedUpgrade) -> None:
-        socket = Socket(admitted.peer, self)
-        self.sockets.add(socket)
-        socket.open(admitted)
+        self._policy = policy
+        self._limits = limits
+        self._ssl_context = ssl_context
+        self._handshakes: set[UpgradeProtocol] = set()
+        self._connections: set[WebSocketConnection] = set()
+        self._all_gone = asyncio.Event()
 
     @property
     def port(self) -> int:
         """Return the port, also where a free one was asked for."""
-        port: int = self._names[0][1]
+        port: int = self.acceptor.names[0][1]
         return port
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Return every address it listens on."""
-        return tuple(name[0] for name in self._names)
+        return tuple(name[0] for name in self.acceptor.names)
 
     @property
     def pending(self) -> int:
-        """How many connections were accepted and are not yet admitted or refused."""
-        return self.server.pending
-
-    @functools.cached_property
-    def _names(self) -> list[Any]:
-        return [listening.getsockname() for listening in self.server.sockets]
+        """How many connections were accepted and are not yet upgraded or refused."""
+        return self.acceptor.pending
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; open connections live on."""
-        self.server.close()
+        self.acceptor.close()
 
     async def close(self) -> None:
-        """Close every connection with 1001 and return when all sockets are gone."""
-        self.server.close()
-        for doorway in list(self.house.doorways):
-            doorway.abort()
-        for socket in list(self.sockets):
-            socket.start_closing(_GOING_AWAY, "the receiver is shutting down")
-        self._gone.clear()
-        self.see_if_empty()
-        await self._gone.wait()
-        await self.server.wait_closed()
+        """Close every connection with 1001 and return when all sockets are gone; idempotent."""
+        self.acceptor.close()
+        for upgrading in list(self._handshakes):
+            upgrading.abort()
+        for connection in list(self._connections):
+            connection.close(_GOING_AWAY, "the receiver is shutting down")
+        self._all_gone.clear()
+        self._check_if_all_gone()
+        await self._all_gone.wait()
+        await self.acceptor.wait_closed()
 
-    def see_if_empty(self) -> None:
-        """Let `close` return when the last connection is gone."""
-        if not self.house.doorways and not self.sockets:
-            self._gone.set()
+    async def connect(self, pending: PendingConnection) -> None:
+        """Make a transport of an accepted socket; return when TLS is done.
+
+        Raises:
+            OSError: TLS failed, or took longer than the handshake time-out.
+        """
+        timeout = self._limits.handshake_timeout_seconds if self._ssl_context else None
+        await asyncio.get_running_loop().connect_accepted_socket(
+            functools.partial(self._make_protocol, pending),
+            pending.tcp,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=timeout,
+        )
+
+    def _make_protocol(self, pending: PendingConnection) -> UpgradeProtocol:
+        return UpgradeProtocol(
+            self._policy,
+            pending,
+            self._limits,
+            ongoing=self._handshakes,
+            on_accepted=self._open,
+            on_done=self._check_if_all_gone,
+        )
+
+    def _open(self, accepted: AcceptedUpgrade) -> None:
+        connection = WebSocketConnection(
+            accepted.peer, accepted.transport, self._limits, on_lost=self._remove
+        )
+        self._connections.add(connection)
+        connection.open(accepted.response, accepted.early)
+
+    def _remove(self, connection: WebSocketConnection) -> None:
+        self._connections.discard(connection)
+        self._check_if_all_gone()
+
+    def _check_if_all_gone(self) -> None:
+        if not self._handshakes and not self._connections:
+            self._all_gone.set()

@@ -1,8 +1,8 @@
-"""Connections that nobody has admitted yet, and how many of them there may be.
+"""Connections that are not yet upgraded or refused, and how many of them there may be.
 
 They are counted from `accept` on, so that a TLS handshake that never comes is bounded as well.
-Where there are too many, the oldest of the address that has most goes: real callers are through
-within milliseconds, so it is the idle ones that age. One address may have more than its share
+Where there are too many, the oldest of the address that has most is dropped: real callers are
+through within milliseconds, so it is the idle ones that age. One address may exceed its share
 for a moment, because a provider's gateway opens many calls at once.
 """
 
@@ -18,79 +18,81 @@ from typing import Final
 from receiver.transports.interface import Limits
 
 GRACE_SECONDS: Final = 1.0
-"""How long an address may have more connections waiting than its share."""
+"""How long an address may have more pending connections than its share."""
 
 
 @dataclass(eq=False, slots=True)
 class PendingConnection:
-    """A connection that was accepted but not yet admitted."""
+    """A connection that was accepted but not yet upgraded or refused."""
 
     tcp: socket.socket
     address: str
     since: float  # by the event loop's clock
-    _lobby: PendingConnections
-    asked: bool = False  # the gate has decided, and so knows of this connection
+    _all: PendingConnections
+    decided: bool = False  # by the policy, which so knows of this connection
 
-    def leave(self) -> None:
-        """Count the connection no more: it was admitted, or it is gone. Idempotent."""
-        self._lobby.forget(self)
+    def remove(self) -> None:
+        """Count the connection no more: it was upgraded, or it is gone. Idempotent."""
+        self._all.remove(self)
 
-    def turn_away(self, reason: str) -> None:
-        """Tell the gate why the connection ends, unless it knows; idempotent."""
-        if not self.asked:
-            self.asked = True
-            self._lobby.count_refused(reason, self.address)
+    def refuse(self, reason: str) -> None:
+        """Report why the connection ends, unless the policy has decided; idempotent."""
+        if not self.decided:
+            self.decided = True
+            self._all.count_refused(reason, self.address)
 
-    def cut(self) -> None:
-        """End the connection, whoever holds it by now."""
-        self.turn_away("crowded")
-        self.leave()
+    def drop(self) -> None:
+        """End the connection, whichever object holds it by now."""
+        self.refuse("crowded")
+        self.remove()
         with contextlib.suppress(OSError):  # it is gone already
             self.tcp.shutdown(socket.SHUT_RDWR)
 
 
 class PendingConnections:
-    """All connections that wait, the oldest first."""
+    """All pending connections, the oldest first.
+
+    `count_refused` is called with a reason and an address; see `UpgradePolicy`.
+    """
 
     def __init__(self, limits: Limits, count_refused: Callable[[str, str], None]) -> None:
-        self.count_refused = count_refused  # is told the reason and the address
+        self.count_refused = count_refused
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[PendingConnection, None] = {}
+        self._all: dict[PendingConnection, None] = {}
         self._by_address: dict[str, dict[PendingConnection, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._all)
 
-    def enter(self, tcp: socket.socket, address: str) -> PendingConnection:
-        """Count one more, and make room for it where there is none."""
-        if len(self._waiting) >= self._limits.max_pending:
-            crowd = max(self._by_address.values(), key=len)
-            next(iter(crowd)).cut()
-        entered = PendingConnection(tcp, address, self._loop.time(), self)
-        self._waiting[entered] = None
-        neighbours = self._by_address.setdefault(address, {})
-        neighbours[entered] = None
+    def add(self, tcp: socket.socket, address: str) -> PendingConnection:
+        """Count one more connection; where that is one too many, drop another one."""
+        if len(self._all) >= self._limits.max_pending:
+            most = max(self._by_address.values(), key=len)
+            next(iter(most)).drop()
+        added = PendingConnection(tcp, address, self._loop.time(), self)
+        self._all[added] = None
+        self._by_address.setdefault(address, {})[added] = None
         if self._excess(address) > 0:
-            self._loop.call_later(GRACE_SECONDS, self._thin_out, address)
-        return entered
+            self._loop.call_later(GRACE_SECONDS, self._drop_excess, address)
+        return added
 
-    def forget(self, waiting: PendingConnection) -> None:
-        """Count a connection no more."""
-        self._waiting.pop(waiting, None)
-        neighbours = self._by_address.get(waiting.address, {})
-        neighbours.pop(waiting, None)
-        if not neighbours:
-            self._by_address.pop(waiting.address, None)
+    def remove(self, pending: PendingConnection) -> None:
+        """Count a connection no more; idempotent."""
+        self._all.pop(pending, None)
+        same_address = self._by_address.get(pending.address, {})
+        same_address.pop(pending, None)
+        if not same_address:
+            self._by_address.pop(pending.address, None)
 
     def _excess(self, address: str) -> int:
-        """Return by how many connections an address is over its share."""
+        """Return by how many connections an address exceeds its share."""
         share = self._limits.max_pending_per_address
         return 0 if share is None else len(self._by_address.get(address, ())) - share
 
-    def _thin_out(self, address: str) -> None:
-        """End what has waited for too long while its address was over its share."""
+    def _drop_excess(self, address: str) -> None:
+        """Drop what has been pending for too long while its address exceeded its share."""
         overdue = self._loop.time() - GRACE_SECONDS
-        for waiting in list(self._by_address.get(address, ()))[: max(0, self._excess(address))]:
-            if waiting.since <= overdue:
-                waiting.cut()
+        for pending in list(self._by_address.get(address, ()))[: max(0, self._excess(address))]:
+            if pending.since <= overdue:
+                pending.drop()

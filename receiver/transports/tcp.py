@@ -1,4 +1,9 @@
-"""TCP's own keep-alive, for sockets whose other end may vanish while it has nothing to say."""
+"""Options of TCP sockets: keep-alive, and how much the kernel buffers.
+
+Kernels buffer minutes of audio for whoever does not limit them, and then nobody knows whether
+the other end keeps up. A socket on which only the other end speaks, or only we do, may go dead
+without a sign; keep-alive ends it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import socket
 from typing import Any, Final
 
 IDLE_SECONDS: Final = 60
-_OPTIONS: Final = {
+_KEEP_ALIVE: Final = {
     "TCP_KEEPIDLE": IDLE_SECONDS,
     "TCP_KEEPINTVL": 15,
     "TCP_KEEPCNT": 4,
@@ -17,8 +22,24 @@ _OPTIONS: Final = {
 
 
 def keep_alive(tcp: Any) -> None:
-    """Have a socket break two minutes after its other end has vanished, whoever waits for it."""
+    """Set a socket to break two minutes after its other end has vanished."""
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _OPTIONS.items():
+    for name, value in _KEEP_ALIVE.items():
         if hasattr(socket, name):  # not on every system
             tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def prepare_sending(tcp: Any, *, send_buffer_bytes: int) -> None:
+    """Prepare a socket that was accepted for messages of ours, perhaps to one who only listens."""
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+    keep_alive(tcp)
+
+
+def prepare_dialling(
+    tcp: socket.socket, *, receive_buffer_bytes: int, send_buffer_bytes: int
+) -> None:
+    """Prepare a socket that is not yet connected: later the receive buffer has no effect."""
+    tcp.setblocking(False)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    prepare_sending(tcp, send_buffer_bytes=send_buffer_bytes)

@@ -1,21 +1,22 @@
 """One connection up to its upgrade: its request is read apart from all that comes behind it.
 
-A client has to wait for the answer (RFC 6455, section 4.1), but not every one does: what an
+A client has to wait for the response (RFC 6455, section 4.1), but not every one does: what an
 admitted one has sent early is handed over with its connection, and what follows a refused
 request is dropped.
+
+    reading    until the empty line          -> deciding, or refused: too_large, bad_request ...
+    deciding   the policy, at once or later  -> accepted, or refused
+    accepted   another protocol takes over the transport
+    refused    the response is sent; the other end hangs up, or the time-out ends it
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
-
-from websockets.http11 import Request, Response
-from websockets.server import ServerProtocol
 
 from receiver.transports import handshake
 from receiver.transports.interface import Decision, HttpAnswer, Limits, Peer, UpgradePolicy
@@ -27,160 +28,141 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AcceptedUpgrade:
-    """A connection that is to be upgraded; it has not been answered yet."""
+    """A connection to be upgraded; its request has not been answered yet."""
 
     peer: Peer
-    transport: Any  # of the event loop, or of a library that stands in for it
-    key: str
-    answer: bytes  # for adapters whose library does not give its own
-    rest: bytes  # what came behind the request
-
-
-@dataclass(slots=True)
-class House:
-    """What the doorways of one listener share."""
-
-    gate: UpgradePolicy
-    limits: Limits
-    upgrade: Callable[[AcceptedUpgrade], None]
-    left: Callable[[], None]  # called when a connection is no longer in a doorway
-    doorways: set[UpgradeProtocol] = field(default_factory=set)
+    transport: Any  # the event loop's
+    response: bytes
+    early: bytes  # what came behind the request
 
 
 class UpgradeProtocol(asyncio.Protocol):
-    """Reads one request, asks the gate, and answers or hands the connection over."""
+    """Reads one request, asks the policy, and answers or hands the connection over.
 
-    def __init__(self, house: House, waiting: PendingConnection) -> None:
-        self._house = house
-        self._waiting = waiting
+    Args:
+        policy: decides about the request.
+        pending: counts the connection until it is upgraded or gone.
+        ongoing: holds this protocol from `connection_made` until then.
+        on_accepted: called in the turn of the event loop in which the policy has decided.
+        on_done: called when the connection is upgraded, behind `on_accepted`, or gone.
+    """
+
+    def __init__(
+        self,
+        policy: UpgradePolicy,
+        pending: PendingConnection,
+        limits: Limits,
+        *,
+        ongoing: set[UpgradeProtocol],
+        on_accepted: Callable[[AcceptedUpgrade], None],
+        on_done: Callable[[], None],
+    ) -> None:
+        self._policy = policy
+        self._pending = pending
+        self._limits = limits
+        self._ongoing = ongoing
+        self._on_accepted = on_accepted
+        self._on_done = on_done
         self._received = bytearray()
-        self._end = 0  # of the request within it, once that is whole
-        self._asked = False
-        self._asking: asyncio.Task[None] | None = None  # the gate, where it takes its time
+        self._head_bytes = 0  # the length of the request, once that is whole and decided about
+        self._deciding: asyncio.Task[None] | None = None  # the policy, where it takes its time
         self._answered = False
 
     def connection_made(self, transport: Any) -> None:
-        """Start the clock."""
+        """Start the time-out."""
         self._transport = transport
-        self._house.doorways.add(self)
-        timeout = self._house.limits.handshake_timeout_seconds
-        self._cut = asyncio.get_running_loop().call_later(timeout, self._time_out)
+        self._ongoing.add(self)
+        timeout = self._limits.handshake_timeout_seconds
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._time_out)
 
     def data_received(self, data: bytes) -> None:
-        """Collect one request, of bounded length."""
+        """Collect one request, of bounded length, and what comes while it is decided about."""
         if self._answered:
-            return  # what follows a refused request is for nobody
+            return
         searched = max(0, len(self._received) - len(_END_OF_HEAD))
         self._received += data
-        if self._end:
-            end = len(self._received)  # the gate still thinks about the request
-        else:
-            found = self._received.find(_END_OF_HEAD, searched)
-            self._end = found + len(_END_OF_HEAD) if found >= 0 else 0
-            end = self._end or len(self._received)
-        if end > self._house.limits.max_handshake_bytes:
-            self._waiting.turn_away("too_large")
+        end = -1 if self._head_bytes else self._received.find(_END_OF_HEAD, searched)
+        size = len(self._received) if end < 0 else end + len(_END_OF_HEAD)
+        if size > self._limits.max_handshake_bytes:
+            self._pending.refuse("too_large")
             self.abort()
-        elif self._end and not self._asked:
-            self._asked = True
-            self._ask(bytes(self._received[: self._end]))
+        elif end >= 0:
+            self._head_bytes = size
+            self._decide(bytes(self._received[:size]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave, unless the connection was handed over."""
-        if self._asking is not None:
-            self._asking.cancel()
-        self._leave()
+        """Stop deciding: the connection is gone."""
+        if self._deciding is not None:
+            self._deciding.cancel()
+        self._finish()
 
     def abort(self) -> None:
         """Drop the socket."""
         self._transport.abort()
 
     def _time_out(self) -> None:
-        self._waiting.turn_away("timeout")
+        self._pending.refuse("timeout")
         self.abort()
 
-    def _ask(self, head: bytes) -> None:
-        protocol = ServerProtocol()
-        if handshake.OTHER_METHOD.match(head):
-            self._waiting.turn_away("bad_method")
-            self._refuse(handshake.method_refusal(protocol))
-            return
-        protocol.receive_data(head)
-        request = next(iter(protocol.events_received()), None)
-        if not isinstance(request, Request):
-            self._waiting.turn_away("bad_request")
-            self._answer(b"".join(protocol.data_to_send()))  # empty where it is no HTTP
+    def _decide(self, head: bytes) -> None:
+        address = handshake.address_of(self._transport.get_extra_info("peername"))
+        try:
+            self._handshake = handshake.read_request(head, address)
+        except handshake.InvalidRequestError as invalid:
+            self._pending.refuse(invalid.reason)
+            self._answer(invalid.response)
             return
         try:
-            decision = self._house.gate.admit(handshake.upgrade_request(request, self._address))
+            decision = self._policy.admit(self._handshake.request)
         except Exception as error:
-            self._fail(protocol, error)
+            self._fail(error)
             return
         if isinstance(decision, Coroutine):
-            self._asking = asyncio.create_task(self._wait(protocol, request, decision))
+            self._deciding = asyncio.create_task(self._wait(decision))
             # Where the connection is gone before the task's first turn, nobody awaits it.
-            self._asking.add_done_callback(lambda _: decision.close())
+            self._deciding.add_done_callback(lambda _: decision.close())
         else:
-            self._obey(protocol, request, decision)
+            self._apply(decision)
 
-    async def _wait(
-        self, protocol: ServerProtocol, request: Request, deciding: Coroutine[Any, Any, Decision]
-    ) -> None:
-        """Wait for a decision, and act upon it before anything else can happen."""
+    async def _wait(self, deciding: Coroutine[Any, Any, Decision]) -> None:
+        """Await a decision and apply it before anything else can happen."""
         try:
             decision = await deciding
         except Exception as error:
-            self._fail(protocol, error)
+            self._fail(error)
         else:
-            self._obey(protocol, request, decision)
+            self._apply(decision)
 
-    def _obey(self, protocol: ServerProtocol, request: Request, decision: Decision) -> None:
-        self._waiting.asked = True
+    def _apply(self, decision: Decision) -> None:
         if isinstance(decision, HttpAnswer):
-            self._refuse(handshake.refusal(protocol, decision))
-            return
-        response = protocol.accept(request)
-        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            self._house.gate.count_refused("bad_request", self._address)
-            self._refuse(handshake.without_details(protocol, response))
-            return
-        self._leave()
-        response.headers["Server"] = handshake.SERVER
-        admitted = AcceptedUpgrade(
-            decision,
-            self._transport,
-            key=request.headers["Sec-WebSocket-Key"],
-            answer=response.serialize(),
-            rest=bytes(self._received[self._end :]),
-        )
-        self._house.upgrade(admitted)
+            self._pending.decided = True
+            self._answer(self._handshake.refusal(decision))
+        elif not self._handshake.request.is_upgrade:
+            self._pending.refuse("bad_request")
+            self._answer(self._handshake.response())
+        else:
+            early = bytes(self._received[self._head_bytes :])
+            response = self._handshake.response()
+            self._on_accepted(AcceptedUpgrade(decision, self._transport, response, early))
+            self._finish()
 
-    def _fail(self, protocol: ServerProtocol, error: Exception) -> None:
-        self._waiting.asked = True
-        _log.error("the gate failed; a connection is refused", exc_info=error)
-        status = http.HTTPStatus.INTERNAL_SERVER_ERROR
-        self._refuse(protocol.reject(status, "internal error\n"))
+    def _fail(self, error: Exception) -> None:
+        self._pending.decided = True
+        _log.error("the upgrade policy failed; a connection is refused", exc_info=error)
+        self._answer(self._handshake.failure())
 
-    @property
-    def _address(self) -> str:
-        return handshake.address_of(self._transport.get_extra_info("peername"))
-
-    def _refuse(self, response: Response) -> None:
-        response.headers["Server"] = handshake.SERVER
-        self._answer(response.serialize())
-
-    def _answer(self, answer: bytes) -> None:
+    def _answer(self, response: bytes) -> None:
         """Answer, and wait for the other end to hang up: a body may still be on its way."""
         self._answered = True
-        if answer:
-            self._transport.write(answer)
-        if answer and self._transport.can_write_eof():
+        if response:
+            self._transport.write(response)
+        if response and self._transport.can_write_eof():
             self._transport.write_eof()
         else:
             self._transport.close()
 
-    def _leave(self) -> None:
-        self._cut.cancel()
-        self._waiting.leave()
-        self._house.doorways.discard(self)
-        self._house.left()
+    def _finish(self) -> None:
+        self._timer.cancel()
+        self._pending.remove()
+        self._ongoing.discard(self)
+        self._on_done()

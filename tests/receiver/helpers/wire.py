@@ -33,8 +33,8 @@ def request(*headers: bytes, path: bytes = b"/audio", method: bytes = b"GET") ->
     return method + b" " + path + b" HTTP/1.1\r\n" + UPGRADE + lines + b"\r\n"
 
 
-def wire(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
-    """Return one masked protocol unit."""
+def frame(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
+    """Return one masked frame (RFC 6455, section 5.2)."""
     mask = os.urandom(4)
     head = bytes([opcode | (0x80 if final else 0)])
     length = len(payload)

@@ -32,10 +32,10 @@ from tests.receiver.helpers.wire import (
     KeepingPolicy,
     call,
     fill_and_reset,
+    frame,
     request,
     send_and_reset,
     upgraded,
-    wire,
 )
 
 pytestmark = pytest.mark.integration
@@ -117,10 +117,10 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 async def test_messages_arrive_whole_and_in_order(running: Running) -> None:
     """Text, binary and fragmented messages arrive as bytes, in the order sent."""
     caller, peer = await running.stream()
-    caller.writer.write(wire(TEXT, b'{"a":1}') + wire(BINARY, b"\x00\xff") + wire(TEXT, b""))
-    caller.writer.write(wire(TEXT, b"one ", final=False))
-    caller.writer.write(wire(CONTINUATION, b"two ", final=False) + wire(PING))
-    caller.writer.write(wire(CONTINUATION, b"three") + wire(CLOSE, struct.pack(">H", 1000)))
+    caller.writer.write(frame(TEXT, b'{"a":1}') + frame(BINARY, b"\x00\xff") + frame(TEXT, b""))
+    caller.writer.write(frame(TEXT, b"one ", final=False))
+    caller.writer.write(frame(CONTINUATION, b"two ", final=False) + frame(PING))
+    caller.writer.write(frame(CONTINUATION, b"three") + frame(CLOSE, struct.pack(">H", 1000)))
     await peer.was_closed.wait()
     await caller.leave()
     assert [b'{"a":1}', b"\x00\xff", b"", b"one two three"] == peer.messages
@@ -131,7 +131,7 @@ async def test_messages_arrive_whole_and_in_order(running: Running) -> None:
 async def test_text_is_not_decoded(running: Running) -> None:
     """Bytes that are not UTF-8 are the messages' business, not the transport's."""
     caller, peer = await running.stream()
-    caller.writer.write(wire(TEXT, b"\xff\xfe") + wire(TEXT, b"next") + wire(CLOSE))
+    caller.writer.write(frame(TEXT, b"\xff\xfe") + frame(TEXT, b"next") + frame(CLOSE))
     await peer.was_closed.wait()
     await caller.leave()
     assert [b"\xff\xfe", b"next"] == peer.messages
@@ -141,11 +141,11 @@ async def test_text_is_not_decoded(running: Running) -> None:
 async def test_messages_sent_with_the_request_are_kept(running: Running) -> None:
     """A sender that does not wait for the answer loses nothing."""
     caller = await running.caller()
-    caller.writer.write(request() + wire(TEXT, b"early") + wire(TEXT, b"late"))
+    caller.writer.write(request() + frame(TEXT, b"early") + frame(TEXT, b"late"))
     await running.gate.admitted.wait()
     peer = running.gate.peers[0]
     await peer.was_opened.wait()
-    caller.writer.write(wire(TEXT, b"later") + wire(CLOSE))
+    caller.writer.write(frame(TEXT, b"later") + frame(CLOSE))
     await peer.was_closed.wait()
     await caller.leave()
     assert [b"early", b"late", b"later"] == peer.messages
@@ -154,7 +154,7 @@ async def test_messages_sent_with_the_request_are_kept(running: Running) -> None
 async def test_a_message_of_the_limit_arrives(running: Running) -> None:
     """The limit itself is allowed."""
     caller, peer = await running.stream()
-    caller.writer.write(wire(TEXT, b"x" * 2048) + wire(CLOSE))
+    caller.writer.write(frame(TEXT, b"x" * 2048) + frame(CLOSE))
     await peer.was_closed.wait()
     await caller.leave()
     assert [b"x" * 2048] == peer.messages
@@ -164,11 +164,11 @@ async def test_a_message_of_the_limit_arrives(running: Running) -> None:
 async def test_an_oversized_message_ends_with_1009(running: Running, in_fragments: bool) -> None:
     """What came before an oversized message is kept; the peer is told 1009."""
     caller, peer = await running.stream()
-    sent = wire(TEXT, b"before")
+    sent = frame(TEXT, b"before")
     if in_fragments:
-        sent += wire(TEXT, b"x" * 2000, final=False) + wire(CONTINUATION, b"x" * 49)
+        sent += frame(TEXT, b"x" * 2000, final=False) + frame(CONTINUATION, b"x" * 49)
     else:
-        sent += wire(TEXT, b"x" * 2049)
+        sent += frame(TEXT, b"x" * 2049)
     answer = await caller.exchange(sent)
     await peer.was_closed.wait()
     assert b"\x88" + struct.pack(">H", 1009) == answer[:1] + answer[2:4]
@@ -179,7 +179,7 @@ async def test_an_oversized_message_ends_with_1009(running: Running, in_fragment
 async def test_a_protocol_error_ends_with_1002(running: Running) -> None:
     """Bytes that are no WebSocket close the connection; what came before is kept."""
     caller, peer = await running.stream()
-    await caller.exchange(wire(TEXT, b"before") + b"\xff" * 20)
+    await caller.exchange(frame(TEXT, b"before") + b"\xff" * 20)
     await peer.was_closed.wait()
     assert [b"before"] == peer.messages
     assert [(1002, False)] == peer.ends
@@ -188,7 +188,7 @@ async def test_a_protocol_error_ends_with_1002(running: Running) -> None:
 async def test_end_of_socket_without_close(running: Running) -> None:
     """A socket that just ends gives 1006, after every message."""
     caller, peer = await running.stream()
-    caller.writer.write(b"".join(wire(TEXT, b"%d" % n) for n in range(500)))
+    caller.writer.write(b"".join(frame(TEXT, b"%d" % n) for n in range(500)))
     await caller.leave()
     await peer.was_closed.wait()
     assert [b"%d" % n for n in range(500)] == peer.messages
@@ -203,9 +203,9 @@ async def test_all_that_arrived_before_a_reset_is_kept(pings: bool) -> None:
         gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
     )
     sent = [b"%04d" % n + b"x" * 320 for n in range(3000)]
-    burst = [wire(TEXT, message) for message in sent]
+    burst = [frame(TEXT, message) for message in sent]
     if pings:
-        burst = [part for unit in burst for part in (unit, wire(PING, b"?"))]
+        burst = [part for unit in burst for part in (unit, frame(PING, b"?"))]
     await asyncio.to_thread(send_and_reset, listener.port, burst)
     await gate.peers[0].was_closed.wait()
     await listener.close()
@@ -220,7 +220,7 @@ async def test_what_the_kernel_holds_at_a_reset_is_kept() -> None:
         gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
     )
     sender = await asyncio.to_thread(upgraded, listener.port)
-    arrived = fill_and_reset(sender, wire(TEXT, b"x" * 320))  # the event loop waits for this
+    arrived = fill_and_reset(sender, frame(TEXT, b"x" * 320))  # the event loop waits for this
     await gate.peers[0].was_closed.wait()
     await listener.close()
     assert 0 < arrived <= len(gate.peers[0].messages)
@@ -231,9 +231,9 @@ async def test_what_the_kernel_holds_at_a_reset_is_kept() -> None:
 async def test_pings_are_answered_with_one_pong(running: Running) -> None:
     """The most recent of several pings is answered."""
     caller, peer = await running.stream()
-    caller.writer.write(wire(PING, b"one") + wire(PING, b"two"))
+    caller.writer.write(frame(PING, b"one") + frame(PING, b"two"))
     assert b"\x8a\x03two" == await caller.reader.readexactly(5)
-    caller.writer.write(wire(PING, b"six"))
+    caller.writer.write(frame(PING, b"six"))
     assert b"\x8a\x03six" == await caller.reader.readexactly(5)
     await caller.leave()
     await peer.was_closed.wait()
@@ -244,11 +244,11 @@ async def test_a_pong_waits_while_much_is_arriving(start: Start) -> None:
     """While reads are large there is more in the kernel, and a write could lose it."""
     async with start(limits=Limits(pong_delay_seconds=0.01)) as running:
         caller, peer = await running.stream()
-        large = wire(TEXT, b"x" * 200_000)
+        large = frame(TEXT, b"x" * 200_000)
         for _ in range(20):
-            caller.writer.write(wire(PING, b"one") + large)
+            caller.writer.write(frame(PING, b"one") + large)
             await caller.writer.drain()
-        caller.writer.write(wire(PING, b"two"))
+        caller.writer.write(frame(PING, b"two"))
         seen = b""
         while not seen.endswith(b"\x8a\x03two"):
             seen += await caller.reader.readexactly(5)
@@ -261,7 +261,7 @@ async def test_a_pong_follows_when_nothing_more_arrives(start: Start) -> None:
     """A large read with nothing behind it does not hold the pong back for good."""
     async with start(limits=Limits(pong_delay_seconds=0.01)) as running:
         caller, peer = await running.stream()
-        caller.writer.write(wire(TEXT, b"x" * 200_000) + wire(PING, b"one"))
+        caller.writer.write(frame(TEXT, b"x" * 200_000) + frame(PING, b"one"))
         assert b"\x8a\x03one" == await caller.reader.readexactly(5)
         await caller.leave()
         await peer.was_closed.wait()
@@ -270,17 +270,17 @@ async def test_a_pong_follows_when_nothing_more_arrives(start: Start) -> None:
 @pytest.mark.parametrize("kind", ["pings", "pongs", "one message", "small messages"])
 async def test_too_many_small_units_end_with_1008(start: Start, kind: str) -> None:
     """They would keep the event loop from all others; what came before is kept."""
-    begun, ended = wire(TEXT, b"{", final=False), wire(CONTINUATION, b"}")
+    begun, ended = frame(TEXT, b"{", final=False), frame(CONTINUATION, b"}")
     beginning, unit = {
-        "pings": (b"", wire(PING)),
-        "pongs": (b"", wire(PONG, b"x" * 100)),
-        "one message": (begun, wire(CONTINUATION, final=False)),
+        "pings": (b"", frame(PING)),
+        "pongs": (b"", frame(PONG, b"x" * 100)),
+        "one message": (begun, frame(CONTINUATION, final=False)),
         "small messages": (b"", begun + ended),
     }[kind]
     limits = replace(LIMITS, max_small_frames=100, small_frames_per_second=0)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
-        answer = await caller.exchange(wire(TEXT, b"before") + beginning + unit * 1000)
+        answer = await caller.exchange(frame(TEXT, b"before") + beginning + unit * 1000)
         await peer.was_closed.wait()
         close = answer[answer.index(b"\x88") :]  # a pong may come before it
         assert struct.pack(">H", 1008) == close[2:4]
@@ -294,12 +294,12 @@ async def test_audio_in_fragments_is_no_flood(start: Start, size: int) -> None:
     """Some libraries send in small fragments, or end each message with an empty one."""
     message = b"x" * 300
     parts = [message[at : at + size] for at in range(0, len(message), size)]
-    first, *rest = [wire(CONTINUATION, part, final=False) for part in parts]
-    units = bytes([first[0] | TEXT]) + first[1:] + b"".join(rest) + wire(CONTINUATION)
+    first, *rest = [frame(CONTINUATION, part, final=False) for part in parts]
+    units = bytes([first[0] | TEXT]) + first[1:] + b"".join(rest) + frame(CONTINUATION)
     limits = replace(LIMITS, max_small_frames=10, small_frames_per_second=1)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
-        await caller.exchange(units * 1000 + wire(CLOSE, b"\x03\xe8"))
+        await caller.exchange(units * 1000 + frame(CLOSE, b"\x03\xe8"))
         await peer.was_closed.wait()
         assert [message] * 1000 == peer.messages
         assert [(1000, True)] == peer.ends
@@ -308,16 +308,16 @@ async def test_audio_in_fragments_is_no_flood(start: Start, size: int) -> None:
 async def test_who_sends_faster_than_any_call_is_read_no_faster(start: Start) -> None:
     """Reading pauses; nothing is lost, and others are served meanwhile."""
     limits = replace(LIMITS, max_burst_bytes=100_000, bytes_per_second=2_500_000)
-    message = wire(TEXT, b"x" * 2000)
+    message = frame(TEXT, b"x" * 2000)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
         other, another = await running.stream()
         began = asyncio.get_running_loop().time()
         caller.writer.write(message * 1000)
-        await other.exchange(wire(TEXT, b"hello") + wire(CLOSE, b"\x03\xe8"))
+        await other.exchange(frame(TEXT, b"hello") + frame(CLOSE, b"\x03\xe8"))
         await another.was_closed.wait()
         assert len(peer.messages) < 1000
-        await caller.exchange(wire(CLOSE, b"\x03\xe8"))
+        await caller.exchange(frame(CLOSE, b"\x03\xe8"))
         await peer.was_closed.wait()
         assert asyncio.get_running_loop().time() - began > 0.3
         assert [b"x" * 2000] * 1000 == peer.messages
@@ -329,7 +329,7 @@ async def test_who_hangs_up_while_reading_pauses_loses_nothing(start: Start) -> 
     limits = replace(LIMITS, max_burst_bytes=100_000, bytes_per_second=1_000_000)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
-        caller.writer.write(wire(TEXT, b"x" * 2000) * 250)
+        caller.writer.write(frame(TEXT, b"x" * 2000) * 250)
         await caller.leave()
         await peer.was_closed.wait()
         assert 250 == len(peer.messages)
@@ -341,8 +341,8 @@ async def test_few_small_units_are_no_flood(start: Start) -> None:
     limits = replace(LIMITS, max_small_frames=10, small_frames_per_second=1)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
-        large = wire(TEXT, b"x" * 128, final=False) + wire(CONTINUATION, b"y" * 128)
-        await caller.exchange(wire(PING) * 5 + large * 50 + wire(CLOSE, b"\x03\xe8"))
+        large = frame(TEXT, b"x" * 128, final=False) + frame(CONTINUATION, b"y" * 128)
+        await caller.exchange(frame(PING) * 5 + large * 50 + frame(CLOSE, b"\x03\xe8"))
         await peer.was_closed.wait()
         assert [b"x" * 128 + b"y" * 128] * 50 == peer.messages
         assert [(1000, True)] == peer.ends
@@ -353,7 +353,7 @@ async def test_who_goes_on_sending_after_our_close_is_not_read_for_long(start: S
     limits = replace(LIMITS, max_bytes_after_close=10_000)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
-        caller.writer.write(wire(TEXT, b"close") + wire(TEXT, b"x" * 1000) * 1000)
+        caller.writer.write(frame(TEXT, b"close") + frame(TEXT, b"x" * 1000) * 1000)
         assert struct.pack(">H", 4000) == (await caller.reader.readexactly(4))[2:]
         await peer.was_closed.wait()
         await caller.leave()
@@ -364,7 +364,7 @@ async def test_who_goes_on_sending_after_our_close_is_not_read_for_long(start: S
 async def test_pongs_are_ignored(running: Running) -> None:
     """An unasked pong is no message and no error."""
     caller, peer = await running.stream()
-    caller.writer.write(wire(PONG, b"?") + wire(TEXT, b"on") + wire(CLOSE))
+    caller.writer.write(frame(PONG, b"?") + frame(TEXT, b"on") + frame(CLOSE))
     await peer.was_closed.wait()
     await caller.leave()
     assert [b"on"] == peer.messages
@@ -373,7 +373,7 @@ async def test_pongs_are_ignored(running: Running) -> None:
 async def test_nothing_is_sent_to_the_other_end(running: Running) -> None:
     """After the upgrade the only bytes sent are those of the closing handshake."""
     caller, _ = await running.stream()
-    answer = await caller.exchange(wire(TEXT, b"x") + wire(CLOSE, struct.pack(">H", 1000)))
+    answer = await caller.exchange(frame(TEXT, b"x") + frame(CLOSE, struct.pack(">H", 1000)))
     assert b"\x88\x02" + struct.pack(">H", 1000) == answer
 
 
@@ -388,7 +388,7 @@ async def test_messages_are_sent_whole(running: Running) -> None:
     assert peer.connection.send("é")
     assert peer.connection.send(b"\x00\xff")
     assert b"\x81\x02\xc3\xa9" + b"\x82\x02\x00\xff" == await caller.reader.readexactly(8)
-    caller.writer.write(wire(PING, b"one"))
+    caller.writer.write(frame(PING, b"one"))
     assert b"\x8a\x03one" == await caller.reader.readexactly(5)
     await caller.leave()
     await peer.was_closed.wait()
@@ -409,7 +409,7 @@ async def test_a_slow_reader_is_noticed_and_resumed(running: Running) -> None:
         resumed.clear()
         attempts += 1
         sent = fill(peer.connection, sent)
-        caller.writer.write(wire(PING, b"unread-%d" % attempts) + wire(TEXT, b"behind the ping"))
+        caller.writer.write(frame(PING, b"unread-%d" % attempts) + frame(TEXT, b"behind the ping"))
         while len(peer.messages) < attempts:  # noqa: ASYNC110  the ping was read before it
             await asyncio.sleep(0)
     caller.writer.transport.resume_reading()  # type: ignore[attr-defined]
@@ -473,7 +473,7 @@ async def test_nothing_is_sent_once_closing(running: Running) -> None:
     peer.connection.start_sending(lambda: None)
     peer.connection.close(1000, "")
     assert not peer.connection.send("late")
-    assert b"\x88\x02" + struct.pack(">H", 1000) == await caller.exchange(wire(CLOSE))
+    assert b"\x88\x02" + struct.pack(">H", 1000) == await caller.exchange(frame(CLOSE))
     await peer.was_closed.wait()
     assert not peer.connection.send(b"too late")
 
@@ -485,11 +485,11 @@ async def test_the_peer_can_close(start: Start) -> None:
     """Closing sends the first code and reason, and a later call does nothing."""
     async with start(limits=PATIENT) as running:
         caller, peer = await running.stream()
-        caller.writer.write(wire(TEXT, b"close please"))
+        caller.writer.write(frame(TEXT, b"close please"))
         assert b"\x88\x0e" + struct.pack(">H", 4000) + b"close please" == (
             await caller.reader.readexactly(16)
         )
-        caller.writer.write(wire(TEXT, b"on its way") + wire(CLOSE, struct.pack(">H", 4000)))
+        caller.writer.write(frame(TEXT, b"on its way") + frame(CLOSE, struct.pack(">H", 4000)))
         await caller.leave()
         await peer.was_closed.wait()
     assert [b"close please", b"on its way"] == peer.messages
@@ -499,7 +499,7 @@ async def test_the_peer_can_close(start: Start) -> None:
 async def test_a_long_reason_is_cut_between_characters(running: Running) -> None:
     """The reason takes at most 123 bytes and stays UTF-8."""
     caller, peer = await running.stream()
-    caller.writer.write(wire(TEXT, b"close" + "ä".encode() * 100))
+    caller.writer.write(frame(TEXT, b"close" + "ä".encode() * 100))
     head = await caller.reader.readexactly(4)
     reason = await caller.reader.readexactly(head[1] - 2)
     assert "close" + "ä" * 59 == reason.decode()
@@ -510,7 +510,7 @@ async def test_a_long_reason_is_cut_between_characters(running: Running) -> None
 async def test_a_peer_that_does_not_answer_a_close_is_cut(running: Running) -> None:
     """The close time-out ends a closing handshake that hangs."""
     caller, peer = await running.stream()
-    caller.writer.write(wire(TEXT, b"close"))
+    caller.writer.write(frame(TEXT, b"close"))
     await peer.was_closed.wait()
     assert [(4000, False)] == peer.ends
     await caller.leave()
@@ -519,7 +519,7 @@ async def test_a_peer_that_does_not_answer_a_close_is_cut(running: Running) -> N
 async def test_a_peer_that_never_hangs_up_is_cut(running: Running) -> None:
     """After its close message, the other end has the close time-out to end the connection."""
     caller, peer = await running.stream()
-    caller.writer.write(wire(CLOSE, struct.pack(">H", 1000)))
+    caller.writer.write(frame(CLOSE, struct.pack(">H", 1000)))
     await peer.was_closed.wait()
     assert [(1000, True)] == peer.ends
     await caller.leave()
@@ -532,7 +532,7 @@ MEANT_FOR_THE_WIRE = [1000, 1003, 1007, 1014, 3000, 4999]
 async def test_a_close_code_is_taken_and_echoed(running: Running, code: int) -> None:
     """Those of RFC 6455, section 7.4, and of the registry it founded."""
     caller, peer = await running.stream()
-    answer = await caller.exchange(wire(CLOSE, struct.pack(">H", code) + "schön".encode()))
+    answer = await caller.exchange(frame(CLOSE, struct.pack(">H", code) + "schön".encode()))
     await peer.was_closed.wait()
     assert b"\x88\x08" + struct.pack(">H", code) + "schön".encode() == answer
     assert [(code, True)] == peer.ends
@@ -552,7 +552,7 @@ async def test_a_close_message_that_is_none_breaks_off(
 ) -> None:
     """What must not be sent is no clean end, and is not repeated."""
     caller, peer = await running.stream()
-    answer = await caller.exchange(wire(TEXT, b"before") + wire(CLOSE, payload))
+    answer = await caller.exchange(frame(TEXT, b"before") + frame(CLOSE, payload))
     await peer.was_closed.wait()
     assert b"\x88" + struct.pack(">H", told) == answer[:1] + answer[2:4]
     assert [b"before"] == peer.messages
@@ -562,9 +562,9 @@ async def test_a_close_message_that_is_none_breaks_off(
 async def test_a_close_message_that_is_none_ends_our_closing_too(running: Running) -> None:
     """The end is then the one that we have told, and not a clean one."""
     caller, peer = await running.stream()
-    caller.writer.write(wire(TEXT, b"close"))
+    caller.writer.write(frame(TEXT, b"close"))
     await caller.reader.readexactly(4 + len("close"))
-    assert b"" == await caller.exchange(wire(CLOSE, struct.pack(">H", 1006)))
+    assert b"" == await caller.exchange(frame(CLOSE, struct.pack(">H", 1006)))
     await peer.was_closed.wait()
     assert [(4000, False)] == peer.ends
 
@@ -572,7 +572,7 @@ async def test_a_close_message_that_is_none_ends_our_closing_too(running: Runnin
 async def test_the_peer_can_abort(running: Running) -> None:
     """Aborting drops the socket without a handshake."""
     caller, peer = await running.stream()
-    assert b"" == await caller.exchange(wire(TEXT, b"abort"))
+    assert b"" == await caller.exchange(frame(TEXT, b"abort"))
     await peer.was_closed.wait()
     assert [(1006, False)] == peer.ends
 
@@ -596,13 +596,13 @@ async def test_a_failing_peer_ends_its_own_connection_only(
     other_caller, other = await running.stream()
     caller, peer = await running.stream()
     with caplog.at_level(logging.ERROR, "receiver"):
-        answer = await caller.exchange(wire(TEXT, b"fail") * 3)
+        answer = await caller.exchange(frame(TEXT, b"fail") * 3)
         await peer.was_closed.wait()
     assert b"\x88" + struct.pack(">H", 1011) == answer[:1] + answer[2:4]
     assert [b"fail"] == peer.messages
     assert [(1011, False)] == peer.ends
     assert 1 == len(errors(caplog))
-    other_caller.writer.write(wire(TEXT, b"alive") + wire(CLOSE))
+    other_caller.writer.write(frame(TEXT, b"alive") + frame(CLOSE))
     await other.was_closed.wait()
     await other_caller.leave()
     assert [b"alive"] == other.messages
@@ -615,7 +615,7 @@ async def test_a_peer_that_fails_at_its_beginning_and_end(
     async with start(KeepingPolicy(opening_fails=True, closing_fails=True)) as running:
         caller = await running.caller()
         with caplog.at_level(logging.ERROR, "receiver"):
-            await caller.exchange(request() + wire(TEXT, b"dropped"))
+            await caller.exchange(request() + frame(TEXT, b"dropped"))
             await running.gate.peers[0].was_closed.wait()
         assert [] == running.gate.peers[0].messages
         assert [(1011, False)] == running.gate.peers[0].ends
@@ -631,7 +631,7 @@ async def test_shutting_down_closes_with_1001(start: Start) -> None:
         closing = asyncio.create_task(running.listener.close())
         head = await caller.reader.readexactly(4)
         assert b"\x88" + struct.pack(">H", 1001) == head[:1] + head[2:]
-        caller.writer.write(wire(TEXT, b"last") + wire(CLOSE, struct.pack(">H", 1001)))
+        caller.writer.write(frame(TEXT, b"last") + frame(CLOSE, struct.pack(">H", 1001)))
         assert b"" == await waiting.exchange(b"")
         await caller.leave()
         await closing
@@ -646,7 +646,7 @@ async def test_stop_accepting_leaves_streams_alone(running: Running) -> None:
     running.listener.stop_accepting()
     with pytest.raises(ConnectionRefusedError):
         await running.caller()
-    caller.writer.write(wire(TEXT, b"still here") + wire(CLOSE))
+    caller.writer.write(frame(TEXT, b"still here") + frame(CLOSE))
     await peer.was_closed.wait()
     await caller.leave()
     assert [b"still here"] == peer.messages
@@ -715,13 +715,13 @@ async def test_a_refusal_repeats_nothing_of_the_request(running: Running, name: 
 async def test_a_gate_may_take_its_time(running: Running) -> None:
     """Others are served meanwhile, and what was sent with the request is kept."""
     slow = await running.caller()
-    slow.writer.write(request(path=b"/slow/audio") + wire(TEXT, b"early"))
+    slow.writer.write(request(path=b"/slow/audio") + frame(TEXT, b"early"))
     await running.gate.was_asked.wait()
     other, peer = await running.stream()
-    slow.writer.write(wire(TEXT, b"later"))
+    slow.writer.write(frame(TEXT, b"later"))
     running.gate.may_answer.set()
     assert (await slow.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-    await slow.exchange(wire(CLOSE, b"\x03\xe8"))
+    await slow.exchange(frame(CLOSE, b"\x03\xe8"))
     await running.gate.peers[1].was_closed.wait()
     assert [b"early", b"later"] == running.gate.peers[1].messages
     await other.leave()
@@ -802,7 +802,7 @@ async def test_a_whole_stream_may_come_with_the_request(
     """Who does not wait for the answer is answered, and loses nothing, down to the close."""
     running.gate.may_answer.set()
     messages = [b"%03d" % n + b"x" * 320 for n in range(300)]
-    units = [wire(PING, b"?"), *(wire(TEXT, m) for m in messages), wire(CLOSE, b"\x03\xe8")]
+    units = [frame(PING, b"?"), *(frame(TEXT, m) for m in messages), frame(CLOSE, b"\x03\xe8")]
     caller = await running.caller()
     answer = await caller.exchange(request(path=path) + b"".join(units))
     assert answer.startswith(b"HTTP/1.1 101 ")
@@ -817,10 +817,10 @@ async def test_a_whole_stream_may_come_with_the_request(
 async def test_a_unit_may_be_cut_by_the_end_of_a_read(running: Running) -> None:
     """Its beginning comes with the request, its end behind the answer."""
     caller = await running.caller()
-    unit = wire(TEXT, b"early")
+    unit = frame(TEXT, b"early")
     caller.writer.write(request() + unit[:4])
     await caller.reader.readuntil(b"\r\n\r\n")
-    await caller.exchange(unit[4:] + wire(CLOSE, b"\x03\xe8"))
+    await caller.exchange(unit[4:] + frame(CLOSE, b"\x03\xe8"))
     await running.gate.peers[0].was_closed.wait()
     assert [b"early"] == running.gate.peers[0].messages
 
@@ -828,7 +828,7 @@ async def test_a_unit_may_be_cut_by_the_end_of_a_read(running: Running) -> None:
 async def test_what_comes_before_the_answer_is_bounded(running: Running) -> None:
     """While the gate thinks, as much is kept as a request may have."""
     caller = await running.caller()
-    answer = await caller.exchange(request(path=b"/slow/audio") + wire(TEXT, b"x" * 1000) * 400)
+    answer = await caller.exchange(request(path=b"/slow/audio") + frame(TEXT, b"x" * 1000) * 400)
     assert b"" == answer
     assert ("too_large", "127.0.0.1") == await running.gate.refusals.get()
     assert [] == running.gate.peers

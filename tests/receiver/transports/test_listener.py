@@ -1,4 +1,4 @@
-"""A certificate that is read again serves through every adapter, on both event loops."""
+"""A certificate that is read again is served to new connections, on both event loops."""
 
 from __future__ import annotations
 
