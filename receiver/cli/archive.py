@@ -21,6 +21,7 @@ from receiver.media import Gap
 from receiver.recording import store
 from receiver.recording.document import RecordedTrack, Recording
 from receiver.recording.store import Damaged, Kept, Wanted
+from receiver.recording.verify import verify as problems_in
 
 DAMAGED: Final = UnreadableError.exit_code
 GAPS_SHOWN: Final = 10
@@ -289,4 +290,4 @@ def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Da
 def _problems(entry: Kept | Damaged) -> tuple[str, ...]:
     if isinstance(entry, Damaged):
         return (_safe(entry.problem),)
-    return tuple(_safe(problem) for problem in store.verify(entry.folder, entry.recording))
+    return tuple(_safe(problem) for problem in problems_in(entry.folder, entry.recording))

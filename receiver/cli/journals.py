@@ -13,7 +13,7 @@ from receiver.errors import ConfigurationError, UnreadableError
 from receiver.media import ByteOrder
 
 if TYPE_CHECKING:
-    from receiver.recording.publish import Outcome, Postponed
+    from receiver.recording.outcomes import Outcome, Postponed
 
 
 @click.command()
@@ -28,14 +28,15 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
     from receiver.disk import folders
     from receiver.disk.lock import FolderLock
     from receiver.recording import publish
-    from receiver.recording.render import RenderOptions
+    from receiver.recording.options import RenderOptions
+    from receiver.recording.outcomes import Published
 
     os.umask(0o077)
     recovered = failed = 0
     with FolderLock(spool):
         folders.make_recordings_folder(recordings)
         for outcome in publish.recover(spool, recordings, RenderOptions(byte_order, stereo)):
-            recovered += isinstance(outcome, publish.Published)
+            recovered += isinstance(outcome, Published)
             failed += _report(outcome)
     if failed:
         raise UnreadableError(f"{failed} journals could not be published")
@@ -45,11 +46,11 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
 
 def _report(outcome: Outcome | Postponed) -> bool:
     """Print the outcome of one journal; return whether it was a failure."""
-    from receiver.recording.publish import Discarded, Empty, Postponed, Published
+    from receiver.recording.outcomes import Discarded, Empty, Postponed, Published
 
     if isinstance(outcome, Published):
         click.echo(f"published {outcome.folder}")
-        return outcome.set_aside is not None and _report(outcome.set_aside)
+        return outcome.quarantined is not None and _report(outcome.quarantined)
     if isinstance(outcome, Empty):
         click.echo(f"removed {outcome.journal}: it was empty", err=True)
         return False
@@ -71,15 +72,20 @@ def _report(outcome: Outcome | Postponed) -> bool:
 @named_settings("byte_order", "stereo")
 def render(journal: Path, output: Path | None, byte_order: ByteOrder, *, stereo: bool) -> None:
     """Turn one JOURNAL into WAV files and recording.json; the journal stays as it is."""
+    from receiver.disk.files import open_folder
+    from receiver.journal.backlog import open_journal
     from receiver.recording import render as renderer
-    from receiver.recording.render import RenderOptions
+    from receiver.recording.journal_scan import scan_file
+    from receiver.recording.options import RenderOptions
 
     os.umask(0o077)
-    renderer.identify(journal)  # refuse what is no journal before a folder is made
     folder = output or Path(journal.name).with_suffix("")
-    try:
-        folder.mkdir(0o700)
-    except OSError as error:
-        raise ConfigurationError(f"cannot create folder {folder}: {error.strerror}") from error
-    renderer.render(journal, folder, RenderOptions(byte_order, stereo))
+    with open_journal(journal) as file:
+        scanned = scan_file(file)  # refuse what is no journal before a folder is made
+        try:
+            folder.mkdir(0o700)
+        except OSError as error:
+            raise ConfigurationError(f"cannot create folder {folder}: {error.strerror}") from error
+        with open_folder(folder) as descriptor:
+            renderer.render(file, scanned, descriptor, RenderOptions(byte_order, stereo))
     click.echo(str(folder))

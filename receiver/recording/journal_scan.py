@@ -1,4 +1,8 @@
-"""One reading of a whole journal: everything that rendering needs to know but the samples."""
+"""One reading of a whole journal: everything that rendering needs to know but the samples.
+
+Samples stay in the file: what is kept of a chunk is where its payload ends and how long it is,
+44 bytes in all, so what grows with the length of a call is an index and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from receiver.errors import JournalError
+from receiver.disk.files import blocks_of
+from receiver.errors import JournalError, UnprovenError
 from receiver.journal import records as journal
+from receiver.journal.reader import Reader
 from receiver.journal.records import (
     ChunkRecord,
     DroppedRecord,
@@ -16,7 +23,6 @@ from receiver.journal.records import (
     Header,
     MessageRecord,
     NoteRecord,
-    Reader,
     Record,
     RejectedRecord,
 )
@@ -27,6 +33,9 @@ from receiver.wire import parse
 from receiver.wire.errors import OTHER_STREAM, MessageRejected
 from receiver.wire.messages import Dtmf, FormatRefused, Mark, Start, Unknown
 
+if TYPE_CHECKING:
+    from io import FileIO
+
 _CUT_SHORT = {
     EndReason.IDLE: "no audio came for too long",
     EndReason.SHUTDOWN: "the receiver was stopped during the stream",
@@ -36,13 +45,13 @@ _CUT_SHORT = {
 
 @dataclass(slots=True)
 class JournalScan:
-    """What a journal says. `trusted_bytes` is how much of it counts."""
+    """What a journal says. `trusted_bytes` is how much of it counts, `sha256` is of these."""
 
     header: Header
     start: Start | None = None
     end: EndRecord | None = None
     tracks: dict[Track, TrackIndex] = field(default_factory=dict)
-    said: list[tuple[EventPosition, Dtmf | Mark]] = field(default_factory=list)
+    events: list[tuple[EventPosition, Dtmf | Mark]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     notes: list[Finding] = field(default_factory=list)
     unknown_events: int = 0
@@ -53,8 +62,9 @@ class JournalScan:
     calls: set[str] = field(default_factory=set)  # that start messages name
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
+    sha256: str = ""
     damage: str | None = None
-    _heard: Track | None = None  # the track of the latest chunk
+    _latest: Track | None = None  # the track of the latest chunk
 
     @property
     def media_format(self) -> MediaFormat:
@@ -68,7 +78,7 @@ class JournalScan:
 
     @property
     def unproven(self) -> bool:
-        """Whether nobody showed that the stream is the call that its token is for."""
+        """Whether no start message named the call that the stream's token is for."""
         return self.token_call is not None and self.token_call not in self.calls
 
     @property
@@ -80,16 +90,16 @@ class JournalScan:
         """Return the index of one track."""
         return self.tracks.setdefault(track, TrackIndex(track))
 
-    def take(self, record: Record, end: int) -> None:
-        """Remember one record, which ends at byte `end` of the journal."""
+    def feed(self, record: Record, end: int) -> None:
+        """Add what one record says, which ends at byte `end` of the journal."""
         if type(record) is ChunkRecord:
-            self._take_chunk(record, end)
+            self._feed_chunk(record, end)
             return
         match record:
             case MessageRecord():
-                self._take_message(record.message)
+                self._feed_message(record.message)
             case RejectedRecord():
-                self._take_rejected(record)
+                self._feed_rejected(record)
             case EndRecord():
                 self.end = record
             case DroppedRecord():
@@ -101,48 +111,48 @@ class JournalScan:
         arrival_ms = getattr(record, "arrival_ms", 0)
         self.last_arrival_ms = max(self.last_arrival_ms, arrival_ms)
 
-    def _take_rejected(self, record: RejectedRecord) -> None:
+    def _feed_rejected(self, record: RejectedRecord) -> None:
         self.rejected[record.code] += 1
         if record.chunk is not None and record.code != OTHER_STREAM:
             track, number, stamp = record.chunk.track, record.chunk.chunk, record.chunk.timestamp_ms
             row = DroppedRecord(GapKind.REJECTED, track, 1, number, number, stamp, stamp)
             self.track(track).add_not_kept(row)
 
-    def _take_chunk(self, record: ChunkRecord, end: int) -> None:
+    def _feed_chunk(self, record: ChunkRecord, end: int) -> None:
         index = self.tracks.get(record.track) or self.track(record.track)
         index.add(record, end)
         if record.arrival_ms > self.last_arrival_ms:
             self.last_arrival_ms = record.arrival_ms
-        self._heard = record.track
+        self._latest = record.track
 
-    def _now(self) -> EventPosition:
+    def _position(self) -> EventPosition:
         return (
-            EventPosition(self._heard, len(self.tracks[self._heard]))
-            if self._heard
+            EventPosition(self._latest, len(self.tracks[self._latest]))
+            if self._latest
             else EventPosition()
         )
 
-    def _take_message(self, message: bytes) -> None:
+    def _feed_message(self, message: bytes) -> None:
         try:
             parsed = parse.parse(message)
         except MessageRejected as rejected:
             self.rejected[rejected.code] += 1
             return
         except FormatRefused as refused:
-            self._take_refused(refused)
+            self._feed_refused_start(refused)
             return
         if isinstance(parsed, Start):
             self.calls.add(parsed.call_sid)
         match parsed:
             case Start():
-                self._take_start(parsed)
+                self._feed_start(parsed)
             case Dtmf() | Mark():
-                self.said.append((self._now(), parsed))
+                self.events.append((self._position(), parsed))
             case Unknown():
                 self.unknown_events += 1
 
-    def _take_refused(self, refused: FormatRefused) -> None:
-        """Take whose audio it is that nobody knows how to decode."""
+    def _feed_refused_start(self, refused: FormatRefused) -> None:
+        """Add the name of a stream whose audio nobody here can decode."""
         self.calls.add(refused.start.call_sid)
         if self.start is None:
             self.start, self.refused_format = refused.start, refused.detail
@@ -150,8 +160,8 @@ class JournalScan:
     def _chunks(self) -> int:
         return sum(map(len, self.tracks.values()))
 
-    def _take_start(self, start: Start) -> None:
-        """Take the first start message of a stream; what it says later is only counted."""
+    def _feed_start(self, start: Start) -> None:
+        """Add the first start message of a stream; what it says later is only counted."""
         for known, _ in self.starts:
             if known.is_of(start):
                 same = (known.parameters, known.media_format)
@@ -160,7 +170,7 @@ class JournalScan:
         self.starts.append((start, self._chunks()))
         self.start, self.refused_format = start, ""
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """Name a recording that holds several streams after the one with most of the audio.
 
         Today each gets a journal of its own; older ones may hold stragglers of another stream.
@@ -204,21 +214,39 @@ class JournalScan:
         return found
 
 
+def scan_file(file: FileIO) -> JournalScan:
+    """Return what the journal in `file` says, which is read from its beginning, once.
+
+    Raises:
+        UnprovenError: nothing of it may be kept: it may not be the call of its token.
+        JournalError: it does not begin with a header that this version can read.
+    """
+    file.seek(0)
+    scanned = scan(blocks_of(file))
+    if scanned.unproven:
+        text = "no start message named the call of the token"
+        if scanned.damage:  # it may be behind the damage
+            raise JournalError(f"{text} up to {scanned.damage}")
+        raise UnprovenError(text)
+    return scanned
+
+
 def scan(blocks: Iterable[bytes]) -> JournalScan:
-    """Return what the journal that `blocks` make up says.
+    """Return what the journal that `blocks` make up says, whether or not it may be kept.
 
     Raises:
         JournalError: it does not begin with a header that this version can read.
     """
-    reader = Reader(blocks)
+    reader = Reader(blocks, hashing=True)
     records = iter(reader)
     first = next(records, None)
     if first is None or not isinstance(first[1], Header):
         raise JournalError(f"not a journal: {reader.damage or 'it holds no header'}")
     scanned = JournalScan(first[1])
     for end, record in records:
-        scanned.take(record, end)
-    scanned.settle()
+        scanned.feed(record, end)
+    scanned.finalize()
     scanned.trusted_bytes = reader.trusted_bytes
+    scanned.sha256 = reader.sha256
     scanned.damage = reader.damage
     return scanned

@@ -7,65 +7,52 @@ call is only the index of its chunks.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from io import FileIO
-from pathlib import Path
-from typing import Final, NoReturn
-
-import soundfile
+from typing import Final
 
 from receiver.audio import codec, wav_tags
+from receiver.audio.wav_writer import write_wav
 from receiver.disk import layout
-from receiver.disk.files import (
-    BLOCK_BYTES,
-    blocks_of,
-    create_private,
-    open_folder,
-    sha256,
-    write_all,
-    write_private,
-)
-from receiver.errors import JournalError, UnprovenError
-from receiver.journal.file import PayloadReader, open_journal
+from receiver.disk.files import BLOCK_BYTES, write_private
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track, timestamp
 from receiver.recording import document as recording
 from receiver.recording.document import RecordedTrack, Recording
-from receiver.recording.journal_scan import JournalScan, scan
+from receiver.recording.journal_scan import JournalScan
+from receiver.recording.options import RenderOptions
 from receiver.recording.report import UNNAMED, Rendered, report
 from receiver.timeline import clock, event_positions, track_timeline
 from receiver.timeline.track_timeline import Placement, Run
 
 _CHUNKS_AT_ONCE: Final = 1024
-_LARGEST_RIFF_BYTES: Final = 2**32 - 2**20
-"""Above this a WAV file needs 64-bit sizes (RF64); the rest is room for the tags."""
 _BYTE_ORDER_PROBE_BYTES: Final = 2**18
+_WINDOW_BYTES: Final = 2**15  # chunks out of order begin a new one: a larger one would cost more
 
 
-@dataclass(frozen=True, slots=True)
-class RenderOptions:
-    """`byte_order` is for L16 payloads; `stereo` adds `stereo.wav` (left is inbound)."""
+class _PayloadReader:
+    """Reads small pieces of a file, which mostly follow each other, with few calls."""
 
-    byte_order: ByteOrder = ByteOrder.LITTLE
-    stereo: bool = False
+    def __init__(self, file: FileIO) -> None:
+        self._descriptor = file.fileno()
+        self._start = 0
+        self._block = b""
 
-
-@dataclass(frozen=True, slots=True)
-class ScannedJournal:
-    """What a journal says, and the SHA-256 of what can be trusted of it."""
-
-    scan: JournalScan
-    sha256: str
+    def read(self, start: int, size: int) -> bytes:
+        """Return `size` bytes from byte `start` on."""
+        first = start - self._start
+        if first < 0 or first + size > len(self._block):
+            self._block = os.pread(self._descriptor, max(_WINDOW_BYTES, size), start)
+            self._start, first = start, 0
+        return self._block[first : first + size]
 
 
 @dataclass(frozen=True, slots=True)
 class _Audio:
     """One stream's placed tracks, and how to read their samples."""
 
-    journal: PayloadReader
+    journal: _PayloadReader
     scan: JournalScan
     placements: dict[Track, Placement]
     length: int  # of every track, in payload bytes
@@ -109,11 +96,11 @@ class _Audio:
     def _payload(self, track: Track, run: Run) -> Iterator[bytes]:
         """Yield a run's payload in blocks of bounded size."""
         index, chosen = self.scan.tracks[track], self.placements[track].order.chosen
-        cut, payload = self.journal.cut, bytearray()
+        read, payload = self.journal.read, bytearray()
         for first in range(run.first, run.last, _CHUNKS_AT_ONCE):
             rows = chosen[first : min(first + _CHUNKS_AT_ONCE, run.last)]
             for end, size in zip(index.end[rows].tolist(), index.size[rows].tolist(), strict=True):
-                payload += cut(end - size, size)
+                payload += read(end - size, size)
                 if len(payload) >= BLOCK_BYTES:
                     yield bytes(payload)
                     payload.clear()
@@ -127,71 +114,39 @@ def _silence(samples: int) -> Iterator[bytes]:
         samples -= block
 
 
-def render(journal: Path, folder: Path, options: RenderOptions) -> Recording:
-    """Write the recording that `journal` holds into the existing, empty `folder`.
+def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOptions) -> Recording:
+    """Write the recording that a journal holds into an empty folder; sync every file.
 
-    Every file is synced. Returns the document that was written to `recording.json`.
+    Args:
+        journal: The journal, open; payloads are read from it.
+        scanned: What `scan_file` said of it. Its index is used up.
+        folder: The folder's descriptor.
+        options: How to render.
 
-    Raises:
-        JournalError: the file is no journal.
-        OSError: reading or writing failed.
-    """
-    with open_folder(folder) as descriptor:
-        return render_scanned(journal, identify(journal), descriptor, options)
-
-
-def render_scanned(
-    journal: Path, identified: ScannedJournal, folder: int, options: RenderOptions
-) -> Recording:
-    """Like `render`, for a journal that was read, into a folder that is open; uses the index up.
+    Returns:
+        The document that was written to `recording.json`.
 
     Raises:
-        JournalError: the file is no journal.
         OSError: reading or writing failed.
     """
-    scanned = identified.scan
-    with open_journal(journal) as source:
-        audio = _place(source, scanned, options)
-        placements = tuple(audio.placements.values())
-        said_when = (moment for moment, _ in scanned.said)
-        rendered = Rendered(
-            placements=placements,
-            tracks=tuple(_write_track(audio, track, folder) for track in audio.placements),
-            length=audio.length,
-            origin_ms=audio.origin_ms,
-            said_at_ms=event_positions.at_ms(said_when, scanned.tracks, placements, audio.media),
-            journal_sha256=identified.sha256,
-            byte_order=audio.byte_order if audio.media.encoding is Encoding.L16 else None,
-            byte_order_chosen=options.byte_order is ByteOrder.AUTO,
-            stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
-        )
+    audio = _place(journal, scanned, options)
+    placements = tuple(audio.placements.values())
+    positions = (position for position, _ in scanned.events)
+    rendered = Rendered(
+        placements=placements,
+        tracks=tuple(_write_track(audio, track, folder) for track in audio.placements),
+        length=audio.length,
+        origin_ms=audio.origin_ms,
+        events_at_ms=event_positions.at_ms(positions, scanned.tracks, placements, audio.media),
+        byte_order=audio.byte_order if audio.media.encoding is Encoding.L16 else None,
+        byte_order_chosen=options.byte_order is ByteOrder.AUTO,
+        stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
+    )
     for index in scanned.tracks.values():
         index.forget_payloads()  # by far the largest part, and nobody asks for them any more
     document = report(scanned, rendered)
     write_private(layout.RECORDING_JSON, recording.encode(document), within=folder)
     return document
-
-
-def identify(journal: Path) -> ScannedJournal:
-    """Read a journal.
-
-    Raises:
-        UnprovenError: nothing of it may be kept.
-        JournalError: the file is no journal.
-    """
-    with open_journal(journal) as source:
-        scanned = scan(blocks_of(source))
-        if scanned.unproven:
-            _refuse(scanned)
-        return ScannedJournal(scanned, sha256(source, scanned.trusted_bytes))
-
-
-def _refuse(scanned: JournalScan) -> NoReturn:
-    """Give out nothing of a stream that may not be the call of its token."""
-    text = "no start message named the call of the token"
-    if scanned.damage:  # it may stand behind
-        raise JournalError(f"{text} up to {scanned.damage}")
-    raise UnprovenError(text)
 
 
 def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Audio:
@@ -207,7 +162,7 @@ def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Aud
     if not length:  # chunks came, but not one whole sample: there is nothing to write
         placements = {}
     audio = _Audio(
-        PayloadReader(source), scanned, placements, length, options.byte_order, origin_ms
+        _PayloadReader(source), scanned, placements, length, options.byte_order, origin_ms
     )
     if options.byte_order is ByteOrder.AUTO:
         audio = replace(audio, byte_order=_smoother_byte_order(audio))
@@ -226,16 +181,15 @@ def _smoother_byte_order(audio: _Audio) -> ByteOrder:
 
 def _write_track(audio: _Audio, track: Track, folder: int) -> RecordedTrack:
     placement, media = audio.placements[track], audio.media
-    samples = audio.length // media.bytes_per_sample
-    blocks = audio.samples(track)
-    written = _write_wav(audio, folder, track.value, channels=1, blocks=blocks)
+    name = f"{track.value}.wav"
+    sha256 = _write(audio, folder, name, channels=1, blocks=audio.samples(track))
     gaps = track_timeline.gaps_in_ms(placement, audio.length, media)
     return RecordedTrack(
         track=track,
-        file=written["file"],
-        samples=samples,
+        file=name,
+        samples=audio.length // media.bytes_per_sample,
         duration_ms=track_timeline.milliseconds(audio.length, media),
-        sha256=written["sha256"],
+        sha256=sha256,
         chunks=placement.ledger,
         silence_ms=sum(gap.duration_ms for gap in gaps),
         gaps=gaps,
@@ -252,7 +206,8 @@ def _write_stereo(audio: _Audio, folder: int) -> dict[str, str]:
     )
     pairs = zip(_even_blocks(left), _even_blocks(right), strict=True)
     blocks = (codec.interleave(*pair) for pair in pairs)
-    return _write_wav(audio, folder, layout.STEREO, channels=2, blocks=blocks)
+    sha256 = _write(audio, folder, layout.STEREO_WAV, channels=2, blocks=blocks)
+    return {"file": layout.STEREO_WAV, "sha256": sha256}
 
 
 def _even_blocks(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -266,70 +221,23 @@ def _even_blocks(blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield bytes(waiting)
 
 
-def _write_wav(
-    audio: _Audio, folder: int, title: str, *, channels: int, blocks: Iterable[bytes]
-) -> dict[str, str]:
-    """Write one 16-bit PCM file with its tags: LIST/INFO before the samples, ID3 behind them.
-
-    Returns its name and SHA-256.
-    """
-    name = f"{title}.wav"
-    scanned, media = audio.scan, audio.media
-    size = audio.length // media.bytes_per_sample * 2 * channels
-    container = "WAV" if size <= _LARGEST_RIFF_BYTES else "RF64"
-    with create_private(name, within=folder) as file:
-        with (
-            _told_as_os_errors(name),
-            soundfile.SoundFile(
-                file.fileno(),
-                "w",
-                samplerate=media.sample_rate,
-                channels=channels,
-                subtype="PCM_16",
-                format=container,
-                closefd=False,
-            ) as wav,
-        ):
-            for tag, text in _tags(scanned, title).strings().items():
-                setattr(wav, tag, text)
-            for block in blocks:
-                wav.buffer_write(block, "int16")
-        if file.seek(0, os.SEEK_END) < size:
-            raise OSError(errno.EIO, f"{name} is shorter than its samples")
-        _append_parameters(file, scanned)
-        os.fsync(file.fileno())
-        return {"file": name, "sha256": sha256(file)}
-
-
-@contextlib.contextmanager
-def _told_as_os_errors(name: str) -> Iterator[None]:
-    """Have a write that fails say so as every other one does.
-
-    libsndfile keeps the reason to itself, and its wrapper asserts that all was written.
-    """
-    try:
-        yield
-    except (soundfile.SoundFileError, AssertionError) as error:
-        raise OSError(errno.EIO, f"{name} cannot be written: {error}") from error
-
-
-def _tags(scanned: JournalScan, name: str) -> wav_tags.Tags:
-    start = scanned.start or UNNAMED
-    return wav_tags.tags(
-        name,
+def _write(audio: _Audio, folder: int, name: str, *, channels: int, blocks: Iterable[bytes]) -> str:
+    """Write one WAV file with its tags, and return its SHA-256."""
+    start = audio.scan.start or UNNAMED
+    tags = wav_tags.tags(
+        name.removesuffix(".wav"),
         call_sid=start.call_sid,
         account_sid=start.account_sid,
-        started_at=timestamp(scanned.header.started_at_ms),
+        started_at=timestamp(audio.scan.header.started_at_ms),
         parameters=start.parameters,
     )
-
-
-def _append_parameters(file: FileIO, scanned: JournalScan) -> None:
-    """Add every custom parameter by its own name behind the samples."""
-    chunk = wav_tags.id3_chunk(scanned.start.parameters if scanned.start else {})
-    length = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    appended = wav_tags.appended(file.read(wav_tags.HEAD_BYTES), length, chunk)
-    for offset, content in ((length, appended.tail), *appended.patches):
-        file.seek(offset)
-        write_all(file, content)
+    return write_wav(
+        folder,
+        name,
+        rate=audio.media.sample_rate,
+        channels=channels,
+        samples=audio.length // audio.media.bytes_per_sample,
+        blocks=blocks,
+        strings=tags.strings(),
+        parameters=start.parameters,
+    )

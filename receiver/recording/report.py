@@ -26,7 +26,7 @@ from receiver.wire.messages import Dtmf, Mark, Start
 _TWILIO_SID: Final = re.compile(r"MZ[0-9a-f]{32}")
 UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
 """Stands for the start message where none came."""
-_UNHEARD: Final = frozenset(
+_HARMLESS: Final = frozenset(
     {"byte_order_chosen", "clock_rule", "counters_restarted", "counters_unusable"}
     | {"journal_rewritten"}
     | {"messages_not_kept", "unknown_events", "clock_origin", "start_restated"}
@@ -44,20 +44,19 @@ class Rendered:
     placements: Sequence[Placement]
     tracks: tuple[RecordedTrack, ...]
     length: int  # of every track, in payload bytes
-    journal_sha256: str
     byte_order: ByteOrder | None = None  # for L16 only
     byte_order_chosen: bool = False  # by comparing, not by a setting
     stereo: dict[str, str] | None = None
     origin_ms: int = 0  # the timestamp at which the time line begins
-    said_at_ms: Sequence[int] = ()  # where the keys and marks of a scanned journal are
+    events_at_ms: Sequence[int] = ()  # where the keys and marks of a scanned journal are
 
 
 def report(scanned: JournalScan, rendered: Rendered) -> Recording:
     """Return the document of a recording, with everything a listener should know."""
     media, start = scanned.media_format, scanned.start or UNNAMED
     findings = tuple(_findings(scanned, rendered))
-    messages = [message for _, message in scanned.said]
-    said = list(zip(rendered.said_at_ms, messages, strict=True))
+    messages = [message for _, message in scanned.events]
+    events = list(zip(rendered.events_at_ms, messages, strict=True))
     return Recording(
         schema_version=SCHEMA_VERSION,
         id=scanned.header.recording_id,
@@ -68,16 +67,16 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
         started_at=timestamp(scanned.header.started_at_ms),
         ended_at=timestamp(scanned.ended_at_ms),
         end_reason=scanned.end_reason,
-        complete=all(finding.code in _UNHEARD for finding in findings),
+        complete=all(finding.code in _HARMLESS for finding in findings),
         findings=findings,
         parameters=start.parameters,
         media_format=media,
         duration_ms=track_timeline.milliseconds(rendered.length, media),
         clock_rule=_clock_rule(rendered.placements),
         tracks=rendered.tracks,
-        dtmf=tuple(DtmfPress(at, m.digit, m.duration_ms) for at, m in said if type(m) is Dtmf),
-        marks=tuple(MarkPassed(at, m.name) for at, m in said if type(m) is Mark),
-        journal_sha256=rendered.journal_sha256,
+        dtmf=tuple(DtmfPress(at, m.digit, m.duration_ms) for at, m in events if type(m) is Dtmf),
+        marks=tuple(MarkPassed(at, m.name) for at, m in events if type(m) is Mark),
+        journal_sha256=scanned.sha256,
         receiver_version=receiver.__version__,
         byte_order=rendered.byte_order,
         stereo=rendered.stereo,
@@ -85,7 +84,7 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
 
 
 def _provider(start: Start) -> str:
-    """Tell the provider by the form of its ids: Twilio's are a prefix and 32 hex digits."""
+    """Return the provider by the form of its ids: Twilio's are a prefix and 32 hex digits."""
     return "twilio" if _TWILIO_SID.fullmatch(start.stream_sid) else "signalwire"
 
 
@@ -129,8 +128,8 @@ def _audio_missing(scanned: JournalScan, placements: Iterable[Placement]) -> Ite
 
     A track of which nothing was kept has no gaps; on others counters may make no sense.
     """
-    if homeless := scanned.rejected[UNKNOWN_TRACK]:
-        yield Finding("audio_rejected", f"{homeless} chunks of no known track were refused")
+    if unknown := scanned.rejected[UNKNOWN_TRACK]:
+        yield Finding("audio_rejected", f"{unknown} chunks of no known track were refused")
     unshown = {placement.track: placement.unshown for placement in placements}
     for track, index in scanned.tracks.items():
         missed = unshown.get(track, chunks_not_kept(index.not_kept))

@@ -17,7 +17,7 @@ import structlog
 
 from receiver.auth import credentials, tls
 from receiver.config.settings import Config
-from receiver.recording.publish import Published
+from receiver.recording.outcomes import Published
 
 log = structlog.get_logger("receiver.demo")
 

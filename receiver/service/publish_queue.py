@@ -1,9 +1,20 @@
-"""Publishes finished journals in other processes, so that rendering never holds up a socket.
+"""Finished journals in, recordings out: a queue in front of the process that renders.
 
-One process renders one journal after the other at low priority. Once somebody is in a hurry
-there is one for each core, at ordinary priority, and what they have not published in time stays
-in the spool for the next start. So does a journal that makes its process fail twice. One that
-cannot be published now (no space) is tried again later.
+Journals are published one after the other, the oldest first. One that cannot be published now
+(no space) is tried again later; one that makes the rendering process die twice stays in the
+spool for the next start. So does what is not published `IN_TIME_SECONDS` after the deadline of
+the shutdown has begun: it is whole and synced.
+
+**The seam: subscribers of `published`.** Whoever wants to know of finished recordings (counters,
+live taps, the demo, and later a catalogue, an uploader, webhooks) is a callable in that list.
+
+- Called once for each recording of this process, when it is on disk under its final name, was
+  read back, and its journal has been disposed of; in the order of the list, before the log line.
+- Called in the event loop's thread: a subscriber returns at once. It must not wait, touch a
+  disk, or call back into the queue; work of its own belongs into a task or thread of its own.
+- One that raises is logged, and holds back neither the other subscribers nor the queue.
+- A recording may be on disk and never be announced: by a process that was killed between both.
+  Whoever must miss none reads `recording.store` from a mark of its own at the start.
 """
 
 from __future__ import annotations
@@ -12,7 +23,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Final
@@ -20,15 +31,14 @@ from typing import Final
 import structlog
 
 from receiver.rate_limit import LogThrottle
-from receiver.recording import publish
-from receiver.recording.publish import Discarded, Empty, Outcome, Published
-from receiver.recording.render import RenderOptions
-from receiver.service import render_process
+from receiver.recording import staging
+from receiver.recording.options import RenderOptions
+from receiver.recording.outcomes import Discarded, Empty, Outcome, Published, Quarantined
 from receiver.service.render_process import RenderProcess
 from receiver.service.shutdown_deadline import ShutdownDeadline
 
 IN_TIME_SECONDS: Final = 8.0
-"""For rendering after a hurry has begun; the process has two more for everything else."""
+"""For rendering, once the deadline has begun; the process has two more for everything else."""
 _TIDY_SECONDS: Final = 9.0
 """By when what is half rendered is removed; a disk that hangs keeps it until the next start."""
 _RETRY_SECONDS: Final = (1.0, 5.0, 30.0)
@@ -38,10 +48,16 @@ log = structlog.get_logger("receiver.publisher")
 
 
 class PublishQueue:
-    """Takes the paths of finished journals and has each published once.
+    """Publishes each submitted journal once; for the event loop's thread.
 
-    `most` is how many processes may render at once once the shutdown deadline runs, which
-    `start_deadline` starts, for everybody who was given the same one.
+    Args:
+        recordings: The folder below which recordings are published.
+        options: How journals are rendered.
+        published: The subscribers; see the module's text for what they may do.
+        quarantined: Called for each journal that was set aside.
+        discarded: Called for each journal of which nothing may be kept.
+        failed: Called for each attempt that failed.
+        deadline: The shutdown's, which `start_deadline` starts for all who share it.
     """
 
     def __init__(
@@ -49,110 +65,77 @@ class PublishQueue:
         recordings: Path,
         options: RenderOptions,
         *,
-        published: Callable[[Published], None] = lambda _: None,
+        published: Sequence[Callable[[Published], None]] = (),
         quarantined: Callable[[], None] = lambda: None,
         discarded: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
-        most: int | None = None,
         deadline: ShutdownDeadline | None = None,
     ) -> None:
+        self.published = list(published)
         self._recordings = recordings
         self._options = options
-        self._published = published
         self._quarantined = quarantined
         self._discarded = discarded
         self._failed = failed
-        self._most = most or render_process.most()
+        self._deadline = deadline or ShutdownDeadline()
         self._journals: dict[asyncio.Task[None], Path] = {}  # that are not yet published
         self._closing = asyncio.Event()
-        self._deadline = deadline or ShutdownDeadline()
         self._throttle = LogThrottle()
-        self._renderers = [RenderProcess(niceness=render_process.POLITE)]
-        self._retired: RenderProcess | None = None
-        self._reserve = 0  # how many processes may be started
-        self._starting: set[asyncio.Task[None]] = set()
-        self._free = list(self._renderers)
-        self._waiting: dict[
-            asyncio.Future[RenderProcess], int
-        ] = {}  # for one; bytes of the journal
+        self._process = RenderProcess()
+        self._turn = asyncio.Lock()  # of the process; whoever waits longest is next
 
     def __len__(self) -> int:
         """Return how many journals are not yet published."""
         return len(self._journals)
 
     def submit(self, journal: Path) -> None:
-        """Have `journal` published; for the event loop's thread."""
+        """Publish `journal` when its turn comes."""
         task = asyncio.create_task(self._publish(journal))
         self._journals[task] = journal
         task.add_done_callback(self._journals.pop)
 
     def start_deadline(self) -> None:
-        """Render on every core, and leave what is not published in time; idempotent."""
-        if self._deadline.started:
-            return
-        self._deadline.start()
-        polite, idle = self._renderers[0], self._free
-        hastened = polite.hasten()
-        self._retired = None if hastened else polite  # it may finish what it has begun
-        self._reserve = self._most - hastened
-        self._free = idle if hastened else []
-        self._deal()
-
-    async def _start_another(self) -> None:
-        """Have one more process take part once it runs; the last streams have ended then, too."""
-        renderer = RenderProcess(niceness=render_process.ORDINARY)
-        self._renderers.append(renderer)
-        with contextlib.suppress(BrokenProcessPool):  # the first journal meets it again
-            await renderer.start()
-        self._free.append(renderer)
-        self._deal()
+        """Start the shutdown's clock; `close` leaves what is not published in time. Idempotent."""
+        if not self._deadline.started:
+            self._deadline.start()
+            self._process.raise_priority()
 
     async def close(self) -> None:
-        """Publish what was submitted, then end the processes; idempotent.
+        """Publish what was submitted, then end the process; idempotent.
 
         What fails now is not tried again: its journal waits for the next start.
         """
         self._closing.set()
         await self._deadline.run_until(self._finish, IN_TIME_SECONDS)
         if self._journals:
-            await self._leave_the_rest()
-        await self._deadline.run_until(self._end_renderers, _TIDY_SECONDS)
-
-    async def _end_renderers(self) -> None:
-        for renderer in self._renderers:
-            await asyncio.to_thread(renderer.close)
+            await self._leave_rest()
+        end_process = functools.partial(asyncio.to_thread, self._process.close)
+        await self._deadline.run_until(end_process, _TIDY_SECONDS)
 
     async def _finish(self) -> None:
         while self._journals:
             await asyncio.wait(self._journals)
 
-    async def _leave_the_rest(self) -> None:
-        """End the processes in the midst of their work; the journals are safe in the spool."""
-        journals = dict(self._journals)
-        begun = [renderer.journal for renderer in self._renderers if renderer.journal]
-        for renderer in self._renderers:
-            renderer.kill()
-        for task in (*journals, *self._starting):
+    async def _leave_rest(self) -> None:
+        """Kill the process in the midst of its work; the journals are safe in the spool."""
+        journals, started = dict(self._journals), self._process.journal
+        self._process.kill()
+        for task in journals:
             task.cancel()
-        await asyncio.gather(*journals, *self._starting, return_exceptions=True)
-        all_of_them = list(journals.values())
-        tidying = functools.partial(asyncio.to_thread, self._tidy_up, begun, all_of_them)
-        left = await self._deadline.run_until(tidying, _TIDY_SECONDS)
+        await asyncio.gather(*journals, return_exceptions=True)
+        paths = list(journals.values())
+        tidy = functools.partial(asyncio.to_thread, self._tidy, started, paths)
+        left = await self._deadline.run_until(tidy, _TIDY_SECONDS)
         if left is None:  # the disk hangs, and nobody can say what is on it
-            left = len(all_of_them)
+            left = len(paths)
         if left:
-            log.warning(
-                "left_for_next_start",
-                journals=left,
-                spool=str(next(iter(journals.values())).parent),
-            )
+            log.warning("left_for_next_start", journals=left, spool=str(paths[0].parent))
 
-    def _tidy_up(self, begun: list[Path], journals: list[Path]) -> int:
+    def _tidy(self, started: Path | None, journals: list[Path]) -> int:
         """Remove what is half rendered, and return how many journals are left."""
-        for renderer in self._renderers:
-            renderer.close()  # it must be dead: it could still be writing
-        for journal in begun:
-            publish.forget_rendering(journal, self._recordings)
+        self._process.close()  # it must be dead: it could still be writing
+        if started is not None:
+            staging.discard_half_rendered(started, self._recordings)
         return sum(journal.exists() for journal in journals)
 
     async def _publish(self, journal: Path) -> None:
@@ -161,16 +144,17 @@ class PublishQueue:
         delay = _RETRY_SECONDS[0]
         while broken < _MOST_BROKEN:
             try:
-                outcome = await self._render_elsewhere(journal)
+                async with self._turn:
+                    outcome = await self._process.publish(journal, self._recordings, self._options)
             except BrokenProcessPool:
                 broken += 1
                 log.error("renderer_failed", journal=journal.name, times=broken)
                 continue
             except OSError as error:
-                if _gone(journal):  # the renderer of a killed receiver was faster
+                if _gone(journal):  # published by the renderer of a killed receiver
                     log.warning("journal_gone", journal=journal.name)
                     return
-                self._complain(journal, str(error))
+                self._log_failure(journal, str(error))
             except Exception:  # a mistake of ours: the journal stays for the next start
                 self._failed()
                 log.exception("renderer_failed", journal=journal.name)
@@ -184,62 +168,35 @@ class PublishQueue:
             if self._closing.is_set():
                 return
 
-    async def _render_elsewhere(self, journal: Path) -> Outcome:
-        turn: asyncio.Future[RenderProcess] = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = _size(journal)
-        self._deal()
-        try:
-            renderer = await turn
-        finally:
-            self._waiting.pop(turn, None)
-        try:
-            return await renderer.publish(journal, self._recordings, self._options)
-        finally:
-            if renderer is not self._retired:
-                self._free.append(renderer)
-            self._deal()
-
-    def _deal(self) -> None:
-        """Give work to who has none: the oldest journals first, in a hurry the smallest ones."""
-        while self._free and self._waiting:
-            by_size = self._waiting.__getitem__
-            turn = (
-                min(self._waiting, key=by_size)
-                if self._deadline.started
-                else next(iter(self._waiting))
-            )
-            del self._waiting[turn]
-            if not turn.done():
-                turn.set_result(self._free.pop())
-        while self._reserve and len(self._starting) < len(self._waiting):
-            self._reserve -= 1
-            task = asyncio.create_task(self._start_another())
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
-
-    def _complain(self, journal: Path, error: str) -> None:
-        """Count a failure, and tell of each kind at most once a second."""
+    def _log_failure(self, journal: Path, error: str) -> None:
+        """Count a failure, and log each kind at most once a second."""
         self._failed()
         if times := self._throttle.count(error, time.monotonic()):
             log.error("publishing_failed", journal=journal.name, error=error, times=times)
 
     def _report(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Empty):
-            log.warning("journal_empty", journal=outcome.journal.name)
-            return
-        if isinstance(outcome, Discarded):
-            log.warning("journal_discarded", journal=outcome.journal.name, reason=outcome.reason)
-            self._discarded()
-            return
-        if not isinstance(outcome, Published):
-            log.error("journal_quarantined", journal=str(outcome.journal), reason=outcome.reason)
-            self._quarantined()
-            return
-        if outcome.set_aside is not None:
-            self._report(outcome.set_aside)
+        match outcome:
+            case Published():
+                if outcome.quarantined is not None:
+                    self._report(outcome.quarantined)
+                self._announce(outcome)
+            case Quarantined(journal, reason):
+                log.error("journal_quarantined", journal=str(journal), reason=reason)
+                self._quarantined()
+            case Discarded(journal, reason):
+                log.warning("journal_discarded", journal=journal.name, reason=reason)
+                self._discarded()
+            case Empty(journal):
+                log.warning("journal_empty", journal=journal.name)
+
+    def _announce(self, outcome: Published) -> None:
+        for subscriber in self.published:
+            try:
+                subscriber(outcome)
+            except Exception:
+                log.exception("subscriber_failed", folder=str(outcome.folder))
         document = outcome.recording
-        self._published(outcome)  # before the log: whoever reads it may look at the figures
-        log.info(
+        log.info(  # behind the subscribers: whoever reads it may look at the counters
             "recording_published",
             recording_id=document.id,
             stream_sid=document.stream_sid,
@@ -249,10 +206,6 @@ class PublishQueue:
             end_reason=document.end_reason.value,
             complete=document.complete,
         )
-
-
-def _size(journal: Path) -> int:
-    return journal.stat().st_size
 
 
 def _gone(journal: Path) -> bool:

@@ -1,4 +1,9 @@
-"""The processes that render, one journal at a time: each dies of its own journal only."""
+"""The process that renders, one journal at a time, so that rendering never holds up a socket.
+
+Rendering decodes and hashes for seconds; in a thread of the serving process it would take the
+interpreter from the event loop 5 ms at a time. A journal that makes the process die takes no
+other one along: the next one gets a new process.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +19,27 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Final, TypeVar
 
-from receiver.recording import publish
-from receiver.recording.publish import Outcome
-from receiver.recording.render import RenderOptions
+from receiver.recording.options import RenderOptions
+from receiver.recording.outcomes import Outcome
 
 T = TypeVar("T")
 
-POLITE: Final = 10
-"""By how much nicer than we are rendering is while streams live."""
-ORDINARY: Final = 0
-MOST: Final = 8
-"""Processes at once, however many cores there are: each takes some 60 MB."""
+_LOW_PRIORITY: Final = 10
+"""By how much nicer than the serving process rendering is while streams live."""
+_SAME_PRIORITY: Final = 0
 
 
 class RenderProcess:
-    """One process, begun with its first journal, and begun anew when it has died."""
+    """One process, started with its first journal, and started again when it has died."""
 
-    def __init__(self, *, niceness: int) -> None:
-        self._niceness = niceness
-        self._pool = _new_pool(niceness)
-        self._pid: int | None = None
-        self.journal: Path | None = None  # what it works on
+    def __init__(self) -> None:
+        self._niceness = _LOW_PRIORITY
+        self._pool = _new_pool(self._niceness)
+        self._pid: int | None = None  # of the process, once it runs
+        self.journal: Path | None = None  # the one that is being published
 
     async def publish(self, journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
-        """Have the process publish one journal; see `publish.publish`.
+        """Publish one journal in the process; see `receiver.recording.publish`.
 
         Raises:
             BrokenProcessPool: the process died; the next journal gets a new one.
@@ -45,18 +47,11 @@ class RenderProcess:
         """
         self.journal = journal
         try:
-            await self.start()
-            return await self._run(publish.publish, journal, recordings, options)
+            if self._pid is None:  # `kill` needs it before the work is done
+                self._pid = await self._run(os.getpid)
+            return await self._run(_publish, journal, recordings, options)
         finally:
             self.journal = None
-
-    async def start(self) -> None:
-        """Wait until the process runs.
-
-        Raises:
-            BrokenProcessPool: it died.
-        """
-        self._pid = await self._run(os.getpid)
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         try:
@@ -65,16 +60,19 @@ class RenderProcess:
             self._pid, self._pool = None, _new_pool(self._niceness)
             raise
 
-    def hasten(self) -> bool:
-        """Be polite no longer, and return whether the system allows that: it asks for rights."""
-        if self._pid is None:
-            return False
-        try:
-            os.setpriority(os.PRIO_PROCESS, self._pid, os.getpriority(os.PRIO_PROCESS, 0))
-        except OSError:
-            return False
-        self._niceness = ORDINARY
-        return True
+    def raise_priority(self) -> None:
+        """Render at the priority of the serving process, whose end waits for it.
+
+        A process that runs already is raised where the system allows it, which asks for rights.
+        """
+        self._niceness = _SAME_PRIORITY
+        if self._pid is not None:
+            ours = os.getpriority(os.PRIO_PROCESS, 0)
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._pid, ours)
+        elif self.journal is None:  # not even being started
+            self._pool.shutdown(wait=False)
+            self._pool = _new_pool(self._niceness)
 
     def kill(self) -> None:
         """End the process whatever it does."""
@@ -87,31 +85,29 @@ class RenderProcess:
         self._pool.shutdown(cancel_futures=True)
 
 
-def most() -> int:
-    """Return how many processes may render at once when nothing else matters: one a core."""
-    if hasattr(os, "sched_getaffinity"):  # Linux; where we may run only on some of them
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return min(cores, MOST)
-
-
 def _new_pool(niceness: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")  # a fork would copy sockets and locks
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_settle_in, initargs=(niceness,))
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(niceness,))
 
 
-def _settle_in(niceness: int) -> None:
-    """Prepare a rendering process: deaf to signals, and gone when its parent is."""
+def _prepare(niceness: int) -> None:
+    """Prepare the rendering process: it ignores signals, and ends with its parent."""
     os.nice(niceness)
     os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides when work ends
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)  # what was half rendered is rendered again at the next start
+
+
+def _publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
+    # Imported here, as only this process is to map numpy and libsndfile.
+    from receiver.recording.publish import publish_journal
+
+    return publish_journal(journal, recordings, options)

@@ -25,12 +25,12 @@ from receiver.disk import folders
 from receiver.errors import ConfigurationError
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
+from receiver.journal import backlog
 from receiver.journal.spool import Spool
-from receiver.recording import publish
 from receiver.recording.document import Recording
-from receiver.recording.publish import Published
-from receiver.recording.render import RenderOptions
-from receiver.service import event_loop, render_process
+from receiver.recording.options import RenderOptions
+from receiver.recording.outcomes import Published
+from receiver.service import event_loop
 from receiver.service.admission import Admission
 from receiver.service.publish_queue import IN_TIME_SECONDS, PublishQueue
 from receiver.service.read_coalescing import ReadCoalescer
@@ -124,8 +124,8 @@ class Server:
             stack.push_async_callback(self._close_sockets)
             stack.push_async_callback(self._queue.close)
             stack.push_async_callback(self._close_spool)
-            publish.gather(config.spool)
-            for journal in publish.waiting(config.spool):
+            backlog.gather(config.spool)
+            for journal in backlog.waiting(config.spool):
                 self._queue.submit(journal)
             await self._check_disk()
             self._admission.open()
@@ -196,11 +196,10 @@ class Server:
         return PublishQueue(
             config.recordings,
             RenderOptions(config.byte_order, config.stereo),
-            published=self._published,
+            published=[self._published],
             quarantined=self.counters.count_quarantined,
             discarded=self.counters.count_discarded,
             failed=self.counters.count_failed,
-            most=-(-render_process.most() // config.workers),
             deadline=self.deadline,
         )
 

@@ -24,7 +24,7 @@ from receiver.disk import layout
 from receiver.disk.folders import make_private_folder, make_recordings_folder
 from receiver.disk.lock import FolderLock
 from receiver.errors import ConfigurationError, TapreelError
-from receiver.recording import publish
+from receiver.journal import backlog
 from receiver.service.shutdown_deadline import ShutdownDeadline
 from receiver.service.worker import COMMANDS, SPAWNING, Worker, settings_of
 from receiver.transports.acceptor import open_sockets
@@ -196,17 +196,17 @@ def _check(config: Config) -> None:
 
 def _pass_on_journals(spool: Path) -> None:
     """Move what an earlier receiver left, with any number of workers, to the first worker."""
-    publish.gather(spool)
+    backlog.gather(spool)
     folder = spool / f"{layout.WORKER}1"
     make_private_folder(folder)
-    for journal in publish.waiting(spool):
+    for journal in backlog.waiting(spool):
         journal.rename(folder / journal.name)
 
 
 def _count_journals(spool: Path) -> int:
     """Return how many journals wait in a spool; none where it cannot be read."""
     try:
-        return len(publish.waiting(spool))
+        return len(backlog.waiting(spool))
     except OSError as error:
         log.error("spool_unreadable", spool=str(spool), error=error.strerror)
         return 0

@@ -11,7 +11,8 @@ from io import FileIO
 from pathlib import Path
 
 from receiver.disk.files import BLOCK_BYTES, open_regular
-from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord, Reader
+from receiver.journal.reader import Reader
+from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord
 from receiver.media import Chunk, EndReason, MediaFormat, Track
 from receiver.tap.events import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
 

@@ -15,9 +15,9 @@ from receiver.journal import records
 from receiver.journal.records import EndRecord, Header, MessageRecord
 from receiver.media import ByteOrder, Chunk, Encoding, EndReason, GapKind, Track
 from receiver.recording.document import Recording
-from receiver.recording.render import RenderOptions, render
 from receiver.wire.parse import parse
 from tests.accuracy.senders import BYTES_PER_MS, Call
+from tests.receiver.helpers.journals import render
 
 STARTED_AT_MS: Final = 1_795_379_400_000
 
@@ -66,7 +66,7 @@ def outcome(call: Call, folder: Path) -> Outcome:
     journal.write_bytes(journal_of(call))
     files = folder / "recording"
     files.mkdir()
-    recording = render(journal, files, RenderOptions())
+    recording = render(journal, files)
     errors: dict[Track, list[float]] = {}
     missing = 0
     for track in recording.tracks:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from receiver.config.settings import Config
 from receiver.disk import sync
-from receiver.journal import records
+from receiver.journal.reader import Reader
 from receiver.journal.records import ChunkRecord, Header
 from receiver.service import run as process
 
@@ -37,7 +37,7 @@ _pwrite, _fdatasync, _syncfs = os.pwrite, os.fdatasync, sync.sync_file_system
 def _note_write(descriptor: int, block: bytes, offset: int) -> int:
     written = _pwrite(descriptor, block, offset)
     now = time.time()
-    for _, record in records.Reader([bytes(block)]):
+    for _, record in Reader([bytes(block)]):
         if isinstance(record, Header):
             _started_at[descriptor] = record.started_at_ms / 1000
         elif isinstance(record, ChunkRecord):

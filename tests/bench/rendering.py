@@ -49,10 +49,10 @@ def write_journal(path: Path, hours: float) -> None:
 def publish(path: Path, recordings: Path) -> dict[str, float]:
     """Publish in this process, and return seconds of processor time and memory at its peak."""
     from receiver.recording import publish as publisher
-    from receiver.recording.render import RenderOptions
+    from receiver.recording.options import RenderOptions
 
     before = resource.getrusage(resource.RUSAGE_SELF)
-    publisher.publish(path, recordings, RenderOptions(ByteOrder.LITTLE, False))
+    publisher.publish_journal(path, recordings, RenderOptions(ByteOrder.LITTLE, False))
     after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"cpu_seconds": spent, "peak_mib": after.ru_maxrss / 1024}

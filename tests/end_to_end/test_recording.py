@@ -15,7 +15,8 @@ import pytest
 import soundfile
 import trustme
 
-from receiver.journal.records import ChunkRecord, Reader
+from receiver.journal.reader import Reader
+from receiver.journal.records import ChunkRecord
 from receiver.media import EndReason, GapKind
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess, running_receiver

@@ -11,7 +11,7 @@ from receiver.journal import records as journal
 from receiver.journal.records import ChunkRecord, EndRecord, Header, MessageRecord
 from receiver.media import EndReason, GapKind, Track
 from receiver.recording import publish
-from receiver.recording.render import RenderOptions
+from receiver.recording.options import RenderOptions
 from tests.end_to_end import sender
 from tests.faults.accounting import Allowance, Sent, Tally, account, recording_folders
 from tests.faults.payloads import CHUNK_BYTES, Name, names_in, payload
@@ -39,7 +39,7 @@ def published(folder: Path, said: dict[int, Name], *, number: int = 7) -> Path:
     path = folder / f"{header.recording_id}.journal"
     records: list[journal.Record] = [header, MessageRecord(0, start), *chunks, end]
     path.write_bytes(b"".join(journal.encode(record) for record in records))
-    publish.publish(path, folder / "recordings", RenderOptions())
+    publish.publish_journal(path, folder / "recordings", RenderOptions())
     return folder / "recordings"
 
 

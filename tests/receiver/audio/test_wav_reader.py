@@ -44,7 +44,7 @@ def expected(path: Path, **changes: object) -> Expected:
 
 def test_a_file_that_is_as_expected_has_no_problems(path: Path) -> None:
     """Its gap is silent, and its samples are counted."""
-    assert [] == list(problems(path, expected(path, holes=((100, 200),))))
+    assert [] == list(problems(path, expected(path, gaps=((100, 200),))))
 
 
 def test_rf64_is_read_too(path: Path, tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_rf64_is_read_too(path: Path, tmp_path: Path) -> None:
         ({"samples": 399}, "it holds 400 samples, not 399"),
         ({"channels": 2}, "it is not 16-bit PCM, 2 channels at 8000 Hz"),
         ({"sample_rate": 16000}, "it is not 16-bit PCM, 1 channels at 16000 Hz"),
-        ({"holes": ((100, 200), (199, 201))}, "there is sound in the gap at sample 199"),
-        ({"holes": ((99, 101),)}, "there is sound in the gap at sample 99"),
-        ({"holes": ((399, 401),)}, "there is sound in the gap at sample 399"),
+        ({"gaps": ((100, 200), (199, 201))}, "there is sound in the gap at sample 199"),
+        ({"gaps": ((99, 101),)}, "there is sound in the gap at sample 99"),
+        ({"gaps": ((399, 401),)}, "there is sound in the gap at sample 399"),
     ],
 )
 def test_what_is_not_as_expected_is_told(
@@ -120,6 +120,6 @@ def test_a_missing_file_is_for_others_to_tell(tmp_path: Path) -> None:
 def test_gaps_are_read_in_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sound behind the first block of a gap is found."""
     monkeypatch.setattr(wav_reader, "BLOCK_BYTES", 16)
-    assert [] == list(problems(path, expected(path, holes=((100, 200),))))
-    found = list(problems(path, expected(path, holes=((100, 201),))))
+    assert [] == list(problems(path, expected(path, gaps=((100, 200),))))
+    found = list(problems(path, expected(path, gaps=((100, 201),))))
     assert ["a.wav: there is sound in the gap at sample 100"] == found

@@ -15,7 +15,6 @@ from receiver.cli import main
 from receiver.media import Finding, Gap, GapKind, Track
 from receiver.recording import store
 from tests.receiver.helpers import recordings_builder as builder
-from tests.receiver.helpers.recordings_builder import change_document, change_track
 
 FIRST, SECOND = "aaaa111111111111", "bbbb222222222222"
 HOUR_MS = 3_600_000
@@ -274,7 +273,7 @@ def test_show_tells_the_clock_and_the_byte_order(recordings: Path, run: Run) -> 
     folder = builder.build(recordings, findings=(Finding("connection_lost", "code 1006"),))
     document = builder.as_l16(store.read(folder).recording)
     builder.write_document(folder, document)
-    change_track(folder, drift_ppm=-12.5)
+    builder.change_track(folder, drift_ppm=-12.5)
     lines = run("show", builder.RECORDING_ID).lines
     assert "format      audio/x-L16, 8000 Hz, big-endian" in lines
     assert "  the sender's clock is off by -12.5 ppm" in lines
@@ -298,7 +297,7 @@ def test_durations_are_rounded_once(
     recordings: Path, run: Run, duration_ms: int, expected: str
 ) -> None:
     """No sixtieth second."""
-    change_document(builder.build(recordings), duration_ms=duration_ms)
+    builder.change_document(builder.build(recordings), duration_ms=duration_ms)
     assert f"duration    {expected}" in run("show", builder.RECORDING_ID).lines
 
 

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import msgspec
 
+from receiver.disk.files import open_folder
 from receiver.journal import records as journal
+from receiver.journal.backlog import open_journal
 from receiver.journal.records import ChunkRecord, EndRecord, Header, MessageRecord, Record
 from receiver.media import EndReason, Track
+from receiver.recording import render as renderer
+from receiver.recording.document import Recording
+from receiver.recording.journal_scan import scan_file
+from receiver.recording.options import RenderOptions
 
 STARTED_AT_MS = 1_795_379_400_000  # 2026-11-22T20:30:00Z
 HEADER = Header("00112233aabbccdd", STARTED_AT_MS, journal.VERSION, "0.1.0")
@@ -64,3 +70,9 @@ def write(path: Path, content: Sequence[Record]) -> Path:
     """Write a journal file and return its path."""
     path.write_bytes(b"".join(map(journal.encode, content)))
     return path
+
+
+def render(journal: Path, folder: Path, options: RenderOptions | None = None) -> Recording:
+    """Render a journal into an existing, empty folder, as `receiver render` does."""
+    with open_journal(journal) as file, open_folder(folder) as descriptor:
+        return renderer.render(file, scan_file(file), descriptor, options or RenderOptions())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +192,12 @@ def change_track(folder: Path, **fields: Any) -> None:
     first, *others = store.read(folder).recording.tracks
     changed = msgspec.structs.replace(first, **fields)
     change_document(folder, tracks=(changed, *others))
+
+
+def change_wav(folder: Path, edit: Callable[[bytearray], None], name: str = "inbound.wav") -> None:
+    """Change bytes of a WAV file and let the document agree with its new hash."""
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    edit(content)
+    path.write_bytes(content)
+    change_track(folder, sha256=sha256(path))

@@ -30,7 +30,8 @@ from receiver.ingest.stream import (
     Stream,
 )
 from receiver.journal import records as journal
-from receiver.journal.records import EndRecord, Header, MessageRecord, Reader, RejectedRecord
+from receiver.journal.reader import Reader
+from receiver.journal.records import EndRecord, Header, MessageRecord, RejectedRecord
 from receiver.media import Chunk, EndReason, MediaFormat, Track
 from receiver.recording import document
 from receiver.recording.document import RecordedTrack
@@ -130,12 +131,11 @@ def rendered(source: bytes) -> bytes:
     tracks = tuple(
         _recorded(scanned, placement, track, source, length) for track, placement in placed.items()
     )
-    digest = hashlib.sha256(source[: scanned.trusted_bytes]).hexdigest()
-    made = Rendered(tuple(placed.values()), tracks, length, digest)
-    said_when = [moment for moment, _ in scanned.said]
-    at_ms = event_positions.at_ms(said_when, scanned.tracks, made.placements, media)
+    made = Rendered(tuple(placed.values()), tracks, length)
+    positions = [position for position, _ in scanned.events]
+    at_ms = event_positions.at_ms(positions, scanned.tracks, made.placements, media)
     assert all(0 <= at <= length // media.bytes_per_ms for at in at_ms)
-    return document.encode(report(scanned, replace(made, said_at_ms=at_ms)))
+    return document.encode(report(scanned, replace(made, events_at_ms=at_ms)))
 
 
 def _recorded(

@@ -19,6 +19,7 @@ from receiver.ingest import live_recording, peer_limits, session
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
 from receiver.journal import records as journal
+from receiver.journal.reader import Reader
 from receiver.journal.records import (
     ChunkRecord,
     DroppedRecord,
@@ -26,16 +27,13 @@ from receiver.journal.records import (
     Header,
     MessageRecord,
     NoteRecord,
-    Reader,
     Record,
     RejectedRecord,
 )
 from receiver.journal.spool import Spool
 from receiver.media import Encoding, EndReason, Finding, Gap, GapKind, MediaFormat, Track
-from receiver.recording import render
 from receiver.recording.document import Recording
 from receiver.recording.journal_scan import scan
-from receiver.recording.render import RenderOptions
 from receiver.tap.events import (
     LifecycleEvent,
     StreamEvent,
@@ -45,7 +43,7 @@ from receiver.tap.events import (
 )
 from receiver.tap.local_hub import LocalHub
 from tests.patience import at_most
-from tests.receiver.helpers.journals import STARTED_AT_MS, start_message
+from tests.receiver.helpers.journals import STARTED_AT_MS, render, start_message
 from tests.receiver.helpers.taps import ManualScheduler
 
 PATIENCE_SECONDS = at_most(20)
@@ -260,7 +258,7 @@ def rendered_behind_stop(
     paths = [recorder.ended.get(timeout=PATIENCE_SECONDS) for _ in range(2)]
     (path,) = (path for path in paths if STOP not in path.read_bytes())
     (folder / "out").mkdir()
-    return render.render(path, folder / "out", RenderOptions())
+    return render(path, folder / "out")
 
 
 def chunk_of(number: int, at_ms: int, stream_sid: str | None = None) -> bytes:

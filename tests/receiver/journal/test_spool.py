@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from receiver.disk import layout, sync
 from receiver.errors import ConfigurationError
 from receiver.journal import memory_limits, records, spool, syncer
-from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Reader, Record
+from receiver.journal.reader import Reader
+from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Record
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
 from receiver.media import EndReason, GapKind, Track

@@ -28,7 +28,7 @@ def scanned(*content: Record) -> JournalScan:
     return scan([b"".join(journal.encode(record) for record in (HEADER, *content))])
 
 
-def said(event: str, at_ms: int = 0, **body: object) -> MessageRecord:
+def message(event: str, at_ms: int = 0, **body: object) -> MessageRecord:
     """Return the record of a message."""
     return MessageRecord(at_ms, json.dumps({"event": event, event: body}).encode())
 
@@ -105,20 +105,20 @@ def test_a_start_that_says_something_else_is_a_finding() -> None:
         assert {"a": 1} == (found.start.parameters if found.start else None)
 
 
-def test_keys_and_marks_stand_behind_the_chunk_before_them() -> None:
+def test_keys_and_marks_are_behind_the_chunk_before_them() -> None:
     """The provider gives them no time; where that chunk ends is known once all are placed."""
     found = scanned(
         MessageRecord(0, start_message()),
-        said("mark", name="early"),
+        message("mark", name="early"),
         chunk(1, b"x" * 160, timestamp_ms=480),
         chunk(1, b"x" * 160, track=Track.OUTBOUND),
         chunk(2, b"y" * 160, timestamp_ms=500),
-        said("dtmf", digit="5", duration=120),
-        said("mark", name="late"),
+        message("dtmf", digit="5", duration=120),
+        message("mark", name="late"),
     )
     behind = EventPosition(Track.INBOUND, 2)
     expected = [(EventPosition(), Mark("early")), (behind, Dtmf("5", 120)), (behind, Mark("late"))]
-    assert expected == found.said
+    assert expected == found.events
 
 
 def test_a_journal_without_an_end_is_a_crash() -> None:

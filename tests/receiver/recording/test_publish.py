@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,16 @@ import pytest
 
 from receiver.disk import layout
 from receiver.errors import UnsafeFolderError
+from receiver.journal import backlog
 from receiver.journal import records as journal
+from receiver.journal.backlog import Disposal
 from receiver.journal.records import Header, NoteRecord, Record
 from receiver.media import EndReason, Track
-from receiver.recording import document, publish, store
-from receiver.recording.publish import Discarded, Empty, Published, Quarantined
-from receiver.recording.render import RenderOptions
-from tests.patience import at_most
+from receiver.recording import document
+from receiver.recording.options import RenderOptions
+from receiver.recording.outcomes import Discarded, Empty, Published, Quarantined
+from receiver.recording.publish import publish, publish_journal, recover
+from receiver.recording.verify import verify
 from tests.receiver.helpers.journals import (
     HEADER,
     STARTED_AT_MS,
@@ -74,14 +75,14 @@ def files(folder: Path) -> dict[str, bytes | None]:
 
 def published(journal: Path, recordings: Path) -> Published:
     """Publish a journal with which everything is in order."""
-    outcome = publish.publish(journal, recordings, RenderOptions())
+    outcome = publish_journal(journal, recordings, RenderOptions())
     assert isinstance(outcome, Published)
     return outcome
 
 
 def set_aside(journal: Path, recordings: Path) -> Quarantined:
     """Publish a journal with which something is wrong."""
-    outcome = publish.publish(journal, recordings, RenderOptions())
+    outcome = publish_journal(journal, recordings, RenderOptions())
     assert isinstance(outcome, Quarantined)
     assert not journal.exists()
     assert outcome.reason + "\n" == outcome.journal.with_suffix(".txt").read_text()
@@ -101,7 +102,7 @@ def test_a_published_recording_is_whole_private_and_replaces_its_journal(
     assert tmp_path / "recordings" / expected == outcome.folder
     assert {"inbound.wav", "outbound.wav", "recording.json"} == set(files(outcome.folder))
     assert {} == files(spool)
-    assert () == store.verify(outcome.folder, outcome.recording)
+    assert () == verify(outcome.folder, outcome.recording)
     kept = list((tmp_path / "recordings").rglob("*"))
     assert {0o600} == {path.stat().st_mode & 0o777 for path in kept if path.is_file()}
     assert {0o700} == {path.stat().st_mode & 0o777 for path in kept if path.is_dir()}
@@ -141,7 +142,7 @@ def test_a_crash_at_any_moment_is_mended_by_doing_it_again(tmp_path: Path, after
         with pytest.MonkeyPatch.context() as patch:
             made = cut_at(patch, turn, after=after)
             try:
-                publish.publish(live, folder / "recordings", RenderOptions())
+                publish_journal(live, folder / "recordings", RenderOptions())
             except PowerCut:
                 pass
             else:
@@ -149,7 +150,7 @@ def test_a_crash_at_any_moment_is_mended_by_doing_it_again(tmp_path: Path, after
         assert turn == len(made)
         for folder_name in (folder / "recordings").glob("*/*/*/[0-9]*"):
             assert files(folder_name).keys() == {"inbound.wav", "outbound.wav", "recording.json"}
-        list(publish.recover(folder, folder / "recordings", RenderOptions()))
+        list(recover(folder, folder / "recordings", RenderOptions()))
         assert files(calm) == files(folder / "recordings")
         assert [] == list(folder.glob("*.journal"))
     assert turn > 10
@@ -212,9 +213,9 @@ def test_audio_that_nobody_can_decode_is_published_as_a_guess_and_kept(
     codes = [finding.code for finding in outcome.recording.findings]
     assert (False, True) == (outcome.recording.complete, "format_refused" in codes)
     assert {"who": "A"} == outcome.recording.parameters
-    assert outcome.set_aside is not None
-    assert whole == outcome.set_aside.journal.read_bytes()
-    assert "audio/opus" in outcome.set_aside.journal.with_suffix(".txt").read_text()
+    assert outcome.quarantined is not None
+    assert whole == outcome.quarantined.journal.read_bytes()
+    assert "audio/opus" in outcome.quarantined.journal.with_suffix(".txt").read_text()
 
 
 @pytest.mark.parametrize("junk", [b"\0", b"\0" * 100, b"RIFF....", os.urandom(3000)])
@@ -232,7 +233,7 @@ def test_what_is_no_journal_is_set_aside(tmp_path: Path, spool: Path, junk: byte
 def test_a_journal_of_no_bytes_goes_without_alarm(tmp_path: Path, spool: Path) -> None:
     """Its receiver was killed before it had written the header: there is nothing to keep."""
     (spool / "x.journal").touch()
-    outcome = publish.publish(spool / "x.journal", tmp_path / "recordings", RenderOptions())
+    outcome = publish_journal(spool / "x.journal", tmp_path / "recordings", RenderOptions())
     assert Empty(spool / "x.journal") == outcome
     assert {} == files(spool)
     assert not (tmp_path / "recordings").exists()
@@ -254,9 +255,9 @@ def test_nothing_is_kept_of_a_stream_that_its_token_is_not_for(
     for number in range(2):
         live = write(spool / f"{number}.journal", [kept[0], OTHER_NOTE, *kept[1:]])
     recordings = tmp_path / "recordings"
-    outcome = publish.publish(live, recordings, RenderOptions())
+    outcome = publish_journal(live, recordings, RenderOptions())
     assert Discarded(live, "no start message named the call of the token") == outcome
-    (recovered,) = publish.recover(spool, recordings, RenderOptions())
+    (recovered,) = recover(spool, recordings, RenderOptions())
     assert isinstance(recovered, Discarded)
     assert ({}, {}) == (files(spool), files(recordings))
 
@@ -286,15 +287,6 @@ def test_an_empty_journal_with_a_successor_is_set_aside(tmp_path: Path, spool: P
     assert b"something" == (spool / "x.rewritten").read_bytes()
 
 
-def test_a_note_without_its_journal_is_not_overwritten(tmp_path: Path, spool: Path) -> None:
-    """Somebody may have taken the journal away to look at it."""
-    (spool / layout.QUARANTINE).mkdir()
-    (spool / layout.QUARANTINE / "x.txt").write_text("why the first one is here")
-    (spool / "x.journal").write_bytes(b"junk")
-    assert "x-1.journal" == set_aside(spool / "x.journal", tmp_path / "recordings").journal.name
-    assert "why" in (spool / layout.QUARANTINE / "x.txt").read_text()
-
-
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_nothing_is_written_through_a_link_below_the_recordings(
     tmp_path: Path, spool: Path, depth: int
@@ -308,7 +300,7 @@ def test_nothing_is_written_through_a_link_below_the_recordings(
     (day / parts[depth]).symlink_to(elsewhere)
     live = ended(spool)
     with pytest.raises(UnsafeFolderError, match=f"{parts[depth]}: it is a symbolic link"):
-        publish.publish(live, tmp_path / "recordings", RenderOptions())
+        publish_journal(live, tmp_path / "recordings", RenderOptions())
     assert live.exists()
     assert {} == files(elsewhere)
 
@@ -334,7 +326,7 @@ def test_nothing_is_written_where_everybody_can_write(
     folder.chmod(bits)
     live = ended(spool)
     with pytest.raises(UnsafeFolderError, match="can be written to by everybody"):
-        publish.publish(live, tmp_path / "recordings", RenderOptions())
+        publish_journal(live, tmp_path / "recordings", RenderOptions())
     assert live.exists()
 
 
@@ -346,34 +338,9 @@ def test_nothing_is_written_into_a_strangers_folder(tmp_path: Path, spool: Path)
     os.chown(folder, 12345, 12345)
     live = ended(spool)
     with pytest.raises(UnsafeFolderError, match="11: it belongs to another user"):
-        publish.publish(live, tmp_path / "recordings", RenderOptions())
+        publish_journal(live, tmp_path / "recordings", RenderOptions())
     assert live.exists()
     assert [] == list(folder.iterdir())
-
-
-def test_what_a_killed_process_was_rendering_goes(tmp_path: Path, spool: Path) -> None:
-    """The hidden folder goes, the journal and finished recordings stay."""
-    first = published(ended(spool), tmp_path / "recordings")
-    live = ended(spool)
-    hidden = layout.hidden_folder(first.folder)
-    Path(hidden).mkdir()
-    (Path(hidden) / "inbound.wav").write_bytes(b"RIFF")
-    publish.forget_rendering(live, tmp_path / "recordings")
-    assert not Path(hidden).exists()
-    assert live.exists()
-    assert "inbound.wav" in files(first.folder)
-    publish.forget_rendering(live, tmp_path / "recordings")
-    publish.forget_rendering(spool / "gone.journal", tmp_path / "recordings")
-
-
-def test_forgetting_makes_no_folders(tmp_path: Path, spool: Path) -> None:
-    """There is nothing in what is not there, and a disk that hangs is touched once less."""
-    live = ended(spool)
-    publish.forget_rendering(live, tmp_path / "recordings")
-    assert not (tmp_path / "recordings").exists()
-    (tmp_path / "recordings").mkdir(0o700)
-    publish.forget_rendering(live, tmp_path / "recordings")
-    assert [] == list((tmp_path / "recordings").iterdir())
 
 
 def test_a_symbolic_link_is_set_aside_unread(tmp_path: Path, spool: Path) -> None:
@@ -406,7 +373,7 @@ def test_trouble_that_passes_leaves_the_journal_where_it_is(
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(OSError, match="Too many open files"):
-        publish.publish(live, tmp_path / "recordings", RenderOptions())
+        publish_journal(live, tmp_path / "recordings", RenderOptions())
     monkeypatch.undo()
     assert [live.name] == list(files(spool))
     published(live, tmp_path / "recordings")
@@ -424,31 +391,10 @@ def test_rendering_that_fails_leaves_no_half_recording(
 
     monkeypatch.setattr(document, "encode", fail)
     with pytest.raises(OSError, match="No space"):
-        publish.publish(live, tmp_path / "recordings", RenderOptions())
+        publish_journal(live, tmp_path / "recordings", RenderOptions())
     assert [] == [path for path in (tmp_path / "recordings").rglob("*") if path.is_file()]
     monkeypatch.setattr(document, "encode", real)
     published(live, tmp_path / "recordings")
-
-
-def test_two_processes_do_not_publish_the_same_journal(tmp_path: Path, spool: Path) -> None:
-    """The second waits for the first, then finds that nothing is left to do."""
-    live = ended(spool)
-    failed: list[BaseException] = []
-
-    def second() -> None:
-        try:
-            publish.publish(live, tmp_path / "recordings", RenderOptions())
-        except OSError as error:
-            failed.append(error)
-
-    with open(live, "rb") as first:
-        fcntl.flock(first, fcntl.LOCK_EX)
-        waiting = threading.Thread(target=second)
-        waiting.start()
-        live.unlink()
-    waiting.join(at_most(10))
-    assert [FileNotFoundError] == [type(error) for error in failed]
-    assert {} == files(spool)
 
 
 def test_a_rewritten_journal_that_was_never_finished_goes_with_the_journal(
@@ -487,26 +433,6 @@ def test_a_successor_of_something_else_is_set_aside(tmp_path: Path, spool: Path)
     assert [layout.QUARANTINE] == [path.name for path in spool.iterdir()]
 
 
-def test_a_journal_is_never_set_aside_without_its_reason(
-    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a full disk it stays where it is, and nothing else is left."""
-    (spool / "x.journal").write_bytes(b"junk")
-    sync, note = os.fsync, spool / layout.QUARANTINE / "x.txt"
-
-    def fail(descriptor: int) -> None:
-        if note.exists() and os.path.samestat(os.fstat(descriptor), note.stat()):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space"):
-        publish.publish(spool / "x.journal", tmp_path / "recordings", RenderOptions())
-    assert {layout.QUARANTINE, "x.journal"} == files(spool).keys()
-    monkeypatch.undo()
-    assert "x.journal" == set_aside(spool / "x.journal", tmp_path / "recordings").journal.name
-
-
 def test_recovery_publishes_everything_oldest_first(tmp_path: Path, spool: Path) -> None:
     """Also streams of which nothing but the start came; what is no journal is set aside."""
     for age, (number, rows) in enumerate([(3, []), (1, content()[2:]), (2, content()[2:])]):
@@ -514,14 +440,14 @@ def test_recovery_publishes_everything_oldest_first(tmp_path: Path, spool: Path)
         live = write(spool / f"{number:016x}.journal", [header, content()[1], *rows])
         os.utime(live, (age, age))
     (spool / "junk.journal").write_bytes(b"junk")
-    outcomes = list(publish.recover(spool, tmp_path / "recordings", RenderOptions()))
+    outcomes = list(recover(spool, tmp_path / "recordings", RenderOptions()))
     found = [o.recording.id for o in outcomes if isinstance(o, Published)]
     assert [f"{number:016x}" for number in (3, 1, 2)] == found
     assert 1 == len([outcome for outcome in outcomes if isinstance(outcome, Quarantined)])
     first = outcomes[0]
     assert isinstance(first, Published)
     assert (0, ()) == (first.recording.duration_ms, first.recording.tracks)
-    assert [] == list(publish.recover(spool, tmp_path / "recordings", RenderOptions()))
+    assert [] == list(recover(spool, tmp_path / "recordings", RenderOptions()))
 
 
 @pytest.mark.parametrize("place", ["", "worker-1"])
@@ -543,8 +469,21 @@ def test_a_journal_may_vanish_while_it_is_looked_for(
         return result
 
     monkeypatch.setattr(os, "stat", vanishing)
-    assert [] == list(publish.recover(spool, tmp_path / "recordings", RenderOptions()))
+    assert [] == list(recover(spool, tmp_path / "recordings", RenderOptions()))
     assert looks == len(seen)
+
+
+def test_publishing_reads_the_claimed_file_and_no_other(tmp_path: Path, spool: Path) -> None:
+    """Whatever has its name by then; the verdict is for the caller to carry out."""
+    live = ended(spool)
+    with backlog.claim(live) as claimed:
+        live.unlink()
+        (spool / live.name).write_bytes(b"something else")
+        verdict = publish(claimed, tmp_path / "recordings", RenderOptions())
+    assert (Disposal.REMOVE, "") == (verdict.disposal, verdict.reason)
+    assert verdict.published is not None
+    assert verdict.published.recording.complete is False  # a chunk is lost
+    assert {live.name: b"something else"} == files(spool)
 
 
 def test_recovery_goes_on_where_another_was_faster(
@@ -557,5 +496,5 @@ def test_recovery_goes_on_where_another_was_faster(
     def list_both(_: Path) -> Iterator[Path]:
         yield from (gone, here)
 
-    monkeypatch.setattr(publish, "waiting", list_both)
-    assert 1 == len(list(publish.recover(spool, tmp_path / "recordings", RenderOptions())))
+    monkeypatch.setattr(backlog, "waiting", list_both)
+    assert 1 == len(list(recover(spool, tmp_path / "recordings", RenderOptions())))

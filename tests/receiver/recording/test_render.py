@@ -16,15 +16,17 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from receiver.audio import wav_writer
 from receiver.disk import files
 from receiver.errors import JournalError
-from receiver.journal import file as journal_file
 from receiver.journal import records as journal
 from receiver.journal.records import DroppedRecord, MessageRecord, Record, RejectedRecord
 from receiver.media import ByteOrder, EndReason, Finding, Gap, GapKind, RejectedChunk, Track
-from receiver.recording import render, store
+from receiver.recording import render
 from receiver.recording.document import DtmfPress, MarkPassed, Recording
-from receiver.recording.render import RenderOptions
+from receiver.recording.options import RenderOptions
+from receiver.recording.verify import verify
+from tests.receiver.helpers import journals
 from tests.receiver.helpers.g711 import MULAW
 from tests.receiver.helpers.journals import chunk, records, start_message, write
 
@@ -50,7 +52,7 @@ def rendered(
     """Render a journal of these records into a new folder."""
     folder.mkdir(0o700)
     path = write(folder.with_suffix(".journal"), content)
-    return folder, render.render(path, folder, options or RenderOptions())
+    return folder, journals.render(path, folder, options)
 
 
 def samples(file: Path) -> list[int]:
@@ -82,7 +84,7 @@ def test_samples_are_at_their_places_and_silence_is_zero(tmp_path: Path) -> None
         codes = CODES[number:] + CODES[:number]
         expected += [0] * 160 if number == 1 else [MULAW[code] for code in codes]
     assert expected == samples(folder / "inbound.wav")
-    assert () == store.verify(folder, document)
+    assert () == verify(folder, document)
 
 
 def test_tracks_are_of_one_length(tmp_path: Path) -> None:
@@ -270,7 +272,7 @@ def test_whatever_happened_the_files_agree_with_their_document(
     content = records(rows, start=start, reason=EndReason.STOP)
     with tempfile.TemporaryDirectory() as folder:
         found, document = rendered(Path(folder) / "r", content)
-        assert () == store.verify(found, document)
+        assert () == verify(found, document)
     told = {(finding.code, finding.track) for finding in document.findings}
     for track, events in ((Track.INBOUND, inbound), (Track.OUTBOUND, outbound)):
         for what, code in (("dropped", "audio_disk"), ("refused", "audio_rejected")):
@@ -285,7 +287,7 @@ def test_what_is_missing_at_the_end_begins_on_a_sample(tmp_path: Path, gone: str
     rows = happened([("kept", 2, 640), ("kept", 1, 639), (gone, 3)], Track.INBOUND, numbered=True)
     start = start_message(encoding="audio/x-L16", sample_rate=16000)
     folder, document = rendered(tmp_path / "r", records(rows, start=start, reason=EndReason.STOP))
-    assert () == store.verify(folder, document)
+    assert () == verify(folder, document)
     kind = GapKind.DISK if gone == "dropped" else GapKind.REJECTED
     assert (Gap(59.9375, 60, kind),) == document.tracks[0].gaps
 
@@ -323,7 +325,7 @@ def test_long_audio_flows_through_in_blocks(
     whole, _ = rendered(tmp_path / "whole", content, options)
     for module in (render, files):
         monkeypatch.setattr(module, "BLOCK_BYTES", 250)
-    monkeypatch.setattr(journal_file, "_WINDOW_BYTES", 250)
+    monkeypatch.setattr(render, "_WINDOW_BYTES", 250)
     pieces, _ = rendered(tmp_path / "pieces", content, options)
     assert contents(whole) == contents(pieces)
 
@@ -332,11 +334,11 @@ def test_a_file_too_long_for_32_bits_gets_64(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Above 4 GiB a WAV file is an RF64 file, which soundfile, ffmpeg and sox read."""
-    monkeypatch.setattr(render, "_LARGEST_RIFF_BYTES", 1000)
+    monkeypatch.setattr(wav_writer, "_LARGEST_RIFF_BYTES", 1000)
     folder, document = rendered(tmp_path / "r", call())
     assert b"RF64" == (folder / "inbound.wav").read_bytes()[:4]
     assert 800 == len(samples(folder / "inbound.wav"))
-    assert () == store.verify(folder, document)
+    assert () == verify(folder, document)
 
 
 def test_a_journal_without_an_end_is_a_crash(tmp_path: Path) -> None:
@@ -345,7 +347,7 @@ def test_a_journal_without_an_end_is_a_crash(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     folder.mkdir()
     (tmp_path / "torn").write_bytes(whole[:-50])
-    document = render.render(tmp_path / "torn", folder, RenderOptions())
+    document = journals.render(tmp_path / "torn", folder)
     assert (EndReason.CRASH, False, 80) == (
         document.end_reason,
         document.complete,
@@ -359,7 +361,7 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("junk")
     for name, reason in (("junk", "checksum"), ("link", "symbolic"), ("none", "No such file")):
         with pytest.raises(JournalError, match=reason):
-            render.identify(tmp_path / name)
+            journals.render(tmp_path / name, tmp_path)
 
 
 @contextlib.contextmanager
@@ -386,7 +388,7 @@ def test_a_disk_that_is_full_at_any_byte_is_an_error(tmp_path: Path) -> None:
         folder.mkdir()
         try:
             with files_no_larger_than(size):
-                render.render(path, folder, RenderOptions())
+                journals.render(path, folder)
         except OSError:
             failures += 1
             assert size < needed
@@ -411,7 +413,7 @@ def test_tracks_line_up_whatever_their_clock_counts_from(tmp_path: Path) -> None
     ]
     journal_file = write(tmp_path / "j", records(chunks, reason=EndReason.STOP))
     (tmp_path / "out").mkdir()
-    document = render.render(journal_file, tmp_path / "out", RenderOptions())
+    document = journals.render(journal_file, tmp_path / "out")
     gaps = {track.track: track.gaps for track in document.tracks}
     assert (Gap(0, 500, GapKind.SENDER_SILENCE),) == gaps[Track.OUTBOUND]
     assert (Gap(200, 500, GapKind.SENDER_SILENCE),) == gaps[Track.INBOUND]
@@ -451,7 +453,7 @@ def test_not_one_whole_sample_is_no_track(tmp_path: Path, encoding: str, payload
     content = records([chunk(1, payload, timestamp_ms=0)], start=start, reason=EndReason.STOP)
     journal_file = write(tmp_path / "j", content)
     (tmp_path / "out").mkdir()
-    assert () == render.render(journal_file, tmp_path / "out", RenderOptions(stereo=True)).tracks
+    assert () == journals.render(journal_file, tmp_path / "out", RenderOptions(stereo=True)).tracks
     assert ["recording.json"] == [path.name for path in (tmp_path / "out").iterdir()]
 
 
@@ -461,7 +463,7 @@ def test_the_files_say_whose_they_are(tmp_path: Path) -> None:
     content = records([chunk(1, bytes(160), timestamp_ms=0)], start=start, reason=EndReason.STOP)
     journal_file = write(tmp_path / "j", content)
     (tmp_path / "out").mkdir()
-    render.render(journal_file, tmp_path / "out", RenderOptions())
+    journals.render(journal_file, tmp_path / "out")
     with soundfile.SoundFile(tmp_path / "out" / "inbound.wav") as wav:
         tags = wav.copy_metadata()
     assert "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff inbound" == tags["title"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Encoding, EndReason, Track
-from receiver.recording.render import RenderOptions, render
+from receiver.recording.options import RenderOptions
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.taps import (
@@ -42,7 +42,7 @@ def recorded(records: list[ChunkRecord], encoding: Encoding, rate: int) -> dict[
         start = journals.start_message(encoding=encoding.value, sample_rate=rate)
         content = journals.records(records, start=start, reason=EndReason.STOP)
         journal = journals.write(Path(name, "journal"), content)
-        render(journal, folder, RenderOptions(ByteOrder.LITTLE, True))
+        journals.render(journal, folder, RenderOptions(ByteOrder.LITTLE, True))
         return {
             file.stem: soundfile.read(file, dtype="int16")[0].astype("<i2").tobytes()
             for file in folder.glob("*.wav")
