@@ -1,23 +1,18 @@
-"""Client and stand-in against the provider's own OpenAPI description.
+"""Client and simulated provider against our description of the provider's API.
 
-A mock is built from the description alone: it knows nothing of this project, so both sides are held
-against the same outside text. The description lies beside the clone; without it these are skipped.
+A mock is built from the description alone, without any code of this project, so both sides are
+held against the same text.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from base64 import b64encode
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl, unquote
-from uuid import UUID
 
 import httpx
 import pytest
-import yaml
 
 from starter.client import StreamClient
 from starter.config import Credentials
@@ -27,130 +22,24 @@ from starter.simulator.live_stream import LiveStream, SimulatedCalls
 from starter.simulator.provider import describe
 from starter.simulator.provider_rules import Refusal, invalid
 from starter.simulator.stream_info import Identity
+from starter.validation import MAX_PARAMETERS
 from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
+from tests.starter.openapi import Description, property_of, read_description
 
-_PLACE = Path("shared/spec/signalwire-streams.openapi.yaml")
-DESCRIPTION = Path(__file__).parents[2].parent / _PLACE
 SPACE = "https://example.signalwire.com"
-
-pytestmark = pytest.mark.skipif(not DESCRIPTION.exists(), reason=f"needs {_PLACE} beside the clone")
-
-
-@dataclass
-class Description:
-    """The parsed description, with its references resolved as they are met."""
-
-    document: dict[str, Any]
-
-    def follow(self, node: dict[str, Any]) -> dict[str, Any]:
-        """The node, or what it refers to, with `allOf` folded in."""
-        while "$ref" in node:
-            target: Any = self.document
-            for step in node["$ref"].removeprefix("#/").split("/"):
-                target = target[step]
-            node = target
-        for part in node.get("allOf", []):
-            node = self.follow(part) | {k: v for k, v in node.items() if k != "allOf"}
-        return node
-
-    def faults(self, value: object, schema: dict[str, Any], *, uuids: bool = True) -> list[str]:
-        """Where a value breaks its schema. `uuids` False overlooks that its examples are none."""
-        schema = self.follow(schema)
-        if "anyOf" in schema:
-            each = [self.faults(value, part, uuids=uuids) for part in schema["anyOf"]]
-            return min(each, key=len)
-        kinds = {
-            "string": str,
-            "integer": int,
-            "boolean": bool,
-            "null": type(None),
-            "array": list,
-            "object": dict,
-        }
-        if not isinstance(value, kinds[schema["type"]]):
-            return [f"{value!r} is no {schema['type']}"]
-        found = [f"{value!r} not in enum"] * (value not in schema.get("enum", [value]))
-        if uuids and schema.get("format") == "uuid" and not is_uuid(str(value)):
-            found.append(f"{value!r} is no UUID")
-        for item in value if isinstance(value, list) else []:
-            found += self.faults(item, schema["items"], uuids=uuids)
-        if isinstance(value, dict):
-            found += self._object_faults(value, schema, uuids=uuids)
-        return found
-
-    def _object_faults(
-        self, value: dict[str, Any], schema: dict[str, Any], *, uuids: bool
-    ) -> list[str]:
-        known = schema["properties"]
-        found = [f"{name} is missing" for name in schema.get("required", []) if name not in value]
-        if schema.get("unevaluatedProperties") == {"not": {}}:
-            found += [f"{name} is unknown" for name in value if name not in known]
-        for name in known.keys() & value.keys():
-            found += self.faults(value[name], known[name], uuids=uuids)
-        return found
-
-    def example(self, schema: dict[str, Any]) -> Any:
-        """An example object of a schema, made of the examples of its properties."""
-        schema = self.follow(schema)
-        if schema.get("type") == "object":
-            properties = schema["properties"]
-            return {name: self.example(part) for name, part in properties.items()}
-        return (schema.get("examples") or schema.get("enum") or ["x"])[0]
-
-    def mock(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request by the description: an example, or the error that fits."""
-        path = request.url.raw_path.decode().removeprefix("/api/laml/2010-04-01")
-        for template, methods in self.document["paths"].items():
-            match = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", template), path)
-            if match and request.method.lower() in methods:
-                operation = methods[request.method.lower()]
-                values = {name: unquote(text) for name, text in match.groupdict().items()}
-                return self._answer(operation, request, values)
-        return self._reply({}, 404)
-
-    def _answer(
-        self, operation: dict[str, Any], request: httpx.Request, values: dict[str, str]
-    ) -> httpx.Response:
-        pair = b64encode(f"{PROJECT_ID}:{API_TOKEN}".encode()).decode()
-        if request.headers.get("Authorization") != f"Basic {pair}":
-            return self._reply(operation, 401)
-        (kind, body), *_ = operation["requestBody"]["content"].items()
-        schema = self.follow(body["schema"])
-        form: dict[str, Any] = dict(parse_qsl(request.content.decode(), keep_blank_values=True))
-        for name in form.keys() & schema["properties"].keys():
-            if schema["properties"][name]["type"] == "boolean":
-                form[name] = json.loads(form[name])
-        found = self.faults(form, schema)
-        for parameter in map(self.follow, operation["parameters"]):
-            found += self.faults(values[parameter["name"]], parameter["schema"])
-        if request.headers["Content-Type"] != kind or found:
-            return self._reply(operation, 422)
-        return self._reply(operation, 200)
-
-    def _reply(self, operation: dict[str, Any], status: int) -> httpx.Response:
-        if not operation:
-            return httpx.Response(status)
-        content = operation["responses"][str(status)]["content"]["application/json"]
-        return httpx.Response(status, json=self.example(content["schema"]))
-
-
-def is_uuid(text: str) -> bool:
-    """Whether the text is written as UUIDs are."""
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
+TWILIO_CALL_SID, TWILIO_CONFERENCE_SID = "CA" + "0" * 32, "CF" + "0" * 32
 
 
 @pytest.fixture(scope="module")
 def description() -> Description:
-    """The provider's description."""
-    return Description(yaml.safe_load(DESCRIPTION.read_text()))
+    """Our description of the provider's API."""
+    return read_description()
 
 
 def client(description: Description, api_token: str = API_TOKEN) -> StreamClient:
     """A client whose provider is the mock."""
-    transport = httpx.MockTransport(description.mock)
+    answer = partial(description.mock, project_id=PROJECT_ID, api_token=API_TOKEN)
+    transport = httpx.MockTransport(answer)
     return StreamClient(Credentials(PROJECT_ID, SPACE, api_token), transport=transport)
 
 
@@ -168,28 +57,75 @@ def full_request(**more: Any) -> StreamRequest:
     )
 
 
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a document."""
+    if isinstance(node, dict):
+        yield node
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes(part)
+
+
+def test_the_description_is_whole(description: Description) -> None:
+    """OpenAPI 3.1: it has its head, references lead somewhere, and names are used once."""
+    document = description.document
+    assert document["openapi"].startswith("3.1.")
+    assert {"title", "version"} <= document["info"].keys()
+    for node in nodes(document):
+        if "$ref" in node:
+            assert description.follow(node)
+        if "required" in node and "properties" in node:
+            assert set(node["required"]) <= node["properties"].keys()
+    schemes = document["components"]["securitySchemes"]
+    assert all(scheme.keys() <= schemes.keys() for scheme in document["security"])
+    ids = [item["post"]["operationId"] for item in document["paths"].values()]
+    assert len(ids) == len(set(ids)) == 4
+
+
+def test_every_path_has_its_parameters_and_answers(description: Description) -> None:
+    """Each name in a path is described, and each operation has the answers of the provider."""
+    for path, item in description.document["paths"].items():
+        parameters = [description.follow(parameter) for parameter in item["parameters"]]
+        assert re.findall(r"\{(\w+)\}", path) == [p["name"] for p in parameters]
+        assert all(p["required"] and p["in"] == "path" for p in parameters)
+        answers = item["post"]["responses"]
+        assert ["200", "400", "401", "404", "422", "503"] == list(answers)
+        assert all(description.follow(answer)["description"] for answer in answers.values())
+
+
+def test_the_words_of_the_client_are_those_of_the_description(description: Description) -> None:
+    """Tracks, methods, codecs, and how many custom parameters there can be."""
+    schema = description.schema("StartConferenceStream")
+    for kind, name in (
+        (Track, "Track"),
+        (CallbackMethod, "StatusCallbackMethod"),
+        (Codec, "StreamCodec"),
+    ):
+        assert [member.value for member in kind] == schema["properties"][name]["enum"]
+    numbers = [n for n in range(200) if property_of(schema, f"Parameter{n}.Value")]
+    assert list(range(1, MAX_PARAMETERS + 1)) == numbers
+
+
 async def test_the_mock_accepts_start_and_stop(description: Description) -> None:
     """Nothing unknown, nothing missing; the example answers become handles."""
     async with client(description) as asking:
         started = await asking.start(CALL_SID, full_request())
-        stopped = await asking.stop(CALL_SID, CALL_SID)
+        stopped = await asking.stop(CALL_SID, "mine")
 
-    assert "my_first_stream" == started.name == stopped.name
-    assert (2018, "+00:00") == (
-        getattr(started.date_updated, "year", None),
-        str(started.date_updated)[-6:],
-    )
+    assert "case-4711" == started.name == stopped.name
+    assert "7d56cc11-0000-4000-8000-00000000call" == started.sid
+    assert "2018-09-19 21:00:00+00:00" == str(started.date_updated)
 
 
 async def test_the_mock_accepts_conferences(description: Description) -> None:
-    """With codec and real time; their example date says Sept."""
+    """With codec and real time; the month of the example date has four letters."""
     async with client(description) as asking:
         request = full_request(codec=Codec.L16_24000, real_time=True)
         started = await asking.start_conference(CALL_SID, request)
         await asking.stop_conference(CALL_SID, CALL_SID)
 
-    assert "b3877c40-da60-4998-90ad-b792e98472cf" == started.conference_sid
-    assert 9 == getattr(started.date_updated, "month", None)
+    assert "7d56cc11-0000-4000-8000-000000000003" == started.conference_sid
+    assert None is started.name
+    assert "2018-09-25 20:00:00+00:00" == str(started.date_updated)
 
 
 async def test_the_mocks_errors_are_understood(description: Description) -> None:
@@ -198,23 +134,41 @@ async def test_the_mocks_errors_are_understood(description: Description) -> None
         with pytest.raises(RefusedError) as refused:
             await stranger.start(CALL_SID, full_request())
     async with client(description) as asking:
-        with pytest.raises(RejectedError) as rejected:
-            # the description names the first two parameters only
-            await asking.start_conference(
-                CALL_SID, StreamRequest(url="/a", parameters={"a": "", "b": "", "c": ""})
-            )
+        with pytest.raises(RejectedError) as of_call:  # no UUID, as with Twilio
+            await asking.start(TWILIO_CALL_SID, full_request())
+        with pytest.raises(RejectedError) as of_conference:
+            await asking.start_conference(TWILIO_CONFERENCE_SID, full_request())
 
-    assert 20003 == refused.value.code
-    assert "Validation error message" == rejected.value.message
+    assert 20003 == refused.value.code == of_call.value.code
+    assert "Url must be wss" == of_conference.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "faults"),
+    [
+        ({"Url": "wss://x"}, []),
+        ({"Url": "wss://x", "Parameter99.Name": "n", "Parameter99.Value": ""}, []),
+        ({}, ["Url is missing"]),
+        ({"Url": 1}, ["1 is no string"]),
+        ({"Url": "wss://x", "Track": "both"}, ["'both' not in enum"]),
+        ({"Url": "wss://x", "Parameter100.Name": "n"}, ["Parameter100.Name is unknown"]),
+        ({"Url": "wss://x", "StreamCodec": "PCMU"}, ["StreamCodec is unknown"]),
+    ],
+)
+def test_the_checker_finds_faults(
+    description: Description, value: dict[str, Any], faults: list[str]
+) -> None:
+    """The tests of the simulated provider would be worth nothing if it found none."""
+    assert faults == description.faults(value, description.schema("StartCallStream"))
 
 
 @pytest.mark.parametrize(
     ("schema", "request_", "form"),
     [
-        ("CallStreamResponse", full_request(), "Calls"),
-        ("CallStreamResponse", StreamRequest(url="/a"), "Calls"),
-        ("ConferenceStreamResponse", full_request(), "Conferences"),
-        ("ConferenceStreamResponse", StreamRequest(url="/a"), "Conferences"),
+        ("CallStream", full_request(), "Calls"),
+        ("CallStream", StreamRequest(url="/a"), "Calls"),
+        ("ConferenceStream", full_request(), "Conferences"),
+        ("ConferenceStream", StreamRequest(url="/a"), "Conferences"),
     ],
 )
 def test_the_simulated_provider_answers_by_the_description(
@@ -224,9 +178,8 @@ def test_the_simulated_provider_answers_by_the_description(
     identity = Identity(PROJECT_ID, CALL_SID, "7d56cc11-0000-4000-8000-000000000003")
     calls = SimulatedCalls.__new__(SimulatedCalls)  # describing a stream needs nothing of it
     stream = LiveStream(request_, identity, Target(form), calls)
-    schemas = description.document["components"]["schemas"]
 
-    assert [] == description.faults(describe(stream), schemas[schema])
+    assert [] == description.faults(describe(stream), description.schema(schema))
 
 
 @pytest.mark.parametrize("form", ["Calls", "Conferences"])
@@ -234,10 +187,10 @@ def test_the_simulated_provider_refuses_by_the_description(
     description: Description, form: str
 ) -> None:
     """401, 404 and 422 have exactly the fields that the description gives each kind."""
-    schemas = description.document["components"]["schemas"]
-    errors = schemas["CompatibilityErrorResponse"]
-    texts = schemas["CompatibilityErrorStringArrayResponse"]
-    invalid_schema = errors if form == "Calls" else texts
+    error = description.schema("Error")
+    broken_rule = error if form == "Calls" else description.schema("Errors")
 
-    assert [] == description.faults(Refusal(401, 20003, "no").reply().body, errors)
-    assert [] == description.faults(invalid(Target(form), "no").reply().body, invalid_schema)
+    for status in (401, 404):
+        body = Refusal(status, 20003, "no").reply().body
+        assert [] == description.faults(body, error)
+    assert [] == description.faults(invalid(Target(form), "no").reply().body, broken_rule)
