@@ -74,7 +74,7 @@ class StreamClient:
     All four requests raise InvalidRequestError before anything is sent, an ApiError for an error
     answer, UnreachableError if no connection could be made, and OutcomeUnknownError if the request
     went out and no answer came. Tried again are connect errors, 429 and 503 only; a name is made
-    once per stream, so that every try asks for the same one.
+    once per stream, so that every try names the same one.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class Settings:
     table: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def text(self, name: str, flag: str | None = None) -> str | None:
-        """The value of one setting from the first source that has it; empty stands for not set."""
+        """The value of one setting from the first source that has it; an empty one is not set."""
         return flag or self.environ.get(_VARIABLES[name]) or self.table.get(name)
 
     def credentials(self, *, token_needed: bool = True) -> Credentials:
@@ -150,7 +150,7 @@ def base_url(space: str) -> str:
         parts = urlsplit(space if "://" in space else f"//{space}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        # the reason would quote what stands where a port should be, which may be a password
+        # the reason would quote what is in the place of a port, which may be a password
         raise ConfigError("SIGNALWIRE_SPACE is not an address: see its host and port") from None
     beyond_origin = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
     if not host or not _HOST.fullmatch(host) or beyond_origin:

@@ -25,7 +25,7 @@ _UNFIT_FOR_LINES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
 def one_line(text: str) -> str:
-    """The text without what breaks a line or steers a terminal: a space stands in its place."""
+    """The text without what breaks a line or steers a terminal: a space replaces it."""
     return _UNFIT_FOR_LINES.sub(" ", text).strip()
 
 

@@ -1,6 +1,6 @@
 """Bearer tokens for a receiver: static ones, and keys that sign one per call.
 
-They come from files that nobody else can read, or from the environment, never from arguments.
+They come from files that others cannot read, or from the environment, never from arguments.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _split(url: str, what: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port  # parsed, and refused, only when asked for
     except ValueError:
-        # the reason would quote what stands where a port should be, which may be a password
+        # the reason would quote what is in the place of a port, which may be a password
         raise InvalidRequestError(f"{what} is not a URL: see its host and port") from None
     return parts
 

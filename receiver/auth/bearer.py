@@ -59,7 +59,7 @@ def bearer_token(values: Sequence[str]) -> str:
 
 
 def digest(token: str) -> bytes:
-    """Return the SHA-256 of a token, which stands for it in memory."""
+    """Return the SHA-256 of a token, which is kept in its place."""
     return hashlib.sha256(token.encode()).digest()
 
 

@@ -1,4 +1,4 @@
-"""Secret files: read only where nobody else can read them, written for their owner alone."""
+"""Secret files: refused where others can read them, written for their owner alone."""
 
 from __future__ import annotations
 

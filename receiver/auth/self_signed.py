@@ -19,7 +19,7 @@ LIFETIME: Final = timedelta(days=825)
 """Apple's clients refuse certificates that are valid for longer."""
 RENEWED_BEFORE: Final = timedelta(days=30)
 _NAMES: Final = ("localhost", "127.0.0.1", "::1")
-_BACKDATED: Final = timedelta(hours=1)  # for clients whose clock runs behind
+_BACKDATED: Final = timedelta(hours=1)  # for clients with a slow clock
 
 
 def expires_at(certificate: Path) -> float | None:

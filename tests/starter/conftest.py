@@ -72,7 +72,7 @@ def secure_receiver(authority: trustme.CA) -> Iterator[ReceiverDouble]:
 
 @pytest.fixture
 def write_wav(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a tone as a WAV file: seconds, rate, subtype and channels as asked."""
+    """Writes a tone as a WAV file of the given seconds, rate, subtype and channels."""
 
     def write(
         name: str = "tone.wav",

@@ -90,7 +90,7 @@ async def test_conferences_have_paths_and_fields_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "send",
     [
         lambda client: client.start("x", REQUEST),
         lambda client: client.stop("x", "s-1"),
@@ -99,12 +99,12 @@ async def test_conferences_have_paths_and_fields_of_their_own() -> None:
         lambda client: client.start(CALL_SID, StreamRequest(url=URL, codec=Codec.L16)),
     ],
 )
-async def test_a_bad_value_is_never_sent(ask: Callable[[StreamClient], Any]) -> None:
+async def test_a_bad_value_is_never_sent(send: Callable[[StreamClient], Any]) -> None:
     """What the provider would refuse is not sent."""
     exchange = Exchange()
     async with exchange.client() as client:
         with pytest.raises(InvalidRequestError):
-            await ask(client)
+            await send(client)
 
     assert [] == exchange.requests
 
@@ -189,7 +189,7 @@ async def test_a_redirect_is_not_followed() -> None:
     ],
 )
 async def test_passing_trouble_is_tried_again_under_the_same_name(trouble: Answer) -> None:
-    """Backoff grows, and every try asks for the one stream."""
+    """Backoff grows, and every try requests the one stream."""
     exchange = Exchange(trouble, trouble, STARTED)
     async with exchange.client() as client:
         handle = await client.start(CALL_SID, REQUEST)
@@ -287,7 +287,7 @@ async def test_silence_after_a_stop_says_so() -> None:
 
 
 async def test_a_failure_after_sending_names_the_stream_too() -> None:
-    """A gateway's 502 leaves open what happened behind it."""
+    """What happened behind a gateway's 502 is unknown."""
     exchange = Exchange(httpx.Response(502, text="Bad Gateway"))
     async with exchange.client() as client:
         with pytest.raises(UnavailableError, match="may have started under the name mine"):

@@ -82,7 +82,7 @@ def test_settings_join_in(
 
 
 def test_a_stream_key_signs_a_token_for_the_call(starter: Starter, secret_file: SecretFile) -> None:
-    """`start` with a key asks with a token, which the dry run masks."""
+    """`start` with a key sends a token, which the dry run masks."""
     ran = starter(
         *("start", CALL_SID, "--url", URL, "--stream-key-file", secret_file(KEY), "--dry-run")
     )
@@ -90,7 +90,7 @@ def test_a_stream_key_signs_a_token_for_the_call(starter: Starter, secret_file: 
 
 
 def test_token_prints_a_signed_token(starter: Starter, secret_file: SecretFile) -> None:
-    """On stdout stands the token alone, good for the call that was named."""
+    """On stdout is the token alone, valid for the call that was named."""
     ran = starter("token", CALL_SID, "--stream-key-file", secret_file(KEY), "--ttl", "60")
     claims = jwt.decode(ran.out.strip(), KEY, algorithms=["HS256"], audience="receiver")
 

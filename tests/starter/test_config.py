@@ -118,7 +118,7 @@ def test_the_simulated_provider_needs_id_and_token_only() -> None:
 
 
 def test_a_flag_beats_the_environment_and_that_the_file(tmp_path: Path) -> None:
-    """Each place is asked in its turn, and an empty value counts as none."""
+    """Each source is read in its turn, and an empty value counts as none."""
     path = tmp_path / "tapreel.toml"
     path.write_text('[receiver]\nport = 1\n[starter]\nurl = "wss://file"\ntrack = "both_tracks"\n')
     settings = load_settings(str(path), {"TAPREEL_URL": "wss://environment", "TAPREEL_TRACK": ""})
@@ -164,7 +164,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_bearer_is_none() -> None:
-    """A stream without a token is allowed to be asked for."""
+    """A stream without a token may be requested."""
     assert Settings({}).bearer() is None
 
 

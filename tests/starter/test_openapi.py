@@ -37,7 +37,7 @@ def description() -> Description:
 
 
 def client(description: Description, api_token: str = API_TOKEN) -> StreamClient:
-    """A client whose provider is the mock."""
+    """A client of the mock."""
     answer = partial(description.mock, project_id=PROJECT_ID, api_token=API_TOKEN)
     transport = httpx.MockTransport(answer)
     return StreamClient(Credentials(PROJECT_ID, SPACE, api_token), transport=transport)
@@ -107,9 +107,9 @@ def test_the_words_of_the_client_are_those_of_the_description(description: Descr
 
 async def test_the_mock_accepts_start_and_stop(description: Description) -> None:
     """Nothing unknown, nothing missing; the example answers become handles."""
-    async with client(description) as asking:
-        started = await asking.start(CALL_SID, full_request())
-        stopped = await asking.stop(CALL_SID, "mine")
+    async with client(description) as streams:
+        started = await streams.start(CALL_SID, full_request())
+        stopped = await streams.stop(CALL_SID, "mine")
 
     assert "case-4711" == started.name == stopped.name
     assert "7d56cc11-0000-4000-8000-00000000call" == started.sid
@@ -118,10 +118,10 @@ async def test_the_mock_accepts_start_and_stop(description: Description) -> None
 
 async def test_the_mock_accepts_conferences(description: Description) -> None:
     """With codec and real time; the month of the example date has four letters."""
-    async with client(description) as asking:
+    async with client(description) as streams:
         request = full_request(codec=Codec.L16_24000, real_time=True)
-        started = await asking.start_conference(CALL_SID, request)
-        await asking.stop_conference(CALL_SID, CALL_SID)
+        started = await streams.start_conference(CALL_SID, request)
+        await streams.stop_conference(CALL_SID, CALL_SID)
 
     assert "7d56cc11-0000-4000-8000-000000000003" == started.conference_sid
     assert None is started.name
@@ -133,11 +133,11 @@ async def test_the_mocks_errors_are_understood(description: Description) -> None
     async with client(description, "wrong") as stranger:
         with pytest.raises(RefusedError) as refused:
             await stranger.start(CALL_SID, full_request())
-    async with client(description) as asking:
+    async with client(description) as streams:
         with pytest.raises(RejectedError) as of_call:  # no UUID, as with Twilio
-            await asking.start(TWILIO_CALL_SID, full_request())
+            await streams.start(TWILIO_CALL_SID, full_request())
         with pytest.raises(RejectedError) as of_conference:
-            await asking.start_conference(TWILIO_CONFERENCE_SID, full_request())
+            await streams.start_conference(TWILIO_CONFERENCE_SID, full_request())
 
     assert 20003 == refused.value.code == of_call.value.code
     assert "Url must be wss" == of_conference.value.message

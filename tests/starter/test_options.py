@@ -51,7 +51,7 @@ def test_what_is_no_pair_is_a_wrong_command_line() -> None:
 
 
 def test_a_pair_that_the_provider_would_not_take_is_refused() -> None:
-    """Here, before anything is asked of it."""
+    """Here, before anything is sent to it."""
     with pytest.raises(InvalidRequestError):
         output("--param", "a=1", "--param", "a=2")
 

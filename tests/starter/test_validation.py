@@ -153,7 +153,7 @@ def test_bearer_tokens_pass(token: str) -> None:
 
 
 def test_a_token_of_ours_has_a_fair_length() -> None:
-    """Where a shortest length is asked for."""
+    """Where a shortest length is given."""
     with pytest.raises(InvalidRequestError, match="16 to 8000"):
         validation.check_bearer_token("t" * 15, shortest=validation.MIN_TOKEN_CHARS)
 

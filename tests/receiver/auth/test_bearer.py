@@ -15,7 +15,7 @@ OTHER_KEY = "o" * 32
 
 @given(st.lists(st.text() | st.from_regex(r"(?a)[Bb]earer [!-~]+\Z"), max_size=3))
 def test_a_header_has_one_token_or_is_refused(values: list[str]) -> None:
-    """Nothing but Refused is raised, and the token is what stands behind the scheme."""
+    """Nothing but Refused is raised, and the token is what follows the scheme."""
     try:
         token = bearer_token(values)
     except Refused:
@@ -24,7 +24,7 @@ def test_a_header_has_one_token_or_is_refused(values: list[str]) -> None:
 
 
 def test_a_digest_is_found_among_others() -> None:
-    """Wherever it stands, and only as a whole."""
+    """At any place, and only as a whole."""
     known = [digest("one"), digest("two")]
     assert [True, True, False] == [is_among(digest(t), known) for t in ("one", "two", "on")]
     assert not is_among(digest("one"), [])

@@ -308,10 +308,10 @@ def test_show_as_json_is_the_file(two: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", ["show", "verify"])
-@pytest.mark.parametrize("asked", ["cccc", "a", "../..", "\x1b[31m\n"])
-def test_an_unknown_id_is_exit_code_5(two: Path, run: Run, command: str, asked: str) -> None:
+@pytest.mark.parametrize("unknown_id", ["cccc", "a", "../..", "\x1b[31m\n"])
+def test_an_unknown_id_is_exit_code_5(two: Path, run: Run, command: str, unknown_id: str) -> None:
     """With one line on stderr, and no traceback."""
-    outcome = run(command, asked)
+    outcome = run(command, unknown_id)
     assert (5, "") == (outcome.code, outcome.out)
     assert outcome.err.startswith("receiver: ")
     assert 1 == outcome.err.count("\n")

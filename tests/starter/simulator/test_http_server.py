@@ -67,7 +67,7 @@ async def test_bodies_need_a_fair_length(length: bytes, status: int) -> None:
 
 
 async def test_half_a_body_is_not_answered() -> None:
-    """A form that was cut off could ask for something else."""
+    """A form that was cut off could request something else."""
 
     def answer(request: HttpRequest) -> HttpReply:
         raise AssertionError

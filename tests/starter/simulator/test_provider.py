@@ -116,7 +116,7 @@ async def running_provider(
     await provider.close()
 
 
-def asked(path: str, form: dict[str, str]) -> HttpRequest:
+def http_request(path: str, form: dict[str, str]) -> HttpRequest:
     """A request about the call's streams, as it reaches the provider."""
     basic = "Basic " + b64encode(f"{PROJECT_ID}:{API_TOKEN}".encode()).decode()
     path = f"/api/laml/2010-04-01/Accounts/{PROJECT_ID}/Calls/{CALL_SID}/Streams{path}"
@@ -246,8 +246,10 @@ async def test_a_name_is_free_once_its_stream_was_stopped(
     account = Account(PROJECT_ID, API_TOKEN)
     provider = Provider(account, SimulatedCalls(endless(options)), on_end=ended.append)
     form = {"Url": secure_receiver.url, "Name": "mine"}
-    stop = asked("/mine", {"Status": "stopped"})
-    answers = [provider.answer(one) for one in (asked("", form), stop, asked("", form), stop)]
+    stop = http_request("/mine", {"Status": "stopped"})
+    answers = [
+        provider.answer(one) for one in (http_request("", form), stop, http_request("", form), stop)
+    ]
     await provider.close()
 
     assert [200] * 4 == [answer.status for answer in answers]

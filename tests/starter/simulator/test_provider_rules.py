@@ -27,7 +27,7 @@ URL = "wss://rec.example.com/audio"
 TOKEN = "bearer-token-of-the-tests"
 
 
-def asked(
+def http_request(
     path: str = f"{BASE}/Calls/{CALL_SID}/Streams",
     *,
     method: str = "POST",
@@ -43,14 +43,14 @@ def asked(
 
 def test_the_right_caller_passes() -> None:
     """Project id and API token are user and password."""
-    check_caller(asked(), ACCOUNT)
+    check_caller(http_request(), ACCOUNT)
 
 
 @pytest.mark.parametrize(
     "request_",
     [
-        asked(password="wrong"),
-        asked(user="wrong"),
+        http_request(password="wrong"),
+        http_request(user="wrong"),
         HttpRequest("POST", "/", None, None, b""),
         HttpRequest("POST", "/", f"Bearer {API_TOKEN}", None, b""),
         HttpRequest("POST", "/", "Basic ü", None, b""),
@@ -63,7 +63,7 @@ def test_another_caller_is_refused(request_: HttpRequest) -> None:
 
     assert (401, 20003) == (caught.value.status, caught.value.code)
     assert API_TOKEN not in repr(ACCOUNT)
-    assert "Basic" not in repr(asked())
+    assert "Basic" not in repr(http_request())
 
 
 @pytest.mark.parametrize(
@@ -76,19 +76,19 @@ def test_another_caller_is_refused(request_: HttpRequest) -> None:
 )
 def test_paths_name_what_they_are_about(path: str, address: Address) -> None:
     """Calls, conferences, and streams of them with escaped names."""
-    assert address == read_address(asked(path), ACCOUNT)
+    assert address == read_address(http_request(path), ACCOUNT)
 
 
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (asked("/"), 404),
-        (asked(f"{BASE}/Calls/{CALL_SID}/Streams.json"), 404),
-        (asked(f"{BASE}/Calls/{CALL_SID}/Streams/"), 404),
-        (asked(f"{BASE}/Calls/{CALL_SID}/Recordings"), 404),
-        (asked(f"{BASE}/Calls/xyz/Streams"), 404),
-        (asked(f"/api/laml/2010-04-01/Accounts/other/Calls/{CALL_SID}/Streams"), 404),
-        (asked(method="GET"), 405),
+        (http_request("/"), 404),
+        (http_request(f"{BASE}/Calls/{CALL_SID}/Streams.json"), 404),
+        (http_request(f"{BASE}/Calls/{CALL_SID}/Streams/"), 404),
+        (http_request(f"{BASE}/Calls/{CALL_SID}/Recordings"), 404),
+        (http_request(f"{BASE}/Calls/xyz/Streams"), 404),
+        (http_request(f"/api/laml/2010-04-01/Accounts/other/Calls/{CALL_SID}/Streams"), 404),
+        (http_request(method="GET"), 405),
     ],
 )
 def test_other_paths_are_refused(request_: HttpRequest, status: int) -> None:
@@ -102,7 +102,7 @@ def test_forms_are_read_as_utf_8() -> None:
     """Empty values count, and text of any language survives."""
     body = urlencode({"Url": URL, "Parameter1.Name": "größe", "Parameter1.Value": ""}).encode()
     form = read_form(
-        asked(body=body, content_type="Application/x-www-form-urlencoded; charset=utf-8"),
+        http_request(body=body, content_type="Application/x-www-form-urlencoded; charset=utf-8"),
         Target.CALL,
     )
 
@@ -112,13 +112,13 @@ def test_forms_are_read_as_utf_8() -> None:
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (asked(content_type="application/json", body=b"{}"), 400),
-        (asked(content_type=None), 400),
-        (asked(body=b"Url"), 400),
-        (asked(body=b"Url=%ff"), 400),
-        (asked(body=b"Url=\xff"), 400),
-        (asked(body=b"a=1&" * 300), 400),
-        (asked(body=b"Url=a&Url=b"), 422),
+        (http_request(content_type="application/json", body=b"{}"), 400),
+        (http_request(content_type=None), 400),
+        (http_request(body=b"Url"), 400),
+        (http_request(body=b"Url=%ff"), 400),
+        (http_request(body=b"Url=\xff"), 400),
+        (http_request(body=b"a=1&" * 300), 400),
+        (http_request(body=b"Url=a&Url=b"), 422),
     ],
 )
 def test_other_bodies_are_refused(request_: HttpRequest, status: int) -> None:
@@ -212,7 +212,7 @@ def test_any_body_is_an_order_or_a_refusal(body: bytes, target: Target) -> None:
     """No body makes the rules fail in another way."""
     found: StreamRequest | Refusal
     try:
-        found = read_stream_request(read_form(asked(body=body), target), target)
+        found = read_stream_request(read_form(http_request(body=body), target), target)
     except Refusal as refusal:
         found = refusal
     assert isinstance(found, StreamRequest) or found.reply().status in (400, 422)
