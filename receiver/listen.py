@@ -10,24 +10,21 @@ async for event in listen("wss://127.0.0.1:8443/tap/CALL_SID", token=token):
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from receiver.errors import DialError, LineClosed
-from receiver.transports.client import (
-    RECEIVE_BUFFER_BYTES,
-    Backoff,
-    Line,
-    dial,
-    trust_in,
-)
+from receiver.transports.client import RECEIVE_BUFFER_BYTES, Backoff, Line, dial, trust_in
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PATIENCE_SECONDS: Final = 60.0
 """For how long a lost connection is tried again."""
@@ -41,7 +38,7 @@ _FINAL_STATUS: Final = frozenset({400, 401, 403, _NOT_FOUND, 422, 501})
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The stream that is listened to; `timestamp_ms` is where on its clock the audio begins."""
+    """The stream that is listened to; its audio starts at `timestamp_ms` on its clock."""
 
     recording_id: str
     call_sid: str
@@ -73,8 +70,8 @@ class Gap:
     """Audio that is not there.
 
     For the reasons lost, sender_silence and late, silence has been put in its place and comes
-    as `AudioPiece`. For slow_listener (we did not read in time) and disconnected there is nothing:
-    the next `AudioPiece` begins behind the gap.
+    as `Audio`. For slow_listener (we did not read in time) and disconnected there is nothing:
+    the next `Audio` starts behind the gap.
     """
 
     reason: str
@@ -84,13 +81,13 @@ class Gap:
 
     @property
     def is_silent(self) -> bool:
-        """Whether silence comes in its place."""
+        """Return whether silence comes in its place."""
         return self.reason not in ("slow_listener", "disconnected")
 
 
 @dataclass(frozen=True, slots=True)
 class Dtmf:
-    """A key was pressed; `duration_ms` is how long, where the provider tells."""
+    """A key was pressed, for `duration_ms`, which is `None` where the provider does not say."""
 
     digit: str
     duration_ms: int | None
@@ -107,13 +104,33 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The last event. `reason` is the recording's end, or `unknown` if it ended unheard."""
+    """The last event. `reason` is the recording's end, or `unknown` where nobody said it."""
 
     reason: str
     timestamp_ms: float
 
 
 Event = Started | Audio | Gap | Dtmf | Mark | Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class PcmAudio:
+    """The samples of one chunk as they came: little-endian int16, tracks interleaved."""
+
+    payload: bytes
+    channels: int
+    sample_rate: int
+    timestamp_ms: float
+    track: str
+
+    def decoded(self) -> Audio:
+        """Return the samples as an array."""
+        import numpy as np  # only here: programs that pass bytes on need none
+
+        samples = np.frombuffer(self.payload, "<i2").astype(np.int16)
+        if self.channels > 1:
+            samples = samples.reshape(-1, self.channels)
+        return Audio(samples, self.sample_rate, self.timestamp_ms, self.track)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,19 +145,19 @@ class ListenQuery:
     @property
     def second_bytes(self) -> int:
         """Return how long a second of audio is: more need not wait in the kernel."""
-        wide = 2 if self.track == "stereo" else 1
-        return max(RECEIVE_BUFFER_BYTES, (self.rate or 0) * _BYTES_PER_SAMPLE * wide)
+        channels = 2 if self.track == "stereo" else 1
+        return max(RECEIVE_BUFFER_BYTES, (self.rate or 0) * _BYTES_PER_SAMPLE * channels)
 
-    def query(self, *, again: bool) -> str:
-        """Return the URL's query; the past is heard once, and nobody waits twice."""
-        asked: dict[str, object] = {"track": self.track, "format": "pcm16"}
+    def encoded(self, *, again: bool) -> str:
+        """Return the URL's query; the past is asked for once, and nothing is waited for twice."""
+        query: dict[str, object] = {"track": self.track, "format": "pcm16"}
         if self.rate is not None:
-            asked["rate"] = self.rate
+            query["rate"] = self.rate
         if self.since and not again:
-            asked["since"] = self.since
+            query["since"] = self.since
         if self.wait and not again:
-            asked["wait"] = self.wait
-        return urlencode(asked)
+            query["wait"] = self.wait
+        return urlencode(query)
 
 
 async def listen(
@@ -156,41 +173,65 @@ async def listen(
 ) -> AsyncIterator[Event]:
     """Yield what happens on one live stream, from `Started` to `Stopped`.
 
-    `url` is `wss://HOST:PORT/tap/NAME`, where NAME is a call sid, a stream sid or a recording
-    id; `since` seconds of the call's past come first; `wait` seconds are waited for a call that
-    has not begun. `trust` is an SSL context or the path of a file of authorities. Whoever takes
-    the events too slowly is told of a `Gap` of reason "slow_listener" a few seconds later. A broken
-    connection is opened again, and a `Gap` of reason "disconnected" tells what was missed.
+    A program that reads the events too slowly gets a `Gap` of reason "slow_listener" a few
+    seconds later. A broken connection is opened again, and a `Gap` of reason "disconnected" says
+    what was missed.
+
+    Args:
+        url: `wss://HOST:PORT/tap/NAME`, where NAME is a call sid, a stream sid or a recording id.
+        token: a tap token.
+        track: "inbound", "outbound" or "stereo".
+        rate: samples per second; by default the stream's own.
+        since: seconds of the call's past that come first.
+        wait: seconds to wait for a call that has not started.
+        trust: an SSL context, or the path of a file of authorities.
+        patience_seconds: for how long a lost connection is tried again.
 
     Raises:
         DialError: there is no such stream, the receiver refuses, or it cannot be reached.
         ConfigurationError: `trust` holds no certificate.
     """
+    query = ListenQuery(track=track, rate=rate, since=since, wait=wait)
+    events = listen_pcm(url, query, token=token, trust=trust, patience_seconds=patience_seconds)
+    async with contextlib.aclosing(events):
+        async for event in events:
+            yield event.decoded() if isinstance(event, PcmAudio) else event
+
+
+async def listen_pcm(
+    url: str,
+    query: ListenQuery,
+    *,
+    token: str | None = None,
+    trust: ssl.SSLContext | str | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> AsyncGenerator[Event | PcmAudio, None]:
+    """Yield the same as `listen`, but audio as the bytes that came: this loads no numpy."""
     if not isinstance(trust, ssl.SSLContext):
         trust = trust_in(trust)
-    wish = ListenQuery(track=track, rate=rate, since=since, wait=wait)
-    caller, ear = _Redialer(token, trust, patience_seconds, wish.second_bytes), _EventDecoder()
-    line = await caller.dial(_with_query(url, wish.query(again=False)))
+    redialer = _Redialer(token, trust, patience_seconds, query.second_bytes)
+    decoder = _EventDecoder()
+    line = await redialer.dial(_with_query(url, query.encoded(again=False)))
     while True:
         try:
-            async for event in _events(line, ear):
+            async for event in _events(line, decoder):
                 yield event
         finally:
             line.abort()
-        if ear.stopped:
+        if decoder.stopped:
             return
-        known = bool(ear.recording_id)  # or else nothing was heard, and we still wait for it
-        again = _with_query(_again(url, ear.recording_id), wish.query(again=known))
-        found = None if ear.gone else await caller.redial(again, known=known)
+        known = bool(decoder.recording_id)  # or else nothing came, and we still wait for it
+        again = _with_query(_url_again(url, decoder.recording_id), query.encoded(again=known))
+        found = None if decoder.gone else await redialer.redial(again, known=known)
         if found is None:
-            yield Stopped("unknown", ear.position_ms)
+            yield Stopped("unknown", decoder.position_ms)
             return
         line = found
 
 
 @dataclass(slots=True)
 class _EventDecoder:
-    """What has been heard so far."""
+    """Turns messages into events; remembers which stream they are of, and how far it has come."""
 
     recording_id: str = ""
     track: str = ""
@@ -198,73 +239,71 @@ class _EventDecoder:
     channels: int = 1
     position_ms: float = 0
     stopped: bool = False
-    gone: bool = False  # it ended unheard
+    gone: bool = False  # it ended while we were not connected
 
-    def take(self, message: bytes | str) -> Iterator[Event]:
-        """Yield what one message says; what this version does not know, it leaves out."""
+    def feed(self, message: bytes | str) -> Iterator[Event | PcmAudio]:
+        """Yield the events of one message; what this version does not know is left out."""
         if isinstance(message, bytes):
             yield self._audio(message)
             return
-        told = msgspec.json.decode(message)
-        match told.get("event"):
+        fields = msgspec.json.decode(message)
+        match fields.get("event"):
             case "started":
-                yield from self._started(told)
+                yield self._started(fields)
             case "gap":
-                yield self._gap(told)
+                yield self._gap(fields)
             case "dtmf":
-                yield Dtmf(told["digit"], told["duration_ms"], told["timestamp_ms"])
+                yield Dtmf(fields["digit"], fields["duration_ms"], fields["timestamp_ms"])
             case "mark":
-                yield Mark(told["name"], told["timestamp_ms"])
+                yield Mark(fields["name"], fields["timestamp_ms"])
             case "stopped":
                 self.stopped = True
-                yield Stopped(told["reason"], told["timestamp_ms"])
+                yield Stopped(fields["reason"], fields["timestamp_ms"])
 
-    def _started(self, told: dict[str, Any]) -> Iterator[Event]:
-        begin, known = told["timestamp_ms"], self.recording_id
-        self.track, self.channels = told["track"], told["channels"]
-        self.recording_id, self.sample_rate = told["recording_id"], told["rate"]
-        if known == self.recording_id:
-            missed_ms = max(0, begin - self.position_ms)
-            yield Gap("disconnected", self.track, self.position_ms, missed_ms)
-        else:
-            yield Started(
-                recording_id=self.recording_id,
-                call_sid=told["call_sid"],
-                stream_sid=told["stream_sid"],
-                parameters=told["parameters"],
-                track=self.track,
-                sample_rate=self.sample_rate,
-                channels=self.channels,
-                timestamp_ms=begin,
-            )
-        self.position_ms = begin
+    def _started(self, fields: dict[str, Any]) -> Started | Gap:
+        """Return `Started`, or where the same stream goes on, the gap in between."""
+        known_id, position_ms = self.recording_id, self.position_ms
+        self.recording_id, self.track = fields["recording_id"], fields["track"]
+        self.channels, self.sample_rate = fields["channels"], fields["rate"]
+        self.position_ms = fields["timestamp_ms"]
+        if known_id == self.recording_id:
+            missed_ms = max(0, self.position_ms - position_ms)
+            return Gap("disconnected", self.track, position_ms, missed_ms)
+        return Started(
+            recording_id=self.recording_id,
+            call_sid=fields["call_sid"],
+            stream_sid=fields["stream_sid"],
+            parameters=fields["parameters"],
+            track=self.track,
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            timestamp_ms=self.position_ms,
+        )
 
-    def _audio(self, message: bytes) -> Audio:
-        samples = np.frombuffer(message, "<i2").astype(np.int16)
-        if self.channels > 1:
-            samples = samples.reshape(-1, self.channels)
-        audio = Audio(samples, self.sample_rate, self.position_ms, self.track)
-        self.position_ms += len(samples) * 1000 / self.sample_rate
+    def _audio(self, message: bytes) -> PcmAudio:
+        audio = PcmAudio(message, self.channels, self.sample_rate, self.position_ms, self.track)
+        samples = len(message) // (_BYTES_PER_SAMPLE * self.channels)
+        self.position_ms += samples * 1000 / self.sample_rate
         return audio
 
-    def _gap(self, told: dict[str, Any]) -> Gap:
-        gap = Gap(told["reason"], told["track"], told["timestamp_ms"], told["duration_ms"])
+    def _gap(self, fields: dict[str, Any]) -> Gap:
+        gap = Gap(fields["reason"], fields["track"], fields["timestamp_ms"], fields["duration_ms"])
         if not gap.is_silent:
             self.position_ms = gap.timestamp_ms + gap.duration_ms
         return gap
 
 
-async def _events(line: Line, ear: _EventDecoder) -> AsyncIterator[Event]:
+async def _events(line: Line, decoder: _EventDecoder) -> AsyncIterator[Event | PcmAudio]:
     """Yield what comes over one connection; returns when it is closed."""
     while True:
         try:
             message = await line.receive()
         except LineClosed as closed:
-            ear.gone = closed.code == _NO_SUCH_STREAM
-            if ear.gone and not ear.recording_id:
+            decoder.gone = closed.code == _NO_SUCH_STREAM
+            if decoder.gone and not decoder.recording_id:
                 raise DialError("no such stream", status=_NOT_FOUND) from closed
             return
-        for event in ear.take(message):
+        for event in decoder.feed(message):
             yield event
 
 
@@ -275,12 +314,12 @@ class _Redialer:
         self,
         token: str | None,
         trust: ssl.SSLContext,
-        patience_seconds: float,
+        longest_seconds: float,
         receive_buffer_bytes: int,
     ) -> None:
         self._token = token
         self._trust = trust
-        self._patience_seconds = patience_seconds
+        self._longest_seconds = longest_seconds
         self._receive_buffer_bytes = receive_buffer_bytes
         self._clock = asyncio.get_running_loop().time
         self._opened_at = 0.0
@@ -310,7 +349,7 @@ class _Redialer:
             except DialError as error:
                 if error.status == _NOT_FOUND and known:
                     return None
-                late = self._clock() > lost_at + self._patience_seconds
+                late = self._clock() > lost_at + self._longest_seconds
                 if error.status in _FINAL_STATUS or late:
                     raise
 
@@ -320,8 +359,8 @@ def _with_query(url: str, query: str) -> str:
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, query)))))
 
 
-def _again(url: str, recording_id: str) -> str:
-    """Return the URL by which the same stream is found again, whatever it was called first."""
+def _url_again(url: str, recording_id: str) -> str:
+    """Return the URL of the same stream, by whatever name it was asked for first."""
     parts = urlsplit(url)
     if not recording_id:
         return url

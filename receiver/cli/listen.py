@@ -18,7 +18,7 @@ import click
 from receiver.cli.tap_options import receiver_options, tap_url
 
 if TYPE_CHECKING:
-    from receiver.listen import Event, Gap
+    from receiver.listen import Event, Gap, PcmAudio
 
 _STDOUT: Final = 1
 _UNKNOWN_BYTES: Final = 0xFFFFFFFF  # the length in the header of a WAV file that still grows
@@ -103,18 +103,17 @@ async def _run(writing: Coroutine[None, None, None]) -> int:
 
 
 async def _write(url: str, with_header: bool, options: dict[str, object]) -> None:
-    from receiver.listen import listen as subscribe
+    from receiver.listen import ListenQuery, listen_pcm
 
     rate = options["rate"]
-    events = subscribe(
-        url,
-        token=str(options["token"]),
+    query = ListenQuery(
         track=str(options["track"]),
         rate=int(str(rate)) if rate else None,
         since=float(str(options["since"])),
         wait=float(str(options["wait"])),
-        trust=str(options["ca_file"]) if options["ca_file"] else None,
     )
+    ca_file = str(options["ca_file"]) if options["ca_file"] else None
+    events = listen_pcm(url, query, token=str(options["token"]), trust=ca_file)
     stream = _WavStream(with_header)
     try:
         async for event in events:
@@ -144,13 +143,13 @@ class _WavStream:
                 data = struct.pack("<I", length - _HEADER_BYTES)
                 os.pwrite(_STDOUT, data, self._header_at + _HEADER_BYTES - 4)
 
-    def write(self, event: Event) -> None:
+    def write(self, event: Event | PcmAudio) -> None:
         """Write one event of the stream: audio, or silence for what was missed."""
-        from receiver.listen import Audio, Gap, Started, Stopped
+        from receiver.listen import Gap, PcmAudio, Started, Stopped
 
         match event:
-            case Audio():
-                _write_all(event.samples.astype("<i2").tobytes())
+            case PcmAudio():
+                _write_all(event.payload)
             case Started():
                 self._start(event.sample_rate, event.channels)
             case Gap():
