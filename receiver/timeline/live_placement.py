@@ -239,7 +239,7 @@ class LivePlacer:
     def _update_unit(self, chunk: Chunk, arrival_ms: int) -> None:
         """Switch to ticks of samples or of milliseconds where two neighbours show which they are.
 
-        Neighbours by number whose step is their length, in samples, and who arrived too soon for
+        Neighbours by number whose step is their length, in samples, and that arrived too soon for
         it to be milliseconds, count samples; so a mistake about it is mended later.
         """
         latest = self._latest

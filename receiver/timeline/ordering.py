@@ -145,7 +145,7 @@ def _sorted_by(keys: Column, index: TrackIndex, *, keep_conflicts: bool = False)
 def _without_numbers(index: TrackIndex) -> Order:
     """Return the order by timestamps if they tell chunks apart, else as the chunks arrived."""
     timestamps = index.timestamp
-    told_apart = len(np.unique(timestamps)) * 2 > len(timestamps)
-    if told_apart and not (timestamps == MISSING).any():
+    distinct = len(np.unique(timestamps)) * 2 > len(timestamps)
+    if distinct and not (timestamps == MISSING).any():
         return _sorted_by(timestamps, index, keep_conflicts=True)
     return Order(np.arange(len(index)))

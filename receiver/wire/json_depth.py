@@ -1,9 +1,16 @@
 """JSON that is nested deeply, made shallow: a value that is too deep becomes its own JSON text.
 
 Whatever takes a value apart goes one call deeper for each level: decoders, encoders, `pickle`.
-How deep they get depends on who calls them, so a start message could be understood while the
-call lived, but not when it was rendered, or be published and not be told of. What is done here
-depends on nothing but the message.
+How deep they get depends on their callers, so a start message could be read while the call
+lived, but not when it was rendered. What is done here depends on nothing but the message.
+
+`msgspec.Raw` for the parameters does not serve instead. To pass over a value it goes as deep
+itself: one of 600 levels is read below a shallow caller and refused below a deep one, one of
+3,500 is always refused. It also takes half as long again for a start of twenty parameters.
+
+An example, if two levels were the most:
+
+    {"a": [[1]], "b": [[[1]]]}    becomes    {"a": [[1]], "b": "[[[1]]]"}
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class Connected(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """A stream begins: whose it is, what it carries, and the caller's own parameters."""
+    """A stream begins: its ids, what it carries, and the caller's own parameters."""
 
     stream_sid: str
     account_sid: str
@@ -40,7 +40,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Dtmf(msgspec.Struct, frozen=True):
-    """A key was pressed; `duration_ms` is how long, where the provider tells."""
+    """A key was pressed; `duration_ms` is how long, where the provider says so."""
 
     digit: str
     duration_ms: int | None = None

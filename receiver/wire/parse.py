@@ -1,8 +1,28 @@
-"""One WebSocket message in, one typed message out.
+"""One WebSocket message in, one typed message out: the seam for further dialects of providers.
 
-The shapes are those of SignalWire and Twilio media streams. Providers write numbers as
-strings or as integers, leave counters out, and spell encodings in several ways: all of that
-is normal. What cannot be used raises `MessageRejected`, never anything else.
+Who calls: a session, for every message of its stream, on the event loop, about 100 times a
+second for each call; the renderer, in its own process, for the messages that a journal has kept
+verbatim; live taps and the forwarder, on the event loop, for what they pass on. All must
+come to the same result, so it depends on nothing but the message's bytes: not on the messages
+before it, not on a setting, not on how deep the caller is.
+
+What must never happen: an exception other than `MessageRejected` and `ProtocolViolation`, for
+any bytes; a guess at what cannot be read (a counter that is none counts as missing, an encoding
+that is unknown is refused); a start message lost for one odd value in it; a second pass over an
+ordinary media message.
+
+The shapes are those of SignalWire and Twilio media streams. Providers write numbers as text or
+as integers, leave counters out, and spell encodings in several ways: all of that is normal. The
+plan has two steps:
+
+1. `_decode_quickly` reads JSON, base64 and counters of a media message in one call. Nearly all
+   messages end here, as a `Chunk`.
+2. What it cannot read, and every other event, is decoded as any JSON and read field by field
+   by the function that `_PARSERS` has for its event.
+
+A further dialect gets its events in `_PARSERS`, or fields of other names in the function of an
+event; what comes out stays one of `messages`. Where it differs in media messages, it gets a
+struct of its own beside `_WireMessage`, so that those of the others stay as fast.
 """
 
 from __future__ import annotations
@@ -76,10 +96,14 @@ _decode_anything = msgspec.json.Decoder().decode
 def parse(message: bytes | bytearray | memoryview) -> Message:
     """Return the typed form of one message.
 
+    Args:
+        message: what one WebSocket message held, UTF-8 text. Nothing of it is referred to later.
+
     Raises:
         MessageRejected: it is not JSON, not an object, has no event, or lacks what its event
             needs; for a media message with a known track, `chunk` says which one it was.
-        FormatRefused: a start message names a media format that cannot be decoded.
+        FormatRefused: a start message names a media format that cannot be decoded; `start` is
+            what else it says.
     """
     try:
         wire = _decode_quickly(message)
@@ -140,9 +164,9 @@ def _document(message: bytes | bytearray | memoryview) -> dict[str, Any]:
 
 
 def _decode_liberally(message: bytes) -> Any:
-    """Return what JSON says, also where it is of the kind that only some programs write.
+    """Return what JSON text means, also where it is of a kind that only some programs write.
 
-    A start message must not be lost for one value: a byte order mark is passed over, half a
+    A start message must not be lost for one value: a byte order mark is skipped, half a
     surrogate pair becomes its own escape, and a number that is none stays text.
     """
     try:

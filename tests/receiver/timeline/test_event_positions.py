@@ -22,18 +22,18 @@ FAR_MS = 1_790_000_000_000
 
 
 def asked(
-    moments: Iterable[EventPosition],
+    positions: Iterable[EventPosition],
     chunks: Mapping[Track, Iterable[ChunkRecord]],
     *,
     origin_ms: int = 0,
 ) -> tuple[int, ...]:
-    """Return where moments are among placed chunks."""
+    """Return where events are among placed chunks."""
     tracks = {track: TrackIndex(track) for track in chunks}
     for track, records in chunks.items():
         for record in records:
             tracks[track].add(record, 0)
     placements = [place(index, MULAW, origin_ms=origin_ms) for index in tracks.values()]
-    return at_ms(moments, tracks, placements, MULAW)
+    return at_ms(positions, tracks, placements, MULAW)
 
 
 def call(*stamps: int | None) -> list[ChunkRecord]:

@@ -1,4 +1,4 @@
-"""Why chunks are missing: what was refused or dropped is told from what never came."""
+"""Why chunks are missing: what was refused or dropped, and what never came."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_counters_that_make_no_sense_explain_nothing(row: DroppedRecord) -> None
 
 
 def test_a_row_may_hold_numbers_that_never_came() -> None:
-    """Chunks that were lost on the way while others were dropped cannot be told apart."""
+    """Chunks that were lost on the way while others were dropped look the same."""
     assert [(LOST, 1), (DISK, 9), (LOST, 1)] == kinds(known_of([dropped(1, 9, 5)]), 0, 11)
 
 

@@ -35,7 +35,7 @@ def test_what_is_behind_a_missing_one_waits_for_it() -> None:
 
 
 def test_the_first_chunk_may_be_overtaken() -> None:
-    """Where the clock has room for it, and the stream is heard from its start."""
+    """Where the clock has room for it, and the stream is received from its start."""
     buffer = JitterBuffer(MediaFormat(), 60, from_the_first=True)
     assert [] == released(buffer, 3, 2)
     assert [1, 2, 3, 4] == released(buffer, 1, 4)

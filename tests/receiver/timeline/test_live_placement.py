@@ -37,7 +37,7 @@ def test_chunks_in_a_row_are_back_to_back() -> None:
 
 @pytest.mark.parametrize(("number", "reason"), [(3, GapReason.LOST), (2, GapReason.SENDER_SILENCE)])
 def test_a_jump_of_the_clock_is_silence(number: int, reason: GapReason) -> None:
-    """Missing numbers tell loss from a sender that said nothing."""
+    """Missing numbers are a loss, and without any the sender paused."""
     pieces = placed([chunk(1, 0), chunk(number, 40, B)])
     assert [AudioPiece(0, A), SilencePiece(160, 320, reason, 160), AudioPiece(320, B)] == pieces
 
@@ -104,7 +104,7 @@ def test_an_absurd_timestamp_is_not_followed() -> None:
 def test_a_clock_that_creeps_is_followed_as_far_as_by_the_recording(
     step_ms: int, arrives: int
 ) -> None:
-    """What is heard is as long as what is recorded, whether arrival agrees or not."""
+    """Live audio is as long as the recording, whether arrival agrees or not."""
     placer, index = LivePlacer(MULAW), TrackIndex(Track.INBOUND)
     for n in range(200):
         at_ms, arrival_ms = n * step_ms, n * step_ms * arrives
@@ -123,7 +123,7 @@ def test_timestamps_that_jitter_do_not_make_it_longer_and_longer() -> None:
     assert 0 == placer.left_out
 
 
-def test_a_new_clock_is_believed_when_two_chunks_agree() -> None:
+def test_a_new_clock_is_followed_when_two_chunks_agree() -> None:
     """A sender whose clock was set goes on without silence, and loses chunks as before."""
     stamps = [(1, 0), (2, 10**9), (3, 10**9 + 20), (5, 10**9 + 60)]
     placer = LivePlacer(MULAW)
@@ -160,14 +160,14 @@ def test_halves_of_samples_are_joined() -> None:
 
 
 def test_what_is_before_the_beginning_is_cut() -> None:
-    """A listener who joins in the middle of a chunk hears its second half."""
+    """A listener who joins in the middle of a chunk gets its second half."""
     placer = LivePlacer(MULAW, begin=240)
     assert () == placer.feed(chunk(1, 0), 0)
     assert (AudioPiece(240, B[80:]),) == placer.feed(chunk(2, 20, B), 20)
     assert 0 == placer.left_out  # it was not there yet: nothing came too late
 
 
-def test_giving_up_is_told_when_the_track_goes_on() -> None:
+def test_filled_silence_is_reported_when_the_track_goes_on() -> None:
     """The notice covers all that was silent, whoever asked for it."""
     placer = LivePlacer(MULAW)
     placer.feed(chunk(1, 0), 0)
@@ -196,8 +196,8 @@ def test_what_is_missing_before_the_first_chunk_is_lost(
     assert [SilencePiece(0, 480, reason, 0), AudioPiece(480, A)] == placed([chunk(number, at_ms)])
 
 
-def test_what_is_given_up_as_lost_is_told_once() -> None:
-    """What goes on of it is told when it ends; it may still come, too late."""
+def test_what_is_filled_as_lost_is_reported_once() -> None:
+    """What goes on of it is reported when it ends; it may still come, too late."""
     placer = LivePlacer(MULAW)
     placer.feed(chunk(1, 0), 0)
     assert SilencePiece(160, 240, GapReason.LOST, 160) == placer.fill_silence(240, lost=True)
@@ -212,17 +212,17 @@ def test_what_is_given_up_as_lost_is_told_once() -> None:
         assert (SilencePiece(start + 160, start + 160, GapReason.LATE, start),) == late
 
 
-def test_late_behind_what_was_given_up_as_lost() -> None:
-    """Only what was not told of what is missing before it, and its own place."""
+def test_late_behind_what_was_filled_as_lost() -> None:
+    """Only what was not reported of what is missing before it, and its own place."""
     placer = LivePlacer(MULAW)
     placer.feed(chunk(1, 0), 0)
     placer.fill_silence(240, lost=True)
     placer.fill_silence(640)
-    told = (
+    reports = (
         SilencePiece(320, 320, GapReason.LOST, 240),
         SilencePiece(480, 480, GapReason.LATE, 320),
     )
-    assert told == placer.feed(chunk(3, 40), 60)
+    assert reports == placer.feed(chunk(3, 40), 60)
 
 
 def test_a_clock_can_be_taken_over_in_mid_call() -> None:
@@ -233,8 +233,8 @@ def test_a_clock_can_be_taken_over_in_mid_call() -> None:
     assert (AudioPiece(1600, B),) == placer.feed(chunk(8, 10**12 + 20, B), 220)
 
 
-def test_silence_that_was_given_away_is_told_once() -> None:
-    """Where nothing is missing, only what more there is of it is told."""
+def test_silence_that_was_filled_is_reported_once() -> None:
+    """Where nothing is missing, only what more there is of it is reported."""
     placer = LivePlacer(MULAW)
     placer.feed(chunk(1, 0), 0)
     placer.fill_silence(480)
@@ -244,8 +244,8 @@ def test_silence_that_was_given_away_is_told_once() -> None:
     assert SilencePiece(800, 960, GapReason.SENDER_SILENCE, 800) == silence
 
 
-def test_what_comes_after_its_place_was_given_away_is_told() -> None:
-    """What is missing before it, and its own place; what comes then, and is in time, is heard."""
+def test_what_comes_after_its_place_was_filled_is_reported() -> None:
+    """What is missing before it, and its own place; what comes then, and is in time, is audio."""
     placer = LivePlacer(MULAW)
     placer.feed(chunk(1, 0), 0)
     placer.fill_silence(800)

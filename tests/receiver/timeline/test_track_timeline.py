@@ -167,7 +167,7 @@ def test_chunks_lost_at_the_beginning_are_known_by_clock_and_counter() -> None:
 
 
 def test_a_rejected_chunk_leaves_a_gap_of_its_own_kind() -> None:
-    """What came but could not be used is told from what never came."""
+    """What came but could not be used is not what never came."""
     refused = [RejectedChunk(Track.INBOUND, chunk=2), RejectedChunk(Track.INBOUND, chunk=5)]
     _, placement = laid_out(call([0, 1, 4]), rejected=refused)
     expected = [
@@ -193,7 +193,7 @@ def test_the_same_number_with_other_bytes_keeps_the_first() -> None:
 
 
 def test_a_counter_that_never_counts_loses_nothing() -> None:
-    """Where chunk numbers all repeat, sequence numbers and timestamps tell chunks apart."""
+    """Where chunk numbers all repeat, sequence numbers and timestamps identify chunks."""
     records = [
         chunk(1, spoken(n), timestamp_ms=n * 20, sequence_number=n + 1) for n in (0, 2, 1, 3)
     ]
@@ -342,22 +342,22 @@ def test_two_chunks_are_enough_to_follow_a_clock_that_was_set_anew() -> None:
 
 
 def test_a_pause_of_a_minute_is_silence() -> None:
-    """Up to 60 s of silence is believed without a look at arrival times."""
+    """Up to 60 s of silence is followed without a look at arrival times."""
     records = call(range(3))
     records.append(chunk(3, spoken(3), timestamp_ms=60_060, arrival_ms=61))
     _, placement = laid_out(records)
     assert [(60, 60_060, GapKind.SENDER_SILENCE)] == kinds(placement)
 
 
-@pytest.mark.parametrize(("arrival_ms", "believed"), [(600_060, True), (61, False)])
+@pytest.mark.parametrize(("arrival_ms", "followed"), [(600_060, True), (61, False)])
 def test_a_longer_pause_is_silence_only_if_we_waited_as_long(
-    arrival_ms: int, believed: bool
+    arrival_ms: int, followed: bool
 ) -> None:
     """Ten minutes on hold are kept; ten minutes that nobody waited for are not."""
     records = call(range(3))
     records.append(chunk(3, spoken(3), timestamp_ms=600_060, arrival_ms=arrival_ms))
     line, _ = laid_out(records)
-    assert (600_080 if believed else 80) * 8 == len(line)
+    assert (600_080 if followed else 80) * 8 == len(line)
 
 
 def test_a_clock_that_creeps_makes_no_absurd_file() -> None:
@@ -373,7 +373,7 @@ def test_a_clock_that_creeps_makes_no_absurd_file() -> None:
 
 
 def test_numbers_that_creep_make_no_absurd_file_on_a_slow_clock() -> None:
-    """Where chunk numbers place the audio, they are believed no more."""
+    """Where chunk numbers place the audio, they are followed no further."""
     records = [chunk(n * 2900, spoken(n), timestamp_ms=n, arrival_ms=0) for n in range(499)]
     line, placement = laid_out(records)
     assert ClockRule.CHUNKS is placement.clock_rule
@@ -419,7 +419,7 @@ def test_too_little_room_appends_and_says_so() -> None:
 def test_what_is_lost_is_silence_also_where_the_clock_is_behind(
     sent: int, slow: int, long: int, lost: set[int]
 ) -> None:
-    """A slow clock, or one long chunk, leaves too little room, but chunk numbers still tell."""
+    """A slow clock, or one long chunk, leaves too little room, but chunk numbers still say so."""
     kept = [n for n in range(sent) if n not in lost]
     records = [
         chunk(
@@ -438,7 +438,7 @@ def test_what_is_lost_is_silence_also_where_the_clock_is_behind(
 
 
 def test_a_number_that_is_absurd_is_no_loss_where_the_clock_is_behind() -> None:
-    """Numbers are believed as far as pauses are."""
+    """Numbers are followed as far as pauses are."""
     records = [chunk(0, spoken(0, 320), timestamp_ms=0), *call(range(1, 9))]
     records.append(chunk(2**52, spoken(9), timestamp_ms=180))
     line, _ = laid_out(records)
@@ -494,7 +494,7 @@ def test_a_pause_between_jittering_timestamps_is_kept(jitter: int) -> None:
 @given(jitter=st.integers(0, 100), seed=st.integers(0, 2**32))
 @settings(max_examples=30)
 def test_what_is_lost_between_jittering_timestamps_is_listed(jitter: int, seed: int) -> None:
-    """Chunk numbers tell of it, whatever the timestamps say."""
+    """Chunk numbers say so, whatever the timestamps say."""
     source = random.Random(seed)
     kept = [n for n in range(500) if n < 100 or source.random() > 0.05] + [500]
     _, placement = laid_out(trembling(kept, jitter, seed))
@@ -654,7 +654,7 @@ def test_a_tail_behind_lost_chunks_is_listed(lost: int) -> None:
 
 @pytest.mark.parametrize("numbered", [True, False])
 def test_an_absurd_tail_makes_no_absurd_file(numbered: bool) -> None:
-    """What nobody would believe of a pause is not believed of lost chunks; it is counted."""
+    """What is too long for a pause is too long for lost chunks; it is counted."""
     far = [
         dropped(range(at, at + 2), numbered=numbered) for at in (10**5, 10**9, 10**12, 2**50 // 20)
     ]
@@ -703,7 +703,7 @@ def test_a_gap_too_short_for_its_chunks_is_shared() -> None:
 def test_chunks_that_no_gap_stands_for_are_counted(
     row: DroppedRecord, more: list[ChunkRecord]
 ) -> None:
-    """Whatever their counters say, somebody hears of them."""
+    """Whatever their counters say, they are counted."""
     _, placement = laid_out([*call(range(20)), row, *more])
     assert [] == kinds(placement)
     assert {GapKind.DISK: row.chunks} == placement.unshown

@@ -307,7 +307,7 @@ def test_ids_of_another_type_are_empty() -> None:
 
 
 def test_tracks_that_are_no_text_are_left_out() -> None:
-    """The list is only told, not used."""
+    """The list is only passed on, not used."""
     found = parse(start(tracks=["inbound", 5, None]))
     assert isinstance(found, Start)
     assert ("inbound",) == found.tracks
@@ -416,7 +416,7 @@ def test_an_empty_payload_is_a_chunk() -> None:
     assert Chunk(Track.INBOUND, 3, 1, 20, b"") == parse(media(payload=""))
 
 
-def test_unknown_events_are_told_apart_and_bounded() -> None:
+def test_unknown_events_are_distinguished_and_bounded() -> None:
     """A later version of the provider may send them."""
     assert Unknown("telemetry") == parse({"event": "telemetry", "telemetry": {"a": [1, None]}})
     assert Unknown("") == parse({"event": ""})
