@@ -120,7 +120,7 @@ class Recorder:
 
     @property
     def may_still_record(self) -> bool:
-        """Whether a recording is open, or may yet be opened: new sockets say soon what they are."""
+        """Whether a recording is open, or may yet be opened: a new socket soon sends its start."""
         return any(session.may_still_record for session in self.sessions)
 
     def end_silent(self, seconds: float) -> None:

@@ -81,7 +81,7 @@ class Session:
 
     @property
     def active_at(self) -> float:
-        """Return when the latest chunk came, or else when the session began."""
+        """Return when the latest chunk came, or else when the session was made."""
         return self._recording.active_at if self._recording else self._active_at
 
     def opened(self, connection: Connection) -> None:
@@ -209,7 +209,7 @@ class Session:
         if event.followed is not None:
             recording.continue_stream()
             recording.announce(self._recorder.hub, event.followed)
-        if self._stream.state is not State.STARTED:  # else its start message says so
+        if self._stream.state is not State.STARTED:  # else its start message is logged
             log.info("audio_before_start", **self._names(), remote_address=self._remote_address)
 
     def _claim_call(self, journal: JournalWriter) -> None:

@@ -65,7 +65,7 @@ class ChunkReceived:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRefused:
-    """A chunk says that it belongs to another stream, so it belongs into no open recording."""
+    """A chunk is of another stream by its name, so it belongs into no open recording."""
 
     chunk: Chunk
 

@@ -64,7 +64,7 @@ class Admission:
         taps: TapService | None = None,
     ) -> None:
         self.tokens = tokens
-        self.streams = 0  # whose sockets are open
+        self.streams = 0  # with an open socket
         self.pending = 0  # upgrades that wait for the disk; each has a stream's place already
         self.disk_full = False
         self.refused: Counter[str] = Counter()  # by reason
@@ -136,8 +136,8 @@ class Admission:
         return self._open_session(grant, request.remote_address)
 
     async def _admit_once(self, grant: Grant, jti: str, request: UpgradeRequest) -> Decision:
-        """Admit a stream whose token opens one only, when the disk knows that it was used."""
-        if reason := self.closed_for:  # who asked at the same time has taken the last place
+        """Admit a stream whose token opens one only, once it is on disk that it was used."""
+        if reason := self.closed_for:  # another one of the same moment has the last place
             return self._not_ready(request, reason)
         try:
             with self._place_taken():
@@ -148,7 +148,7 @@ class Admission:
         if not unused:
             self.count_refused("replayed", request.remote_address)
             return _UNAUTHORIZED
-        return self._admit_now(grant, request)  # meanwhile we may have begun to end
+        return self._admit_now(grant, request)  # meanwhile the receiver may be ending
 
     @contextlib.contextmanager
     def _place_taken(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The event loop a receiver runs on, its lag, and errors that nobody caught."""
+"""The event loop a receiver runs on, its lag, and errors that nothing caught."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _ROUNDS: Final = 3
 class ReadCoalescer:
     """Slows the running event loop down while there are streams enough.
 
-    `low_latency` says whether somebody would notice a long rest; it is asked in every round.
+    `low_latency` returns whether somebody would notice a long rest; it is called every round.
     """
 
     def __init__(self, low_latency: Callable[[], bool]) -> None:

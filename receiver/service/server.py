@@ -163,7 +163,7 @@ class Server:
         self._check_drained()
 
     def reload(self) -> None:
-        """Read tokens, keys and certificate again; one log line says what became of each part.
+        """Read tokens, keys and certificate again; one log line for each part.
 
         A part uses all of its files or, with a `ConfigurationError`, none: what is bad leaves
         the old in force, and holds back no other part.
@@ -218,7 +218,7 @@ class Server:
     def _needs_low_latency(self) -> bool:
         """Whether somebody would notice a longer rest: a listener, a newcomer, the end."""
         pending = self._listener is not None and self._listener.pending > 0
-        # Who listens to the past is no subscriber yet.
+        # A listener to the past need not have subscribed yet.
         listens = self._taps.hub.has_subscribers or self.counters.taps.listeners > 0
         return pending or listens or self._stopping.is_set()
 

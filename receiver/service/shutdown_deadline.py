@@ -22,7 +22,7 @@ T = TypeVar("T")
 LAST_SECONDS: Final = 9.7
 """After this the process ends, whatever it is doing; see `ShutdownDeadline.arm_watchdog`."""
 _LAST_LINE_SECONDS: Final = 0.2
-"""For the log line that says so: whatever reads our stderr may hang, too."""
+"""For the log line about it: whatever reads our stderr may hang, too."""
 
 log = structlog.get_logger("receiver.shutdown")
 

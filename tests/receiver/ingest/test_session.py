@@ -149,7 +149,7 @@ def test_an_open_session_is_known_until_its_socket_is_gone(recorder: MovedRecord
 def test_closing_without_stop_says_how_the_socket_went(
     recorder: MovedRecorder, clean: bool, detail: str
 ) -> None:
-    """A broken connection is told from one that was closed."""
+    """A broken connection ends otherwise than one that was closed."""
     made, _ = opened(recorder)
     made.message_received(start_message())
     made.closed(code=1000 if clean else 1006, clean=clean)
@@ -162,7 +162,7 @@ def test_closing_without_stop_says_how_the_socket_went(
 
 def test_a_signed_token_for_another_call_keeps_nothing(recorder: MovedRecorder) -> None:
     """Audio that came before start goes too, and the socket closes with 1008."""
-    made, socket = opened(recorder, Grant(call_sid="somebody else's"))
+    made, socket = opened(recorder, Grant(call_sid="of another call"))
     made.message_received(MEDIA)
     made.message_received(start_message())
     made.closed(code=1008, clean=True)
@@ -189,15 +189,15 @@ def test_what_came_for_the_tokens_call_is_kept_when_another_is_named(
     assert recorder.ended.empty()
 
 
-def test_a_stream_that_begins_with_audio_says_so_in_the_log(recorder: MovedRecorder) -> None:
-    """One line when it begins, one when it has a name, one when it ends."""
+def test_a_stream_that_starts_with_audio_is_logged(recorder: MovedRecorder) -> None:
+    """One line when it starts, one when it has a name, one when it ends."""
     made, _ = opened(recorder)
     with capture_logs() as lines:
         for message in (MEDIA, start_message(), STOP):
             made.message_received(message)
-    told = [(line["event"], line["call_sid"]) for line in lines]
-    began = [("audio_before_start", None), ("stream_started", CALL_SID)]
-    assert [*began, ("stream_ended", CALL_SID)] == told
+    logged = [(line["event"], line["call_sid"]) for line in lines]
+    expected = [("audio_before_start", None), ("stream_started", CALL_SID)]
+    assert [*expected, ("stream_ended", CALL_SID)] == logged
 
 
 def test_a_signed_token_for_this_call_records(recorder: MovedRecorder) -> None:
@@ -209,7 +209,7 @@ def test_a_signed_token_for_this_call_records(recorder: MovedRecorder) -> None:
 
 
 def test_media_after_stop_keeps_the_name_of_its_stream(recorder: MovedRecorder) -> None:
-    """Late audio opens another journal that begins with the same start message."""
+    """Late audio opens another journal that starts with the same start message."""
     made, _ = opened(recorder)
     late = MEDIA.replace(b'"1"', b'"2"').replace(b'"0"', b'"20"')
     for message in (start_message(), MEDIA, STOP, late):
@@ -278,10 +278,10 @@ def _opened_as(records: list[Record]) -> int:
     return int(seen[0].hex(), 16) if seen else -1
 
 
-def media(number: int, said: int, stream_sid: str = "") -> bytes:
-    """Return a chunk whose payload tells the how-manieth thing it is that was said."""
+def media(number: int, order: int, stream_sid: str = "") -> bytes:
+    """Return a chunk whose payload is its place in the order of messages."""
     body = {"track": "inbound", "chunk": number, "timestamp": 20 * number - 20}
-    body["payload"] = base64.b64encode(said.to_bytes(4)).decode()
+    body["payload"] = base64.b64encode(order.to_bytes(4)).decode()
     message = {"event": "media", "media": body, "sequenceNumber": number + 1}
     return json.dumps(message | ({"streamSid": stream_sid} if stream_sid else {})).encode()
 
@@ -296,16 +296,24 @@ def other_start() -> bytes:
 def test_audio_of_the_next_stream_is_never_the_last_ones(recorder: MovedRecorder) -> None:
     """A straggler, then audio before its start: three recordings, each with its own name."""
     made, _ = opened(recorder)
-    said = [media(1, 0), media(2, 1), STOP, media(3, 2), media(1, 3), other_start(), media(2, 4)]
-    heard: list[tuple[str, MediaFormat]] = []
+    messages = [
+        media(1, 0),
+        media(2, 1),
+        STOP,
+        media(3, 2),
+        media(1, 3),
+        other_start(),
+        media(2, 4),
+    ]
+    started: list[tuple[str, MediaFormat]] = []
 
-    def hear(event: LifecycleEvent) -> None:
+    def on_event(event: LifecycleEvent) -> None:
         if isinstance(event, StreamStarted):
-            heard.append((event.live.call_sid, event.live.media_format))
+            started.append((event.live.call_sid, event.live.media_format))
 
-    recorder.hub.watch(hear)
+    recorder.hub.watch(on_event)
     with capture_logs() as lines:
-        for message in (start_message(), *said, STOP):
+        for message in (start_message(), *messages, STOP):
             made.message_received(message)
     found = [scan([b"".join(map(journal.encode, records))]) for records in journals(recorder)]
     rows = [
@@ -318,54 +326,54 @@ def test_audio_of_the_next_stream_is_never_the_last_ones(recorder: MovedRecorder
     assert {"who": "B"} == (found[2].start.parameters if found[2].start else None)
     assert [[], [], []] == [row.findings() for row in found]
     formats = [MediaFormat(), MediaFormat(), MediaFormat(Encoding.L16, 16000)]
-    assert list(zip(calls, formats, strict=True)) == heard
+    assert list(zip(calls, formats, strict=True)) == started
     assert calls == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
 
 
-def stands(recorder: MovedRecorder) -> StreamPosition:
-    """Return where the only stream that lives stands, as who begins to listen is told."""
+def position(recorder: MovedRecorder) -> StreamPosition:
+    """Return the position of the only live stream, as a new listener gets it."""
     (live,) = recorder.hub.streams()
-    told: list[StreamEvent] = []
-    recorder.hub.subscribe(live.recording_id, told.append)()
-    assert isinstance(told[0], Subscribed)
-    return told[0].position
+    events: list[StreamEvent] = []
+    recorder.hub.subscribe(live.recording_id, events.append)()
+    assert isinstance(events[0], Subscribed)
+    return events[0].position
 
 
-def test_who_begins_to_listen_learns_of_the_latest_chunk_of_each_track(
+def test_a_position_has_the_latest_chunk_of_each_track(
     recorder: MovedRecorder,
 ) -> None:
     """Of none where none has come, and of none of a stream before it."""
     made, _ = opened(recorder)
     made.message_received(start_message())
-    assert (None, ()) == (stands(recorder).latest, stands(recorder).others)
+    assert (None, ()) == (position(recorder).latest, position(recorder).others)
     for message in (media(1, 0), media(2, 1), media(2, 2).replace(b"inbound", b"outbound")):
         made.message_received(message)
-    standing = stands(recorder)
+    standing = position(recorder)
     assert (Track.OUTBOUND, 2) == (standing.latest and standing.latest.track, standing.chunks - 1)
     assert [(Track.INBOUND, 2)] == [(chunk.track, chunk.chunk) for chunk in standing.others]
     for message in (STOP, other_start(), media(1, 3)):
         made.message_received(message)
-    assert () == stands(recorder).others
+    assert () == position(recorder).others
     made.closed(code=1000, clean=True)
 
 
 @pytest.mark.parametrize("stamp", [60_001, 60_000, None])
-def test_who_begins_to_listen_learns_where_stream_time_begins(
+def test_a_position_has_the_origin_of_stream_time(
     recorder: MovedRecorder, stamp: int | None
 ) -> None:
     """At the first timestamp, where that is over 60 s ahead of us; whether it has a name or not."""
     for order in ([0, 1, 2], [1, 0, 2]):
         made, _ = opened(recorder)
-        said = json.loads(media(1, 0))
-        said["media"]["timestamp"] = stamp
-        messages = (start_message(), json.dumps(said).encode(), media(2, 1))
+        first = json.loads(media(1, 0))
+        first["media"]["timestamp"] = stamp
+        messages = (start_message(), json.dumps(first).encode(), media(2, 1))
         for place in order:
             made.message_received(messages[place])
-        assert (60_001 if stamp == 60_001 else 0) == stands(recorder).origin_ms
+        assert (60_001 if stamp == 60_001 else 0) == position(recorder).origin_ms
         made.closed(code=1000, clean=True)
 
 
-def test_audio_that_nobody_names_after_a_stop_says_so(recorder: MovedRecorder) -> None:
+def test_audio_without_a_name_after_a_stop_has_a_finding(recorder: MovedRecorder) -> None:
     """It has the name of the stream before, and a finding that it was assumed."""
     made, _ = opened(recorder)
     for message in (start_message(), media(1, 0), STOP, media(1, 1)):
@@ -413,7 +421,7 @@ def test_unknown_events_before_start_are_counted(recorder: MovedRecorder, count:
 
 
 def test_what_came_before_one_recording_is_not_in_the_next(recorder: MovedRecorder) -> None:
-    """But the greeting is: it is what every recording on this socket begins with."""
+    """But the connected message is: every recording on this socket starts with it."""
     made, _ = opened(recorder)
     hello = b'{"event":"connected","protocol":"Call"}'
     for message in (hello, b'{"event":"later"}', start_message(), STOP, other_start(), STOP):
@@ -435,7 +443,7 @@ def test_rejected_messages_are_in_the_journal(recorder: MovedRecorder) -> None:
     assert "bad_base64" == rejected.code
     assert rejected.chunk is not None
     assert 1 == rejected.chunk.chunk
-    assert MessageRecord(0, b"nonsense") in records  # verbatim: who knows what it was
+    assert MessageRecord(0, b"nonsense") in records  # verbatim: it may have been anything
 
 
 def test_rejected_messages_over_a_long_time_do_not_end_a_stream(recorder: MovedRecorder) -> None:
@@ -451,7 +459,7 @@ def test_rejected_messages_over_a_long_time_do_not_end_a_stream(recorder: MovedR
     assert [(1008, "too many unusable messages")] == socket.closings[:1]
 
 
-def test_many_bad_messages_count_wherever_ten_seconds_begin(recorder: MovedRecorder) -> None:
+def test_many_bad_messages_count_wherever_ten_seconds_start(recorder: MovedRecorder) -> None:
     """The window slides: fifty-one within ten seconds are too many at any moment."""
     made, socket = opened(recorder)
     made.message_received(start_message())
@@ -494,7 +502,7 @@ def test_a_start_for_another_call_is_the_end_whatever_follows(recorder: MovedRec
 
 
 def test_audio_without_a_start_under_a_signed_token_is_not_kept(recorder: MovedRecorder) -> None:
-    """Nobody ever said that it belongs to the call that the token is for."""
+    """Nothing ever showed that it belongs to the call that the token is for."""
     made, _ = opened(recorder, Grant(call_sid=CALL_SID))
     made.message_received(b'{"event":"start"}')
     made.message_received(MEDIA)
@@ -510,7 +518,7 @@ def test_audio_without_a_start_under_a_signed_token_is_not_kept(recorder: MovedR
 
 
 @pytest.mark.parametrize(("early", "notes"), [([MEDIA], 1), ([], 0)])
-def test_a_journal_says_while_nobody_has_named_the_tokens_call(
+def test_a_journal_claims_the_tokens_call_until_a_start_names_it(
     recorder: MovedRecorder, early: list[bytes], notes: int
 ) -> None:
     """A crash must not make public what would have been discarded; a start has named it."""
@@ -532,8 +540,8 @@ def test_a_start_that_cannot_be_used_is_in_the_journal(recorder: MovedRecorder) 
     assert MessageRecord(0, b'{"event":"start"}') in recorder.journal()
 
 
-def test_a_repeated_start_is_told_once(recorder: MovedRecorder) -> None:
-    """Whoever repeats it does not fill our log; another stream's start is told again."""
+def test_a_repeated_start_is_logged_once(recorder: MovedRecorder) -> None:
+    """Repeating it fills no log; another stream's start is logged again."""
     made, _ = opened(recorder)
     with capture_logs() as lines:
         for _ in range(3):
@@ -612,7 +620,7 @@ def test_recordings_of_one_connection_are_bounded(recorder: MovedRecorder, openi
 def test_why_a_connection_ended_is_kept(
     recorder: MovedRecorder, code: int, clean: bool, reason: EndReason
 ) -> None:
-    """A transport that broke off says so in the recording."""
+    """Why a transport broke off is in the recording."""
     made, _ = opened(recorder)
     made.message_received(start_message())
     made.closed(code=code, clean=clean)
@@ -626,7 +634,7 @@ def test_why_a_connection_ended_is_kept(
 def test_an_unknown_encoding_keeps_the_early_audio_and_its_name(
     recorder: MovedRecorder, grant: Grant
 ) -> None:
-    """Audio before a start that cannot be used is kept, with whose it is and the reason."""
+    """Audio before a start that cannot be used is kept, with its name and the reason."""
     made, socket = opened(recorder, grant)
     made.message_received(MEDIA)
     with capture_logs() as lines:
@@ -663,7 +671,7 @@ def test_a_start_that_cannot_be_used_names_no_audio_of_another_stream(
 def test_a_start_for_another_call_that_cannot_be_used_keeps_nothing(
     recorder: MovedRecorder,
 ) -> None:
-    """Its token says that the audio is of a call which nobody has named."""
+    """Its token is for a call which no start message has named."""
     made, _ = opened(recorder, Grant(call_sid="another"))
     made.message_received(MEDIA)
     made.message_received(start_message(encoding="audio/opus"))

@@ -44,7 +44,7 @@ MESSAGES = [HELLO, FIRST, SECOND, CHUNK, STOP, DTMF, Mark("m"), Unknown("x")]
 
 
 def events_of(*received: Message) -> list[Event]:
-    """Return everything a new stream says to these messages."""
+    """Return all events of a new stream that receives these messages."""
     stream = Stream()
     return [event for message in received for event in stream.receive(message)]
 
@@ -92,7 +92,7 @@ def test_a_repeated_start_changes_nothing() -> None:
 
 
 def test_media_after_stop_is_kept_under_the_same_name() -> None:
-    """Audio that comes late opens a recording that knows whose it is."""
+    """Audio that comes late opens a recording that has its name."""
     late = chunk(2)
     expected = [RecordingOpened(FIRST), ChunkReceived(late)]
     assert expected == events_of(FIRST, CHUNK, STOP, late)[-2:]
@@ -117,16 +117,16 @@ def test_stragglers_do_not_swallow_the_stream_that_follows() -> None:
     assert expected == events_of(FIRST, CHUNK, STOP, late, SECOND, new)[-6:]
 
 
-def test_audio_that_begins_anew_waits_for_its_start() -> None:
+def test_audio_that_starts_over_waits_for_its_start() -> None:
     """After a stop it is never given the name of the stream before, but that of the next."""
     new = [chunk(1), chunk(2)]
-    heard = events_of(FIRST, chunk(1), chunk(2), STOP, *new, SECOND)
+    events = events_of(FIRST, chunk(1), chunk(2), STOP, *new, SECOND)
     expected = [RecordingOpened(), *map(ChunkReceived, new), MessageReceived(SECOND)]
-    assert expected == heard[-4:]
+    assert expected == events[-4:]
 
 
 def test_stragglers_and_early_audio_are_told_apart() -> None:
-    """What goes on with the old stream is the old one's, what begins anew is the new one's."""
+    """What continues the old stream is the old one's, what starts over is the new one's."""
     late, new = chunk(2), chunk(1)
     expected = [
         RecordingOpened(FIRST),
@@ -139,8 +139,8 @@ def test_stragglers_and_early_audio_are_told_apart() -> None:
     assert expected == events_of(FIRST, CHUNK, STOP, late, new, SECOND)[-6:]
 
 
-def test_audio_that_nobody_names_is_taken_for_that_of_the_stream_before() -> None:
-    """Where no start comes; whoever reads it is told that it was assumed."""
+def test_audio_without_a_name_is_assumed_to_be_of_the_stream_before() -> None:
+    """Where no start comes; the event has the start that was assumed."""
     stream = Stream()
     for message in (FIRST, CHUNK, STOP, CHUNK):
         stream.receive(message)
@@ -167,14 +167,14 @@ def test_a_straggler_is_known_by_all_its_counters(late: Chunk, continues: bool) 
 
 
 def test_a_name_on_a_chunk_says_more_than_counters() -> None:
-    """Twilio has every message say whose it is."""
+    """Every message of Twilio names its stream."""
     named = start("MZ1")
     ours, others = chunk(1, "MZ1"), chunk(2, "MZ2")
     assert RecordingOpened(named) in events_of(named, ours, STOP, ours)[4:]
     stream = Stream()
-    heard = [e for m in (named, ours, STOP, others) for e in stream.receive(m)]
-    assert [RecordingOpened(), ChunkReceived(others)] == heard[-2:]
-    assert [RecordingEnded(EndReason.CLOSED)] == ended(stream), "it said that it is another's"
+    events = [e for m in (named, ours, STOP, others) for e in stream.receive(m)]
+    assert [RecordingOpened(), ChunkReceived(others)] == events[-2:]
+    assert [RecordingEnded(EndReason.CLOSED)] == ended(stream), "it has another name"
 
 
 def test_early_audio_of_another_name_is_not_the_new_streams() -> None:
@@ -195,8 +195,8 @@ def test_a_chunk_of_another_stream_is_refused() -> None:
     """Neither a late one of the stream before, nor one of a stream that never started."""
     ours = chunk(1, "MZ2")
     for others in (chunk(11, "MZ1"), chunk(11, "MZ9")):
-        heard = events_of(start("MZ1"), start("MZ2"), ours, others, ours)
-        assert [ChunkReceived(ours), ChunkRefused(others), ChunkReceived(ours)] == heard[-3:]
+        events = events_of(start("MZ1"), start("MZ2"), ours, others, ours)
+        assert [ChunkReceived(ours), ChunkRefused(others), ChunkReceived(ours)] == events[-3:]
     late = chunk(11, "MZ1")
     early = events_of(start("MZ1"), STOP, chunk(1, "MZ2"), late)
     assert ChunkRefused(late) == early[-1]
@@ -204,7 +204,7 @@ def test_a_chunk_of_another_stream_is_refused() -> None:
 
 
 def test_a_provider_with_two_names_for_a_stream_loses_nothing() -> None:
-    """The name around `start` counts too, and any where no chunk comes under a name told."""
+    """The name around `start` counts too, and any where no chunk comes under a name of `start`."""
     both = Start("inner", "account", "call", (), {}, MediaFormat(), outer_sid="outer")
     for named in (start("inner"), both):
         chunks = [chunk(n, "outer") for n in range(3)]
@@ -219,7 +219,7 @@ def test_a_start_of_another_call_is_another_stream() -> None:
 
 @pytest.mark.parametrize("reason", list(EndReason))
 def test_closing_ends_an_open_recording_once(reason: EndReason) -> None:
-    """The reason is passed on; a second close says nothing."""
+    """The reason is passed on; a second close has no events."""
     stream = Stream()
     stream.receive(FIRST)
     assert (RecordingEnded(reason),) == stream.closed(reason)
@@ -227,7 +227,7 @@ def test_closing_ends_an_open_recording_once(reason: EndReason) -> None:
 
 
 def test_closing_without_a_recording_says_nothing() -> None:
-    """A socket that only greeted leaves nothing behind."""
+    """A socket that sent only `connected` leaves nothing behind."""
     stream = Stream()
     assert () == stream.receive(HELLO)
     assert () == stream.receive(DTMF)

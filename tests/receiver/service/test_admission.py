@@ -91,7 +91,7 @@ async def test_a_signed_token_opens_one_stream(front: Front) -> None:
 async def test_a_signed_token_is_not_admitted_when_its_use_cannot_be_recorded(
     front: Front, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """Nobody could tell a replay from it later; the caller may come again."""
+    """A replay could not be recognised later; the caller may come again."""
 
     def fail(*_: object, **__: object) -> NoReturn:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -231,6 +231,6 @@ def test_an_address_that_is_refused_again_and_again_fills_no_log(
         for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
             front.admission.count_refused("timeout", address)
         front.admission.count_refused("crowded", "192.0.2.1")
-    told = [("192.0.2.1", "timeout"), ("192.0.2.2", "timeout"), ("192.0.2.1", "crowded")]
-    assert told == [(line["remote_address"], line["reason"]) for line in lines]
+    expected = [("192.0.2.1", "timeout"), ("192.0.2.2", "timeout"), ("192.0.2.1", "crowded")]
+    assert expected == [(line["remote_address"], line["reason"]) for line in lines]
     assert Counter(timeout=3, crowded=1) == front.admission.refused

@@ -23,7 +23,7 @@ PLACES = 3
 
 
 class SlowTokens(ReplayStore):
-    """Used tokens on a disk that answers when it is told to, or fails."""
+    """Used tokens on a disk that answers when the test lets it, or fails."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -53,7 +53,7 @@ class Front:
         return KeepingPeer()
 
     def deciding(self, jti: str = "") -> Coroutine[Any, Any, Decision]:
-        """Ask to be let in with a token that was not used before, unless its id is given."""
+        """Ask for a stream with a token that was not used before, unless its id is given."""
         claims = {"sub": "a call", "aud": "receiver", "exp": time.time() + 60}
         claims["jti"] = jti or str(time.perf_counter_ns())
         kid = hashlib.sha256(KEY.encode()).hexdigest()[:8]

@@ -32,7 +32,7 @@ Samples = dict[tuple[str, tuple[str, ...]], float]
 
 @dataclass
 class Parts:
-    """What a receiver counts, and the listener that tells of it."""
+    """What a receiver counts, and the listener that serves it."""
 
     counters: Counters = field(default_factory=Counters)
     spool: SpoolCounters = field(default_factory=SpoolCounters)
@@ -72,7 +72,7 @@ def document(folder: Path) -> Recording:
 
 
 def test_nothing_is_told_as_nothing(parts: Parts) -> None:
-    """Figures without labels are there from the start, as 0; the build says which it is."""
+    """Figures without labels are there from the start, as 0; the build has its version."""
     samples = parts.asked()
     for name in ("streams_active", "streams_started_total", "write_errors_total", "free_bytes"):
         assert 0 == samples.get((name, ()), 0)
@@ -143,14 +143,14 @@ def test_journals_that_were_set_aside_removed_or_kept_are_counted(parts: Parts) 
     )
 
 
-def test_the_worst_lag_is_that_since_somebody_asked(parts: Parts) -> None:
-    """It begins anew with every answer."""
+def test_the_worst_lag_is_that_since_the_last_scrape(parts: Parts) -> None:
+    """It starts over with every answer."""
     parts.counters.worst_lag_seconds = 1.5
     assert [1.5, 0.0] == [parts.asked()["loop_lag_seconds", ()] for _ in range(2)]
 
 
 def test_sync_times_become_a_histogram_once(parts: Parts) -> None:
-    """What was measured since somebody asked is added to what was told before."""
+    """What was measured since the last scrape is added to what was served before."""
     parts.spool.sync_seconds.extend([0.002, 5.0])
     first = parts.asked()
     parts.spool.sync_seconds.append(0.002)

@@ -32,35 +32,35 @@ async def rounds(count: int) -> None:
         await asyncio.sleep(0)
 
 
-def nobody() -> bool:
-    """Say that nobody waits for anything."""
+def never() -> bool:
+    """Return that nothing needs a low latency."""
     return False
 
 
 async def test_few_streams_are_never_held_up(rests: list[float]) -> None:
     """Below the threshold nothing rests."""
-    ReadCoalescer(nobody).observe(FEWEST_STREAMS - 1)
+    ReadCoalescer(never).observe(FEWEST_STREAMS - 1)
     await rounds(5 * ROUNDS)
     assert [] == rests
 
 
 async def test_with_many_streams_the_loop_rests_after_some_rounds(rests: list[float]) -> None:
     """At first it only sets the time; noting more streams changes nothing."""
-    paced = ReadCoalescer(nobody)
-    paced.observe(FEWEST_STREAMS)
-    paced.observe(FEWEST_STREAMS + 1)
+    coalescer = ReadCoalescer(never)
+    coalescer.observe(FEWEST_STREAMS)
+    coalescer.observe(FEWEST_STREAMS + 1)
     await rounds(4 * ROUNDS)
     assert [pytest.approx(read_coalescing.INTERVAL_SECONDS)] * 3 == rests
-    paced.observe(0)
+    coalescer.observe(0)
     await rounds(4 * ROUNDS)
     assert 3 == len(rests)
 
 
-async def test_who_waits_is_served_soon(rests: list[float]) -> None:
-    """A rest is short from the first round on that finds somebody waiting, and only as long."""
+async def test_low_latency_makes_rests_short(rests: list[float]) -> None:
+    """A rest is short from the first round that needs it on, and only as long as it does."""
     waiting = [False]
-    paced = ReadCoalescer(lambda: waiting[0])
-    paced.observe(FEWEST_STREAMS)
+    coalescer = ReadCoalescer(lambda: waiting[0])
+    coalescer.observe(FEWEST_STREAMS)
     await rounds(2 * ROUNDS)
     waiting[0] = True
     await rounds(2)
@@ -70,15 +70,15 @@ async def test_who_waits_is_served_soon(rests: list[float]) -> None:
     assert [pytest.approx(seconds) for seconds in (long, short, short, long)] == rests
 
 
-async def test_it_begins_again_when_streams_come_back(rests: list[float]) -> None:
+async def test_it_starts_again_when_streams_come_back(rests: list[float]) -> None:
     """That streams were few for a while is no end for good."""
-    paced = ReadCoalescer(nobody)
-    paced.observe(FEWEST_STREAMS)
+    coalescer = ReadCoalescer(never)
+    coalescer.observe(FEWEST_STREAMS)
     await rounds(2 * ROUNDS)
-    paced.observe(0)
+    coalescer.observe(0)
     await rounds(2)
     before = len(rests)
-    paced.observe(FEWEST_STREAMS)
+    coalescer.observe(FEWEST_STREAMS)
     await rounds(2 * ROUNDS)
     assert before < len(rests)
 
@@ -91,6 +91,6 @@ async def test_a_late_loop_does_not_rest(
     monkeypatch.setattr(
         "receiver.service.read_coalescing.time.monotonic", lambda: float(next(late))
     )
-    ReadCoalescer(nobody).observe(FEWEST_STREAMS)
+    ReadCoalescer(never).observe(FEWEST_STREAMS)
     await rounds(5 * ROUNDS)
     assert [] == rests

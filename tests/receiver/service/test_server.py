@@ -61,7 +61,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_loop_with_many_streams_rests_briefly_where_somebody_waits(
+async def test_a_loop_with_many_streams_rests_briefly_for_low_latency(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A listener, a connection that has yet to be admitted, and the end shorten its rests."""
@@ -91,7 +91,7 @@ async def test_a_loop_with_many_streams_rests_briefly_where_somebody_waits(
         leave()
         await until(long)
 
-        server.counters.taps.listeners = 1  # its socket is open, and it is still hearing the past
+        server.counters.taps.listeners = 1  # its socket is open, and it still gets the past
         await until(brisk)
         server.counters.taps.listeners = 0
         await until(long)

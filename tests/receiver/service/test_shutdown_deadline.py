@@ -104,7 +104,7 @@ asyncio.run(main())
 @pytest.mark.integration
 @pytest.mark.parametrize("mute", [False, True])
 def test_a_process_that_hangs_ends_all_the_same(mute: bool) -> None:
-    """With code 1 and one line that says what is left; also where saying that hangs."""
+    """With code 1 and one line that says what is left; also where logging hangs."""
     done = subprocess.run(
         [sys.executable, "-c", HANGING.format(mute=mute)],
         capture_output=True,
@@ -114,5 +114,5 @@ def test_a_process_that_hangs_ends_all_the_same(mute: bool) -> None:
     )
     assert 1 == done.returncode
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    told = [(line["event"], line["level"], line["journals"]) for line in lines]
-    assert ([] if mute else [("ended_by_force", "error", 2)]) == told
+    logged = [(line["event"], line["level"], line["journals"]) for line in lines]
+    assert ([] if mute else [("ended_by_force", "error", 2)]) == logged
