@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import pytest
+
 from receiver.config.load import load
 from receiver.config.settings import ALTERNATIVES, SETTINGS, Config
 from receiver.config.value_types import PATH, SECRET
@@ -32,3 +37,14 @@ def test_every_secret_can_be_in_a_file_instead() -> None:
     pairs = {names[-1]: names[0] for names in ALTERNATIVES if names[-1] in secrets}
     assert secrets == pairs.keys()
     assert all(SETTINGS[file].value_type is PATH for file in pairs.values())
+
+
+@pytest.mark.integration
+def test_settings_are_cheap_to_import() -> None:
+    """Every command and every worker loads them first: no sockets, TLS, logs or arrays."""
+    code = (
+        "import sys, receiver.config.load, receiver.config.checks;"
+        "print(*{'asyncio', 'numpy', 'socket', 'soundfile', 'ssl', 'structlog'} & {*sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "" == found.stdout.strip()
