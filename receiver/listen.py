@@ -341,7 +341,7 @@ class _Redialer:
     async def redial(self, url: str, *, known: bool) -> Line | None:
         """Open a connection again; `None` where a stream that was `known` has ended meanwhile."""
         lost_at = self._clock()
-        self._backoff.note_held(lost_at - self._opened_at)
+        self._backoff.record_held(lost_at - self._opened_at)
         while True:
             await asyncio.sleep(self._backoff.next_seconds())
             try:

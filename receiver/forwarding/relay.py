@@ -133,7 +133,7 @@ class Relay:
             return await self._carry(line)
         finally:
             line.abort()
-            backoff.note_held(clock() - opened_at)
+            backoff.record_held(clock() - opened_at)
 
     async def _carry(self, line: Line) -> bool:
         """Send until the end and return true, or false where the consumer is to be tried again."""

@@ -1,11 +1,18 @@
-"""The websockets library as a client: sockets that we open, to taps and to consumers.
+"""WebSocket connections that we open, to taps and to consumers.
 
-Kernels buffer minutes of audio for whoever lets them, and nobody would know that the other end,
-or our own program, does not keep up. So the buffers of both directions are small, as those of
-the listening transports are, and the queue rules of the tap hold behind them. The library's
-pings are off: a pong waits behind audio, and says nothing about a peer that is merely slow. Ours
-are marks in what we send: their pongs tell how far the other end has read, whatever its kernel
-holds.
+Kernels buffer minutes of audio unless they are limited, and then nobody knows that the other
+end, or our own program, does not keep up. So the buffers of both directions are small, as those
+of accepted connections are, and the queue rules of the tap hold behind them.
+
+The library's pings are off: a pong waits behind audio, and says nothing about a peer that is
+merely slow. Ours are marks in what we send: a pong shows how far the other end has read, however
+much its kernel holds.
+
+    sent      ... audio  ping "16384"  audio  ping "32768"  audio ...
+    received                                  pong "16384"            so 16,384 bytes were read
+
+Where more than `_MOST_UNREAD_BYTES` are unread, `send` returns false until half of that is read.
+An end that answers no ping is judged by its socket alone.
 """
 
 from __future__ import annotations
@@ -26,13 +33,13 @@ from websockets.uri import parse_uri
 
 from receiver.errors import ConfigurationError, DialError, LineClosed
 from receiver.transports.interface import Connection, Limits
-from receiver.transports.tcp import keep_alive
+from receiver.transports.tcp import prepare_dialling
 
 OPEN_TIMEOUT_SECONDS: Final = 10.0
 CLOSE_TIMEOUT_SECONDS: Final = 10.0
 """From our close message to the end of the socket."""
-LAST_WORDS_SECONDS: Final = 30.0
-"""The same where nothing went wrong: it waits behind audio that may still be heard."""
+FINAL_CLOSE_SECONDS: Final = 30.0
+"""The same where nothing went wrong: it waits behind audio that may still be played."""
 RECEIVE_BUFFER_BYTES: Final = 16_384
 """In the kernel: a second of samples at 8 kHz, and enough for ten if the way is 100 ms long."""
 _SEND_BUFFER_BYTES: Final = Limits().send_buffer_bytes
@@ -68,8 +75,8 @@ class Backoff:
         self._seconds = min(2 * self._seconds, self._longest_seconds)
         return seconds
 
-    def note_held(self, seconds: float) -> None:
-        """Learn how long a line held; one that breaks at once is no reason to begin anew."""
+    def record_held(self, seconds: float) -> None:
+        """Start again from the first wait, unless the line broke after too few `seconds`."""
         if seconds >= self._longest_seconds:
             self._seconds = self._first_seconds
 
@@ -92,7 +99,7 @@ async def dial(
             connection = await _Connect(
                 url,
                 ssl=(trust or True) if url.lower().startswith("wss:") else None,
-                sock=await _reach(url, receive_buffer_bytes),
+                sock=await _connect_tcp(url, receive_buffer_bytes),
                 additional_headers=headers,
                 compression=None,  # audio hardly shrinks
                 open_timeout=None,
@@ -100,7 +107,7 @@ async def dial(
                 max_queue=_WAITING_MESSAGES,
                 write_limit=_SEND_BUFFER_BYTES,
                 user_agent_header="tapreel",
-                create_connection=_Socket,
+                create_connection=_ClientSocket,
             )
     except InvalidStatus as error:
         raise _refused(error) from error
@@ -108,7 +115,7 @@ async def dial(
         raise DialError(f"the certificate is not trusted: {error.verify_message}") from error
     except (OSError, WebSocketException, ValueError) as error:
         raise DialError(f"no connection: {str(error) or type(error).__name__}") from error
-    return _Line(cast(_Socket, connection))
+    return _Line(cast(_ClientSocket, connection))
 
 
 def trust_in(ca_file: str | None) -> ssl.SSLContext:
@@ -123,8 +130,8 @@ def trust_in(ca_file: str | None) -> ssl.SSLContext:
         raise ConfigurationError(f"{ca_file} holds no usable certificate") from error
 
 
-async def _reach(url: str, receive_buffer_bytes: int) -> socket.socket:
-    """Return a socket that is connected; its buffers must be set before that."""
+async def _connect_tcp(url: str, receive_buffer_bytes: int) -> socket.socket:
+    """Return a connected socket with small buffers, of the first address that answers."""
     place = parse_uri(url)
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
@@ -132,7 +139,11 @@ async def _reach(url: str, receive_buffer_bytes: int) -> socket.socket:
     for family, kind, protocol, _, address in found:
         tcp = socket.socket(family, kind, protocol)
         try:
-            _prepare(tcp, receive_buffer_bytes)
+            prepare_dialling(
+                tcp,
+                receive_buffer_bytes=receive_buffer_bytes,
+                send_buffer_bytes=_SEND_BUFFER_BYTES,
+            )
             await loop.sock_connect(tcp, address)
         except OSError as error:
             tcp.close()
@@ -145,19 +156,11 @@ async def _reach(url: str, receive_buffer_bytes: int) -> socket.socket:
     raise problem
 
 
-def _prepare(tcp: socket.socket, receive_buffer_bytes: int) -> None:
-    tcp.setblocking(False)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    keep_alive(tcp)
-
-
 class _Connect(connect):
     """A connection that follows no redirect: the token is for the URL that was given."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Hand every refusal to the caller as it is."""
+        """Return every refusal as it is."""
         return exc
 
 
@@ -168,42 +171,42 @@ def _refused(error: InvalidStatus) -> DialError:
     return DialError(f"refused with {response.status_code}: {reason}", status=response.status_code)
 
 
-class _Socket(ClientConnection):
-    """A connection that says when it takes more, in place of having its user wait."""
+class _ClientSocket(ClientConnection):
+    """The library's connection, but `send_message` never waits: a callback says when to go on."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._resume: Callable[[], None] = lambda: None
-        self._cut: asyncio.TimerHandle | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
         self._sent_bytes = 0
         self._marked_bytes = 0  # up to the last ping
         self._read_bytes: int | None = None  # up to the last pong, if there ever was one
         self._held = False  # because too much is unread
 
     def start_sending(self, resume: Callable[[], None]) -> None:
-        """Remember whom to tell."""
+        """Keep what is called when the socket takes more."""
         self._resume = resume
 
     def resume_writing(self) -> None:
-        """Tell that more is taken."""
+        """Call back: the socket takes more."""
         super().resume_writing()
-        self._see_if_ready()
+        self._resume_if_ready()
 
     def process_event(self, event: Event) -> None:
-        """Take what was parsed; a pong of ours tells what has been read."""
+        """Process a frame; a pong to one of our pings shows what has been read."""
         super().process_event(event)
         if isinstance(event, Frame) and event.opcode is Opcode.PONG:
             with contextlib.suppress(ValueError):  # not one of ours
                 self._read_bytes = min(int(event.data), self._marked_bytes)
-                self._see_if_ready()
+                self._resume_if_ready()
 
-    def _see_if_ready(self) -> None:
+    def _resume_if_ready(self) -> None:
         if self._can_send() and not self.paused and not self._is_ahead():
             self._held = False
             self._resume()
 
     def send_message(self, message: bytes | str) -> bool:
-        """Write one message now; tell whether another one may follow."""
+        """Write one message; return whether another one may follow now."""
         if not self._can_send():
             return False
         if isinstance(message, str):
@@ -224,19 +227,19 @@ class _Socket(ClientConnection):
         return self._read_bytes is not None and self._sent_bytes - self._read_bytes > most
 
     def start_closing(self, code: int, reason: str) -> None:
-        """Send a close message; whatever becomes of it, the socket ends in time."""
-        if self._cut is None:
-            seconds = LAST_WORDS_SECONDS if code == _DONE else CLOSE_TIMEOUT_SECONDS
-            self._cut = self.loop.call_later(seconds, self.transport.abort)
+        """Send a close message; whether it arrives or not, the socket ends in time."""
+        if self._abort_timer is None:
+            seconds = FINAL_CLOSE_SECONDS if code == _DONE else CLOSE_TIMEOUT_SECONDS
+            self._abort_timer = self.loop.call_later(seconds, self.transport.abort)
         if self._can_send():
             self.protocol.send_close(code, reason)
             self.send_data()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the time-out."""
+        """Cancel the time-out."""
         super().connection_lost(exc)
-        if self._cut is not None:
-            self._cut.cancel()
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
 
     def _can_send(self) -> bool:
         return self.protocol.state is State.OPEN and not self.transport.is_closing()
@@ -245,7 +248,7 @@ class _Socket(ClientConnection):
 class _Line:
     """A websockets connection behind the seam."""
 
-    def __init__(self, library: _Socket) -> None:
+    def __init__(self, library: _ClientSocket) -> None:
         self._library = library
         self.start_sending = library.start_sending
         self.send = library.send_message

@@ -1,14 +1,26 @@
-"""The seam between sockets and sessions: what a transport tells, and what it is told.
+"""The seam between sockets and sessions: what a transport calls, and what it offers.
 
-A transport accepts connections, asks the `Admission` about each request before it upgrades, and
-hands every whole message to the `Peer` it was given. All of it is synchronous and on the
-event loop.
+A transport accepts connections, asks its `UpgradePolicy` about each request before it upgrades,
+and hands every whole message of an accepted connection to the `Peer` that the policy returned.
 
-A peer that records sends nothing: the other end gets control traffic of the protocol only. A
-peer that serves a listener says `start_sending` once, in `opened`, and from then on sends
+**Who calls, in which thread.** Everything here runs on the event loop's thread, in callbacks of
+the loop. A transport calls `UpgradePolicy` and `Peer`; a peer calls its `Connection`, also from
+within a callback. Nothing but `UpgradePolicy.admit` may be awaited.
+
+**What must never happen.**
+
+- A peer that waits: while `message_received` runs, no other socket is read.
+- A call to a peer before `opened` or after `closed`, or a second one of either.
+- Another request decided about between a decision and `opened`: a policy counts its streams.
+- Anything sent to a peer that records but control frames, or a pong written while the kernel
+  still holds data of that connection: a write to a socket that was reset loses it.
+- Messages kept in the transport for a peer that sends: what a slow listener has not read waits
+  with its peer, which knows what may be dropped.
+- An error of one peer that ends another connection: it is logged, and closes its own with 1011.
+
+A peer that serves a listener calls `start_sending` once, in `opened`, and from then on sends
 whole messages, as many as the socket takes: after a `send` that returns false it waits for its
-`resume` to be called. So what a slow listener has not taken waits with its peer, who knows what
-may be dropped, and not in the transport.
+`resume` to be called.
 """
 
 from __future__ import annotations
@@ -21,15 +33,15 @@ TOO_MANY_SMALL_FRAMES: Final = 1008
 FAILURES: Final = {
     1002: "the connection did not speak WebSocket",
     1007: "the reason of a close message was no text",
-    TOO_MANY_SMALL_FRAMES: "too many units that carry next to nothing",
+    TOO_MANY_SMALL_FRAMES: "too many frames that carry next to nothing",
     1009: "a message was too long",
 }
-"""Why a transport itself closes a connection, by the code it closes with."""
+"""Why a transport itself closes a connection, by the code it closes with (RFC 6455, 7.4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequest:
-    """One HTTP request; only GET requests reach a gate."""
+    """One HTTP request; only GET requests reach a policy."""
 
     method: str
     path: str  # without the query, as sent
@@ -53,7 +65,7 @@ class HttpAnswer:
 
 
 class Connection(Protocol):
-    """One open socket, as far as its `Peer` may act on it."""
+    """One open connection, as far as its `Peer` may act on it."""
 
     @property
     def remote_address(self) -> str:
@@ -63,9 +75,13 @@ class Connection(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake and return at once; later calls do nothing.
 
-        `reason` is cut to the 123 bytes that fit. Messages that are still on their way may be
-        delivered. A peer that does not answer is cut after the close time-out; of one that goes
-        on sending, `Limits.max_bytes_after_close` are read at most.
+        Messages that are still on their way may be delivered. The socket is dropped where the
+        other end does not answer within `Limits.close_timeout_seconds`; of one that goes on
+        sending, `Limits.max_bytes_after_close` are read at most.
+
+        Args:
+            code: a close code of RFC 6455, section 7.4.
+            reason: cut to the 123 bytes that fit.
         """
         ...
 
@@ -76,61 +92,67 @@ class Connection(Protocol):
     def start_sending(self, resume: Callable[[], None]) -> None:
         """Prepare the socket for messages of ours; called at most once, before the first `send`.
 
-        `resume` is called, on the event loop, each time the socket takes more again after a
-        `send` that returned false; never once the connection is closing. The transport keeps
-        what it and the kernel buffer small (`Limits.send_buffer_bytes` each), so that the
-        answer of `send` says soon whether the other end reads.
+        The transport keeps what it and the kernel buffer small (`Limits.send_buffer_bytes`
+        each), so that `send` soon shows whether the other end reads.
+
+        Args:
+            resume: called, on the event loop, each time the socket takes more again after a
+                `send` that returned false; never once the connection is closing.
         """
         ...
 
     def send(self, message: bytes | str) -> bool:
         """Send one whole message, `str` as text and bytes as binary, and return at once.
 
-        Returns whether the socket takes more now. The message itself is accepted also when the
-        answer is false; it is dropped only where the connection is closing or gone, and the
-        answer is false then too.
+        Returns:
+            Whether the socket takes more now. The message itself is accepted also where it does
+            not; it is dropped only where the connection is closing or gone.
         """
         ...
 
 
 class Peer(Protocol):
-    """Takes what one accepted socket sends."""
+    """Receives what one accepted connection brings."""
 
     def opened(self, connection: Connection) -> None:
-        """Learn that the upgrade is done. Never called where it failed."""
+        """Start: the upgrade is done. Never called where it failed."""
         ...
 
     def message_received(self, message: bytes) -> None:
-        """Take one whole message; text comes as the bytes that were sent, unchecked."""
+        """Process one whole message; text comes as the bytes that were sent, unchecked."""
         ...
 
     def closed(self, *, code: int, clean: bool) -> None:
-        """Learn that no more messages come; called once, and only after `opened`.
+        """End: no more messages come. Called once, and only after `opened`.
 
-        `clean` says that the other end sent a close message, and `code` is its code; else
-        `code` is the one we closed with (1011 an error of ours, one of `FAILURES`, or what
-        `Connection.close` was given), or 1006 for a connection that broke.
+        Args:
+            clean: whether the other end sent a close message.
+            code: the code of that message; else the one we closed with (1011 for an error of
+                ours, one of `FAILURES`, or what `Connection.close` was given); else 1006, for a
+                connection that broke.
         """
         ...
 
 
 class UpgradePolicy(Protocol):
-    """Decides who may open a stream."""
+    """Decides about requests: who may open a connection, and who receives its messages."""
 
     def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
-        """Return the peer that takes the messages, or the answer that refuses.
+        """Return the peer that receives the messages, or the answer that refuses.
 
-        Where that asks for a disk, what is returned has to be awaited; the handshake's time-out
-        goes on, and cancels it. The peer is `opened` in the same turn of the event loop in which
-        the decision is there: no other request comes between, so it can be counted then.
+        Where that asks for a disk, a coroutine is returned, to be awaited. The handshake's
+        time-out goes on and cancels it. The peer is `opened` in the same turn of the event loop
+        in which the decision is there: no other request comes between, so it can be counted then.
         """
         ...
 
     def count_refused(self, reason: str, remote_address: str) -> None:
-        """Learn of a connection that ended before it was upgraded, but not by `admit`.
+        """Count a connection that ended before its upgrade, but not by a decision of `admit`.
 
-        `reason` is "crowded" (too many wait), "timeout", "too_large", "bad_request" (no HTTP,
-        or no upgrade), "bad_method" or "tls_failed".
+        Args:
+            reason: "crowded" (too many are pending), "timeout", "too_large", "bad_request" (no
+                HTTP, or no upgrade), "bad_method" or "tls_failed".
+            remote_address: without the port.
         """
         ...
 
@@ -140,21 +162,19 @@ Decision = HttpAnswer | Peer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one socket may take of us."""
+    """What one connection, and all that are pending, may cost."""
 
     max_message_bytes: int = 262_144
     handshake_timeout_seconds: float = 5  # from the first byte to the upgrade, and for TLS
     close_timeout_seconds: float = 5  # from the first close message to the end of the socket
-    max_handshake_bytes: int = 131_072  # of the whole request
-    max_pending: int = 256  # connections that nobody has admitted yet; then the oldest goes
+    max_handshake_bytes: int = 131_072  # of the request, and of what comes before it is answered
+    max_pending: int = 256  # connections not yet upgraded or refused; then the oldest is dropped
     max_pending_per_address: int | None = 16  # `None`: no bound, as behind a proxy
     pong_delay_seconds: float = 0.5  # pings that come meanwhile share one pong
     send_buffer_bytes: int = 65_536  # of messages of ours, in the process and in the kernel
     max_bytes_after_close: int = 65_536  # that may still come when we have sent a close message
     max_burst_bytes: int = 16_777_216  # read without a pause ...
     bytes_per_second: int = 4_194_304  # ... and in the long run
-    small_frame_bytes: int = 16  # control units, and fragments shorter than this, are small
-    max_small_frames: int = (
-        5_000  # that may come at once without large ones; then the connection is cut
-    )
-    small_frames_per_second: float = 500  # that may come in the long run
+    small_frame_bytes: int = 16  # control frames, and fragments shorter than this, are small
+    max_small_frames: int = 5_000  # at once, without large ones; then the connection is closed ...
+    small_frames_per_second: float = 500  # ... and in the long run

@@ -1,4 +1,4 @@
-"""A port that several processes accept connections from, each in its turn.
+"""A port on which several processes accept connections, each in its turn.
 
 All of them wait on the same listening sockets. With a socket for each (SO_REUSEPORT) the kernel
 deals connections out by a hash: of 100 calls on 2 processes 1 in 28 deals is worse than 60:40,
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 LONGEST_WAIT_SECONDS: Final = 0.25
-"""After this long without a sign of life of the others: better here than not at all."""
+"""Without a sign of life of the others; then a connection is better here than not accepted."""
 
 
 @dataclass(slots=True)
@@ -26,27 +26,27 @@ class SharedPort:
     counts: MutableSequence[int]  # connections by process; below zero: it does not live
     place: int  # ours among the counts
     ahead: int = 0  # counted besides, because we have fewer places: all are full at one count
-    carried: int = 0  # by us, of those that were admitted
-    _waiting: int = 0  # with us, not yet admitted, when we last looked
-    _left_since: float = 0.0  # when we first left to the others what nobody has taken since
-    _left_at: float = 0.0  # ... and when we last did
+    carried: int = 0  # by us, of those that were upgraded
+    _pending: int = 0  # of ours, not yet upgraded, at the last look
+    _left_since: float = 0.0  # when we first left to the others what none has accepted since
+    _left_at: float = 0.0  # ... and the last time that we did
     _seen: list[tuple[int, int]] = field(default_factory=list)  # who carried less then
 
     def carry(self, connections: int) -> None:
-        """Note how many admitted connections this process has."""
-        admitted = max(0, connections - self.carried)  # they waited before
-        self._waiting = max(0, self._waiting - admitted)
+        """Publish how many upgraded connections this process has."""
+        upgraded = max(0, connections - self.carried)  # they were pending before
+        self._pending = max(0, self._pending - upgraded)
         self.carried = connections
-        self.counts[self.place] = self.ahead + self.carried + self._waiting
+        self.counts[self.place] = self.ahead + self.carried + self._pending
 
-    def is_ours(self, waiting: int) -> bool:
-        """Return whether to accept now; `waiting` are our connections not yet admitted.
+    def is_ours(self, pending: int) -> bool:
+        """Return whether to accept now; `pending` are our connections not yet upgraded.
 
-        Patience is measured from the last sign of life of those who carry less, not from
+        The wait is measured from the last sign of life of those who carry less, not from
         connection to connection: where many come, one waits nearly always, never the same.
         """
-        self._waiting = waiting
-        ours = self.counts[self.place] = self.ahead + self.carried + waiting
+        self._pending = pending
+        ours = self.counts[self.place] = self.ahead + self.carried + pending
         fewer = [(place, count) for place, count in enumerate(self.counts) if 0 <= count < ours]
         if not fewer:
             return True

@@ -172,9 +172,9 @@ def test_lines_that_break_at_once_are_dialled_ever_more_slowly() -> None:
     """Only one that has held for a while begins anew; all waits are random."""
     backoff = Backoff(first_seconds=1, longest_seconds=8)
     for longest in (1, 2, 4, 8, 8):
-        backoff.note_held(7.9)
+        backoff.record_held(7.9)
         assert longest / 2 <= backoff.next_seconds() <= longest
-    backoff.note_held(8)
+    backoff.record_held(8)
     assert 1 >= backoff.next_seconds()
 
 

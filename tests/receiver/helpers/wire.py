@@ -51,7 +51,7 @@ def frame(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
 
 @dataclass
 class KeepingPeer:
-    """Keeps what it is told, in order; raises an error for messages that say so."""
+    """Keeps what it receives, in order; raises an error for messages that say so."""
 
     messages: list[bytes] = field(default_factory=list)
     ends: list[tuple[int, bool]] = field(default_factory=list)
@@ -62,7 +62,7 @@ class KeepingPeer:
     closing_fails: bool = False
 
     def opened(self, connection: Connection) -> None:
-        """Remember the connection."""
+        """Keep the connection."""
         assert self.connection is None
         self.connection = connection
         self.was_opened.set()
@@ -70,7 +70,7 @@ class KeepingPeer:
             raise ValueError("made to fail")
 
     def message_received(self, message: bytes) -> None:
-        """Remember a message, or fail, or act on the connection as it says."""
+        """Keep a message, or fail, or act on the connection as it says."""
         assert self.connection is not None
         assert not self.ends
         self.messages.append(message)
@@ -83,7 +83,7 @@ class KeepingPeer:
             self.connection.close(4001, "again")
 
     def closed(self, *, code: int, clean: bool) -> None:
-        """Remember the end."""
+        """Keep the end."""
         self.ends.append((code, clean))
         self.was_closed.set()
         if self.closing_fails:
@@ -92,7 +92,7 @@ class KeepingPeer:
 
 @dataclass
 class KeepingPolicy:
-    """Lets `/audio` in and keeps every request and peer; `/fail` raises an error."""
+    """Admits `/audio` and keeps every request and peer; `/fail` raises an error."""
 
     requests: list[UpgradeRequest] = field(default_factory=list)
     peers: list[KeepingPeer] = field(default_factory=list)
@@ -104,11 +104,11 @@ class KeepingPolicy:
     refusals: asyncio.Queue[tuple[str, str]] = field(default_factory=asyncio.Queue)
 
     def count_refused(self, reason: str, remote_address: str) -> None:
-        """Remember a connection that never asked."""
+        """Keep a connection that was refused before a decision."""
         self.refusals.put_nowait((reason, remote_address))
 
     def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
-        """Remember the request, and answer by its path; below `/slow` only when told to."""
+        """Keep the request, and answer by its path; below `/slow` only when `may_answer` is set."""
         self.requests.append(request)
         if request.path.startswith("/slow"):
             return self._admit_later(replace(request, path=request.path.removeprefix("/slow")))
@@ -132,7 +132,7 @@ class KeepingPolicy:
 
 @dataclass
 class Caller:
-    """A socket to a listener, in the hands of the test."""
+    """A socket to a listener, for a test to read and write."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter

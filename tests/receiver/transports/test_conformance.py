@@ -1,4 +1,4 @@
-"""Conformance of the transports: every adapter behind the seam must pass all of this."""
+"""Conformance to the seam: what `interface.py` promises, with TLS and without, on real sockets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Running:
     """A listener under test."""
 
     listener: SocketListener
-    gate: KeepingPolicy
+    policy: KeepingPolicy
     client_context: ssl.SSLContext | None
 
     async def caller(self) -> Caller:
@@ -61,7 +61,7 @@ class Running:
         """Open a stream."""
         caller = await self.caller()
         assert (await caller.upgrade()).startswith(b"HTTP/1.1 101 ")
-        peer = self.gate.peers[-1]
+        peer = self.policy.peers[-1]
         await peer.was_opened.wait()
         return caller, peer
 
@@ -85,14 +85,14 @@ def start(request: pytest.FixtureRequest) -> Start:
 
     @asynccontextmanager
     async def running(
-        gate: KeepingPolicy | None = None, limits: Limits = LIMITS
+        policy: KeepingPolicy | None = None, limits: Limits = LIMITS
     ) -> AsyncIterator[Running]:
-        gate = gate or KeepingPolicy()
+        policy = policy or KeepingPolicy()
         listener = await listen(
-            gate, host="127.0.0.1", port=0, ssl_context=server_context, limits=limits
+            policy, host="127.0.0.1", port=0, ssl_context=server_context, limits=limits
         )
         try:
-            yield Running(listener, gate, client_context)
+            yield Running(listener, policy, client_context)
         finally:
             await listener.close()
 
@@ -142,8 +142,8 @@ async def test_messages_sent_with_the_request_are_kept(running: Running) -> None
     """A sender that does not wait for the answer loses nothing."""
     caller = await running.caller()
     caller.writer.write(request() + frame(TEXT, b"early") + frame(TEXT, b"late"))
-    await running.gate.admitted.wait()
-    peer = running.gate.peers[0]
+    await running.policy.admitted.wait()
+    peer = running.policy.peers[0]
     await peer.was_opened.wait()
     caller.writer.write(frame(TEXT, b"later") + frame(CLOSE))
     await peer.was_closed.wait()
@@ -162,7 +162,7 @@ async def test_a_message_of_the_limit_arrives(running: Running) -> None:
 
 @pytest.mark.parametrize("in_fragments", [False, True])
 async def test_an_oversized_message_ends_with_1009(running: Running, in_fragments: bool) -> None:
-    """What came before an oversized message is kept; the peer is told 1009."""
+    """What came before an oversized message is kept; the peer gets 1009."""
     caller, peer = await running.stream()
     sent = frame(TEXT, b"before")
     if in_fragments:
@@ -198,34 +198,34 @@ async def test_end_of_socket_without_close(running: Running) -> None:
 @pytest.mark.parametrize("pings", [False, True])
 async def test_all_that_arrived_before_a_reset_is_kept(pings: bool) -> None:
     """A burst of 3000 messages, with pings among them, then a reset: all 3000 arrive."""
-    gate = KeepingPolicy()
+    policy = KeepingPolicy()
     listener = await listen(
-        gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
+        policy, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
     )
     sent = [b"%04d" % n + b"x" * 320 for n in range(3000)]
     burst = [frame(TEXT, message) for message in sent]
     if pings:
-        burst = [part for unit in burst for part in (unit, frame(PING, b"?"))]
+        burst = [part for each in burst for part in (each, frame(PING, b"?"))]
     await asyncio.to_thread(send_and_reset, listener.port, burst)
-    await gate.peers[0].was_closed.wait()
+    await policy.peers[0].was_closed.wait()
     await listener.close()
-    assert sent == gate.peers[0].messages
-    assert [(1006, False)] == gate.peers[0].ends
+    assert sent == policy.peers[0].messages
+    assert [(1006, False)] == policy.peers[0].ends
 
 
 async def test_what_the_kernel_holds_at_a_reset_is_kept() -> None:
     """We were busy meanwhile, and it is more than is read at once; the end comes right behind."""
-    gate = KeepingPolicy()
+    policy = KeepingPolicy()
     listener = await listen(
-        gate, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
+        policy, host="127.0.0.1", port=0, ssl_context=None, limits=Limits(pong_delay_seconds=0.2)
     )
     sender = await asyncio.to_thread(upgraded, listener.port)
     arrived = fill_and_reset(sender, frame(TEXT, b"x" * 320))  # the event loop waits for this
-    await gate.peers[0].was_closed.wait()
+    await policy.peers[0].was_closed.wait()
     await listener.close()
-    assert 0 < arrived <= len(gate.peers[0].messages)
-    assert {b"x" * 320} == set(gate.peers[0].messages)
-    assert [(1006, False)] == gate.peers[0].ends
+    assert 0 < arrived <= len(policy.peers[0].messages)
+    assert {b"x" * 320} == set(policy.peers[0].messages)
+    assert [(1006, False)] == policy.peers[0].ends
 
 
 async def test_pings_are_answered_with_one_pong(running: Running) -> None:
@@ -268,10 +268,10 @@ async def test_a_pong_follows_when_nothing_more_arrives(start: Start) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pings", "pongs", "one message", "small messages"])
-async def test_too_many_small_units_end_with_1008(start: Start, kind: str) -> None:
+async def test_too_many_small_frames_end_with_1008(start: Start, kind: str) -> None:
     """They would keep the event loop from all others; what came before is kept."""
     begun, ended = frame(TEXT, b"{", final=False), frame(CONTINUATION, b"}")
-    beginning, unit = {
+    beginning, each = {
         "pings": (b"", frame(PING)),
         "pongs": (b"", frame(PONG, b"x" * 100)),
         "one message": (begun, frame(CONTINUATION, final=False)),
@@ -280,7 +280,7 @@ async def test_too_many_small_units_end_with_1008(start: Start, kind: str) -> No
     limits = replace(LIMITS, max_small_frames=100, small_frames_per_second=0)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
-        answer = await caller.exchange(frame(TEXT, b"before") + beginning + unit * 1000)
+        answer = await caller.exchange(frame(TEXT, b"before") + beginning + each * 1000)
         await peer.was_closed.wait()
         close = answer[answer.index(b"\x88") :]  # a pong may come before it
         assert struct.pack(">H", 1008) == close[2:4]
@@ -295,17 +295,17 @@ async def test_audio_in_fragments_is_no_flood(start: Start, size: int) -> None:
     message = b"x" * 300
     parts = [message[at : at + size] for at in range(0, len(message), size)]
     first, *rest = [frame(CONTINUATION, part, final=False) for part in parts]
-    units = bytes([first[0] | TEXT]) + first[1:] + b"".join(rest) + frame(CONTINUATION)
+    frames = bytes([first[0] | TEXT]) + first[1:] + b"".join(rest) + frame(CONTINUATION)
     limits = replace(LIMITS, max_small_frames=10, small_frames_per_second=1)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
-        await caller.exchange(units * 1000 + frame(CLOSE, b"\x03\xe8"))
+        await caller.exchange(frames * 1000 + frame(CLOSE, b"\x03\xe8"))
         await peer.was_closed.wait()
         assert [message] * 1000 == peer.messages
         assert [(1000, True)] == peer.ends
 
 
-async def test_who_sends_faster_than_any_call_is_read_no_faster(start: Start) -> None:
+async def test_a_peer_that_sends_faster_than_any_call_is_read_no_faster(start: Start) -> None:
     """Reading pauses; nothing is lost, and others are served meanwhile."""
     limits = replace(LIMITS, max_burst_bytes=100_000, bytes_per_second=2_500_000)
     message = frame(TEXT, b"x" * 2000)
@@ -324,8 +324,8 @@ async def test_who_sends_faster_than_any_call_is_read_no_faster(start: Start) ->
         assert [b"hello"] == another.messages
 
 
-async def test_who_hangs_up_while_reading_pauses_loses_nothing(start: Start) -> None:
-    """The end of a connection, TLS or not, is not told before what came ahead of it."""
+async def test_hanging_up_while_reading_pauses_loses_nothing(start: Start) -> None:
+    """The end of a connection, TLS or not, comes behind all that was sent before it."""
     limits = replace(LIMITS, max_burst_bytes=100_000, bytes_per_second=1_000_000)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
@@ -336,8 +336,8 @@ async def test_who_hangs_up_while_reading_pauses_loses_nothing(start: Start) -> 
         assert [(1006, False)] == peer.ends
 
 
-async def test_few_small_units_are_no_flood(start: Start) -> None:
-    """Fragments of audio, and pings now and then, are nobody's trouble."""
+async def test_few_small_frames_are_no_flood(start: Start) -> None:
+    """Fragments of audio, and pings now and then, are within the limit."""
     limits = replace(LIMITS, max_small_frames=10, small_frames_per_second=1)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
@@ -348,8 +348,10 @@ async def test_few_small_units_are_no_flood(start: Start) -> None:
         assert [(1000, True)] == peer.ends
 
 
-async def test_who_goes_on_sending_after_our_close_is_not_read_for_long(start: Start) -> None:
-    """He still gets our close message, and is cut after the close time-out."""
+async def test_a_peer_that_goes_on_sending_after_our_close_is_not_read_for_long(
+    start: Start,
+) -> None:
+    """It still gets our close message, and its socket ends after the close time-out."""
     limits = replace(LIMITS, max_bytes_after_close=10_000)
     async with start(limits=limits) as running:
         caller, peer = await running.stream()
@@ -414,12 +416,12 @@ async def test_a_slow_reader_is_noticed_and_resumed(running: Running) -> None:
             await asyncio.sleep(0)
     caller.writer.transport.resume_reading()  # type: ignore[attr-defined]
     received: list[tuple[int, bytes]] = []
-    while sum(unit == (0x82, b"x" * 60_000) for unit in received) < sent:
-        received.append(await read_unit(caller.reader))
+    while sum(each == (0x82, b"x" * 60_000) for each in received) < sent:
+        received.append(await read_frame(caller.reader))
     await resumed.wait()
     assert peer.connection.send("again")
     while received[-1] != (0x81, b"again"):
-        received.append(await read_unit(caller.reader))
+        received.append(await read_frame(caller.reader))
     assert (0x8A, b"unread-%d" % attempts) not in received
     await caller.leave()
     await peer.was_closed.wait()
@@ -433,8 +435,8 @@ def fill(connection: Connection, sent: int) -> int:
     return sent + 1
 
 
-async def read_unit(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Return the first byte and the payload of the next unit, which is not masked."""
+async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Return the first byte and the payload of the next frame, which is not masked."""
     first, length = await reader.readexactly(2)
     if length == 126:
         (length,) = struct.unpack(">H", await reader.readexactly(2))
@@ -442,7 +444,7 @@ async def read_unit(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 async def test_a_vanished_listener_is_noticed(running: Running) -> None:
-    """By TCP, since one who only listens may be silent for ever."""
+    """By TCP, since a client that only listens may be silent for ever."""
     caller, peer = await running.stream()
     port = caller.writer.get_extra_info("sockname")[1]
     assert not is_watched(port)
@@ -507,7 +509,7 @@ async def test_a_long_reason_is_cut_between_characters(running: Running) -> None
     await peer.was_closed.wait()
 
 
-async def test_a_peer_that_does_not_answer_a_close_is_cut(running: Running) -> None:
+async def test_a_client_that_does_not_answer_a_close_is_dropped(running: Running) -> None:
     """The close time-out ends a closing handshake that hangs."""
     caller, peer = await running.stream()
     caller.writer.write(frame(TEXT, b"close"))
@@ -516,7 +518,7 @@ async def test_a_peer_that_does_not_answer_a_close_is_cut(running: Running) -> N
     await caller.leave()
 
 
-async def test_a_peer_that_never_hangs_up_is_cut(running: Running) -> None:
+async def test_a_client_that_never_hangs_up_is_dropped(running: Running) -> None:
     """After its close message, the other end has the close time-out to end the connection."""
     caller, peer = await running.stream()
     caller.writer.write(frame(CLOSE, struct.pack(">H", 1000)))
@@ -529,7 +531,7 @@ MEANT_FOR_THE_WIRE = [1000, 1003, 1007, 1014, 3000, 4999]
 
 
 @pytest.mark.parametrize("code", MEANT_FOR_THE_WIRE)
-async def test_a_close_code_is_taken_and_echoed(running: Running, code: int) -> None:
+async def test_a_close_code_is_accepted_and_echoed(running: Running, code: int) -> None:
     """Those of RFC 6455, section 7.4, and of the registry it founded."""
     caller, peer = await running.stream()
     answer = await caller.exchange(frame(CLOSE, struct.pack(">H", code) + "schön".encode()))
@@ -539,28 +541,28 @@ async def test_a_close_code_is_taken_and_echoed(running: Running, code: int) -> 
 
 
 NOT_FOR_THE_WIRE = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535]
-NO_CLOSES = {str(code): (1002, struct.pack(">H", code)) for code in NOT_FOR_THE_WIRE} | {
+BAD_CLOSES = {str(code): (1002, struct.pack(">H", code)) for code in NOT_FOR_THE_WIRE} | {
     "0 with a reason": (1002, b"\x00\x00why"),
     "half a code": (1002, b"\x03"),
     "no text": (1007, b"\x03\xe8\xff\xfe"),
 }
 
 
-@pytest.mark.parametrize(("told", "payload"), NO_CLOSES.values(), ids=NO_CLOSES)
-async def test_a_close_message_that_is_none_breaks_off(
-    running: Running, told: int, payload: bytes
+@pytest.mark.parametrize(("sent", "payload"), BAD_CLOSES.values(), ids=BAD_CLOSES)
+async def test_an_invalid_close_message_is_a_protocol_error(
+    running: Running, sent: int, payload: bytes
 ) -> None:
     """What must not be sent is no clean end, and is not repeated."""
     caller, peer = await running.stream()
     answer = await caller.exchange(frame(TEXT, b"before") + frame(CLOSE, payload))
     await peer.was_closed.wait()
-    assert b"\x88" + struct.pack(">H", told) == answer[:1] + answer[2:4]
+    assert b"\x88" + struct.pack(">H", sent) == answer[:1] + answer[2:4]
     assert [b"before"] == peer.messages
-    assert [(told, False)] == peer.ends
+    assert [(sent, False)] == peer.ends
 
 
-async def test_a_close_message_that_is_none_ends_our_closing_too(running: Running) -> None:
-    """The end is then the one that we have told, and not a clean one."""
+async def test_an_invalid_close_message_ends_our_closing_too(running: Running) -> None:
+    """The end is then the one that we have sent, and not a clean one."""
     caller, peer = await running.stream()
     caller.writer.write(frame(TEXT, b"close"))
     await caller.reader.readexactly(4 + len("close"))
@@ -616,14 +618,14 @@ async def test_a_peer_that_fails_at_its_beginning_and_end(
         caller = await running.caller()
         with caplog.at_level(logging.ERROR, "receiver"):
             await caller.exchange(request() + frame(TEXT, b"dropped"))
-            await running.gate.peers[0].was_closed.wait()
-        assert [] == running.gate.peers[0].messages
-        assert [(1011, False)] == running.gate.peers[0].ends
+            await running.policy.peers[0].was_closed.wait()
+        assert [] == running.policy.peers[0].messages
+        assert [(1011, False)] == running.policy.peers[0].ends
         assert 2 == len(errors(caplog))
 
 
 async def test_shutting_down_closes_with_1001(start: Start) -> None:
-    """Closing the listener tells every stream, ends half-open requests, and can be repeated."""
+    """Closing the listener closes every stream, ends half-open requests, and can be repeated."""
     async with start(limits=PATIENT) as running:
         caller, peer = await running.stream()
         waiting = await running.caller()
@@ -655,7 +657,7 @@ async def test_stop_accepting_leaves_streams_alone(running: Running) -> None:
 # Requests.
 
 
-async def test_the_gate_sees_the_request(running: Running) -> None:
+async def test_the_policy_gets_the_request(running: Running) -> None:
     """Method, path, query, address and every Authorization value come as sent."""
     caller = await running.caller()
     caller.writer.write(
@@ -664,13 +666,13 @@ async def test_the_gate_sees_the_request(running: Running) -> None:
     await caller.reader.readuntil(b"\r\n\r\n")
     await caller.leave()
     seen = UpgradeRequest("GET", "/audio", "a=%20b?c", ("Bearer one", "two"), "127.0.0.1")
-    assert [seen] == running.gate.requests
-    assert "Bearer" not in repr(running.gate.requests)
-    await running.gate.peers[0].was_closed.wait()
+    assert [seen] == running.policy.requests
+    assert "Bearer" not in repr(running.policy.requests)
+    await running.policy.peers[0].was_closed.wait()
 
 
 async def test_an_upgrade_is_answered_without_the_library_name(running: Running) -> None:
-    """The answer tells neither library nor version."""
+    """The answer names neither library nor version."""
     caller = await running.caller()
     head = (await caller.upgrade()).lower()
     await caller.leave()
@@ -680,8 +682,8 @@ async def test_an_upgrade_is_answered_without_the_library_name(running: Running)
     assert b"sec-websocket-extensions" not in head
 
 
-async def test_a_refusal_is_answered_as_the_gate_says(running: Running) -> None:
-    """Status, body and headers are the gate's; its headers replace our own."""
+async def test_a_refusal_is_answered_as_the_policy_decides(running: Running) -> None:
+    """Status, body and headers are the policy's; its headers replace our own."""
     caller = await running.caller()
     answer = await caller.exchange(b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 404 ")
@@ -691,20 +693,20 @@ async def test_a_refusal_is_answered_as_the_gate_says(running: Running) -> None:
 
 
 async def test_an_admitted_request_without_upgrade_gets_426(running: Running) -> None:
-    """The gate decides first; a peer whose upgrade then fails is told nothing."""
+    """The policy decides first; a peer whose upgrade then fails is never called."""
     caller = await running.caller()
     answer = await caller.exchange(b"GET /audio HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 426 ")
     assert b"\r\nUpgrade: websocket\r\n" in answer
-    assert ("bad_request", "127.0.0.1") == await running.gate.refusals.get()
-    peer = running.gate.peers[0]
+    assert ("bad_request", "127.0.0.1") == await running.policy.refusals.get()
+    peer = running.policy.peers[0]
     assert not peer.was_opened.is_set()
     assert [] == peer.ends
 
 
 @pytest.mark.parametrize("name", [b"Connection", b"Upgrade", b"Sec-WebSocket-Version"])
 async def test_a_refusal_repeats_nothing_of_the_request(running: Running, name: bytes) -> None:
-    """Who puts a token into the wrong header does not find it in an answer, or in a log of it."""
+    """A token in the wrong header is not in the answer, nor in a log of it."""
     caller = await running.caller()
     answer = await caller.exchange(request().replace(name + b": ", name + b": canary"))
     assert answer.startswith(b"HTTP/1.1 4")
@@ -712,52 +714,54 @@ async def test_a_refusal_repeats_nothing_of_the_request(running: Running, name: 
     assert b"\r\nServer: tapreel\r\n" in answer
 
 
-async def test_a_gate_may_take_its_time(running: Running) -> None:
+async def test_a_policy_may_take_its_time(running: Running) -> None:
     """Others are served meanwhile, and what was sent with the request is kept."""
     slow = await running.caller()
     slow.writer.write(request(path=b"/slow/audio") + frame(TEXT, b"early"))
-    await running.gate.was_asked.wait()
+    await running.policy.was_asked.wait()
     other, peer = await running.stream()
     slow.writer.write(frame(TEXT, b"later"))
-    running.gate.may_answer.set()
+    running.policy.may_answer.set()
     assert (await slow.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
     await slow.exchange(frame(CLOSE, b"\x03\xe8"))
-    await running.gate.peers[1].was_closed.wait()
-    assert [b"early", b"later"] == running.gate.peers[1].messages
+    await running.policy.peers[1].was_closed.wait()
+    assert [b"early", b"later"] == running.policy.peers[1].messages
     await other.leave()
     await peer.was_closed.wait()
 
 
 @pytest.mark.parametrize(("path", "status"), [(b"/slow/no", b"404"), (b"/slow/fail", b"500")])
-async def test_a_slow_gate_may_refuse_or_fail(running: Running, path: bytes, status: bytes) -> None:
+async def test_a_slow_policy_may_refuse_or_fail(
+    running: Running, path: bytes, status: bytes
+) -> None:
     """As one that answers at once."""
-    running.gate.may_answer.set()
+    running.policy.may_answer.set()
     caller = await running.caller()
     answer = await caller.exchange(request(path=path))
     assert answer.startswith(b"HTTP/1.1 " + status)
 
 
-async def test_who_waits_for_the_gate_may_leave_or_run_out_of_time(start: Start) -> None:
-    """Nobody is let in whose connection is gone."""
-    gate = KeepingPolicy()
-    async with start(gate, limits=replace(LIMITS, handshake_timeout_seconds=0.2)) as running:
+async def test_a_client_may_leave_or_time_out_while_the_policy_decides(start: Start) -> None:
+    """No connection that is gone is admitted."""
+    policy = KeepingPolicy()
+    async with start(policy, limits=replace(LIMITS, handshake_timeout_seconds=0.2)) as running:
         slow = await running.caller()
         assert b"" == await slow.exchange(request(path=b"/slow/audio"))
-        assert ("timeout", "127.0.0.1") == await gate.refusals.get()
-    gate.was_asked.clear()
-    async with start(gate, limits=replace(LIMITS, handshake_timeout_seconds=1)) as running:
+        assert ("timeout", "127.0.0.1") == await policy.refusals.get()
+    policy.was_asked.clear()
+    async with start(policy, limits=replace(LIMITS, handshake_timeout_seconds=1)) as running:
         leaving = await running.caller()
         leaving.writer.write(request(path=b"/slow/audio"))
-        await gate.was_asked.wait()
+        await policy.was_asked.wait()
         await leaving.leave()
-    gate.may_answer.set()
-    assert [] == gate.peers
+    policy.may_answer.set()
+    assert [] == policy.peers
 
 
 UNASKED = {
     "a line break": b"\r\n",
     "another request": request(),
-    "an unmasked unit": b"\x81\x02hi",
+    "an unmasked frame": b"\x81\x02hi",
     "much": b"z" * 100_000,
 }
 
@@ -767,16 +771,16 @@ UNASKED = {
 async def test_a_refusal_is_answered_whatever_comes_behind_the_request(
     running: Running, caplog: pytest.LogCaptureFixture, path: bytes, unasked: bytes
 ) -> None:
-    """It is for nobody, and no error of ours."""
-    running.gate.may_answer.set()
+    """That is dropped, and no error of ours."""
+    running.policy.may_answer.set()
     for _ in range(3):
         caller = await running.caller()
         answer = await caller.exchange(request(path=path) + unasked)
         assert answer.startswith(b"HTTP/1.1 404 ")
         assert 1 == answer.count(b"HTTP/1.1")
     await running.listener.close()
-    gc.collect()  # asyncio tells of an exception that nobody has fetched when it is dropped
-    assert 3 == len(running.gate.requests)
+    gc.collect()  # asyncio logs an exception that was never fetched when it is dropped
+    assert 3 == len(running.policy.requests)
     assert [] == errors(caplog)
 
 
@@ -784,14 +788,14 @@ async def test_a_refusal_is_answered_whatever_comes_behind_the_request(
 async def test_an_upgrade_is_answered_whatever_comes_behind_the_request(
     running: Running, caplog: pytest.LogCaptureFixture, unasked: bytes
 ) -> None:
-    """It is read as units, which it is not; the first one tells."""
+    """It is read as frames, which it is not; the first one is a protocol error."""
     caller = await running.caller()
     answer = await caller.exchange(request() + unasked)
     head, _, close = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
     assert b"\x88" + struct.pack(">H", 1002) == close[:1] + close[2:4]
-    await running.gate.peers[0].was_closed.wait()
-    assert [(1002, False)] == running.gate.peers[0].ends
+    await running.policy.peers[0].was_closed.wait()
+    assert [(1002, False)] == running.policy.peers[0].ends
     assert [] == errors(caplog)
 
 
@@ -799,39 +803,39 @@ async def test_an_upgrade_is_answered_whatever_comes_behind_the_request(
 async def test_a_whole_stream_may_come_with_the_request(
     running: Running, caplog: pytest.LogCaptureFixture, path: bytes
 ) -> None:
-    """Who does not wait for the answer is answered, and loses nothing, down to the close."""
-    running.gate.may_answer.set()
+    """A client that does not wait for the answer gets it, and loses nothing, down to the close."""
+    running.policy.may_answer.set()
     messages = [b"%03d" % n + b"x" * 320 for n in range(300)]
-    units = [frame(PING, b"?"), *(frame(TEXT, m) for m in messages), frame(CLOSE, b"\x03\xe8")]
+    frames = [frame(PING, b"?"), *(frame(TEXT, m) for m in messages), frame(CLOSE, b"\x03\xe8")]
     caller = await running.caller()
-    answer = await caller.exchange(request(path=path) + b"".join(units))
+    answer = await caller.exchange(request(path=path) + b"".join(frames))
     assert answer.startswith(b"HTTP/1.1 101 ")
     assert answer.endswith(b"\x88\x02\x03\xe8")
-    peer = running.gate.peers[0]
+    peer = running.policy.peers[0]
     await peer.was_closed.wait()
     assert messages == peer.messages
     assert [(1000, True)] == peer.ends
     assert [] == errors(caplog)
 
 
-async def test_a_unit_may_be_cut_by_the_end_of_a_read(running: Running) -> None:
+async def test_a_frame_may_be_cut_by_the_end_of_a_read(running: Running) -> None:
     """Its beginning comes with the request, its end behind the answer."""
     caller = await running.caller()
-    unit = frame(TEXT, b"early")
-    caller.writer.write(request() + unit[:4])
+    whole = frame(TEXT, b"early")
+    caller.writer.write(request() + whole[:4])
     await caller.reader.readuntil(b"\r\n\r\n")
-    await caller.exchange(unit[4:] + frame(CLOSE, b"\x03\xe8"))
-    await running.gate.peers[0].was_closed.wait()
-    assert [b"early"] == running.gate.peers[0].messages
+    await caller.exchange(whole[4:] + frame(CLOSE, b"\x03\xe8"))
+    await running.policy.peers[0].was_closed.wait()
+    assert [b"early"] == running.policy.peers[0].messages
 
 
 async def test_what_comes_before_the_answer_is_bounded(running: Running) -> None:
-    """While the gate thinks, as much is kept as a request may have."""
+    """While the policy thinks, as much is kept as a request may have."""
     caller = await running.caller()
     answer = await caller.exchange(request(path=b"/slow/audio") + frame(TEXT, b"x" * 1000) * 400)
     assert b"" == answer
-    assert ("too_large", "127.0.0.1") == await running.gate.refusals.get()
-    assert [] == running.gate.peers
+    assert ("too_large", "127.0.0.1") == await running.policy.refusals.get()
+    assert [] == running.policy.peers
 
 
 async def test_too_many_headers_are_answered(running: Running) -> None:
@@ -840,18 +844,18 @@ async def test_too_many_headers_are_answered(running: Running) -> None:
     answer = await caller.exchange(request(*(b"X-Canary: %d" % n for n in range(200))))
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b"Canary" not in answer
-    assert ("bad_request", "127.0.0.1") == await running.gate.refusals.get()
+    assert ("bad_request", "127.0.0.1") == await running.policy.refusals.get()
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"POST", b"OPTIONS"])
 @pytest.mark.parametrize("body", [b"", b"Content-Length: 3\r\n\r\nabc"])
 async def test_only_get_is_served(running: Running, method: bytes, body: bytes) -> None:
-    """Other methods get 405 with Allow, with and without a body, and never reach the gate."""
+    """Other methods get 405 with Allow, with and without a body, and never reach the policy."""
     caller = await running.caller()
     answer = await caller.exchange(method + b" /audio HTTP/1.1\r\n" + (body or b"\r\n"))
     assert answer.startswith(b"HTTP/1.1 405 ")
     assert b"\r\nAllow: GET\r\n" in answer
-    assert [] == running.gate.requests
+    assert [] == running.policy.requests
 
 
 async def test_another_method_sent_bit_by_bit(running: Running) -> None:
@@ -864,26 +868,26 @@ async def test_another_method_sent_bit_by_bit(running: Running) -> None:
     await other.exchange(b"GET /elsewhere HTTP/1.1\r\n\r\n")
     answer = await caller.exchange(b"AD /audio HTTP/1.1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 405 ")
-    assert 1 == len(running.gate.requests)
+    assert 1 == len(running.policy.requests)
 
 
 @pytest.mark.parametrize("length", [9_000, 60_000, 120_000])
-async def test_long_headers_reach_the_gate(running: Running, length: int) -> None:
-    """A token that is far too long is for the gate to refuse."""
+async def test_long_headers_reach_the_policy(running: Running, length: int) -> None:
+    """A token that is far too long is for the policy to refuse."""
     caller = await running.caller()
     await caller.upgrade(b"Authorization: Bearer " + b"a" * length)
     await caller.leave()
-    assert ("Bearer " + "a" * length,) == running.gate.requests[0].authorization
-    await running.gate.peers[0].was_closed.wait()
+    assert ("Bearer " + "a" * length,) == running.policy.requests[0].authorization
+    await running.policy.peers[0].was_closed.wait()
 
 
-async def test_bytes_above_ascii_reach_the_gate(running: Running) -> None:
+async def test_bytes_above_ascii_reach_the_policy(running: Running) -> None:
     """Header bytes that are not ASCII come as Latin-1."""
     caller = await running.caller()
     await caller.upgrade(b"Authorization: Bearer \xff\xc3\xa4")
     await caller.leave()
-    assert ("Bearer \xff\xc3\xa4",) == running.gate.requests[0].authorization
-    await running.gate.peers[0].was_closed.wait()
+    assert ("Bearer \xff\xc3\xa4",) == running.policy.requests[0].authorization
+    await running.policy.peers[0].was_closed.wait()
 
 
 @pytest.mark.parametrize(
@@ -899,21 +903,21 @@ async def test_bytes_above_ascii_reach_the_gate(running: Running) -> None:
         request(b"Sec-WebSocket-Key: second"),
     ],
 )
-async def test_garbage_never_reaches_the_gate_as_a_stream(running: Running, sent: bytes) -> None:
+async def test_garbage_opens_no_stream(running: Running, sent: bytes) -> None:
     """Whatever cannot be a request is dropped or refused, and no peer is opened."""
     caller = await running.caller()
     answer = await caller.exchange(sent)
     assert not answer.startswith(b"HTTP/1.1 101 ")
-    assert not any(peer.was_opened.is_set() for peer in running.gate.peers)
+    assert not any(peer.was_opened.is_set() for peer in running.policy.peers)
 
 
-async def test_a_slow_request_is_cut(start: Start) -> None:
+async def test_a_slow_request_is_dropped(start: Start) -> None:
     """A request that is not whole within the handshake time-out is dropped."""
     async with start(limits=Limits(handshake_timeout_seconds=0.1)) as running:
         caller = await running.caller()
         assert b"" == await caller.exchange(b"GET /audio HTTP/1.1\r\n")
-        assert [] == running.gate.requests
-        assert ("timeout", "127.0.0.1") == await running.gate.refusals.get()
+        assert [] == running.policy.requests
+        assert ("timeout", "127.0.0.1") == await running.policy.refusals.get()
 
 
 @pytest.mark.parametrize(
@@ -924,19 +928,19 @@ async def test_a_slow_request_is_cut(start: Start) -> None:
         (b"GET /audio HTTP/1.1\r\nX: " + b"a" * 200_000, "too_large"),
     ],
 )
-async def test_the_gate_learns_of_those_who_never_ask(
+async def test_connections_without_a_valid_request_are_counted(
     running: Running, sent: bytes, reason: str
 ) -> None:
     """Each is counted once, with the reason and the address."""
     caller = await running.caller()
     await caller.exchange(sent)
-    assert (reason, "127.0.0.1") == await running.gate.refusals.get()
+    assert (reason, "127.0.0.1") == await running.policy.refusals.get()
     await running.listener.close()
-    assert running.gate.refusals.empty()
+    assert running.policy.refusals.empty()
 
 
-async def test_who_hangs_up_or_is_answered_is_not_turned_away(running: Running) -> None:
-    """The gate knows of its own refusals, and a caller may change his mind."""
+async def test_what_hangs_up_or_is_answered_is_not_counted_as_refused(running: Running) -> None:
+    """The policy knows of its own refusals, and a caller may change his mind."""
     for sent in (b"", b"GET /audio HT", request(path=b"/nowhere"), request(path=b"/fail")):
         caller = await running.caller()
         caller.writer.write(sent)
@@ -944,13 +948,13 @@ async def test_who_hangs_up_or_is_answered_is_not_turned_away(running: Running) 
         caller.writer.write_eof() if caller.writer.can_write_eof() else caller.writer.close()
         await caller.leave()
     await running.listener.close()
-    assert running.gate.refusals.empty()
+    assert running.policy.refusals.empty()
 
 
-async def test_a_failing_gate_answers_500(
+async def test_a_failing_policy_answers_500(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error in the gate refuses that request and is logged without its headers."""
+    """An error in the policy refuses that request and is logged without its headers."""
     caller = await running.caller()
     answer = await caller.exchange(request(b"Authorization: Bearer canary", path=b"/fail"))
     assert answer.startswith(b"HTTP/1.1 500 ")
