@@ -26,8 +26,6 @@ TESTED_IN: Final = {
     "receiver/forwarding/forwarder": "receiver/forwarding/test_relay.py",
     "receiver/forwarding/remote_source": "end_to_end/test_forward.py",
     "receiver/ingest/live_recording": "receiver/ingest/test_session.py",
-    "receiver/journal/dropped": "receiver/journal/test_writer.py",
-    "receiver/journal/syncer": "receiver/journal/test_spool.py",
     "receiver/recording/options": "receiver/recording/test_render.py",
     "receiver/recording/outcomes": "receiver/recording/test_publish.py",
     "receiver/service/demo": "end_to_end/test_demo.py",

@@ -5,15 +5,11 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from receiver.disk import sync as disk_sync
@@ -324,66 +320,6 @@ def test_messages_are_bounded_too_while_chunks_are_dropped(live: JournalWriter) 
     live.write()
     note = NoteRecord(0, "messages_not_kept", "16 messages while the disk took nothing")
     assert [HEADER, *[MessageRecord(0, b"x" * 200_000)] * 5, END, note] == on_disk(live)
-
-
-@pytest.mark.parametrize("numbered", [True, False])
-def test_a_late_chunk_among_dropped_ones_is_a_row_of_its_own(
-    live: JournalWriter, numbered: bool
-) -> None:
-    """The bounds of both together would say nothing; a counter that restarts makes two rows."""
-
-    def dropped(number: int, stamp: int) -> ChunkRecord:
-        return msgspec.structs.replace(
-            chunks(number)[0], chunk=number if numbered else None, timestamp_ms=stamp
-        )
-
-    live.start_dropping("a test")
-    numbers = [65_534, 65_535, 5, 0, 1]
-    stamps = [2_000_000, 2_000_020, 100, 2_000_040, 2_000_060]
-    append(live, *map(dropped, numbers, stamps))
-    live.write()
-    live.write()
-    rows = [
-        DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 65_534, 65_535, 2_000_000, 2_000_020),
-        DroppedRecord(GapKind.DISK, Track.INBOUND, 1, 5, 5, 100, 100),
-        DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 0, 1, 2_000_040, 2_000_060),
-    ]
-    if not numbered:
-        bounds = (None, None, 2_000_000, 2_000_060)
-        late = DroppedRecord(GapKind.DISK, Track.INBOUND, 1, None, None, 100, 100)
-        rows = [DroppedRecord(GapKind.DISK, Track.INBOUND, 4, *bounds), late]
-    assert rows == on_disk(live)[-len(rows) :]
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(Track),
-            st.none() | st.integers(-(2**53), 2**53) | st.integers(0, 9999),
-            st.none() | st.integers(-(2**53), 2**53) | st.integers(0, 99_999),
-        ),
-        max_size=60,
-    )
-)
-def test_every_dropped_chunk_is_counted_in_a_few_rows(
-    said: list[tuple[Track, int | None, int | None]],
-) -> None:
-    """Whatever their counters are, memory is bounded, and no bounds are too wide to be true."""
-    with tempfile.TemporaryDirectory() as folder:
-        live = JournalWriter(Path(folder) / "00112233aabbccdd.journal", HEADER)
-        live.start_dropping("a test")
-        append(live, *(ChunkRecord(t, None, number, stamp, 0, b"x") for t, number, stamp in said))
-        live.write()
-        live.write()
-        found = [record for record in on_disk(live) if isinstance(record, DroppedRecord)]
-        live.close()
-    for track in Track:
-        rows = [row for row in found if row.track is track]
-        assert sum(t is track for t, _, _ in said) == sum(row.chunks for row in rows)
-        assert len(rows) <= 8
-        for row in rows:
-            first, last = row.first_chunk or 0, row.last_chunk or 0
-            assert 0 <= last - first < journal.MOST_APART * row.chunks
 
 
 def test_dropping_is_logged_when_it_starts_and_when_it_is_over(live: JournalWriter) -> None:
