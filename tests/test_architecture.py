@@ -45,7 +45,14 @@ MOST_FLAT, MOST_MODULES = 10, 130
 PURE = (
     *("errors", "media", "rate_limit"),
     *("wire", "timeline", "tap/encoding"),
-    *("disk/layout", "journal/records", "journal/reader", "audio/codec", "audio/wav_tags"),
+    *(
+        "disk/layout",
+        "journal/records",
+        "journal/reader",
+        "journal/memory_limits",
+        "audio/codec",
+        "audio/wav_tags",
+    ),
     *("recording/document", "recording/journal_scan", "recording/report"),
     *("auth/bearer", "auth/signed", "auth/stream_tokens", "auth/tap_tokens"),
     *("ingest/stream", "ingest/peer_limits", "tap/queue"),
