@@ -23,7 +23,7 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 # asyncio's debug mode records where each callback came from, which is a fifth of the time of tests
-# with many sockets, and helps nobody here. What it checks, it checks all the same.
+# with many sockets, and is of no use here. What it checks, it checks all the same.
 asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[misc]
 
 TEST_SECONDS: Final = 300
@@ -40,11 +40,11 @@ STARTS_A_PROCESS: Final = frozenset(
 
 
 class Guard:
-    """Fails a test that reaches further than its marks say.
+    """Fails a test that reaches further than its marks allow.
 
-    Without the mark `integration`, a test opens no Internet socket and starts no process; with
-    it, it runs no program but Python, unless `needs` names that program. The interpreter's audit
-    events show both, whatever function was called.
+    Without the mark `integration`, a test opens no Internet socket and starts no process. With
+    it, a test runs Python and what is installed beside it, and other programs only if `needs`
+    names them. The interpreter's audit events show both, whatever function was called.
     """
 
     def __init__(self) -> None:
@@ -73,8 +73,10 @@ def reaches_too_far(item: pytest.Item, event: str, args: tuple[Any, ...]) -> str
         return f"{event} in a unit test: mark it with pytest.mark.integration"
     if event != "subprocess.Popen":
         return ""
-    name = Path(os.fsdecode(args[0])).name
-    if name in programs.EVERYWHERE or name.startswith("python") or name in needs_of(item):
+    program = Path(os.fsdecode(args[0]))
+    name = program.name
+    ours = name.startswith("python") or program.parent == Path(sys.executable).parent
+    if ours or name in programs.EVERYWHERE or name in needs_of(item):
         return ""
     return f"{name} is called: mark the test with pytest.mark.needs({name!r})"
 

@@ -16,3 +16,11 @@ FACTOR: Final = float(os.environ.get("TAPREEL_TEST_PATIENCE") or 1)
 def at_most(seconds: float) -> float:
     """Return a bound for a wait or a duration, in seconds, stretched by the factor."""
     return seconds * FACTOR
+
+
+def fewer(count: int) -> int:
+    """Return how many of something a test sends at once: the factor makes a burst smaller.
+
+    A reader that must keep up with a burst cannot be waited for; it can only be given less.
+    """
+    return max(1, round(count / FACTOR))

@@ -1,6 +1,6 @@
 """The programs from outside of Python that tests call, and whether they are here.
 
-A test that calls one of them says so with `@pytest.mark.needs("sox")` and is skipped, by name,
+A test that calls one of them is marked with `@pytest.mark.needs("sox")` and is skipped, by name,
 where it is missing. Beside programs, a test may need `root`; `mount` is tried out, because
 containers refuse it even to root.
 """

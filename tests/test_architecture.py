@@ -26,7 +26,7 @@ ALLOWED_IN_PURE = (
     ),
     "zlib",
     *("jwt", "msgspec", "numpy"),
-    *("receiver", "starter"),  # of these, the order says which packages
+    *("receiver", "starter"),  # of these, by the order of packages
 )
 """What a pure module may import: these, and what is in them."""
 IMPURE_NAMES = frozenset({"__import__", "eval", "exec", "input", "open", "print"})
@@ -143,7 +143,7 @@ def places_imported(text: str, package: str) -> set[str]:
 
 
 def impurities(text: str) -> list[str]:
-    """Return what of a source could reach outside, or wait: the lines that say so."""
+    """Return what of a source could reach outside, or wait: as lines."""
     tree = ast.parse(text)
     left_out = for_types(tree)
     return [

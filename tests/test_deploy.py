@@ -19,7 +19,7 @@ def number(file: str, pattern: str) -> int:
 
 
 def test_the_unit_gives_as_many_descriptors_as_are_needed() -> None:
-    """No warning with the default settings, also where listeners are let in."""
+    """No warning with the default settings, also where listeners are admitted."""
     config = Config()
     limit = number("tapreel-receiver.service", r"^LimitNOFILE=(\d+)$")
     streams = config.max_streams * file_limits.PER_STREAM

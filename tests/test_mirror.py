@@ -1,4 +1,4 @@
-"""The tests mirror the modules: each has a file of its name, or a row here says where it is tested.
+"""The tests mirror the modules: each has a file of its name, or a row here has the place.
 
 Rows are for what was split from a module and is tested through it, and for shells that show
 what they do only in a whole process or on a real socket.

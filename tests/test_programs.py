@@ -1,4 +1,4 @@
-"""Tests say by marks which programs they call, and their bounds obey one factor.
+"""Marks of tests name the programs that they call, and their bounds obey one factor.
 
 The guard in `conftest.py` sees what a test really starts; these tests read the sources, and so
 also see what this machine skips.
@@ -81,7 +81,7 @@ def unmarked(source: str) -> set[str]:
 
 
 @pytest.mark.parametrize("file", files_of_tests(), ids=lambda file: file.stem)
-def test_no_test_calls_a_program_without_saying_so(file: Path) -> None:
+def test_no_test_calls_a_program_without_a_mark(file: Path) -> None:
     """Where the program is missing, the test is skipped by its name, and does not fail."""
     assert set() == unmarked(file.read_text("utf-8"))
 

@@ -1,7 +1,7 @@
 """What live listeners cost: latency from socket in to socket out, and CPU with and without them.
 
 `python -m tests.bench.bench_tap` prints a small table; all ratios are from one run. A real
-receiver is fed paced calls over loopback; every chunk carries the moment it was sent. The
+receiver is fed paced calls over loopback; every chunk carries the time at which it was sent. The
 receiver has one processor, the calls and listeners another.
 """
 
@@ -50,11 +50,11 @@ _MICRO_CHUNKS: Final = 20_000
 
 @dataclass
 class Outcome:
-    """One round: CPU seconds of the receiver, and the delays of what listeners heard."""
+    """One round: CPU seconds of the receiver, and the delays of what listeners received."""
 
     began: float = field(default_factory=time.perf_counter)
     sent: int = 0
-    heard: int = 0
+    received: int = 0
     cpu_seconds: float = 0
     delays_ms: list[float] = field(default_factory=list)
 
@@ -105,18 +105,18 @@ class Calls:
             self._poll.register(listener, select.EPOLLIN)
 
     def run(self, seconds: float) -> None:
-        """Send every call's chunks at their time, and hear what comes meanwhile."""
+        """Send every call's chunks at their time, and receive what comes meanwhile."""
         step = PACKET_SECONDS / len(self._streams)
         began = time.perf_counter()
         for number in range(int(seconds / step)):
             due = began + number * step
             while (left := due - time.perf_counter()) > 0:
-                self._hear(left)
+                self._receive(left)
             self._say(self._said)
             self._said += 1
         until = time.perf_counter() + 0.5  # what is on its way arrives
         while (left := until - time.perf_counter()) > 0:
-            self._hear(left)
+            self._receive(left)
 
     def _say(self, number: int) -> None:
         tick, call = divmod(number, len(self._streams))
@@ -133,8 +133,8 @@ class Calls:
         self._streams[call].sendall(sent)
         self.outcome.sent += 2
 
-    def _hear(self, patience: float) -> None:
-        for number, _ in self._poll.poll(max(0, patience)):
+    def _receive(self, timeout_ms: float) -> None:
+        for number, _ in self._poll.poll(max(0, timeout_ms)):
             arrived = time.perf_counter()
             content = self._rest[number] + self._listeners[number].recv(65536)
             position = 0
@@ -146,8 +146,8 @@ class Calls:
             self._rest[number] = content[position:]
 
     def _count(self, sent: float, arrived: float) -> None:
-        if sent >= self.outcome.began:  # what was said while warming up may come late
-            self.outcome.heard += 1
+        if sent >= self.outcome.began:  # what was sent while warming up may come late
+            self.outcome.received += 1
             self.outcome.delays_ms.append((arrived - sent) * 1000)
 
     def close(self) -> None:
@@ -258,12 +258,12 @@ def lines(calls: int, seconds: float, rounds: int) -> Iterator[str]:
         for _ in range(rounds)
     ]
     alone = statistics.median(pair[0].cpu_us for pair in outcomes)
-    heard = statistics.median(pair[1].cpu_us for pair in outcomes)
+    with_listeners = statistics.median(pair[1].cpu_us for pair in outcomes)
     delays = sorted(delay for pair in outcomes for delay in pair[1].delays_ms)
-    missing = sum(pair[1].sent // 2 - pair[1].heard for pair in outcomes)
-    more = f"ratio {heard / alone:.2f}"
+    missing = sum(pair[1].sent // 2 - pair[1].received for pair in outcomes)
+    more = f"ratio {with_listeners / alone:.2f}"
     yield f"{calls} calls, nobody listens: CPU per chunk    {alone:8.2f} us"
-    yield f"{calls} calls, {calls} listeners: CPU per chunk      {heard:8.2f} us   {more}"
+    yield f"{calls} calls, {calls} listeners: CPU per chunk      {with_listeners:8.2f} us   {more}"
     for name, share in (("median", 0.5), ("99th percentile", 0.99), ("worst", 1.0)):
         delay = delays[min(len(delays) - 1, int(len(delays) * share))] if delays else 0.0
         yield f"socket in to socket out, {name:<15}    {delay:8.2f} ms"

@@ -2,7 +2,7 @@
 
 Runs as a process of its own, on a processor of its own. Every call sends one chunk per track
 each 20 ms; tracks and calls are spread evenly, so hardly any two chunks arrive together and
-each costs the receiver a wake-up: the worst case. It says `ready`, waits for a line, says
+each costs the receiver a wake-up: the worst case. It prints `ready`, waits for a line, prints
 `begin` and `end` around the measured seconds, then prints one JSON object.
 """
 
@@ -128,11 +128,11 @@ class Load:
         for tick, messages in enumerate(self._chunks):
             if tick == warm_ticks:
                 self._late.clear()
-                say("begin")
+                report("begin")
             for offset, track, stream in slots:
                 self._wait_until(began + tick * PACKET_SECONDS + offset)
                 stream.sendall(messages[track])
-        say("end")
+        report("end")
         return (len(self._chunks) - warm_ticks) * len(slots)
 
     def _slots(self) -> list[tuple[float, int, socket.socket]]:
@@ -166,13 +166,13 @@ class Load:
         return round(late[int(len(late) * 0.99)] * 1000, 2) if late else 0.0
 
 
-def say(line: str) -> None:
-    """Tell the process that started us."""
+def report(line: str) -> None:
+    """Write a line to the process that started us."""
     print(line, flush=True)  # noqa: T201  stdout is how the two processes talk
 
 
 def main() -> None:
-    """Run one load as the arguments say."""
+    """Run one load by the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("--calls", type=int, default=20)
@@ -188,10 +188,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(files, limit[0]), limit[1]))
     load = Load(options)
     load.open()
-    say("ready")
+    report("ready")
     sys.stdin.readline()
     chunks = load.play()
-    say(json.dumps({"chunks": chunks, "late_p99_ms": load.late_p99_ms}))
+    report(json.dumps({"chunks": chunks, "late_p99_ms": load.late_p99_ms}))
     sys.stdin.readline()
     load.close()
 

@@ -1,4 +1,4 @@
-"""A receiver that notes how long a chunk takes to its journal and to the disk, and loop lag.
+"""A receiver that records how long a chunk takes to its journal and to the disk, and loop lag.
 
 The first argument is the file for the figures, which SIGUSR1 asks for. Every write is read as
 journal records, whose arrival times are compared with now; that costs time of its own, so
@@ -79,7 +79,7 @@ def percentile_ms(seconds: list[float], share: float = 0.99) -> float | None:
 
 
 def main() -> int:
-    """Run `receiver` with the given arguments, and write what was noted when told to."""
+    """Run `receiver` with the given arguments, and write what was measured on SIGUSR1."""
     from receiver.cli.main import main as receiver
 
     figures = Path(sys.argv[1])

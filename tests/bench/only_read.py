@@ -8,7 +8,7 @@ UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 
 
 class OnlyReads(asyncio.Protocol):
-    """Answers the upgrade with what its client wants to hear, then only reads."""
+    """Answers the upgrade as its client expects, then only reads."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport for the one answer."""

@@ -70,13 +70,13 @@ class Load:
         )
 
     def wait_for(self, word: str) -> None:
-        """Wait until the load says a word."""
+        """Wait until the load prints a word."""
         line = self._line()
         if line != word:
-            raise RuntimeError(f"the load failed: it said {line!r} for {word!r}")
+            raise RuntimeError(f"the load failed: it printed {line!r} for {word!r}")
 
     def result(self) -> dict[str, Any]:
-        """Return what the load tells at its end."""
+        """Return what the load measured."""
         result: dict[str, Any] = json.loads(self._line())
         return result
 
@@ -85,7 +85,7 @@ class Load:
         return self.process.stdout.readline().strip()
 
     def go_on(self) -> None:
-        """Let the load take its next step: play, and then hang up."""
+        """Start the load's next step: play, and then hang up."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -95,7 +95,7 @@ class Load:
 def loaded(
     workshop: Workshop, subject: Subject, process: Process, amount: Amount
 ) -> Iterator[Load]:
-    """Have a load whose streams are open for the length of a `with` block."""
+    """Run a load with its streams open for the length of a `with` block."""
     load = Load(workshop, subject, process.port, amount)
     try:
         load.wait_for("ready")
@@ -122,7 +122,7 @@ def one_round(workshop: Workshop, subject: Subject, amount: Amount) -> tuple[flo
 
 
 def _wait_until_read(process: Process) -> None:
-    """Give a subject that is behind the time to do its work, so that its cost is known."""
+    """Wait until a subject that is behind has read everything, so that its cost is known."""
     give_up = time.monotonic() + LONGEST_BACKLOG_SECONDS
     while process.unread_bytes():
         if time.monotonic() > give_up:

@@ -1,4 +1,4 @@
-"""The benchmark itself: it runs with a tiny load, and tells what it found."""
+"""The benchmark itself: it runs with a tiny load, and prints what it measured."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_load_sends_what_a_provider_sends() -> None:
 
 
 def test_short_messages_have_the_short_head() -> None:
-    """Below 126 bytes the length takes no bytes of its own."""
+    """Below 126 bytes the length has no bytes of its own."""
     assert b"\x81\x82" == masked_message(b"hi", random.Random(1))[:2]
 
 

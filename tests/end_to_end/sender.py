@@ -24,7 +24,7 @@ def dial(url: str, *, token: str = TOKEN, trust: ssl.SSLContext | None = None) -
 
 
 def connected() -> str:
-    """Return the greeting."""
+    """Return the first message of a stream."""
     return json.dumps({"event": "connected", "protocol": "Call", "version": "0.2.0"})
 
 
@@ -50,7 +50,7 @@ def start(
 
 
 def media(track: str, number: int, payload: bytes, *, sequence: int = 0, at_ms: int = -1) -> str:
-    """Return a media message; chunk `number` counts from 1, 20 ms each unless told otherwise."""
+    """Return a media message; chunk `number` counts from 1, 20 ms each unless `at_ms` is given."""
     stamp = (number - 1) * 20 if at_ms < 0 else at_ms
     body = {
         "track": track,
@@ -67,13 +67,13 @@ def stop() -> str:
 
 
 def send_call(socket: ClientConnection, messages: Iterable[str]) -> None:
-    """Send everything as fast as the socket takes it."""
+    """Send everything as fast as the socket allows."""
     for message in messages:
         socket.send(message)
 
 
 def send_at_once(socket: ClientConnection, messages: Iterable[str]) -> None:
-    """Send messages in one piece, so that a busy machine cannot let time pass between them."""
+    """Send messages in one piece, so that no time passes between them on a busy machine."""
     units = b""
     for message in messages:
         content = message.encode()

@@ -33,7 +33,7 @@ def secret_file(path: Path, content: str) -> Path:
 
 @contextlib.contextmanager
 def tapped_receiver(folder: Path, *options: str) -> Iterator[ReceiverProcess]:
-    """Run a receiver that takes `TAP_TOKEN`, and tap tokens signed with `TAP_KEY`."""
+    """Run a receiver that accepts `TAP_TOKEN`, and tap tokens signed with `TAP_KEY`."""
     tokens = secret_file(folder / "tap-tokens", TAP_TOKEN)
     keys = secret_file(folder / "tap-keys", TAP_KEY)
     files = ("--tap-token-file", str(tokens), "--tap-key-file", str(keys))
@@ -56,8 +56,10 @@ def tap_url(process: ReceiverProcess, rest: str = "") -> str:
     return process.url.removesuffix("/audio") + "/tap" + rest
 
 
-def hear(process: ReceiverProcess, rest: str, *, token: str | None = TAP_TOKEN) -> ClientConnection:
-    """Open a listener's socket."""
+def open_tap(
+    process: ReceiverProcess, rest: str, *, token: str | None = TAP_TOKEN
+) -> ClientConnection:
+    """Open a tap as a listener."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return connect(
         tap_url(process, rest),
@@ -83,7 +85,7 @@ def ask(
         return refused.code, refused.read().decode()
 
 
-def event(socket: ClientConnection) -> dict[str, Any]:
+def read_event(socket: ClientConnection) -> dict[str, Any]:
     """Return the next message, which is a text."""
     message = socket.recv(timeout=WAIT_SECONDS)
     assert isinstance(message, str)
@@ -91,17 +93,17 @@ def event(socket: ClientConnection) -> dict[str, Any]:
     return document
 
 
-def everything(socket: ClientConnection) -> list[bytes | str]:
+def read_all(socket: ClientConnection) -> list[bytes | str]:
     """Return all messages up to the end of the connection."""
     return list(socket)
 
 
-def sound(messages: list[bytes | str]) -> bytes:
+def audio_of(messages: list[bytes | str]) -> bytes:
     """Return the binary ones, one behind the other."""
     return b"".join(message for message in messages if isinstance(message, bytes))
 
 
-def told(messages: list[bytes | str]) -> list[dict[str, Any]]:
+def texts_of(messages: list[bytes | str]) -> list[dict[str, Any]]:
     """Return the texts."""
     return [json.loads(message) for message in messages if isinstance(message, str)]
 
@@ -114,18 +116,18 @@ def wait_for_sockets(receiver: ReceiverProcess, count: int) -> None:
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         if sum(row[1].endswith(local) and row[3] == "01" for row in rows) >= count:
             return
-        time.sleep(0.02)  # nothing tells when another process has connected
-    raise AssertionError("nobody came to listen")
+        time.sleep(0.02)  # there is no event for when another process has connected
+    raise AssertionError("no listener connected")
 
 
 def payload(track: str, number: int) -> bytes:
-    """Return a chunk that says which one it is."""
+    """Return the payload of a chunk, different for each track and number."""
     return random.Random(f"{track} {number}").randbytes(160)
 
 
 @contextlib.contextmanager
 def start_call(receiver: ReceiverProcess, **parameters: str) -> Iterator[ClientConnection]:
-    """Begin a call, and wait until the receiver knows it."""
+    """Start a call, and wait until the receiver has opened its stream."""
     with sender.dial(receiver.url) as call:
         sender.send_call(call, [sender.connected(), sender.start(parameters)])
         receiver.wait_for("stream_started")

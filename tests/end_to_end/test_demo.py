@@ -20,7 +20,7 @@ def newcomer(folder: Path) -> ReceiverProcess:
     return ReceiverProcess(folder, "--self-signed", "--demo", token_file=False)
 
 
-def test_the_demo_call_is_recorded_and_everything_is_said(tmp_path: Path) -> None:
+def test_the_demo_call_is_recorded_and_everything_is_printed(tmp_path: Path) -> None:
     """The listening line, the recording, the token, and a command that places another call."""
     receiver = newcomer(tmp_path)
     try:
@@ -31,12 +31,12 @@ def test_the_demo_call_is_recorded_and_everything_is_said(tmp_path: Path) -> Non
         assert {"inbound", "outbound"} == {track.track.value for track in document.tracks}
         assert 18_000 < document.duration_ms < 25_000
         assert receiver.process.stdout is not None
-        said = [receiver.process.stdout.readline() for _ in range(5)]
-        assert f"recording:    {folder.relative_to(tmp_path)}\n" in said
-        assert "token:        .tapreel/token\n" in said
+        printed = [receiver.process.stdout.readline() for _ in range(5)]
+        assert f"recording:    {folder.relative_to(tmp_path)}\n" in printed
+        assert "token:        .tapreel/token\n" in printed
         for secret in ("token", "key.pem"):
             assert 0o600 == stat.S_IMODE((tmp_path / ".tapreel" / secret).stat().st_mode)
-        (another,) = [line for line in said if line.startswith("another call: ")]
+        (another,) = [line for line in printed if line.startswith("another call: ")]
         command = [*shlex.split(another.removeprefix("another call: ")), "--speed", "0"]
         subprocess.run(command, cwd=tmp_path, check=True, timeout=WAIT_SECONDS)
         assert receiver.published()[1].complete
@@ -57,8 +57,8 @@ def test_ctrl_c_during_the_demo_call_ends_cleanly(tmp_path: Path) -> None:
         assert "Traceback" not in receiver.raw_log
         assert '"error"' not in receiver.raw_log
         assert receiver.process.stdout is not None
-        said = receiver.process.stdout.read()
-        assert "recording:    recordings/" in said
-        assert "Ctrl-C" not in said
+        printed = receiver.process.stdout.read()
+        assert "recording:    recordings/" in printed
+        assert "Ctrl-C" not in printed
     finally:
         receiver.release()

@@ -46,8 +46,8 @@ def call(receiver: ReceiverProcess, calls: contextlib.ExitStack, number: int) ->
 
 def all_published(receiver: ReceiverProcess, count: int) -> bool:
     """Whether that many recordings come, and no call to the disk has failed."""
-    heard = [receiver.published()[1].tracks[0].chunks.written for _ in range(count)]
-    return heard == [1] * count and "failed" not in receiver.raw_log
+    written = [receiver.published()[1].tracks[0].chunks.written for _ in range(count)]
+    return written == [1] * count and "failed" not in receiver.raw_log
 
 
 def test_more_streams_than_the_soft_limit_has_descriptors(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_more_streams_than_the_soft_limit_has_descriptors(tmp_path: Path) -> Non
     assert "too_few_descriptors" not in receiver.raw_log
 
 
-def test_a_hard_limit_lets_in_what_fits(tmp_path: Path) -> None:
-    """One line says so at the start, and the next call is told that there is no room."""
+def test_a_hard_limit_admits_what_fits(tmp_path: Path) -> None:
+    """One line reports it at the start, and the next call is refused for capacity."""
     with limited(tmp_path, 160, 160, "--max-waiting", "10") as receiver:
         streams = receiver.wait_for("too_few_descriptors")["max_streams"]
         assert 0 < streams <= (160 - file_limits.RESERVE) // 2

@@ -41,18 +41,18 @@ from tests.receiver.helpers.g711 import MULAW
 CONSUMERS = Path(__file__).parent / "consumers"
 CONSUMER_PYTHON = Path(sys.prefix).parent / ".venv-consumers" / "bin" / "python"
 CODES = {"inbound": b"\x10" * 160, "outbound": b"\x90" * 160}
-PATIENT = ("--tap-queue-seconds", "60")
+LONG_QUEUE = ("--tap-queue-seconds", "60")
 
 
 class Consumer:
-    """A media-stream server in the hands of the test: keeps messages, closes when told."""
+    """A media-stream server of the test: keeps messages, closes on request."""
 
     def __init__(self) -> None:
         self.calls: queue.Queue[queue.Queue[dict[str, Any] | None]] = queue.Queue()
         self.tokens: list[str | None] = []
         self.sockets: list[ServerConnection] = []
         self._server: Server | None = None
-        self._socket = socket.socket()  # ours from now on, though nobody listens yet
+        self._socket = socket.socket()  # bound from now on, though not listening yet
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"ws://127.0.0.1:{self._socket.getsockname()[1]}/stream"
 
@@ -93,7 +93,7 @@ def rest_of(messages: queue.Queue[dict[str, Any] | None]) -> list[dict[str, Any]
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -124,10 +124,10 @@ def play(receiver: ReceiverProcess, **parameters: str) -> None:
         call.send(sender.stop())
 
 
-def test_a_consumer_hears_what_the_provider_says(tmp_path: Path, consumer: Consumer) -> None:
+def test_a_consumer_receives_what_the_provider_sends(tmp_path: Path, consumer: Consumer) -> None:
     """connected, start, media of both tracks, keys and stop, with a token of its own."""
     token = secret_file(tmp_path / "forward", "a-token-for-consumers")
-    options = ("--forward", consumer.url, "--forward-token-file", str(token), *PATIENT)
+    options = ("--forward", consumer.url, "--forward-token-file", str(token), *LONG_QUEUE)
     with stopping_receiver(tmp_path, *options) as receiver:
         play(receiver, FirstName="Jane")
         messages = rest_of(consumer.call())
@@ -140,7 +140,7 @@ def test_a_consumer_hears_what_the_provider_says(tmp_path: Path, consumer: Consu
 def test_a_new_token_for_consumers_is_read_on_sighup(tmp_path: Path, consumer: Consumer) -> None:
     """A bad one leaves the old in force, and holds back none of the other secrets."""
     token = secret_file(tmp_path / "forward", "a-token-for-consumers")
-    options = ("--forward", consumer.url, "--forward-token-file", str(token), *PATIENT)
+    options = ("--forward", consumer.url, "--forward-token-file", str(token), *LONG_QUEUE)
     with stopping_receiver(tmp_path, *options) as receiver:
         for content, outcome in (("bad", "reload_failed"), ("another-for-consumers", "reloaded")):
             token.write_text(content)
@@ -165,8 +165,8 @@ def test_a_burst_is_forwarded_whole(tmp_path: Path, consumer: Consumer) -> None:
 
 
 def test_filters_choose_streams(tmp_path: Path, consumer: Consumer) -> None:
-    """Each consumer gets the streams whose parameters it names."""
-    options = ("--forward", f"{consumer.url}#param.Queue=sales", *PATIENT)
+    """Each consumer gets the streams with the parameters that it names."""
+    options = ("--forward", f"{consumer.url}#param.Queue=sales", *LONG_QUEUE)
     with stopping_receiver(tmp_path, *options) as receiver:
         for name in ("support", "sales"):
             play(receiver, Queue=name)
@@ -182,7 +182,7 @@ def test_another_receiver_records_the_same(tmp_path: Path) -> None:
     second.mkdir()
     with stopping_receiver(second) as backup:
         token = ("--forward-token-file", str(second / "tokens"))
-        with stopping_receiver(first, "--forward", backup.url, *token, *PATIENT) as receiver:
+        with stopping_receiver(first, "--forward", backup.url, *token, *LONG_QUEUE) as receiver:
             play(receiver, Case="7")
             kept, _ = receiver.published()
             copied, document = backup.published()
@@ -199,7 +199,7 @@ def test_a_consumer_that_was_down_joins_in_mid_call(tmp_path: Path) -> None:
     """It is tried again; then it gets connected and start, and the call from there on."""
     consumer = Consumer()
     with (
-        stopping_receiver(tmp_path, "--forward", consumer.url, *PATIENT) as receiver,
+        stopping_receiver(tmp_path, "--forward", consumer.url, *LONG_QUEUE) as receiver,
         sender.dial(receiver.url) as call,
     ):
         sender.send_call(call, [sender.connected(), sender.start({"A": "b"}), *call_of(1)])
@@ -248,8 +248,8 @@ def test_a_consumer_that_keeps_failing_is_called_less_often(
         assert 0.125 + 0.25 + 0.5 <= time.monotonic() - began
 
 
-def test_a_consumer_that_does_not_read_loses_and_hurts_nobody(tmp_path: Path) -> None:
-    """What it misses is dropped, without a word that the provider would not say."""
+def test_a_consumer_that_does_not_read_harms_no_other(tmp_path: Path) -> None:
+    """What it misses is dropped, and no message is added that the provider would not send."""
     raw = socket.create_server(("127.0.0.1", 0))
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     url = f"ws://127.0.0.1:{raw.getsockname()[1]}/stuck"
@@ -282,7 +282,7 @@ def test_tls_all_the_way(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
-    with tapped_receiver(second, "--tls", str(cert), str(key), *PATIENT) as backup:
+    with tapped_receiver(second, "--tls", str(cert), str(key), *LONG_QUEUE) as backup:
         listen = [sys.executable, "-m", "receiver", "listen", sender.CALL_SID, "--wait", "20"]
         listen += ["--receiver", f"wss://127.0.0.1:{backup.port}", "--ca-file", str(ca)]
         listen += ["--token-file", str(second / "tap-tokens"), "--format", "pcm16"]
@@ -290,16 +290,16 @@ def test_tls_all_the_way(tmp_path: Path) -> None:
         wait_for_sockets(backup, 1)
         options = ("--forward", backup.url, "--forward-token-file", str(second / "tokens"))
         trust = {"SSL_CERT_FILE": str(ca)}
-        with running_receiver(first, *options, *PATIENT, environment=trust) as receiver:
+        with running_receiver(first, *options, *LONG_QUEUE, environment=trust) as receiver:
             with sender.dial(receiver.url) as call:
                 sender.send_call(call, [sender.connected(), sender.start()])
                 backup.wait_for("stream_started")
                 sender.send_call(call, call_of(2))
                 call.send(sender.stop())
             assert backup.published()[1].complete
-        heard, complaint = listening.communicate(timeout=WAIT_SECONDS)
+        received, complaint = listening.communicate(timeout=WAIT_SECONDS)
     assert (0, b"") == (listening.returncode, complaint)
-    assert {MULAW[CODES["inbound"][0]]} == {*np.frombuffer(heard, "<i2").tolist()}
+    assert {MULAW[CODES["inbound"][0]]} == {*np.frombuffer(received, "<i2").tolist()}
 
 
 def forward_command(receiver: ReceiverProcess, call: str, url: str, *options: str) -> list[str]:
@@ -312,7 +312,7 @@ def forward_command(receiver: ReceiverProcess, call: str, url: str, *options: st
 def test_one_call_is_forwarded_by_command(tmp_path: Path, consumer: Consumer) -> None:
     """`receiver forward CALL_SID URL`, as if the consumer had been named before."""
     token = secret_file(tmp_path / "forward", TOKEN)
-    with tapped_receiver(tmp_path, *PATIENT) as receiver:
+    with tapped_receiver(tmp_path, *LONG_QUEUE) as receiver:
         command = forward_command(
             receiver,
             sender.CALL_SID,
@@ -386,7 +386,7 @@ def test_pipecat_takes_a_forwarded_stream(tmp_path: Path) -> None:
         lines = iter(server.stdout)
         assert "ready" in next(line.strip() for line in lines if "ready" in line)
         with stopping_receiver(
-            tmp_path, "--forward", f"ws://127.0.0.1:{port}/", *PATIENT
+            tmp_path, "--forward", f"ws://127.0.0.1:{port}/", *LONG_QUEUE
         ) as process:
             play(process)
             taken = next(json.loads(line) for line in lines if line.startswith("{"))

@@ -1,4 +1,4 @@
-"""The README's program for live taps does what it says."""
+"""The README's program for live taps prints what the README shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def example() -> str:
     return str(program)
 
 
-def test_it_tells_speech_from_silence(tmp_path: Path) -> None:
+def test_speech_differs_from_silence(tmp_path: Path) -> None:
     """Per party, live, in at most 25 lines of code."""
     program = tmp_path / "speech.py"
     program.write_text(example())
@@ -41,7 +41,7 @@ def test_it_tells_speech_from_silence(tmp_path: Path) -> None:
         )
         while not json.loads(ask(receiver)[1])[0]["listeners"]:
             assert running.poll() is None
-            time.sleep(0.02)  # nothing tells when another process has connected
+            time.sleep(0.02)  # there is no event for when another process has connected
         for number in range(1, 31):
             for track, speaks in (("inbound", number <= 20), ("outbound", number > 10)):
                 call.send(sender.media(track, number, LOUD if speaks else SILENT))

@@ -105,7 +105,7 @@ def test_ninety_parameters_are_complete(receiver: ReceiverProcess) -> None:
 
 
 def test_a_close_without_stop_ends_the_recording(receiver: ReceiverProcess) -> None:
-    """The end reason says that no stop came; what came is complete."""
+    """The end reason is that no stop came; what came is complete."""
     with sender.dial(receiver.url) as socket:
         sender.send_call(socket, [sender.start(), sender.media("outbound", 1, b"\x00" * 160)])
     folder, document = receiver.published()
@@ -142,7 +142,7 @@ def test_media_before_start_is_kept(receiver: ReceiverProcess) -> None:
 
 
 def test_unknown_encodings_are_refused_with_a_reason(receiver: ReceiverProcess) -> None:
-    """The encoding is never guessed: the socket closes and says why."""
+    """The encoding is never guessed: the socket closes with the reason."""
     with sender.dial(receiver.url) as socket:
         socket.send(sender.start(encoding="audio/opus"))
         with pytest.raises(Exception, match="unsupported encoding") as closed:
@@ -180,7 +180,7 @@ def test_doubled_and_reordered_chunks_are_repaired(receiver: ReceiverProcess) ->
 
 
 def test_ctrl_c_publishes_what_is_open(receiver: ReceiverProcess) -> None:
-    """A live stream is kept up to the moment, with the reason, and the exit code is 0."""
+    """A live stream is kept up to then, with the reason, and the exit code is 0."""
     with sender.dial(receiver.url) as socket:
         socket.send(sender.start())
         sender.send_call(
@@ -219,7 +219,7 @@ def wait_for_chunks(spool: Path, count: int) -> Path:
             records = [record for _, record in Reader([journal.read_bytes()])]
             if sum(isinstance(record, ChunkRecord) for record in records) >= count:
                 return journal
-        time.sleep(0.02)  # nothing tells when a file grows
+        time.sleep(0.02)  # there is no event for when a file grows
     raise AssertionError("the journal did not grow")
 
 

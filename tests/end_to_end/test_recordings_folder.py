@@ -40,7 +40,7 @@ def figure(url: str, name: str) -> float:
 
 
 def test_a_planted_link_keeps_a_recording_back_until_it_is_gone(tmp_path: Path) -> None:
-    """The log and the metrics tell; the journal stays and is published once the way is clear."""
+    """It is logged and counted; the journal stays and is published once it is possible."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / "recordings").mkdir(0o775)
@@ -77,7 +77,7 @@ def test_the_recordings_folder_may_be_a_link(tmp_path: Path) -> None:
 def test_recordings_that_everybody_can_write_to_are_refused(
     tmp_path: Path, options: list[str]
 ) -> None:
-    """One line says why and what to do, and the exit code is that of a setting."""
+    """One line has the reason and what to do, and the exit code is that of a setting."""
     (tmp_path / "recordings").mkdir()
     (tmp_path / "recordings").chmod(0o777)
     (tmp_path / "tokens").write_text("a-token-for-tests-only\n")

@@ -49,7 +49,7 @@ def refusal(receiver: ReceiverProcess, *, token: str = TOKEN) -> int:
     return refused.value.response.status_code
 
 
-def test_health_and_readiness_are_told(receiver: ReceiverProcess) -> None:
+def test_health_and_readiness_are_answered(receiver: ReceiverProcess) -> None:
     """Two paths for those who watch; anything else is not there."""
     assert (200, "ok\n") == get(receiver, "/healthz")
     assert (200, "ready\n") == get(receiver, "/readyz")
@@ -57,7 +57,7 @@ def test_health_and_readiness_are_told(receiver: ReceiverProcess) -> None:
     assert 401 == get(receiver, "/audio")[0]
 
 
-def test_sigterm_lets_live_streams_end(receiver: ReceiverProcess) -> None:
+def test_sigterm_waits_for_live_streams(receiver: ReceiverProcess) -> None:
     """No new streams, the live one goes on to its stop, then the process ends with 0."""
     with sender.dial(receiver.url) as socket:
         socket.send(sender.start())
@@ -73,7 +73,7 @@ def test_sigterm_lets_live_streams_end(receiver: ReceiverProcess) -> None:
 
 
 def test_sigterm_waits_for_a_call_that_is_about_to_begin(receiver: ReceiverProcess) -> None:
-    """A socket that was admitted a moment before has not had the time to send its start."""
+    """A socket that was just admitted has not had the time to send its start."""
     with sender.dial(receiver.url) as socket:
         receiver.process.send_signal(signal.SIGTERM)
         receiver.wait_for("draining")
@@ -121,7 +121,7 @@ def test_draining_ends_at_its_timeout(tmp_path: Path) -> None:
 
 
 def test_sighup_rotates_tokens_under_a_live_stream(receiver: ReceiverProcess) -> None:
-    """The new token opens, the old one does not, and the live stream does not notice."""
+    """The new token opens, the old one does not, and the live stream is whole."""
     with sender.dial(receiver.url) as socket:
         socket.send(sender.start())
         receiver.token_file.write_text("another-token-entirely\n")
@@ -135,7 +135,7 @@ def test_sighup_rotates_tokens_under_a_live_stream(receiver: ReceiverProcess) ->
 
 
 def test_a_bad_token_file_keeps_the_old_tokens(receiver: ReceiverProcess) -> None:
-    """A reload that fails says so and changes nothing."""
+    """A reload that fails is logged and changes nothing."""
     receiver.token_file.write_text("short\n")
     receiver.process.send_signal(signal.SIGHUP)
     assert "16" in receiver.wait_for("reload_failed")["error"]
@@ -145,7 +145,7 @@ def test_a_bad_token_file_keeps_the_old_tokens(receiver: ReceiverProcess) -> Non
 
 
 def test_a_bad_token_file_holds_back_no_good_certificate(tmp_path: Path) -> None:
-    """SIGHUP takes each part on its own, or keeps it, and says so of each."""
+    """SIGHUP replaces or keeps each part on its own, with a log line for each."""
     first, second = trustme.CA(), trustme.CA()
     options = ("--tls", *map(str, issue(first, tmp_path)), "--tap-token-file", "taps")
     (tmp_path / "taps").write_text("a-tap-token-that-is-long-enough\n")
@@ -234,7 +234,7 @@ def test_a_receiver_that_was_held_up_ends_no_call_as_idle(tmp_path: Path) -> Non
 
 
 def test_no_new_streams_without_free_space(tmp_path: Path) -> None:
-    """Under the floor, new streams are refused and readiness says why."""
+    """Under the floor, new streams are refused and readiness has the reason."""
     with running_receiver(tmp_path, "--min-free", "1000T") as receiver:
         assert (503, "not ready: disk full\n") == get(receiver, "/readyz")
         assert 503 == refusal(receiver)
@@ -329,8 +329,8 @@ def test_long_ids_stay_short_in_the_log(receiver: ReceiverProcess) -> None:
     assert max(map(len, receiver.raw_log.splitlines())) < 1000
 
 
-def test_metrics_tell_what_happened(tmp_path: Path) -> None:
-    """A separate loopback listener says what came, what became of it, and who was refused."""
+def test_metrics_count_what_happened(tmp_path: Path) -> None:
+    """A loopback listener has counters of what came, what became of it, and what was refused."""
     with running_receiver(tmp_path, "--metrics-port", "0") as receiver:
         url = receiver.wait_for("serving_metrics")["url"]
         assert 401 == refusal(receiver, token="not-a-token-of-theirs")

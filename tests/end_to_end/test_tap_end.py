@@ -1,4 +1,4 @@
-"""What listeners and watchers are told when the receiver itself comes to its end."""
+"""What listeners and watchers receive when the receiver itself ends."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.end_to_end.taps import (
     CALL,
     TAP_TOKEN,
     ask,
-    event,
-    hear,
+    open_tap,
+    read_event,
     secret_file,
     send_chunks,
     start_call,
     stopping_receiver,
     tapped_receiver,
-    told,
+    texts_of,
 )
 
 
@@ -35,20 +35,20 @@ def to_the_end(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
         while True:
             messages.append(socket.recv(timeout=WAIT_SECONDS))
     assert socket.close_code is not None
-    return told(messages), socket.close_code
+    return texts_of(messages), socket.close_code
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_watchers_hear_of_the_last_recording(tmp_path: Path, number: signal.Signals) -> None:
+def test_watchers_receive_the_last_recording(tmp_path: Path, number: signal.Signals) -> None:
     """Their sockets are the last to be closed; listeners end with their stream."""
     with (
         tapped_receiver(tmp_path) as receiver,
-        hear(receiver, "/all") as watcher,
+        open_tap(receiver, "/all") as watcher,
         start_call(receiver) as call,
     ):
-        with hear(receiver, CALL) as listener:
+        with open_tap(receiver, CALL) as listener:
             send_chunks(call, range(1, 11))
-            assert "started" == event(listener)["event"]
+            assert "started" == read_event(listener)["event"]
             receiver.process.send_signal(number)
             if number == signal.SIGTERM:
                 receiver.wait_for("draining")
@@ -69,23 +69,23 @@ def test_a_token_for_both_is_refused(tmp_path: Path) -> None:
         assert 3 == receiver.ended()
         assert "is a stream token, too" in receiver.raw_log
         assert TOKEN not in receiver.raw_log
-    with tapped_receiver(tmp_path) as receiver, hear(receiver, "/all") as watcher:
+    with tapped_receiver(tmp_path) as receiver, open_tap(receiver, "/all") as watcher:
         (tmp_path / "tap-tokens").write_text(f"{TAP_TOKEN}\n{TOKEN}\n")
         receiver.process.send_signal(signal.SIGHUP)
         refused = {receiver.wait_for("reload_failed")["part"] for _ in range(2)}
         assert {"stream tokens", "tap tokens"} == refused
         with start_call(receiver):
-            assert "started" == event(watcher)["event"]
+            assert "started" == read_event(watcher)["event"]
         assert 401 == ask(receiver, token=TOKEN)[0]
         assert TOKEN not in receiver.raw_log
 
 
 def test_a_token_that_sighup_takes_away_closes_its_sockets(tmp_path: Path) -> None:
-    """1008, whoever hears, waits or watches; the call itself is recorded on."""
+    """1008, whoever listens, waits or watches; the call itself is recorded on."""
     with tapped_receiver(tmp_path) as receiver, start_call(receiver) as call:
-        sockets = [hear(receiver, rest) for rest in (CALL, "/later?wait=60", "/all")]
+        sockets = [open_tap(receiver, rest) for rest in (CALL, "/later?wait=60", "/all")]
         for socket in sockets[::2]:
-            assert "started" == event(socket)["event"]
+            assert "started" == read_event(socket)["event"]
         (tmp_path / "tap-tokens").write_text("another-tap-token-for-tests\n")
         receiver.process.send_signal(signal.SIGHUP)
         assert [([], 1008)] * 3 == [to_the_end(socket) for socket in sockets]

@@ -41,7 +41,7 @@ def key_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def receiver(tmp_path: Path, key_file: Path) -> Iterator[ReceiverProcess]:
-    """Run a receiver that takes signed tokens."""
+    """Run a receiver that accepts signed tokens."""
     with running_receiver(tmp_path, "--stream-key-file", str(key_file)) as process:
         yield process
 
@@ -54,7 +54,7 @@ def receiver(tmp_path: Path, key_file: Path) -> Iterator[ReceiverProcess]:
     ],
 )
 def test_both_sides_refuse_the_same_key_files(key_file: Path, content: bytes) -> None:
-    """No token is minted that the receiver would never take."""
+    """No token is minted that the receiver would never accept."""
     key_file.write_bytes(content)
     with pytest.raises(ConfigurationError):
         credentials.stream_tokens(Config(stream_key_file=key_file))
@@ -63,7 +63,7 @@ def test_both_sides_refuse_the_same_key_files(key_file: Path, content: bytes) ->
 
 
 def minted(*, key: str = KEY, algorithm: str = "HS256", kid: str = KEY_ID, **claims: Any) -> str:
-    """Return a token for the sender's call, good for a minute, but for what is told otherwise."""
+    """Return a token for the sender's call, good for a minute, with these fields replaced."""
     usual = {
         "sub": sender.CALL_SID,
         "aud": "receiver",
@@ -147,7 +147,7 @@ def test_clocks_may_be_a_minute_apart(receiver: ReceiverProcess) -> None:
 
 
 def test_of_twenty_at_once_one_gets_in(receiver: ReceiverProcess) -> None:
-    """A replay at the same moment is a replay."""
+    """A replay in the same millisecond is a replay."""
     token = minted()
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: status(receiver, token), range(20)))
@@ -182,7 +182,7 @@ def test_single_use_holds_across_restarts(tmp_path: Path, key_file: Path) -> Non
 
 
 def test_a_token_for_another_call_keeps_nothing(receiver: ReceiverProcess) -> None:
-    """Only `start` can tell: the socket closes with 1008 and no recording is made."""
+    """Only `start` shows it: the socket closes with 1008 and no recording is made."""
     token = minted(sub="11111111-2222-4333-8444-555555555555")
     with sender.dial(receiver.url, token=token) as stream:
         sender.send_call(stream, [sender.media("inbound", 1, bytes(160)), sender.start()])

@@ -68,7 +68,7 @@ def test_calls_are_dealt_out_evenly(two_workers: ReceiverProcess) -> None:
     assert 0 == two_workers.stop()
 
 
-def test_no_more_streams_than_allowed_are_let_in(tmp_path: Path) -> None:
+def test_no_more_streams_than_allowed_are_admitted(tmp_path: Path) -> None:
     """Four places are two, one and one: all are given, and none twice."""
     options = ("--workers", "3", "--max-streams", "4")
     with running_receiver(tmp_path, *options) as receiver, contextlib.ExitStack() as calls:
@@ -149,7 +149,7 @@ def waiting_for_disk(receiver: ReceiverProcess, count: int) -> None:
 
 
 def test_a_drain_waits_for_the_streams_of_all_workers(receiver: ReceiverProcess) -> None:
-    """SIGTERM to the parent lets live streams end, and the exit code is 0."""
+    """After SIGTERM to the parent live streams go on to their end, and the exit code is 0."""
     with contextlib.ExitStack() as calls:
         sockets = [calls.enter_context(sender.dial(receiver.url)) for _ in range(2)]
         for call in sockets:
@@ -203,8 +203,8 @@ def test_a_drain_does_not_forget_a_worker_that_waits_for_its_start(
     assert 0 == receiver.ended()
 
 
-def test_what_a_drain_cannot_recover_is_told(receiver: ReceiverProcess) -> None:
-    """The exit code says so, too; the journal waits for the next start."""
+def test_what_a_drain_cannot_recover_is_logged(receiver: ReceiverProcess) -> None:
+    """The exit code shows it, too; the journal waits for the next start."""
     workers = pids(receiver)
     with contextlib.ExitStack() as stack:
         calls = one_for_each(receiver, stack)
@@ -223,7 +223,7 @@ def test_what_a_drain_cannot_recover_is_told(receiver: ReceiverProcess) -> None:
 
 
 def test_a_worker_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) -> None:
-    """At once the first time, then after 1 s; the streams of the others never notice."""
+    """At once the first time, then after 1 s; the streams of the others are whole."""
     with running_receiver(tmp_path, "--workers", "2") as receiver:
         pid = pids(receiver)[2]
         for delay in (0.0, 1.0):
@@ -251,7 +251,7 @@ def test_settings_that_went_bad_stop_no_other_worker(receiver: ReceiverProcess) 
 
 
 def test_a_start_that_fails_is_tried_again(receiver: ReceiverProcess) -> None:
-    """Out of descriptors for a moment: the streams of the other worker never notice."""
+    """Out of descriptors for a while: the streams of the other worker are whole."""
     workers = pids(receiver)
     limits = resource.prlimit(receiver.process.pid, resource.RLIMIT_NOFILE)
     with sender.dial(receiver.url) as call:
@@ -289,7 +289,7 @@ def test_workers_end_with_their_parent(receiver: ReceiverProcess) -> None:
     assert [] == list(receiver.spool.glob("worker-*/*.journal"))
 
 
-def test_one_line_says_where_all_listen(receiver: ReceiverProcess) -> None:
+def test_one_line_has_the_address_of_all(receiver: ReceiverProcess) -> None:
     """The workers' port is printed once, when all of them serve."""
     assert receiver.listening.startswith("listening ws://127.0.0.1:")
     assert 0 == receiver.stop()
@@ -342,7 +342,7 @@ def test_a_second_receiver_keeps_off_the_workers_spool(receiver: ReceiverProcess
         (("--demo",), "--demo is for one worker"),
     ],
 )
-def test_what_no_worker_could_use_is_said_once(
+def test_what_no_worker_could_use_is_logged_once(
     tmp_path: Path, options: tuple[str, ...], problem: str
 ) -> None:
     """A bad setting is one line on stderr and exit code 3, as with one worker."""

@@ -22,7 +22,7 @@ from tests import programs
 from tests.faults import crashes, disks, floods, power, resets, signals
 from tests.faults.accounting import Tally, summed
 
-COLUMNS = ("sent", "kept", "excused", "in_flight", "lost", "doubled", "misplaced", "foreign")
+COLUMNS = ("sent", "kept", "listed", "in_flight", "lost", "doubled", "misplaced", "foreign")
 _MOST_PROBLEMS = 5
 
 
@@ -50,7 +50,7 @@ FAULTS = (
         "SIGKILL while publishing",
         crashes.killed_while_publishing,
         0.5,
-        len(crashes.MOMENTS),
+        len(crashes.DEATHS),
         ("cc",),
     ),
     Fault("SIGKILL while rewriting (EIO)", crashes.killed_while_rewriting, 0.1, 2, ("cc",)),

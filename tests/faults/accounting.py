@@ -1,6 +1,6 @@
-"""What became of every chunk that was sent: kept once, excused, in flight, or a bug.
+"""What became of every chunk that was sent: kept once, in a listed gap, in flight, or a bug.
 
-The files are judged by their sound alone; `recording.json` only gets to say which silence it
+The files are judged by their audio alone; `recording.json` only names the silence that it
 has listed, and for what reason.
 """
 
@@ -27,7 +27,7 @@ _SAMPLES_PER_MS = 8
 
 @dataclass(slots=True)
 class Sent:
-    """One stream as its sender knows it; `chunks` says when each was handed to the socket."""
+    """One stream as it was sent; `chunks` has the time at which each was handed to the socket."""
 
     number: int
     chunks: dict[Name, float] = field(default_factory=dict)
@@ -41,11 +41,11 @@ class Sent:
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over all chunks; only what is kept, excused or in flight passes."""
+    """Sums over all chunks; only what is kept, listed or in flight passes."""
 
     sent: int = 0
     kept: int = 0
-    excused: int = 0
+    listed: int = 0
     in_flight: int = 0
     lost: int = 0
     doubled: int = 0
@@ -53,7 +53,7 @@ class Tally:
     foreign: int = 0
     worst_seconds: float = 0.0  # the age of the oldest chunk in flight at a cut
     problems: list[str] = field(default_factory=list)  # what no chunk can be blamed for
-    figures: list[str] = field(default_factory=list)  # measured on the way; judged by nobody
+    figures: list[str] = field(default_factory=list)  # measured on the way, without a bound
 
     @property
     def passed(self) -> bool:
@@ -61,7 +61,7 @@ class Tally:
         return not (self.lost or self.doubled or self.misplaced or self.foreign or self.problems)
 
     def expect(self, condition: bool, problem: str) -> None:
-        """Note a problem unless a condition holds."""
+        """Record a problem unless a condition holds."""
         if not condition:
             self.problems.append(problem)
 
@@ -75,7 +75,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Allowance:
-    """What a fault excuses: kinds of gaps, and chunks on their way at the moment of a cut."""
+    """What a fault may cost: kinds of gaps, and chunks in flight at a cut."""
 
     kinds: frozenset[GapKind] = frozenset()
     cut_at: float | None = None  # on the clock of `Sent.chunks`
@@ -101,7 +101,7 @@ class _Lane:
     def blank(self, name: Name) -> None:
         self.codes[name.place : name.place + CHUNK_BYTES] = bytes([SILENCE]) * CHUNK_BYTES
 
-    def excuse(self, name: Name) -> GapKind | None:
+    def listed_gap(self, name: Name) -> GapKind | None:
         """Return the kind of the listed gap that a chunk's place lies in."""
         start = name.place / _SAMPLES_PER_MS
         for gap in self.gaps:
@@ -162,9 +162,12 @@ def _account_stream(sent: Sent, lanes: Lanes, allowance: Allowance) -> Tally:
     last = {track: max((n.chunk for n in kept if n.track is track), default=0) for track in Track}
     for name in sent.chunks.keys() - kept - elsewhere:
         _blame(name, sent, lanes, allowance, tally, at_end=name.chunk > last[name.track])
-    known = {GapKind.LOST, *allowance.kinds}  # within a row of dropped chunks nobody can tell
+    known = {
+        GapKind.LOST,
+        *allowance.kinds,
+    }  # within a row of dropped chunks their order is unknown
     for name in sent.skipped:
-        if name.chunk < last[name.track] and not _excuses(name, lanes) & known:
+        if name.chunk < last[name.track] and not _listed_gaps(name, lanes) & known:
             tally.problems.append(f"{name} was never sent, but is not listed as lost")
     return tally
 
@@ -203,8 +206,8 @@ def _blame(
     at_end: bool,
 ) -> None:
     """Find a reason for a chunk that is nowhere."""
-    if _excuses(name, lanes) & allowance.kinds:
-        tally.excused += 1
+    if _listed_gaps(name, lanes) & allowance.kinds:
+        tally.listed += 1
     elif at_end and allowance.age(sent, name) <= allowance.seconds:
         tally.in_flight += 1
         tally.worst_seconds = max(tally.worst_seconds, allowance.age(sent, name))
@@ -212,8 +215,8 @@ def _blame(
         tally.lost += 1
 
 
-def _excuses(name: Name, lanes: Lanes) -> set[GapKind | None]:
-    return {lane.excuse(name) for lane in lanes.get(name.track, ())}
+def _listed_gaps(name: Name, lanes: Lanes) -> set[GapKind | None]:
+    return {lane.listed_gap(name) for lane in lanes.get(name.track, ())}
 
 
 def summed(tallies: Sequence[Tally]) -> Tally:

@@ -136,7 +136,7 @@ class Callers:
         while self._thread.is_alive() and time.monotonic() < deadline:
             if all(len(c.sent.chunks) >= chunks or c.ended_by_peer for c in self.calls):
                 return
-            time.sleep(0.005)  # nothing tells when a call has sent enough
+            time.sleep(0.005)  # there is no event for that
 
     def hang_up(self) -> None:
         """Stop every call and wait for the end of their sockets; idempotent."""

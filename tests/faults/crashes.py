@@ -1,4 +1,4 @@
-"""Faults that end the receiver without a word."""
+"""Faults that kill the receiver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.disks import syncs
 from tests.faults.faulty_disk import Orders
 from tests.faults.trial import Trial, kill
 
-MOMENTS = (
+DEATHS = (
     "fsync before 0 inbound.wav",
     "fsync after 0 inbound.wav",  # between two tracks
     "fsync after 0 outbound.wav",
@@ -27,11 +27,11 @@ MOMENTS = (
     "unlink before 0 .journal",
     "unlink after 0 .journal",
 )
-"""When a receiver dies while it publishes, as orders for the shim."""
+"""When a receiver is killed while it publishes, as orders for the shim."""
 
 
 def killed(folder: Path, seed: int) -> Tally:
-    """SIGKILL at a random moment of several calls, then a start that recovers."""
+    """SIGKILL at a random time during several calls, then a start that recovers."""
     source = random.Random(seed)
     with Trial(folder) as trial:
         receiver = trial.start()
@@ -62,7 +62,7 @@ def killed_while_syncing(folder: Path, seed: int) -> Tally:
 
 
 def worker_killed(folder: Path, seed: int) -> Tally:
-    """SIGKILL of one of two workers: it is replaced, and the other's calls do not notice."""
+    """SIGKILL of one of two workers: it is replaced, and the other's calls are whole."""
     source = random.Random(seed)
     with Trial(folder) as trial:
         receiver = trial.start("--workers", "2")
@@ -95,8 +95,8 @@ def killed_while_rewriting(folder: Path, seed: int) -> Tally:
         receiver = trial.start(orders=orders)
         with Callers(receiver.url, 3, seed) as callers:
             callers.wait_for(60)
-            moment = ("before", "after")[seed % 2]
-            orders.give("fdatasync error 5 .journal", f"rename {moment} 0 {REWRITTEN_SUFFIX}")
+            when = ("before", "after")[seed % 2]
+            orders.give("fdatasync error 5 .journal", f"rename {when} 0 {REWRITTEN_SUFFIX}")
             receiver.process.wait(WAIT_SECONDS)
             cut_at = time.monotonic()
         trial.restart()
@@ -108,24 +108,26 @@ def killed_while_rewriting(folder: Path, seed: int) -> Tally:
 
 
 def recovered_too_early(folder: Path, seed: int) -> Tally:
-    """`receiver recover` and a second receiver beside a living one: both keep their hands off."""
+    """`receiver recover` and a second receiver beside a living one: both are refused."""
     with Trial(folder) as trial:
         receiver = trial.start()
         with Callers(receiver.url, 2, seed) as callers:
             callers.wait_for(60)
-            said = trial.recover()
+            output = trial.recover()
             with contextlib.suppress(AssertionError):
-                said += trial.start().url
+                output += trial.start().url
             callers.wait_for(120)
         trial.wait_until_published()
         tally = trial.account(callers.streams)
-        tally.expect("in use by another receiver" in said, f"recover said {said!r}")
-        tally.expect("listening" not in said and "ws:" not in said, "two receivers share a spool")
+        tally.expect("in use by another receiver" in output, f"recover printed {output!r}")
+        tally.expect(
+            "listening" not in output and "ws:" not in output, "two receivers share a spool"
+        )
         return tally
 
 
 def killed_twice(folder: Path, seed: int) -> Tally:
-    """SIGKILL during calls, and again while the next start recovers and takes other calls."""
+    """SIGKILL during calls, and again while the next start recovers and records other calls."""
     source = random.Random(seed)
     with Trial(folder) as trial:
         receiver = trial.start()
@@ -146,11 +148,11 @@ def killed_twice(folder: Path, seed: int) -> Tally:
 
 
 def killed_while_publishing(folder: Path, seed: int) -> Tally:
-    """SIGKILL of all processes at one of the moments at which publishing touches the disk."""
+    """SIGKILL of all processes before or after one of the disk calls of publishing."""
     orders = Orders(folder / "shim")
     with Trial(folder) as trial:
         receiver = trial.start(orders=orders)
-        orders.give(MOMENTS[seed % len(MOMENTS)])
+        orders.give(DEATHS[seed % len(DEATHS)])
         with Callers(receiver.url, 2, seed) as callers:
             callers.wait_for(60)
             callers.hang_up()

@@ -41,7 +41,7 @@ def full(folder: Path, seed: int, *, seconds: float = 10.0) -> Tally:
 
 
 def _is_refused(receiver: ReceiverProcess, seconds: float) -> bool:
-    """Whether /readyz says 503 at some time, and a new stream is turned away then."""
+    """Return whether /readyz answers 503 at some time, and a new stream is refused then."""
     over = time.monotonic() + seconds
     refused = False
     while time.monotonic() < over:
@@ -58,7 +58,7 @@ def _is_admitted_again(receiver: ReceiverProcess) -> bool:
     while time.monotonic() < deadline:
         if ask(receiver, "/readyz") == 200:
             return True
-        time.sleep(0.05)  # nothing tells when it looks at the disk
+        time.sleep(0.05)  # there is no event for when it looks at the disk
     return False
 
 
@@ -129,7 +129,7 @@ def sync_hangs(folder: Path, seed: int) -> Tally:
 
 
 def failing(folder: Path, seed: int) -> Tally:
-    """Every sync says EIO for a while: the journals are written again, nothing is lost."""
+    """Every sync fails with EIO for a while: the journals are written again, nothing is lost."""
     orders = Orders(folder / "shim")
     source = random.Random(seed)
     with Trial(folder) as trial:
@@ -144,13 +144,13 @@ def failing(folder: Path, seed: int) -> Tally:
         trial.wait_until_published()
         tally = trial.account(callers.streams)
         rewritten = [_codes(document) for document in _documents(trial)]
-        said = any("journal_rewritten" in codes for codes in rewritten)
-        tally.expect(said, "no recording says that its journal was rewritten")
+        listed = any("journal_rewritten" in codes for codes in rewritten)
+        tally.expect(listed, "no recording has the finding that its journal was rewritten")
         return tally
 
 
 def slow(folder: Path, seed: int, *, seconds: float = 3.0) -> Tally:
-    """Every sync takes 3 s: nothing is lost, and the event loop does not notice."""
+    """Every sync takes 3 s: nothing is lost, and the event loop is not delayed."""
     orders = Orders(folder / "shim")
     with Trial(folder) as trial:
         receiver = trial.start(orders=orders)
@@ -177,7 +177,7 @@ def _codes(document: Recording) -> set[str]:
 
 
 def _expect_one_gap_per_track(tally: Tally, trial: Trial) -> None:
-    tally.expect(tally.excused > 0, "memory bridged what it should not have")
+    tally.expect(tally.listed > 0, "memory bridged what it should not have")
     for document in _documents(trial):
         for track in document.tracks:
             kinds = [gap.kind for gap in track.gaps].count(GapKind.DISK)

@@ -60,7 +60,7 @@ def small_disk(folder: Path, *, megabytes: int) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def filled(folder: Path, *, spare_bytes: int = 0) -> Iterator[None]:
-    """Take a folder's file system, but for some bytes, until the end of the `with` block."""
+    """Fill a folder's file system, but for some bytes, until the end of the `with` block."""
     ballast = folder / "ballast"
     with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (2**20, 2**12, 1):

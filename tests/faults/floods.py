@@ -1,4 +1,4 @@
-"""Peers that want to hurt, while twenty others stream."""
+"""Floods by one peer, while twenty others stream."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ STREAMS = 20
 MOST_GROWTH_BYTES = 48 * 2**20
 CONNECTIONS = 2000
 IDLE_SECONDS = 4
-"""When a stream without media is cut in these trials; 90 s in earnest."""
+"""When a stream without media is cut in these trials; 90 s in production."""
 MOST_SECONDS = at_most(15.0)
-"""How long a flood goes on whose peer is not cut."""
+"""How long a flood goes on if its peer is not cut."""
 LEAST_SECONDS = 2.0
-"""For so long whoever is cut comes back."""
+"""For so long a peer that is cut connects again."""
 LONGEST_ANSWER_SECONDS = at_most(1.0)
-"""Longer than this nobody waits for `/healthz` while an admitted peer floods."""
+"""The longest allowed wait for `/healthz` while an admitted peer floods."""
 Attack = Callable[[int], bool]
 """Attacks the receiver at a port; returns whether the peer was cut."""
 _MASK = bytes(4)
@@ -71,7 +71,7 @@ def piece(first_byte: int, payload: bytes, *, claimed: int | None = None) -> byt
 
 
 def pour(tcp: socket.socket, block: Callable[[], bytes], *, seconds: float) -> bool:
-    """Send without reading until the peer cuts us; tell whether it did in time."""
+    """Send without reading until the peer cuts us; return whether it did in time."""
     over = time.monotonic() + seconds
     rest = b""
     while time.monotonic() < over:
@@ -150,7 +150,7 @@ def short_streams(port: int) -> bool:
 
 
 def oversized_message(port: int) -> bool:
-    """A message of which the head says 100 MiB."""
+    """A message with a header for 100 MiB."""
     head = [piece(_FINAL | _TEXT, b"", claimed=100 * 2**20)]
     with upgraded(port) as tcp:
         return pour(tcp, lambda: head.pop() if head else b" " * 65536, seconds=MOST_SECONDS)
@@ -182,13 +182,13 @@ def slow_headers(port: int) -> bool:
 
 
 def idle_connects(port: int) -> bool:
-    """Thousands of connections that never say a word."""
+    """Thousands of connections that never send a byte."""
     over = time.monotonic() + MOST_SECONDS
     with _many(port, CONNECTIONS) as sockets:
         while time.monotonic() < over:
             if all(map(_is_cut, sockets)):
                 return True
-            time.sleep(0.1)  # nothing tells when the last one is cut
+            time.sleep(0.1)  # there is no event for when the last one is cut
         return False
 
 
@@ -206,7 +206,7 @@ def _many(port: int, count: int) -> Iterator[list[socket.socket]]:
 
 
 def _insist(attack: Attack, port: int) -> bool:
-    """Come back whenever we are cut, for a while; tell whether we were each time."""
+    """Connect again whenever we are cut, for a while; return whether we were each time."""
     over = time.monotonic() + LEAST_SECONDS
     while attack(port):
         if time.monotonic() >= over:
@@ -218,7 +218,7 @@ ADMITTED = (
     *(pings, tiny_fragments, oversized_message, empty_pongs, empty_fragments, empty_messages),
     *(unknown_events, marks, short_streams),
 )
-"""Floods of peers that have been let in."""
+"""Floods by peers that were admitted."""
 FLOODS = (*ADMITTED, huge_headers, slow_headers, idle_connects)
 
 

@@ -1,4 +1,4 @@
-"""`receiver` with other limits: what takes half a minute in earnest takes a moment in a test.
+"""`receiver` with other limits: what takes half a minute in production takes a second in a test.
 
 Usage: python -m tests.faults.launcher [MODULE.]NAME=SECONDS ... -- serve ..., with
 a module as in `service.shutdown_deadline.LAST_SECONDS=60`; without one it is a limit of memory.

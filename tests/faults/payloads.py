@@ -1,4 +1,4 @@
-"""Audio that names itself: every chunk's bytes say which stream, track and chunk they are.
+"""Audio that identifies itself: every chunk's bytes hold its stream, track and number.
 
 A payload is one label ten times over. A label is a marker and fifteen digits, each of them a
 mu-law code of its own, so a WAV file can be read back to names at any offset, and no byte of a
@@ -42,7 +42,7 @@ class Name(NamedTuple):
 
 
 def payload(name: Name) -> bytes:
-    """Return the chunk that says `name`."""
+    """Return the payload of the chunk `name`."""
     digits = b"%04d%d%07d" % (name.stream, _TRACKS.index(name.track), name.chunk)
     checked = digits + b"%03d" % (zlib.crc32(digits) % 1000)
     return (_MARKER + checked.translate(_WRITE)) * (CHUNK_BYTES // LABEL_BYTES)
@@ -87,6 +87,6 @@ _INVERSE = _inverse()
 
 
 def codes_of(file: str) -> bytes:
-    """Return the mu-law codes whose samples a WAV file holds."""
+    """Return the samples of a WAV file as mu-law codes."""
     samples, _ = soundfile.read(file, dtype="int16")
     return bytes(_INVERSE[samples])

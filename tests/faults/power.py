@@ -1,4 +1,4 @@
-"""The power goes: what a disk image held at that moment is all there is.
+"""A power cut: what a disk image held at that time is all there is.
 
 The spool lives on a loop-mounted ext4 image. The image is copied while calls go on, and a copy
 counts only if the block device wrote nothing meanwhile, so it is what one instant left behind.

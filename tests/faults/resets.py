@@ -27,7 +27,7 @@ _WAIT_SECONDS = at_most(30.0)
 
 
 def burst(folder: Path, seed: int, *, streams: int = 2) -> Tally:
-    """3000 chunks as fast as the socket takes them, then a reset: all of them are kept."""
+    """3000 chunks as fast as the socket allows, then a reset: all of them are kept."""
     orders = Orders(folder / "shim")
     calls = [Call(Sent(number), seed) for number in range(1, streams + 1)]
     with Trial(folder) as trial:
@@ -64,10 +64,10 @@ async def _burst(url: str, call: Call) -> None:
 
 
 async def _until_all_arrived(transport: asyncio.WriteTransport, tcp: socket.socket) -> None:
-    """Wait until the other end's kernel has everything: a reset takes back what is unsent."""
+    """Wait until the other end's kernel has everything: a reset discards what is unsent."""
     deadline = time.monotonic() + _WAIT_SECONDS
     unsent = array.array("i", [1])
     while transport.get_write_buffer_size() or unsent[0]:
         assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)  # nothing tells when the last byte was acknowledged
+        await asyncio.sleep(0.005)  # there is no event for when the last byte was acknowledged
         fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, unsent)

@@ -42,8 +42,8 @@ def drained(folder: Path, seed: int) -> Tally:
             callers.wait_for(200)
         code = receiver.ended()
         tally = trial.account(callers.streams)
-        tally.expect(ready == 503, f"/readyz said {ready}")
-        tally.expect(late.calls[0].ended_by_peer, "a new stream was let in")
+        tally.expect(ready == 503, f"/readyz answered {ready}")
+        tally.expect(late.calls[0].ended_by_peer, "a new stream was admitted")
         tally.expect(code == 0, f"exit code {code}")
         reasons = _reasons(trial)
         tally.expect(reasons == {EndReason.STOP}, f"ended with {reasons}")
@@ -51,7 +51,7 @@ def drained(folder: Path, seed: int) -> Tally:
 
 
 def stopped(folder: Path, seed: int) -> Tally:
-    """A second SIGTERM: what is live is published at once, up to that moment."""
+    """A second SIGTERM: what is live is published at once, up to then."""
     with Trial(folder) as trial:
         receiver = trial.start()
         with Callers(receiver.url, CALLS, seed) as callers:
@@ -73,7 +73,7 @@ def stopped(folder: Path, seed: int) -> Tally:
 
 
 def stopped_while_the_disk_hangs(folder: Path, seed: int, *, what: str = "") -> Tally:
-    """A second SIGTERM is obeyed in time by a receiver whose disk does not answer any more.
+    """A second SIGTERM ends a receiver in time although its disk does not answer any more.
 
     What the journals hold by then is published by the next start.
     """

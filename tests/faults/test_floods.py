@@ -1,4 +1,4 @@
-"""Peers that want to hurt."""
+"""Floods by one peer."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_a_flood_hurts_only_its_peer(tmp_path: Path, attack: floods.Attack) -> N
 
 
 @pytest.mark.needs("cc")
-def test_streams_that_end_faster_than_the_disk_close_the_gate(tmp_path: Path) -> None:
-    """No new streams while too many ended ones wait for the disk; then the gate opens again."""
+def test_streams_that_end_faster_than_the_disk_stop_admission(tmp_path: Path) -> None:
+    """No new streams while too many ended ones wait for the disk; then they are admitted again."""
     orders = Orders(tmp_path / "shim")
     with Trial(tmp_path) as trial:
         receiver = trial.start("--max-streams", "5", orders=orders)

@@ -1,4 +1,4 @@
-"""The power goes during calls."""
+"""A power cut during calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The receiver is asked to end while calls go on."""
+"""SIGTERM while calls go on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.faults import signals
 
 
-def test_a_drain_lets_live_streams_end(tmp_path: Path) -> None:
+def test_a_drain_waits_for_live_streams(tmp_path: Path) -> None:
     """SIGTERM refuses new streams and waits for the others, of which everything is kept."""
     tally = signals.drained(tmp_path, 1)
     assert tally.passed, tally
@@ -17,7 +17,7 @@ def test_a_drain_lets_live_streams_end(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_publishes_what_is_live(tmp_path: Path) -> None:
-    """SIGTERM twice: everything up to that moment is published within 10 s."""
+    """SIGTERM twice: everything up to then is published within 10 s."""
     tally = signals.stopped(tmp_path, 1)
     assert tally.passed, tally
     assert tally.kept

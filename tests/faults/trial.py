@@ -56,7 +56,7 @@ class Trial:
     def start(
         self, *options: str, orders: Orders | None = None, limits: Sequence[str] = ()
     ) -> ReceiverProcess:
-        """Start a receiver over this trial's folders, on a disk that takes orders if given."""
+        """Start a receiver over this trial's folders, on a disk that follows orders if given."""
         launcher = ("-m", "tests.faults.launcher", *limits, "--")
         receiver = ReceiverProcess(
             self.folder,
@@ -69,7 +69,7 @@ class Trial:
         return receiver
 
     def recover(self) -> str:
-        """Run `receiver recover` and return what it says."""
+        """Run `receiver recover` and return its output."""
         command = [sys.executable, "-m", "receiver", "recover"]
         done = subprocess.run(
             [*command, "--recordings", str(self.recordings), "--spool", str(self.spool)],
@@ -82,7 +82,7 @@ class Trial:
         return done.stdout + done.stderr
 
     def restart(self, *options: str) -> None:
-        """Start a receiver, let it publish what is left, and end it in peace."""
+        """Start a receiver, wait until it has published what is left, and end it in order."""
         receiver = self.start(*options)
         self.wait_until_published()
         assert receiver.stop() == 0, receiver.raw_log
@@ -97,7 +97,7 @@ class Trial:
         deadline = time.monotonic() + WAIT_SECONDS
         while self.journals():
             assert time.monotonic() < deadline, f"never published: {self.journals()}"
-            time.sleep(0.02)  # nothing tells when the last journal goes
+            time.sleep(0.02)  # there is no event for when the last journal goes
 
     def account(self, streams: Iterable[Sent], allowance: Allowance | None = None) -> Tally:
         """Return what became of every chunk; quarantined journals are problems."""
@@ -107,11 +107,11 @@ class Trial:
         return tally
 
     def check_that_recovery_is_over(self, tally: Tally) -> None:
-        """Note a problem unless recovering once more changes no byte."""
+        """Record a problem unless recovering once more changes no byte."""
         before = digests(self.recordings)
-        said = self.recover()
-        if digests(self.recordings) != before or "nothing to recover" not in said:
-            tally.problems.append(f"a second recovery changed something: {said}")
+        output = self.recover()
+        if digests(self.recordings) != before or "nothing to recover" not in output:
+            tally.problems.append(f"a second recovery changed something: {output}")
 
 
 def kill(receiver: ReceiverProcess) -> float:

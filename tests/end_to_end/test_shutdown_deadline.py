@@ -1,4 +1,4 @@
-"""The end in a hurry: over in time, whatever cannot be published until then."""
+"""Shutdown with a deadline: it is met, whatever cannot be published until then."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_published_in_time_is_left_for_the_next_start(
         assert (EndReason.SHUTDOWN, 1) == (document.end_reason, document.tracks[0].chunks.written)
 
 
-def test_a_hurry_may_begin_while_a_drain_publishes(tmp_path: Path) -> None:
+def test_a_deadline_may_start_while_a_drain_publishes(tmp_path: Path) -> None:
     """The streams have ended, rendering goes on: a second SIGTERM bounds that, too."""
     with running_receiver(tmp_path) as receiver, sender.dial(receiver.url) as socket:
         sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
@@ -90,8 +90,8 @@ def test_a_hurry_may_begin_while_a_drain_publishes(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
-    """Its parent ends in time all the same, says what is left, and the next start publishes it."""
-    # Its own last resort, 0.2 s later, would come before a busy machine has let it end in peace.
+    """Its parent ends in time all the same, logs what is left, and the next start publishes it."""
+    # Its own last resort, 0.2 s later, would come before it has ended in order on a busy machine.
     program = ("-m", "tests.faults.launcher", "service.shutdown_deadline.LAST_SECONDS=60", "--")
     root = {"PYTHONPATH": str(Path(__file__).parents[2])}
     with running_receiver(
