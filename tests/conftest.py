@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio.constants
 import gc
+import multiprocessing.process
 import os
 import socket
 import sys
@@ -36,6 +37,7 @@ INTEGRATION: Final = ("end_to_end", "faults")
 TESTS: Final = Path(__file__).parent
 STARTS_A_PROCESS: Final = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
+    | {"multiprocessing.start"}  # ours: the standard library raises none where it spawns
 )
 
 
@@ -87,6 +89,15 @@ def needs_of(item: pytest.Item) -> tuple[str, ...]:
 
 
 GUARD: Final = Guard()
+_START: Final = multiprocessing.process.BaseProcess.start
+
+
+def _audited_start(process: multiprocessing.process.BaseProcess) -> None:
+    sys.audit("multiprocessing.start", process.name)
+    _START(process)
+
+
+multiprocessing.process.BaseProcess.start = _audited_start  # type: ignore[assignment,method-assign]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,13 +7,18 @@ also see what this machine skips.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import multiprocessing
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests import programs
+from tests.conftest import GUARD
 
 TESTS: Final = Path(__file__).parent
 ROOT: Final = TESTS.parent
@@ -102,6 +107,34 @@ def test_a_call_without_a_mark_is_seen(source: str, found: set[str]) -> None:
     assert found == unmarked(f"def test_it(): {source}")
     marks = "".join(f"@pytest.mark.needs({name!r})\n" for name in found)
     assert set() == unmarked(f"{marks}def test_it(): {source}")
+
+
+@pytest.mark.parametrize(
+    "reach_out",
+    [
+        socket.socket,
+        lambda: subprocess.run([sys.executable, "-V"]),
+        lambda: multiprocessing.get_context("spawn").Process().start(),
+        lambda: multiprocessing.get_context("fork").Process().start(),
+    ],
+    ids=["socket", "subprocess", "spawn", "fork"],
+)
+def test_a_unit_test_that_reaches_out_fails(reach_out: Callable[[], object]) -> None:
+    """It opens no Internet socket and starts no process; an error that it swallows is kept."""
+    with pytest.raises(AssertionError, match="in a unit test"):
+        reach_out()
+    assert 1 == len(GUARD.violations)
+    GUARD.violations.clear()
+
+
+@pytest.mark.integration
+def test_a_test_that_calls_a_program_without_a_mark_fails() -> None:
+    """Whether the program is here or not, and however the test came by its name."""
+    command = ["unheard-of"]
+    with pytest.raises(AssertionError, match=r"needs\('unheard-of'\)"):
+        subprocess.run(command)
+    assert 1 == len(GUARD.violations)
+    GUARD.violations.clear()
 
 
 def test_every_program_is_known_by_its_package() -> None:
