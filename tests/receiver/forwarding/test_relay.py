@@ -27,7 +27,7 @@ from receiver.tap.sender import ListenerLimits
 from receiver.transports import client
 from tests.patience import at_most
 from tests.receiver.helpers.serving import FixedSource
-from tests.receiver.helpers.taps import heard, live_stream
+from tests.receiver.helpers.taps import live_chunk, live_stream
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +49,7 @@ class ForwardedStream:
             self.chunks += 1
             for track in Track.INBOUND, Track.OUTBOUND:
                 if self.tap.has_subscribers:
-                    self.tap.publish(heard(self.chunks, CHUNK, track=track))
+                    self.tap.publish(live_chunk(self.chunks, CHUNK, track=track))
 
     def end(self) -> None:
         """Publish the end."""
@@ -73,14 +73,14 @@ async def forwarding(url: str, *, stall_seconds: float) -> AsyncIterator[Forward
 
 
 @dataclass
-class Sleeper:
+class StalledConsumer:
     """A consumer that reads nothing until it is woken."""
 
     woken: asyncio.Event
     calls: asyncio.Queue[ServerConnection]
 
-    async def take(self, connection: ServerConnection) -> None:
-        """Take a call and fall asleep."""
+    async def accept(self, connection: ServerConnection) -> None:
+        """Accept a call and read nothing."""
         connection.transport.pause_reading()
         self.calls.put_nowait(connection)
         await self.woken.wait()
@@ -88,20 +88,20 @@ class Sleeper:
 
 
 @asynccontextmanager
-async def a_sleeper() -> AsyncIterator[tuple[Sleeper, str]]:
+async def stalled_consumer() -> AsyncIterator[tuple[StalledConsumer, str]]:
     """Run a consumer whose kernel, too, takes little."""
-    consumer = Sleeper(asyncio.Event(), asyncio.Queue())
+    consumer = StalledConsumer(asyncio.Event(), asyncio.Queue())
     with closing(socket.create_server(("127.0.0.1", 0))) as tcp:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-        async with serve(consumer.take, sock=tcp, compression=None, max_queue=None):
+        async with serve(consumer.accept, sock=tcp, compression=None, max_queue=None):
             try:
                 yield consumer, f"ws://127.0.0.1:{tcp.getsockname()[1]}/x"
             finally:
                 consumer.woken.set()
 
 
-async def stall(stream: ForwardedStream, consumer: Sleeper) -> ServerConnection:
-    """Let a consumer take nothing until it is given up; return its connection."""
+async def stall(stream: ForwardedStream, consumer: StalledConsumer) -> ServerConnection:
+    """Publish until a consumer that reads nothing is closed; return its connection."""
     stuck = await asyncio.wait_for(consumer.calls.get(), at_most(10))
     async with asyncio.timeout(at_most(10)):
         while not stream.counters.closed_slow:
@@ -111,7 +111,7 @@ async def stall(stream: ForwardedStream, consumer: Sleeper) -> ServerConnection:
 
 
 async def everything(connection: ServerConnection) -> list[dict[str, Any]]:
-    """Return what a consumer hears until it is closed."""
+    """Return what a consumer receives until it is closed."""
     messages = []
     with suppress(ConnectionClosed):
         while True:
@@ -119,10 +119,10 @@ async def everything(connection: ServerConnection) -> list[dict[str, Any]]:
     return messages
 
 
-async def test_who_takes_nothing_is_closed_with_1013() -> None:
-    """After the patience for listeners; what it misses is counted as what they miss is."""
+async def test_a_consumer_that_reads_nothing_is_closed_with_1013() -> None:
+    """After the time for which listeners may stall; what it misses is counted."""
     async with (
-        a_sleeper() as (consumer, url),
+        stalled_consumer() as (consumer, url),
         forwarding(url, stall_seconds=0.2) as stream,
     ):
         stuck = await stall(stream, consumer)
@@ -141,15 +141,15 @@ async def test_who_takes_nothing_is_closed_with_1013() -> None:
 
 
 async def test_the_kernel_of_a_consumer_may_be_large() -> None:
-    """What has been read is told by pongs, so its backlog is bounded all the same."""
+    """Its pongs say what it has read, so its backlog is bounded all the same."""
     reading, asleep = asyncio.Event(), asyncio.Queue[ServerConnection]()
 
     async def take(connection: ServerConnection) -> None:
-        heard = 0
-        while heard < 60_000:
-            heard += len(await connection.recv())
+        received = 0
+        while received < 60_000:
+            received += len(await connection.recv())
         connection.transport.pause_reading()
-        with suppress(TimeoutError):  # what the library has read, its pongs have told as read
+        with suppress(TimeoutError):  # what the library has read, its pongs have confirmed as read
             while True:
                 async with asyncio.timeout(0):
                     await connection.recv()
@@ -178,13 +178,13 @@ async def test_the_kernel_of_a_consumer_may_be_large() -> None:
     assert len(media) * len(json.dumps(media[0])) < 220_000  # what may be unread, and a queue
 
 
-async def test_who_takes_nothing_at_all_is_dropped_and_dialled_again(
+async def test_a_consumer_that_never_reads_is_dropped_and_dialled_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It does not even read that it is closed."""
     monkeypatch.setattr(client, "CLOSE_TIMEOUT_SECONDS", 0.1)
     async with (
-        a_sleeper() as (consumer, url),
+        stalled_consumer() as (consumer, url),
         forwarding(url, stall_seconds=0.2) as stream,
     ):
         stuck = await stall(stream, consumer)

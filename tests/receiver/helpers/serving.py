@@ -21,7 +21,7 @@ from receiver.tap.sender import ListenerLimits
 from receiver.tap.service import TapOptions, TapService
 from receiver.transports.interface import HttpAnswer, Limits, Peer, UpgradeRequest
 from receiver.transports.listener import SocketListener, listen
-from tests.receiver.helpers.taps import BEGINNING, heard, live_stream
+from tests.receiver.helpers.taps import BEGINNING, live_chunk, live_stream
 
 TOKEN = "a-tap-token-for-tests"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -52,7 +52,7 @@ class PublishedStream:
         for _ in range(count):
             self.chunks += 1
             if self.tap.has_subscribers:
-                self.tap.publish(heard(self.chunks, CHUNK, track=track))
+                self.tap.publish(live_chunk(self.chunks, CHUNK, track=track))
 
     def end(self) -> None:
         """Publish the end."""

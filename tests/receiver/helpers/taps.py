@@ -1,4 +1,4 @@
-"""Streams for tests of the tap: what a hub would tell of them, and what encoders make of it."""
+"""Streams for tests of the tap: their events, and what encoders make of these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Chunk, Encoding, EndReason, MediaFormat, Track
-from receiver.tap.encoding.encoders import encoder
+from receiver.tap.encoding import encoders
 from receiver.tap.encoding.format import Encoder, Format, OutMessage, OutputSpec
 from receiver.tap.events import LiveChunk, LiveStream, StreamEnded, StreamPosition, Subscribed
 from tests.receiver.helpers.journals import start_message
@@ -58,7 +58,7 @@ def live_stream(
     )
 
 
-def heard(
+def live_chunk(
     number: int | None,
     payload: bytes,
     *,
@@ -74,38 +74,38 @@ def heard(
     return LiveChunk(Chunk(track, sequence, number, at_ms, payload), arrived)
 
 
-def from_record(record: ChunkRecord) -> LiveChunk:
-    """Return what a listener hears of a chunk that a journal holds."""
+def recorded_chunk(record: ChunkRecord) -> LiveChunk:
+    """Return the live event of a chunk that a journal holds."""
     chunk = Chunk(
         record.track, record.sequence_number, record.chunk, record.timestamp_ms, record.payload
     )
     return LiveChunk(chunk, record.arrival_ms)
 
 
-def ended(arrival_ms: int = 0) -> StreamEnded:
+def stream_ended(arrival_ms: int = 0) -> StreamEnded:
     """Return the end of a stream."""
     return StreamEnded(EndReason.STOP, arrival_ms)
 
 
-def an_encoder(
-    kind: OutputSpec,
+def make_encoder(
+    spec: OutputSpec,
     live: LiveStream | None = None,
     *,
-    standing: StreamPosition = BEGINNING,
+    position: StreamPosition = BEGINNING,
     byte_order: ByteOrder = ByteOrder.LITTLE,
     since_ms: float | None = None,
 ) -> Encoder:
-    """Return an encoder for a listener who joined where the stream stood."""
-    joined = Subscribed(live or live_stream(), standing)
-    return encoder(kind, joined, byte_order=byte_order, start_ms=since_ms)
+    """Return an encoder for a listener that subscribed at a position."""
+    subscribed = Subscribed(live or live_stream(), position)
+    return encoders.encoder(spec, subscribed, byte_order=byte_order, start_ms=since_ms)
 
 
 def pcm(track: str) -> OutputSpec:
-    """Return the kind of listeners who get samples."""
+    """Return the spec of listeners that get samples."""
     return OutputSpec(Format.PCM16, track)
 
 
-def sound(items: Iterable[OutMessage]) -> bytes:
+def audio_bytes(items: Iterable[OutMessage]) -> bytes:
     """Return all binary messages, one behind the other."""
     return b"".join(
         message for item in items for message in item.messages() if isinstance(message, bytes)
@@ -114,19 +114,19 @@ def sound(items: Iterable[OutMessage]) -> bytes:
 
 def samples(items: Iterable[OutMessage]) -> list[int]:
     """Return all samples."""
-    return [int(sample) for sample in np.frombuffer(sound(items), "<i2")]
+    return [int(sample) for sample in np.frombuffer(audio_bytes(items), "<i2")]
 
 
 def gaps(items: Iterable[OutMessage]) -> list[tuple[str, str, float, float]]:
-    """Return reason, track, beginning and length of all gaps that are told."""
+    """Return reason, track, start and length of all notices of gaps."""
     names = ("reason", "track", "timestamp_ms", "duration_ms")
     return [
         (event[names[0]], event[names[1]], event[names[2]], event[names[3]])
-        for event in told(items)
+        for event in texts(items)
         if event["event"] == "gap"
     ]
 
 
-def told(items: Iterable[OutMessage]) -> list[dict[str, Any]]:
+def texts(items: Iterable[OutMessage]) -> list[dict[str, Any]]:
     """Return all texts."""
     return [msgspec.json.decode(item.message) for item in items if isinstance(item.message, str)]

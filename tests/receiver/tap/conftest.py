@@ -22,6 +22,6 @@ async def server(tmp_path: Path) -> AsyncIterator[TapServer]:
 
 @pytest.fixture
 async def impatient_server(tmp_path: Path) -> AsyncIterator[TapServer]:
-    """Serve taps, and close soon whoever does not read, though it was the machine that stalled."""
+    """Serve taps, and close listeners soon that do not read, though the machine stalled."""
     async with serving_taps(tmp_path / "x.journal", IMPATIENT) as running:
         yield running

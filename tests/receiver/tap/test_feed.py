@@ -23,8 +23,7 @@ from tests.receiver.helpers.serving import (
     read_all,
     read_text,
 )
-from tests.receiver.helpers.taps import heard, live_stream, sound
-from tests.receiver.helpers.taps import told as texts_of
+from tests.receiver.helpers.taps import audio_bytes, live_chunk, live_stream, texts
 
 
 @pytest.mark.integration
@@ -34,7 +33,7 @@ async def test_chunks_that_come_too_late_are_counted(server: TapServer) -> None:
     async with server.connect(stream.live.call_sid) as listener:
         await read_text(listener)
         stream.publish(3)
-        stream.tap.publish(heard(2, CHUNK))
+        stream.tap.publish(live_chunk(2, CHUNK))
         for _ in range(3):
             await listener.recv()
         stream.publish(1)
@@ -49,7 +48,7 @@ async def test_silence_at_another_rate_takes_no_room(server: TapServer) -> None:
     async with server.connect(f"{stream.live.call_sid}?rate=16000") as listener:
         await read_text(listener)
         stream.publish(1)
-        stream.tap.publish(heard(2, CHUNK, at_ms=30_000, arrival_ms=30_000))
+        stream.tap.publish(live_chunk(2, CHUNK, at_ms=30_000, arrival_ms=30_000))
         stream.end()
         sound, texts = await read_all(listener)
     assert ["gap", "stopped"] == [event["event"] for event in texts]
@@ -107,29 +106,29 @@ class WatchedHub(LocalHub):
         return super().is_behind(recording_id)
 
 
-async def test_nobody_gives_up_while_chunks_wait_to_be_told() -> None:
-    """A burst is handed over with pauses; what has arrived is not too late, however long those."""
+async def test_no_chunk_is_late_that_waits_to_be_delivered() -> None:
+    """A burst is delivered with pauses, however long; what has arrived is not too late."""
     hub, live, sink = WatchedHub(), live_stream(), KeepingSink()
     tap = hub.open(live, FixedSource())
     feed = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
     feed.add(sink)
     feed.subscribe(hub, live.recording_id)
     for number in range(100):
-        tap.publish(heard(number + 1, CHUNK, arrival_ms=0))
+        tap.publish(live_chunk(number + 1, CHUNK, arrival_ms=0))
     for number in range(100):
-        tap.publish(heard(number + 1, CHUNK, track=Track.OUTBOUND, arrival_ms=0))
+        tap.publish(live_chunk(number + 1, CHUNK, track=Track.OUTBOUND, arrival_ms=0))
     await hub.asked.wait()  # the 60 ms are over
     assert hub.is_behind(live.recording_id)
     assert [] == sink.items
     hub.go_on()
     feed.close()
     sample = MULAW[CHUNK[0]].to_bytes(2, "little", signed=True)
-    assert 100 * 160 * 2 * sample == sound(sink.items)
-    assert [] == texts_of(sink.items)
+    assert 100 * 160 * 2 * sample == audio_bytes(sink.items)
+    assert [] == texts(sink.items)
 
 
 def test_a_stall_of_ours_makes_no_chunk_late() -> None:
-    """After it, sockets are read before anybody stops waiting, whatever the loop does first."""
+    """After it, sockets are read before the wait is over, whatever the loop does first."""
     uvloop = pytest.importorskip("uvloop")
 
     async def stalled() -> list[OutMessage]:
@@ -139,22 +138,22 @@ def test_a_stall_of_ours_makes_no_chunk_late() -> None:
         feed = Feed(OutputSpec(Format.PCM16, "stereo"), byte_order=ByteOrder.LITTLE)
         feed.add(sink)
         feed.subscribe(hub, live.recording_id)
-        tap.publish(heard(1, CHUNK))
+        tap.publish(live_chunk(1, CHUNK))
         await asyncio.sleep(0)
         ours, theirs = socket.socketpair()
         with ours, theirs:
 
             def read() -> None:
                 loop.remove_reader(ours)
-                tap.publish(heard(1, CHUNK, track=Track.OUTBOUND, arrival_ms=100))
+                tap.publish(live_chunk(1, CHUNK, track=Track.OUTBOUND, arrival_ms=100))
 
             loop.add_reader(ours, read)
             theirs.send(b"x")
             time.sleep(0.1)  # noqa: ASYNC251  the stall
-            while not sink.items:  # noqa: ASYNC110  nothing tells
+            while not sink.items:  # noqa: ASYNC110  there is no event
                 await asyncio.sleep(0.001)
         feed.close()
         return sink.items
 
     sample = MULAW[CHUNK[0]].to_bytes(2, "little", signed=True)
-    assert 160 * 2 * sample == sound(uvloop.run(stalled()))
+    assert 160 * 2 * sample == audio_bytes(uvloop.run(stalled()))

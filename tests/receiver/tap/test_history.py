@@ -100,7 +100,7 @@ def test_it_begins_where_asked_of_a_clock_that_begins_far_from_0(tmp_path: Path)
     past.close()
 
 
-def test_it_tells_what_was_before(tmp_path: Path) -> None:
+def test_the_chunk_before_the_past_comes_first(tmp_path: Path) -> None:
     """The latest chunk of each track, before its first that was asked for; not what comes late."""
     path = tmp_path / "journal"
     other = [chunk(n, CODES, track=Track.OUTBOUND, timestamp_ms=(n - 1) * 20) for n in (1, 2)]
@@ -108,13 +108,13 @@ def test_it_tells_what_was_before(tmp_path: Path) -> None:
     append(path, [HEADER, *records(1, 1), *other, *mixed])
     past = a_past(path, start_ms=100)
     found = [e for e in past.read() if isinstance(e, LiveChunk)]
-    told = [(e.chunk.track, e.chunk.chunk, type(e)) for e in found]
+    got = [(e.chunk.track, e.chunk.chunk, type(e)) for e in found]
     assert [
         (Track.INBOUND, 5, PrecedingChunk),
         (Track.INBOUND, 7, LiveChunk),
         (Track.INBOUND, 6, LiveChunk),
         (Track.OUTBOUND, 2, PrecedingChunk),
-    ] == told
+    ] == got
     past.close()
 
 

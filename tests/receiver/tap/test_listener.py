@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 
 async def test_a_stuck_listener_is_closed_with_1013(impatient_server: TapServer) -> None:
-    """After the patience is over; whoever reads beside it misses nothing."""
+    """After the time for which it may stall; a neighbour that reads misses nothing."""
     stream = impatient_server.open_stream()
     async with (
         impatient_server.connect(stream.live.call_sid) as good,
@@ -79,7 +79,7 @@ async def test_pings_of_a_listener_are_answered(server: TapServer) -> None:
         assert 3 * 320 == len((await read_all(listener))[0])
 
 
-async def test_what_listeners_say_is_ignored(server: TapServer) -> None:
+async def test_what_listeners_send_is_ignored(server: TapServer) -> None:
     """They listen; leaving early is their right."""
     stream = server.open_stream()
     for rest in (stream.live.call_sid, "all"):
@@ -110,7 +110,7 @@ async def test_a_listener_that_talks_too_much_is_closed(server: TapServer, rest:
             await read_until_closed(listener)
 
 
-async def test_a_burst_is_not_the_listeners_fault(server: TapServer) -> None:
+async def test_a_burst_alone_drops_nothing(server: TapServer) -> None:
     """What the network held back comes at once, and is longer than the queue."""
     stream = server.open_stream()
     async with server.connect(stream.live.call_sid) as listener:

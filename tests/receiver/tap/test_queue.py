@@ -1,4 +1,4 @@
-"""The bounded queue of a listener: nothing is reordered, everything missing is told, in place."""
+"""The bounded queue of a listener: nothing is reordered, all that is missing is noticed."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_a_full_queue_drops_the_oldest_and_says_so_first() -> None:
 
 
 def test_events_stay_where_they_were() -> None:
-    """A key that was pressed between dropped chunks is told between two notices."""
+    """A key that was pressed between dropped chunks is sent between two notices."""
     queue = a_queue(limit_ms=40)
     for item in (audio(0), OutMessage("key"), audio(1), audio(2), audio(3)):
         queue.put(item)
-    told = [item.message for item in drained(queue)]
-    assert ["gap inbound 0 20", "key", "gap inbound 20 20", CHUNK, CHUNK] == told
+    messages = [item.message for item in drained(queue)]
+    assert ["gap inbound 0 20", "key", "gap inbound 20 20", CHUNK, CHUNK] == messages
 
 
 def test_each_track_has_its_own_notice() -> None:
@@ -70,8 +70,8 @@ def test_each_track_has_its_own_notice() -> None:
     for number in range(10):
         queue.put(audio(number, "inbound"))
         queue.put(audio(number, "outbound"))
-    told = [item.message for item in drained(queue)]
-    assert ["gap inbound 0 180", "gap outbound 0 180", CHUNK, CHUNK] == told
+    messages = [item.message for item in drained(queue)]
+    assert ["gap inbound 0 180", "gap outbound 0 180", CHUNK, CHUNK] == messages
 
 
 def test_a_notice_that_was_taken_grows_no_more() -> None:
@@ -82,12 +82,12 @@ def test_a_notice_that_was_taken_grows_no_more() -> None:
     first = queue.pop()
     for number in range(3, 5):
         queue.put(audio(number))
-    told = [item.message for item in drained(queue)]
+    messages = [item.message for item in drained(queue)]
     assert "gap inbound 0 20" == (first.message if first else "")
-    assert ["gap inbound 20 40", CHUNK, CHUNK] == told
+    assert ["gap inbound 20 40", CHUNK, CHUNK] == messages
 
 
-def test_whoever_wants_no_notices_gets_none() -> None:
+def test_without_notices_a_gap_is_a_jump() -> None:
     """A forwarded stream just has a jump in its counters."""
     queue = SendQueue(limit_ms=20)
     for number in range(3):
@@ -108,7 +108,7 @@ def test_silence_takes_no_room() -> None:
 
 
 def test_events_alone_are_bounded_too() -> None:
-    """A sender of marks without end cannot fill the memory of a listener who is stuck."""
+    """A sender of marks without end cannot fill the memory of a listener that is stuck."""
     queue = a_queue()
     for number in range(5000):
         queue.put(OutMessage(f"{number:>1000}"))
@@ -163,7 +163,7 @@ def test_what_waited_for_a_sender_wakes_it() -> None:
 
 
 def test_it_is_crowded_when_half_full() -> None:
-    """Whoever can wait, such as a reader of the past, is told in time."""
+    """A reader of the past, which can wait, has to know in time."""
     queue = a_queue(limit_ms=100)
     queue.put(audio(0))
     queue.put(audio(1))
@@ -183,7 +183,7 @@ def test_what_is_on_its_way_crowds_it_too() -> None:
 
 
 def test_what_can_be_taken_now_is_not_dropped() -> None:
-    """A burst is longer than the queue, but whoever takes it is fast."""
+    """A burst is longer than the queue, but its sender is fast."""
     queue = a_queue()
     sender = RecordingSender(queue, sends=True)
     for number in range(250):
@@ -211,7 +211,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 6), st.integers(1, 3000))
-def test_everything_is_heard_or_told(steps: list[str], chunks: int, limit_bytes: int) -> None:
+def test_everything_is_sent_or_noticed(steps: list[str], chunks: int, limit_bytes: int) -> None:
     """Per track, sound and notices cover the time without overlap, in order, within bounds."""
     queue = a_queue(limit_ms=chunks * 20, limit_bytes=limit_bytes)
     put: dict[str, int] = {"inbound": 0, "outbound": 0, "event": 0}

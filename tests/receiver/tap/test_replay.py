@@ -31,19 +31,18 @@ from tests.receiver.helpers.serving import (
     read_text,
     read_until_closed,
 )
-from tests.receiver.helpers.taps import ManualScheduler, live_stream, sound
-from tests.receiver.helpers.taps import told as texts_of
+from tests.receiver.helpers.taps import ManualScheduler, audio_bytes, live_stream, texts
 
 pytestmark = pytest.mark.integration
 
 
-async def joined(stream: PublishedStream) -> None:
+async def live_again(stream: PublishedStream) -> None:
     """Wait until a listener's past is at its end."""
-    while not stream.tap.has_subscribers:  # noqa: ASYNC110  nothing tells
+    while not stream.tap.has_subscribers:  # noqa: ASYNC110  there is no event
         await asyncio.sleep(0)
 
 
-def standing_behind(chunks: list[ChunkRecord], *, messages: int = 1) -> StreamPosition:
+def position_behind(chunks: list[ChunkRecord], *, messages: int = 1) -> StreamPosition:
     """Return where a stream stands whose journal holds these chunks."""
     last = chunks[-1]
     latest = Chunk(last.track, None, last.chunk, last.timestamp_ms, last.payload)
@@ -57,18 +56,18 @@ async def test_a_minute_of_the_past_is_whole(server: TapServer, track: str, rate
     seconds = 60
     chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, seconds * 50 + 1)]
     write(server.journal, records(chunks))
-    stream = server.open_stream(standing_behind(chunks))
+    stream = server.open_stream(position_behind(chunks))
     channels = 2 if track == "stereo" else 1
     url = f"{stream.live.call_sid}?track={track}&rate={rate}&since=1000"
     async with server.connect(url, max_size=None) as listener:
         assert 0 == (await read_text(listener))["timestamp_ms"]
         if track == "stereo":
-            # The other track says nothing, and that is told once.
+            # The other track brings nothing, of which there is one notice.
             assert "sender_silence" == (await read_text(listener))["reason"]
         received = bytearray()  # which grows without being copied
         while len(received) < (seconds - 1) * rate * 2 * channels:
             received += await listener.recv(decode=False)
-        await joined(stream)
+        await live_again(stream)
         stream.publish(50)
         stream.end()
         sound, texts = await read_all(listener)
@@ -83,25 +82,27 @@ def open_files() -> set[Path]:
     return {link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
 
 
-async def test_who_does_not_read_the_past_is_closed_with_1013(impatient_server: TapServer) -> None:
-    """As in the present; and the journal is given back."""
+async def test_a_listener_that_does_not_read_is_closed_with_1013(
+    impatient_server: TapServer,
+) -> None:
+    """As in the present; and the journal is closed."""
     chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 3001)]
     write(impatient_server.journal, records(chunks))
-    stream = impatient_server.open_stream(standing_behind(chunks))
+    stream = impatient_server.open_stream(position_behind(chunks))
     url = f"{stream.live.call_sid}?track=stereo&rate=48000&since=60"
     async with impatient_server.connect(url, max_queue=1, max_size=None) as stuck:
         await read_text(stuck)
         stuck.transport.pause_reading()
-        while not any(listener.closed_slow for listener in impatient_server.taps.listeners):  # noqa: ASYNC110  nothing tells
+        while not any(listener.closed_slow for listener in impatient_server.taps.listeners):  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.01)
         stuck.transport.resume_reading()
         with pytest.raises(ConnectionClosed, match="1013"):
             await read_until_closed(stuck)
-    while impatient_server.taps.listeners:  # noqa: ASYNC110  nothing tells
+    while impatient_server.taps.listeners:  # noqa: ASYNC110  there is no event
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert impatient_server.journal not in open_files()
-    assert 0 == impatient_server.taps.counters.dropped["slow_listener"]  # it waits for who can wait
+    assert 0 == impatient_server.taps.counters.dropped["slow_listener"]  # the past waits
 
 
 async def test_the_end_of_a_long_past_is_found(server: TapServer) -> None:
@@ -109,13 +110,13 @@ async def test_the_end_of_a_long_past_is_found(server: TapServer) -> None:
     before = [MessageRecord(0, bytes(60_000)) for _ in range(400)]
     chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 501)]
     write(server.journal, records([*before, *chunks]))
-    stream = server.open_stream(standing_behind(chunks, messages=401))
+    stream = server.open_stream(position_behind(chunks, messages=401))
     async with server.connect(f"{stream.live.call_sid}?since=5") as listener:
         assert 5000 == (await read_text(listener))["timestamp_ms"]
         received = b""
         while len(received) < 5 * 16000:
             received += await listener.recv(decode=False)
-        await joined(stream)
+        await live_again(stream)
         stream.publish(1)
         stream.end()
         sound, texts = await read_all(listener)
@@ -127,7 +128,7 @@ async def test_the_past_that_is_nowhere_is_not_waited_for_long(server: TapServer
     stream = server.open_stream()
     async with server.connect(f"{stream.live.call_sid}?since=5") as listener:
         assert 0 == (await read_text(listener))["timestamp_ms"]
-        await joined(stream)
+        await live_again(stream)
         stream.publish(2)
         stream.end()
         sound, texts = await read_all(listener)
@@ -153,19 +154,19 @@ class EndingHub(LocalHub):
         super().__init__(ManualScheduler())
         self.left = subscriptions
 
-    def subscribe(self, recording_id: str, hear: Callback) -> Unsubscribe:
+    def subscribe(self, recording_id: str, on_event: Callback) -> Unsubscribe:
         """Subscribe so often; then the stream has ended."""
         self.left -= 1
         if self.left >= 0:
-            return super().subscribe(recording_id, hear)
-        return super().subscribe("another", hear)
+            return super().subscribe(recording_id, on_event)
+        return super().subscribe("another", on_event)
 
 
 @pytest.mark.parametrize(
-    ("subscriptions", "told"), [(0, []), (1, [("started", None), ("stopped", "stop")])]
+    ("subscriptions", "expected"), [(0, []), (1, [("started", None), ("stopped", "stop")])]
 )
 async def test_a_stream_may_end_while_its_past_is_read(
-    tmp_path: Path, subscriptions: int, told: list[tuple[str, str | None]]
+    tmp_path: Path, subscriptions: int, expected: list[tuple[str, str | None]]
 ) -> None:
     """Then its journal holds the rest and the reason; nothing of it is missed."""
     hub, live = EndingHub(subscriptions), live_stream()
@@ -187,5 +188,5 @@ async def test_a_stream_may_end_while_its_past_is_read(
     items = []
     while (item := listener.queue.pop()) is not None:
         items.append(item)
-    assert told == [(event["event"], event.get("reason")) for event in texts_of(items)]
-    assert 3200 * len(told) // 2 == len(sound(items))
+    assert expected == [(event["event"], event.get("reason")) for event in texts(items)]
+    assert 3200 * len(expected) // 2 == len(audio_bytes(items))

@@ -11,7 +11,7 @@ from receiver.tap import resampler
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from receiver.tap.resampler import Resampler
 from tests.patience import at_most
-from tests.receiver.helpers.taps import sound, told
+from tests.receiver.helpers.taps import audio_bytes, texts
 
 pytest.importorskip("soxr")
 
@@ -23,32 +23,32 @@ def tone(count: int) -> bytes:
 
 async def test_a_tone_stays_a_tone() -> None:
     """At twice the rate it has twice the samples and the same pitch, and items follow on."""
-    kind = OutputSpec(Format.PCM16, "inbound", 16000)
-    changing = Resampler(8000, kind, start_ms=500)
+    spec = OutputSpec(Format.PCM16, "inbound", 16000)
+    changing = Resampler(8000, spec, start_ms=500)
     wave = tone(8000)
     items = [
         OutMessage(wave[n : n + 320], "inbound", 500 + n / 16, 20) for n in range(0, 16000, 320)
     ]
     made = [new for item in items for new in changing.convert([item], last=False)]
     made += changing.convert([OutMessage('{"event":"stopped"}')], last=True)
-    samples = np.frombuffer(sound(made), "<i2")
+    samples = np.frombuffer(audio_bytes(made), "<i2")
     assert 16000 == len(samples)
     assert 400 == int(np.abs(np.fft.rfft(samples)).argmax())
     position = 500.0
     for item in made[:-1]:
         assert position == pytest.approx(item.timestamp_ms)
         position += item.duration_ms
-    assert [{"event": "stopped"}] == told(made)
+    assert [{"event": "stopped"}] == texts(made)
 
 
 async def test_stereo_silence_and_events_keep_their_order() -> None:
     """In a thread of its own, handed back to the event loop."""
-    kind = OutputSpec(Format.PCM16, "stereo", 24000)
-    changing = Resampler(8000, kind, start_ms=0)
+    spec = OutputSpec(Format.PCM16, "stereo", 24000)
+    changing = Resampler(8000, spec, start_ms=0)
     got: list[OutMessage] = []
     done = asyncio.Event()
 
-    def take(items: list[OutMessage], last: bool) -> None:
+    def on_done(items: list[OutMessage], last: bool) -> None:
         got.extend(items)
         if last:
             done.set()
@@ -56,13 +56,13 @@ async def test_stereo_silence_and_events_keep_their_order() -> None:
     changing.submit(
         [OutMessage('{"event":"gap"}'), OutMessage(bytes(4), "stereo", 0, 3000, 24000)],
         last=False,
-        done=take,
+        done=on_done,
     )
-    changing.submit([], last=False, done=take)
-    changing.submit([OutMessage('{"event":"stopped"}')], last=True, done=take)
+    changing.submit([], last=False, done=on_done)
+    changing.submit([OutMessage('{"event":"stopped"}')], last=True, done=on_done)
     await asyncio.wait_for(done.wait(), at_most(10))
-    assert 3 * 24000 * 4 == len(sound(got))
-    assert ["gap", "stopped"] == [event["event"] for event in told(got)]
+    assert 3 * 24000 * 4 == len(audio_bytes(got))
+    assert ["gap", "stopped"] == [event["event"] for event in texts(got)]
     assert {"stereo"} == {item.track for item in got if item.duration_ms}
 
 
@@ -72,7 +72,7 @@ def texts_and_places(items: list[OutMessage], bytes_per_ms: float) -> list[tuple
     for item in items:
         if isinstance(item.message, str):
             found.append((item.message, round(position, 3)))
-        position += len(sound([item])) / bytes_per_ms
+        position += len(audio_bytes([item])) / bytes_per_ms
     return found
 
 
@@ -93,27 +93,27 @@ async def test_texts_stand_where_they_belong(source: int, rate: int) -> None:
     assert all(item.duration_ms for item in made if isinstance(item.message, bytes))
 
 
-async def test_a_text_is_told_where_no_more_audio_comes() -> None:
-    """A moment later, behind all that the filter held back; what comes then is as long as ever."""
+async def test_a_text_is_sent_where_no_more_audio_comes() -> None:
+    """A little later, behind all that the filter held back; what comes then is as long as ever."""
     changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), start_ms=0)
     got: list[OutMessage] = []
-    told = asyncio.Event()
+    text_sent = asyncio.Event()
 
-    def take(made: list[OutMessage], last: bool) -> None:
+    def on_done(made: list[OutMessage], last: bool) -> None:
         got.extend(made)
         if any(item.message == "key" for item in made):
-            told.set()
+            text_sent.set()
 
     changing.submit(
-        [OutMessage(tone(160), "inbound", 0, 20), OutMessage("key")], last=False, done=take
+        [OutMessage(tone(160), "inbound", 0, 20), OutMessage("key")], last=False, done=on_done
     )
-    await asyncio.wait_for(told.wait(), at_most(10))
+    await asyncio.wait_for(text_sent.wait(), at_most(10))
     assert [("key", 20)] == texts_and_places(got, 32)
-    changing.submit([OutMessage(tone(160), "inbound", 20, 20)], last=False, done=take)
-    changing.submit([OutMessage("stopped")], last=True, done=take)
+    changing.submit([OutMessage(tone(160), "inbound", 20, 20)], last=False, done=on_done)
+    changing.submit([OutMessage("stopped")], last=True, done=on_done)
     await asyncio.wait_for(changing.idle.wait(), at_most(10))
     assert ["key", "stopped"] == [item.message for item in got if isinstance(item.message, str)]
-    assert 40 * 32 == len(sound(got))
+    assert 40 * 32 == len(audio_bytes(got))
 
 
 async def test_long_silence_stays_a_length() -> None:
@@ -133,7 +133,7 @@ async def test_long_silence_stays_a_length() -> None:
         position += item.duration_ms
 
 
-async def test_what_the_thread_has_no_time_for_is_dropped_and_told(
+async def test_what_the_thread_has_no_time_for_is_dropped_with_a_notice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More than so much of a channel never waits; events keep their place, and so does time."""
@@ -141,21 +141,23 @@ async def test_what_the_thread_has_no_time_for_is_dropped_and_told(
     changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), start_ms=0)
     got: list[OutMessage] = []
 
-    def take(made: list[OutMessage], last: bool) -> None:
+    def on_done(made: list[OutMessage], last: bool) -> None:
         got.extend(made)
 
     for number in range(20):  # within one turn of the event loop nothing comes back
-        changing.submit([OutMessage(tone(160), "inbound", 20 * number, 20)], last=False, done=take)
-    changing.submit([OutMessage('{"event":"mark"}')], last=False, done=take)
+        changing.submit(
+            [OutMessage(tone(160), "inbound", 20 * number, 20)], last=False, done=on_done
+        )
+    changing.submit([OutMessage('{"event":"mark"}')], last=False, done=on_done)
     assert (120, 14) == (changing.coming_ms, changing.dropped)
     await asyncio.wait_for(changing.idle.wait(), at_most(10))
-    changing.submit([OutMessage(tone(160), "inbound", 400, 20)], last=False, done=take)
-    changing.submit([OutMessage('{"event":"stopped"}')], last=True, done=take)
+    changing.submit([OutMessage(tone(160), "inbound", 400, 20)], last=False, done=on_done)
+    changing.submit([OutMessage('{"event":"stopped"}')], last=True, done=on_done)
     await asyncio.wait_for(changing.idle.wait(), at_most(10))
-    notice, mark, _ = told(got)
+    notice, mark, _ = texts(got)
     assert ("slow_listener", 280) == (notice["reason"], notice["duration_ms"])
     assert "mark" == mark["event"]
-    assert 7 * 20 * 32 == len(sound(got))
+    assert 7 * 20 * 32 == len(audio_bytes(got))
     assert 420 == pytest.approx(got[-2].timestamp_ms + got[-2].duration_ms)
 
 
@@ -170,4 +172,4 @@ async def test_it_says_what_it_still_has() -> None:
     changing.submit([OutMessage("end")], last=True, done=lambda made, _: got.extend(made))
     await asyncio.wait_for(changing.idle.wait(), at_most(10))
     assert 0 == changing.coming_ms
-    assert (2 * 2 * 480, "end") == (len(sound(got)), got[-1].message)
+    assert (2 * 2 * 480, "end") == (len(audio_bytes(got)), got[-1].message)

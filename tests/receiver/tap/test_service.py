@@ -16,7 +16,7 @@ from tests.receiver.helpers.serving import (
 pytestmark = pytest.mark.integration
 
 
-async def test_strangers_learn_nothing_from_bad_queries(server: TapServer) -> None:
+async def test_strangers_get_no_answer_about_bad_queries(server: TapServer) -> None:
     """The token comes first: 401 before any 400."""
     url = f"ws://127.0.0.1:{server.transport.port}/tap/x?" + "&".join(f"a{n}=" for n in range(200))
     for headers, status in ((None, 401), (HEADERS, 400)):

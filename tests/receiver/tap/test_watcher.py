@@ -21,7 +21,7 @@ from tests.receiver.helpers.taps import live_stream
 pytestmark = pytest.mark.integration
 
 
-async def test_a_watcher_is_told_of_everything(server: TapServer) -> None:
+async def test_a_watcher_gets_every_lifecycle_event(server: TapServer) -> None:
     """As lifecycle events; it may leave whenever it likes."""
     async with server.connect("all?param.A=b") as watcher:
         await (await watcher.ping())
@@ -55,7 +55,7 @@ async def test_watchers_count_as_listeners(server: TapServer) -> None:
         assert 1 == server.taps.counters.watchers
 
 
-async def test_whoever_watches_late_learns_of_every_stream(server: TapServer) -> None:
+async def test_a_late_watcher_gets_every_stream(server: TapServer) -> None:
     """Also where the list is longer than a queue, and then of what happened meanwhile."""
     one = live_stream(Note="x" * 1000)
     several = [msgspec.structs.replace(one, recording_id=str(number)) for number in range(1500)]
@@ -64,12 +64,12 @@ async def test_whoever_watches_late_learns_of_every_stream(server: TapServer) ->
         first = await read_text(watcher)
         taps[0].publish(StreamEnded(EndReason.STOP, 0))
         rest = [await read_text(watcher) for _ in range(1500)]
-    assert ["started"] * 1500 + ["stopped"] == [told["event"] for told in [first, *rest]]
-    assert [*range(1500), 0] == [int(told["recording_id"]) for told in [first, *rest]]
+    assert ["started"] * 1500 + ["stopped"] == [document["event"] for document in [first, *rest]]
+    assert [*range(1500), 0] == [int(document["recording_id"]) for document in [first, *rest]]
 
 
 async def test_a_stuck_watcher_is_closed_with_1013(impatient_server: TapServer) -> None:
-    """It is told of everything or of nothing more: what it missed is in the list."""
+    """It gets every event or none any more: what it missed is in the list."""
     kept = RecordingPublished("id", "call", "stream", {}, True, "x" * 10_000)
     async with impatient_server.connect("all", max_queue=1) as stuck:
         await (await stuck.ping())
@@ -80,7 +80,7 @@ async def test_a_stuck_watcher_is_closed_with_1013(impatient_server: TapServer) 
         stuck.transport.resume_reading()
         with pytest.raises(ConnectionClosed, match="1013"):
             await read_until_closed(stuck)
-    while len(impatient_server.taps):  # noqa: ASYNC110  nothing tells
+    while len(impatient_server.taps):  # noqa: ASYNC110  there is no event
         await asyncio.sleep(0)
     assert (1, 0) == (
         impatient_server.taps.counters.closed_slow,

@@ -1,4 +1,4 @@
-"""Both tracks as one: aligned by the clock, patient for 60 ms, equal to what is recorded."""
+"""Both tracks as one: aligned by the clock, waiting for 60 ms, equal to what is recorded."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from receiver.recording.options import RenderOptions
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.taps import (
-    an_encoder,
-    ended,
-    from_record,
+    audio_bytes,
     gaps,
-    heard,
+    live_chunk,
     live_stream,
+    make_encoder,
     pcm,
+    recorded_chunk,
     samples,
-    sound,
-    told,
+    stream_ended,
+    texts,
 )
 
 STEREO = pcm("stereo")
@@ -52,19 +52,19 @@ def recorded(records: list[ChunkRecord], encoding: Encoding, rate: int) -> dict[
 def tapped(
     records: list[ChunkRecord], encoding: Encoding, rate: int, track: str, since: float | None
 ) -> bytes:
-    """Return what a listener from the beginning hears of these chunks."""
-    listening = an_encoder(pcm(track), live_stream(encoding, rate), since_ms=since)
+    """Return what a listener from the start gets of these chunks."""
+    encoder = make_encoder(pcm(track), live_stream(encoding, rate), since_ms=since)
     items: list[OutMessage] = []
     for record in records:
-        while since is None and (waiting := listening.waiting_since_ms) is not None:
+        while since is None and (waiting := encoder.waiting_since_ms) is not None:
             if record.arrival_ms - waiting < 60:
                 break
-            items += listening.flush_due(waiting + 60)
-            assert waiting != listening.waiting_since_ms
-        items += listening.feed(from_record(record))
-    items += listening.feed(ended())
+            items += encoder.flush_due(waiting + 60)
+            assert waiting != encoder.waiting_since_ms
+        items += encoder.feed(recorded_chunk(record))
+    items += encoder.feed(stream_ended())
     assert not [item for item in gaps(items) if item[0] == "late"]
-    return sound(items)
+    return audio_bytes(items)
 
 
 @st.composite
@@ -118,29 +118,29 @@ def test_it_equals_the_recording(
 
 def test_a_chunk_waits_for_its_counterpart() -> None:
     """Nothing is sent of one track while the other may still come; then both at once."""
-    listening = an_encoder(STEREO)
-    assert [] == listening.feed(heard(1, LOUD))
-    assert 0 == listening.waiting_since_ms
-    assert [] == listening.flush_due(59)
-    both = listening.feed(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=59))
+    encoder = make_encoder(STEREO)
+    assert [] == encoder.feed(live_chunk(1, LOUD))
+    assert 0 == encoder.waiting_since_ms
+    assert [] == encoder.flush_due(59)
+    both = encoder.feed(live_chunk(1, LOUD, track=Track.OUTBOUND, arrival_ms=59))
     assert [SAMPLE, SAMPLE] * 160 == samples(both)
     assert [(0, 20)] == [(item.timestamp_ms, item.duration_ms) for item in both]
-    assert listening.waiting_since_ms is None
+    assert encoder.waiting_since_ms is None
 
 
-def test_nobody_waits_longer_than_60_ms() -> None:
-    """Then the other track is silent, as is told; what comes of it later is left out, and told."""
-    listening = an_encoder(STEREO)
-    listening.feed(heard(1, LOUD))
-    silence, audio = listening.flush_due(60)
+def test_no_track_waits_longer_than_60_ms() -> None:
+    """Then the other track is silent; what comes of it later is left out; both have notices."""
+    encoder = make_encoder(STEREO)
+    encoder.feed(live_chunk(1, LOUD))
+    silence, audio = encoder.flush_due(60)
     assert [("sender_silence", "outbound", 0, 20)] == gaps([silence])
     assert [SAMPLE, 0] * 160 == samples([audio])
-    assert 20 == listening.position_ms
-    late = listening.feed(heard(1, LOUD, track=Track.OUTBOUND, arrival_ms=61))
+    assert 20 == encoder.position_ms
+    late = encoder.feed(live_chunk(1, LOUD, track=Track.OUTBOUND, arrival_ms=61))
     assert [("late", "outbound", 0, 20)] == gaps(late)
-    assert 1 == listening.left_out
-    assert [] == listening.feed(heard(2, LOUD, track=Track.OUTBOUND, arrival_ms=62))
-    items = listening.feed(heard(2, LOUD, arrival_ms=63))
+    assert 1 == encoder.left_out
+    assert [] == encoder.feed(live_chunk(2, LOUD, track=Track.OUTBOUND, arrival_ms=62))
+    items = encoder.feed(live_chunk(2, LOUD, arrival_ms=63))
     assert [SAMPLE, SAMPLE] * 160 == samples(items)
 
 
@@ -148,79 +148,79 @@ def test_nobody_waits_longer_than_60_ms() -> None:
 @pytest.mark.parametrize(("packet_ms", "apart_ms"), [(20, 5), (60, 59), (100, 20), (100, 99)])
 def test_long_packets_are_waited_for(track: str, packet_ms: int, apart_ms: int) -> None:
     """Of a call that comes as it should, nothing is late and nothing silent but its ends."""
-    listening = an_encoder(pcm(track))
+    encoder = make_encoder(pcm(track))
     payload, items = LOUD * (packet_ms // 20), []
     for number in range(1, 21):
         for other_ms, name in ((0, Track.INBOUND), (apart_ms, Track.OUTBOUND)):
             at_ms = (number - 1) * packet_ms + other_ms
             now_ms = at_ms + packet_ms  # a packet is sent when its last sample is there
-            items += listening.flush_due(now_ms)
-            items += listening.feed(
-                heard(number, payload, track=name, at_ms=at_ms, arrival_ms=now_ms)
+            items += encoder.flush_due(now_ms)
+            items += encoder.feed(
+                live_chunk(number, payload, track=name, at_ms=at_ms, arrival_ms=now_ms)
             )
-    items += listening.feed(ended())
+    items += encoder.feed(stream_ended())
     ends = [(0, "outbound"), (20 * packet_ms, "inbound")]
     assert [end for end in ends if track in (end[1], "stereo")] == [
         (at_ms, name) for _, name, at_ms, _ in gaps(items)
     ]
-    assert 0 == listening.left_out
+    assert 0 == encoder.left_out
 
 
 @pytest.mark.parametrize("lost", [{5}, {5, 6}, {5, 6, 9}])
-def test_what_is_lost_of_a_track_is_told_once(lost: set[int]) -> None:
+def test_what_is_lost_of_a_track_is_noticed_once(lost: set[int]) -> None:
     """As lost, though its place is due before what is behind it has waited long enough."""
-    listening = an_encoder(STEREO)
+    encoder = make_encoder(STEREO)
     items: list[OutMessage] = []
     for number in range(1, 21):
-        items += listening.flush_due(number * 20)
+        items += encoder.flush_due(number * 20)
         for track in Track:
             if track is Track.OUTBOUND or number not in lost:
-                items += listening.feed(heard(number, LOUD, track=track, arrival_ms=number * 20))
-    items += listening.feed(ended())
+                items += encoder.feed(live_chunk(number, LOUD, track=track, arrival_ms=number * 20))
+    items += encoder.feed(stream_ended())
     assert {"lost"} == {reason for reason, *_ in gaps(items)}
     starts = [(at_ms, at_ms + long_ms) for _, _, at_ms, long_ms in gaps(items)]
     assert [(n * 20 - 20, n * 20) for n in sorted(lost)] == starts
 
 
 def test_half_of_a_late_chunk_is_kept() -> None:
-    """What of it belongs behind the silence that was sent is heard, and a notice says the rest."""
-    listening = an_encoder(STEREO)
-    listening.feed(heard(1, LOUD))
-    listening.flush_due(60)
-    items = listening.feed(heard(1, LOUD * 2, track=Track.OUTBOUND, arrival_ms=70))
-    items += listening.feed(ended())
+    """What of it belongs behind the silence that was sent follows; a notice says the rest."""
+    encoder = make_encoder(STEREO)
+    encoder.feed(live_chunk(1, LOUD))
+    encoder.flush_due(60)
+    items = encoder.feed(live_chunk(1, LOUD * 2, track=Track.OUTBOUND, arrival_ms=70))
+    items += encoder.feed(stream_ended())
     assert ("late", "outbound", 0, 20) == gaps(items)[0]
     assert [0, SAMPLE] * 160 == samples(items)
 
 
 def test_a_track_that_never_comes_is_silence() -> None:
-    """Every chunk of the one that does is sent after 60 ms, as one message; it is told once."""
-    listening = an_encoder(STEREO)
+    """Every chunk of the one that does is sent after 60 ms, as one message; there is one notice."""
+    encoder = make_encoder(STEREO)
     items: list[OutMessage] = []
     for number in range(1, 20):
-        items += listening.feed(heard(number, LOUD))
-    items += listening.feed(ended())
+        items += encoder.feed(live_chunk(number, LOUD))
+    items += encoder.feed(stream_ended())
     assert [SAMPLE, 0] * 160 * 19 == samples(items)
-    assert ["gap", "stopped"] == [event["event"] for event in told(items)]
+    assert ["gap", "stopped"] == [event["event"] for event in texts(items)]
     assert [("sender_silence", "outbound", 0, 20)] == gaps(items)
 
 
 def test_a_track_far_ahead_waits_no_longer() -> None:
     """What is over five seconds ahead by the stream's clock is sent, however fast it came."""
-    listening = an_encoder(STEREO)
+    encoder = make_encoder(STEREO)
     items: list[OutMessage] = []
     for number in range(1, 302):
-        items += listening.feed(heard(number, LOUD, arrival_ms=0))
+        items += encoder.feed(live_chunk(number, LOUD, arrival_ms=0))
     assert 51 * 160 * 2 == len(samples(items))
 
 
 def test_a_long_silence_of_both_takes_no_memory() -> None:
     """Half a minute on hold is one item of a few bytes."""
-    listening = an_encoder(STEREO)
+    encoder = make_encoder(STEREO)
     for track in Track:
-        listening.feed(heard(1, LOUD, track=track))
-    items = listening.feed(heard(2, LOUD, at_ms=30_000))
-    items += listening.feed(heard(2, LOUD, track=Track.OUTBOUND, at_ms=30_000))
+        encoder.feed(live_chunk(1, LOUD, track=track))
+    items = encoder.feed(live_chunk(2, LOUD, at_ms=30_000))
+    items += encoder.feed(live_chunk(2, LOUD, track=Track.OUTBOUND, at_ms=30_000))
     assert 1000 > sum(len(item.message) for item in items if item.repeat > 1)
     assert 2 * 8000 * 30 == len(samples(items))
 
@@ -228,10 +228,10 @@ def test_a_long_silence_of_both_takes_no_memory() -> None:
 @pytest.mark.parametrize(("encoding", "unit"), [(Encoding.PCMA, 1), (Encoding.L16, 2)])
 def test_payloads_are_interleaved_as_they_came(encoding: Encoding, unit: int) -> None:
     """Encoded samples alternate; a track that is missing is its encoding's silence."""
-    listening = an_encoder(OutputSpec(Format.PAYLOAD, "stereo"), live_stream(encoding))
+    encoder = make_encoder(OutputSpec(Format.PAYLOAD, "stereo"), live_stream(encoding))
     payload = bytes(range(80)) * 2 * unit
-    listening.feed(heard(1, payload))
-    sent = sound(listening.flush_due(60))
+    encoder.feed(live_chunk(1, payload))
+    sent = audio_bytes(encoder.flush_due(60))
     silence = b"\xd5" if unit == 1 else b"\0\0"
     assert silence == sent[unit : 2 * unit]
     assert payload == b"".join(sent[n : n + unit] for n in range(0, len(sent), 2 * unit))
