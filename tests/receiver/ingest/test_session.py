@@ -46,7 +46,7 @@ from tests.patience import at_most
 from tests.receiver.helpers.journals import STARTED_AT_MS, render, start_message
 from tests.receiver.helpers.taps import ManualScheduler
 
-PATIENCE_SECONDS = at_most(20)
+WAIT_SECONDS = at_most(20)
 MEDIA = (
     b'{"event":"media","media":{"track":"inbound","chunk":"1","timestamp":"0","payload":"//8="}}'
 )
@@ -78,7 +78,7 @@ class MovedRecorder(Recorder):
 
     def journal(self) -> list[Record]:
         """Return the records of the next journal that ends."""
-        path = self.ended.get(timeout=PATIENCE_SECONDS)
+        path = self.ended.get(timeout=WAIT_SECONDS)
         return [record for _, record in Reader([path.read_bytes()])]
 
 
@@ -255,7 +255,7 @@ def rendered_behind_stop(
     for message in (start_message(), *before, STOP, *after):
         made.message_received(message)
     made.closed(code=1000, clean=True)
-    paths = [recorder.ended.get(timeout=PATIENCE_SECONDS) for _ in range(2)]
+    paths = [recorder.ended.get(timeout=WAIT_SECONDS) for _ in range(2)]
     (path,) = (path for path in paths if STOP not in path.read_bytes())
     (folder / "out").mkdir()
     return render(path, folder / "out")

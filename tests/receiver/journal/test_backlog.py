@@ -19,7 +19,7 @@ from receiver.media import EndReason
 from tests.patience import at_most
 from tests.receiver.helpers.journals import chunk, records, write
 
-PATIENCE_SECONDS = at_most(30)
+WAIT_SECONDS = at_most(30)
 ROWS = records([chunk(n, bytes(160), timestamp_ms=20 * n) for n in range(8)], reason=EndReason.STOP)
 
 
@@ -85,7 +85,7 @@ def test_two_claims_of_a_journal_follow_each_other(spool: Path, journal: Path) -
                 (spool / "new").replace(journal)
             else:
                 journal.unlink()
-        waiting.join(PATIENCE_SECONDS)
+        waiting.join(WAIT_SECONDS)
         assert [b"new" if takes_its_place else FileNotFoundError] == found
 
 

@@ -26,7 +26,7 @@ from tests.receiver.helpers import journals
 
 pytestmark = pytest.mark.integration
 
-PATIENCE_SECONDS = at_most(120)
+WAIT_SECONDS = at_most(120)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority")
 
 
@@ -63,7 +63,7 @@ class Desk:
 
     async def next_published(self) -> Published:
         """Wait for the next recording."""
-        return await asyncio.wait_for(self.published.get(), PATIENCE_SECONDS)
+        return await asyncio.wait_for(self.published.get(), WAIT_SECONDS)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ async def test_a_journal_that_cannot_be_read_is_set_aside(desk: Desk) -> None:
     journal = desk.spool / "broken.journal"
     journal.write_bytes(b"not a journal")
     desk.queue.submit(journal)
-    await asyncio.wait_for(desk.quarantined.wait(), PATIENCE_SECONDS)
+    await asyncio.wait_for(desk.quarantined.wait(), WAIT_SECONDS)
     assert b"not a journal" == (desk.spool / layout.QUARANTINE / "broken.journal").read_bytes()
 
 
@@ -191,12 +191,12 @@ async def test_what_is_cut_off_leaves_nothing_half_published(
 ) -> None:
     """The hidden folder goes, the journal stays, and closing does not wait."""
     monkeypatch.setattr(publish_queue, "IN_TIME_SECONDS", 0.0)
-    monkeypatch.setattr(publish_queue, "_TIDY_SECONDS", PATIENCE_SECONDS)  # this machine is busy
+    monkeypatch.setattr(publish_queue, "_TIDY_SECONDS", WAIT_SECONDS)  # this machine is busy
     journal = desk.spool / layout.journal_name(journals.HEADER.recording_id)
     write_journal(journal, hours=1)
     desk.queue.submit(journal)
     desk.queue.start_deadline()  # at once: low priority is next to nothing on a busy machine
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not list(desk.recordings.rglob("*.partial")):  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.005)
     await desk.queue.close()
@@ -224,7 +224,7 @@ async def test_a_mistake_of_ours_is_counted_and_keeps_the_journal(tmp_path: Path
     desk = Desk(tmp_path, RenderOptions(stereo=cannot_be_sent))
     journal = desk.journal()
     desk.queue.submit(journal)
-    await asyncio.wait_for(desk.failed.wait(), PATIENCE_SECONDS)
+    await asyncio.wait_for(desk.failed.wait(), WAIT_SECONDS)
     await desk.queue.close()
     assert journal.exists()
     assert desk.published.empty()
@@ -237,7 +237,7 @@ async def test_a_failure_is_counted_and_keeps_the_journal(desk: Desk) -> None:
     (desk.recordings / "2026").symlink_to(elsewhere)
     journal = desk.journal()
     desk.queue.submit(journal)
-    await asyncio.wait_for(desk.failed.wait(), PATIENCE_SECONDS)
+    await asyncio.wait_for(desk.failed.wait(), WAIT_SECONDS)
     await desk.queue.close()
     assert journal.exists()
     assert [] == list(elsewhere.iterdir())

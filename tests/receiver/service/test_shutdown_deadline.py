@@ -12,7 +12,7 @@ import pytest
 from receiver.service.shutdown_deadline import ShutdownDeadline
 from tests.patience import at_most
 
-PATIENCE_SECONDS = at_most(30)
+WAIT_SECONDS = at_most(30)
 LONG_SECONDS = 3600.0
 
 
@@ -52,7 +52,7 @@ async def test_work_is_cancelled_when_its_time_is_over() -> None:
     working = asyncio.create_task(deadline.run_until(work, 0.01))
     await started.wait()
     deadline.start()
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         await working
         await cancelled.wait()
 
@@ -74,7 +74,7 @@ async def test_after_the_start_there_is_time_left() -> None:
     assert 0.0 == deadline.remaining(0.0)
     await deadline.wait_until(0.0)
     deadline.start()
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         await deadline.wait_until(0.0)
     assert deadline.started
 
@@ -109,7 +109,7 @@ def test_a_process_that_hangs_ends_all_the_same(mute: bool) -> None:
         [sys.executable, "-c", HANGING.format(mute=mute)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=WAIT_SECONDS,
         check=False,
     )
     assert 1 == done.returncode
