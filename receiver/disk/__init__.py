@@ -1,1 +1,1 @@
-"""Files and folders: names, private modes, locks and syncs."""
+"""Files and folders: opened, created, locked, synced; and their names."""

@@ -1,8 +1,8 @@
 """Files: every one that the receiver opens, creates, writes or hashes goes through here.
 
-Who calls: the journal's writer thread, the rendering process, the commands that read recordings,
-and the threads that read or write secrets and used tokens. All of it may wait for the disk, so
-the event loop calls nothing of it, except `open_regular` and reads of a journal's own tail.
+Who calls: the journal's writer thread, the rendering process, the commands, and the threads that
+record used tokens and read a live call's journal for listeners. All of it may wait for the disk.
+So the event loop calls nothing of it, but for secrets: at the start, and on SIGHUP.
 
 What must never happen:
 
@@ -11,8 +11,8 @@ What must never happen:
 * A write ends early and is taken for a whole one.
 * Opening waits: a FIFO that somebody left in a folder must not hold up the caller.
 
-Files are unbuffered `FileIO` objects. What writes at a position, or reads at one, uses `pwrite`
-and `pread`, so that a file has no state besides its bytes.
+Files are unbuffered `FileIO` objects. Whatever would encrypt recordings or journals at rest has to
+stand here: in what is opened, created and written, and in `pread`s of open files elsewhere.
 """
 
 from __future__ import annotations

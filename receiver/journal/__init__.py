@@ -1,1 +1,1 @@
-"""The write-ahead journal of live streams: its records, the writer and the syncer."""
+"""The write-ahead journal of live streams: records, writer, spool, backlog."""
