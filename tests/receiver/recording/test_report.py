@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +36,7 @@ from receiver.recording.report import Rendered, report
 from receiver.timeline import track_timeline
 from tests.receiver.helpers.journals import HEADER, chunk, records, start_message
 
+PACKAGE = Path(receiver.__file__).parent
 CALL = [chunk(n, b"%04d" % n * 40, timestamp_ms=20 * n) for n in range(8)]
 TRACK = RecordedTrack(Track.INBOUND, "inbound.wav", 0, 0, "", Ledger(1, 1), 0, (), 0, None)
 INBOUND = Track.INBOUND
@@ -209,3 +212,30 @@ def test_a_byte_order_that_was_chosen_by_ear_is_told() -> None:
     )
     told = reported(*whole(), rendered=replace(NOTHING, byte_order=ByteOrder.BIG))
     assert (ByteOrder.BIG, []) == (told.byte_order, codes(told))
+
+
+CODE = re.compile(r'(?:Finding|note|NoteRecord\(0|NoteRecord)[(,] ?"([a-z_]+)"')
+
+
+def table_of_findings() -> dict[str, bool]:
+    """Return the codes in the package's page, and whether a listener misses something."""
+    text = (PACKAGE / "recording" / "README.md").read_text("utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    answers = {"yes": True, "no": False}
+    return {
+        code: answers[row[-1]]
+        for row in rows
+        if row[-1] in answers
+        for code in re.findall(r"`([a-z_]+)`", row[0])
+    }
+
+
+def test_the_page_knows_every_finding_and_what_it_means_for_a_listener() -> None:
+    """Whoever meets a code can look it up, and `complete` is what the page says."""
+    table = table_of_findings()
+    sources = [path.read_text("utf-8") for path in PACKAGE.rglob("*.py")]
+    codes = {code for source in sources for code in CODE.findall(source)}
+    codes |= {f"audio_{kind.value}" for kind in GapKind if kind is not GapKind.SENDER_SILENCE}
+    assert codes == set(table)
+    for code, missed in table.items():
+        assert missed != reported(*whole(), NoteRecord(0, code, "why")).complete, code
