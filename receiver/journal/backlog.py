@@ -1,13 +1,13 @@
 """The journals that wait in a spool: which they are, claiming one, and disposing of it.
 
-A finished journal is claimed and opened once. Whoever publishes it reads from that descriptor
-and never by its name, so that no other file can take its place meanwhile. `dispose` is the one
+A finished journal is claimed and opened once. Publishing reads from that descriptor and never
+by its name, so that no other file can take its place meanwhile. `dispose` is the one
 place that removes a journal or sets it aside; what is neither stays and is tried again.
 
 Three things a crash or a failing disk leaves are resolved here, before anybody reads:
 
 - Another process may be publishing the same journal: the rendering process of a receiver that
-  was killed outlives it by a moment. `claim` waits for its lock, then finds the journal gone.
+  was killed may outlive it for a second. `claim` waits for its lock, then finds the journal gone.
 - A journal that was being written again after a failed sync (`.rewritten`) takes the place of
   the first one if it holds more and goes on with it: the disk may have lost what was written
   last. One that does not go on with it is set aside; one that holds no more goes with it.
@@ -63,7 +63,7 @@ class ClaimedJournal:
 
 @contextlib.contextmanager
 def claim(path: Path) -> Iterator[ClaimedJournal]:
-    """Open the journal at `path` for this process alone, waiting for whoever has it.
+    """Open the journal at `path` for this process alone; wait while another has it.
 
     Raises:
         FileNotFoundError: it is gone; another process has published it.
@@ -156,7 +156,7 @@ def _open(path: Path) -> FileIO:
 
 
 def _open_locked(path: Path) -> FileIO:
-    """Return the file that has the name `path` once nobody else has claimed it."""
+    """Return the file that has the name `path` once no other process has claimed it."""
     while True:
         file = _open(path)
         with contextlib.ExitStack() as stack:

@@ -152,7 +152,7 @@ class JournalScan:
                 self.unknown_events += 1
 
     def _feed_refused_start(self, refused: FormatRefused) -> None:
-        """Add the name of a stream whose audio nobody here can decode."""
+        """Add the name of a stream of which the audio cannot be decoded."""
         self.calls.add(refused.start.call_sid)
         if self.start is None:
             self.start, self.refused_format = refused.start, refused.detail

@@ -64,10 +64,10 @@ def recover(spool: Path, recordings: Path, options: RenderOptions) -> Iterator[O
 def publish_journal(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
     """Publish the journal at this path below `recordings`, and dispose of it.
 
-    A journal that cannot be read, is damaged, holds audio that nobody here can decode, or does
-    not agree with what was published is set aside in the spool's quarantine, after what can be
+    A journal that cannot be read, is damaged, holds audio that cannot be decoded, or does not
+    agree with what was published is set aside in the spool's quarantine, after what can be
     trusted of it was published. One of no bytes is removed: its receiver ended before anything
-    came. So is one whose stream nobody showed to be the call of its token.
+    came. So is one of a stream that no start message showed to be the call of its token.
 
     Raises:
         FileNotFoundError: the journal is gone; another process has published it.

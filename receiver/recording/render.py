@@ -77,7 +77,7 @@ class _Audio:
         """Yield a track's audio, still encoded, and at which sample of the time line it begins.
 
         A sample that two chunks share is made whole where no byte is missing between them; where
-        the chunk before is missing, the sound tells whether this one begins within a sample.
+        the chunk before is missing, the sound shows whether this one begins within a sample.
         """
         unit, half, position, reached = self.media.bytes_per_sample, b"", 0, 0
         shared = bool((self.scan.tracks[track].size % unit).any())  # some samples are
@@ -143,7 +143,7 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
         stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
     )
     for index in scanned.tracks.values():
-        index.forget_payloads()  # by far the largest part, and nobody asks for them any more
+        index.forget_payloads()  # by far the largest part, and not needed any more
     document = report(scanned, rendered)
     write_private(layout.RECORDING_JSON, recording.encode(document), within=folder)
     return document
@@ -151,10 +151,10 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
 
 def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Audio:
     media = scanned.media_format
-    heard = [scanned.tracks[track] for track in Track if len(scanned.tracks.get(track, ()))]
-    origin_ms = clock.origin_ms(heard)
+    present = [scanned.tracks[track] for track in Track if len(scanned.tracks.get(track, ()))]
+    origin_ms = clock.origin_ms(present)
     placements = {}
-    for index in heard:
+    for index in present:
         placements[index.track] = track_timeline.place(index, media, origin_ms=origin_ms)
         index.forget_counters()
     unit = media.bytes_per_sample

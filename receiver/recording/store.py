@@ -1,6 +1,6 @@
 """The read side of the recordings folder: list recordings, find one, read its document.
 
-This is the seam for whoever reads recordings: the commands today, and later a catalogue, a
+This is the seam for all that reads recordings: the commands today, and later a catalogue, a
 console, an uploader. Recordings are published beside it by `publish`, and are complete from the
 moment at which they have a name.
 
@@ -11,7 +11,7 @@ moment at which they have a name.
 - No symbolic link below the recordings folder is followed, and nothing is opened by a name from
   a document: folders are those whose names are years, months, days and recordings.
 - A recording that cannot be read is yielded as `Damaged`, and never hides the others.
-- Whatever time it takes, memory holds one folder's names and one document.
+- However many there are, memory holds one folder's names and one document.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ class Wanted:
         return folder.name >= f"{self.since.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def _rfc3339(moment: datetime) -> str:
-    return timestamp((moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1))
+def _rfc3339(time: datetime) -> str:
+    return timestamp((time - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1))
 
 
 def parse_since(text: str, now: datetime) -> datetime:
-    """Return the moment that a date, an RFC 3339 time (UTC unless told) or an age names.
+    """Return the time that a date, an RFC 3339 time (UTC where it names no zone) or an age means.
 
     Raises:
         ValueError: it is none of these.
@@ -101,8 +101,8 @@ def parse_since(text: str, now: datetime) -> datetime:
     try:
         if age:
             return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("not a date, an RFC 3339 time, or an age such as 2h or 3d") from None
 

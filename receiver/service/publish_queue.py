@@ -5,8 +5,8 @@ Journals are published one after the other, the oldest first. One that cannot be
 spool for the next start. So does what is not published `IN_TIME_SECONDS` after the deadline of
 the shutdown has begun: it is whole and synced.
 
-**The seam: subscribers of `published`.** Whoever wants to know of finished recordings (counters,
-live taps, the demo, and later a catalogue, an uploader, webhooks) is a callable in that list.
+**The seam: subscribers of `published`.** What depends on finished recordings (counters, live
+taps, the demo, and later a catalogue, an uploader, webhooks) is a callable in that list.
 
 - Called once for each recording of this process, when it is on disk under its final name, was
   read back, and its journal has been disposed of; in the order of the list, before the log line.
@@ -14,7 +14,7 @@ live taps, the demo, and later a catalogue, an uploader, webhooks) is a callable
   disk, or call back into the queue; work of its own belongs into a task or thread of its own.
 - One that raises is logged, and holds back neither the other subscribers nor the queue.
 - A recording may be on disk and never be announced: by a process that was killed between both.
-  Whoever must miss none reads `recording.store` from a mark of its own at the start.
+  A subscriber that must miss none reads `recording.store` from a mark of its own at the start.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PublishQueue:
         quarantined: Called for each journal that was set aside.
         discarded: Called for each journal of which nothing may be kept.
         failed: Called for each attempt that failed.
-        deadline: The shutdown's, which `start_deadline` starts for all who share it.
+        deadline: The shutdown's, shared with the server; `start_deadline` starts it.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PublishQueue:
         self._closing = asyncio.Event()
         self._throttle = LogThrottle()
         self._process = RenderProcess()
-        self._turn = asyncio.Lock()  # of the process; whoever waits longest is next
+        self._turn = asyncio.Lock()  # of the process; the longest wait is next
 
     def __len__(self) -> int:
         """Return how many journals are not yet published."""
@@ -126,7 +126,7 @@ class PublishQueue:
         paths = list(journals.values())
         tidy = functools.partial(asyncio.to_thread, self._tidy, started, paths)
         left = await self._deadline.run_until(tidy, _TIDY_SECONDS)
-        if left is None:  # the disk hangs, and nobody can say what is on it
+        if left is None:  # the disk hangs: what is on it is not known
             left = len(paths)
         if left:
             log.warning("left_for_next_start", journals=left, spool=str(paths[0].parent))
@@ -196,7 +196,7 @@ class PublishQueue:
             except Exception:
                 log.exception("subscriber_failed", folder=str(outcome.folder))
         document = outcome.recording
-        log.info(  # behind the subscribers: whoever reads it may look at the counters
+        log.info(  # behind the subscribers: counters include it already
             "recording_published",
             recording_id=document.id,
             stream_sid=document.stream_sid,

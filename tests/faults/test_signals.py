@@ -17,7 +17,7 @@ def test_a_drain_waits_for_live_streams(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_publishes_what_is_live(tmp_path: Path) -> None:
-    """SIGTERM twice: everything up to then is published within 10 s."""
+    """SIGTERM twice: it ends within 10 s, and everything up to then is published."""
     tally = signals.stopped(tmp_path, 1)
     assert tally.passed, tally
     assert tally.kept
