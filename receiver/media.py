@@ -116,7 +116,7 @@ class RejectedChunk(msgspec.Struct, frozen=True):
     timestamp_ms: int | None = None
 
 
-class Gap(msgspec.Struct, frozen=True):
+class TrackGap(msgspec.Struct, frozen=True):
     """Silence put in the place of missing chunks, in milliseconds of the stream's clock."""
 
     start_ms: float

@@ -17,7 +17,7 @@ import click
 from receiver.audio.wav_tags import text_of
 from receiver.cli.options import recordings_folder
 from receiver.errors import UnreadableError
-from receiver.media import Gap
+from receiver.media import TrackGap
 from receiver.recording import store
 from receiver.recording.document import RecordedTrack, Recording
 from receiver.recording.store import Damaged, Kept, Wanted
@@ -238,7 +238,7 @@ def _gap_lines(track: RecordedTrack) -> Iterator[str]:
         yield f"    and {len(track.gaps) - GAPS_SHOWN} more"
 
 
-def _gap_line(gap: Gap) -> str:
+def _gap_line(gap: TrackGap) -> str:
     return f"{_duration(gap.start_ms)}  {gap.duration_ms:g} ms  {gap.kind.value}"
 
 

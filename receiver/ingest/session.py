@@ -19,8 +19,8 @@ from receiver.ingest.recorder import Recorder
 from receiver.ingest.stream import (
     ChunkReceived,
     ChunkRefused,
-    Event,
     MessageReceived,
+    ProtocolEvent,
     RecordingEnded,
     RecordingOpened,
     State,
@@ -176,7 +176,7 @@ class Session:
             recording.start = start
             recording.keep(message)
 
-    def _apply(self, event: Event, message: bytes) -> None:
+    def _apply(self, event: ProtocolEvent, message: bytes) -> None:
         match event:
             case ChunkReceived():
                 self._keep_chunk(event.chunk)

@@ -23,7 +23,15 @@ from typing import Final
 
 from receiver.media import Chunk, EndReason, RejectedChunk, Track
 from receiver.wire.errors import OTHER_STREAM, MessageRejected
-from receiver.wire.messages import Connected, Dtmf, Mark, Message, Start, Stop, Unknown
+from receiver.wire.messages import (
+    Connected,
+    DtmfMessage,
+    MarkMessage,
+    Message,
+    Start,
+    Stop,
+    Unknown,
+)
 
 
 class State(enum.Enum):
@@ -90,11 +98,11 @@ class RecordingEnded:
     assumed: Start | None = None
 
 
-Event = RecordingOpened | MessageReceived | ChunkReceived | ChunkRefused | RecordingEnded
-Events = tuple[Event, ...]
+ProtocolEvent = RecordingOpened | MessageReceived | ChunkReceived | ChunkRefused | RecordingEnded
+Events = tuple[ProtocolEvent, ...]
 
 _IDLE, _FOLLOWING, _EARLY, _STARTED = State
-_OTHERS: Final = (Connected, Dtmf, Mark, Unknown)
+_OTHERS: Final = (Connected, DtmfMessage, MarkMessage, Unknown)
 TRANSITIONS: Final[dict[tuple[State, type | ChunkOwner], State]] = {
     **{(state, kind): state for state in State for kind in _OTHERS},
     **{(state, Start): _STARTED for state in State},

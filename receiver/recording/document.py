@@ -12,7 +12,16 @@ from typing import Any, Final
 import msgspec
 
 from receiver.errors import UnreadableError
-from receiver.media import ByteOrder, ClockRule, EndReason, Finding, Gap, Ledger, MediaFormat, Track
+from receiver.media import (
+    ByteOrder,
+    ClockRule,
+    EndReason,
+    Finding,
+    Ledger,
+    MediaFormat,
+    Track,
+    TrackGap,
+)
 
 SCHEMA_VERSION: Final = 1
 
@@ -27,7 +36,7 @@ class RecordedTrack(msgspec.Struct, frozen=True):
     sha256: str
     chunks: Ledger
     silence_ms: float
-    gaps: tuple[Gap, ...]
+    gaps: tuple[TrackGap, ...]
     first_timestamp_ms: int | None
     drift_ppm: float | None
 

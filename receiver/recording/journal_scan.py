@@ -31,7 +31,7 @@ from receiver.timeline.event_positions import EventPosition
 from receiver.timeline.track_index import TrackIndex
 from receiver.wire import parse
 from receiver.wire.errors import OTHER_STREAM, MessageRejected
-from receiver.wire.messages import Dtmf, FormatRefused, Mark, Start, Unknown
+from receiver.wire.messages import DtmfMessage, FormatRefused, MarkMessage, Start, Unknown
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -51,7 +51,7 @@ class JournalScan:
     start: Start | None = None
     end: EndRecord | None = None
     tracks: dict[Track, TrackIndex] = field(default_factory=dict)
-    events: list[tuple[EventPosition, Dtmf | Mark]] = field(default_factory=list)
+    events: list[tuple[EventPosition, DtmfMessage | MarkMessage]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     notes: list[Finding] = field(default_factory=list)
     unknown_events: int = 0
@@ -146,7 +146,7 @@ class JournalScan:
         match parsed:
             case Start():
                 self._feed_start(parsed)
-            case Dtmf() | Mark():
+            case DtmfMessage() | MarkMessage():
                 self.events.append((self._position(), parsed))
             case Unknown():
                 self.unknown_events += 1

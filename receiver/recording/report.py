@@ -21,7 +21,7 @@ from receiver.timeline import track_timeline
 from receiver.timeline.gaps import chunks_not_kept
 from receiver.timeline.track_timeline import Placement
 from receiver.wire.errors import UNKNOWN_TRACK
-from receiver.wire.messages import Dtmf, Mark, Start
+from receiver.wire.messages import DtmfMessage, MarkMessage, Start
 
 _TWILIO_SID: Final = re.compile(r"MZ[0-9a-f]{32}")
 UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
@@ -74,8 +74,10 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
         duration_ms=track_timeline.milliseconds(rendered.length, media),
         clock_rule=_clock_rule(rendered.placements),
         tracks=rendered.tracks,
-        dtmf=tuple(DtmfPress(at, m.digit, m.duration_ms) for at, m in events if type(m) is Dtmf),
-        marks=tuple(MarkPassed(at, m.name) for at, m in events if type(m) is Mark),
+        dtmf=tuple(
+            DtmfPress(at, m.digit, m.duration_ms) for at, m in events if type(m) is DtmfMessage
+        ),
+        marks=tuple(MarkPassed(at, m.name) for at, m in events if type(m) is MarkMessage),
         journal_sha256=scanned.sha256,
         receiver_version=receiver.__version__,
         byte_order=rendered.byte_order,

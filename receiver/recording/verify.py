@@ -15,7 +15,7 @@ from receiver.audio import wav_reader
 from receiver.audio.wav_reader import Expected
 from receiver.disk import layout
 from receiver.disk.files import FILE_MODE
-from receiver.media import SAMPLE_RATES, Gap
+from receiver.media import SAMPLE_RATES, TrackGap
 from receiver.recording.document import RecordedTrack, Recording
 
 FOLDER_MODE: Final = 0o700
@@ -152,6 +152,6 @@ def _gap_ranges(track: RecordedTrack, rate: int) -> tuple[tuple[int, int], ...]:
     return tuple(found for gap in track.gaps if (found := _gap_range(gap, rate)))
 
 
-def _gap_range(gap: Gap, rate: int) -> tuple[int, int] | None:
+def _gap_range(gap: TrackGap, rate: int) -> tuple[int, int] | None:
     start, length = _samples(gap.start_ms, rate), _samples(gap.duration_ms, rate)
     return None if start is None or length is None else (start, start + length)

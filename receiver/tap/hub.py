@@ -39,7 +39,7 @@ Unsubscribe = Callable[[], None]
 """Ends a subscription; idempotent. The callback is not called again."""
 
 
-class Source(Protocol):
+class StreamSource(Protocol):
     """What a hub may ask the session of a stream."""
 
     def position(self) -> StreamPosition:
@@ -64,7 +64,7 @@ class Tap(Protocol):
 class Hub(Protocol):
     """Where taps and subscribers meet."""
 
-    def open(self, live: LiveStream, source: Source) -> Tap:
+    def open(self, live: LiveStream, source: StreamSource) -> Tap:
         """Make a stream known, and return the tap to publish to.
 
         Watchers are called with `StreamStarted` before this returns.

@@ -31,7 +31,7 @@ from receiver.tap.events import (
     StreamStopped,
     Subscribed,
 )
-from receiver.tap.hub import Callback, Source, Tap, Unsubscribe
+from receiver.tap.hub import Callback, StreamSource, Tap, Unsubscribe
 
 _AT_ONCE: Final = 100
 """Events that are delivered in one turn of the event loop: a second of a call."""
@@ -65,7 +65,7 @@ class LocalHub:
         self._subscribed: set[_LocalTap] = set()  # those with subscribers
         self._watchers: list[_Subscriber] = []
 
-    def open(self, live: LiveStream, source: Source) -> Tap:
+    def open(self, live: LiveStream, source: StreamSource) -> Tap:
         """Make a stream known, and return the tap to publish to."""
         scheduler = self._scheduler or asyncio.get_running_loop()
         opened = self._taps[live.recording_id] = _LocalTap(self, live, source, scheduler)
@@ -164,7 +164,7 @@ class _LocalTap:
     """One stream of a `LocalHub`."""
 
     def __init__(
-        self, hub: LocalHub, live: LiveStream, source: Source, scheduler: Scheduler
+        self, hub: LocalHub, live: LiveStream, source: StreamSource, scheduler: Scheduler
     ) -> None:
         self.live = live
         self.has_subscribers = False

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from receiver.media import ClockRule, Finding, Gap, GapKind, Ledger, MediaFormat, Track
+from receiver.media import ClockRule, Finding, GapKind, Ledger, MediaFormat, Track, TrackGap
 from receiver.timeline.clock import clock_rule, drift_ppm, without_useless_numbers
 from receiver.timeline.gaps import ByteGap, GapList
 from receiver.timeline.ordering import Order, order
@@ -84,7 +84,7 @@ def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Place
     )
 
 
-def gaps_in_ms(placement: Placement, length: int, media: MediaFormat) -> tuple[Gap, ...]:
+def gaps_in_ms(placement: Placement, length: int, media: MediaFormat) -> tuple[TrackGap, ...]:
     """Return the gaps of a track in milliseconds.
 
     Args:
@@ -97,7 +97,7 @@ def gaps_in_ms(placement: Placement, length: int, media: MediaFormat) -> tuple[G
     if length > end:
         found.append(ByteGap(end, length, GapKind.SENDER_SILENCE))
     return tuple(
-        Gap(
+        TrackGap(
             milliseconds(gap.start, media),
             milliseconds(gap.stop, media) - milliseconds(gap.start, media),
             gap.kind,

@@ -39,7 +39,7 @@ class Start(msgspec.Struct, frozen=True):
         return (self.stream_sid, self.call_sid) == (other.stream_sid, other.call_sid)
 
 
-class Dtmf(msgspec.Struct, frozen=True):
+class DtmfMessage(msgspec.Struct, frozen=True):
     """A key was pressed; `duration_ms` is how long, where the provider says so."""
 
     digit: str
@@ -47,7 +47,7 @@ class Dtmf(msgspec.Struct, frozen=True):
     sequence_number: int | None = None
 
 
-class Mark(msgspec.Struct, frozen=True):
+class MarkMessage(msgspec.Struct, frozen=True):
     """A named position in a bidirectional stream."""
 
     name: str
@@ -67,7 +67,7 @@ class Unknown(msgspec.Struct, frozen=True):
     sequence_number: int | None = None
 
 
-Message = Connected | Start | Chunk | Dtmf | Mark | Stop | Unknown
+Message = Connected | Start | Chunk | DtmfMessage | MarkMessage | Stop | Unknown
 """What one WebSocket message can be; a media message is a `Chunk`."""
 
 

@@ -42,9 +42,9 @@ from receiver.wire import json_depth
 from receiver.wire.errors import UNKNOWN_TRACK, MessageRejected, ProtocolViolation
 from receiver.wire.messages import (
     Connected,
-    Dtmf,
+    DtmfMessage,
     FormatRefused,
-    Mark,
+    MarkMessage,
     Message,
     Start,
     Stop,
@@ -309,17 +309,19 @@ def _media(document: dict[str, Any]) -> Chunk:
     )
 
 
-def _dtmf(document: dict[str, Any]) -> Dtmf:
+def _dtmf(document: dict[str, Any]) -> DtmfMessage:
     body = _body(document, "dtmf")
     digit = body.get("digit")
     if not isinstance(digit, str) or not 0 < len(digit) <= 100:
         raise MessageRejected("bad_digit", "the dtmf message has no digit")
-    return Dtmf(digit, _number(body.get("duration")), _number(document.get("sequenceNumber")))
+    return DtmfMessage(
+        digit, _number(body.get("duration")), _number(document.get("sequenceNumber"))
+    )
 
 
-def _mark(document: dict[str, Any]) -> Mark:
+def _mark(document: dict[str, Any]) -> MarkMessage:
     name = _text(_body(document, "mark").get("name"))
-    return Mark(name, _number(document.get("sequenceNumber")))
+    return MarkMessage(name, _number(document.get("sequenceNumber")))
 
 
 def _stop(document: dict[str, Any]) -> Stop:

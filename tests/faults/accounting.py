@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from receiver.disk import layout
-from receiver.media import Gap, GapKind, Track
+from receiver.media import GapKind, Track, TrackGap
 from receiver.recording.document import RecordedTrack
 from tests.end_to_end.receiver_process import read_document
 from tests.faults.payloads import CHUNK_BYTES, CHUNK_MS, SILENCE, Name, codes_of, names_in, payload
@@ -93,7 +93,7 @@ class _Lane:
     """One track of one recording: its sound as mu-law codes, and the silence it lists."""
 
     codes: bytearray
-    gaps: tuple[Gap, ...]
+    gaps: tuple[TrackGap, ...]
 
     def holds(self, name: Name) -> bool:
         return self.codes[name.place : name.place + CHUNK_BYTES] == payload(name)

@@ -11,7 +11,7 @@ from receiver.media import Chunk, EndReason, GapReason
 from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format, OutMessage, OutputSpec
 from receiver.tap.events import LiveMessage, LiveStream, Subscribed
 from receiver.wire import parse
-from receiver.wire.messages import Dtmf, Mark
+from receiver.wire.messages import DtmfMessage, MarkMessage
 
 LONGEST_CLOCK_MS: Final = 172_800_000
 """Two days: a later timestamp is no time since a call's start."""
@@ -92,9 +92,9 @@ def event_notices(event: LiveMessage, timestamp_ms: float) -> list[OutMessage]:
     except PeerError:
         return []
     document: dict[str, Any] = {}
-    if isinstance(message, Dtmf):
+    if isinstance(message, DtmfMessage):
         document = {"event": "dtmf", "digit": message.digit, "duration_ms": message.duration_ms}
-    elif isinstance(message, Mark):
+    elif isinstance(message, MarkMessage):
         document = {"event": "mark", "name": message.name}
     if not document:
         return []

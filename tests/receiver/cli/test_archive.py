@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from receiver.cli import main
-from receiver.media import Finding, Gap, GapKind, Track
+from receiver.media import Finding, GapKind, Track, TrackGap
 from receiver.recording import store
 from tests.receiver.helpers import recordings_builder as builder
 
@@ -282,7 +282,7 @@ def test_show_tells_the_clock_and_the_byte_order(recordings: Path, run: Run) -> 
 
 def test_show_lists_the_first_gaps_only(recordings: Path, run: Run) -> None:
     """A bad line has thousands."""
-    gaps = [Gap(20 * n, 10, GapKind.LOST) for n in range(25)]
+    gaps = [TrackGap(20 * n, 10, GapKind.LOST) for n in range(25)]
     builder.build(recordings, gaps=gaps)
     lines = run("show", builder.RECORDING_ID).lines
     assert 10 == len([line for line in lines if line.endswith("10 ms  lost")])

@@ -19,11 +19,11 @@ from receiver.media import (
     Encoding,
     EndReason,
     Finding,
-    Gap,
     GapKind,
     Ledger,
     MediaFormat,
     Track,
+    TrackGap,
     timestamp,
 )
 from receiver.recording import document as recording
@@ -36,7 +36,7 @@ CALL_SID = "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff"
 ACCOUNT_SID = "b08dacad-1111-4222-8333-444455556666"
 RATE = 8000
 SAMPLES = 8000
-GAP = Gap(100, 20, GapKind.LOST)
+GAP = TrackGap(100, 20, GapKind.LOST)
 FINDING = Finding("audio_lost", "20 ms in 1 gaps", Track.INBOUND)
 
 
@@ -46,7 +46,7 @@ def build(
     recording_id: str = RECORDING_ID,
     started_at_ms: int = STARTED_AT_MS,
     tracks: Sequence[Track] = tuple(Track),
-    gaps: Sequence[Gap] = (GAP,),
+    gaps: Sequence[TrackGap] = (GAP,),
     stereo: bool = False,
     **fields: Any,
 ) -> Path:
@@ -112,7 +112,9 @@ def _sound(channels: int) -> np.ndarray[Any, np.dtype[np.int16]]:
     return ramp if channels == 1 else np.stack([ramp] * channels, 1)
 
 
-def _track(folder: Path, track: Track, gaps: tuple[Gap, ...], document: Recording) -> RecordedTrack:
+def _track(
+    folder: Path, track: Track, gaps: tuple[TrackGap, ...], document: Recording
+) -> RecordedTrack:
     samples = _sound(1)
     for gap in gaps:
         start = round(gap.start_ms * RATE / 1000)

@@ -23,8 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from receiver.errors import JournalError
 from receiver.ingest.stream import (
     ChunkReceived,
-    Event,
     MessageReceived,
+    ProtocolEvent,
     RecordingEnded,
     RecordingOpened,
     Stream,
@@ -268,7 +268,7 @@ class Core(RuleBasedStateMachine):
         for event in place.stream.receive(parsed):
             self.apply(place, event, message)
 
-    def apply(self, place: Socket, event: Event, message: bytes) -> None:
+    def apply(self, place: Socket, event: ProtocolEvent, message: bytes) -> None:
         """Write down what the stream says."""
         if isinstance(event, RecordingOpened):
             assert place.book is None

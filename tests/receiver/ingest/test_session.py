@@ -31,7 +31,7 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.journal.spool import Spool
-from receiver.media import Encoding, EndReason, Finding, Gap, GapKind, MediaFormat, Track
+from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, Track, TrackGap
 from receiver.recording.document import Recording
 from receiver.recording.journal_scan import scan
 from receiver.tap.events import (
@@ -230,7 +230,7 @@ def test_media_after_stop_misses_what_the_recording_before_it_has(
     """Only what neither of them has is lost."""
     chunks = [chunk_of(n + first, 20 * n) for n in range(53) if n not in (50, 51)]
     document = rendered_behind_stop(recorder, tmp_path, chunks[:50], chunks[50:])
-    gaps = [Gap(0, 1000, GapKind.SENDER_SILENCE), Gap(1000, 40, GapKind.LOST)]
+    gaps = [TrackGap(0, 1000, GapKind.SENDER_SILENCE), TrackGap(1000, 40, GapKind.LOST)]
     assert gaps == list(document.tracks[0].gaps)
     assert [Finding("audio_lost", "40 ms in 1 gaps", Track.INBOUND)] == list(document.findings)
 

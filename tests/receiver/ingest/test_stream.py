@@ -13,20 +13,28 @@ from receiver.ingest.stream import (
     ChunkOwner,
     ChunkReceived,
     ChunkRefused,
-    Event,
     MessageReceived,
+    ProtocolEvent,
     RecordingEnded,
     RecordingOpened,
     State,
     Stream,
 )
 from receiver.media import Chunk, EndReason, MediaFormat, Track
-from receiver.wire.messages import Connected, Dtmf, Mark, Message, Start, Stop, Unknown
+from receiver.wire.messages import (
+    Connected,
+    DtmfMessage,
+    MarkMessage,
+    Message,
+    Start,
+    Stop,
+    Unknown,
+)
 
 HELLO = Connected("Call", "0.2.0")
 CHUNK = Chunk(Track.INBOUND, 2, 1, 0, b"\xff" * 160)
 STOP = Stop(9)
-DTMF = Dtmf("5")
+DTMF = DtmfMessage("5")
 
 
 def chunk(number: int, stream_sid: str | None = None) -> Chunk:
@@ -40,10 +48,10 @@ def start(stream_sid: str) -> Start:
 
 
 FIRST, SECOND = start("first"), start("second")
-MESSAGES = [HELLO, FIRST, SECOND, CHUNK, STOP, DTMF, Mark("m"), Unknown("x")]
+MESSAGES = [HELLO, FIRST, SECOND, CHUNK, STOP, DTMF, MarkMessage("m"), Unknown("x")]
 
 
-def events_of(*received: Message) -> list[Event]:
+def events_of(*received: Message) -> list[ProtocolEvent]:
     """Return all events of a new stream that receives these messages."""
     stream = Stream()
     return [event for message in received for event in stream.receive(message)]
@@ -98,7 +106,7 @@ def test_media_after_stop_is_kept_under_the_same_name() -> None:
     assert expected == events_of(FIRST, CHUNK, STOP, late)[-2:]
 
 
-def ended(stream: Stream) -> list[Event]:
+def ended(stream: Stream) -> list[ProtocolEvent]:
     """Return what the end of the connection means."""
     return list(stream.closed(EndReason.CLOSED))
 

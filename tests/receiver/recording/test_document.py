@@ -17,11 +17,11 @@ from receiver.media import (
     Encoding,
     EndReason,
     Finding,
-    Gap,
     GapKind,
     Ledger,
     MediaFormat,
     Track,
+    TrackGap,
 )
 from receiver.recording import document as recording
 from receiver.recording.document import DtmfPress, MarkPassed, RecordedTrack, Recording
@@ -35,7 +35,7 @@ TRACK = RecordedTrack(
     sha256="0" * 64,
     chunks=Ledger(received=50, written=48, duplicate=1, late=3, conflict=0, rejected=1),
     silence_ms=40.125,
-    gaps=(Gap(100, 20, GapKind.LOST), Gap(200.125, 20.125, GapKind.REJECTED)),
+    gaps=(TrackGap(100, 20, GapKind.LOST), TrackGap(200.125, 20.125, GapKind.REJECTED)),
     first_timestamp_ms=99,
     drift_ppm=-3.5,
 )

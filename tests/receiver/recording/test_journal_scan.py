@@ -19,7 +19,7 @@ from receiver.journal.records import (
 from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, RejectedChunk, Track
 from receiver.recording.journal_scan import JournalScan, scan
 from receiver.timeline.event_positions import EventPosition
-from receiver.wire.messages import Dtmf, Mark
+from receiver.wire.messages import DtmfMessage, MarkMessage
 from tests.receiver.helpers.journals import HEADER, STARTED_AT_MS, chunk, records, start_message
 
 
@@ -117,7 +117,11 @@ def test_keys_and_marks_are_behind_the_chunk_before_them() -> None:
         message("mark", name="late"),
     )
     behind = EventPosition(Track.INBOUND, 2)
-    expected = [(EventPosition(), Mark("early")), (behind, Dtmf("5", 120)), (behind, Mark("late"))]
+    expected = [
+        (EventPosition(), MarkMessage("early")),
+        (behind, DtmfMessage("5", 120)),
+        (behind, MarkMessage("late")),
+    ]
     assert expected == found.events
 
 

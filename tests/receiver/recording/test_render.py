@@ -21,7 +21,7 @@ from receiver.disk import files
 from receiver.errors import JournalError
 from receiver.journal import records as journal
 from receiver.journal.records import DroppedRecord, MessageRecord, Record, RejectedRecord
-from receiver.media import ByteOrder, EndReason, Finding, Gap, GapKind, RejectedChunk, Track
+from receiver.media import ByteOrder, EndReason, Finding, GapKind, RejectedChunk, Track, TrackGap
 from receiver.recording import render
 from receiver.recording.document import DtmfPress, MarkPassed, Recording
 from receiver.recording.options import RenderOptions
@@ -289,7 +289,7 @@ def test_what_is_missing_at_the_end_begins_on_a_sample(tmp_path: Path, gone: str
     folder, document = rendered(tmp_path / "r", records(rows, start=start, reason=EndReason.STOP))
     assert () == verify(folder, document)
     kind = GapKind.DISK if gone == "dropped" else GapKind.REJECTED
-    assert (Gap(59.9375, 60, kind),) == document.tracks[0].gaps
+    assert (TrackGap(59.9375, 60, kind),) == document.tracks[0].gaps
 
 
 @pytest.mark.parametrize(
@@ -415,8 +415,8 @@ def test_tracks_line_up_whatever_their_clock_counts_from(tmp_path: Path) -> None
     (tmp_path / "out").mkdir()
     document = journals.render(journal_file, tmp_path / "out")
     gaps = {track.track: track.gaps for track in document.tracks}
-    assert (Gap(0, 500, GapKind.SENDER_SILENCE),) == gaps[Track.OUTBOUND]
-    assert (Gap(200, 500, GapKind.SENDER_SILENCE),) == gaps[Track.INBOUND]
+    assert (TrackGap(0, 500, GapKind.SENDER_SILENCE),) == gaps[Track.OUTBOUND]
+    assert (TrackGap(200, 500, GapKind.SENDER_SILENCE),) == gaps[Track.INBOUND]
     assert ["clock_origin"] == [finding.code for finding in document.findings]
     assert document.complete
 
@@ -442,7 +442,7 @@ def test_first_chunks_that_overtook_each_other_shift_no_track(tmp_path: Path) ->
     inbound = [chunk(n, CODES, timestamp_ms=now + n * 20, arrival_ms=n) for n in (1, 0, 2, 3)]
     later = chunk(1, CODES, track=Track.OUTBOUND, timestamp_ms=now + 500, arrival_ms=500)
     _, document = rendered(tmp_path / "r", records([*inbound, later], reason=EndReason.STOP))
-    assert (Gap(0, 500, GapKind.SENDER_SILENCE),) == document.tracks[1].gaps
+    assert (TrackGap(0, 500, GapKind.SENDER_SILENCE),) == document.tracks[1].gaps
     assert ["clock_origin"] == [finding.code for finding in document.findings]
 
 

@@ -24,11 +24,11 @@ from receiver.media import (
     ClockRule,
     EndReason,
     Finding,
-    Gap,
     GapKind,
     Ledger,
     RejectedChunk,
     Track,
+    TrackGap,
 )
 from receiver.recording.document import RecordedTrack, Recording
 from receiver.recording.journal_scan import scan
@@ -110,7 +110,7 @@ def test_rejected_messages_are_reported_but_nothing_is_missed() -> None:
 @pytest.mark.parametrize("kind", GapKind)
 def test_gaps_are_summed_up_by_kind(kind: GapKind) -> None:
     """Silence of the sender is what the caller heard; anything else is missing."""
-    gaps = (Gap(0, 20, kind), Gap(100, 7.5, kind))
+    gaps = (TrackGap(0, 20, kind), TrackGap(100, 7.5, kind))
     track = replace_track(gaps=gaps)
     document = reported(*whole(), rendered=replace(NOTHING, tracks=(track,)))
     heard = kind is GapKind.SENDER_SILENCE
@@ -119,7 +119,9 @@ def test_gaps_are_summed_up_by_kind(kind: GapKind) -> None:
     assert (heard, expected) == (document.complete, document.findings)
 
 
-def replace_track(*, ledger: Ledger = TRACK.chunks, gaps: tuple[Gap, ...] = ()) -> RecordedTrack:
+def replace_track(
+    *, ledger: Ledger = TRACK.chunks, gaps: tuple[TrackGap, ...] = ()
+) -> RecordedTrack:
     """Return a recorded track with another ledger or gaps."""
     return RecordedTrack(Track.INBOUND, "inbound.wav", 0, 0, "", ledger, 0, gaps, 0, None)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from receiver.audio import wav_reader
-from receiver.media import Gap, GapKind, Ledger, MediaFormat, Track
+from receiver.media import GapKind, Ledger, MediaFormat, Track, TrackGap
 from receiver.recording import store
 from receiver.recording.verify import verify
 from tests.receiver.helpers import recordings_builder as builder
@@ -227,21 +227,27 @@ LOST = GapKind.LOST
 @pytest.mark.parametrize(
     ("gaps", "problem"),
     [
-        ((Gap(100, 10, LOST), Gap(109, 10, LOST)), "the gap at 109 ms overlaps the one before"),
-        ((Gap(110, 10, LOST), Gap(100, 10, LOST)), "the gap at 100 ms overlaps the one before"),
-        ((Gap(990, 20, LOST),), "the gap at 990 ms goes beyond the end"),
-        ((Gap(-10, 20, LOST),), "the gap at -10 ms is no whole number of samples"),
         (
-            (Gap(100, 0, LOST), Gap(110, 20, LOST)),
+            (TrackGap(100, 10, LOST), TrackGap(109, 10, LOST)),
+            "the gap at 109 ms overlaps the one before",
+        ),
+        (
+            (TrackGap(110, 10, LOST), TrackGap(100, 10, LOST)),
+            "the gap at 100 ms overlaps the one before",
+        ),
+        ((TrackGap(990, 20, LOST),), "the gap at 990 ms goes beyond the end"),
+        ((TrackGap(-10, 20, LOST),), "the gap at -10 ms is no whole number of samples"),
+        (
+            (TrackGap(100, 0, LOST), TrackGap(110, 20, LOST)),
             "the gap at 100 ms is no whole number of samples",
         ),
-        ((Gap(100.01, 20, LOST),), "the gap at 100.01 ms is no whole number of samples"),
-        ((Gap(120, 20, LOST),), "inbound.wav: there is sound in the gap at sample 960"),
-        ((Gap(99, 20, LOST),), "inbound.wav: there is sound in the gap at sample 792"),
+        ((TrackGap(100.01, 20, LOST),), "the gap at 100.01 ms is no whole number of samples"),
+        ((TrackGap(120, 20, LOST),), "inbound.wav: there is sound in the gap at sample 960"),
+        ((TrackGap(99, 20, LOST),), "inbound.wav: there is sound in the gap at sample 792"),
     ],
 )
 def test_gaps_that_cannot_be_are_found(
-    recordings: Path, gaps: tuple[Gap, ...], problem: str
+    recordings: Path, gaps: tuple[TrackGap, ...], problem: str
 ) -> None:
     """Inside the recording, in order, apart, of whole samples, and silent."""
     folder = builder.build(recordings)
@@ -252,7 +258,7 @@ def test_gaps_that_cannot_be_are_found(
 def test_more_silence_than_recording_is_found(recordings: Path) -> None:
     """Each gap may be fine by itself."""
     folder = builder.build(recordings)
-    builder.change_track(folder, gaps=(Gap(0, 2000, LOST),), silence_ms=2000)
+    builder.change_track(folder, gaps=(TrackGap(0, 2000, LOST),), silence_ms=2000)
     assert "inbound: 16000 samples of silence do not fit 49 chunks" in problems_of(folder)
 
 
@@ -350,9 +356,9 @@ def test_a_cut_file_with_a_mended_length_is_found(recordings: Path) -> None:
 def test_long_gaps_are_read_in_blocks(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last block counts as much as the first."""
     monkeypatch.setattr(wav_reader, "BLOCK_BYTES", 64)
-    folder = builder.build(recordings, gaps=(Gap(100, 500, LOST),))
+    folder = builder.build(recordings, gaps=(TrackGap(100, 500, LOST),))
     assert () == problems_of(folder)
-    builder.change_track(folder, gaps=(Gap(100, 501, LOST),), silence_ms=501)
+    builder.change_track(folder, gaps=(TrackGap(100, 501, LOST),), silence_ms=501)
     assert ("inbound.wav: there is sound in the gap at sample 800",) == problems_of(folder)
 
 

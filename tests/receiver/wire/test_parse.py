@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from receiver.media import SAMPLE_RATES, Chunk, Encoding, MediaFormat, RejectedChunk, Track
 from receiver.wire.errors import MessageRejected, ProtocolViolation
-from receiver.wire.messages import Connected, Dtmf, Mark, Message, Start, Stop, Unknown
+from receiver.wire.messages import (
+    Connected,
+    DtmfMessage,
+    MarkMessage,
+    Message,
+    Start,
+    Stop,
+    Unknown,
+)
 from receiver.wire.parse import media_format
 from receiver.wire.parse import parse as parse_bytes
 
@@ -91,9 +99,9 @@ SIGNALWIRE_START = Start(
         (media(track="outbound"), Chunk(Track.OUTBOUND, 3, 1, 20, AUDIO)),
         (
             {"event": "dtmf", "sequenceNumber": "123", "dtmf": {"digit": "5", "duration": 2000}},
-            Dtmf("5", 2000, 123),
+            DtmfMessage("5", 2000, 123),
         ),
-        ({"event": "mark", "mark": {"name": "greeting"}}, Mark("greeting")),
+        ({"event": "mark", "mark": {"name": "greeting"}}, MarkMessage("greeting")),
         ({"event": "stop", "sequenceNumber": "999"}, Stop(999)),
     ],
 )
@@ -135,9 +143,12 @@ SID = {"streamSid": "MZ0123"}
         (
             {"event": "dtmf", "sequenceNumber": "5", "dtmf": {"track": "inbound", "digit": "#"}}
             | SID,
-            Dtmf("#", None, 5),
+            DtmfMessage("#", None, 5),
         ),
-        ({"event": "mark", "sequenceNumber": "4", "mark": {"name": "m"}} | SID, Mark("m", 4)),
+        (
+            {"event": "mark", "sequenceNumber": "4", "mark": {"name": "m"}} | SID,
+            MarkMessage("m", 4),
+        ),
         (
             {"event": "stop", "sequenceNumber": "5", "stop": {"accountSid": "AC1"}} | SID,
             Stop(5),
