@@ -54,7 +54,7 @@ PURE = (
         "audio/wav_tags",
     ),
     *("recording/document", "recording/journal_scan", "recording/report"),
-    *("auth/bearer", "auth/signed", "auth/stream_tokens", "auth/tap_tokens"),
+    *("auth/bearer", "auth/tap_tokens"),
     *("ingest/stream", "ingest/peer_limits", "tap/queue"),
 )
 """Packages and modules that only compute: no clock, file, socket, log, environment or waiting."""

@@ -1,8 +1,9 @@
-"""Bearer tokens as text: one header in, one token out; and the lists of secrets in files.
+"""Who may stream: bearer tokens of a header, static ones and signed ones that name one call.
 
 Pure: header values and texts come in, a token or `Refused` comes out. Tokens are held as digests,
 so that comparing costs the same time whatever their length, and no digest can be printed as a
-token.
+token. A signed stream token is a JWT (HS256, `kid`) with `aud` "receiver", `sub` (the call sid),
+`jti` and `exp`. It opens one stream once; `replay_store` remembers its `jti`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,115 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
+import math
 import re
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from receiver.errors import ConfigurationError, Refused
+
+ALGORITHM: Final = "HS256"
+LEEWAY_SECONDS: Final = 60
+"""How far the clocks of minter and receiver may be apart."""
+_LONGEST_CLAIM: Final = 256
+
+
+def key_id(key: bytes) -> str:
+    """Return the `kid` that names a key without giving it away."""
+    return hashlib.sha256(key).hexdigest()[:8]
+
+
+def keys_by_id(keys: Iterable[str]) -> dict[str, bytes]:
+    """Return keys by their `kid`."""
+    return {key_id(key.encode()): key.encode() for key in keys}
+
+
+def encode(claims: Mapping[str, Any], key: str) -> str:
+    """Return a token with these claims, signed with `key`."""
+    import jwt
+
+    return jwt.encode(dict(claims), key.encode(), ALGORITHM, headers={"kid": key_id(key.encode())})
+
+
+def verified_claims(
+    token: str, keys: Mapping[str, bytes], *, audience: str, required: Sequence[str]
+) -> Mapping[str, Any]:
+    """Return the claims of a signed token, its times still unchecked.
+
+    Args:
+        token: what stood behind "Bearer", or in the query.
+        keys: the known keys by `kid`.
+        audience: the one `aud` that is accepted.
+        required: claims that must be there besides `aud` and `exp`.
+
+    Raises:
+        Refused: no known key signed it, or it is for another audience or lacks a claim.
+    """
+    if not keys or token.count(".") != 2:
+        raise Refused(RefusalReason.UNKNOWN)
+    import jwt
+
+    options: Any = {  # the time is checked here, against the caller's clock
+        "require": ["aud", "exp", *required],
+        "strict_aud": True,
+        "verify_exp": False,
+        "verify_nbf": False,
+        "verify_iat": False,
+    }
+    try:
+        key = keys[jwt.get_unverified_header(token)["kid"]]
+        return jwt.decode(token, key, [ALGORITHM], options, audience=audience)
+    except (jwt.InvalidAudienceError, jwt.MissingRequiredClaimError) as error:
+        raise Refused(RefusalReason.UNSUITABLE) from error
+    except Exception as error:  # hostile bytes end in many exceptions, RecursionError among them
+        raise Refused(RefusalReason.UNKNOWN) from error
+
+
+def signing_key_id(token: str) -> str:
+    """Return the `kid` of the key that signed a verified token."""
+    import jwt
+
+    return str(jwt.get_unverified_header(token)["kid"])
+
+
+def expiry(claims: Mapping[str, Any], *, now: float) -> float:
+    """Return the second since 1970 from which on a token is refused, leeway included.
+
+    Raises:
+        Refused: that is past, or `nbf` is still to come.
+    """
+    expires_at = seconds(claims["exp"]) + LEEWAY_SECONDS
+    if now >= expires_at:
+        raise Refused(RefusalReason.EXPIRED)
+    if now < seconds(claims.get("nbf", 0)) - LEEWAY_SECONDS:
+        raise Refused(RefusalReason.NOT_YET_VALID)
+    return expires_at
+
+
+def seconds(claim: object) -> float:
+    """Return a claim that is a time, in seconds since 1970.
+
+    Raises:
+        Refused: it is none.
+    """
+    if isinstance(claim, bool) or not isinstance(claim, int | float):
+        raise Refused(RefusalReason.UNSUITABLE)
+    if not (math.isfinite(claim) and abs(claim) < 2**53):
+        raise Refused(RefusalReason.UNSUITABLE)
+    return float(claim)
+
+
+def claim_text(claim: object) -> str:
+    """Return a claim that is a text of 1 to 256 characters.
+
+    Raises:
+        Refused: it is none.
+    """
+    if not isinstance(claim, str) or not 0 < len(claim) <= _LONGEST_CLAIM:
+        raise Refused(RefusalReason.UNSUITABLE)
+    return claim
+
 
 LONGEST_HEADER: Final = 8192
 SHORTEST_TOKEN: Final = 16
@@ -103,3 +208,46 @@ def _secrets(text: str, what: str, shortest: int) -> tuple[str, ...]:
             continue
         raise ConfigurationError(f"the {what} on line {number} {problem}")
     return tuple(found)
+
+
+AUDIENCE: Final = "receiver"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The right to open a stream. A static token leaves every field `None`.
+
+    `expires_at` is the second since 1970 from which on the token is refused, leeway included:
+    until then `jti` must be remembered for the token to be used only once.
+    """
+
+    call_sid: str | None = None
+    jti: str | None = None
+    expires_at: float | None = None
+
+
+class StreamTokens:
+    """All stream tokens and keys that are valid at present."""
+
+    __slots__ = ("_digests", "_keys")
+
+    def __init__(self, tokens: Iterable[str] = (), keys: Iterable[str] = ()) -> None:
+        self._digests = tuple(map(digest, tokens))
+        self._keys = keys_by_id(keys)
+
+    def __repr__(self) -> str:
+        """Return how many there are, and nothing else."""
+        return f"<StreamTokens: {len(self._digests)} static, {len(self._keys)} keys>"
+
+    def admit(self, authorization_values: Sequence[str], *, now: float) -> Grant:
+        """Return what the caller may do, given every value of its Authorization header.
+
+        Raises:
+            Refused: the caller has no valid token.
+        """
+        token = bearer_token(authorization_values)
+        if is_among(digest(token), self._digests):
+            return Grant()
+        claims = verified_claims(token, self._keys, audience=AUDIENCE, required=("sub", "jti"))
+        expires_at = expiry(claims, now=now)
+        return Grant(claim_text(claims["sub"]), claim_text(claims["jti"]), expires_at)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from receiver.auth.secret_files import read_plain, state_folder, write_secret
+from receiver.auth.credentials import read_plain, state_folder, write_secret
 from receiver.errors import ConfigurationError
 
 LIFETIME: Final = timedelta(days=825)

@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from receiver.auth.bearer import RefusalReason, bearer_token, digest, is_among
-from receiver.auth.signed import (
+from receiver.auth.bearer import (
     LEEWAY_SECONDS,
+    RefusalReason,
+    bearer_token,
     claim_text,
+    digest,
     encode,
     expiry,
+    is_among,
     keys_by_id,
     seconds,
     signing_key_id,

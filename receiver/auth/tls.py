@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from receiver.auth.secret_files import read_plain, read_secret
+from receiver.auth.credentials import read_plain, read_secret
 from receiver.config.settings import Config
 from receiver.errors import ConfigurationError
 

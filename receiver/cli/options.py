@@ -11,8 +11,7 @@ from typing import Any, Final
 import click
 
 from receiver.config.load import load
-from receiver.config.settings import SETTINGS, Config, Setting
-from receiver.config.value_types import PAIR, PATH, SECRET, SWITCH, TEXTS
+from receiver.config.settings import PAIR, PATH, SECRET, SETTINGS, SWITCH, TEXTS, Config, Setting
 
 Command = Callable[..., Any]
 FILE: Final = click.Path(readable=False, path_type=Path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from receiver.cli.options import settings
-from receiver.config.checks import check_serving
+from receiver.config.load import check_serving
 from receiver.config.settings import Config
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from receiver.cli.options import settings
-from receiver.config.checks import check_serving
-from receiver.config.settings import SETTINGS, Config
-from receiver.config.value_types import SECRET
+from receiver.config.load import check_serving
+from receiver.config.settings import SECRET, SETTINGS, Config
 from receiver.errors import ConfigurationError
 
 MASK = "********"

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import click
 
 from receiver.cli.options import FILE
-from receiver.config.checks import is_loopback
+from receiver.config.load import is_loopback
 from receiver.errors import ConfigurationError
 
 Command = Callable[..., Any]
@@ -63,7 +63,7 @@ def tap_token(file: Path | None) -> str:
         ConfigurationError: there is none.
     """
     from receiver.auth.bearer import parse_tokens
-    from receiver.auth.secret_files import read_secret
+    from receiver.auth.credentials import read_secret
     from receiver.config.load import load
 
     if file is not None:

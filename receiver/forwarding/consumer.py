@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from receiver.config.checks import is_loopback
+from receiver.config.load import is_loopback
 from receiver.errors import ConfigurationError
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from receiver.tap.encoding.notices import opening

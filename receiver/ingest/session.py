@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from receiver.auth.stream_tokens import Grant
+from receiver.auth.bearer import Grant
 from receiver.ingest.live_recording import EarlyMessages, LiveRecording, names, new_header
 from receiver.ingest.peer_limits import PeerLimits
 from receiver.ingest.recorder import Recorder

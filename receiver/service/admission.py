@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import structlog
 
+from receiver.auth.bearer import Grant, StreamTokens
 from receiver.auth.replay_store import ReplayStore
-from receiver.auth.stream_tokens import Grant, StreamTokens
 from receiver.errors import Refused
 from receiver.rate_limit import LogThrottle
 from receiver.tap.query import is_tap

@@ -26,7 +26,7 @@ from typing import Final
 
 import structlog
 
-from receiver.auth.stream_tokens import Grant
+from receiver.auth.bearer import Grant
 from receiver.counters import Counters
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from receiver.auth.signed import key_id
+from receiver.auth.bearer import key_id
 from receiver.auth.tap_tokens import Scope, mint
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, WAIT_SECONDS, ReceiverProcess

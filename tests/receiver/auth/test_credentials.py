@@ -8,8 +8,8 @@ from pathlib import Path
 import jwt
 import pytest
 
+from receiver.auth.bearer import key_id
 from receiver.auth.credentials import demo_token_file, stream_tokens, tap_tokens
-from receiver.auth.signed import key_id
 from receiver.config.settings import Config
 from receiver.errors import ConfigurationError, Refused
 from tests.receiver.helpers.secret_files import secret

@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from receiver.auth.signed import LEEWAY_SECONDS
+from receiver.auth.bearer import LEEWAY_SECONDS
 from receiver.auth.tap_tokens import Scope, TapTokens, mint
 from tests.patience import at_most
 from tests.receiver.helpers.serving import TOKEN, TapServer, read_all, read_text, serving_taps

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.auth.secret_files import read_secret, state_folder, write_secret
+from receiver.auth.credentials import read_secret, state_folder, write_secret
 from receiver.errors import ConfigurationError
 from tests.receiver.helpers.secret_files import secret
 

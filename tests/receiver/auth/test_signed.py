@@ -6,8 +6,8 @@ from hashlib import sha256
 
 import pytest
 
-from receiver.auth.bearer import RefusalReason
-from receiver.auth.signed import (
+from receiver.auth.bearer import (
+    RefusalReason,
     claim_text,
     encode,
     expiry,

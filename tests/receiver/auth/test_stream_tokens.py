@@ -13,9 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.auth.bearer import RefusalReason
-from receiver.auth.signed import LEEWAY_SECONDS, key_id
-from receiver.auth.stream_tokens import Grant, StreamTokens
+from receiver.auth.bearer import LEEWAY_SECONDS, Grant, RefusalReason, StreamTokens, key_id
 from receiver.errors import Refused
 
 NOW = 1_800_000_000
@@ -193,7 +191,7 @@ def test_no_secret_is_in_the_text() -> None:
 def test_jwt_is_imported_only_where_a_key_is_configured() -> None:
     """Static tokens need no JWT library."""
     code = (
-        "import sys; from receiver.auth.stream_tokens import StreamTokens as Tokens;"
+        "import sys; from receiver.auth.bearer import StreamTokens as Tokens;"
         "Tokens(['t' * 16]).admit(['Bearer ' + 't' * 16], now=0); assert 'jwt' not in sys.modules"
     )
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.auth.bearer import RefusalReason
-from receiver.auth.signed import key_id
-from receiver.auth.stream_tokens import StreamTokens
+from receiver.auth.bearer import RefusalReason, StreamTokens, key_id
 from receiver.auth.tap_tokens import Scope, TapTokens, mint, parse_scope
 from receiver.errors import ConfigurationError, Refused
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.config.value_types import (
+from receiver.config.settings import (
     PAIR,
     PATH,
     SIZE,

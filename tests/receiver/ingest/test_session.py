@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from receiver.auth.stream_tokens import Grant
+from receiver.auth.bearer import Grant
 from receiver.counters import Counters
 from receiver.ingest import live_recording, peer_limits, session
 from receiver.ingest.recorder import Recorder

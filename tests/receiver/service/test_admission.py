@@ -14,9 +14,8 @@ import jwt
 import pytest
 from structlog.testing import capture_logs
 
+from receiver.auth.bearer import Grant, StreamTokens, key_id
 from receiver.auth.replay_store import ReplayStore
-from receiver.auth.signed import key_id
-from receiver.auth.stream_tokens import Grant, StreamTokens
 from receiver.service.admission import STREAMS_PATH, Admission
 from receiver.transports.interface import Decision, HttpAnswer, Peer, UpgradeRequest
 from tests.receiver.helpers.wire import KeepingPeer

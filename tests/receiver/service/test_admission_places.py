@@ -12,8 +12,8 @@ from typing import Any
 import jwt
 import pytest
 
+from receiver.auth.bearer import Grant, StreamTokens
 from receiver.auth.replay_store import ReplayStore
-from receiver.auth.stream_tokens import Grant, StreamTokens
 from receiver.service.admission import Admission
 from receiver.transports.interface import Decision, HttpAnswer, UpgradeRequest
 from tests.receiver.helpers.wire import KeepingPeer
