@@ -122,7 +122,7 @@ class Resampler:
             self._run(self._drained, 0, last=False, done=done)
 
     def _drained(self) -> Iterator[OutMessage]:
-        """Yield all that is held back; the filter begins anew, as behind silence."""
+        """Yield all that is held back; the filter starts afresh, as behind silence."""
         yield from self._flushed()
         yield from self._overdue()
         self._stream = self._fresh_stream()
@@ -238,7 +238,7 @@ class Resampler:
         yield from self._with_texts(before, self._produced, piece)
 
     def _time(self, start: int, end: int) -> tuple[float, float]:
-        """Return when a piece begins on the stream's clock, and how long it is."""
+        """Return when a piece starts on the stream's clock, and how long it is."""
         return self._start_ms + start * 1000 / self._rate, (end - start) * 1000 / self._rate
 
     def _resample(self, message: bytes, *, last: bool = False) -> bytes:

@@ -24,7 +24,7 @@ from tests.receiver.helpers.tap_messages import SAMPLES, STOPPED, gap, started
 pytestmark = pytest.mark.integration
 
 Script = list[bytes | dict[str, Any] | int]
-"""What one connection of a made-up tap says; a number closes it with that code."""
+"""What one connection of a made-up tap sends; a number closes it with that code."""
 
 
 class Tap:
@@ -36,7 +36,7 @@ class Tap:
         self.tokens: list[str | None] = []
         self.url = ""
 
-    def gate(self, connection: ServerConnection, request: Request) -> Response | None:
+    def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Refuse where the script is a status."""
         self.paths.append(request.path)
         self.tokens.append(request.headers.get("Authorization"))
@@ -48,7 +48,7 @@ class Tap:
         return None
 
     async def play(self, connection: ServerConnection) -> None:
-        """Say what the script says."""
+        """Send what the script says."""
         for line in self.scripts.pop(0):
             if isinstance(line, int):
                 await connection.close(line)
@@ -60,12 +60,12 @@ class Tap:
 async def a_tap(*scripts: Script) -> AsyncIterator[Tap]:
     """Run a made-up tap."""
     tap = Tap(list(scripts))
-    async with serve(tap.play, "127.0.0.1", 0, process_request=tap.gate) as server:
+    async with serve(tap.play, "127.0.0.1", 0, process_request=tap.process_request) as server:
         tap.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/tap/CA1"
         yield tap
 
 
-async def heard(tap: Tap, **options: Any) -> list[Event]:
+async def events_of(tap: Tap, **options: Any) -> list[Event]:
     """Return all events."""
     return [event async for event in listen(tap.url, token="secret", **options)]
 
@@ -82,7 +82,7 @@ async def test_events_are_typed() -> None:
         STOPPED,
     ]
     async with a_tap(script) as tap:
-        first, audio, key, mark, more, last = await heard(tap, since=1, wait=2, rate=8000)
+        first, audio, key, mark, more, last = await events_of(tap, since=1, wait=2, rate=8000)
     assert ["Bearer secret"] == tap.tokens
     assert ["/tap/CA1?track=inbound&format=pcm16&rate=8000&since=1&wait=2"] == tap.paths
     assert Started("0011", "CA1", "MZ1", {"A": "b"}, "inbound", 8000, 1, 0) == first
@@ -101,7 +101,7 @@ async def test_stereo_has_two_columns() -> None:
     both = np.stack((SAMPLES, -SAMPLES), 1)
     script: Script = [started(channels=2, track="stereo"), both.tobytes(), STOPPED]
     async with a_tap(script) as tap:
-        _, audio, _ = await heard(tap, track="stereo")
+        _, audio, _ = await events_of(tap, track="stereo")
     assert isinstance(audio, Audio)
     assert both.tolist() == audio.samples.tolist()
 
@@ -111,7 +111,7 @@ async def test_gaps_keep_the_clock(reason: str, following: float) -> None:
     """Silence comes in place of lost audio; of what we did not read nothing comes."""
     script: Script = [started(), SAMPLES.tobytes(), gap(reason), SAMPLES.tobytes(), STOPPED]
     async with a_tap(script) as tap:
-        events = await heard(tap)
+        events = await events_of(tap)
     assert Gap(reason, "inbound", 20, 40) == events[2]
     assert isinstance(events[3], Audio)
     assert following == events[3].timestamp_ms
@@ -119,11 +119,11 @@ async def test_gaps_keep_the_clock(reason: str, following: float) -> None:
 
 @pytest.mark.parametrize("code", [1011, 1013, 1001])
 async def test_a_broken_connection_is_opened_again(code: int) -> None:
-    """By the recording's id, without the past, and with a word about what was missed."""
+    """By the recording's id, without the past, and with a gap for what was missed."""
     first: Script = [started(), SAMPLES.tobytes(), code]
     second: Script = [started(500), SAMPLES.tobytes(), STOPPED]
     async with a_tap(first, second) as tap:
-        events = await heard(tap, since=3, wait=1)
+        events = await events_of(tap, since=3, wait=1)
     assert Gap("disconnected", "inbound", 20, 480) == events[2]
     assert isinstance(events[3], Audio)
     assert 500 == events[3].timestamp_ms
@@ -132,24 +132,24 @@ async def test_a_broken_connection_is_opened_again(code: int) -> None:
 
 
 async def test_a_stream_that_ended_meanwhile_has_stopped() -> None:
-    """Nobody knows why."""
+    """For an unknown reason."""
     async with a_tap([started(), SAMPLES.tobytes(), 1011], [404]) as tap:
-        events = await heard(tap)
+        events = await events_of(tap)
     assert Stopped("unknown", 20) == events[-1]
 
 
 async def test_another_stream_of_the_call_is_no_gap() -> None:
-    """A connection that never said which stream it was comes back by the first name."""
+    """A connection that never said which stream it was is opened again by the first name."""
     async with a_tap([1011], [started(), STOPPED]) as tap:
-        events = await heard(tap)
+        events = await events_of(tap)
     assert [Started, Stopped] == [type(event) for event in events]
     assert "/tap/CA1?track=inbound&format=pcm16" == tap.paths[1]
 
 
 async def test_a_call_that_has_not_begun_is_waited_for_again() -> None:
-    """With its past, too: nothing of it was heard."""
+    """With its past, too: nothing of it has come."""
     async with a_tap([1001], [started(), STOPPED]) as tap:
-        events = await heard(tap, wait=60, since=5)
+        events = await events_of(tap, wait=60, since=5)
     assert [Started, Stopped] == [type(event) for event in events]
     assert ["/tap/CA1?track=inbound&format=pcm16&since=5&wait=60"] * 2 == tap.paths
 
@@ -158,13 +158,13 @@ async def test_a_call_that_never_began_is_an_error() -> None:
     """Not a stream that has stopped."""
     async with a_tap([1001], [404]) as tap:
         with pytest.raises(DialError, match="404"):
-            await heard(tap, wait=60)
+            await events_of(tap, wait=60)
 
 
 async def test_a_stream_that_ends_as_we_return_has_stopped() -> None:
     """The socket may be open already when it does."""
     async with a_tap([started(), SAMPLES.tobytes(), 1011], [4404]) as tap:
-        events = await heard(tap)
+        events = await events_of(tap)
     assert Stopped("unknown", 20) == events[-1]
 
 
@@ -189,10 +189,10 @@ def test_lines_that_break_at_once_are_dialled_ever_more_slowly() -> None:
     ],
 )
 async def test_refusals_say_why(script: Script, exit_code: int, reason: str) -> None:
-    """As errors that know what a command exits with."""
+    """As errors with the exit code of a command."""
     async with a_tap(script) as tap:
         with pytest.raises(DialError, match=reason) as refused:
-            await heard(tap)
+            await events_of(tap)
     assert exit_code == refused.value.exit_code
 
 
@@ -200,14 +200,14 @@ async def test_a_token_that_died_ends_the_attempts() -> None:
     """Trying again cannot help."""
     async with a_tap([started(), 1011], [401]) as tap:
         with pytest.raises(DialError, match="401"):
-            await heard(tap)
+            await events_of(tap)
 
 
-async def test_patience_has_an_end() -> None:
+async def test_dialling_again_has_an_end() -> None:
     """A receiver that does not come back is an error, after a while."""
     async with a_tap([started(), 1011], [503], [503], [503], [503], [503]) as tap:
         with pytest.raises(DialError, match="503"):
-            await heard(tap, patience_seconds=0)
+            await events_of(tap, patience_seconds=0)
 
 
 async def test_nobody_there() -> None:
