@@ -61,8 +61,8 @@ def smoother_byte_order(payload: bytes) -> ByteOrder:
     return ByteOrder.BIG if steps[ByteOrder.BIG] < steps[ByteOrder.LITTLE] else ByteOrder.LITTLE
 
 
-def begins_within(payload: bytes, byte_order: ByteOrder) -> bool:
-    """Whether L16 `payload` clearly begins with the second half of a sample.
+def starts_within(payload: bytes, byte_order: ByteOrder) -> bool:
+    """Whether L16 `payload` clearly starts with the second half of a sample.
 
     It does where it is a far smoother signal without its first byte: read across the borders of
     samples, speech is noise.
@@ -82,6 +82,6 @@ def interleave(left: bytes, right: bytes) -> bytes:
 
 
 def rows(message: bytes, channels: int) -> Samples:
-    """Return int16 samples as soxr takes them: shape `(n,)`, or `(n, 2)` for stereo."""
+    """Return int16 samples in the shape that soxr expects: shape `(n,)`, or `(n, 2)` for stereo."""
     samples = np.frombuffer(message, "<i2").astype(np.int16)
     return samples if channels == 1 else samples.reshape(-1, channels)

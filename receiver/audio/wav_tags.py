@@ -25,7 +25,7 @@ LONGEST_VALUE_BYTES: Final = 2**16
 LONGEST_TAG_BYTES: Final = 2**19
 """All entries together; far more than 99 parameters of any real call."""
 LEFT_OUT: Final = "parameters left out"
-"""The name of the entry that stands for those that found no room."""
+"""The name of the entry that stands for those that did not fit."""
 HEAD_BYTES: Final = 64
 """How much of a WAV file's beginning `appended` wants to see."""
 
@@ -71,13 +71,13 @@ def _ascii(text: str) -> str:
 
 
 def _comment(parameters: Mapping[str, Any]) -> str:
-    """Return JSON of as many whole parameters, in their order, as find room."""
+    """Return JSON of as many whole parameters, in their order, as fit."""
     members: list[str] = []
-    room = LONGEST_COMMENT_BYTES - len("{}") - 1  # under the limit, not at it
+    left = LONGEST_COMMENT_BYTES - len("{}") - 1  # under the limit, not at it
     for name, value in parameters.items():
         member = f"{_json(name, ascii_only=True)}: {_json(value, ascii_only=True)}"
-        if len(member) <= room:
-            room -= len(member) + len(", ")
+        if len(member) <= left:
+            left -= len(member) + len(", ")
             members.append(member)
     return "{" + ", ".join(members) + "}" if members else ""
 

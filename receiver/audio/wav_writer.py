@@ -1,7 +1,7 @@
 """Writing a WAV file: 16-bit PCM, LIST/INFO strings before the samples, an ID3 tag behind them.
 
-The only module of the receiver that imports soundfile (libsndfile). It takes values and knows
-nothing of journals or recordings.
+The only module of the receiver that imports soundfile (libsndfile). Its arguments are
+values: it depends on neither journals nor recordings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from receiver.audio import wav_tags
 from receiver.disk.files import create_private, sha256, write_all
 
 _LARGEST_RIFF_BYTES: Final = 2**32 - 2**20
-"""Above this a WAV file needs 64-bit sizes (RF64); the rest is room for the tags."""
+"""Above this a WAV file needs 64-bit sizes (RF64); the rest is for the tags."""
 _BYTES_PER_SAMPLE: Final = 2
 
 

@@ -45,7 +45,7 @@ class Disposal(enum.Enum):
     """What becomes of a journal that was dealt with."""
 
     REMOVE = "remove"  # nothing in it is needed any more
-    QUARANTINE = "quarantine"  # it is kept for somebody to look at
+    QUARANTINE = "quarantine"  # it is kept, to be looked at
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ class Reader:
 def trusted(file: FileIO) -> tuple[int, str]:
     """Return how many bytes of a journal can be trusted, and their SHA-256.
 
-    A file that does not begin with a header is no journal, and nothing of it is trusted.
+    A file that does not start with a header is no journal, and nothing of it is trusted.
     """
     file.seek(0)
     reader = Reader(blocks_of(file), hashing=True)
@@ -138,7 +138,7 @@ def trusted(file: FileIO) -> tuple[int, str]:
 
 
 def _holds_record(rest: bytes) -> bool:
-    """Whether a whole record lies in `rest`, behind the one that it begins with."""
+    """Whether a whole record lies in `rest`, behind the one that it starts with."""
     view, checked = memoryview(rest), 0
     for found in _BODY_START.finditer(rest, PREFIX.size + 1):
         body = found.start()

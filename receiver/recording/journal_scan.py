@@ -45,7 +45,7 @@ _CUT_SHORT = {
 
 @dataclass(slots=True)
 class JournalScan:
-    """What a journal says. `trusted_bytes` is how much of it counts, `sha256` is of these."""
+    """What a journal holds. `trusted_bytes` is how much of it counts, `sha256` is of these."""
 
     header: Header
     start: Start | None = None
@@ -58,7 +58,7 @@ class JournalScan:
     restated: int = 0  # start messages of the same stream that say something else
     starts: list[tuple[Start, int]] = field(default_factory=list)  # and how many chunks came before
     refused_format: str = ""  # why the audio of `start` cannot be decoded
-    token_call: str | None = None  # that no start message had named when the journal began
+    token_call: str | None = None  # that no start message had named when the journal was opened
     calls: set[str] = field(default_factory=set)  # that start messages name
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
@@ -91,7 +91,7 @@ class JournalScan:
         return self.tracks.setdefault(track, TrackIndex(track))
 
     def feed(self, record: Record, end: int) -> None:
-        """Add what one record says, which ends at byte `end` of the journal."""
+        """Add one record, which ends at byte `end` of the journal."""
         if type(record) is ChunkRecord:
             self._feed_chunk(record, end)
             return
@@ -161,7 +161,7 @@ class JournalScan:
         return sum(map(len, self.tracks.values()))
 
     def _feed_start(self, start: Start) -> None:
-        """Add the first start message of a stream; what it says later is only counted."""
+        """Add the first start message of a stream; later ones are only counted."""
         for known, _ in self.starts:
             if known.is_of(start):
                 same = (known.parameters, known.media_format)
@@ -215,11 +215,11 @@ class JournalScan:
 
 
 def scan_file(file: FileIO) -> JournalScan:
-    """Return what the journal in `file` says, which is read from its beginning, once.
+    """Return what the journal in `file` holds, which is read from its start, once.
 
     Raises:
         UnprovenError: nothing of it may be kept: it may not be the call of its token.
-        JournalError: it does not begin with a header that this version can read.
+        JournalError: it does not start with a header that this version can read.
     """
     file.seek(0)
     scanned = scan(blocks_of(file))
@@ -232,10 +232,10 @@ def scan_file(file: FileIO) -> JournalScan:
 
 
 def scan(blocks: Iterable[bytes]) -> JournalScan:
-    """Return what the journal that `blocks` make up says, whether or not it may be kept.
+    """Return what the journal that `blocks` make up holds, whether or not it may be kept.
 
     Raises:
-        JournalError: it does not begin with a header that this version can read.
+        JournalError: it does not start with a header that this version can read.
     """
     reader = Reader(blocks, hashing=True)
     records = iter(reader)

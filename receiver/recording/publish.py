@@ -106,7 +106,7 @@ def _read_back(folder: Path, scanned: JournalScan, *, hashed_by_us: bool) -> Ver
     """Return the verdict on a journal whose recording is in `folder`.
 
     Only if the files agree with the journal does it go. The SHA-256 in a document that we wrote
-    a moment ago came from reading the files, after they were synced; that is not done twice.
+    just now came from reading the files, after they were synced; that is not done twice.
     """
     try:
         document = store.read(folder).recording

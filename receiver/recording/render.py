@@ -28,7 +28,7 @@ from receiver.timeline.track_timeline import Placement, Run
 
 _CHUNKS_AT_ONCE: Final = 1024
 _BYTE_ORDER_PROBE_BYTES: Final = 2**18
-_WINDOW_BYTES: Final = 2**15  # chunks out of order begin a new one: a larger one would cost more
+_WINDOW_BYTES: Final = 2**15  # chunks out of order start a new one: a larger one would cost more
 
 
 class _PayloadReader:
@@ -57,7 +57,7 @@ class _Audio:
     placements: dict[Track, Placement]
     length: int  # of every track, in payload bytes
     byte_order: ByteOrder
-    origin_ms: int  # the timestamp at which the time line begins
+    origin_ms: int  # the timestamp at which the time line starts
 
     @property
     def media(self) -> MediaFormat:
@@ -74,10 +74,10 @@ class _Audio:
         yield from _silence(self.length // self.media.bytes_per_sample - position)
 
     def whole_samples(self, track: Track) -> Iterator[tuple[int, bytes]]:
-        """Yield a track's audio, still encoded, and at which sample of the time line it begins.
+        """Yield a track's audio, still encoded, and at which sample of the time line it starts.
 
         A sample that two chunks share is made whole where no byte is missing between them; where
-        the chunk before is missing, the sound shows whether this one begins within a sample.
+        the chunk before is missing, the sound shows whether this one starts within a sample.
         """
         unit, half, position, reached = self.media.bytes_per_sample, b"", 0, 0
         shared = bool((self.scan.tracks[track].size % unit).any())  # some samples are
@@ -86,8 +86,8 @@ class _Audio:
             if torn:  # what is left of a sample is silenced with what is missing
                 half, position, reached = b"", run.start // unit, run.start
             for block in self._payload(track, run):
-                begins_within = torn and shared and codec.begins_within(block, self.byte_order)
-                payload = block[1:] if begins_within else half + block
+                starts_within = torn and shared and codec.starts_within(block, self.byte_order)
+                payload = block[1:] if starts_within else half + block
                 whole = len(payload) // unit * unit
                 yield position, payload[:whole]
                 half, torn = payload[whole:], False
@@ -119,7 +119,7 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
 
     Args:
         journal: The journal, open; payloads are read from it.
-        scanned: What `scan_file` said of it. Its index is used up.
+        scanned: What `scan_file` returned for it. Its index is used up.
         folder: The folder's descriptor.
         options: How to render.
 

@@ -1,4 +1,4 @@
-"""What is said of a recording: the document, its findings, and whether it is complete."""
+"""What is reported of a recording: the document, its findings, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from receiver.wire.messages import DtmfMessage, MarkMessage, Start
 
 _TWILIO_SID: Final = re.compile(r"MZ[0-9a-f]{32}")
 UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
-"""Stands for the start message where none came."""
+"""In the place of the start message where none came."""
 _HARMLESS: Final = frozenset(
     {"byte_order_chosen", "clock_rule", "counters_restarted", "counters_unusable"}
     | {"journal_rewritten"}
@@ -47,7 +47,7 @@ class Rendered:
     byte_order: ByteOrder | None = None  # for L16 only
     byte_order_chosen: bool = False  # by comparing, not by a setting
     stereo: dict[str, str] | None = None
-    origin_ms: int = 0  # the timestamp at which the time line begins
+    origin_ms: int = 0  # the timestamp at which the time line starts
     events_at_ms: Sequence[int] = ()  # where the keys and marks of a scanned journal are
 
 

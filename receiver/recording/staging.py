@@ -32,7 +32,7 @@ def folder_name(header: Header) -> PurePath:
     try:
         return layout.recording_folder(header.recording_id, header.started_at_ms)
     except (ValueError, OverflowError, OSError) as error:
-        raise JournalError(f"it began at no time that there is: {error}") from None
+        raise JournalError(f"it started at no time that there is: {error}") from None
 
 
 def create_filled(recordings: Path, name: PurePath, fill: Callable[[int], object]) -> bool:

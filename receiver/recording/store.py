@@ -1,8 +1,8 @@
 """The read side of the recordings folder: list recordings, find one, read its document.
 
 This is the seam for all that reads recordings: the commands today, and later a catalogue, a
-console, an uploader. Recordings are published beside it by `publish`, and are complete from the
-moment at which they have a name.
+console, an uploader. Recordings are published beside it by `publish`, and are complete as soon as
+they have a name.
 
 - Called in any thread or process, also while a receiver publishes: nothing is locked or cached.
 - Everything here waits for the disk, and `select` reads one document for each recording, so the
@@ -33,7 +33,7 @@ from receiver.recording import document as recording
 from receiver.recording.document import Recording
 
 SHORTEST_PREFIX: Final = 4
-"""Fewer characters of an id are not taken for one."""
+"""Fewer characters are no prefix of an id."""
 
 _LEVELS: Final[tuple[Callable[[str], object], ...]] = (
     re.compile(r"[0-9]{4}").fullmatch,  # the year

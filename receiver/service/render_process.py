@@ -1,8 +1,8 @@
 """The process that renders, one journal at a time, so that rendering never holds up a socket.
 
 Rendering decodes and hashes for seconds; in a thread of the serving process it would take the
-interpreter from the event loop 5 ms at a time. A journal that makes the process die takes no
-other one along: the next one gets a new process.
+interpreter from the event loop 5 ms at a time. A journal that makes the process die
+costs no other one: the next one gets a new process.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ RATE = 8000
 
 def sine(hertz: float, *, amplitude: float, seconds: float = 0.5) -> Samples:
     """Return a tone."""
-    moments = np.arange(int(RATE * seconds)) / RATE
-    return (amplitude * np.sin(2 * np.pi * hertz * moments)).astype(np.int16)
+    times = np.arange(int(RATE * seconds)) / RATE
+    return (amplitude * np.sin(2 * np.pi * hertz * times)).astype(np.int16)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_rf64_is_read_too(path: Path, tmp_path: Path) -> None:
         ({"gaps": ((399, 401),)}, "there is sound in the gap at sample 399"),
     ],
 )
-def test_what_is_not_as_expected_is_told(
+def test_what_is_not_as_expected_is_reported(
     path: Path, changes: dict[str, object], problem: str
 ) -> None:
     """One line for each problem, with the file's name."""
@@ -77,7 +77,7 @@ def test_what_is_not_as_expected_is_told(
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o400])
-def test_another_mode_is_told(path: Path, mode: int) -> None:
+def test_another_mode_is_reported(path: Path, mode: int) -> None:
     """Only its owner may read a call."""
     path.chmod(mode)
     assert [f"a.wav: its mode is {mode:04o}, not 0600"] == list(problems(path, expected(path)))
@@ -97,7 +97,7 @@ def test_another_mode_is_told(path: Path, mode: int) -> None:
         (34, struct.pack("<H", 8), "it is not 16-bit PCM, 1 channels at 8000 Hz"),
     ],
 )
-def test_a_damaged_header_is_told(path: Path, at: int, content: bytes, problem: str) -> None:
+def test_a_damaged_header_is_reported(path: Path, at: int, content: bytes, problem: str) -> None:
     """Whatever it says, it is read to the end of the file at most."""
     with open(path, "r+b") as file:
         file.seek(at)
@@ -106,13 +106,13 @@ def test_a_damaged_header_is_told(path: Path, at: int, content: bytes, problem: 
 
 
 def test_an_empty_file_is_no_wav_file(path: Path) -> None:
-    """It is told as one, and nothing else happens."""
+    """It is reported as such, and nothing else happens."""
     path.write_bytes(b"")
     assert ["a.wav: it is no WAV file"] == list(problems(path, expected(path)))
 
 
-def test_a_missing_file_is_for_others_to_tell(tmp_path: Path) -> None:
-    """Whoever knows which files there should be."""
+def test_a_missing_file_is_for_the_caller_to_report(tmp_path: Path) -> None:
+    """The caller, which has the list of files."""
     missing = tmp_path / "a.wav"
     assert [] == list(problems(missing, Expected("", RATE, 1, SAMPLES)))
 

@@ -102,9 +102,9 @@ def test_comment_is_whole_json_of_what_fits(parameters: dict[str, Any]) -> None:
     comment = build_tags(parameters=parameters).comment
     kept = json.loads(comment or "{}")
     assert [item for item in parameters.items() if item[0] in kept] == list(kept.items())
-    room = wav_tags.LONGEST_COMMENT_BYTES - 1 - max(2, len(comment)) - (2 if kept else 0)
+    left = wav_tags.LONGEST_COMMENT_BYTES - 1 - max(2, len(comment)) - (2 if kept else 0)
     left_out = {name: value for name, value in parameters.items() if name not in kept}
-    assert all(len(json.dumps({n: v})) - 2 > room for n, v in left_out.items())
+    assert all(len(json.dumps({n: v})) - 2 > left for n, v in left_out.items())
     assert len(comment) < wav_tags.LONGEST_COMMENT_BYTES
     assert comment.isascii()
     assert comment.isprintable()
@@ -210,7 +210,7 @@ def test_a_huge_name_is_cut_visibly() -> None:
 
 
 def test_parameters_beyond_all_measure_are_counted() -> None:
-    """What finds no room is not dropped silently."""
+    """What does not fit is not dropped silently."""
     chunk = wav_tags.id3_chunk({f"k{n}": "v" * 60_000 for n in range(20)})
     entries = entries_of(chunk)
     assert len(chunk) < wav_tags.LONGEST_TAG_BYTES + 200

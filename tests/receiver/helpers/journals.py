@@ -50,7 +50,7 @@ def chunk(
     sequence_number: int | None = None,
     arrival_ms: int | None = None,
 ) -> ChunkRecord:
-    """Return a chunk that arrives when its timestamp says, unless told otherwise."""
+    """Return a chunk that arrives when its timestamp says, or at `arrival_ms`."""
     if arrival_ms is None:
         arrival_ms = timestamp_ms or 0
     return ChunkRecord(track, sequence_number, number, timestamp_ms, arrival_ms, payload)

@@ -144,7 +144,7 @@ def write_wav(
     container: str = "WAV",
 ) -> Path:
     """Write a WAV file as a recording has it, tags and all; return its path."""
-    told = wav_tags.tags(
+    tags = wav_tags.tags(
         name,
         call_sid=document.call_sid,
         account_sid=document.account_sid,
@@ -152,7 +152,7 @@ def write_wav(
         parameters=document.parameters,
     )
     with soundfile.SoundFile(path, "w", RATE, channels, "PCM_16", format=container) as wav:
-        for tag, text in told.strings().items():
+        for tag, text in tags.strings().items():
             setattr(wav, tag, text)
         wav.write(samples)
     append(path, wav_tags.id3_chunk(document.parameters))

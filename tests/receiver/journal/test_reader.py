@@ -120,7 +120,7 @@ def test_truncation_at_every_byte_is_a_torn_tail() -> None:
 
 @pytest.mark.parametrize("index", range(len(SAMPLE)))
 def test_a_changed_byte_never_gives_a_wrong_record(index: int) -> None:
-    """Whichever it is and whatever it becomes: the records before it, and an honest word."""
+    """Whichever it is and whatever it becomes: those before it are read, and it is damage."""
     start = ENDS[index - 1] if index else 0
     for position in range(start, ENDS[index]):
         for value in set(range(256)) - {WHOLE[position]}:

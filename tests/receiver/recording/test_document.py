@@ -174,7 +174,7 @@ def test_any_bytes_are_a_document_or_unreadable(document: bytes) -> None:
 def test_a_ledger_balances_when_every_chunk_is_accounted_for(
     written: int, duplicate: int, conflict: int, rejected: int, late: int
 ) -> None:
-    """Late chunks are among the written ones; one chunk too many or too few is told."""
+    """Late chunks are among the written ones; one chunk too many or too few is found."""
     received = written + duplicate + conflict + rejected
     for difference in (-1, 0, 1):
         ledger = Ledger(received + difference, written, duplicate, late, conflict, rejected)

@@ -78,7 +78,7 @@ def another_start(encoding: str = "audio/x-L16") -> MessageRecord:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_journal_of_two_streams_is_named_after_the_one_with_most_audio(late: bool) -> None:
-    """Stragglers do not have the next stream read in their format, and the reader is told."""
+    """The format of stragglers is not that of the next stream, and a finding says so."""
     one, many = [chunk(51, b"x")], [chunk(n, b"x" * 320) for n in range(5)]
     first, second = (many, one) if late else (one, many)
     found = scanned(
@@ -186,7 +186,7 @@ def test_a_stream_without_a_start_says_so() -> None:
 
 
 def test_a_format_that_cannot_be_decoded_names_its_stream() -> None:
-    """Whose the audio is counts, whatever it is; that it is read at all is a guess."""
+    """The ids of the audio count, whatever it is; that it is read at all is a guess."""
     odd = MessageRecord(0, start_message(encoding="audio/opus", who="A"))
     found = scanned(chunk(1, b"x"), odd)
     *_, last = found.findings()

@@ -320,7 +320,7 @@ def test_the_recordings_folder_itself_may_be_a_link(tmp_path: Path, spool: Path)
 def test_nothing_is_written_where_everybody_can_write(
     tmp_path: Path, spool: Path, bits: int, inner: str
 ) -> None:
-    """Whoever can write there can plant what we would take for ours."""
+    """Others could plant there what looks like ours."""
     folder = tmp_path / "recordings" / inner
     folder.mkdir(parents=True)
     folder.chmod(bits)
@@ -365,7 +365,7 @@ def test_what_is_no_file_is_set_aside(
 def test_trouble_that_passes_leaves_the_journal_where_it_is(
     tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too many open files are no reason to doubt a journal."""
+    """Too many open files say nothing of a journal."""
     live = ended(spool)
 
     def refuse(*_: object, **__: object) -> int:

@@ -125,7 +125,7 @@ def test_linear_samples_are_read_in_the_order_of_the_sender(
         chunk(n, wave[n * 320 : (n + 1) * 320].tobytes(), timestamp_ms=20 * n) for n in range(5)
     ]
     content = records(rows, start=start, reason=EndReason.STOP)
-    for name, option in (("told", order), ("heard", ByteOrder.AUTO)):
+    for name, option in (("set", order), ("found", ByteOrder.AUTO)):
         folder, document = rendered(tmp_path / name, content, RenderOptions(byte_order=option))
         assert wave.tolist() == samples(folder / "inbound.wav")
         assert order is document.byte_order
@@ -186,11 +186,11 @@ def test_a_lost_chunk_turns_no_sample_behind_it_into_noise(
     content = records(rows, start=start, reason=EndReason.STOP)
     byte_order = ByteOrder.LITTLE if order == "<i2" else ByteOrder.BIG
     folder, document = rendered(tmp_path / "r", content, RenderOptions(byte_order=byte_order))
-    heard = samples(folder / "inbound.wav")
+    sound = samples(folder / "inbound.wav")
     gap, beyond = lost * 320, lost * 320 + 321
-    assert WAVE[:gap].tolist() == heard[:gap]
-    # What lies behind the gap is whole, but for its place: half a sample is nothing to hear.
-    rest = heard[beyond:-2]
+    assert WAVE[:gap].tolist() == sound[:gap]
+    # What is behind the gap is whole, but for its place: half a sample cannot be heard.
+    rest = sound[beyond:-2]
     assert rest in [WAVE[beyond + shift :][: len(rest)].tolist() for shift in (-1, 0, 1)]
     assert 1 == len(document.tracks[0].gaps)
 
@@ -201,8 +201,8 @@ def test_samples_may_be_split_anywhere(sizes: list[int]) -> None:
     content, size = split_call(sizes)
     with tempfile.TemporaryDirectory() as folder:
         found, _ = rendered(Path(folder) / "r", content)
-        heard = samples(found / "inbound.wav") if size > 1 else []
-    assert WAVE[: size // 2].tolist() == heard
+        sound = samples(found / "inbound.wav") if size > 1 else []
+    assert WAVE[: size // 2].tolist() == sound
 
 
 COUNTER = st.none() | st.integers(-(2**53), 2**53) | st.integers(0, 400)
@@ -220,10 +220,10 @@ FORMATS = [("audio/x-mulaw", 8000), ("audio/x-L16", 16000), ("audio/x-L16", 1100
 def happened(events: list[tuple[Any, ...]], track: Track, *, numbered: bool) -> list[Record]:
     """Return the records of a track on which all of this happened, one after the other."""
     rows: list[Record] = []
-    told, now_ms = 0, 0  # how far the sender's counter and clock are
+    sent, now_ms = 0, 0  # how far the sender's counter and clock are
     for what, first, *more in events:
         chunks = first if what in ("kept", "lost", "refused", "dropped") else 0
-        numbers = [told + n if numbered else None for n in range(chunks)]
+        numbers = [sent + n if numbered else None for n in range(chunks)]
         stamps = [now_ms + 20 * n for n in range(chunks)]
         if what == "kept":
             rows += [
@@ -246,7 +246,7 @@ def happened(events: list[tuple[Any, ...]], track: Track, *, numbered: bool) -> 
             rows.append(DroppedRecord(GapKind.DISK, track, 7, first, *more))
         elif what == "refused absurdly":
             rows.append(RejectedRecord(now_ms, "x", RejectedChunk(track, None, first, *more)))
-        told, now_ms = told + chunks, now_ms + 20 * (first if what == "paused" else chunks)
+        sent, now_ms = sent + chunks, now_ms + 20 * (first if what == "paused" else chunks)
     return rows
 
 
@@ -262,7 +262,7 @@ def test_whatever_happened_the_files_agree_with_their_document(
 ) -> None:
     """Or the recording would go to the quarantine instead of being published.
 
-    And whatever counters say: what came and was not kept is told, by track and kind.
+    And whatever counters say: what came and was not kept is reported, by track and kind.
     """
     rows = [
         *happened(inbound, Track.INBOUND, numbered=numbered),
@@ -273,11 +273,11 @@ def test_whatever_happened_the_files_agree_with_their_document(
     with tempfile.TemporaryDirectory() as folder:
         found, document = rendered(Path(folder) / "r", content)
         assert () == verify(found, document)
-    told = {(finding.code, finding.track) for finding in document.findings}
+    reported = {(finding.code, finding.track) for finding in document.findings}
     for track, events in ((Track.INBOUND, inbound), (Track.OUTBOUND, outbound)):
         for what, code in (("dropped", "audio_disk"), ("refused", "audio_rejected")):
             happened_so = any(event[0].startswith(what) for event in events)
-            assert not happened_so or (code, track) in told
+            assert not happened_so or (code, track) in reported
             assert not happened_so or not document.complete
 
 
@@ -448,7 +448,7 @@ def test_first_chunks_that_overtook_each_other_shift_no_track(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("encoding", "payload"), [("audio/x-mulaw", b""), ("audio/x-L16", b"x")])
 def test_not_one_whole_sample_is_no_track(tmp_path: Path, encoding: str, payload: bytes) -> None:
-    """A chunk came, but there is nothing to hear: no file is better than an empty one."""
+    """A chunk came, but there is no sound: no file is better than an empty one."""
     start = start_message(encoding=encoding)
     content = records([chunk(1, payload, timestamp_ms=0)], start=start, reason=EndReason.STOP)
     journal_file = write(tmp_path / "j", content)
@@ -457,7 +457,7 @@ def test_not_one_whole_sample_is_no_track(tmp_path: Path, encoding: str, payload
     assert ["recording.json"] == [path.name for path in (tmp_path / "out").iterdir()]
 
 
-def test_the_files_say_whose_they_are(tmp_path: Path) -> None:
+def test_the_files_name_their_call(tmp_path: Path) -> None:
     """Title, date, artist and comment are in every WAV."""
     start = start_message(agent="Jane")
     content = records([chunk(1, bytes(160), timestamp_ms=0)], start=start, reason=EndReason.STOP)

@@ -59,7 +59,7 @@ def codes(document: Recording) -> list[str]:
     return [finding.code for finding in document.findings]
 
 
-def test_a_document_says_whose_and_when() -> None:
+def test_a_document_has_ids_and_times() -> None:
     """Ids, times and parameters come from the stream; the rest from rendering."""
     start = MessageRecord(0, start_message(FirstName="Jane", Größe=3))
     document = reported(start, *whole()[1:], rendered=replace(NOTHING, length=16_080))
@@ -81,7 +81,7 @@ def test_a_document_says_whose_and_when() -> None:
     ("sid", "provider"),
     [("MZ" + "0a" * 16, "twilio"), ("MZ" + "0A" * 16, "signalwire"), ("", "signalwire")],
 )
-def test_the_provider_is_told_by_the_form_of_its_ids(sid: str, provider: str) -> None:
+def test_the_provider_is_known_by_the_form_of_its_ids(sid: str, provider: str) -> None:
     """Twilio's are a prefix and 32 hex digits in small letters."""
     start = json.loads(start_message())
     start["start"]["streamSid"] = sid
@@ -109,14 +109,14 @@ def test_rejected_messages_are_reported_but_nothing_is_missed() -> None:
 
 @pytest.mark.parametrize("kind", GapKind)
 def test_gaps_are_summed_up_by_kind(kind: GapKind) -> None:
-    """Silence of the sender is what the caller heard; anything else is missing."""
+    """Silence of the sender was sent; anything else is missing."""
     gaps = (TrackGap(0, 20, kind), TrackGap(100, 7.5, kind))
     track = replace_track(gaps=gaps)
     document = reported(*whole(), rendered=replace(NOTHING, tracks=(track,)))
-    heard = kind is GapKind.SENDER_SILENCE
+    was_sent = kind is GapKind.SENDER_SILENCE
     text = "27.5 ms in 2 gaps"
-    expected = () if heard else (Finding(f"audio_{kind.value}", text, Track.INBOUND),)
-    assert (heard, expected) == (document.complete, document.findings)
+    expected = () if was_sent else (Finding(f"audio_{kind.value}", text, Track.INBOUND),)
+    assert (was_sent, expected) == (document.complete, document.findings)
 
 
 def replace_track(
@@ -166,7 +166,7 @@ def test_audio_of_no_known_track_is_missed() -> None:
     assert Finding("messages_rejected", "2 times unknown_track") in document.findings
 
 
-def test_what_no_gap_stands_for_is_told_as_well() -> None:
+def test_what_no_gap_stands_for_is_reported_as_well() -> None:
     """Only what a gap stands for is not: complete would be a lie."""
     listed = DroppedRecord(GapKind.DISK, Track.INBOUND, 2, 8, 9, 160, 180)
     nowhere: list[Record] = [
@@ -195,7 +195,7 @@ def placed(step_ms: int, *more: Record) -> Rendered:
     ("step_ms", "rule"),
     [(20, ClockRule.TIMESTAMP), (160, ClockRule.SAMPLES), (1, ClockRule.CHUNKS)],
 )
-def test_the_clock_that_was_used_is_told(step_ms: int, rule: ClockRule) -> None:
+def test_the_clock_that_was_used_is_reported(step_ms: int, rule: ClockRule) -> None:
     """Of several tracks, the least exact one; how a time line was built costs nobody audio."""
     document = reported(*whole(), rendered=placed(step_ms))
     assert (rule, True) == (document.clock_rule, document.complete)
@@ -203,7 +203,7 @@ def test_the_clock_that_was_used_is_told(step_ms: int, rule: ClockRule) -> None:
     assert rule is reported(*whole(), rendered=replace(NOTHING, placements=both)).clock_rule
 
 
-def test_a_byte_order_that_was_chosen_by_ear_is_told() -> None:
+def test_a_byte_order_that_was_chosen_by_sound_is_reported() -> None:
     """One that was set is only written down."""
     chosen = replace(NOTHING, byte_order=ByteOrder.BIG, byte_order_chosen=True)
     document = reported(*whole(), rendered=chosen)
@@ -212,8 +212,8 @@ def test_a_byte_order_that_was_chosen_by_ear_is_told() -> None:
         codes(document),
         document.complete,
     )
-    told = reported(*whole(), rendered=replace(NOTHING, byte_order=ByteOrder.BIG))
-    assert (ByteOrder.BIG, []) == (told.byte_order, codes(told))
+    document = reported(*whole(), rendered=replace(NOTHING, byte_order=ByteOrder.BIG))
+    assert (ByteOrder.BIG, []) == (document.byte_order, codes(document))
 
 
 CODE = re.compile(r'(?:Finding|note|NoteRecord\(0|NoteRecord)[(,] ?"([a-z_]+)"')
@@ -233,7 +233,7 @@ def table_of_findings() -> dict[str, bool]:
 
 
 def test_the_page_knows_every_finding_and_what_it_means_for_a_listener() -> None:
-    """Whoever meets a code can look it up, and `complete` is what the page says."""
+    """Every code can be looked up, and `complete` is what the page says."""
     table = table_of_findings()
     sources = [path.read_text("utf-8") for path in PACKAGE.rglob("*.py")]
     codes = {code for source in sources for code in CODE.findall(source)}

@@ -76,7 +76,7 @@ def test_only_published_names_count(three: Path) -> None:
 
 
 def test_links_are_not_followed(three: Path, tmp_path: Path) -> None:
-    """A link could lead anywhere, or in circles; whoever looks for more than that is told."""
+    """A link could lead anywhere, or in circles; it is reported instead."""
     elsewhere = tmp_path / "elsewhere"
     builder.build(elsewhere, recording_id="cccc444444444444")
     (three / "2027").symlink_to(elsewhere / "2026")
@@ -134,7 +134,7 @@ def test_a_fifo_makes_nobody_wait(recordings: Path) -> None:
 
 
 def test_a_file_in_the_place_of_the_folder_is_reported(tmp_path: Path) -> None:
-    """Whoever set `--recordings` to a file should be told."""
+    """That `--recordings` is a file is reported."""
     (tmp_path / "file").write_text("")
     assert ["cannot be read: Not a directory"] == ids(store.select(tmp_path / "file", Wanted()))
 
@@ -176,9 +176,9 @@ def test_filters(three: Path, wanted: Wanted, expected: list[str]) -> None:
 def test_the_document_decides_where_names_are_coarse(recordings: Path) -> None:
     """A folder's name has no milliseconds."""
     builder.build(recordings, started_at_ms=builder.STARTED_AT_MS + 900)
-    moment = datetime.fromtimestamp(builder.STARTED_AT_MS / 1000, UTC)
+    started = datetime.fromtimestamp(builder.STARTED_AT_MS / 1000, UTC)
     for passed_ms, count in ((500, 1), (900, 1), (901, 0), (1000, 0)):
-        wanted = Wanted(since=moment + timedelta(milliseconds=passed_ms))
+        wanted = Wanted(since=started + timedelta(milliseconds=passed_ms))
         assert count == len(ids(store.select(recordings, wanted)))
 
 
@@ -197,7 +197,7 @@ def test_the_document_decides_where_names_are_coarse(recordings: Path) -> None:
     ],
 )
 def test_since_is_a_date_a_time_or_an_age(text: str, expected: datetime) -> None:
-    """UTC unless told otherwise."""
+    """UTC where no zone is named."""
     assert expected == store.parse_since(text, NOW)
 
 

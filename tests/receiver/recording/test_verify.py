@@ -77,14 +77,14 @@ def test_a_changed_byte_is_found(recordings: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["inbound.wav", "outbound.wav", "stereo.wav"])
 def test_a_missing_file_is_found(recordings: Path, name: str) -> None:
-    """And told once."""
+    """And reported once."""
     folder = builder.build(recordings, stereo=True)
     (folder / name).unlink()
     assert (f"{name} is missing",) == problems_of(folder)
 
 
 def test_a_missing_document_is_found(recordings: Path) -> None:
-    """By whoever still has it in memory."""
+    """By a caller that still has it in memory."""
     folder = builder.build(recordings)
     document = store.read(folder).recording
     (folder / "recording.json").unlink()
@@ -186,7 +186,7 @@ def test_a_track_named_twice_is_found(recordings: Path) -> None:
 
 
 def test_another_recordings_document_is_found(recordings: Path) -> None:
-    """The folder's name says whose it is."""
+    """The folder's name has its id."""
     folder = builder.build(recordings)
     builder.change_document(folder, id="ffff000000000000")
     assert ("the document is of another recording, 'ffff000000000000'",) == problems_of(folder)
@@ -378,7 +378,7 @@ def test_an_unreadable_file_is_found(recordings: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("edit", ["samples", "gap", "length"])
 def test_without_hashes_all_but_the_sound_is_compared(recordings: Path, edit: str) -> None:
-    """Files of which the hash was taken a moment ago are not read whole again."""
+    """Files of which the hash was just taken are not read whole again."""
     folder = builder.build(recordings)
     document = store.read(folder).recording
     assert () == verify(folder, document, hashes=False)

@@ -94,7 +94,7 @@ async def test_a_journal_that_cannot_be_read_is_set_aside(desk: Desk) -> None:
 
 
 async def test_a_killed_process_is_replaced_and_the_work_done_again(desk: Desk) -> None:
-    """Whoever kills the renderer (the kernel, out of memory) loses no recording."""
+    """A renderer that is killed (by the kernel, out of memory) costs no recording."""
     desk.queue.submit(desk.journal())
     await desk.next_published()
     (pid,) = rendering_processes()
@@ -197,7 +197,7 @@ async def test_what_is_cut_off_leaves_nothing_half_published(
     desk.queue.submit(journal)
     desk.queue.start_deadline()  # at once: low priority is next to nothing on a busy machine
     async with asyncio.timeout(WAIT_SECONDS):
-        while not list(desk.recordings.rglob("*.partial")):  # noqa: ASYNC110  nothing tells
+        while not list(desk.recordings.rglob("*.partial")):  # noqa: ASYNC110  no event says so
             await asyncio.sleep(0.005)
     await desk.queue.close()
     assert journal.exists()
