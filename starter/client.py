@@ -52,6 +52,7 @@ class _ApiRequest:
     url: str
     form: list[tuple[str, str]] = field(repr=False)  # every field occurs once
     what: str  # "stream X may have started", for a request without an answer
+    missing: str  # what a 404 may mean
     name: str
     secrets: tuple[str, ...] = field(repr=False)
 
@@ -138,6 +139,7 @@ class StreamClient:
             url=self._credentials.streams_url(target, sid),
             form=request.form(target),
             what=f"the stream may have started under the name {request.name}",
+            missing=f"the {target.word} may have ended, or belong to another project",
             name=str(request.name),
             secrets=self._secrets(request.bearer_token),
         )
@@ -150,6 +152,10 @@ class StreamClient:
             url=self._credentials.streams_url(target, sid, stream),
             form=[("Status", "stopped")],
             what=f"the stream {stream} may have stopped",
+            missing=(
+                f"the stream may have ended already, as it does with its {target.word},"
+                f" or have been started on another {target.word} or by another project"
+            ),
             name=stream,
             secrets=self._secrets(None),
         )
@@ -226,6 +232,8 @@ def _refusal(status: int, body: bytes, request: _ApiRequest) -> ApiError:
     """The exception for an error answer, with every secret masked that the answer repeats."""
     answer = parse_error(body, request.mask)
     message = answer.message
+    if status == 404:
+        message = f"{message}: {request.missing}"
     if status >= 500 and status not in _RETRIED_STATUSES:
         # the provider may have done it before it failed
         message = f"{message}: {request.what}"

@@ -27,8 +27,9 @@ _END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def read_tracks(options: SimulateOptions) -> tuple[TrackAudio, ...]:
     """The audio of every track, encoded once for all calls. Raises AudioError."""
+    order, resample = options.byte_order, options.resample
     return tuple(
-        TrackAudio(track, read_payload(path, options.codec, byte_order=options.byte_order))
+        TrackAudio(track, read_payload(path, options.codec, byte_order=order, resample=resample))
         for track, path in options.sources().items()
     )
 

@@ -46,6 +46,9 @@ _AUDIO = (
         help="Byte order of L16 samples.",
     ),
     click.option(
+        "--resample", is_flag=True, help="Convert WAV files of another rate than the codec's."
+    ),
+    click.option(
         "--packet-ms",
         type=click.IntRange(1, 1000),
         default=20,

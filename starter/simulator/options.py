@@ -26,6 +26,7 @@ class SimulateOptions:
     dtmf: tuple[Keypress, ...]
     codec: Codec
     byte_order: ByteOrder
+    resample: bool
     packet_ms: int
     first_timestamp: int
     provider_shape: ProviderShape

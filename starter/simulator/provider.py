@@ -85,11 +85,13 @@ class Provider:
         return HttpReply(200, describe(stream))
 
     def _stop(self, address: Address, sid_or_name: str) -> HttpReply:
-        # the latest first: a name may be used again once its stream has ended
-        for stream in reversed(self._streams_of(address)):
-            if stream.is_named(sid_or_name):
-                stream.stop()
-                return HttpReply(200, describe(stream) | {"status": "stopped"})
+        # as the `uri` of our answers ends, but a name may end so, too
+        for given in (sid_or_name, sid_or_name.removesuffix(".json")):
+            # the latest first: a name may be used again once its stream has ended
+            for stream in reversed(self._streams_of(address)):
+                if stream.is_named(given):
+                    stream.stop()
+                    return HttpReply(200, describe(stream) | {"status": "stopped"})
         raise Refusal(404, 20404, "No such stream")
 
     def _streams_of(self, address: Address) -> list[LiveStream]:

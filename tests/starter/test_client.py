@@ -137,6 +137,16 @@ async def test_error_answers_are_raised_at_once(status: int, kind: type[ApiError
     assert 1 == len(exchange.requests)
 
 
+async def test_a_missing_stream_or_call_is_explained() -> None:
+    """The provider says no more than that it is not there; why it may be so is known here."""
+    answer = httpx.Response(404, json={"code": 20404, "message": "Not found", "status": 404})
+    async with Exchange(answer, answer).client() as client:
+        with pytest.raises(NotFoundError, match="Not found: the stream may have ended already"):
+            await client.stop(CALL_SID, "mine")
+        with pytest.raises(NotFoundError, match="Not found: the call may have ended"):
+            await client.start(CALL_SID, REQUEST)
+
+
 @pytest.mark.parametrize("charset", ["utf-16", "idna", "base64"])
 async def test_the_charset_of_an_error_answer_does_not_matter(charset: str) -> None:
     """An odd answer is an error like any other, and passing trouble is still tried again."""

@@ -1,5 +1,6 @@
 """Reading WAV files as payloads."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from starter.errors import AudioError
+from starter.errors import AudioError, ConfigError
 from starter.models import Codec
 from starter.simulator.audio import read_payload
 from starter.simulator.stream_info import ByteOrder
@@ -96,17 +97,60 @@ def test_a_float_file_sounds_like_its_16_bit_twin(write_wav: WriteWav, codec: Co
     assert len(set(found)) > 10
 
 
-def test_an_empty_file_is_an_empty_payload(tmp_path: Path) -> None:
-    """No sound is no error."""
-    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.int16), 8000)
-    assert b"" == read_payload(tmp_path / "empty.wav", Codec.PCMU)
+@pytest.mark.parametrize("behind", [b"", b"LIST\4\0\0\0INFO"])
+def test_a_file_without_samples_is_refused(tmp_path: Path, behind: bytes) -> None:
+    """There is nothing to play, also where other chunks stand behind the empty one."""
+    path = mulaw_wav(tmp_path / "empty.wav", b"")
+    path.write_bytes(path.read_bytes() + behind)
+    with pytest.raises(AudioError, match=r"empty\.wav has no samples: there is nothing to play"):
+        read_payload(path, Codec.PCMU)
+
+
+@pytest.mark.parametrize("data_size", [0, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("riff_size", [0, 36, 2**32 - 1])
+@pytest.mark.parametrize("subtype", ["PCM_16", "ULAW"])
+def test_sizes_left_open_are_those_of_the_file(
+    write_wav: WriteWav, data_size: int, riff_size: int, subtype: str
+) -> None:
+    """What was written into a pipe has a size of 0, or the largest; all samples are played."""
+    path = write_wav(subtype=subtype)
+    expected = read_payload(path, Codec.PCMU)
+    content = path.read_bytes()
+    at = content.index(b"data") + 4
+    piped = content[:at] + data_size.to_bytes(4, "little") + content[at + 4 :]
+    path.write_bytes(piped[:4] + riff_size.to_bytes(4, "little") + piped[8:])
+    assert 4000 == len(expected)
+    assert expected == read_payload(path, Codec.PCMU)
+
+
+@pytest.mark.parametrize("rate", [11025, 16000, 44100, 48000])
+@pytest.mark.parametrize("subtype", ["PCM_16", "ULAW"])
+def test_another_rate_is_converted_on_request(write_wav: WriteWav, rate: int, subtype: str) -> None:
+    """As long and as high as before."""
+    path = write_wav(rate=rate, subtype=subtype, seconds=1)
+    payload = read_payload(path, Codec.L16, resample=True)
+    same, _ = soundfile.read(write_wav(rate=8000, subtype=subtype, seconds=1), dtype="int16")
+    samples = np.frombuffer(payload, "<i2").astype(float)
+    spectra = [np.abs(np.fft.rfft(one.astype(float))) for one in (same, samples)]
+    assert 8000 == len(samples)
+    assert abs(int(spectra[0].argmax()) - int(spectra[1].argmax())) <= 1
+    assert 0.9 < samples.std() / same.astype(float).std() < 1.1
+
+
+def test_what_resamples_may_be_missing(
+    write_wav: WriteWav, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the error names the extra that brings it."""
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    with pytest.raises(ConfigError, match=r"tapreel\[dsp\]"):
+        read_payload(write_wav(rate=16000), Codec.PCMU, resample=True)
 
 
 @pytest.mark.parametrize(
     ("settings", "codec", "why"),
     [
         ({"channels": 2}, Codec.PCMU, "has 2 channels; a track is mono"),
-        ({"rate": 16000}, Codec.PCMU, "has 16000 samples/s; PCMU needs 8000"),
+        ({"rate": 16000}, Codec.PCMU, "has 16000 samples/s; PCMU needs 8000: --resample"),
         ({"rate": 8000}, Codec.L16_24000, "has 8000 samples/s; L16@24000h needs 24000"),
     ],
 )

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.integration
 
 TOKEN = "bearer-token-of-the-tests"
 KEY = b"k" * 32
+WAVS = Path(__file__).parents[2] / "cases" / "wav"
 
 Starter = Callable[..., Ran]
 SecretFile = Callable[..., Path]
@@ -48,6 +49,35 @@ def test_a_call_is_played_and_reported(
     assert f"Bearer {TOKEN}" == received.authorization
     assert {"größe": "1=2"} == received.messages[1]["start"]["customParameters"]
     assert ["A", "#"] == [m["dtmf"]["digit"] for m in received.messages if "dtmf" in m]
+
+
+def test_a_wav_file_from_a_pipe_is_played_whole(starter: Starter, receiver: ReceiverDouble) -> None:
+    """Its writer left the sizes at 0; half a second of samples is there."""
+    ran = starter("simulate", receiver.url, "--speed", 0, "--inbound", WAVS / "zero-sizes.wav")
+    assert 0 == ran.exit_code
+    assert 25 == len(receiver.next_stream().media("inbound"))
+
+
+def test_a_wav_file_without_samples_is_one_clear_line(
+    starter: Starter, receiver: ReceiverDouble
+) -> None:
+    """Nothing is sent."""
+    ran = starter("simulate", receiver.url, "--inbound", WAVS / "no-data.wav")
+    assert (6, "") == (ran.exit_code, ran.out)
+    assert ran.err.endswith("no-data.wav has no samples: there is nothing to play\n")
+    assert 1 == ran.err.count("\n")
+
+
+def test_another_rate_is_played_on_request(
+    starter: Starter, receiver: ReceiverDouble, write_wav: WriteWav
+) -> None:
+    """Without the option, the error names it."""
+    command = ("simulate", receiver.url, "--speed", 0, "--inbound", write_wav(rate=44100))
+    refused = starter(*command)
+    assert 6 == refused.exit_code
+    assert "--resample" in refused.err
+    assert 0 == starter(*command, "--resample").exit_code
+    assert 25 == len(receiver.next_stream().media("inbound"))
 
 
 def test_many_calls_are_played_at_once(

@@ -56,6 +56,7 @@ def options(write_wav: WriteWav, ca_file: Path) -> SimulateOptions:
         dtmf=(),
         codec=Codec.PCMU,
         byte_order=ByteOrder.LITTLE,
+        resample=False,
         packet_ms=20,
         first_timestamp=0,
         provider_shape="signalwire",
@@ -273,6 +274,32 @@ async def test_conferences_choose_their_codec(
 
     assert (CALL_SID, None) == (handle.conference_sid, handle.call_sid)
     assert "audio/x-L16" == start["mediaFormat"]["encoding"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ""])
+async def test_the_uri_of_an_answer_stops_its_stream(options: SimulateOptions, suffix: str) -> None:
+    """It ends in `.json`, as the provider's does, and is understood without that, too."""
+    async with running_provider(endless(options)) as running:
+        form = {"Url": "wss://127.0.0.1:9", "Name": "mine"}
+        uri = running.provider.answer(http_request("", form)).body["uri"]
+        request = http_request("", {"Status": "stopped"})
+        stopped = running.provider.answer(replace(request, path=uri.removesuffix(".json") + suffix))
+        await running.failure()
+    assert (200, "stopped") == (stopped.status, stopped.body["status"])
+
+
+async def test_a_name_may_end_as_an_uri_does(options: SimulateOptions) -> None:
+    """The stream of that very name is stopped, not the one whose name it begins with."""
+    async with running_provider(endless(options)) as running:
+        answers = [
+            running.provider.answer(http_request("", {"Url": "wss://127.0.0.1:9", "Name": name}))
+            for name in ("mine.json", "mine")
+        ]
+        request = http_request("/mine.json", {"Status": "stopped"})
+        stopped = running.provider.answer(request)
+        for _ in answers:
+            await running.failure()
+    assert answers[0].body["sid"] == stopped.body["sid"]
 
 
 async def test_wrong_credentials_are_refused(options: SimulateOptions) -> None:
