@@ -17,7 +17,7 @@ from typing import Final
 
 from receiver.transports import handshake
 from receiver.transports.acceptor import Acceptor, open_sockets
-from receiver.transports.connection import WebSocketConnection
+from receiver.transports.connection import TlsConnection, WebSocketConnection
 from receiver.transports.interface import Limits, UpgradePolicy
 from receiver.transports.pending import PendingConnection, PendingConnections
 from receiver.transports.shared_port import SharedPort
@@ -120,9 +120,8 @@ class SocketListener:
         )
 
     def _open(self, accepted: AcceptedUpgrade) -> None:
-        connection = WebSocketConnection(
-            accepted.peer, accepted.transport, self._limits, on_lost=self._remove
-        )
+        kind = TlsConnection if self._ssl_context else WebSocketConnection
+        connection = kind(accepted.peer, accepted.transport, self._limits, on_lost=self._remove)
         self._connections.add(connection)
         connection.open(accepted.response, accepted.early)
 
