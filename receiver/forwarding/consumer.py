@@ -9,8 +9,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from receiver.config.load import is_loopback
 from receiver.errors import ConfigurationError
-from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
-from receiver.tap.encoding.notices import opening
+from receiver.tap.encoding.format import Format, OutMessage, OutputSpec, opening
 from receiver.tap.events import LiveStream
 from receiver.tap.queue import SendQueue
 from receiver.tap.sender import DONE, ListenerLimits

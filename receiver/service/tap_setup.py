@@ -24,7 +24,7 @@ from receiver.tap.sender import ListenerLimits
 from receiver.tap.service import TapOptions, TapService
 
 if TYPE_CHECKING:
-    from receiver.forwarding.forwarder import Forwarder
+    from receiver.forwarding.relay import Forwarder
 
 log = structlog.get_logger("receiver.taps")
 
@@ -107,8 +107,7 @@ def _forwarder(
         return None
     # Only here: a client starts slowly.
     from receiver.forwarding.consumer import parse_consumer
-    from receiver.forwarding.forwarder import Forwarder
-    from receiver.forwarding.relay import ForwardOptions
+    from receiver.forwarding.relay import Forwarder, ForwardOptions
     from receiver.transports.client import trust_in
 
     consumers = tuple(map(parse_consumer, config.forward))

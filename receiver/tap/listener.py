@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from receiver.auth.tap_tokens import TapGrant
 from receiver.media import GapReason
-from receiver.tap.encoding.format import Format, OutputSpec
-from receiver.tap.encoding.notices import gap_notice, opening
+from receiver.tap.encoding.format import Format, OutputSpec, gap_notice, opening
 from receiver.tap.events import LiveStream
 from receiver.tap.query import TapQuery
 from receiver.tap.queue import SendQueue

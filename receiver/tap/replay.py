@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from receiver.media import EndReason, MediaFormat
-from receiver.tap.encoding.notices import start_ms
+from receiver.tap.encoding.format import start_ms
 from receiver.tap.events import LiveChunk, StreamEnded, StreamEvent, StreamPosition, Subscribed
 from receiver.tap.feed import Feed
 from receiver.tap.history import JournalEvent, JournalTail

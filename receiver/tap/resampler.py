@@ -17,8 +17,7 @@ from typing import Any, Final
 
 from receiver.audio import codec
 from receiver.media import GapReason
-from receiver.tap.encoding.format import OutMessage, OutputSpec
-from receiver.tap.encoding.notices import gap_notice
+from receiver.tap.encoding.format import OutMessage, OutputSpec, gap_notice
 
 _BLOCK_SECONDS: Final = 1
 _TAIL_SECONDS: Final = 0.1

@@ -26,9 +26,11 @@ from typing import Final
 
 from receiver.audio import codec
 from receiver.media import ByteOrder, Chunk, Encoding, MediaFormat, Track
-from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format, OutMessage
-from receiver.tap.encoding.notices import (
+from receiver.tap.encoding.format import (
     LONGEST_CLOCK_MS,
+    LONGEST_WAIT_MS,
+    Format,
+    OutMessage,
     event_notices,
     gap_notice,
     start_ms,

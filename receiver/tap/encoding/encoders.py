@@ -12,9 +12,14 @@ import msgspec
 
 from receiver.errors import PeerError
 from receiver.media import ByteOrder, Chunk
-from receiver.tap.encoding import notices
-from receiver.tap.encoding.format import Encoder, Format, OutMessage, OutputSpec
-from receiver.tap.encoding.notices import json_text
+from receiver.tap.encoding.format import (
+    Encoder,
+    Format,
+    OutMessage,
+    OutputSpec,
+    json_text,
+    start_ms,
+)
 from receiver.tap.events import LiveChunk, LiveMessage, StreamEnded, StreamEvent, Subscribed
 from receiver.wire import messages, parse
 
@@ -55,7 +60,7 @@ class MessageEncoder:
         self._count(_parsed(live.start_message))
         self._count(subscribed.position.latest)
         self._stopped = False
-        self.position_ms = notices.start_ms(subscribed)
+        self.position_ms = start_ms(subscribed)
 
     def feed(self, event: StreamEvent) -> list[OutMessage]:
         """Return what follows from an event."""

@@ -16,8 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from receiver.counters import TapCounters
 from receiver.forwarding.consumer import Consumer
-from receiver.forwarding.forwarder import Forwarder
-from receiver.forwarding.relay import ForwardOptions
+from receiver.forwarding.relay import Forwarder, ForwardOptions
 from receiver.media import ByteOrder, EndReason, Track
 from receiver.tap.events import StreamEnded
 from receiver.tap.feed import Feeds

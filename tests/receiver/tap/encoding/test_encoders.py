@@ -9,8 +9,7 @@ import random
 import pytest
 
 from receiver.media import ByteOrder, Chunk, Encoding, Track
-from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
-from receiver.tap.encoding.notices import opening, start_ms
+from receiver.tap.encoding.format import Format, OutMessage, OutputSpec, opening, start_ms
 from receiver.tap.events import (
     LiveChunk,
     LiveMessage,
