@@ -49,13 +49,12 @@ PURE = (
         "disk/layout",
         "journal/records",
         "journal/reader",
-        "journal/memory_limits",
         "audio/codec",
         "audio/wav_tags",
     ),
     *("recording/document", "recording/journal_scan", "recording/report"),
     *("auth/bearer", "auth/tap_tokens"),
-    *("ingest/stream", "ingest/peer_limits", "tap/queue"),
+    *("ingest/stream", "tap/queue"),
 )
 """Packages and modules that only compute: no clock, file, socket, log, environment or waiting."""
 STARTER_PURE = (

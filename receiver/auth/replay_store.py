@@ -18,9 +18,8 @@ from typing import Final
 
 import structlog
 
-from receiver.disk.files import create_private
+from receiver.disk.files import create_private, sync_folder
 from receiver.disk.folders import make_private_folder
-from receiver.disk.sync import sync_folder
 
 CLEANUP_INTERVAL_SECONDS: Final = 600.0
 """Between two removals of expired tokens."""

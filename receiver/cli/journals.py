@@ -26,10 +26,9 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
     if not spool.is_dir():
         raise ConfigurationError(f"{spool} is not a folder: give the spool that holds the journals")
     from receiver.disk import folders
-    from receiver.disk.lock import FolderLock
+    from receiver.disk.folders import FolderLock
     from receiver.recording import publish
-    from receiver.recording.options import RenderOptions
-    from receiver.recording.outcomes import Published
+    from receiver.recording.outcomes import Published, RenderOptions
 
     os.umask(0o077)
     recovered = failed = 0
@@ -76,7 +75,7 @@ def render(journal: Path, output: Path | None, byte_order: ByteOrder, *, stereo:
     from receiver.journal.backlog import open_journal
     from receiver.recording import render as renderer
     from receiver.recording.journal_scan import scan_file
-    from receiver.recording.options import RenderOptions
+    from receiver.recording.outcomes import RenderOptions
 
     os.umask(0o077)
     folder = output or Path(journal.name).with_suffix("")

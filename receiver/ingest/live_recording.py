@@ -23,8 +23,7 @@ from receiver.media import Chunk, EndReason, GapKind, timestamp
 from receiver.tap.events import LiveChunk, LiveMessage, LiveStream, StreamEnded, StreamPosition
 from receiver.tap.hub import SILENT, Hub, Tap
 from receiver.timeline.jumps import live_origin_ms
-from receiver.wire.errors import MessageRejected
-from receiver.wire.messages import Start
+from receiver.wire.messages import MessageRejected, Start
 
 MOST_MESSAGES: Final = 10_000
 """Messages other than media that are kept of one recording; the rest is counted."""

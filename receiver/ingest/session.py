@@ -14,12 +14,12 @@ import structlog
 
 from receiver.auth.bearer import Grant
 from receiver.ingest.live_recording import EarlyMessages, LiveRecording, names, new_header
-from receiver.ingest.peer_limits import PeerLimits
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.stream import (
     ChunkReceived,
     ChunkRefused,
     MessageReceived,
+    PeerLimits,
     ProtocolEvent,
     RecordingEnded,
     RecordingOpened,
@@ -33,8 +33,14 @@ from receiver.media import Chunk, EndReason
 from receiver.rate_limit import LogThrottle
 from receiver.transports.interface import FAILURES, Connection
 from receiver.wire import messages, parse
-from receiver.wire.errors import OTHER_STREAM, MessageRejected, ProtocolViolation
-from receiver.wire.messages import FormatRefused, Message, Start
+from receiver.wire.messages import (
+    OTHER_STREAM,
+    FormatRefused,
+    Message,
+    MessageRejected,
+    ProtocolViolation,
+    Start,
+)
 
 LONGEST_UNSAID_SECONDS: Final = 10.0
 """How long an open socket may take to send its start, before no recording is expected of it."""

@@ -28,10 +28,8 @@ from pathlib import Path
 from typing import Final
 
 from receiver.disk import layout
-from receiver.disk.files import open_regular, sha256, write_private
-from receiver.disk.folders import PRIVATE
-from receiver.disk.lock import FolderLock
-from receiver.disk.sync import sync_folder
+from receiver.disk.files import open_regular, sha256, sync_folder, write_private
+from receiver.disk.folders import PRIVATE, FolderLock
 from receiver.errors import JournalError
 from receiver.journal.reader import trusted
 

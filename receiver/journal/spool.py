@@ -7,7 +7,17 @@ The event loop only appends to queues in memory. Three threads do the rest:
     journal-guard    bounds what memory holds, also while the writer hangs in a call to the disk
 
 So a slow disk delays these threads, never a socket. What the disk does not take stays in memory,
-up to the bounds of `memory_limits`, and is written when it does.
+up to two bounds, and is written when it does: a disk that fails is bridged for
+`MOST_HELD_SECONDS`, and bytes are bounded for each journal and for all of them together.
+
+A journal that stops keeping chunks frees nothing at once, but it stops growing. So the heaviest
+ones stop, until those that go on have room: a flood on one stream costs no other stream's audio.
+Example, in units of the bound for all journals together, which hold 1.1:
+
+    a 0.5, b 0.4, c 0.2     all go on: too much, and 1.1 is above the spared 0.75
+    a stops                 b and c hold 0.6, which is below it: they go on
+    a holds 0.25 or less    a keeps chunks again (see `JournalWriter.start_dropping`)
+    above 1.25 in all       every journal stops, whatever it holds
 """
 
 from __future__ import annotations
@@ -16,20 +26,60 @@ import errno
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from receiver.disk import layout
-from receiver.disk.lock import FolderLock
-from receiver.journal import memory_limits
+from receiver.disk.folders import FolderLock
 from receiver.journal.records import Header
 from receiver.journal.syncer import Syncer
 from receiver.journal.writer import JournalWriter
 from receiver.rate_limit import LogThrottle
+
+MOST_HELD_SECONDS: Final = 30.0
+"""For how long memory bridges a disk that takes nothing, for each stream."""
+MOST_HELD_BYTES: Final = 2**30
+"""What all journals together may hold; beyond it the heaviest stop keeping chunks."""
+MOST_HELD_BYTES_EACH: Final = 2**25
+"""What one journal may hold. A stream brings under 100 KB a second, so a call never gets there."""
+_SPARED: Final = 0.75
+"""Of the bound for all, what those journals may hold that go on when it is passed."""
+_LAST_RESORT: Final = 1.25
+"""Of the bound for all, what no journal goes on beyond."""
+
+_Journal = TypeVar("_Journal")
+
+
+def too_heavy(growing: Mapping[_Journal, int], *, total: int) -> Iterator[tuple[_Journal, str]]:
+    """Yield the journals that have to stop keeping chunks, heaviest first, and why.
+
+    Args:
+        growing: The bytes that each journal holds which still keeps chunks.
+        total: The bytes that all journals hold, those which keep none any more among them.
+    """
+    spared = sum(growing.values())
+    for journal in sorted(growing, key=growing.__getitem__, reverse=True):
+        reason = _too_much(growing[journal], total=total, spared=spared)
+        if not reason:
+            return
+        yield journal, reason
+        spared -= growing[journal]
+
+
+def _too_much(held: int, *, total: int, spared: int) -> str:
+    """Return why the heaviest journal holds too much, or an empty text."""
+    if held > MOST_HELD_BYTES_EACH:
+        return "it holds too much"
+    if total > MOST_HELD_BYTES * _LAST_RESORT:
+        return "all together hold far too much"
+    if total > MOST_HELD_BYTES and spared > MOST_HELD_BYTES * _SPARED:
+        return "all together hold too much, and it the most"
+    return ""
+
 
 BATCH_INTERVAL_SECONDS: Final = 0.2
 """How long appended records wait for others before they are written together."""
@@ -214,7 +264,7 @@ class Spool:
         now = time.monotonic()
         for journal in self._journals:
             seconds = journal.failing_seconds(now)
-            if seconds > memory_limits.MOST_HELD_SECONDS:
+            if seconds > MOST_HELD_SECONDS:
                 journal.start_dropping(f"the disk has failed for {seconds:.0f} s")
 
     def _close_journals(self) -> None:
@@ -237,7 +287,7 @@ class Spool:
                 continue
             held = self._measure()
             self._drop_heaviest(held)
-            if lasted > memory_limits.MOST_HELD_SECONDS:
+            if lasted > MOST_HELD_SECONDS:
                 for journal in held:
                     journal.start_dropping(f"a disk call has hung for {lasted:.0f} s")
 
@@ -259,5 +309,5 @@ class Spool:
     def _drop_heaviest(self, held: Mapping[JournalWriter, int]) -> None:
         """Stop keeping the chunks of journals that hold too much, whether the disk fails or not."""
         growing = {j: size for j, size in held.items() if not j.dropping and not j.ended}
-        for journal, reason in memory_limits.too_heavy(growing, total=sum(held.values())):
+        for journal, reason in too_heavy(growing, total=sum(held.values())):
             journal.start_dropping(reason, resume_bytes=held[journal] / 2)

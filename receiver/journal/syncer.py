@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from receiver.disk import sync
+from receiver.disk import files
 from receiver.journal.writer import JournalWriter
 
 MOST_SYNCED_SINGLY: Final = 4
@@ -102,7 +102,7 @@ class Syncer:
         # Not with a journal's own descriptor: it misses errors from before it was opened, once
         # another caller has been given them.
         try:
-            sync.sync_file_system(self._file_system)
+            files.sync_file_system(self._file_system)
         except OSError:
             return False
         return True

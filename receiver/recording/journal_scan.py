@@ -30,8 +30,15 @@ from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
 from receiver.timeline.event_positions import EventPosition
 from receiver.timeline.track_index import TrackIndex
 from receiver.wire import parse
-from receiver.wire.errors import OTHER_STREAM, MessageRejected
-from receiver.wire.messages import DtmfMessage, FormatRefused, MarkMessage, Start, Unknown
+from receiver.wire.messages import (
+    OTHER_STREAM,
+    DtmfMessage,
+    FormatRefused,
+    MarkMessage,
+    MessageRejected,
+    Start,
+    Unknown,
+)
 
 if TYPE_CHECKING:
     from io import FileIO

@@ -1,4 +1,4 @@
-"""What became of a journal: values that cross from the process that renders to all others.
+"""What is asked of rendering, and what became of a journal: values that cross processes.
 
 None of this imports numpy or libsndfile, so the serving process and the commands can speak of
 outcomes without mapping either.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from receiver.media import ByteOrder
 from receiver.recording.document import Recording
 
 
@@ -53,3 +54,11 @@ class Discarded:
 
 
 Outcome = Published | Quarantined | Empty | Discarded
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """`byte_order` is for L16 payloads; `stereo` adds `stereo.wav` (left is inbound)."""
+
+    byte_order: ByteOrder = ByteOrder.LITTLE
+    stereo: bool = False

@@ -22,7 +22,6 @@ from receiver.journal import backlog
 from receiver.journal.backlog import ClaimedJournal, Disposal
 from receiver.recording import staging, store
 from receiver.recording.journal_scan import JournalScan, scan_file
-from receiver.recording.options import RenderOptions
 from receiver.recording.outcomes import (
     Discarded,
     Empty,
@@ -30,6 +29,7 @@ from receiver.recording.outcomes import (
     Postponed,
     Published,
     Quarantined,
+    RenderOptions,
 )
 from receiver.recording.render import render
 from receiver.recording.verify import verify

@@ -21,7 +21,7 @@ from receiver.media import ByteOrder, Encoding, MediaFormat, Track, timestamp
 from receiver.recording import document as recording
 from receiver.recording.document import RecordedTrack, Recording
 from receiver.recording.journal_scan import JournalScan
-from receiver.recording.options import RenderOptions
+from receiver.recording.outcomes import RenderOptions
 from receiver.recording.report import UNNAMED, Rendered, report
 from receiver.timeline import clock, event_positions, track_timeline
 from receiver.timeline.track_timeline import Placement, Run

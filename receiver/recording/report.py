@@ -20,8 +20,7 @@ from receiver.recording.journal_scan import JournalScan
 from receiver.timeline import track_timeline
 from receiver.timeline.gaps import chunks_not_kept
 from receiver.timeline.track_timeline import Placement
-from receiver.wire.errors import UNKNOWN_TRACK
-from receiver.wire.messages import DtmfMessage, MarkMessage, Start
+from receiver.wire.messages import UNKNOWN_TRACK, DtmfMessage, MarkMessage, Start
 
 _TWILIO_SID: Final = re.compile(r"MZ[0-9a-f]{32}")
 UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())

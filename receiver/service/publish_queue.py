@@ -32,8 +32,14 @@ import structlog
 
 from receiver.rate_limit import LogThrottle
 from receiver.recording import staging
-from receiver.recording.options import RenderOptions
-from receiver.recording.outcomes import Discarded, Empty, Outcome, Published, Quarantined
+from receiver.recording.outcomes import (
+    Discarded,
+    Empty,
+    Outcome,
+    Published,
+    Quarantined,
+    RenderOptions,
+)
 from receiver.service.render_process import RenderProcess
 from receiver.service.shutdown_deadline import ShutdownDeadline
 

@@ -19,8 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Final, TypeVar
 
-from receiver.recording.options import RenderOptions
-from receiver.recording.outcomes import Outcome
+from receiver.recording.outcomes import Outcome, RenderOptions
 
 T = TypeVar("T")
 

@@ -28,8 +28,7 @@ from receiver.ingest.session import Session
 from receiver.journal import backlog
 from receiver.journal.spool import Spool
 from receiver.recording.document import Recording
-from receiver.recording.options import RenderOptions
-from receiver.recording.outcomes import Published
+from receiver.recording.outcomes import Published, RenderOptions
 from receiver.service import event_loop
 from receiver.service.admission import Admission
 from receiver.service.publish_queue import IN_TIME_SECONDS, PublishQueue

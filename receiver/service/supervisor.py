@@ -21,8 +21,7 @@ import structlog
 from receiver.auth import credentials, tls
 from receiver.config.settings import Config
 from receiver.disk import layout
-from receiver.disk.folders import make_private_folder, make_recordings_folder
-from receiver.disk.lock import FolderLock
+from receiver.disk.folders import FolderLock, make_private_folder, make_recordings_folder
 from receiver.errors import ConfigurationError, TapreelError
 from receiver.journal import backlog
 from receiver.service.shutdown_deadline import ShutdownDeadline

@@ -1,13 +1,44 @@
-"""The messages of a media stream, typed; `receiver.wire.parse` makes them."""
+"""The messages of a media stream, typed, and what can be wrong with them.
+
+`receiver.wire.parse` makes them: of one message, or of the whole stream, it can also say why not.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from receiver.media import Chunk, MediaFormat
-from receiver.wire.errors import ProtocolViolation
+from receiver.errors import PeerError
+from receiver.media import Chunk, MediaFormat, RejectedChunk
+
+OTHER_STREAM: Final = "other_stream"
+"""The code with which a chunk is refused that names another stream than the one it came on."""
+UNKNOWN_TRACK: Final = "unknown_track"
+"""The code with which a chunk is refused that is of neither track: it has no place of its own."""
+
+
+class MessageRejected(PeerError):
+    """One message cannot be used; it is counted and the stream lives on.
+
+    `code` is a stable word for counters. `chunk` is what is known of the chunk that the
+    message carried, where it carried one.
+    """
+
+    def __init__(self, code: str, detail: str, *, chunk: RejectedChunk | None = None) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.chunk = chunk
+
+
+class ProtocolViolation(PeerError):
+    """The stream cannot go on; the socket is closed with `close_code` and this text."""
+
+    def __init__(self, detail: str, *, close_code: int = 1008) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.close_code = close_code
 
 
 class Connected(msgspec.Struct, frozen=True):

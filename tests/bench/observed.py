@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from receiver.config.settings import Config
-from receiver.disk import sync
+from receiver.disk import files
 from receiver.journal.reader import Reader
 from receiver.journal.records import ChunkRecord, Header
 from receiver.service import run as process
@@ -31,7 +31,7 @@ to_journal: list[float] = []
 to_disk: list[float] = []
 lags: list[float] = []
 
-_pwrite, _fdatasync, _syncfs = os.pwrite, os.fdatasync, sync.sync_file_system
+_pwrite, _fdatasync, _syncfs = os.pwrite, os.fdatasync, files.sync_file_system
 
 
 def _note_write(descriptor: int, block: bytes, offset: int) -> int:
@@ -85,7 +85,7 @@ def main() -> int:
     figures = Path(sys.argv[1])
     os.pwrite = _note_write  # type: ignore[assignment]  # called with bytes only
     os.fdatasync = _note_sync  # type: ignore[assignment]  # called with descriptors only
-    sync.sync_file_system = _note_syncfs
+    files.sync_file_system = _note_syncfs
     run = process._run
 
     async def run_observed(config: Config, *arguments: Any) -> None:

@@ -16,7 +16,7 @@ if __name__ == "__main__":
     for setting in sys.argv[1:separator]:
         name, _, value = setting.partition("=")
         place, _, name = name.rpartition(".")
-        module = importlib.import_module(f"receiver.{place or 'journal.memory_limits'}")
+        module = importlib.import_module(f"receiver.{place or 'journal.spool'}")
         assert isinstance(getattr(module, name), int | float), f"{module} has no limit {name}"
         setattr(module, name, float(value))
     sys.exit(main.main(sys.argv[separator + 1 :]))

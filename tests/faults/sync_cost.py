@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from receiver.disk import sync
+from receiver.disk import files
 
 _BATCH = bytes(210 * 50)
 _ROUNDS = 15
@@ -26,7 +26,7 @@ def _each(descriptors: list[int]) -> None:
 
 
 def _at_once(descriptors: list[int]) -> None:
-    sync.sync_file_system(descriptors[0])
+    files.sync_file_system(descriptors[0])
 
 
 def median_ms(folder: str, streams: int, sync: Callable[[list[int]], None]) -> float:
@@ -49,5 +49,5 @@ def median_ms(folder: str, streams: int, sync: Callable[[list[int]], None]) -> f
 if __name__ == "__main__":
     where = sys.argv[1] if len(sys.argv) > 1 else "."
     for streams in _STREAMS:
-        figures = [median_ms(where, streams, sync) for sync in (_each, _at_once)]
+        figures = [median_ms(where, streams, files) for files in (_each, _at_once)]
         sys.stdout.write("| {} | {:.1f} ms | {:.1f} ms |\n".format(streams, *figures))

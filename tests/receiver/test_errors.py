@@ -19,10 +19,8 @@ from receiver.errors import (
     UnreadableError,
     UnsafeFolderError,
 )
-from receiver.wire import errors as wire_errors
 from receiver.wire import messages
-from receiver.wire.errors import MessageRejected, ProtocolViolation
-from receiver.wire.messages import FormatRefused
+from receiver.wire.messages import FormatRefused, MessageRejected, ProtocolViolation
 
 _PEERS = (Refused, BadRequest, MessageRejected, ProtocolViolation, FormatRefused)
 
@@ -70,7 +68,7 @@ def test_an_unsafe_folder_is_an_error_of_the_disk_too() -> None:
 
 def test_every_error_is_in_the_tree() -> None:
     """Whoever catches the base catches all; peers' errors are a branch of their own."""
-    modules = (errors, wire_errors, messages)
+    modules = (errors, messages)
     names = [name for module in modules for name in vars(module).values()]
     every = {kind for kind in names if isinstance(kind, type) and issubclass(kind, Exception)}
     assert all(issubclass(kind, TapreelError) for kind in every)

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from receiver.cli.journals import recover, render
 from receiver.cli.main import main
-from receiver.disk.lock import FolderLock
+from receiver.disk.folders import FolderLock
 from receiver.errors import ConfigurationError, UnprovenError, UnreadableError
 from receiver.journal import records
 from receiver.journal.records import NoteRecord

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.disk.lock import LOCK, FolderLock
+from receiver.disk.folders import LOCK, FolderLock
 from receiver.errors import ConfigurationError
 from tests.patience import at_most
 
@@ -22,7 +22,7 @@ def test_a_lock_is_held_against_other_processes(tmp_path: Path) -> None:
     """Another process is refused while it is held, and let in afterwards."""
     ask = [
         *(sys.executable, "-c"),
-        "import pathlib, sys, receiver.disk.lock as f; f.FolderLock(pathlib.Path(sys.argv[1]))",
+        "import pathlib, sys, receiver.disk.folders as f; f.FolderLock(pathlib.Path(sys.argv[1]))",
         str(tmp_path / "spool"),
     ]
     with FolderLock(tmp_path / "spool"):

@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from receiver.disk import sync
-from receiver.disk.lock import FolderLock
+from receiver.disk import files
+from receiver.disk.folders import FolderLock
 
 
 def test_a_sync_that_fails_raises_its_error(tmp_path: Path) -> None:
     """The error is the system's own."""
     with pytest.raises(OSError, match=r"\w") as failed:
-        sync.sync_file_system(-1)
+        files.sync_file_system(-1)
     assert failed.value.errno in (errno.EBADF, errno.ENOSYS)
     with pytest.raises(FileNotFoundError):
-        sync.sync_folder(tmp_path / "nowhere")
+        files.sync_folder(tmp_path / "nowhere")
 
 
 def test_syncs_work(tmp_path: Path) -> None:
     """A folder, and on Linux a whole file system."""
-    sync.sync_folder(tmp_path)
+    files.sync_folder(tmp_path)
     if sys.platform == "linux":
         with FolderLock(tmp_path / "spool") as lock:
-            sync.sync_file_system(lock.descriptor)
+            files.sync_file_system(lock.descriptor)
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_a_system_call_that_hides_errors_is_not_used(
     real = os.uname()
     fake = os.uname_result((real.sysname, real.nodename, release, real.version, real.machine))
     monkeypatch.setattr(os, "uname", lambda: fake)
-    assert (there and sys.platform == "linux") == (sync._find_syncfs() is not None)
+    assert (there and sys.platform == "linux") == (files._find_syncfs() is not None)

@@ -40,8 +40,7 @@ from receiver.recording.report import Rendered, report
 from receiver.timeline import event_positions, track_timeline
 from receiver.timeline.track_timeline import Placement
 from receiver.wire import parse
-from receiver.wire.errors import MessageRejected, ProtocolViolation
-from receiver.wire.messages import Message, Start
+from receiver.wire.messages import Message, MessageRejected, ProtocolViolation, Start
 from tests.receiver.helpers.journals import STARTED_AT_MS
 
 SOCKETS = 3

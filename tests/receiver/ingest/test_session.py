@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from receiver.auth.bearer import Grant
 from receiver.counters import Counters
-from receiver.ingest import live_recording, peer_limits, session
+from receiver.ingest import live_recording, session, stream
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
 from receiver.journal import records as journal
@@ -392,14 +392,14 @@ def test_a_chunk_of_another_stream_is_rejected_and_never_too_many(recorder: Move
     sid = json.loads(start_message())["start"]["streamSid"]
     made.message_received(start_message())
     made.message_received(media(1, 1, sid))
-    for number in range(2 * peer_limits.MOST_REJECTED):
+    for number in range(2 * stream.MOST_REJECTED):
         made.message_received(media(number, 2, "another"))
     made.message_received(STOP)
     found = scan([b"".join(map(journal.encode, recorder.journal()))])
     assert [] == socket.closings
     assert 1 == len(found.tracks[Track.INBOUND])
     assert 0 == found.tracks[Track.INBOUND].rejected
-    text = f"{2 * peer_limits.MOST_REJECTED} times other_stream"
+    text = f"{2 * stream.MOST_REJECTED} times other_stream"
     assert [Finding("messages_rejected", text)] == found.findings()
 
 
@@ -450,11 +450,11 @@ def test_rejected_messages_over_a_long_time_do_not_end_a_stream(recorder: MovedR
     """Only many within ten seconds do."""
     made, socket = opened(recorder)
     made.message_received(start_message())
-    for _ in range(5 * peer_limits.MOST_REJECTED):
+    for _ in range(5 * stream.MOST_REJECTED):
         recorder.seconds += 1
         made.message_received(b"nonsense")
     assert [] == socket.closings
-    for _ in range(peer_limits.MOST_REJECTED + 1):
+    for _ in range(stream.MOST_REJECTED + 1):
         made.message_received(b"nonsense")
     assert [(1008, "too many unusable messages")] == socket.closings[:1]
 
@@ -572,7 +572,7 @@ def test_messages_other_than_media_are_bounded(recorder: MovedRecorder) -> None:
     made.message_received(start_message())
     press = b'{"event":"dtmf","dtmf":{"digit":"5"}}'
     for _ in range(live_recording.MOST_MESSAGES + 100):
-        recorder.seconds += 1 / peer_limits.OTHERS_PER_SECOND
+        recorder.seconds += 1 / stream.OTHERS_PER_SECOND
         made.message_received(press)
     made.message_received(MEDIA)
     made.message_received(STOP)
@@ -590,7 +590,7 @@ def test_too_many_messages_other_than_media_end_a_stream(
     made, socket = opened(recorder)
     made.message_received(start_message())
     made.message_received(MEDIA)
-    for _ in range(peer_limits.OTHERS_AT_ONCE - 1):
+    for _ in range(stream.OTHERS_AT_ONCE - 1):
         made.message_received(message)
     assert not socket.closings
     made.message_received(message)
@@ -606,13 +606,13 @@ def test_too_many_messages_other_than_media_end_a_stream(
 def test_recordings_of_one_connection_are_bounded(recorder: MovedRecorder, opening: bytes) -> None:
     """Pairs of start and stop without end do not fill the disk with empty recordings."""
     made, socket = opened(recorder)
-    for _ in range(peer_limits.RECORDINGS_AT_ONCE):
+    for _ in range(stream.RECORDINGS_AT_ONCE):
         made.message_received(opening)
         made.message_received(STOP)
     assert not socket.closings
     made.message_received(opening)
     assert (1008, "too many recordings on one connection") == socket.closings[0]
-    assert peer_limits.RECORDINGS_AT_ONCE == recorder.counters.started
+    assert stream.RECORDINGS_AT_ONCE == recorder.counters.started
     assert made.recording_id is None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from receiver.disk import layout
-from receiver.disk.lock import FolderLock
+from receiver.disk.folders import FolderLock
 from receiver.errors import ConfigurationError, JournalError
 from receiver.journal import backlog
 from receiver.journal.backlog import Disposal

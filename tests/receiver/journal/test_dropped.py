@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.journal.dropped import DroppedChunks
 from receiver.journal.records import MOST_APART, ChunkRecord, DroppedRecord
+from receiver.journal.writer import DroppedChunks
 from receiver.media import GapKind, Track
 
 COUNTERS = st.none() | st.integers(-(2**53), 2**53)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.journal import memory_limits
-from receiver.journal.memory_limits import MOST_HELD_BYTES, MOST_HELD_BYTES_EACH, too_heavy
+from receiver.journal import spool
+from receiver.journal.spool import MOST_HELD_BYTES, MOST_HELD_BYTES_EACH, too_heavy
 
 EACH = MOST_HELD_BYTES_EACH
 HELD = st.dictionaries(st.integers(), st.integers(0, 2 * EACH), max_size=60)
@@ -56,4 +56,4 @@ def test_none_stops_before_a_heavier_one(growing: dict[int, int], stopped: int) 
     assert not found or min(growing[journal] for journal in found) >= max(rest, default=0)
     assert all(held <= EACH for held in rest)
     if total > MOST_HELD_BYTES:
-        assert not rest or sum(rest) <= MOST_HELD_BYTES * memory_limits._SPARED
+        assert not rest or sum(rest) <= MOST_HELD_BYTES * spool._SPARED

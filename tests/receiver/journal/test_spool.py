@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.disk import layout, sync
+from receiver.disk import files, layout
 from receiver.errors import ConfigurationError
-from receiver.journal import memory_limits, records, spool, syncer
+from receiver.journal import records, spool, syncer
 from receiver.journal.reader import Reader
 from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Record
 from receiver.journal.spool import Spool
@@ -123,7 +123,7 @@ def test_many_journals_are_synced_with_one_call(
 ) -> None:
     """One syncfs for all of them, on a descriptor that lives as long as the spool."""
     calls: list[int] = []
-    monkeypatch.setattr(sync, "sync_file_system", calls.append)
+    monkeypatch.setattr(files, "sync_file_system", calls.append)
     spool = opened(sync_interval_ms=NEVER_MS)
     rows = [start(spool, number) for number in range(12)]
     until(lambda: all(START in on_disk(live) for live in rows))
@@ -145,7 +145,7 @@ def test_where_one_call_fails_each_file_is_synced(
     def fail(_: int) -> None:
         raise broken()
 
-    monkeypatch.setattr(sync, "sync_file_system", fail)
+    monkeypatch.setattr(files, "sync_file_system", fail)
     monkeypatch.setattr(syncer, "MOST_SYNCED_SINGLY", 0)
     running = opened(sync_interval_ms=NEVER_MS)
     rows = [start(running, number) for number in range(3)]
@@ -200,7 +200,7 @@ def test_a_full_disk_is_bridged_and_then_the_rest_is_one_row(
     disk.room = 5
     append(live, 1, 2, 3)
     until(lambda: spool_.counters.errors["ENOSPC"])
-    monkeypatch.setattr(memory_limits, "MOST_HELD_SECONDS", 0.0)
+    monkeypatch.setattr(spool, "MOST_HELD_SECONDS", 0.0)
     until(lambda: live.append != live._queue.append)
     append(live, 4, 5, 6)
     disk.room = None
@@ -219,7 +219,7 @@ def test_memory_is_bounded_for_all_streams_together(
     append(live, *range(100))
     until(lambda: spool_.counters.held_bytes == 0 and len(on_disk(live)) == 102)
     disk.room = 0
-    monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 1000)
+    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 1000)
     append(live, *range(100, 200))
     until(lambda: live.append != live._queue.append)
     append(live, 200)
@@ -232,7 +232,7 @@ def test_a_write_that_hangs_does_not_fill_memory(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the time that may be bridged, chunks are counted instead of kept."""
-    monkeypatch.setattr(memory_limits, "MOST_HELD_SECONDS", 0.0)
+    monkeypatch.setattr(spool, "MOST_HELD_SECONDS", 0.0)
     monkeypatch.setattr(spool, "_GUARD_INTERVAL_SECONDS", 0.01)
     hanging, go_on = threading.Event(), threading.Event()
 
@@ -257,12 +257,12 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Return an event that is set when the first sync hangs, which it does until the test ends."""
     monkeypatch.setattr(spool, "_GUARD_INTERVAL_SECONDS", 0.01)
     hangs, go_on = threading.Event(), threading.Event()
-    sync = JournalWriter.sync
+    files = JournalWriter.sync
 
     def hang(journal: JournalWriter) -> None:
         hangs.set()
         assert go_on.wait(LONGEST_WAIT_SECONDS)
-        sync(journal)
+        files(journal)
 
     monkeypatch.setattr(JournalWriter, "sync", hang)
     yield hangs
@@ -297,7 +297,7 @@ def test_memory_is_bounded_while_a_sync_hangs(
     opened: Open, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too many bytes end the bridging, also of journals that the thread has not yet seen."""
-    monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 10_000)
+    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 10_000)
     spool_ = opened()
     live = start(spool_)
     assert hanging.wait(LONGEST_WAIT_SECONDS)
@@ -320,7 +320,7 @@ def test_a_flood_takes_no_other_streams_audio(
     most: int,
 ) -> None:
     """Who holds most drops first; the others go on, although the disk hangs."""
-    monkeypatch.setattr(memory_limits, bound, most)
+    monkeypatch.setattr(spool, bound, most)
     spool_ = opened()
     start(spool_)
     assert hanging.wait(LONGEST_WAIT_SECONDS)
@@ -336,7 +336,7 @@ def test_a_flood_on_a_slow_disk_takes_no_other_streams_audio(
     opened: Open, disk: Disk, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
     """In the writer's own round, too; and when the disk has caught up the flood is kept again."""
-    monkeypatch.setattr(memory_limits, bound, most)
+    monkeypatch.setattr(spool, bound, most)
     spool_ = opened(sync_interval_ms=NEVER_MS)
     flood, call = start(spool_, 2), start(spool_, 3)
     until(lambda: spool_.counters.held_bytes == 0 and on_disk(flood) and on_disk(call))
@@ -361,7 +361,7 @@ def test_many_who_hold_the_same_drop_only_until_the_rest_has_room(
     opened: Open, hanging: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nobody stands out, some drop, so that the others need not; not all at once."""
-    monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 18_000)
+    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 18_000)
     spool_ = opened()
     start(spool_)
     assert hanging.wait(LONGEST_WAIT_SECONDS)
@@ -388,7 +388,7 @@ def test_a_disk_that_is_too_slow_does_not_fill_memory(
     opened: Open, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where no call fails the bound holds, and what is dropped is one row."""
-    monkeypatch.setattr(memory_limits, "MOST_HELD_BYTES", 1000)
+    monkeypatch.setattr(spool, "MOST_HELD_BYTES", 1000)
     spool_ = opened(sync_interval_ms=NEVER_MS)
     live = start(spool_)
     until(lambda: spool_.counters.held_bytes == 0 and on_disk(live))

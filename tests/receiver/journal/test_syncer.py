@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.disk import sync
+from receiver.disk import files
 from receiver.journal.syncer import MOST_SYNCED_SINGLY, Synced, Syncer
 from receiver.journal.writer import JournalWriter
 from tests.patience import at_most
@@ -84,7 +84,7 @@ def test_many_journals_are_synced_at_once(
 ) -> None:
     """Only one of which a sync has failed before still fails, since the one call proves nothing."""
     calls: list[int] = []
-    monkeypatch.setattr(sync, "sync_file_system", calls.append)
+    monkeypatch.setattr(files, "sync_file_system", calls.append)
     error = broken()
     journals[0].distrust(error)
     synced = rounds.run(journals)
@@ -100,7 +100,7 @@ def test_where_all_at_once_fails_each_is_synced(
     def fail(_: int) -> None:
         raise broken()
 
-    monkeypatch.setattr(sync, "sync_file_system", fail)
+    monkeypatch.setattr(files, "sync_file_system", fail)
     disk.sync_errors = iter([None, broken()])
     synced = rounds.run(journals)
     assert [journals[1]] == [journal for journal, _ in synced.failed]

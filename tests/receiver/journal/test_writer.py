@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from receiver.disk import sync as disk_sync
+from receiver.disk import files as disk_sync
 from receiver.journal import records as journal
 from receiver.journal.reader import Reader
 from receiver.journal.records import (

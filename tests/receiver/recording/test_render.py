@@ -24,7 +24,7 @@ from receiver.journal.records import DroppedRecord, MessageRecord, Record, Rejec
 from receiver.media import ByteOrder, EndReason, Finding, GapKind, RejectedChunk, Track, TrackGap
 from receiver.recording import render
 from receiver.recording.document import DtmfPress, MarkPassed, Recording
-from receiver.recording.options import RenderOptions
+from receiver.recording.outcomes import RenderOptions
 from receiver.recording.verify import verify
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.g711 import MULAW

@@ -16,8 +16,7 @@ import pytest
 from receiver.disk import layout
 from receiver.journal.records import Header
 from receiver.media import EndReason
-from receiver.recording.options import RenderOptions
-from receiver.recording.outcomes import Published
+from receiver.recording.outcomes import Published, RenderOptions
 from receiver.service import publish_queue
 from receiver.service.publish_queue import PublishQueue
 from tests.bench.rendering import write_journal

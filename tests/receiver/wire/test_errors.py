@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from receiver.wire.errors import MessageRejected, ProtocolViolation
+from receiver.wire.messages import MessageRejected, ProtocolViolation
 
 
 def test_a_rejected_message_begins_with_its_code() -> None:

@@ -12,12 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receiver.media import SAMPLE_RATES, Chunk, Encoding, MediaFormat, RejectedChunk, Track
-from receiver.wire.errors import MessageRejected, ProtocolViolation
 from receiver.wire.messages import (
     Connected,
     DtmfMessage,
     MarkMessage,
     Message,
+    MessageRejected,
+    ProtocolViolation,
     Start,
     Stop,
     Unknown,
