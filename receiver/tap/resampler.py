@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,11 +34,6 @@ class _Skip:
     """Audio that was not resampled, because the thread had too much to do."""
 
     duration_ms: float
-
-
-def available() -> bool:
-    """Return whether soxr is installed."""
-    return importlib.util.find_spec("soxr") is not None
 
 
 @functools.cache

@@ -7,9 +7,11 @@ nobody can find out that there is something which they may not hear.
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +26,7 @@ from receiver.errors import BadRequest, Refused
 from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_query
-from receiver.tap.encoding.format import OutputSpec
+from receiver.tap.encoding.format import Format, OutputSpec
 from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted
 from receiver.tap.feed import Feed, Feeds
 from receiver.tap.hub import Hub
@@ -32,13 +34,15 @@ from receiver.tap.listener import Listener, ListenRequest
 from receiver.tap.replay import Replay
 from receiver.tap.sender import ListenerLimits
 from receiver.tap.watcher import Watcher
-from receiver.transports.interface import HttpAnswer, Peer, UpgradeRequest
+from receiver.transports.interface import Decision, HttpAnswer, UpgradeRequest
 
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
 _NO_STREAM: Final = HttpAnswer(404, "no such stream\n")
 _NOT_HERE: Final = HttpAnswer(404, "no such stream in this worker: each serves its own only\n")
 _FULL: Final = HttpAnswer(503, "too many listeners\n", (("Retry-After", "5"),))
 _NO_RESAMPLER: Final = HttpAnswer(501, "rate needs the extra dsp: pip install 'tapreel[dsp]'\n")
+_DECODERS: Final = ("receiver.tap.encoding.aligned", "receiver.tap.resampler")
+"""What only listeners to samples need: it loads numpy."""
 _JSON: Final = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
 
 log = structlog.get_logger("receiver.taps")
@@ -70,6 +74,7 @@ class TapService:
         self._feeds = feeds
         self._listening: Counter[str] = Counter()  # by recording id
         self._throttle = LogThrottle()
+        self._has_decoders = False  # they are imported for the first listener to samples
 
     def __len__(self) -> int:
         return len(self.listeners) + len(self.watchers)
@@ -85,7 +90,7 @@ class TapService:
 
     # Requests.
 
-    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
+    def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
         """Decide about one request for a path under `/tap`."""
         try:
             token = tap_query.access_token(request.query)
@@ -97,7 +102,9 @@ class TapService:
         except BadRequest as bad:
             return HttpAnswer(400, f"{bad}\n")
 
-    def _route(self, name: str, query: str, grant: TapGrant) -> HttpAnswer | Peer:
+    def _route(
+        self, name: str, query: str, grant: TapGrant
+    ) -> Decision | Coroutine[Any, Any, Decision]:
         if not name:
             return self._list(query, grant.scope)
         if len(self) >= self.options.max_listeners:
@@ -106,11 +113,25 @@ class TapService:
             return Watcher(tap_query.parse_filters(query), grant, self)
         request = ListenRequest(name, tap_query.parse(query), grant)
         live = self._find(request)
-        if _needs_resampler(request.query.spec, live) and not _can_resample():
+        if _needs_resampler(request.query.spec, live) and not can_resample():
             return _NO_RESAMPLER
         if live is None and not request.query.wait_seconds:
             return _NOT_HERE if self.options.among_workers else _NO_STREAM
-        return Listener(request, self)
+        if request.query.spec.format is Format.MESSAGES or self._has_decoders:
+            return Listener(request, self)
+        return self._import_and_admit(request)
+
+    async def _import_and_admit(self, request: ListenRequest) -> Decision:
+        """Import what decodes samples, which takes a third of a second, in a thread.
+
+        No recording has to wait for it.
+        """
+        loop = asyncio.get_running_loop()
+        for module in _DECODERS:
+            await loop.run_in_executor(None, importlib.import_module, module)
+        self._has_decoders = True
+        full = len(self) >= self.options.max_listeners  # others have come meanwhile
+        return _FULL if full else Listener(request, self)
 
     def _list(self, query: str, scope: Scope) -> HttpAnswer:
         filters = tap_query.parse_filters(query)
@@ -273,10 +294,9 @@ def _needs_resampler(spec: OutputSpec, live: LiveStream | None) -> bool:
     return spec.rate not in (None, own)
 
 
-def _can_resample() -> bool:
-    from receiver.tap import resampler  # only here: it needs numpy
-
-    return resampler.available()
+def can_resample() -> bool:
+    """Return whether soxr is installed."""
+    return importlib.util.find_spec("soxr") is not None
 
 
 def _nothing() -> None:

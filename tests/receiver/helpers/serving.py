@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from receiver.tap.hub import Tap
 from receiver.tap.local_hub import LocalHub
 from receiver.tap.sender import ListenerLimits
 from receiver.tap.service import TapOptions, TapService
-from receiver.transports.interface import HttpAnswer, Limits, Peer, UpgradeRequest
+from receiver.transports.interface import Decision, Limits, UpgradeRequest
 from receiver.transports.listener import SocketListener, listen
 from tests.receiver.helpers.taps import BEGINNING, live_chunk, live_stream
 
@@ -93,7 +93,7 @@ class _TapsOnly:
 
     taps: TapService
 
-    def admit(self, request: UpgradeRequest) -> HttpAnswer | Peer:
+    def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
         return self.taps.admit(request)
 
     def count_refused(self, reason: str, remote_address: str) -> None:

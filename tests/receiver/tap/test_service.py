@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from receiver.tap import resampler
+from receiver.tap import service
+from receiver.tap.listener import Listener
+from receiver.transports.interface import UpgradeRequest
 from tests.receiver.helpers.serving import (
     HEADERS,
     TapServer,
@@ -29,7 +33,7 @@ async def test_without_resampler_there_is_no_other_rate(
     server: TapServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """501 names the extra that is missing; a stream's own rate needs none."""
-    monkeypatch.setattr(resampler, "available", lambda: False)
+    monkeypatch.setattr(service, "can_resample", lambda: False)
     call = server.open_stream().live.call_sid
     with pytest.raises(InvalidStatus) as refused:
         await server.connect(f"{call}?rate=16000")
@@ -37,3 +41,17 @@ async def test_without_resampler_there_is_no_other_rate(
     assert b"tapreel[dsp]" in (refused.value.response.body or b"")
     async with server.connect(f"{call}?rate=8000") as listener:
         assert 8000 == (await read_text(listener))["rate"]
+
+
+async def test_decoders_are_imported_for_the_first_listener_to_samples(server: TapServer) -> None:
+    """In a thread: until then its admission is awaited, and nobody else waits."""
+    path, tokens = f"/tap/{server.open_stream().live.call_sid}", tuple(HEADERS.values())
+
+    def admit(query: str) -> object:
+        return server.taps.admit(UpgradeRequest("GET", path, query, tokens, "127.0.0.1"))
+
+    assert isinstance(admit("format=messages"), Listener)
+    first = admit("")
+    assert isinstance(first, Coroutine)
+    assert isinstance(await first, Listener)
+    assert isinstance(admit(""), Listener)
