@@ -10,7 +10,7 @@ import pytest
 from receiver.tap.sender import ListenerLimits
 from tests.receiver.helpers.serving import TapServer, serving_taps
 
-IMPATIENT = ListenerLimits(stall_seconds=0.3)
+SHORT_STALL = ListenerLimits(stall_seconds=0.3)
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ async def server(tmp_path: Path) -> AsyncIterator[TapServer]:
 
 
 @pytest.fixture
-async def impatient_server(tmp_path: Path) -> AsyncIterator[TapServer]:
+async def strict_server(tmp_path: Path) -> AsyncIterator[TapServer]:
     """Serve taps, and close listeners soon that do not read, though the machine stalled."""
-    async with serving_taps(tmp_path / "x.journal", IMPATIENT) as running:
+    async with serving_taps(tmp_path / "x.journal", SHORT_STALL) as running:
         yield running

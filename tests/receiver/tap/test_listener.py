@@ -19,17 +19,17 @@ from tests.receiver.helpers.serving import (
 pytestmark = pytest.mark.integration
 
 
-async def test_a_stuck_listener_is_closed_with_1013(impatient_server: TapServer) -> None:
+async def test_a_stuck_listener_is_closed_with_1013(strict_server: TapServer) -> None:
     """After the time for which it may stall; a neighbour that reads misses nothing."""
-    stream = impatient_server.open_stream()
+    stream = strict_server.open_stream()
     async with (
-        impatient_server.connect(stream.live.call_sid) as good,
-        impatient_server.connect(stream.live.call_sid, max_queue=1) as stuck,
+        strict_server.connect(stream.live.call_sid) as good,
+        strict_server.connect(stream.live.call_sid, max_queue=1) as stuck,
     ):
         await read_text(good)
         await read_text(stuck)
         stuck.transport.pause_reading()
-        while not any(listener.closed_slow for listener in impatient_server.taps.listeners):
+        while not any(listener.closed_slow for listener in strict_server.taps.listeners):
             stream.publish(50)
             received = [await good.recv(decode=False) for _ in range(50)]
             assert 50 * 320 == sum(map(len, received))
@@ -38,8 +38,8 @@ async def test_a_stuck_listener_is_closed_with_1013(impatient_server: TapServer)
             await read_until_closed(stuck)
         stream.end()
         assert "stopped" == (await read_text(good))["event"]
-    assert 1 == impatient_server.taps.counters.closed_slow
-    assert impatient_server.taps.counters.dropped["slow_listener"]
+    assert 1 == strict_server.taps.counters.closed_slow
+    assert strict_server.taps.counters.dropped["slow_listener"]
 
 
 def test_the_limits_are_the_documented_ones() -> None:

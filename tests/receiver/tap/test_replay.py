@@ -83,26 +83,26 @@ def open_files() -> set[Path]:
 
 
 async def test_a_listener_that_does_not_read_is_closed_with_1013(
-    impatient_server: TapServer,
+    strict_server: TapServer,
 ) -> None:
     """As in the present; and the journal is closed."""
     chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 3001)]
-    write(impatient_server.journal, records(chunks))
-    stream = impatient_server.open_stream(position_behind(chunks))
+    write(strict_server.journal, records(chunks))
+    stream = strict_server.open_stream(position_behind(chunks))
     url = f"{stream.live.call_sid}?track=stereo&rate=48000&since=60"
-    async with impatient_server.connect(url, max_queue=1, max_size=None) as stuck:
+    async with strict_server.connect(url, max_queue=1, max_size=None) as stuck:
         await read_text(stuck)
         stuck.transport.pause_reading()
-        while not any(listener.closed_slow for listener in impatient_server.taps.listeners):  # noqa: ASYNC110  there is no event
+        while not any(listener.closed_slow for listener in strict_server.taps.listeners):  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.01)
         stuck.transport.resume_reading()
         with pytest.raises(ConnectionClosed, match="1013"):
             await read_until_closed(stuck)
-    while impatient_server.taps.listeners:  # noqa: ASYNC110  there is no event
+    while strict_server.taps.listeners:  # noqa: ASYNC110  there is no event
         await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert impatient_server.journal not in open_files()
-    assert 0 == impatient_server.taps.counters.dropped["slow_listener"]  # the past waits
+    assert strict_server.journal not in open_files()
+    assert 0 == strict_server.taps.counters.dropped["slow_listener"]  # the past waits
 
 
 async def test_the_end_of_a_long_past_is_found(server: TapServer) -> None:

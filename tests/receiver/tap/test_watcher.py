@@ -68,21 +68,21 @@ async def test_a_late_watcher_gets_every_stream(server: TapServer) -> None:
     assert [*range(1500), 0] == [int(document["recording_id"]) for document in [first, *rest]]
 
 
-async def test_a_stuck_watcher_is_closed_with_1013(impatient_server: TapServer) -> None:
+async def test_a_stuck_watcher_is_closed_with_1013(strict_server: TapServer) -> None:
     """It gets every event or none any more: what it missed is in the list."""
     kept = RecordingPublished("id", "call", "stream", {}, True, "x" * 10_000)
-    async with impatient_server.connect("all", max_queue=1) as stuck:
+    async with strict_server.connect("all", max_queue=1) as stuck:
         await (await stuck.ping())
         stuck.transport.pause_reading()
-        while not any(watcher.closed_slow for watcher in impatient_server.taps.watchers):
-            impatient_server.hub.recording_published(kept)
+        while not any(watcher.closed_slow for watcher in strict_server.taps.watchers):
+            strict_server.hub.recording_published(kept)
             await asyncio.sleep(0)
         stuck.transport.resume_reading()
         with pytest.raises(ConnectionClosed, match="1013"):
             await read_until_closed(stuck)
-    while len(impatient_server.taps):  # noqa: ASYNC110  there is no event
+    while len(strict_server.taps):  # noqa: ASYNC110  there is no event
         await asyncio.sleep(0)
     assert (1, 0) == (
-        impatient_server.taps.counters.closed_slow,
-        impatient_server.taps.counters.watchers,
+        strict_server.taps.counters.closed_slow,
+        strict_server.taps.counters.watchers,
     )
