@@ -21,6 +21,7 @@ from receiver.errors import JournalError, UnprovenError, UnreadableError
 from receiver.journal import backlog
 from receiver.journal.backlog import ClaimedJournal, Disposal
 from receiver.recording import staging, store
+from receiver.recording.document import Recording, encode
 from receiver.recording.journal_scan import JournalScan, scan_file
 from receiver.recording.outcomes import (
     Discarded,
@@ -96,23 +97,27 @@ def publish(journal: ClaimedJournal, recordings: Path, options: RenderOptions) -
         return Verdict(Disposal.REMOVE, str(error))
     except JournalError as error:
         return Verdict(Disposal.QUARANTINE, str(error))
-    is_new = staging.create_filled(
+    rendered = staging.create_filled(
         recordings, name, lambda folder: render(journal.file, scanned, folder, options)
     )
-    return _read_back(recordings / name, scanned, hashed_by_us=is_new)
+    return _read_back(recordings / name, scanned, rendered)
 
 
-def _read_back(folder: Path, scanned: JournalScan, *, hashed_by_us: bool) -> Verdict:
+def _read_back(folder: Path, scanned: JournalScan, rendered: Recording | None) -> Verdict:
     """Return the verdict on a journal whose recording is in `folder`.
 
-    Only if the files agree with the journal does it go. The SHA-256 in a document that we wrote
-    just now came from reading the files, after they were synced; that is not done twice.
+    Only if the files agree with the journal does it go. Of a recording that was `rendered` just
+    now, the document must be as it was written. The SHA-256 of the other files in it came from
+    reading them, after they were synced; that is not done twice.
     """
     try:
-        document = store.read(folder).recording
+        kept = store.read(folder)
     except UnreadableError as error:
         return Verdict(Disposal.QUARANTINE, f"{folder.name} cannot be read back: {error}")
-    problems = verify(folder, document, hashes=not hashed_by_us)
+    document = kept.recording
+    problems = verify(folder, document, hashes=rendered is None)
+    if rendered is not None and kept.document != encode(rendered):
+        problems = (*problems, "its document is not as it was written")
     if document.journal_sha256 != scanned.sha256:
         problems = (*problems, "it was made from another journal")
     if problems:

@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from receiver.disk import layout
 from receiver.disk.files import blocks_of, open_folder
@@ -21,6 +22,8 @@ from receiver.errors import JournalError
 from receiver.journal.backlog import open_journal
 from receiver.journal.reader import Reader
 from receiver.journal.records import Header
+
+T = TypeVar("T")
 
 
 def folder_name(header: Header) -> PurePath:
@@ -35,7 +38,7 @@ def folder_name(header: Header) -> PurePath:
         raise JournalError(f"it started at no time that there is: {error}") from None
 
 
-def create_filled(recordings: Path, name: PurePath, fill: Callable[[int], object]) -> bool:
+def create_filled(recordings: Path, name: PurePath, fill: Callable[[int], T]) -> T | None:
     """Create the folder `name` below `recordings`, filled by `fill`, or not at all.
 
     Args:
@@ -44,7 +47,7 @@ def create_filled(recordings: Path, name: PurePath, fill: Callable[[int], object
         fill: Called with the descriptor of a folder that is new and hidden; it syncs its files.
 
     Returns:
-        Whether the folder is new: one that is there already is left as it is.
+        What `fill` returned, or `None`: a folder that is there already is left as it is.
 
     Raises:
         UnsafeFolderError: others could put things into one of the folders.
@@ -52,14 +55,14 @@ def create_filled(recordings: Path, name: PurePath, fill: Callable[[int], object
     """
     with folder_within(recordings, name.parent) as day:
         if _is_folder(name.name, day):
-            return False
+            return None
         hidden = layout.hidden_folder(name).name
         if _is_folder(hidden, day):
             shutil.rmtree(hidden, dir_fd=day)  # half rendered at a crash; the journal has it all
         os.mkdir(hidden, PRIVATE, dir_fd=day)
         try:
             with open_folder(hidden, within=day) as folder:
-                fill(folder)
+                filled = fill(folder)
                 os.fsync(folder)
         except OSError:
             # Live journals may need the space.
@@ -67,7 +70,7 @@ def create_filled(recordings: Path, name: PurePath, fill: Callable[[int], object
             raise
         os.rename(hidden, name.name, src_dir_fd=day, dst_dir_fd=day)
         os.fsync(day)
-        return True
+        return filled
 
 
 def discard_half_rendered(journal: Path, recordings: Path) -> None:

@@ -187,6 +187,24 @@ def test_a_journal_goes_only_when_the_files_read_back_agree(
     assert b"".join(map(journal.encode, content())) == outcome.journal.read_bytes()
 
 
+@pytest.mark.parametrize("spoilt", ["inbound.wav", "recording.json"])
+def test_a_disk_that_returns_something_else_keeps_the_journal(
+    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, spoilt: str
+) -> None:
+    """Also of a recording that was written just now: its length, or the hash in its document."""
+    live, rename = ended(spool), os.rename
+
+    def rename_and_spoil(*names: Any, **folders: Any) -> None:
+        rename(*names, **folders)
+        for file in (tmp_path / "recordings").rglob(spoilt) if folders else ():
+            content = file.read_bytes()
+            hexadecimal = content.index(b'"sha256": "') + 11 if spoilt.endswith("json") else 4
+            file.write_bytes(content[:hexadecimal] + b"x" + content[hexadecimal + 1 :])
+
+    monkeypatch.setattr(os, "rename", rename_and_spoil)
+    assert "does not agree" in set_aside(live, tmp_path / "recordings").reason
+
+
 def test_a_damaged_journal_is_published_and_kept(tmp_path: Path, spool: Path) -> None:
     """What can be trusted becomes a recording; the rest is for somebody to look at."""
     live = ended(spool)

@@ -25,9 +25,10 @@ def recordings(tmp_path: Path) -> Path:
     return folder
 
 
-def fill(folder: int) -> None:
+def fill(folder: int) -> str:
     """Write one file."""
     write_private("a.wav", b"RIFF", within=folder)
+    return "filled"
 
 
 def files(folder: Path) -> list[str]:
@@ -38,12 +39,12 @@ def files(folder: Path) -> list[str]:
 def test_a_folder_has_its_name_once_it_is_full(recordings: Path) -> None:
     """Until then it is hidden, and others cannot look into it."""
 
-    def look(folder: int) -> None:
+    def look(folder: int) -> str:
         assert (recordings / HIDDEN).samefile(f"/proc/self/fd/{folder}")
         assert not (recordings / NAME).exists()
-        fill(folder)
+        return fill(folder)
 
-    assert staging.create_filled(recordings, NAME, look)
+    assert "filled" == staging.create_filled(recordings, NAME, look)
     assert [str(NAME / "a.wav")] == files(recordings)
     assert 0o700 == (recordings / NAME).stat().st_mode & 0o777
 
@@ -51,7 +52,7 @@ def test_a_folder_has_its_name_once_it_is_full(recordings: Path) -> None:
 def test_a_folder_that_is_there_is_left_as_it_is(recordings: Path) -> None:
     """Nothing that is published is ever replaced."""
     staging.create_filled(recordings, NAME, fill)
-    assert not staging.create_filled(recordings, NAME, lambda _: pytest.fail("it is there"))
+    assert staging.create_filled(recordings, NAME, lambda _: pytest.fail("it is there")) is None
     assert [str(NAME / "a.wav")] == files(recordings)
 
 
