@@ -8,6 +8,7 @@ what is cut short here is whole there.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -36,11 +37,23 @@ _UTF8: Final = b"\3"
 _RIFF_SIZE_AT: Final = 4
 _RF64_SIZE_AT: Final = 20  # in the ds64 chunk, which EBU Tech 3306 wants to be the first
 _LARGEST_RIFF_SIZE: Final = 2**32 - 1
+_UNSEEN: Final = re.compile(
+    "[\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""What steers a terminal, turns the direction of writing, or cannot be seen or encoded.
+
+Joiners (U+200C, U+200D) are not among them: scripts and emoji are made of them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """LIST/INFO strings, printable ASCII of bounded length. They are set before the samples."""
+    """LIST/INFO strings of bounded length. They are set before the samples.
+
+    Readers disagree on what is not ASCII, so ids are ASCII. The comment is UTF-8, in which ffmpeg
+    reads it: the parameters' names and values in their own script.
+    """
 
     title: str
     date: str
@@ -71,20 +84,28 @@ def _ascii(text: str) -> str:
 
 
 def _comment(parameters: Mapping[str, Any]) -> str:
-    """Return JSON of as many whole parameters, in their order, as fit."""
+    """Return JSON of as many whole parameters, in their order, as fit.
+
+    What cannot be seen is escaped; the rest is as it is written.
+    """
     members: list[str] = []
     left = LONGEST_COMMENT_BYTES - len("{}") - 1  # under the limit, not at it
     for name, value in parameters.items():
-        member = f"{_json(name, ascii_only=True)}: {_json(value, ascii_only=True)}"
-        if len(member) <= left:
-            left -= len(member) + len(", ")
+        member = _UNSEEN.sub(_escaped, f"{_json(name)}: {_json(value)}")
+        size = len(member.encode())
+        if size <= left:
+            left -= size + len(", ")
             members.append(member)
     return "{" + ", ".join(members) + "}" if members else ""
 
 
-def _json(value: object, *, ascii_only: bool = False) -> str:
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
+
+
+def _json(value: object) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=ascii_only)
+        text = json.dumps(value, ensure_ascii=False)
     except (RecursionError, TypeError, ValueError):  # no JSON parser gives such a value
         return '"?"'
     return text.replace("\x7f", "\\u007f")

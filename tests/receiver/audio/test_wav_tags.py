@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
+import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -102,12 +103,23 @@ def test_comment_is_whole_json_of_what_fits(parameters: dict[str, Any]) -> None:
     comment = build_tags(parameters=parameters).comment
     kept = json.loads(comment or "{}")
     assert [item for item in parameters.items() if item[0] in kept] == list(kept.items())
-    left = wav_tags.LONGEST_COMMENT_BYTES - 1 - max(2, len(comment)) - (2 if kept else 0)
+    size = len(comment.encode())
+    left = wav_tags.LONGEST_COMMENT_BYTES - 1 - max(2, size) - (2 if kept else 0)
     left_out = {name: value for name, value in parameters.items() if name not in kept}
-    assert all(len(json.dumps({n: v})) - 2 > left for n, v in left_out.items())
-    assert len(comment) < wav_tags.LONGEST_COMMENT_BYTES
-    assert comment.isascii()
-    assert comment.isprintable()
+    sizes = (len(json.dumps({n: v}).replace("\x7f", "......")) for n, v in left_out.items())
+    assert all(size - 2 > left for size in sizes)
+    assert size < wav_tags.LONGEST_COMMENT_BYTES
+    seen = {unicodedata.category(letter) for letter in comment if letter not in "\u200c\u200d"}
+    assert set() == seen & {"Cc", "Cs", "Zl", "Zp"}
+
+
+def test_comment_is_in_the_script_of_the_parameters() -> None:
+    """Letters, emoji and their joiners stand as they are; what turns or hides text does not."""
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    comment = build_tags(
+        parameters={"姓名": "王小明", "Имя": family, "x": "a\u202eb\x9b\u200b"}
+    ).comment
+    assert f'{{"姓名": "王小明", "Имя": "{family}", "x": "a\\u202eb\\u009b\\u200b"}}' == comment
 
 
 def test_comment_uses_the_room_there_is() -> None:
@@ -148,7 +160,7 @@ def test_a_bottomless_value_does_not_stop_a_recording() -> None:
 
 def test_libsndfile_reads_every_string_back(tmp_path: Path) -> None:
     """The longest strings that we write hide none of the others."""
-    parameters = {f"k{n}": "v" * 200 for n in range(20)}
+    parameters = {f"k{n}": "名" * 66 for n in range(20)}
     path = tmp_path / "a.wav"
     built = build_tags(call_sid="c" * 999, account_sid="a" * 999, parameters=parameters)
     with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as wav:
@@ -248,7 +260,7 @@ def test_ffprobe_shows_the_strings(tmp_path: Path, container: str) -> None:
     assert "76ac3c36-aaaa inbound" == found["title"]
     assert "2026-11-22T20:30:00.000Z" == found["date"]
     assert "b08dacad" == found["artist"]
-    assert {"Straße": "名"} == json.loads(found["comment"])
+    assert '{"Straße": "名"}' == found["comment"]
     assert 1.0 == float(shown["format"]["duration"])
 
 
