@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Final
 
 from receiver.auth.credentials import read_plain, read_secret
 from receiver.config.settings import Config
 from receiver.errors import ConfigurationError
+
+_ISSUER_MISSING: Final = (20, 21)
+"""X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE."""
 
 
 def pair(config: Config) -> tuple[Path, Path]:
@@ -70,6 +74,45 @@ def reload(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     # kind of key: loaded into `context`, an RSA pair would be beside an old EC one, which most
     # clients prefer.
     context.sni_callback = use_fresh
+
+
+def distrust(certificate: Path, key: Path) -> str:
+    """Return why clients with this system's authorities refuse a certificate; "" if they do not.
+
+    It is what a client says who shakes hands with us in memory: whatever its library checks is
+    checked, except the name, which only the client knows. Where the system has no authorities
+    ("" too), nothing can be said.
+
+    Raises:
+        ConfigurationError: certificate or key cannot be used, or others can read the key.
+    """
+    client = ssl.create_default_context()
+    client.check_hostname = False
+    places = ssl.get_default_verify_paths()
+    if places.cafile is None and places.capath is None:
+        return ""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server),
+        ssl_context(certificate, key).wrap_bio(to_server, to_client, server_side=True),
+    )
+    for end in ends * 2:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            return _explained(error)
+    return ""
+
+
+def _explained(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in _ISSUER_MISSING:
+        return (
+            f"{error.verify_message}: does the file hold the intermediate certificates, too,"
+            " behind its own (fullchain.pem)?"
+        )
+    return error.verify_message
 
 
 def expires_at(certificate: Path) -> float | None:

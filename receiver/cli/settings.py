@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from receiver.auth import tls
 from receiver.cli.options import settings
 from receiver.config.load import check_serving
 from receiver.config.settings import SECRET, SETTINGS, Config
@@ -29,8 +30,12 @@ def config(config: Config, as_json: bool) -> None:
             click.echo(f"{name:<26}{_text(value):<34}{config.source(name)}".rstrip())
     try:
         check_serving(config)
+        reason = tls.distrust(*config.tls) if config.tls is not None else ""
     except ConfigurationError as error:
         click.echo(f"note: `receiver serve` would refuse these settings: {error}", err=True)
+    else:
+        if reason:
+            click.echo(f"note: providers would refuse this certificate: {reason}", err=True)
 
 
 def _shown(name: str, config: Config) -> object:

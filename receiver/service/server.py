@@ -246,8 +246,10 @@ class Server:
 
     def _record_certificate(self) -> None:
         if self._ssl_context is not None:
-            certificate = tls.pair(self._config)[0]
+            certificate, key = tls.pair(self._config)
             self.counters.certificate_expires_at = tls.expires_at(certificate)
+            if self._config.tls is not None and (reason := tls.distrust(certificate, key)):
+                log.warning("certificate_distrusted", certificate=str(certificate), reason=reason)
 
     async def _close_spool(self) -> None:
         left = self.deadline.remaining(IN_TIME_SECONDS)  # not what closing sockets has used up

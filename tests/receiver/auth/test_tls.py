@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from receiver.auth.self_signed import LIFETIME, RENEWED_BEFORE, self_signed
-from receiver.auth.tls import reload, ssl_context
+from receiver.auth.tls import distrust, reload, ssl_context
 from receiver.errors import ConfigurationError
 
 AUTHORITY = trustme.CA()
@@ -224,3 +224,44 @@ def test_a_private_key_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(key, 54_321, -1)
     with pytest.raises(ConfigurationError, match=f"^{key} belongs to another user"):
         ssl_context(certificate, key)
+
+
+@pytest.fixture
+def authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """The one authority that this system has; its certificates are issued by one below it."""
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "authorities.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authorities.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    return AUTHORITY.create_child_ca()
+
+
+@pytest.mark.parametrize("kind", trustme.KeyType)
+def test_a_certificate_without_its_intermediate_is_distrusted(
+    tmp_path: Path, authorities: trustme.CA, kind: trustme.KeyType
+) -> None:
+    """Clients know only the root; the file has to bring what lies between."""
+    certificate, key = issued(tmp_path, authority=authorities, kind=kind)
+    assert "fullchain.pem" in distrust(certificate, key)
+    authorities.cert_pem.write_to_path(certificate, append=True)
+    assert "" == distrust(certificate, key)
+
+
+def test_a_certificate_of_nobody_known_is_distrusted(
+    tmp_path: Path, authorities: trustme.CA
+) -> None:
+    """A self-signed one, and one of an authority whose root it brings along."""
+    assert authorities
+    assert "self" in distrust(*self_signed(tmp_path / "state", "127.0.0.1"))
+    stranger = trustme.CA()
+    certificate, key = issued(tmp_path, authority=stranger)
+    stranger.cert_pem.write_to_path(certificate, append=True)
+    assert "self" in distrust(certificate, key)
+
+
+def test_without_authorities_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that trusts nobody, as small containers do, would distrust every certificate."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    assert "" == distrust(*issued(tmp_path))

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import pytest
+import trustme
 
 from receiver import __version__
 from receiver.cli import main as cli
@@ -232,8 +233,26 @@ def test_config_shows_values_and_sources_without_secrets() -> None:
     assert ["********", "environment"] == words["tokens"]
     assert ["false", "default"] == words["stereo"]
     assert ["-", "default"] == words["token_file"]
-    assert (0, "") == (result.returncode, result.stderr)
+    assert 0 == result.returncode
+    assert "note: `receiver serve` would refuse these settings: cannot read c" in result.stderr
     assert "hush" not in result.stdout
+
+
+def test_config_says_which_certificates_providers_refuse(tmp_path: Path) -> None:
+    """One without its intermediate is served, and no provider would connect."""
+    root = trustme.CA()
+    pair = root.create_child_ca().issue_cert("rec.example.com")
+    for name, part in (("k.pem", pair.private_key_pem), ("root.pem", root.cert_pem)):
+        part.write_to_path(tmp_path / name)
+        (tmp_path / name).chmod(0o600)
+    notes = []
+    for part in pair.cert_chain_pems:
+        part.write_to_path(tmp_path / "c.pem", append=True)
+        arguments = ("config", "--tls", "c.pem", "k.pem")
+        notes.append(run(*arguments, TAPREEL_TOKENS="hush-hush-hush-1", SSL_CERT_FILE="root.pem"))
+    assert "note: providers would refuse this certificate" in notes[0].stderr
+    assert "fullchain.pem" in notes[0].stderr
+    assert [(0, ""), (0, "")] == [(notes[0].returncode, ""), (notes[1].returncode, notes[1].stderr)]
 
 
 def test_config_as_json_and_what_serve_would_say() -> None:

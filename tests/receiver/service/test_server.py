@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -129,3 +130,18 @@ async def test_a_bad_part_holds_back_no_good_one(tmp_path: Path) -> None:
             by_event = {line["event"]: line["part"] for line in lines}
             parts = {streams: "stream tokens", taps: "tap tokens"}
             assert {"reloaded": parts[good], "reload_failed": parts[bad]} == by_event
+
+
+async def test_a_certificate_that_providers_refuse_is_served_with_a_warning(tmp_path: Path) -> None:
+    """At the start and when it is read again: here the authority is not the system's."""
+    pair = trustme.CA().issue_cert("rec.example.com")
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    pair.cert_chain_pems[0].write_to_path(certificate)
+    pair.private_key_pem.write_to_path(key)
+    key.chmod(0o600)
+    with capture_logs() as lines:
+        async with serving(tmp_path, no_tls=False, tls=(certificate, key)) as (server, _):
+            server.reload()
+    found = [line for line in lines if line["event"] == "certificate_distrusted"]
+    assert ["warning"] * 2 == [line["log_level"] for line in found]
+    assert all("fullchain.pem" in line["reason"] for line in found)
