@@ -30,10 +30,9 @@ from receiver.tap.encoding.format import Format, OutputSpec
 from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted
 from receiver.tap.feed import Feed, Feeds
 from receiver.tap.hub import Hub
-from receiver.tap.listener import Listener, ListenRequest
+from receiver.tap.listener import Listener, ListenRequest, Watcher
 from receiver.tap.replay import Replay
 from receiver.tap.sender import ListenerLimits
-from receiver.tap.watcher import Watcher
 from receiver.transports.interface import Decision, HttpAnswer, UpgradeRequest
 
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))

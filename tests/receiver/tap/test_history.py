@@ -10,7 +10,7 @@ from receiver.journal import records as journal
 from receiver.journal.records import EndRecord, MessageRecord, Record
 from receiver.media import EndReason, MediaFormat, Track
 from receiver.tap.events import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
-from receiver.tap.history import JournalTail
+from receiver.tap.replay import JournalTail
 from tests.receiver.helpers.journals import HEADER, chunk, start_message
 
 CODES = b"\x10" * 160
