@@ -35,9 +35,9 @@ from receiver.service.publish_queue import IN_TIME_SECONDS, PublishQueue
 from receiver.service.read_coalescing import ReadCoalescer
 from receiver.service.shutdown_deadline import ShutdownDeadline
 from receiver.service.tap_setup import LiveTaps
+from receiver.transports.acceptor import SharedPort
 from receiver.transports.interface import Limits
 from receiver.transports.listener import SocketListener, listen
-from receiver.transports.shared_port import SharedPort
 
 USED_TOKENS: Final = "used-tokens"
 """The folder in the spool that remembers single-use tokens."""

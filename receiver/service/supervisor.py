@@ -26,8 +26,7 @@ from receiver.errors import ConfigurationError, TapreelError
 from receiver.journal import backlog
 from receiver.service.shutdown_deadline import ShutdownDeadline
 from receiver.service.worker import COMMANDS, SPAWNING, Worker, settings_of
-from receiver.transports.acceptor import open_sockets
-from receiver.transports.shared_port import SharedPort
+from receiver.transports.acceptor import SharedPort, open_sockets
 
 LONGEST_DELAY_SECONDS: Final = 30.0
 """Between two starts of a worker that keeps dying."""

@@ -24,8 +24,8 @@ from receiver.disk import layout
 from receiver.errors import TapreelError
 from receiver.service import event_loop
 from receiver.service.server import Server
+from receiver.transports.acceptor import SharedPort
 from receiver.transports.listener import SocketListener
-from receiver.transports.shared_port import SharedPort
 
 COMMANDS: Final = {signal.SIGINT: "stop", signal.SIGTERM: "drain", signal.SIGHUP: "reload"}
 """What the parent sends its workers, by the signal that it got itself."""

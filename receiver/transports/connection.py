@@ -16,9 +16,12 @@ How a connection ends, as `ServerProtocol` counts its states:
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import logging
+import termios
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -27,10 +30,58 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from receiver.transports import handshake, tcp
-from receiver.transports.deferred_pong import DeferredPong
 from receiver.transports.frames import FrameReader
 from receiver.transports.inbound_limits import ReadRateLimit, SmallFrameLimit
 from receiver.transports.interface import FAILURES, TOO_MANY_SMALL_FRAMES, Limits, Peer
+
+
+class DeferredPong:
+    """Calls `send` some time after a ping, when the kernel holds nothing more to be read.
+
+    A write to a socket that the other end has reset makes the event loop drop it with all that
+    was received and not yet read. On a stream that records, pongs are all we write. A pong may
+    wait (RFC 6455, section 5.5.3: the most recent ping is enough), so it does.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, send: Callable[[], None], *, delay_seconds: float
+    ) -> None:
+        self._loop = loop
+        self._send = send
+        self._delay_seconds = delay_seconds
+        self._descriptor = -1
+        self._timer: asyncio.TimerHandle | None = None
+
+    def schedule(self, descriptor: int) -> None:
+        """Send a pong to the socket of `descriptor` later; pings that come meanwhile share it."""
+        self._descriptor = descriptor
+        if self._timer is None:
+            self._start_timer()
+
+    def cancel(self) -> None:
+        """Send nothing any more; idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _start_timer(self) -> None:
+        self._timer = self._loop.call_later(self._delay_seconds, self._send_if_drained)
+
+    def _send_if_drained(self) -> None:
+        self._timer = None
+        if _unread_bytes(self._descriptor):
+            self._start_timer()
+        else:
+            self._send()
+
+
+def _unread_bytes(descriptor: int) -> int:
+    """Return how many received bytes the kernel still holds."""
+    count = array.array("i", [0])
+    with contextlib.suppress(OSError):  # the socket is gone
+        fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
+
 
 _INTERNAL_ERROR: Final = 1011
 _BROKEN: Final = 1006

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from receiver.transports.shared_port import SharedPort
+from receiver.transports.acceptor import SharedPort
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time, which only a test moves."""
     now = [1000.0]
-    monkeypatch.setattr("receiver.transports.shared_port.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("receiver.transports.acceptor.time.monotonic", lambda: now[0])
     return now
 
 
