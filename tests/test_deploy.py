@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from receiver.config.settings import Config
-from receiver.service import file_limits
+from receiver.service import run
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 
@@ -22,8 +22,8 @@ def test_the_unit_gives_as_many_descriptors_as_are_needed() -> None:
     """No warning with the default settings, also where listeners are admitted."""
     config = Config()
     limit = number("tapreel-receiver.service", r"^LimitNOFILE=(\d+)$")
-    streams = config.max_streams * file_limits.PER_STREAM
-    assert limit >= file_limits.RESERVE + streams + config.max_waiting + config.max_listeners
+    streams = config.max_streams * run.PER_STREAM
+    assert limit >= run.RESERVE + streams + config.max_waiting + config.max_listeners
 
 
 def test_the_unit_waits_for_a_drain_and_for_publishing() -> None:

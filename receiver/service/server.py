@@ -31,8 +31,8 @@ from receiver.recording.document import Recording
 from receiver.recording.outcomes import Published, RenderOptions
 from receiver.service import event_loop
 from receiver.service.admission import Admission
+from receiver.service.event_loop import ReadCoalescer
 from receiver.service.publish_queue import IN_TIME_SECONDS, PublishQueue
-from receiver.service.read_coalescing import ReadCoalescer
 from receiver.service.shutdown_deadline import ShutdownDeadline
 from receiver.service.tap_setup import LiveTaps
 from receiver.transports.acceptor import SharedPort

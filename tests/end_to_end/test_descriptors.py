@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from receiver.service import file_limits
+from receiver.service import run
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import ReceiverProcess
 
@@ -67,7 +67,7 @@ def test_a_hard_limit_admits_what_fits(tmp_path: Path) -> None:
     """One line reports it at the start, and the next call is refused for capacity."""
     with limited(tmp_path, 160, 160, "--max-waiting", "10") as receiver:
         streams = receiver.wait_for("too_few_descriptors")["max_streams"]
-        assert 0 < streams <= (160 - file_limits.RESERVE) // 2
+        assert 0 < streams <= (160 - run.RESERVE) // 2
         with contextlib.ExitStack() as calls:
             for number in range(streams):
                 call(receiver, calls, number)
@@ -83,7 +83,7 @@ def test_workers_inherit_the_limit(tmp_path: Path) -> None:
     with limited(tmp_path, 90, 4096, "--workers", "2") as receiver:
         pids = [receiver.wait_for("worker_serving")["pid"] for _ in range(2)]
         limits = [resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] for pid in pids]
-        assert [file_limits.RESERVE + 1000 + 128] * 2 == limits
+        assert [run.RESERVE + 1000 + 128] * 2 == limits
     with limited(tmp_path, 160, 160, "--workers", "2") as receiver:
         for _ in range(2):
             receiver.wait_for("worker_serving")

@@ -15,12 +15,12 @@ PROGRAM = """
 import json, resource, sys
 from receiver import logs
 from receiver.config.settings import Config
-from receiver.service import file_limits
+from receiver.service.run import raise_limit
 
 logs.configure("info")
 limits, settings = json.loads(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-config = file_limits.raise_limit(Config(**settings))
+config = raise_limit(Config(**settings))
 soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 print(json.dumps([soft, config.max_streams, config.max_waiting, config.max_listeners]))
 """

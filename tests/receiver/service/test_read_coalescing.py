@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from receiver.service import read_coalescing
-from receiver.service.read_coalescing import FEWEST_STREAMS, ReadCoalescer
+from receiver.service import event_loop
+from receiver.service.event_loop import FEWEST_STREAMS, ReadCoalescer
 
 ROUNDS = 3  # of the event loop for a long rest
 
@@ -21,8 +21,8 @@ def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         taken.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr("receiver.service.read_coalescing.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("receiver.service.read_coalescing.time.sleep", sleep)
+    monkeypatch.setattr("receiver.service.event_loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("receiver.service.event_loop.time.sleep", sleep)
     return taken
 
 
@@ -50,7 +50,7 @@ async def test_with_many_streams_the_loop_rests_after_some_rounds(rests: list[fl
     coalescer.observe(FEWEST_STREAMS)
     coalescer.observe(FEWEST_STREAMS + 1)
     await rounds(4 * ROUNDS)
-    assert [pytest.approx(read_coalescing.INTERVAL_SECONDS)] * 3 == rests
+    assert [pytest.approx(event_loop.INTERVAL_SECONDS)] * 3 == rests
     coalescer.observe(0)
     await rounds(4 * ROUNDS)
     assert 3 == len(rests)
@@ -66,7 +66,7 @@ async def test_low_latency_makes_rests_short(rests: list[float]) -> None:
     await rounds(2)
     waiting[0] = False
     await rounds(ROUNDS)
-    long, short = read_coalescing.INTERVAL_SECONDS, read_coalescing.BRISK_INTERVAL_SECONDS
+    long, short = event_loop.INTERVAL_SECONDS, event_loop.BRISK_INTERVAL_SECONDS
     assert [pytest.approx(seconds) for seconds in (long, short, short, long)] == rests
 
 
@@ -88,9 +88,7 @@ async def test_a_late_loop_does_not_rest(
 ) -> None:
     """Where one round takes longer than the interval, none of it is slept away."""
     late = iter(range(1000))
-    monkeypatch.setattr(
-        "receiver.service.read_coalescing.time.monotonic", lambda: float(next(late))
-    )
+    monkeypatch.setattr("receiver.service.event_loop.time.monotonic", lambda: float(next(late)))
     ReadCoalescer(never).observe(FEWEST_STREAMS)
     await rounds(5 * ROUNDS)
     assert [] == rests

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection, connect
 
 from receiver.config.settings import Config
-from receiver.service.read_coalescing import (
+from receiver.service.event_loop import (
     BRISK_INTERVAL_SECONDS,
     FEWEST_STREAMS,
     INTERVAL_SECONDS,
@@ -79,7 +79,7 @@ async def test_a_loop_with_many_streams_rests_briefly_for_low_latency(
     def long() -> bool:
         return bool(rests) and BRISK_INTERVAL_SECONDS < rests[-1] <= INTERVAL_SECONDS
 
-    monkeypatch.setattr("receiver.service.read_coalescing.time.sleep", rest)
+    monkeypatch.setattr("receiver.service.event_loop.time.sleep", rest)
     async with serving(tmp_path) as (server, listener), contextlib.AsyncExitStack() as stack:
         url = f"ws://127.0.0.1:{listener.port}/audio"
         for number in range(FEWEST_STREAMS):
