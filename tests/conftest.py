@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import patience, programs
+from tests import bounds, programs
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the commands do; many processes start
 
@@ -102,7 +102,7 @@ multiprocessing.process.BaseProcess.start = _audited_start  # type: ignore[assig
 
 def pytest_configure(config: pytest.Config) -> None:
     """Stretch the limit of a process, which pytest has no other public way to set."""
-    config._inicache["faulthandler_timeout"] = patience.at_most(PROCESS_SECONDS)
+    config._inicache["faulthandler_timeout"] = bounds.at_most(PROCESS_SECONDS)
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
@@ -114,7 +114,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
         own = item.get_closest_marker("timeout")
         seconds = own.args[0] if own else TEST_SECONDS
-        item.add_marker(pytest.mark.timeout(patience.at_most(seconds)), append=False)
+        item.add_marker(pytest.mark.timeout(bounds.at_most(seconds)), append=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tests.bench.rounds import Amount, loaded
 from tests.bench.subjects import RECEIVER, ROOT, Subject, Workshop
-from tests.patience import at_most
+from tests.bounds import at_most
 
 WAIT_SECONDS: Final = at_most(20.0)
 STARTS: Final = 3

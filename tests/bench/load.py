@@ -22,7 +22,7 @@ import sys
 import time
 from typing import Final
 
-from tests.patience import at_most
+from tests.bounds import at_most
 
 PACKET_SECONDS: Final = 0.02
 TRACKS: Final = ("inbound", "outbound")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.bench.subjects import ROOT, TOKEN, Process, Subject, Workshop
-from tests.patience import at_most
+from tests.bounds import at_most
 
 CHUNKS_PER_CALL_SECOND: Final = 100
 MICRO: Final = 1e6

@@ -18,7 +18,7 @@ import msgspec
 
 from receiver.disk import layout
 from receiver.recording.document import Recording
-from tests.patience import at_most
+from tests.bounds import at_most
 
 TOKEN = "a-token-for-tests-only"
 WAIT_SECONDS = at_most(120.0)

@@ -16,9 +16,9 @@ import soundfile
 import trustme
 
 from receiver.media import EndReason
+from tests.bounds import at_most
 from tests.end_to_end.receiver_process import ReceiverProcess, running_receiver
 from tests.end_to_end.sender import CALL_SID
-from tests.patience import at_most
 from tests.receiver.helpers.g711 import MULAW
 
 DEMO = Path(__file__).parents[2] / "starter" / "simulator" / "demo"

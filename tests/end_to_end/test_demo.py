@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 from receiver.media import EndReason
+from tests.bounds import at_most
 from tests.end_to_end.receiver_process import ReceiverProcess, read_document
-from tests.patience import at_most
 
 WAIT_SECONDS = at_most(60)
 

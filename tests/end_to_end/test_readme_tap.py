@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.taps import TAP_TOKEN, ask, tap_url, tapped_receiver
-from tests.patience import at_most
 
 README = Path(__file__).parents[2] / "README.md"
 LOUD, SILENT = b"\x10" * 160, b"\xff" * 160

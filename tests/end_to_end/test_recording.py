@@ -18,9 +18,9 @@ import trustme
 from receiver.journal.reader import Reader
 from receiver.journal.records import ChunkRecord
 from receiver.media import EndReason, GapKind
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess, running_receiver
-from tests.patience import at_most
 from tests.receiver.helpers.g711 import MULAW
 
 SIGNALWIRE_SILENCE = b"\xff"

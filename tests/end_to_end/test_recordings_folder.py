@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from receiver.disk import layout
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import (
     WAIT_SECONDS,
@@ -18,7 +19,6 @@ from tests.end_to_end.receiver_process import (
     read_document,
     running_receiver,
 )
-from tests.patience import at_most
 
 AUDIO = bytes(range(160))
 

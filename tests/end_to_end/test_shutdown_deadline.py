@@ -14,9 +14,9 @@ import pytest
 
 from receiver.disk import layout
 from receiver.media import EndReason
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import ReceiverProcess, running_receiver
-from tests.patience import at_most
 
 AUDIO = b"\x55" * 160
 MOST_SECONDS = 10.0

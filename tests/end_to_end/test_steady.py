@@ -17,9 +17,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from receiver.ingest import session
 from receiver.media import EndReason
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
-from tests.patience import at_most
 
 AUDIO = bytes(range(160))
 

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from receiver.auth.bearer import key_id
 from receiver.auth.tap_tokens import Scope, mint
+from tests.bounds import fewer
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, WAIT_SECONDS, ReceiverProcess
 from tests.end_to_end.taps import (
@@ -40,7 +41,6 @@ from tests.end_to_end.taps import (
     texts_of,
     wait_for_sockets,
 )
-from tests.patience import fewer
 from tests.receiver.helpers.g711 import MULAW
 
 TRACKS = ("inbound", "outbound")

@@ -22,9 +22,9 @@ from receiver.config.settings import Config
 from receiver.errors import ConfigurationError
 from starter.errors import ConfigError
 from starter.tokens import key_from_file
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
-from tests.patience import at_most
 
 KEY = "canary-key-" + "k" * 40
 KEY_ID = hashlib.sha256(KEY.encode()).hexdigest()[:8]

@@ -20,6 +20,7 @@ from websockets.sync.client import ClientConnection
 
 from receiver.disk import layout
 from receiver.media import EndReason
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import (
     TOKEN,
@@ -27,7 +28,6 @@ from tests.end_to_end.receiver_process import (
     ReceiverProcess,
     running_receiver,
 )
-from tests.patience import at_most
 from tests.receiver.helpers import journals
 
 CALLS = 100

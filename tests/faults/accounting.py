@@ -16,9 +16,9 @@ import numpy as np
 from receiver.disk import layout
 from receiver.media import GapKind, Track, TrackGap
 from receiver.recording.document import RecordedTrack
+from tests.bounds import at_most
 from tests.end_to_end.receiver_process import read_document
 from tests.faults.payloads import CHUNK_BYTES, CHUNK_MS, SILENCE, Name, codes_of, names_in, payload
-from tests.patience import at_most
 
 MOST_IN_FLIGHT_SECONDS = at_most(0.7)
 """How much audio before a crash or a power cut may be missing."""

@@ -16,11 +16,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from receiver.media import Track
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN
 from tests.faults.accounting import Sent
 from tests.faults.payloads import CHUNK_MS, Name, payload
-from tests.patience import at_most
 
 MOST_SECONDS = at_most(120.0)
 """No call lasts longer, whatever the test forgets."""

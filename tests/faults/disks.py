@@ -8,13 +8,13 @@ from pathlib import Path
 
 from receiver.media import GapKind
 from receiver.recording.document import Recording
+from tests.bounds import at_most
 from tests.end_to_end.receiver_process import ReceiverProcess, read_document
 from tests.faults.accounting import Allowance, Tally, recording_folders
 from tests.faults.calls import Callers
 from tests.faults.faulty_disk import Orders, filled, small_disk
 from tests.faults.trial import Trial
 from tests.faults.watching import Watch, ask
-from tests.patience import at_most
 
 CALLS = 5
 DISK = Allowance(frozenset({GapKind.DISK}))

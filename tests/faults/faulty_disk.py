@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.patience import at_most
+from tests.bounds import at_most
 
 _SHIM = Path(__file__).with_name("shim.c")
 _WAIT_SECONDS = at_most(60.0)

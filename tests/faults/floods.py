@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN
 from tests.faults.accounting import Tally
 from tests.faults.calls import Callers
 from tests.faults.trial import Trial
 from tests.faults.watching import Watch
-from tests.patience import at_most
 
 STREAMS = 20
 MOST_GROWTH_BYTES = 48 * 2**20

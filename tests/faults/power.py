@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 from receiver.disk import layout
+from tests.bounds import at_most
 from tests.faults.accounting import Allowance, Tally
 from tests.faults.calls import Callers
 from tests.faults.faulty_disk import ext4_image, sectors_written
 from tests.faults.trial import Trial, kill
-from tests.patience import at_most
 
 _MEMORY = Path("/dev/shm")  # noqa: S108  copied in milliseconds, so that an instant is found
 _WAIT_SECONDS = at_most(20.0)

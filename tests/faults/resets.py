@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from receiver.media import Track
+from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import read_document
 from tests.faults.accounting import Sent, Tally, recording_folders
@@ -19,7 +20,6 @@ from tests.faults.calls import Call, dial
 from tests.faults.faulty_disk import Orders
 from tests.faults.payloads import Name
 from tests.faults.trial import Trial
-from tests.patience import at_most
 
 CHUNKS = 3000
 _NO_LINGER = struct.pack("ii", 1, 0)

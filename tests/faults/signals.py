@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 from receiver.media import EndReason
+from tests.bounds import at_most
 from tests.end_to_end.receiver_process import WAIT_SECONDS, read_document
 from tests.faults.accounting import Allowance, Tally, recording_folders
 from tests.faults.calls import Callers
 from tests.faults.faulty_disk import Orders
 from tests.faults.trial import Trial
 from tests.faults.watching import ask
-from tests.patience import at_most
 
 CALLS = 5
 MOST_SECONDS = at_most(10.0)

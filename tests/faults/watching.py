@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.bounds import at_most
 from tests.end_to_end.receiver_process import ReceiverProcess
-from tests.patience import at_most
 
 _INTERVAL_SECONDS = 0.02
 

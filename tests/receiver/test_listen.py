@@ -18,7 +18,7 @@ from websockets.http11 import Request, Response
 from receiver.errors import ConfigurationError, DialError
 from receiver.listen import Audio, Dtmf, Event, Gap, Mark, Started, Stopped, listen
 from receiver.transports.client import Backoff
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.tap_messages import SAMPLES, STOPPED, gap, started
 
 pytestmark = pytest.mark.integration

@@ -15,7 +15,7 @@ import structlog
 from receiver.logs import MASK, configure, masked
 from receiver.transports.interface import Limits
 from receiver.transports.listener import listen
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.wire import KeepingPolicy, call, request
 
 CANARY = "canary-0123456789abcdef"

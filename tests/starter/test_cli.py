@@ -12,7 +12,7 @@ import click
 import pytest
 
 from starter import cli
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.starter.conftest import CALL_SID, Ran
 from tests.starter.web_hooks import web_hook
 

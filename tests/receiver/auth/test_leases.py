@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from receiver.auth.bearer import LEEWAY_SECONDS
 from receiver.auth.tap_tokens import Scope, TapTokens, mint
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.serving import TOKEN, TapServer, read_all, read_text, serving_taps
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ import pytest
 
 from receiver.auth.replay_store import MARGIN_SECONDS, ReplayStore
 from receiver.errors import ConfigurationError
-from tests.patience import at_most
+from tests.bounds import at_most
 
 
 async def test_a_token_can_be_used_once(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from websockets.sync.server import ServerConnection, serve
 from receiver.auth.tap_tokens import Scope, TapTokens
 from receiver.cli.main import main
 from receiver.cli.main import receiver as receiver_command
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.tap_messages import SAMPLES, STOPPED, gap, started
 
 pytestmark = pytest.mark.integration

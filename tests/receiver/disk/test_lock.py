@@ -12,7 +12,7 @@ import pytest
 
 from receiver.disk.folders import LOCK, FolderLock
 from receiver.errors import ConfigurationError
-from tests.patience import at_most
+from tests.bounds import at_most
 
 WAIT_SECONDS = at_most(30)
 

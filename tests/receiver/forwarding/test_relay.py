@@ -24,7 +24,7 @@ from receiver.tap.hub import Tap
 from receiver.tap.local_hub import LocalHub
 from receiver.tap.sender import ListenerLimits
 from receiver.transports import client
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.serving import FixedSource
 from tests.receiver.helpers.taps import live_chunk, live_stream
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from receiver.transports.interface import Connection, Decision, HttpAnswer, UpgradeRequest
-from tests.patience import at_most
+from tests.bounds import at_most
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 UPGRADE = (

@@ -42,7 +42,7 @@ from receiver.tap.events import (
     Subscribed,
 )
 from receiver.tap.local_hub import LocalHub
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.journals import STARTED_AT_MS, render, start_message
 from tests.receiver.helpers.taps import ManualScheduler
 

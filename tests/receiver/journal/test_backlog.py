@@ -16,7 +16,7 @@ from receiver.errors import ConfigurationError, JournalError
 from receiver.journal import backlog
 from receiver.journal.backlog import Disposal
 from receiver.media import EndReason
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.journals import chunk, records, write
 
 WAIT_SECONDS = at_most(30)

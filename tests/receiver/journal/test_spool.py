@@ -18,7 +18,7 @@ from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRe
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
 from receiver.media import EndReason, GapKind, Track
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.disks import Disk, broken
 from tests.receiver.helpers.journals import STARTED_AT_MS, chunk, start_message
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from receiver.disk import files
 from receiver.journal.syncer import MOST_SYNCED_SINGLY, Synced, Syncer
 from receiver.journal.writer import JournalWriter
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.disks import Disk, broken
 from tests.receiver.helpers.journals import HEADER
 

@@ -22,7 +22,7 @@ from receiver.recording import document as recording
 from receiver.recording.document import Recording
 from receiver.service.prometheus import HOST, MetricsListener
 from receiver.service.server import count_published
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers import recordings_builder as builder
 
 pytestmark = pytest.mark.integration

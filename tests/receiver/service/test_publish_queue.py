@@ -20,7 +20,7 @@ from receiver.recording.outcomes import Published, RenderOptions
 from receiver.service import publish_queue
 from receiver.service.publish_queue import PublishQueue
 from tests.bench.rendering import write_journal
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers import journals
 
 pytestmark = pytest.mark.integration

@@ -22,8 +22,8 @@ from receiver.service.event_loop import (
 )
 from receiver.service.server import Server
 from receiver.transports.listener import SocketListener
+from tests.bounds import at_most
 from tests.end_to_end import sender
-from tests.patience import at_most
 
 pytestmark = pytest.mark.integration
 

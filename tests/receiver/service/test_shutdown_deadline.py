@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from receiver.service.shutdown_deadline import ShutdownDeadline
-from tests.patience import at_most
+from tests.bounds import at_most
 
 WAIT_SECONDS = at_most(30)
 LONG_SECONDS = 3600.0

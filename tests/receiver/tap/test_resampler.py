@@ -10,7 +10,7 @@ import pytest
 from receiver.tap import resampler
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from receiver.tap.resampler import Resampler
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.taps import audio_bytes, texts
 
 pytest.importorskip("soxr")

@@ -19,7 +19,7 @@ import trustme
 from receiver.errors import ConfigurationError
 from receiver.transports.interface import Connection, Limits, UpgradeRequest
 from receiver.transports.listener import SocketListener, listen
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.receiver.helpers.wire import (
     BINARY,
     CLOSE,

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.transports.interface import Limits
 from receiver.transports.pending import GRACE_SECONDS, PendingConnections
-from tests.patience import at_most
+from tests.bounds import at_most
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from starter.simulator.options import DEMO
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.starter.conftest import CALL_SID, Ran
 from tests.starter.receivers import ReceiverDouble
 

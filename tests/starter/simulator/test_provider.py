@@ -32,7 +32,7 @@ from starter.simulator.player import CallReport
 from starter.simulator.provider import Provider
 from starter.simulator.provider_rules import Account, HttpRequest
 from starter.simulator.stream_info import ByteOrder
-from tests.patience import at_most
+from tests.bounds import at_most
 from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID
 from tests.starter.receivers import ReceiverDouble
 from tests.starter.web_hooks import web_hook
