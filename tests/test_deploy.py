@@ -40,7 +40,7 @@ def test_nginx_can_carry_as_many_streams_as_the_receiver_lets_in() -> None:
 
 
 def test_nginx_leaves_silent_streams_to_the_receiver() -> None:
-    """A call on hold is ended by the receiver's own limit, with its reason."""
+    """One that does not answer is ended by the receiver's own limit, with its reason."""
     for side in ("read", "send"):
         hours = number("nginx.conf", rf"proxy_{side}_timeout (\d+)h;")
         assert hours * 3600 > Config().idle_timeout_seconds

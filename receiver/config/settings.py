@@ -180,7 +180,7 @@ class Config:
         int, integer(0, 60_000), "audio is synced at most this much later; 0 syncs each batch"
     ] = 500
     idle_timeout_seconds: Annotated[
-        float, seconds(1, 86_400), "a stream without media for this long ends"
+        float, seconds(1, 86_400), "a stream whose other end answers no ping for this long ends"
     ] = 90
     max_message_bytes: Annotated[
         int, integer(1024, 16_777_216), "longest message that is accepted"

@@ -2,7 +2,7 @@
 
 Who calls: a `Session` calls `now`, `utc_ms`, `open_journal`, `session_opened` and
 `session_closed`, and reads `hub` and `counters`, all in the event loop's thread. The service
-above it calls `end_silent`, `end_all` and asks what is live, in the same thread. Only
+above it calls `end_unanswered`, `end_all` and asks what is live, in the same thread. Only
 `journal_ended` is called in another one: that of the journal's writer.
 
 What must never happen: nothing here waits, for a disk or for anything else, because every call
@@ -31,6 +31,8 @@ from receiver.tap.hub import Hub
 
 _DONE: Final = 1000
 _GOING_AWAY: Final = 1001
+_LONGEST_STEP_SECONDS: Final = 2.0
+"""Between two checks. More has not passed for us: this process was stopped, or held up."""
 
 
 class LiveSession(Protocol):
@@ -51,9 +53,12 @@ class LiveSession(Protocol):
         """Return how many chunks came for the recording that is open."""
         ...
 
-    @property
-    def active_at(self) -> float:
-        """Return when the latest chunk came, or else when the socket was opened (`now`)."""
+    def unanswered_seconds(self, passed: float) -> float:
+        """Count `passed` seconds; return for how long nothing shows that the call is there.
+
+        While a recording is open that is for how long the other end answers no pings, however
+        silent the call is; without one, for how long there is none.
+        """
         ...
 
     def close(self, reason: EndReason, *, code: int, text: str) -> None:
@@ -92,6 +97,7 @@ class Recorder:
         self._spool = spool
         self._changed = changed
         self._ended = False  # all sessions, by us
+        self._checked_at = now()
 
     def utc_ms(self) -> int:
         """Return UTC, in milliseconds since 1970."""
@@ -123,12 +129,18 @@ class Recorder:
         """Whether a recording is open, or may yet be opened: a new socket soon sends its start."""
         return any(session.may_still_record for session in self.sessions)
 
-    def end_silent(self, seconds: float) -> None:
-        """End every session for which no chunk came for so long."""
-        oldest = self.now() - seconds
+    def end_unanswered(self, seconds: float) -> None:
+        """End every session of which nothing has shown for so long that its call is there.
+
+        To be called every second. Silence is no reason: a call on hold may send nothing for an
+        hour. Time is counted in steps, none longer than `_LONGEST_STEP_SECONDS`, so that a
+        process that was stopped meanwhile ends nobody for it.
+        """
+        checked_at, self._checked_at = self._checked_at, self.now()
+        passed = min(self._checked_at - checked_at, _LONGEST_STEP_SECONDS)
         for session in list(self.sessions):
-            if session.active_at < oldest:
-                session.close(EndReason.IDLE, code=_DONE, text="no media came for too long")
+            if session.unanswered_seconds(passed) >= seconds:
+                session.close(EndReason.IDLE, code=_DONE, text="no sign of life for too long")
 
     def end_all(self) -> None:
         """End every session, and each that is opened from now on; idempotent."""

@@ -67,6 +67,7 @@ class Session:
         self._throttle = LogThrottle()
         self._had_recording = False
         self._opened_at = self._active_at = self._now()
+        self._unused_seconds = 0.0  # without an open recording
 
     @property
     def recording_id(self) -> str | None:
@@ -85,10 +86,16 @@ class Session:
         """Return how many chunks came for the recording that is open."""
         return self._recording.chunks if self._recording else 0
 
-    @property
-    def active_at(self) -> float:
-        """Return when the latest chunk came, or else when the session was made."""
-        return self._recording.active_at if self._recording else self._active_at
+    def unanswered_seconds(self, passed: float) -> float:
+        """Count `passed` seconds; return for how long nothing shows that the call is there.
+
+        A recording lives as long as its socket. A socket that has none is no call on hold.
+        """
+        if self._recording is None or self._connection is None:
+            self._unused_seconds += passed
+            return self._unused_seconds
+        self._unused_seconds = 0.0
+        return self._connection.unanswered_seconds(passed)
 
     def opened(self, connection: Connection) -> None:
         """Start with an open socket: the upgrade is done."""

@@ -276,13 +276,10 @@ class Server:
         self._admission.disk_checked(free)
 
     async def _watch(self) -> None:
-        """Check what no message brings about: silent sockets, free space, the end of a drain."""
+        """Check what no message brings about: dead sockets, free space, the end of a drain."""
         while True:
-            slept_at = self.recorder.now()
             await asyncio.sleep(_WATCH_SECONDS)
-            # Where we were held up ourselves, what waits in the sockets must be read first.
-            if self.recorder.now() - slept_at < 2 * _WATCH_SECONDS:
-                self.recorder.end_silent(self._config.idle_timeout_seconds)
+            self.recorder.end_unanswered(self._config.idle_timeout_seconds)
             self._check_drained()
             try:
                 await self._check_disk()
@@ -321,6 +318,7 @@ async def _listen(
             handshake_timeout_seconds=config.handshake_timeout_seconds,
             max_pending=config.max_waiting,
             max_pending_per_address=per_address,
+            ping_seconds=min(Limits().ping_seconds, config.idle_timeout_seconds / 3),
         ),
         shared=shared,
     )

@@ -16,12 +16,9 @@ How a connection ends, as `ServerProtocol` counts its states:
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
-import fcntl
 import logging
-import termios
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -69,18 +66,61 @@ class DeferredPong:
 
     def _send_if_drained(self) -> None:
         self._timer = None
-        if _unread_bytes(self._descriptor):
+        if tcp.unread_bytes(self._descriptor):
             self._start_timer()
         else:
             self._send()
 
 
-def _unread_bytes(descriptor: int) -> int:
-    """Return how many received bytes the kernel still holds."""
-    count = array.array("i", [0])
-    with contextlib.suppress(OSError):  # the socket is gone
-        fcntl.ioctl(descriptor, termios.FIONREAD, count)
-    return count[0]
+class Liveness:
+    """Finds out by pings whether the other end of a silent connection is still there.
+
+    A call on hold may bring nothing for an hour, so silence says nothing. Signs of life are
+    anything that comes, a pong among it, and that the other end's TCP acknowledges a ping, which
+    shows that its host is there: some programs answer none.
+
+        nothing came for `ping_seconds`    `ping`
+        it is answered or acknowledged     from the beginning
+        it is not                          `ping` again after as long, and the seconds add up
+
+    No clock is read: the caller counts time that it has lived through itself. A process that was
+    stopped for minutes finds answers in its sockets, and takes nobody for dead.
+    """
+
+    __slots__ = ("_ping", "_ping_seconds", "_pinged", "_quiet", "_unanswered")
+
+    def __init__(self, ping: Callable[[], None], *, ping_seconds: float) -> None:
+        self._ping = ping
+        self._ping_seconds = ping_seconds
+        self._quiet = 0.0  # seconds since the last sign of life, or the last ping
+        self._unanswered = 0.0  # seconds since the first ping that had no answer
+        self._pinged = False
+
+    def count(self, seconds: float, *, came: bool, descriptor: int) -> float:
+        """Count time that has passed; return for how many seconds pings are unanswered.
+
+        Args:
+            came: whether anything was read meanwhile.
+            descriptor: the socket's. What its kernel holds has come, too: a ping to a socket
+                that was reset would lose it.
+        """
+        self._quiet += seconds
+        if self._pinged:
+            self._unanswered += seconds
+        if came or self._has_answer(descriptor):
+            self._quiet = self._unanswered = 0.0
+            self._pinged = False
+        elif self._quiet >= self._ping_seconds:
+            self._quiet = 0.0
+            self._pinged = True
+            self._ping()
+        return self._unanswered
+
+    def _has_answer(self, descriptor: int) -> bool:
+        """Ask the kernel, but not of a connection that was neither pinged nor is to be."""
+        if self._pinged and not tcp.unacknowledged_bytes(descriptor):
+            return True
+        return self._quiet >= self._ping_seconds and tcp.unread_bytes(descriptor) > 0
 
 
 _INTERNAL_ERROR: Final = 1011
@@ -120,6 +160,8 @@ class WebSocketConnection(asyncio.BaseProtocol):
         self._read_limit = ReadRateLimit(limits, transport, loop)
         self._small_frames = SmallFrameLimit(limits, loop)
         self._pong = DeferredPong(loop, self._send_pong, delay_seconds=limits.pong_delay_seconds)
+        self._liveness = Liveness(self._send_ping, ping_seconds=limits.ping_seconds)
+        self._credit_seen = self._read_limit.credit  # it falls with every byte that is read
         self._abort_timer: asyncio.TimerHandle | None = None  # runs while the connection closes
         self._bytes_after_close = 0
         self._ended = False  # nothing that comes now is a message any more
@@ -154,6 +196,17 @@ class WebSocketConnection(asyncio.BaseProtocol):
     def abort(self) -> None:
         """Drop the socket."""
         self._transport.abort()
+
+    def unanswered_seconds(self, passed: float) -> float:
+        """Count seconds, ping a silent other end, return for how long it has not answered."""
+        if not self._can_send():
+            return 0.0  # the close time-out runs
+        credit, self._credit_seen = self._credit_seen, self._read_limit.credit
+        return self._liveness.count(
+            passed,
+            came=credit != self._credit_seen,
+            descriptor=self._transport.get_extra_info("socket").fileno(),
+        )
 
     def start_sending(self, resume: Callable[[], None]) -> None:
         """Prepare the socket for messages of ours; one who listens may be silent for ever."""
@@ -318,6 +371,10 @@ class WebSocketConnection(asyncio.BaseProtocol):
     def _send_pong(self) -> None:
         if self._can_send():
             self._write()
+
+    def _send_ping(self) -> None:
+        self._protocol.send_ping(b"")
+        self._write()
 
     def _abort_later(self) -> None:
         """Bound how long closing takes: the other end may never close its side."""

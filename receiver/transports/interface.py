@@ -89,6 +89,19 @@ class Connection(Protocol):
         """Drop the socket; `closed` follows."""
         ...
 
+    def unanswered_seconds(self, passed: float) -> float:
+        """Return for how long the other end has given no sign of life although it was asked.
+
+        An other end that is silent for `Limits.ping_seconds` is pinged, and again after as long.
+        Whatever it sends is a sign of life, a pong too, and so is that its TCP acknowledges a
+        ping.
+
+        Args:
+            passed: seconds since the last call of this method. Time in which this process did
+                not run itself must not be counted.
+        """
+        ...
+
     def start_sending(self, resume: Callable[[], None]) -> None:
         """Prepare the socket for messages of ours; called at most once, before the first `send`.
 
@@ -171,6 +184,7 @@ class Limits:
     max_pending: int = 256  # connections not yet upgraded or refused; then the oldest is dropped
     max_pending_per_address: int | None = 16  # `None`: no bound, as behind a proxy
     pong_delay_seconds: float = 0.5  # pings that come meanwhile share one pong
+    ping_seconds: float = 25  # of silence, on a connection whose peer asks `unanswered_seconds`
     send_buffer_bytes: int = 65_536  # of messages of ours, in the process and in the kernel
     max_bytes_after_close: int = 65_536  # that may still come when we have sent a close message
     max_burst_bytes: int = 16_777_216  # read without a pause ...

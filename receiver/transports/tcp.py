@@ -1,4 +1,4 @@
-"""Options of TCP sockets: keep-alive, and how much the kernel buffers.
+"""What TCP sockets are set to and asked for: keep-alive, buffers, and how full these are.
 
 Kernels buffer minutes of audio for whoever does not limit them, and then nobody knows whether
 the other end keeps up. A socket on which only the other end speaks, or only we do, may go dead
@@ -7,7 +7,11 @@ without a sign; keep-alive ends it.
 
 from __future__ import annotations
 
+import array
+import contextlib
+import fcntl
 import socket
+import termios
 from typing import Any, Final
 
 IDLE_SECONDS: Final = 60
@@ -43,3 +47,23 @@ def prepare_dialling(
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
     prepare_sending(tcp, send_buffer_bytes=send_buffer_bytes)
+
+
+def unread_bytes(descriptor: int) -> int:
+    """Return how many received bytes the kernel still holds; 0 where it does not say."""
+    return _asked(descriptor, termios.FIONREAD, otherwise=0)
+
+
+def unacknowledged_bytes(descriptor: int) -> int:
+    """Return how many sent bytes the other end's TCP has not acknowledged.
+
+    That is 1 where the kernel does not say: only Linux does.
+    """
+    return _asked(descriptor, termios.TIOCOUTQ, otherwise=1)
+
+
+def _asked(descriptor: int, what: int, *, otherwise: int) -> int:
+    count = array.array("i", [otherwise])
+    with contextlib.suppress(OSError):  # the socket is gone, or does not know the question
+        fcntl.ioctl(descriptor, what, count)
+    return count[0]

@@ -20,6 +20,7 @@ from receiver.media import EndReason
 from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess, running_receiver
+from tests.receiver.helpers.wire import vanish
 
 AUDIO = bytes(range(160))
 
@@ -206,14 +207,30 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def test_a_stream_without_media_ends_as_idle(tmp_path: Path) -> None:
-    """Pongs are no sign of life: only media is."""
+def test_a_call_on_hold_lives_and_one_that_has_vanished_ends_as_idle(tmp_path: Path) -> None:
+    """A socket without a call ends as it always did."""
     options = ("--idle-timeout-seconds", "1")
-    with running_receiver(tmp_path, *options) as receiver, sender.dial(receiver.url) as socket:
-        sender.send_call(socket, [sender.start(), sender.media("inbound", 1, AUDIO)])
-        assert receiver.published()[1].end_reason is EndReason.IDLE
+    with (
+        running_receiver(tmp_path, *options) as receiver,
+        sender.dial(receiver.url) as holding,
+        sender.dial(receiver.url) as vanishing,
+        sender.dial(receiver.url) as unused,
+    ):
+        sender.send_call(holding, [sender.start(), sender.media("inbound", 1, AUDIO)])
+        other = [sender.start(stream_sid="other"), sender.media("inbound", 1, AUDIO)]
+        sender.send_call(vanishing, other)
+        for _ in range(2):
+            receiver.wait_for("stream_started")
+        vanish(vanishing.socket)
+        document = receiver.published()[1]
+        assert ("other", EndReason.IDLE) == (document.stream_sid, document.end_reason)
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=at_most(10))
+            unused.recv(timeout=at_most(10))
+        vanishing.socket.close()
+        sender.send_call(holding, [sender.media("inbound", 2, AUDIO, at_ms=3000), sender.stop()])
+        document = receiver.published()[1]
+        assert EndReason.STOP is document.end_reason
+        assert 2 == document.tracks[0].chunks.written
 
 
 def test_a_receiver_that_was_held_up_ends_no_call_as_idle(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import array
 import asyncio
 import base64
 import contextlib
+import ctypes
 import fcntl
 import os
 import socket
@@ -206,6 +207,16 @@ def unacknowledged(sender: socket.socket) -> int:
     size = array.array("i", [0])
     fcntl.ioctl(sender, termios.TIOCOUTQ, size)
     return size[0]
+
+
+def vanish(sender: socket.socket) -> None:
+    """Have the kernel drop all that comes for a socket, as if its host had lost its network.
+
+    A filter that accepts no packet drops also what acknowledges ours: nothing is answered.
+    """
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # return 0
+    program = struct.pack("HxxxxxxP", 1, ctypes.addressof(drop_all))
+    sender.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER
 
 
 def reset(sender: socket.socket) -> None:

@@ -24,8 +24,13 @@ class Stream:
     recording_id: str | None = None
     may_still_record: bool = False
     chunks: int = 0
-    active_at: float = 0.0
+    unanswered: float = 0.0
+    passed: list[float] = field(default_factory=list)
     closings: list[tuple[EndReason, int]] = field(default_factory=list)
+
+    def unanswered_seconds(self, passed: float) -> float:
+        self.passed.append(passed)
+        return self.unanswered
 
     def close(self, reason: EndReason, *, code: int, text: str) -> None:
         assert text
@@ -38,6 +43,7 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.counts: list[int] = []
         self.ended: list[Path] = []
+        self.now = 1000.0
         self.spool = Spool(folder)
         self.recorder = Recorder(
             self.spool,
@@ -45,7 +51,7 @@ class Parts:
             Counters(),
             journal_ended=self.ended.append,
             changed=self.counts.append,
-            now=lambda: 1000.0,
+            now=lambda: self.now,
         )
 
 
@@ -75,13 +81,23 @@ def test_only_open_recordings_are_live(parts: Parts) -> None:
     assert (LiveCounts(2, 7), True) == (parts.recorder.live(), parts.recorder.may_still_record)
 
 
-def test_silent_sessions_are_ended(parts: Parts) -> None:
-    """One whose last chunk is just as old as allowed is not."""
-    silent, talking = Stream(active_at=989.9), Stream(active_at=990.0)
+def test_sessions_without_a_sign_of_life_are_ended(parts: Parts) -> None:
+    """Those that have not answered for so long, and no others, however silent they are."""
+    dead, silent = Stream(unanswered=10.0), Stream(unanswered=9.9)
+    parts.recorder.session_opened(dead)
     parts.recorder.session_opened(silent)
-    parts.recorder.session_opened(talking)
-    parts.recorder.end_silent(10)
-    assert ([(EndReason.IDLE, 1000)], []) == (silent.closings, talking.closings)
+    parts.recorder.end_unanswered(10)
+    assert ([(EndReason.IDLE, 1000)], []) == (dead.closings, silent.closings)
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count(parts: Parts) -> None:
+    """Two seconds of it may, since the next check comes before the sockets are read."""
+    stream = Stream()
+    parts.recorder.session_opened(stream)
+    for now in (1001.0, 1002.5, 1200.0):
+        parts.now = now
+        parts.recorder.end_unanswered(10)
+    assert [1.0, 1.5, 2.0] == stream.passed
 
 
 def test_after_the_end_of_all_a_new_session_ends_at_once(parts: Parts) -> None:

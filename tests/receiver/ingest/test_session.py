@@ -99,6 +99,9 @@ class Socket:
     def send(self, message: bytes | str) -> None:
         raise AssertionError("a stream's socket never gets a message")
 
+    def unanswered_seconds(self, passed: float) -> float:
+        return 7.0
+
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[MovedRecorder]:
@@ -113,6 +116,16 @@ def opened(recorder: MovedRecorder, grant: Grant | None = None) -> tuple[Session
     made, socket = Session(recorder, grant or Grant(), remote_address="192.0.2.7"), Socket()
     made.opened(socket)  # type: ignore[arg-type]  # it has what a session uses
     return made, socket
+
+
+def test_only_a_recording_lives_as_long_as_its_socket(recorder: MovedRecorder) -> None:
+    """A socket on which no call has begun, or none goes on, is no call on hold."""
+    made, _ = opened(recorder)
+    assert [40.0, 80.0] == [made.unanswered_seconds(40.0) for _ in range(2)]
+    made.message_received(start_message())
+    assert 7.0 == made.unanswered_seconds(40.0)
+    made.message_received(STOP)
+    assert 40.0 == made.unanswered_seconds(40.0)
 
 
 def test_a_call_becomes_a_journal_with_everything_in_order(recorder: MovedRecorder) -> None:

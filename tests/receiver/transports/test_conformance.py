@@ -35,7 +35,9 @@ from tests.receiver.helpers.wire import (
     frame,
     request,
     send_and_reset,
+    unacknowledged,
     upgraded,
+    vanish,
 )
 
 pytestmark = pytest.mark.integration
@@ -238,6 +240,65 @@ async def test_pings_are_answered_with_one_pong(running: Running) -> None:
     await caller.leave()
     await peer.was_closed.wait()
     assert [] == peer.messages
+
+
+async def test_a_silent_end_is_pinged_and_lives(start: Start) -> None:
+    """Its TCP acknowledges the ping, also where no pong follows."""
+    async with start(limits=replace(LIMITS, ping_seconds=2)) as running:
+        caller, peer = await running.stream()
+        assert peer.connection is not None
+        for _ in range(3):
+            for _ in range(2):
+                assert 0 == peer.connection.unanswered_seconds(1.0)
+            assert b"\x89\x00" == await caller.reader.readexactly(2)
+            async with asyncio.timeout(at_most(10)):
+                while peer.connection.unanswered_seconds(0.001):  # noqa: ASYNC110  the kernel's turn
+                    await asyncio.sleep(0)
+        await caller.leave()
+        await peer.was_closed.wait()
+
+
+async def test_one_that_talks_is_not_pinged(start: Start) -> None:
+    """Nothing is written that need not be."""
+    async with start(limits=replace(LIMITS, ping_seconds=2)) as running:
+        caller, peer = await running.stream()
+        assert peer.connection is not None
+        for count in range(1, 5):
+            caller.writer.write(frame(TEXT, b"x"))
+            async with asyncio.timeout(at_most(10)):
+                while len(peer.messages) < count:  # noqa: ASYNC110  no event for one message
+                    await asyncio.sleep(0)
+            assert 0 == peer.connection.unanswered_seconds(1.0)
+        answer = await caller.exchange(frame(CLOSE))
+        assert b"\x88\x00" == answer
+
+
+async def test_an_end_that_has_vanished_does_not_answer(start: Start) -> None:
+    """Neither by a pong nor by TCP, and the seconds add up from the first ping on."""
+    async with start(limits=replace(LIMITS, ping_seconds=2)) as running:
+        caller, peer = await running.stream()
+        assert peer.connection is not None
+        vanish(caller.writer.get_extra_info("socket"))
+        seconds = [peer.connection.unanswered_seconds(1.0) for _ in range(7)]
+        assert [0, 0, 1, 2, 3, 4, 5] == seconds
+        peer.connection.abort()
+        await peer.was_closed.wait()
+        caller.writer.transport.abort()
+
+
+async def test_what_was_not_read_yet_is_a_sign_of_life(start: Start) -> None:
+    """And nothing is written that could lose it."""
+    async with start(limits=replace(LIMITS, ping_seconds=2)) as running:
+        caller, peer = await running.stream()
+        assert peer.connection is not None
+        assert 0 == peer.connection.unanswered_seconds(1.0)
+        tcp = caller.writer.get_extra_info("socket")
+        caller.writer.write(frame(TEXT, b"waits"))
+        while unacknowledged(tcp):
+            pass
+        assert [0, 0] == [peer.connection.unanswered_seconds(1.0) for _ in range(2)]
+        assert b"\x88\x00" == await caller.exchange(frame(CLOSE))
+        assert [b"waits"] == peer.messages
 
 
 async def test_a_pong_waits_while_much_is_arriving(start: Start) -> None:
