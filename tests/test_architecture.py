@@ -75,7 +75,7 @@ ONLY_IN = {
     "numpy": {
         "receiver/audio/codec.py",
         *("receiver/timeline/track_index.py", "receiver/timeline/ordering.py"),
-        "receiver/timeline/clock.py",
+        *("receiver/timeline/anchoring.py", "receiver/timeline/clock.py"),
         *("receiver/timeline/placement.py", "receiver/timeline/event_positions.py"),
         "receiver/listen.py",  # samples as arrays are what it is for
         *("starter/simulator/audio.py", "starter/simulator/g711.py"),

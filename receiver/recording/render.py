@@ -153,9 +153,9 @@ def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Aud
     media = scanned.media_format
     present = [scanned.tracks[track] for track in Track if len(scanned.tracks.get(track, ()))]
     origin_ms = clock.origin_ms(present)
-    placements = {}
+    placed = track_timeline.place_tracks(present, media, origin_ms=origin_ms)
+    placements = {placement.track: placement for placement in placed}
     for index in present:
-        placements[index.track] = track_timeline.place(index, media, origin_ms=origin_ms)
         index.forget_counters()
     unit = media.bytes_per_sample
     length = max((placed.length for placed in placements.values()), default=0) // unit * unit

@@ -26,7 +26,13 @@ _TWILIO_SID: Final = re.compile(r"MZ[0-9a-f]{32}")
 UNNAMED: Final = Start("", "", "", (), {}, MediaFormat())
 """In the place of the start message where none came."""
 _HARMLESS: Final = frozenset(
-    {"byte_order_chosen", "clock_rule", "counters_restarted", "counters_unusable"}
+    {
+        "byte_order_chosen",
+        "clock_rule",
+        "clock_reanchored",
+        "counters_restarted",
+        "counters_unusable",
+    }
     | {"journal_rewritten"}
     | {"messages_not_kept", "unknown_events", "clock_origin", "start_restated"}
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}

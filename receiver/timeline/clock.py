@@ -15,7 +15,8 @@ evidence is steps between neighbours. An example, for chunks of 160 bytes (20 ms
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -23,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from receiver.media import ClockRule, Finding, MediaFormat
-from receiver.timeline.jumps import LONGEST_JUMP_MS, origin_of_first
+from receiver.timeline.anchoring import TrackClock
+from receiver.timeline.jumps import LARGEST_JITTER_MS, LONGEST_JUMP_MS, origin_of_first
 from receiver.timeline.ordering import Order
 from receiver.timeline.track_index import MISSING, Column, TrackIndex
 
@@ -40,6 +42,8 @@ _EXACT: Final = 0.02
 """A clock that counts samples is no further from their number than this share."""
 _ENOUGH: Final = 4
 """From fewer neighbours than this nothing is concluded."""
+_MOST_DRIFT: Final = 0.003  # what differs by more counts something else
+_SHORTEST_SPEECH_MS: Final = 5000  # from less running audio no drift is concluded
 
 
 def origin_ms(tracks: Iterable[TrackIndex]) -> int:
@@ -71,25 +75,33 @@ class ClockLookahead:
         shift of chunks    0  0  40  0  0  0     the third is ahead of the next ones by 40
         shift of chunks    0  0  40  40 40 40    a pause of 40: ahead of the next ones by 0
 
-    Args:
-        targets: at which byte each chunk's timestamp puts it; one that is `MISSING` gets the
-            shift of the chunk before.
-        places: at which byte each would be had its sender never paused.
+    Some senders stamp a burst with the time of sending. Neither the stamps nor the arrivals go on
+    with its audio there, so the shifts fall, and say nothing of the first one.
     """
 
-    def __init__(self, targets: Column, places: Column) -> None:
-        stamped = np.where(targets == MISSING, 0, np.arange(len(targets)))
-        self._shifts = (targets - places)[np.maximum.accumulate(stamped)]
+    def __init__(self, times: SenderTimes) -> None:
+        self._shifts = times.targets - times.places
+        self._places, self._arrivals = times.places, times.arrivals
 
-    def ahead(self, first: int) -> int:
-        """Return how many bytes chunk `first` is ahead of where three of four that follow put it.
+    def ahead(self, chunks: Column) -> Column:
+        """Return how many bytes chunks are ahead of where three of four that follow put each.
 
         The lowest quarter of them is not followed, nor are those above it: what jitters is never
         placed too early, and a track that always jitters does not grow with it.
         """
-        shifts = self._shifts[first : first + _LOOK_AHEAD]
-        level = np.sort(shifts - shifts[0])[len(shifts) // 4]
-        return max(0, -int(level))
+        rows = chunks[:, None] + np.arange(_LOOK_AHEAD)
+        behind_all = rows >= len(self._shifts)
+        rows = np.minimum(rows, len(self._shifts) - 1)
+        shifts, audio, waited = (
+            of[rows] - of[chunks][:, None] for of in (self._shifts, self._places, self._arrivals)
+        )
+        at_once = (2 * shifts < -audio) & (2 * waited < audio)
+        shifts = np.where(at_once, 0, shifts)
+        shifts = np.sort(np.where(behind_all, np.iinfo(np.int64).max, shifts), axis=1)
+        quarter = (_LOOK_AHEAD - behind_all.sum(axis=1)) // 4
+        level = shifts[np.arange(len(chunks)), quarter]
+        found: Column = np.maximum(0, -level)
+        return found
 
 
 def usual_size(index: TrackIndex) -> int:
@@ -181,6 +193,106 @@ def clock_rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRu
     # in bursts: either the usual step or the whole way leaves enough room.
     whole_way = float(steps_ms.sum()) / float(room_ms.sum())
     return ClockRule.TIMESTAMP if max(usual_step, whole_way) >= _FULL_ROOM else ClockRule.CHUNKS
+
+
+class SenderTimes:
+    """Where a sender's clock puts the chunks of one track; all columns are in bytes.
+
+    Where timestamps place nothing (`ClockRule.CHUNKS`), only the first of them counts.
+
+    Args:
+        index: the track.
+        ordered: its chunks in their order.
+        media: the format of its payloads.
+        rule: what its timestamps count.
+        origin_ms: the timestamp at which stream time begins.
+    """
+
+    def __init__(
+        self, index: TrackIndex, ordered: Order, media: MediaFormat, rule: ClockRule, origin_ms: int
+    ) -> None:
+        self.rule, self.media = rule, media
+        self._origin_ms = origin_ms
+        self._drift = 0.0
+        self._stamps = index.timestamp[ordered.chosen]
+        self.usual = usual_size(index)
+        self.unstamped = int((self._stamps == MISSING).sum())
+        self.sizes = index.size[ordered.chosen].astype(np.int64)
+        self.arrivals = index.arrival[ordered.chosen].astype(np.int64) * media.bytes_per_ms
+        self.audio_before: Column = np.concatenate(([0], np.cumsum(self.sizes)))
+        self.contiguous: Flags = np.ones(len(self.sizes), bool)
+        self.places: Column = self.audio_before[:-1]  # had the sender never paused
+        if ordered.numbers is not None:
+            self.contiguous[1:] = np.diff(ordered.numbers) == 1
+            skipped = ordered.numbers - ordered.numbers[0] - np.arange(len(self.sizes))
+            self.places = self.places + skipped * self.usual
+        self.targets = self._filled(self.of_stamps(self._stamps))
+
+    def of_stamps(self, stamps: Column) -> Column:
+        """Return where each timestamp puts a chunk, before any shift; `MISSING` where none is."""
+        counts_samples = self.rule is ClockRule.SAMPLES
+        unit = self.media.bytes_per_sample if counts_samples else self.media.bytes_per_ms
+        since = (stamps - self._origin_ms) * unit
+        if self._drift:
+            since = np.rint(since / (1 + self._drift)).astype(np.int64)
+        return np.where(stamps == MISSING, MISSING, since)
+
+    def _filled(self, targets: Column) -> Column:
+        """Return targets, those that are missing by the audio from the one before them on."""
+        present = np.flatnonzero(targets != MISSING)
+        if not len(present):
+            return self.places
+        before = np.searchsorted(present, np.arange(len(targets)), side="right") - 1
+        nearest = present[np.maximum(before, 0)]
+        filled: Column = targets[nearest] + self.places - self.places[nearest]
+        return filled
+
+    def without_drift(self, drift: float) -> None:
+        """Count the time of the audio, whose timestamps run faster by this share."""
+        self._drift = drift
+        self.targets = self._filled(self.of_stamps(self._stamps))
+
+    def breaks(self) -> Flags:
+        """Return which chunks do not follow the one before, wherever it is placed."""
+        found = ~self.contiguous
+        if self.rule is not ClockRule.CHUNKS:
+            found[1:] |= np.diff(self.targets) < -LARGEST_JITTER_MS * self.media.bytes_per_ms
+        return found
+
+    def clock(self) -> TrackClock:
+        """Return the track's clock beside ours."""
+        stamps, one_ms = self.targets, float(self.media.bytes_per_ms)
+        if self.rule is ClockRule.CHUNKS:
+            stamps = self.places + max(0, int(self.targets[0]))
+        stamped = self.rule is not ClockRule.CHUNKS
+        return TrackClock(self.arrivals / one_ms, stamps / one_ms, self.sizes / one_ms, stamped)
+
+
+def running_drift(tracks: Sequence[SenderTimes]) -> float:
+    """Return how much faster a sender's timestamps run than its own audio, as a share.
+
+    Audio without a break needs no silence in it, whatever its timestamps say: with 200 ppm they
+    are 1 ms ahead after 5 s. It is 0 unless nearly all neighbours say so beyond their rounding.
+    All tracks have the sender's clock. A step that is off by half a packet is none of drift.
+    """
+    ahead = audio = squares = 0.0
+    breaks = beside = running = 0
+    for track in tracks:
+        if track.rule is ClockRule.CHUNKS or track.unstamped:
+            continue
+        contiguous, sizes = track.contiguous[1:], track.sizes[:-1]
+        off = (np.diff(track.targets) - sizes)[contiguous] / track.media.bytes_per_ms
+        small = abs(off) < track.usual / track.media.bytes_per_ms / 2
+        ahead += float(off[small].sum())
+        audio += float(sizes[contiguous][small].sum()) / track.media.bytes_per_ms
+        squares += float((off[small] ** 2).sum())
+        beside, running = beside + len(off), running + int(small.sum())
+        breaks += len(track.sizes) - int(small.sum())
+    if running < 0.9 * beside or running < _ENOUGH or audio < _SHORTEST_SPEECH_MS:
+        return 0.0
+    noise = max(1.0, 4 * math.sqrt(squares / running)) * math.sqrt(breaks)
+    drift = ahead / audio
+    return drift if abs(ahead) > noise and abs(drift) <= _MOST_DRIFT else 0.0
 
 
 def drift_ppm(index: TrackIndex, ordered: Order, rule: ClockRule) -> float | None:

@@ -1,8 +1,8 @@
 """Where each run of chunks belongs on a track's time line: the second half, behind ordering.
 
 Operations: `TrackPlacer.place_all` goes along a track once, in the order of the sender, from run
-to run. A run is chunks whose timestamps and numbers follow each other without a break, so that
-only its first chunk needs a decision: how much silence is before it. Positions are bytes of
+to run. A run is chunks whose numbers follow each other and whose timestamps ask for no silence,
+so that only its first chunk needs a decision: how much silence is before it. Positions are bytes of
 payload from stream time 0 on, which are exact.
 
 Goals: audio is never overwritten and never dropped here. Silence is left where the sender paused
@@ -15,7 +15,8 @@ The plan, for the first chunk of a run:
    next ones do not is taken off (`_without_jitter`).
 2. The jump is the target less the cursor, where the audio so far ends. Is it neither absurdly
    backwards nor more silence than `JumpBudget` allows, it is followed (`_follow_clock`): a
-   millisecond or more ahead is a gap, anything else appends.
+   millisecond or more ahead is a gap, or a packet where no number is missing; anything else
+   appends. Where the sender's clock had stopped (`anchoring`), it is shifted first.
 3. An absurd jump is not followed: the run is appended. The clock that it suggests is remembered,
    and followed from there once two chunks agree on it (`_append_off_clock`).
 4. What is left of silence is a gap, with the numbers that are missing there (`_add_gap`).
@@ -31,19 +32,24 @@ An example, with chunks of 20 ms:
 
 from __future__ import annotations
 
-import itertools
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from receiver.media import ClockRule, Finding, GapKind, MediaFormat, Track
-from receiver.timeline.clock import ClockLookahead, usual_size
+from receiver.timeline.anchoring import Anchors
+from receiver.timeline.clock import ClockLookahead, SenderTimes
 from receiver.timeline.gaps import GapList, MissingChunks
 from receiver.timeline.jumps import LARGEST_JITTER_MS, JumpBudget
 from receiver.timeline.ordering import Order
 from receiver.timeline.track_index import MISSING, Column, TrackIndex
+
+_FEWEST_AT_ONCE: Final = 32
+_MOST_AT_ONCE: Final = 4096
 
 
 @dataclass(slots=True)
@@ -94,8 +100,8 @@ class TrackPlacer:
     index: TrackIndex
     order: Order
     media: MediaFormat
-    rule: ClockRule
-    origin_ms: int  # the timestamp at which stream time begins
+    times: SenderTimes
+    anchors: Anchors = field(default_factory=dict)  # where the clock stopped
     cursor: int = 0  # where the audio so far ends, in bytes
     shift: int = 0  # what the current clock's targets are shifted by, in bytes
     runs: array[int] = field(default_factory=lambda: array("q"))
@@ -106,25 +112,70 @@ class TrackPlacer:
     _latest_target: int = -(2**62)  # the last one that was followed
     _usual: int = 0  # bytes of a usual chunk
     _budget: JumpBudget = field(default_factory=JumpBudget)
-    _audio_before: Column = field(init=False)  # bytes of audio before each chunk
+    _packet: int = 0  # silence that is shorter waits until there is a pause, or so much of it
     _lookahead: ClockLookahead = field(init=False)
+    _breaks: NDArray[np.bool_] = field(init=False)  # before which chunks a run must end
+
+    def __post_init__(self) -> None:
+        self._usual = self.times.usual
+        self._packet = max(self._usual, self.media.bytes_per_ms)
+        self._lookahead = ClockLookahead(self.times)
+        self._breaks = self.times.breaks()
+        self._breaks[list(self.anchors)] = True
+        self.anomalies.unstamped = self.times.unstamped
+        self.missing = MissingChunks(self.index.not_kept, self._not_kept_numbers().tolist())
+        self.gaps = GapList(self.missing, self.media, self._usual)
 
     def place_all(self) -> None:
         """Fill `runs` and `gaps`, and move the cursor to the end of the track."""
-        self._usual = usual_size(self.index)
-        self.missing = MissingChunks(self.index.not_kept, self._not_kept_numbers().tolist())
-        self.gaps = GapList(self.missing, self.media, self._usual)
-        sizes = self.index.size[self.order.chosen].astype(np.int64)
-        targets = self._targets(self.index.timestamp[self.order.chosen])
-        self._audio_before = np.concatenate(([0], np.cumsum(sizes)))
-        self._lookahead = ClockLookahead(targets, self._places_without_pauses())
-        for first, last in self._split_into_runs(sizes, targets):
-            target = self._without_jitter(first, int(targets[first]))
-            if self._move_cursor(first, last, target):
-                self._latest_target = target + int(targets[last - 1]) - int(targets[first])
-            self.runs.extend((first, last, self.cursor))
-            self.cursor += int(self._audio_before[last] - self._audio_before[first])
+        first, count, reached = 0, len(self.times.sizes), -1
+        while first < count:
+            followed = self._move_cursor(first)
+            last = self._end_of_run(first) if followed else first + 1
+            if self.cursor == reached:
+                self.runs[-2] = last  # the run before goes on
+            else:
+                self.runs.extend((first, last, self.cursor))
+            self.cursor += int(self.times.audio_before[last] - self.times.audio_before[first])
+            if followed:
+                starts = self.cursor - self.shift - int(self.times.sizes[last - 1])
+                self._latest_target = min(int(self.times.targets[last - 1]), starts)
+            first, reached = last, self.cursor
         self._add_tail()
+
+    def _end_of_run(self, first: int) -> int:
+        """Return the chunk behind the last one that follows chunk `first` back to back.
+
+        Most do: so they are asked by hundreds, the more the longer a run already is.
+        """
+        start, width = first + 1, _FEWEST_AT_ONCE
+        while start < len(self.times.sizes):
+            stop = min(start + width, len(self.times.sizes))
+            end = self._break_within(first, start, stop)
+            if end < stop:
+                return end
+            start, width = stop, min(2 * width, _MOST_AT_ONCE)
+        return start
+
+    def _break_within(self, first: int, start: int, stop: int) -> int:
+        """Return which of chunks `[start:stop]` is the first that needs a decision, or `stop`."""
+        breaks = self._breaks[start:stop].copy()
+        if self.times.rule is ClockRule.CHUNKS:
+            return start + int(breaks.argmax()) if breaks.any() else stop
+        audio = self.times.audio_before[start:stop] - self.times.audio_before[first]
+        jumps = self.shift + self.times.targets[start:stop] - self.cursor - audio
+        wide = np.flatnonzero((jumps >= self._packet) & ~breaks)
+        if len(wide):
+            ahead = self._lookahead.ahead(wide + start)
+            ahead[ahead <= self._packet] = 0
+            absurd = ahead > LARGEST_JITTER_MS * self.media.bytes_per_ms
+            breaks[wide] = absurd | (jumps[wide] - ahead >= self._packet)
+        end = int(breaks.argmax()) if breaks.any() else stop - start
+        steps = np.diff(self.times.targets[start - 1 : start + end])
+        overlaps = jumps[:end][steps != self.times.sizes[start - 1 : start + end - 1]]
+        for size in overlaps[overlaps <= -self.media.bytes_per_ms].tolist():
+            self.anomalies.overlap.count(size / self.media.bytes_per_ms)
+        return start + end
 
     def _not_kept_numbers(self) -> Column:
         """Return the numbers of the first and last chunk of each row that was not kept.
@@ -134,9 +185,9 @@ class TrackPlacer:
         if self.order.not_kept_numbers is not None:
             return self.order.not_kept_numbers
         stamps = self.index.not_kept_bounds.timestamps
-        if self.rule is ClockRule.CHUNKS or not self._usual:
+        if self.times.rule is ClockRule.CHUNKS or not self._usual:
             return np.full_like(stamps, MISSING)
-        targets = self._targets(stamps)
+        targets = self.times.of_stamps(stamps)
         counted = (targets + self._usual // 2) // self._usual
         return np.where(targets == MISSING, MISSING, counted)
 
@@ -145,65 +196,41 @@ class TrackPlacer:
         usual = self._usual or 2**62  # if chunks are usually empty, none has a place
         return (position - self.shift + usual // 2) // usual
 
-    def _targets(self, stamps: Column) -> Column:
-        """Return where each timestamp puts a chunk, in bytes, before any shift."""
-        media = self.media
-        counts_samples = self.rule is ClockRule.SAMPLES
-        unit = media.bytes_per_sample if counts_samples else media.bytes_per_ms
-        return np.where(stamps == MISSING, MISSING, (stamps - self.origin_ms) * unit)
-
-    def _places_without_pauses(self) -> Column:
-        """Return where chunks would be had the sender never paused."""
-        numbers: Column | None = self.order.numbers
-        audio_before: Column = self._audio_before[:-1]
-        if numbers is None:
-            return audio_before
-        skipped: Column = numbers - numbers[0] - np.arange(len(numbers))
-        return audio_before + skipped * self._usual
-
-    def _without_jitter(self, first: int, target: int) -> int:
+    def _without_jitter(self, first: int) -> int:
         """Return where chunk `first` belongs, less what only its own timestamp says."""
-        one_ms = self.media.bytes_per_ms
+        one_ms, target = self.media.bytes_per_ms, int(self.times.targets[first])
         silence = self.shift + target - self.cursor
-        if self.rule is ClockRule.CHUNKS or target == MISSING or silence < one_ms:
+        if self.times.rule is ClockRule.CHUNKS or first in self.anchors or silence < one_ms:
             return target
-        ahead = self._lookahead.ahead(first)
-        if ahead <= self._usual:  # it is not audible, and clean clocks stay exact
+        ahead = int(self._lookahead.ahead(np.array([first]))[0])
+        if ahead <= self._packet:  # it is not audible, and clean clocks stay exact
             return target
         if ahead > LARGEST_JITTER_MS * one_ms:
             self.anomalies.absurd.count(ahead / one_ms)
         return target - ahead
 
-    def _split_into_runs(self, sizes: Column, targets: Column) -> Iterator[tuple[int, int]]:
-        """Yield `(first, last)` of chunks that follow each other without a break."""
-        broken = targets[1:] != targets[:-1] + sizes[:-1]
-        if self.rule is ClockRule.CHUNKS:
-            broken = np.zeros(len(sizes) - 1, bool)
-        if self.order.numbers is not None:
-            broken |= np.diff(self.order.numbers) != 1
-        borders = [0, *(np.flatnonzero(broken) + 1).tolist(), len(sizes)]
-        return itertools.pairwise(borders)
+    def _move_cursor(self, first: int) -> bool:
+        """Move the cursor to where chunk `first` starts; return if the clock was followed.
 
-    def _move_cursor(self, first: int, last: int, target: int) -> bool:
-        """Move the cursor to where chunks `[first:last]` start; return if the clock was followed.
-
-        A track that is placed by its chunk numbers has no clock to follow.
+        A track that is placed by its chunk numbers has no clock to leave.
         """
-        if self.rule is ClockRule.CHUNKS and first:
-            size = self._missing_before(first) * self._usual
+        stopped = self.anchors.get(first, 0) * self.media.bytes_per_ms
+        if self.times.rule is ClockRule.CHUNKS and first:
+            size = self._missing_before(first) * self._usual + stopped
             if self._spend(first, size):
                 self._add_gap(first, size)
-            return False
-        if target == MISSING:
-            self.anomalies.unstamped += last - first
-            return False
+            return True
+        if stopped:
+            self.shift += stopped
+            self._latest_target = -(2**62)
+        target = self._without_jitter(first)
         for shift in (self.shift, self._candidate):
             jump = None if shift is None else self._jump(first, target, shift)
             if shift is not None and jump is not None:
                 self.shift, self._candidate = shift, None
                 self._follow_clock(first, jump)
                 return True
-        return self._append_off_clock(first, last, target)
+        return self._append_off_clock(first, target)
 
     def _jump(self, first: int, target: int, shift: int) -> int | None:
         """Return the bytes from the cursor to the target, or `None` where that is absurd.
@@ -220,7 +247,7 @@ class TrackPlacer:
 
     def _spend(self, first: int, jump: int) -> bool:
         """Return whether the budget allows a jump before chunk `first`, and spend it if so."""
-        one_ms, audio_before = self.media.bytes_per_ms, int(self._audio_before[first])
+        one_ms, audio_before = self.media.bytes_per_ms, int(self.times.audio_before[first])
         waited_ms = self._waited_ms(first)
         return self._budget.spend(jump / one_ms, waited_ms, audio_ms=audio_before / one_ms)
 
@@ -236,7 +263,8 @@ class TrackPlacer:
         if jump <= -one_ms:
             self.anomalies.overlap.count(jump / one_ms)
         size = max(jump, self._hidden_loss(first, jump))
-        if size >= one_ms:
+        runs_on = first and not self._missing_before(first)
+        if size >= (self._packet if runs_on else one_ms):
             self._add_gap(first, size)
 
     def _hidden_loss(self, first: int, jump: int) -> int:
@@ -250,11 +278,15 @@ class TrackPlacer:
             return 0
         return lost if self._spend(first, lost) else 0
 
-    def _append_off_clock(self, first: int, last: int, target: int) -> bool:
+    def _append_off_clock(self, first: int, target: int) -> bool:
         """Append a run whose jump is absurd; follow its clock once two chunks agree on it."""
         self.anomalies.absurd.count((self.shift + target - self.cursor) / self.media.bytes_per_ms)
         suggested = self.cursor - target
-        if last - first > 1:
+        steps, sizes = (
+            np.diff(self.times.targets[first : first + 2]),
+            self.times.sizes[first : first + 1],
+        )
+        if (steps == sizes).any() and not self._breaks[first + 1]:
             self.shift, self._candidate = suggested, None
             return True
         self._candidate = suggested
@@ -271,8 +303,7 @@ class TrackPlacer:
         number = int(self.order.numbers[first])
         if first:
             return number - int(self.order.numbers[first - 1]) - 1
-        stamp_ms = int(self.index.timestamp[self.order.chosen[0]])
-        target = (stamp_ms - self.origin_ms) * self.media.bytes_per_ms
+        target = int(self.times.targets[0])
         for counter_start in (1, 0):
             if number > 1 and target == (number - counter_start) * self._usual:
                 return number - counter_start
@@ -318,7 +349,7 @@ class TrackPlacer:
             return
         numbers, usual_ms = self.order.numbers, self._usual / self.media.bytes_per_ms
         number = self._number_at(self.cursor) if numbers is None else int(numbers[-1]) + 1
-        audio_ms = int(self._audio_before[-1]) / self.media.bytes_per_ms
+        audio_ms = int(self.times.audio_before[-1]) / self.media.bytes_per_ms
         end = number
         for record in self.missing.ending_from(number):
             if record.kind is GapKind.SENDER_SILENCE:

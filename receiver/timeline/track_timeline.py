@@ -10,11 +10,18 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from receiver.media import ClockRule, Finding, GapKind, Ledger, MediaFormat, Track, TrackGap
-from receiver.timeline.clock import clock_rule, drift_ppm, without_useless_numbers
+from receiver.timeline.anchoring import Anchors, anchors
+from receiver.timeline.clock import (
+    SenderTimes,
+    clock_rule,
+    drift_ppm,
+    running_drift,
+    without_useless_numbers,
+)
 from receiver.timeline.gaps import ByteGap, GapList
 from receiver.timeline.ordering import Order, order
 from receiver.timeline.placement import TrackPlacer
@@ -56,28 +63,51 @@ class Placement:
 
 
 def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Placement:
-    """Return the time line of one track.
+    """Return the time line of a recording's only track, as `place_tracks` does."""
+    (placement,) = place_tracks([index], media, origin_ms=origin_ms)
+    return placement
+
+
+def place_tracks(
+    indices: Sequence[TrackIndex], media: MediaFormat, *, origin_ms: int = 0
+) -> list[Placement]:
+    """Return the time lines of all tracks of a recording.
 
     Args:
-        index: the track, which carried at least one chunk.
+        indices: the tracks; each carried at least one chunk.
         media: the format of its payloads.
         origin_ms: the timestamp at which stream time begins (`clock.origin_ms`).
     """
-    ordered = without_useless_numbers(index, order(index), media)
-    rule = clock_rule(index, ordered, media)
-    placer = TrackPlacer(index, ordered, media, rule, origin_ms)
+    ordered = [without_useless_numbers(index, order(index), media) for index in indices]
+    times = [
+        SenderTimes(index, found, media, clock_rule(index, found, media), origin_ms)
+        for index, found in zip(indices, ordered, strict=True)
+    ]
+    if drift := running_drift(times):
+        for track in times:
+            track.without_drift(drift)
+    stops = anchors([track.clock() for track in times])
+    return [_placed(*track) for track in zip(indices, ordered, times, stops, strict=True)]
+
+
+def _placed(index: TrackIndex, ordered: Order, times: SenderTimes, stops: Anchors) -> Placement:
+    """Return the time line of one track."""
+    placer = TrackPlacer(index, ordered, times.media, times, stops)
     placer.place_all()
-    findings = (*ordered.findings, *placer.anomalies.findings(index.track, rule))
+    findings = (*ordered.findings, *placer.anomalies.findings(index.track, times.rule))
+    if stops:
+        text = f"{len(stops)} times, {sum(stops.values())} ms in all"
+        findings = (*findings, Finding("clock_reanchored", text, index.track))
     first_stamp = int(index.timestamp[ordered.chosen[0]])
     return Placement(
         track=index.track,
         order=replace(ordered, numbers=None, not_kept_numbers=None),  # not needed any more
         length=placer.cursor,
-        clock_rule=rule,
+        clock_rule=times.rule,
         findings=findings,
         ledger=_ledger(index, ordered),
         first_timestamp_ms=None if first_stamp == MISSING else first_stamp,
-        drift_ppm=drift_ppm(index, ordered, rule),
+        drift_ppm=drift_ppm(index, ordered, times.rule),
         gaps=placer.gaps,
         unshown=placer.missing.unshown(),
         _runs=placer.runs,

@@ -104,13 +104,13 @@ def test_an_absurd_timestamp_is_not_followed() -> None:
 def test_a_clock_that_creeps_is_followed_as_far_as_by_the_recording(
     step_ms: int, arrives: int
 ) -> None:
-    """Live audio is as long as the recording, whether arrival agrees or not."""
+    """Live audio is as long as the recording, which may wait with less than a packet."""
     placer, index = LivePlacer(MULAW), TrackIndex(Track.INBOUND)
     for n in range(200):
         at_ms, arrival_ms = n * step_ms, n * step_ms * arrives
         placer.feed(chunk(n, at_ms), arrival_ms)
         index.add(ChunkRecord(Track.INBOUND, None, n, at_ms, arrival_ms, A), 0)
-    assert track_timeline.place(index, MULAW).length == placer.cursor
+    assert 0 <= placer.cursor - track_timeline.place(index, MULAW).length < len(A)
     assert arrives == (placer.cursor // 8 == 199 * step_ms + 20) or step_ms < 60
 
 

@@ -65,7 +65,9 @@ def spoken(number: int, size: int = 160) -> bytes:
 
 def call(numbers: Iterable[int], *, first: int = 0, step_ms: int = 20) -> list[ChunkRecord]:
     """Return chunks as a provider sends them: number and timestamp advance together."""
-    return [chunk(n + first, spoken(n), timestamp_ms=n * step_ms) for n in numbers]
+    return [
+        chunk(n + first, spoken(n), timestamp_ms=n * step_ms, arrival_ms=n * 20) for n in numbers
+    ]
 
 
 def kinds(placement: Placement) -> list[tuple[int, int, GapKind]]:
@@ -229,7 +231,8 @@ def test_a_counter_that_both_tracks_share_loses_nothing(step: int | None, alone:
     numbers = [*range(alone), *range(alone, alone + 200, 2)]
     stamps = [None if step is None else i * step for i in range(len(numbers))]
     records = [
-        chunk(n, spoken(n), timestamp_ms=stamp) for n, stamp in zip(numbers, stamps, strict=True)
+        chunk(n, spoken(n), timestamp_ms=stamp, arrival_ms=i * 20)
+        for i, (n, stamp) in enumerate(zip(numbers, stamps, strict=True))
     ]
     line, placement = laid_out(records)
     assert b"".join(map(spoken, numbers)) == line

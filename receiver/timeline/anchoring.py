@@ -1,0 +1,192 @@
+"""Where a sender's clock stopped while the call went on, and its track is to be anchored anew.
+
+Some senders' timestamps count only what a track has sent, or begin with its first chunk, and some
+send none. Then arrival is the evidence. The lag of a chunk is how long after the end of its
+audio, by its timestamp, it arrived. What the lags of a track do says what happened:
+
+    the clock stopped for 3 s          50  50  50  3050  3050  3050   they rise, and stay
+    the network stalled for 3 s        50  50  50  3050  3030 ... 50  they fall back: a backlog
+    audio is sent ahead                50  30  10 ... -2950   50  30  they fall, the next burst
+                                                                      begins where this one did
+    the sender's clock runs fast       50  50  49  49  48             they creep
+
+A chunk that came right behind another one (in a backlog, in a burst) has no lag of its own: only
+those that came at their own time count, the starts. The level of a track is the lag of a calm
+network: it creeps, by `_CREEP` at most. Where no later start comes back to it, less the creep,
+the clock had stopped: so much silence stands before that chunk. Both tracks begin at stream time
+0 with the same level, or one of them has a clock that began later.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from receiver.timeline.jumps import LONGEST_JUMP_MS
+
+Times = NDArray[np.float64]
+
+_CREEP: Final = 0.0012
+"""Clocks drift by up to 1000 ppm; the level follows a little faster."""
+_LEAST_MS: Final = 500
+"""A shorter stop is not told from the network, whose delay may change for good."""
+_LEAST_UNSTAMPED_MS: Final = 200
+"""Likewise, where there is nothing but arrivals to go by."""
+_LATEST_FIRST_MS: Final = 1000
+"""A track that lags by less from its beginning is skewed; by more, its clock began later."""
+_AHEAD_MS: Final = 500  # a lag that is lower by more is of audio sent ahead
+_SETTLED_MS: Final = 500  # a new level is believed once starts are at it for so long
+_BLOCK_MS: Final = 1000
+_NOMINAL_MS: Final = 100  # the network's delay where nothing is known of it
+
+
+@dataclass(frozen=True, slots=True)
+class TrackClock:
+    """Chunks of one track in the order of the sender, by the clocks of both sides.
+
+    Where timestamps place nothing, `stamps` count the audio so far.
+    """
+
+    arrivals: Times  # all are milliseconds
+    stamps: Times  # since stream time 0
+    lengths: Times
+    stamped: bool = True
+
+
+Anchors = dict[int, int]
+"""Before which chunks silence stands because a clock stopped, and how many milliseconds of it."""
+
+
+def anchors(clocks: Sequence[TrackClock]) -> list[Anchors]:
+    """Return where the clock of each track of a recording stopped; none has no chunks."""
+    tracks = [_Lags(clock) for clock in clocks]
+    base = min((track.first_level() for track in tracks), default=0.0)
+    base = base if abs(base) <= _LATEST_FIRST_MS else 0.0
+    found = [
+        _initial(track, base, [other.arrivals for other in clocks if other is not clock])
+        for track, clock in zip(tracks, clocks, strict=True)
+    ]
+    later = [track.stops(known=bool(at)) for track, at in zip(tracks, found, strict=True)]
+    if any(later) or any(found):  # a sender whose clocks stop: less evidence is enough
+        later = [track.stops(known=True) for track in tracks]
+    return [first | more for first, more in zip(found, later, strict=True)]
+
+
+def _initial(track: _Lags, base: float, others: Sequence[Times]) -> Anchors:
+    """Return by how much a track's clock began later than that of the call."""
+    level = track.first_level()
+    if not track.stamped:
+        base = min(base, _NOMINAL_MS)
+    late = level - base
+    least = _LATEST_FIRST_MS if track.stamped else _LEAST_UNSTAMPED_MS
+    if late <= least:
+        return {}
+    if not track.is_settled(0) and track.lowest_from(0) <= base + least:
+        before = track.at[0] - late  # or a stall of the network, from the beginning on
+        flowing = any(((before <= at) & (at < track.at[0])).any() for at in others)
+        if not flowing:
+            return {}
+    return {0: round(late)}
+
+
+class _Lags:
+    """The lags of one track; `at` and `lag` are of its starts."""
+
+    def __init__(self, clock: TrackClock) -> None:
+        lags = clock.arrivals - clock.stamps - clock.lengths
+        own_time = np.minimum(clock.lengths[1:], clock.lengths[:-1]) / 2
+        paced = np.diff(clock.arrivals) >= np.maximum(own_time, 1)
+        self.stamped = clock.stamped
+        self._starts = np.concatenate(([0], np.flatnonzero(paced) + 1))
+        self.at = clock.arrivals[self._starts]
+        self._lags = lags
+        self._lag = _without_absurd(lags[self._starts])
+        creeping = (self._lag + _CREEP * self.at)[::-1]
+        self._lowest = np.minimum.accumulate(creeping)[::-1] - _CREEP * self.at
+        seconds = np.flatnonzero(np.diff(self.at // _BLOCK_MS)) + 1
+        self._blocks = [0, *seconds.tolist(), len(self.at)]
+        self._sent_ahead = self._first_sent_ahead()
+        least = _LEAST_MS if self.stamped else _LEAST_UNSTAMPED_MS
+        self._least = least + 2 * self._noise()
+
+    def _noise(self) -> float:
+        """Return how far apart lags of one second usually are."""
+        first = self._blocks[:-1]
+        spread = np.maximum.reduceat(self._lag, first) - np.minimum.reduceat(self._lag, first)
+        return float(np.median(spread))
+
+    def _first_sent_ahead(self) -> int:
+        """Return the first start of a burst that was sent ahead: the next one lags as much."""
+        lowest = np.minimum.reduceat(self._lags, self._starts)[:-1]
+        before, after = self._lag[:-1], self._lag[1:]
+        ahead = np.flatnonzero((lowest < before - _AHEAD_MS) & (after > before - _AHEAD_MS / 2))
+        return int(ahead[0]) if len(ahead) else len(self.at)
+
+    def first_level(self) -> float:
+        """Return the level at the beginning; audio may be sent ahead from there on."""
+        return float(max(self._lowest[0], min(self._lag[0], 0.0)))
+
+    def is_settled(self, start: int) -> bool:
+        """Return whether chunks come at their own time for a while from a start on."""
+        return bool(self.at[-1] - self.at[start] >= _SETTLED_MS)
+
+    def lowest_from(self, start: int) -> float:
+        """Return the lowest lag from a start on, of chunks in bursts as well."""
+        return float(self._lags[self._starts[start] :].min())
+
+    def stops(self, *, known: bool) -> Anchors:
+        """Return where the clock stopped after the track's beginning.
+
+        Args:
+            known: clocks of this sender are known to stop, so that a single burst is evidence.
+        """
+        found: Anchors = {}
+        level, behind, before = self.first_level(), 0.0, float(self.at[0])
+        for first, last in itertools.pairwise(self._blocks):
+            creep = _CREEP * max(0.0, float(self.at[last - 1]) - before)
+            start = first
+            while (stop := self._above(start, last, level + behind + creep)) is not None:
+                if not self._is_evident(stop, level + behind, known=known or bool(found)):
+                    return found
+                size = round(float(self._lowest[stop]) - level - behind)
+                if size <= self.at[stop] + _LATEST_FIRST_MS:  # else the level was absurd
+                    found[int(self._starts[stop])] = size
+                behind, start = behind + size, stop + 1
+            lag = float(self._lag[start:last].min(initial=np.inf)) - behind
+            level, before = _followed(level, lag, creep), float(self.at[last - 1])
+        return found
+
+    def _above(self, first: int, last: int, level: float) -> int | None:
+        """Return the first of these starts from which on all lag by too much."""
+        above = np.flatnonzero(self._lowest[first:last] > level + self._least)
+        return first + int(above[0]) if len(above) else None
+
+    def _is_evident(self, start: int, level: float, *, known: bool) -> bool:
+        """Return whether a track that lags to its end does so because its clock stopped.
+
+        A burst at the very end is what a stall of the network leaves as well.
+        """
+        if self.is_settled(start):
+            return True
+        stays = self.lowest_from(start) > level + self._least
+        return known and (stays or self._sent_ahead < start)
+
+
+def _followed(level: float, lag: float, creep: float) -> float:
+    """Return the level as it follows a lag; not that of audio which was sent ahead."""
+    ahead = lag < level - _AHEAD_MS - creep
+    return level if ahead or lag == np.inf else level + min(max(lag - level, -creep), creep)
+
+
+def _without_absurd(lags: Times) -> Times:
+    """Return lags without those that are lower than both neighbours by what no audio is ahead."""
+    beside = np.full(len(lags) + 2, -np.inf)
+    beside[1:-1] = lags
+    lower_one = np.minimum(beside[:-2], beside[2:])
+    absurd = np.isfinite(lower_one) & (lags < lower_one - LONGEST_JUMP_MS)
+    return np.where(absurd, lower_one, lags)

@@ -1,0 +1,111 @@
+"""Recordings of senders whose clocks stop, begin late, drift or jitter, held to the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from receiver.media import GapKind, Track
+from tests.accuracy.recorded import Outcome, outcome
+from tests.accuracy.senders import Network, Sender, Spurt, Stamps, call
+
+Speech = dict[Track, Sequence[Spurt]]
+
+IN, OUT = Track.INBOUND, Track.OUTBOUND
+BOTH: Speech = {IN: [(0, 12_000)], OUT: [(0, 12_000)]}
+TURNS: Speech = {IN: [(0, 3000), (6000, 9000)], OUT: [(3000, 6000), (9000, 12_000)]}
+LATE: Speech = {IN: [(0, 12_000)], OUT: [(6000, 12_000)]}
+
+_SENDER, _NETWORK = Sender(), Network()
+
+
+def recorded(
+    speech: Speech,
+    sender: Sender = _SENDER,
+    network: Network = _NETWORK,
+    seed: int = 0,
+) -> Outcome:
+    """Return what becomes of a call."""
+    with TemporaryDirectory() as folder:
+        return outcome(call(speech, sender, network, seed=seed), Path(folder))
+
+
+def codes(found: Outcome) -> set[str]:
+    """Return what the recording reports."""
+    return {finding.code for finding in found.recording.findings}
+
+
+@pytest.mark.parametrize(
+    ("speech", "stamps"),
+    [
+        (LATE, Stamps.OWN),
+        (TURNS, Stamps.OWN),
+        (TURNS, Stamps.SENT),
+        (TURNS, Stamps.SAMPLES_SENT),
+        (TURNS, Stamps.NONE),
+    ],
+)
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_clock_that_stops_or_begins_late_is_anchored_anew(
+    speech: Speech, stamps: Stamps, ahead: bool
+) -> None:
+    """Every chunk is where it was spoken, the recording is complete, and it says so."""
+    found = recorded(speech, Sender(stamps=stamps, ahead=ahead))
+    assert (0, True) == (found.missing, found.recording.complete)
+    assert found.worst_ms <= 20
+    assert "clock_reanchored" in codes(found)
+    kinds = {gap.kind for track in found.recording.tracks for gap in track.gaps}
+    assert {GapKind.SENDER_SILENCE} == kinds
+
+
+@pytest.mark.parametrize("stamps", [Stamps.CALL, Stamps.NOW])
+@pytest.mark.parametrize("speech", [TURNS, LATE, {IN: [(1000, 3000), (4000, 5000)]}])
+def test_bursts_are_where_they_were_sent(stamps: Stamps, speech: Speech) -> None:
+    """What follows a pause at once is no timestamp that stands alone."""
+    found = recorded(speech, Sender(stamps=stamps, ahead=True))
+    assert (0, True) == (found.missing, found.recording.complete)
+    assert 0 == found.worst_ms == found.duration_error_ms
+    assert "clock_reanchored" not in codes(found)
+
+
+@pytest.mark.parametrize("ppm", [200, -200, 1000, -1000])
+@pytest.mark.parametrize("speech", [BOTH, TURNS])
+def test_drift_leaves_no_silence_in_speech(ppm: int, speech: Speech) -> None:
+    """However timestamps run, audio that goes on is one piece."""
+    found = recorded(speech, Sender(drift_ppm=ppm))
+    assert (0, True) == (found.missing, found.recording.complete)
+    assert found.worst_ms <= 2
+    assert codes(found) <= {"timestamps_overlap"}
+    silences = sum(len(track.gaps) for track in found.recording.tracks)
+    assert (0 if speech is BOTH else 4) == silences
+
+
+@given(
+    jitter=st.sampled_from([0, 15, 200]),
+    stalls=st.lists(st.tuples(st.integers(0, 12_000), st.integers(100, 5000)), max_size=3),
+    speech=st.sampled_from([BOTH, TURNS, LATE]),
+    packets=st.sampled_from([(20,), (10, 20, 40, 80, 160)]),
+    ahead=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=40, deadline=None)
+def test_what_the_network_does_moves_no_audio(
+    jitter: int,
+    stalls: list[tuple[int, int]],
+    speech: Speech,
+    packets: tuple[int, ...],
+    ahead: bool,
+    seed: int,
+) -> None:
+    """Timestamps of the call are right, whenever their chunks come."""
+    ahead = ahead and speech is TURNS  # of a single burst nobody knows when it was sent
+    network = Network(jitter_ms=jitter, stalls=tuple((at, at + ms) for at, ms in stalls))
+    found = recorded(speech, Sender(packets_ms=packets, ahead=ahead), network, seed)
+    assert (0, 0.0, 0.0) == (found.missing, found.worst_ms, found.duration_error_ms)
+    assert found.recording.complete
+    assert () == found.recording.findings
