@@ -1,8 +1,9 @@
-"""Who may import whom, and what the pure packages must not touch."""
+"""Who may import whom, what the pure packages must not touch, and pages that say where it is."""
 
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+MAP = ROOT / "ARCHITECTURE.md"
+MOST_LINES_OF_MAP, MOST_WORDS_OF_README = 150, 1500
+LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
+FILE_NAME = re.compile(r"`([\w./-]+(?:\.(?:c|conf|md|py|service|sh)|/))`")
+FROM_ELSEWHERE = frozenset({"quarantine/"})
+"""What looks like a file of ours in a page, and is one in a spool."""
 ALLOWED_IN_PURE = (
     *("__future__", "array", "base64", "binascii", "bisect", "collections", "dataclasses"),
     *("datetime", "email.utils.parsedate_to_datetime", "enum", "hashlib", "hmac", "itertools"),
@@ -401,3 +408,35 @@ def test_no_test_is_imported_by_another(file: Path) -> None:
     """What two files of tests share lies in a helper, where it can be found."""
     parts = (name.split(".") for name in imports(file.read_text("utf-8")))
     assert [] == [".".join(p) for p in parts if p[0] == "tests" and p[-1].startswith("test_")]
+
+
+def pages() -> list[Path]:
+    """Return all pages."""
+    places = ("receiver", "starter", "tests", "deploy")
+    found = [page for place in places for page in (ROOT / place).rglob("*.md")]
+    return sorted([*found, *ROOT.glob("*.md")])
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    """Links, and names of files: from the page's folder, the receiver's or the repository's."""
+    text = page.read_text("utf-8")
+    links = [link for link in LINK.findall(text) if "://" not in link]
+    assert [] == [link for link in links if not (page.parent / link).exists()]
+    places = (page.parent, ROOT / "receiver", ROOT)
+    names = [name for name in FILE_NAME.findall(text) if name not in FROM_ELSEWHERE]
+    assert [] == [name for name in names if not any((place / name).exists() for place in places)]
+
+
+def test_the_map_names_every_package_in_import_order() -> None:
+    """A reader finds each, and what it may import stands above it."""
+    packages = [place for place in ORDER if (ROOT / "receiver" / place).is_dir()]
+    section = MAP.read_text("utf-8").split("## Packages")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| [`\[](\w+)/", section, re.MULTILINE)
+    assert [*packages, "starter"] == rows
+
+
+def test_pages_stay_short() -> None:
+    """The map is read in one sitting, and the first page in a few minutes."""
+    assert len(MAP.read_text("utf-8").splitlines()) <= MOST_LINES_OF_MAP
+    assert len((ROOT / "README.md").read_text("utf-8").split()) <= MOST_WORDS_OF_README
