@@ -21,6 +21,7 @@ MOST_CALLS: Final = 2000
 MOST_SECONDS: Final = 60.0
 MOST_ROUNDS: Final = 20
 RENDERED_HOURS: Final = 0.25
+MARKS: Final = ("<!-- bench -->", "<!-- /bench -->")
 FLOOR: Final = "floor"  # the one subject that is compiled
 ASIDES: Final = ("tapreel", "tapreel-tls")
 
@@ -38,8 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(table.as_text(report))  # noqa: T201  the result
     if options.markdown:
-        Path(options.markdown).write_text(table.as_markdown(report) + "\n", "utf-8")
+        write_tables(Path(options.markdown), table.as_markdown(report))
     return 0
+
+
+def write_tables(file: Path, tables: str) -> None:
+    """Write the tables between the marks of a page, or all of a file that has none."""
+    page = file.read_text("utf-8") if file.exists() else ""
+    before, opening, rest = page.partition(MARKS[0] + "\n")
+    _, closing, after = rest.partition(MARKS[1])
+    if opening and closing:
+        file.write_text(f"{before}{opening}{tables}\n{closing}{after}", "utf-8")
+    else:
+        file.write_text(tables + "\n", "utf-8")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -51,7 +63,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=names, help="measure only this; repeat")
     parser.add_argument("--chunks-only", action="store_true", help="leave out all but CPU time")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--markdown", metavar="FILE", help="also write the README's tables")
+    parser.add_argument(
+        "--markdown",
+        metavar="FILE",
+        help="also write the tables: between the marks of a page, or to a new file",
+    )
     options = parser.parse_args(arguments)
     if not 1 <= options.calls <= MOST_CALLS or not 0.1 <= options.seconds <= MOST_SECONDS:
         parser.error(f"at most {MOST_CALLS} calls and {MOST_SECONDS:g} seconds")

@@ -1,4 +1,4 @@
-"""The figures of one run: as a table for people, as markdown for the README, as JSON."""
+"""The figures of one run: as a table for people, as markdown for a page, as JSON."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Report:
 
 def machine() -> str:
     """Return processor, cores, system and Python in one line."""
-    model = platform.processor() or platform.machine()
+    model = platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
@@ -172,7 +172,7 @@ def as_text(report: Report) -> str:
 
 
 def as_markdown(report: Report) -> str:
-    """Return the tables as the README has them."""
+    """Return the tables as `tests/bench/README.md` has them."""
     table = list(rows(report))
     lines = [headline(report), ""]
     for number, row in enumerate(table):

@@ -36,6 +36,28 @@ def test_a_tiny_run_measures_everything(tmp_path: Path, capsys: pytest.CaptureFi
     assert "| tapreel, TLS |" in markdown.read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("page", "written"),
+    [
+        (None, "| table |\n"),
+        ("an older table", "| table |\n"),
+        (
+            "# Page\n<!-- bench -->\nold\n<!-- /bench -->\nmore\n",
+            "# Page\n<!-- bench -->\n| table |\n<!-- /bench -->\nmore\n",
+        ),
+    ],
+)
+def test_tables_are_written_between_the_marks_of_a_page(
+    page: str | None, written: str, tmp_path: Path
+) -> None:
+    """What a page says around its tables stays; a file without marks is written anew."""
+    file = tmp_path / "page.md"
+    if page is not None:
+        file.write_text(page)
+    bench.write_tables(file, "| table |")
+    assert written == file.read_text()
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["naive", "only-reads"])
 def test_what_we_compare_with_runs_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
