@@ -1,4 +1,4 @@
-"""The README's program for live taps prints what the README shows."""
+"""The program that the tap's page shows prints what it promises."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.taps import TAP_TOKEN, ask, tap_url, tapped_receiver
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "receiver" / "tap" / "README.md"
 LOUD, SILENT = b"\x10" * 160, b"\xff" * 160
 
 
 def example() -> str:
     """Return the program."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     (program,) = [block for block in blocks if "receiver.listen" in block]
     return str(program)
 
