@@ -10,7 +10,8 @@ Three things a crash or a failing disk leaves are resolved here, before anybody 
   was killed may outlive it for a second. `claim` waits for its lock, then finds the journal gone.
 - A journal that was being written again after a failed sync (`.rewritten`) takes the place of
   the first one if it holds more and goes on with it: the disk may have lost what was written
-  last. One that does not go on with it is set aside; one that holds no more goes with it.
+  last. One that does not go on with it is set aside; one that holds no more goes with it. So it
+  goes wherever its journal goes. Where a power cut has left it alone, it is the journal.
 - Workers that are no longer wanted leave journals in folders of their own: see `gather`.
 """
 
@@ -20,16 +21,17 @@ import contextlib
 import enum
 import errno
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from receiver.disk import layout
-from receiver.disk.files import open_regular, sha256, sync_folder, write_private
-from receiver.disk.folders import PRIVATE, FolderLock
+from receiver.disk.files import open_folder, open_regular, sha256, sync_folder, write_private
+from receiver.disk.folders import FolderLock, folder_within
 from receiver.errors import JournalError
 from receiver.journal.reader import trusted
 
@@ -96,8 +98,10 @@ def dispose(path: Path, disposal: Disposal, reason: str = "") -> Path | None:
     """
     if disposal is Disposal.QUARANTINE:
         return _set_aside(path, reason)
+    with contextlib.suppress(FileNotFoundError):
+        _successor(path).unlink()  # it was never written to its end
+        sync_folder(path.parent)  # left alone it would count as a journal
     path.unlink()
-    _successor(path).unlink(missing_ok=True)  # it was never written to its end
     sync_folder(path.parent)
     return None
 
@@ -113,22 +117,44 @@ def waiting(spool: Path) -> list[Path]:
 
 
 def gather(spool: Path) -> None:
-    """Move what workers left in their folders into the spool, whose lock the caller holds.
+    """Make every journal that was left one that waits in the spool; the caller holds its lock.
+
+    They may be in the folders of workers. Of some only the successor may be there.
 
     Raises:
         ConfigurationError: a worker lives.
     """
     for folder in sorted(spool.glob(f"{layout.WORKER}*")):
         with FolderLock(folder):
-            for journal in waiting(folder):
-                _fetch(journal, spool)
-            sync_folder(spool)
-            sync_folder(folder)
+            hand_down(folder, spool)
+    _adopt_successors(spool)
 
 
-def _fetch(journal: Path, spool: Path) -> None:
+def hand_down(folder: Path, target: Path) -> None:
+    """Move the journals of one folder into another one; the caller holds the lock of the first.
+
+    Successors go first: at a crash in between, the journal that is left behind follows them.
+    """
+    for successor in folder.glob(f"*{layout.REWRITTEN_SUFFIX}"):
+        _move(successor, target)
+    for journal in waiting(folder):
+        _move(journal, target)
+    sync_folder(target)
+    sync_folder(folder)
+
+
+def _move(path: Path, folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # published by now
-        journal.rename(spool / journal.name)
+        path.rename(folder / path.name)
+
+
+def _adopt_successors(spool: Path) -> None:
+    """Let successors whose journal is not there, because its name was never synced, replace it."""
+    for successor in spool.glob(f"*{layout.REWRITTEN_SUFFIX}"):
+        journal = successor.with_suffix(layout.JOURNAL_SUFFIX)
+        if not _exists(journal):
+            with contextlib.suppress(FileNotFoundError):  # both are published by now
+                successor.rename(journal)
 
 
 def open_journal(path: Path) -> FileIO:
@@ -188,24 +214,50 @@ def _better_successor(path: Path, file: FileIO) -> FileIO | None:
 
 
 def _set_aside(path: Path, reason: str) -> Path:
-    """Move a journal into the quarantine, behind a text that says why; overwrite nothing."""
-    folder = path.parent / layout.QUARANTINE
-    folder.mkdir(PRIVATE, exist_ok=True)
-    target = folder / path.name
-    number = 0
-    while _exists(target) or _exists(target.with_suffix(".txt")):
-        number += 1
-        target = folder / f"{path.stem}-{number}{path.suffix}"
-    note = target.with_suffix(".txt")
-    write_private(note, f"{reason}\n".encode())  # first: no journal is there without a reason
-    try:
-        path.rename(target)
-    except OSError:
-        note.unlink()
-        raise
-    sync_folder(folder)
-    sync_folder(path.parent)
-    return target
+    """Move a journal into the quarantine, behind a text that says why; overwrite nothing.
+
+    A successor that it has goes with it. The quarantine is our own folder in the spool: where
+    that name is a link, nothing leaves the spool through it.
+
+    Raises:
+        UnsafeFolderError: others made the quarantine; the journal stays.
+        OSError: the disk failed; the journal stays, its successor may have been moved.
+    """
+    quarantine = path.parent / layout.QUARANTINE
+    with (
+        folder_within(path.parent, PurePath(layout.QUARANTINE)) as folder,
+        open_folder(path.parent, follow_links=True) as spool,
+    ):
+        stem = _unused_stem(path.stem, quarantine)
+        note = f"{stem}.txt"
+        text = f"{reason}\n".encode(errors="backslashreplace")
+        write_private(note, text, within=folder)  # first: no journal is there without a reason
+        try:
+            if path != _successor(path) and _exists(_successor(path)):
+                _rename(_successor(path).name, stem, spool, folder)
+            _rename(path.name, stem, spool, folder)
+        except OSError:
+            os.unlink(note, dir_fd=folder)
+            raise
+        os.fsync(folder)
+        os.fsync(spool)
+    return quarantine / (stem + path.suffix)
+
+
+def _rename(name: str, stem: str, source: int, target: int) -> None:
+    """Move a file from one open folder to another one, under another stem."""
+    os.rename(name, stem + PurePath(name).suffix, src_dir_fd=source, dst_dir_fd=target)
+
+
+def _unused_stem(stem: str, folder: Path) -> str:
+    """Return a name, without its suffix, that nothing in the folder has."""
+    suffixes = (layout.JOURNAL_SUFFIX, layout.REWRITTEN_SUFFIX, ".txt")
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(1)))
+    return next(
+        name
+        for name in names
+        if not any(_exists(folder / f"{name}{suffix}") for suffix in suffixes)
+    )
 
 
 def _successor(path: Path) -> Path:

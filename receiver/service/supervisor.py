@@ -197,8 +197,7 @@ def _pass_on_journals(spool: Path) -> None:
     backlog.gather(spool)
     folder = spool / f"{layout.WORKER}1"
     make_private_folder(folder)
-    for journal in backlog.waiting(spool):
-        journal.rename(folder / journal.name)
+    backlog.hand_down(spool, folder)
 
 
 def _count_journals(spool: Path) -> int:

@@ -229,3 +229,79 @@ def test_what_workers_left_is_gathered(spool: Path) -> None:
         backlog.gather(spool)
     backlog.gather(spool)
     assert {"1", "2"} == {path.stem for path in backlog.waiting(spool)}
+
+
+def test_a_successor_travels_with_its_journal(spool: Path) -> None:
+    """From workers to the spool, and from there to another worker: what it holds is published."""
+    worker, other = spool / "worker-2", spool / "worker-1"
+    worker.mkdir(0o700)
+    other.mkdir(0o700)
+    write(worker / "y.journal", ROWS[:4])
+    whole = write(worker / "y.rewritten", ROWS).read_bytes()
+    backlog.gather(spool)
+    assert whole == claimed_bytes_of_copy(spool)
+    backlog.hand_down(spool, other)
+    assert [] == [path for path in spool.iterdir() if path.is_file()]
+    assert whole == claimed_bytes(other / "y.journal")
+
+
+def claimed_bytes_of_copy(spool: Path) -> bytes:
+    """Return what a claim of `y` would give, and leave the spool as it is."""
+    copy = spool.with_name("copy")
+    copy.mkdir(0o700)
+    for path in spool.glob("y.*"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    return claimed_bytes(copy / "y.journal")
+
+
+def test_a_crash_while_journals_are_moved_parts_none_from_its_successor(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever rename is the last one, the next start finds both."""
+    (spool / "worker-1").mkdir(0o700)
+    whole = write(spool / "worker-1" / "y.rewritten", ROWS).read_bytes()
+    write(spool / "worker-1" / "y.journal", ROWS[:4])
+    rename, renamed = Path.rename, list[Path]()
+
+    def cut(path: Path, target: Path) -> Path:
+        if renamed:
+            raise KeyboardInterrupt
+        renamed.append(path)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", cut)
+    with pytest.raises(KeyboardInterrupt):
+        backlog.gather(spool)
+    monkeypatch.undo()
+    backlog.gather(spool)
+    assert whole == claimed_bytes(spool / "y.journal")
+
+
+@pytest.mark.parametrize("folder", [".", "worker-1"])
+def test_a_successor_whose_journal_has_no_name_is_the_journal(spool: Path, folder: str) -> None:
+    """A power cut may take a name that was never synced."""
+    (spool / folder).mkdir(0o700, exist_ok=True)
+    whole = write(spool / folder / "y.rewritten", ROWS).read_bytes()
+    backlog.gather(spool)
+    assert [spool / "y.journal"] == backlog.waiting(spool)
+    assert whole == claimed_bytes(spool / "y.journal")
+
+
+def test_a_successor_is_set_aside_with_its_journal(spool: Path) -> None:
+    """Whoever looks at the one has the other."""
+    live = write(spool / "y.journal", ROWS[:6])
+    write(spool / "y.rewritten", ROWS[:3])
+    assert "y.journal" == (backlog.dispose(live, Disposal.QUARANTINE, "why") or spool).name
+    assert {"y.journal", "y.rewritten"} == set(files(spool / layout.QUARANTINE))
+    assert [spool / layout.QUARANTINE] == list(spool.iterdir())
+
+
+def test_a_quarantine_that_is_a_link_leads_nowhere(spool: Path, journal: Path) -> None:
+    """The journal stays, and nothing of it gets to where somebody else wants it."""
+    elsewhere = spool.with_name("elsewhere")
+    elsewhere.mkdir()
+    (spool / layout.QUARANTINE).symlink_to(elsewhere)
+    with pytest.raises(OSError, match="symbolic link"):
+        backlog.dispose(journal, Disposal.QUARANTINE, "why")
+    assert journal.exists()
+    assert [] == list(elsewhere.iterdir())
