@@ -8,7 +8,9 @@ The event loop only appends to queues in memory. Three threads do the rest:
 
 So a slow disk delays these threads, never a socket. What the disk does not take stays in memory,
 up to two bounds, and is written when it does: a disk that fails is bridged for
-`MOST_HELD_SECONDS`, and bytes are bounded for each journal and for all of them together.
+`MOST_HELD_SECONDS`, and bytes are bounded for each journal and for all of them together. Long
+before that the spool is `stalled`, and no new streams are admitted. All of these seconds are of a
+`RunningClock`: a process that was stopped for a minute had no minute in which to write.
 
 A journal that stops keeping chunks frees nothing at once, but it stops growing. So the heaviest
 ones stop, until those that go on have room: a flood on one stream costs no other stream's audio.
@@ -26,7 +28,7 @@ import errno
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -88,6 +90,14 @@ LONGEST_CLOSE_SECONDS: Final = 8.0
 _LAST_ROUND_SECONDS: Final = 1.0
 """... and how long the writer's thread may take to notice."""
 _GUARD_INTERVAL_SECONDS: Final = 1.0
+_LONGEST_STEP_SECONDS: Final = 1.25
+"""What a `RunningClock` counts of the time between two ticks, a guard's interval apart."""
+STALLED_SECONDS: Final = 3.0
+"""A disk on which a journal has failed, or a call has hung, for so long is taken to be broken."""
+LONGEST_SYNC_SECONDS: Final = 10.0
+"""... as is one that takes so much longer to sync than it is asked to: none does that in use."""
+_STALLED_BYTES: Final = 0.5
+"""... and one that has left so much to memory, as a part of `MOST_HELD_BYTES`."""
 
 log = structlog.get_logger("receiver.journal.spool")
 
@@ -99,8 +109,33 @@ class SpoolCounters:
     written_bytes: int = 0
     held_bytes: int = 0  # by memory, because the disk does not yet
     held_seconds: float = 0.0  # how old the oldest record is that is not yet synced
+    stalled: bool = False  # the disk takes nothing, or not enough, of some journal
     sync_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
     errors: Counter[str] = field(default_factory=Counter)  # by errno's name
+
+
+class RunningClock:
+    """Seconds in which this process ran: a pause of the whole process counts as next to nothing.
+
+    While a process is stopped (SIGSTOP, a frozen container) every other clock goes on. It would
+    find each deadline passed, although none of its threads could do anything about it.
+
+    One thread calls `tick` about once a second; `now` is for any thread.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._latest = (monotonic(), 0.0)  # a tick, and what had passed by then
+
+    def now(self) -> float:
+        """Return the seconds since the clock was made; never less than before."""
+        ticked_at, passed = self._latest
+        return passed + min(self._monotonic() - ticked_at, _LONGEST_STEP_SECONDS)
+
+    def tick(self) -> None:
+        """Go on from here: what has passed since the last tick counts, up to a step."""
+        passed = self.now()
+        self._latest = (self._monotonic(), passed)
 
 
 class Spool:
@@ -133,8 +168,9 @@ class Spool:
         self._journals: set[JournalWriter] = set()
         self._opened: deque[JournalWriter] = deque()  # those that the writer has not seen
         self._wake = threading.Event()
+        self._clock = RunningClock()
         self._close_by: float | None = None
-        self._synced_at = time.monotonic()
+        self._synced_at = self._clock.now()
         self._log_throttle = LogThrottle()
         self._round_since: float | None = None  # when the writer started the round it is in
         self._over = threading.Event()
@@ -149,7 +185,8 @@ class Spool:
 
     def open(self, header: Header) -> JournalWriter:
         """Return the journal of a new recording; its file is created in the next round."""
-        opened = JournalWriter(self.folder / layout.journal_name(header.recording_id), header)
+        path = self.folder / layout.journal_name(header.recording_id)
+        opened = JournalWriter(path, header, now=self._clock.now)
         self._opened.append(opened)
         self._wake.set()  # header and start are synced before the first batch
         return opened
@@ -158,21 +195,28 @@ class Spool:
         """Start a round now, instead of at the next interval; returns at once."""
         self._wake.set()
 
-    def close(self, seconds: float | None = None) -> None:
+    def close(self, seconds: float | None = None) -> bool:
         """Write and sync everything, end the threads, release the lock; idempotent.
 
         A disk that takes nothing is given `LONGEST_CLOSE_SECONDS`, or `seconds` where that is
         less. What memory then still holds is lost, and the log says so (`audio_lost`).
+
+        Returns:
+            Whether the disk holds everything.
         """
         given = LONGEST_CLOSE_SECONDS if seconds is None else seconds
         if self._close_by is None:
-            self._close_by = time.monotonic() + min(given, LONGEST_CLOSE_SECONDS)
+            self._close_by = self._clock.now() + min(given, LONGEST_CLOSE_SECONDS)
         self._wake.set()
-        self._thread.join(max(0.0, self._close_by - time.monotonic()) + _LAST_ROUND_SECONDS)
+        while (left := self._close_by + _LAST_ROUND_SECONDS - self._clock.now()) > 0:
+            self._thread.join(min(left, _GUARD_INTERVAL_SECONDS))
+            if not self._thread.is_alive():
+                break
         if self._thread.is_alive() or self._syncer.busy:  # the lock goes with the process
             log.error("audio_lost", reason="the disk hangs", bytes=self._held_bytes())
-            return
+            return False
         self._lock.close()
+        return not self._held_bytes()
 
     # The writer's thread.
 
@@ -181,7 +225,7 @@ class Spool:
             self._wake.wait(BATCH_INTERVAL_SECONDS)
             self._wake.clear()
             close_by = self._close_by  # read before the round: what came until then counts
-            self._round_since = time.monotonic()
+            self._round_since = self._clock.now()
             try:
                 self._run_round(closing=close_by is not None)
             except Exception:
@@ -189,7 +233,7 @@ class Spool:
             self._round_since = None
             if close_by is None:
                 continue
-            if not self._held_bytes() or time.monotonic() > close_by:
+            if not self._held_bytes() or self._clock.now() > close_by:
                 self._close_journals()
                 self._over.set()
                 return
@@ -216,7 +260,7 @@ class Spool:
             self._log_failure("journal_write_failed", journal, error)
 
     def _start_sync(self, *, closing: bool) -> None:
-        now = time.monotonic()
+        now = self._clock.now()
         # A round follows each sync, to collect its outcome; that alone is no batch of its own.
         interval = max(self._sync_interval, BATCH_INTERVAL_SECONDS / 2)
         due = closing or now - self._synced_at >= interval
@@ -261,7 +305,7 @@ class Spool:
 
     def _drop_failing(self) -> None:
         """Stop keeping the chunks of journals whose disk has failed for too long."""
-        now = time.monotonic()
+        now = self._clock.now()
         for journal in self._journals:
             seconds = journal.failing_seconds(now)
             if seconds > MOST_HELD_SECONDS:
@@ -281,8 +325,8 @@ class Spool:
     def _guard(self) -> None:
         """Bound what memory holds while the writer hangs in a call to the disk."""
         while not self._over.wait(_GUARD_INTERVAL_SECONDS):
-            since = self._round_since
-            lasted = time.monotonic() - since if since is not None else 0.0
+            self._clock.tick()
+            lasted = self._round_seconds()
             if lasted < _GUARD_INTERVAL_SECONDS:
                 continue
             held = self._measure()
@@ -290,6 +334,11 @@ class Spool:
             if lasted > MOST_HELD_SECONDS:
                 for journal in held:
                     journal.start_dropping(f"a disk call has hung for {lasted:.0f} s")
+
+    def _round_seconds(self) -> float:
+        """Return for how long the writer has been in its round; 0 between two of them."""
+        since = self._round_since
+        return self._clock.now() - since if since is not None else 0.0
 
     def _all(self) -> tuple[JournalWriter, ...]:
         """Return every journal, also those that the writer has not seen."""
@@ -300,11 +349,28 @@ class Spool:
 
     def _measure(self) -> dict[JournalWriter, int]:
         """Return how many bytes each journal holds, and update the counters."""
-        now = time.monotonic()
+        now = self._clock.now()
         held = {journal: journal.held_bytes for journal in self._all()}
         self.counters.held_bytes = sum(held.values())
         self.counters.held_seconds = max((j.held_seconds(now) for j in held), default=0.0)
+        failing = max((j.failing_seconds(now) for j in held), default=0.0)
+        self._record_stalled(max(failing, self._round_seconds()))
         return held
+
+    def _record_stalled(self, broken_seconds: float) -> None:
+        """Decide whether the disk takes too little for new streams to be admitted."""
+        counters = self.counters
+        stalled = (
+            broken_seconds >= STALLED_SECONDS
+            or counters.held_seconds >= LONGEST_SYNC_SECONDS + self._sync_interval
+            or counters.held_bytes >= _STALLED_BYTES * MOST_HELD_BYTES
+        )
+        if stalled and not counters.stalled:
+            seconds, held = round(counters.held_seconds, 1), counters.held_bytes
+            log.error("disk_stalled", held_seconds=seconds, held_bytes=held)
+        elif counters.stalled and not stalled:
+            log.info("disk_writes_again")
+        counters.stalled = stalled
 
     def _drop_heaviest(self, held: Mapping[JournalWriter, int]) -> None:
         """Stop keeping the chunks of journals that hold too much, whether the disk fails or not."""

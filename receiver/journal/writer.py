@@ -179,10 +179,14 @@ class JournalWriter:
     Args:
         path: Where the journal will be. Nothing may have that name.
         header: The first record.
+        now: The clock of all seconds here.
     """
 
-    def __init__(self, path: Path, header: Header) -> None:
+    def __init__(
+        self, path: Path, header: Header, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.path = path
+        self._now = now
         self._file: FileIO | None = None
         first = records.encode(header)
         self._queue = deque([first])
@@ -195,7 +199,7 @@ class JournalWriter:
         self._covered = (0, 0, 0.0)  # by the sync that was started: blocks, bytes, and since when
         self._entry_synced = False  # the file's name in its folder
         self._sync_error: OSError | None = None  # since then the file is not trusted
-        self._oldest = time.monotonic()  # when the oldest record came that is not synced
+        self._oldest = self._now()  # when the oldest record came that is not synced
         self._failing_since: float | None = None
         self._dropped = DroppedChunks()
         self._message_bytes = 0  # of messages that came while chunks were dropped
@@ -290,14 +294,14 @@ class JournalWriter:
 
     def _record_failure(self) -> None:
         if self._failing_since is None:
-            self._failing_since = time.monotonic()
+            self._failing_since = self._now()
 
     def _drain_queue(self) -> None:
         queue = self._queue
         if not queue:
             return
         if not self._unwritten and not self._unsynced:
-            self._oldest = time.monotonic()
+            self._oldest = self._now()
         self._unwritten.append(b"".join([queue.popleft() for _ in range(len(queue))]))
 
     def _write_block(self, block: bytes) -> None:
@@ -308,7 +312,7 @@ class JournalWriter:
 
     def start_sync(self) -> None:
         """Record what a sync covers that starts now; writing may go on meanwhile."""
-        self._covered = (len(self._unsynced), self._written_bytes, time.monotonic())
+        self._covered = (len(self._unsynced), self._written_bytes, self._now())
 
     def sync(self) -> None:
         """Sync what was written; in the syncer's thread, since it may take long.

@@ -3,7 +3,7 @@
 Capacity is decided, counted and refused here and nowhere else. A stream takes a place from the
 moment in which its single-use token is being written down, or else from its upgrade, to the end
 of its socket. There are no places while the receiver starts, drains or stops, and none while
-the disk is full.
+the disk is full, or takes nothing for another reason: without inodes, or because it hangs.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Admission:
         min_free: below so many free bytes no stream is admitted.
         unsynced: returns how many journals the disk does not hold in full, which are of live
             and of ended streams; twice as many as there are places are too many.
+        stalled: returns whether journals are held in memory because the disk does not take them.
         taps: serves listeners; `None` where there are none.
     """
 
@@ -61,6 +62,7 @@ class Admission:
         max_streams: int,
         min_free: int = 0,
         unsynced: Callable[[], int] = lambda: 0,
+        stalled: Callable[[], bool] = lambda: False,
         taps: TapService | None = None,
     ) -> None:
         self.tokens = tokens
@@ -73,6 +75,7 @@ class Admission:
         self._max_streams = max_streams
         self._min_free = min_free
         self._unsynced = unsynced
+        self._stalled = stalled
         self._taps = taps
         self._closed_for = _STARTING
         self._throttle = LogThrottle()
@@ -84,6 +87,8 @@ class Admission:
             return self._closed_for
         if self.disk_full:
             return "disk full"
+        if self._stalled():
+            return "the disk takes nothing"
         taken = max(self.streams + self.pending, self._unsynced() / 2)
         return "too many streams" if taken >= self._max_streams else ""
 

@@ -84,6 +84,8 @@ class _Collector:
         yield _gauge("spool_held_bytes", "Bytes that the disk does not hold", spool.held_bytes)
         text = "Age of the oldest record that the disk does not hold"
         yield _gauge("spool_held_seconds", text, spool.held_seconds)
+        text = "1 while the disk takes nothing and no streams are admitted"
+        yield _gauge("spool_stalled", text, int(spool.stalled))
         yield _gauge("free_bytes", "Free disk space", self._counters.free_bytes)
 
     def _taps(self) -> Iterator[Metric]:

@@ -89,12 +89,11 @@ class Server:
         self._admission = Admission(
             tokens,
             self._used_tokens,
-            open_session=lambda grant, address: Session(
-                self.recorder, grant, remote_address=address
-            ),
+            open_session=lambda grant, host: Session(self.recorder, grant, remote_address=host),
             max_streams=config.max_streams,
             min_free=config.min_free,
             unsynced=self._spool.__len__,
+            stalled=lambda: self._spool.counters.stalled,
             taps=self._taps.taps,
         )
         self._record_certificate()

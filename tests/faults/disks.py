@@ -12,7 +12,7 @@ from tests.bounds import at_most
 from tests.end_to_end.receiver_process import ReceiverProcess, read_document
 from tests.faults.accounting import Allowance, Tally, recording_folders
 from tests.faults.calls import Callers
-from tests.faults.faulty_disk import Orders, filled, small_disk
+from tests.faults.faulty_disk import Orders, filled, small_disk, without_inodes
 from tests.faults.trial import Trial
 from tests.faults.watching import Watch, ask
 
@@ -78,6 +78,28 @@ def full_for_too_long(
         tally = trial.account(callers.streams, DISK)
         _expect_one_gap_per_track(tally, trial)
         tally.figures.append(watch.figures)
+        return tally
+
+
+def out_of_inodes(folder: Path, seed: int, *, seconds: float = 8.0) -> Tally:
+    """Free bytes and no inode: no new streams after some seconds, and memory bridges all of it."""
+    with small_disk(folder, megabytes=24, inodes=256), Trial(folder) as trial:
+        receiver = trial.start()
+        with Callers(receiver.url, 2, seed) as living:
+            living.wait_for(50)
+            with without_inodes(folder), Callers(receiver.url, 1, first=3) as unnamed:
+                unnamed.wait_for(1)
+                refused = _is_refused(receiver, seconds)
+                unnamed.wait_for(len(unnamed.streams[0].chunks) + 20)
+                streams = [*living.streams, *unnamed.streams]
+                held = list(trial.spool.glob("*.journal"))
+            admitted = _is_admitted_again(receiver)
+            living.wait_for(len(living.streams[0].chunks) + 50)
+        trial.wait_until_published()
+        tally = trial.account(streams)
+        tally.expect(len(held) == 2, f"{len(held)} journals had an inode, instead of 2")
+        tally.expect(refused, "a disk that takes nothing was not seen by /readyz and new streams")
+        tally.expect(admitted, "it was not ready again")
         return tally
 
 

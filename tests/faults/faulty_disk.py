@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,10 +50,11 @@ class Orders:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, *, megabytes: int) -> Iterator[Path]:
+def small_disk(folder: Path, *, megabytes: int, inodes: int = 4096) -> Iterator[Path]:
     """Mount a small file system in memory for the length of a `with` block."""
     folder.mkdir(parents=True)
-    _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", folder)
+    options = f"size={megabytes}m,nr_inodes={inodes},mode=0700"
+    _run("mount", "-t", "tmpfs", "-o", options, "tmpfs", folder)
     try:
         yield folder
     finally:
@@ -72,6 +75,20 @@ def filled(folder: Path, *, spare_bytes: int = 0) -> Iterator[None]:
         yield
     finally:
         ballast.unlink()
+
+
+@contextlib.contextmanager
+def without_inodes(folder: Path) -> Iterator[None]:
+    """Let a folder's file system have space and no inode, until the end of the `with` block."""
+    ballast = folder / "inodes"
+    ballast.mkdir()
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            (ballast / str(number)).touch(exist_ok=False)
+    try:
+        yield
+    finally:
+        shutil.rmtree(ballast)
 
 
 @contextlib.contextmanager

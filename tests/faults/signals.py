@@ -52,6 +52,32 @@ def drained(folder: Path, seed: int) -> Tally:
         return tally
 
 
+def frozen(folder: Path, seed: int, *, limit: float = 2.0, seconds: float = 4.0) -> Tally:
+    """A process that is paused (SIGSTOP) for longer than memory may bridge a disk: nothing is lost.
+
+    Every write takes so long that the pause comes in the midst of one.
+    """
+    orders = Orders(folder / "shim")
+    with Trial(folder) as trial:
+        receiver = trial.start(orders=orders, limits=(f"MOST_HELD_SECONDS={limit}",))
+        with Callers(receiver.url, CALLS, seed) as callers:
+            callers.wait_for(50)
+            orders.give("pwrite delay 100 .journal")
+            callers.wait_for(100)
+            receiver.process.send_signal(signal.SIGSTOP)
+            time.sleep(seconds)  # the time is the fault
+            receiver.process.send_signal(signal.SIGCONT)
+            callers.wait_for(150)
+            orders.give()
+            callers.wait_for(250)
+        trial.wait_until_published()
+        tally = trial.account(callers.streams)
+        reasons = _reasons(trial)
+        tally.expect(reasons == {EndReason.STOP}, f"ended with {reasons}")
+        tally.expect(receiver.stop() == 0, "it did not end well")
+        return tally
+
+
 def stopped(folder: Path, seed: int) -> Tally:
     """A second SIGTERM: all up to then is published, at once or by the next start."""
     with Trial(folder) as trial:

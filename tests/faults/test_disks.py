@@ -31,3 +31,11 @@ def test_failing_syncs_lose_nothing(tmp_path: Path) -> None:
     tally = disks.failing(tmp_path, 1)
     assert tally.passed, tally
     assert tally.sent == tally.kept
+
+
+@pytest.mark.needs("mount")
+def test_without_inodes_no_new_streams_are_admitted(tmp_path: Path) -> None:
+    """There are free bytes, and yet a new journal cannot be created: memory bridges it."""
+    tally = disks.out_of_inodes(tmp_path / "disk", 1, seconds=5)
+    assert tally.passed, tally
+    assert tally.sent == tally.kept

@@ -30,3 +30,11 @@ def test_a_second_signal_is_obeyed_though_the_disk_hangs(tmp_path: Path, what: s
     tally = signals.stopped_while_the_disk_hangs(tmp_path, 1, what=what)
     assert tally.passed, tally
     assert tally.kept
+
+
+@pytest.mark.needs("cc")
+def test_a_pause_of_the_receiver_loses_nothing(tmp_path: Path) -> None:
+    """Every chunk waited in a socket, or in memory behind a write that was stopped, too."""
+    tally = signals.frozen(tmp_path, 1, limit=2, seconds=3)
+    assert tally.passed, tally
+    assert tally.sent == tally.kept

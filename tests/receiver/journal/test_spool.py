@@ -15,7 +15,7 @@ from receiver.errors import ConfigurationError
 from receiver.journal import records, spool, syncer
 from receiver.journal.reader import Reader
 from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Record
-from receiver.journal.spool import Spool
+from receiver.journal.spool import RunningClock, Spool
 from receiver.journal.writer import JournalWriter
 from receiver.media import EndReason, GapKind, Track
 from tests.bounds import at_most
@@ -350,7 +350,7 @@ def test_a_flood_on_a_slow_disk_takes_no_other_streams_audio(
         assert not call.dropping
         spool_.close()
     assert not flood.dropping
-    logged = [(line["event"], line["journal"]) for line in lines]
+    logged = [(line["event"], line["journal"]) for line in lines if "journal" in line]
     assert [("dropping_chunks", flood.path.name), ("chunks_dropped", flood.path.name)] == logged
     row = DroppedRecord(GapKind.DISK, Track.INBOUND, 1, 100, 100, 2000, 2000)
     assert row in on_disk(flood)
@@ -466,3 +466,72 @@ def test_a_spool_has_one_owner(opened: Open) -> None:
         opened()
     first.close()
     opened()
+
+
+def test_a_pause_of_the_process_is_no_time() -> None:
+    """However long it was stopped: a second and a bit passed, for whoever looks first."""
+    seconds = [100.0]
+    clock = RunningClock(lambda: seconds[0])
+    for _ in range(10):
+        seconds[0] += 1
+        assert clock.now() == pytest.approx(seconds[0] - 100)
+        clock.tick()
+    seconds[0] += 3600
+    assert clock.now() < 12
+    clock.tick()
+    assert clock.now() < 12
+    seconds[0] += 1
+    assert 12 < clock.now() < 13
+
+
+def test_a_disk_that_takes_one_journal_not_is_stalled_until_it_does(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without an inode: other journals are written, and there are free bytes."""
+    monkeypatch.setattr(spool, "STALLED_SECONDS", 0.3)
+    spool_ = opened()
+    blocked = spool_.folder / layout.journal_name(f"{1:016x}")
+    blocked.mkdir()
+    fine = start(spool_, 2)
+    until(lambda: START in on_disk(fine))
+    assert not spool_.counters.stalled
+    with capture_logs() as logs:
+        stuck = start(spool_, 1)
+        until(lambda: spool_.counters.stalled)
+        blocked.rmdir()
+        until(lambda: not spool_.counters.stalled)
+    assert START in on_disk(stuck)
+    events = [line["event"] for line in logs]
+    assert 1 == events.count("disk_stalled") == events.count("disk_writes_again")
+
+
+def test_a_write_that_hangs_stalls_the_disk(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has failed yet: the guard sees it while the writer cannot."""
+    monkeypatch.setattr(spool, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(spool, "_GUARD_INTERVAL_SECONDS", 0.01)
+    go_on = threading.Event()
+    monkeypatch.setattr(JournalWriter, "write", lambda _: int(not go_on.wait(LONGEST_WAIT_SECONDS)))
+    spool_ = opened()
+    start(spool_)
+    until(lambda: spool_.counters.stalled)
+    go_on.set()
+    monkeypatch.undo()
+    until(lambda: not spool_.counters.stalled)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("LONGEST_SYNC_SECONDS", 0.0), ("_STALLED_BYTES", 0.0)]
+)
+def test_what_memory_holds_stalls_the_disk(
+    opened: Open,
+    hanging: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    value: float,
+) -> None:
+    """Too old or too much, while a sync hangs and every write succeeds."""
+    monkeypatch.setattr(spool, limit, value)
+    spool_ = opened()
+    append(start(spool_), 1)
+    assert hanging.wait(LONGEST_WAIT_SECONDS)
+    until(lambda: spool_.counters.stalled)

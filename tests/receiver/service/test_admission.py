@@ -177,6 +177,17 @@ def test_capacity_is_streams_pending_upgrades_and_unsynced_journals(tmp_path: Pa
         assert expected == admission.closed_for
 
 
+def test_a_disk_that_takes_nothing_closes_admission_until_it_does(tmp_path: Path) -> None:
+    """However many bytes are free."""
+    stalled = [True]
+    admission = closed(folder=tmp_path, min_free=100, stalled=lambda: stalled[0])
+    admission.open()
+    admission.disk_checked(2**40)
+    assert "the disk takes nothing" == admission.closed_for
+    stalled[0] = False
+    assert "" == admission.closed_for
+
+
 def test_a_full_disk_is_logged_once_and_so_is_its_end(tmp_path: Path) -> None:
     """However often it is checked."""
     admission = closed(folder=tmp_path, min_free=100)
