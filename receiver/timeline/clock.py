@@ -40,6 +40,8 @@ _SHORTEST_DRIFT_MS: Final = 10_000
 """Over less time than this, arrival times say nothing about a clock's drift."""
 _EXACT: Final = 0.02
 """A clock that counts samples is no further from their number than this share."""
+_NOT_RARE: Final = 0.99
+"""This share of a track's chunks is no larger than one of them that is missing."""
 _ENOUGH: Final = 4
 """From fewer neighbours than this nothing is concluded."""
 _MOST_DRIFT: Final = 0.003  # what differs by more counts something else
@@ -108,6 +110,11 @@ def usual_size(index: TrackIndex) -> int:
     """Return the most frequent payload size in bytes: what a missing chunk is taken to have."""
     sizes, counts = np.unique(index.size, return_counts=True)
     return int(sizes[counts.argmax()])
+
+
+def longest_size(index: TrackIndex) -> int:
+    """Return the largest payload size in bytes that is not rare: a missing chunk has no more."""
+    return int(np.quantile(index.size, _NOT_RARE))
 
 
 def without_useless_numbers(index: TrackIndex, ordered: Order, media: MediaFormat) -> Order:
@@ -215,7 +222,7 @@ class SenderTimes:
         self._origin_ms = origin_ms
         self._drift = 0.0
         self._stamps = index.timestamp[ordered.chosen]
-        self.usual = usual_size(index)
+        self.usual, self.longest = usual_size(index), longest_size(index)
         self.unstamped = int((self._stamps == MISSING).sum())
         self.sizes = index.size[ordered.chosen].astype(np.int64)
         self.arrivals = index.arrival[ordered.chosen].astype(np.int64) * media.bytes_per_ms

@@ -10,8 +10,9 @@ between number 4 (which ends at 80 ms) and number 10 (which the clock puts at 24
     gaps        80-100    100-120   120-240
     kind        lost      rejected  disk
 
-The clock left 160 ms for five chunks of 20 ms, so the sender also paused for 60 ms. The longest
-part, here of the disk, gets the pause.
+The clock left 160 ms for five chunks of 20 ms, so the sender also paused for 60 ms. Where chunks
+came during the pause and the disk took none, it is part of that outage. Otherwise the pause is
+behind them, silence of the sender: what is lost is never longer than the chunks that are.
 """
 
 from __future__ import annotations
@@ -145,11 +146,15 @@ class GapList:
         missing: what is known of the track's missing chunks; what is shown here is counted there.
         media: the format, for the size of a sample.
         usual_bytes: what each missing chunk is taken to have.
+        longest_bytes: what one may have at the most; in a longer gap the sender also paused.
     """
 
-    def __init__(self, missing: MissingChunks, media: MediaFormat, usual_bytes: int) -> None:
+    def __init__(
+        self, missing: MissingChunks, media: MediaFormat, usual_bytes: int, longest_bytes: int
+    ) -> None:
         self._missing = missing
         self._usual_bytes = usual_bytes
+        self._longest = longest_bytes
         self._sample = media.bytes_per_sample
         self._rows = array("q")  # a lossy call has so many that objects would take most memory
 
@@ -163,9 +168,27 @@ class GapList:
             self._rows.extend((start, stop, _KINDS.index(kind)))
 
     def add_missing(self, start: int, stop: int, missing: range) -> None:
-        """Add a gap where the `missing` chunks would be, split by what became of them."""
+        """Add a gap where the `missing` chunks would be, split by what became of them.
+
+        If it is longer than they are, the sender also paused.
+        """
+        count = missing.stop - missing.start
+        parts = list(self._missing.split(missing))
+        longest = max(range(len(parts)), key=lambda at: parts[at][1])
+        outage = parts[longest][0]
+        end = stop
+        usual = self._usual_bytes  # half of one more is jitter of the clock
+        most = max(count * self._longest, count * usual + usual // 2)
+        if not (outage and outage.kind is GapKind.DISK) and stop - start > most:
+            end = start + count * usual // self._sample * self._sample
+        self._add_parts(start, end, parts, longest)
+        self.add(end, stop, GapKind.SENDER_SILENCE)
+
+    def _add_parts(
+        self, start: int, stop: int, parts: Sequence[tuple[LossRecord | None, int]], longest: int
+    ) -> None:
         before, border, position = len(self._rows), start, start
-        for record, count, size in self._shares(stop - start, missing):
+        for record, count, size in self._shares(stop - start, parts, longest):
             position += size
             end = position // self._sample * self._sample
             kind = record.kind if record else GapKind.LOST
@@ -177,14 +200,15 @@ class GapList:
                 self._missing.mark_shown(record, count)
             border = end
 
-    def _shares(self, size: int, missing: range) -> Iterator[tuple[LossRecord | None, int, int]]:
-        """Yield the parts of `missing` chunks, and how many of a gap's bytes are each one's.
+    def _shares(
+        self, size: int, parts: Sequence[tuple[LossRecord | None, int]], longest: int
+    ) -> Iterator[tuple[LossRecord | None, int, int]]:
+        """Yield the parts of missing chunks, and how many of a gap's bytes are each one's.
 
-        Pauses of the sender may have made it longer than its chunks: the longest part gets them.
+        What is more than all of their bytes is the longest part's.
         """
-        parts = list(self._missing.split(missing))
-        usual = min(self._usual_bytes, size // (missing.stop - missing.start))
-        longest = max(range(len(parts)), key=lambda at: parts[at][1])
-        rest = size - usual * (missing.stop - missing.start)
+        chunks = sum(count for _, count in parts)
+        usual = min(self._usual_bytes, size // chunks)
+        rest = size - usual * chunks
         for at, (record, count) in enumerate(parts):
             yield record, count, count * usual + (rest if at == longest else 0)

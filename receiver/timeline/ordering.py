@@ -24,16 +24,29 @@ An example, of a 16-bit counter that wraps while two chunks overtake each other:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from receiver.media import Finding
-from receiver.timeline.track_index import MISSING, Column, TrackIndex
+from receiver.timeline.track_index import MISSING, Bounds, Column, TrackIndex
+
+Flags = NDArray[np.bool_]
 
 _RESTART: Final = 1000
 """A number this far behind the highest one, later on the clock, is a restarted counter."""
 _MOST_RESTARTS: Final = 64
+_WRAP: Final = 65_536
+_WRAP_LOSS: Final = 3000
+"""A 16-bit counter wraps from at most this many before its end to behind its beginning."""
+_SHORTEST_MS: Final = 5  # of a chunk
+_NEAR: Final = 50
+"""No chunk is overtaken by more chunks than this."""
+_BEGINNING: Final = 50
+"""Within so many chunks stragglers of an old count are looked for."""
+_SOON: Final = 8
+"""Within so many chunks, and numbers, a counter that began anew goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,49 +92,186 @@ def order(index: TrackIndex) -> Order:
     return replace(_without_numbers(index), findings=tuple(findings))
 
 
+class Arrivals(NamedTuple):
+    """What tells chunks apart, in the order in which they came."""
+
+    stamps: Column
+    sequences: Column
+    content: Column  # size and checksum in one number
+
+
+def arrivals_of(index: TrackIndex) -> Arrivals:
+    """Return what tells the chunks of a track apart."""
+    content = index.size.astype(np.int64) << 32 | index.checksum
+    return Arrivals(index.timestamp, index.sequence, content)
+
+
 def _unwrapped(keys: Column, bounds: Column, index: TrackIndex) -> tuple[Column, Column, int]:
-    """Return keys of chunks and of rows that were not kept, restarts undone, and their count.
+    """Return keys of chunks and of rows that were not kept, restarts undone, and their count."""
+    unwrapped, restarts = undo_restarts(keys, arrivals_of(index))
+    return unwrapped, _like_neighbours(bounds, index.not_kept_bounds, keys, unwrapped), restarts
 
-    Both go through together, because a counter may have restarted among chunks that were not
-    kept: each bound is put in where its row came, and taken out again.
+
+def _like_neighbours(bounds: Column, rows: Bounds, keys: Column, unwrapped: Column) -> Column:
+    """Return numbers of what was not kept, restarts undone as around the place where it came.
+
+    Between two chunks of different counts it is of the one that puts it nearer to them.
     """
-    _, stamps, chunks_before = index.not_kept_bounds
-    known = bounds != MISSING
-    kept = np.insert(np.ones(len(keys), bool), chunks_before[known], False)
-    merged, restarts = _undo_restarts(
-        np.insert(keys, chunks_before[known], bounds[known]),
-        np.insert(index.timestamp, chunks_before[known], stamps[known]),
-        kept,
-    )
-    unwrapped_bounds = bounds.copy()
-    unwrapped_bounds[known] = merged[~kept]
-    return merged[kept], unwrapped_bounds, restarts
+    last = np.clip(rows.chunks_before - 1, 0, len(keys) - 1)
+    following = np.clip(rows.chunks_before, 0, len(keys) - 1)
+    near = unwrapped[last]
+    as_last = bounds + near - keys[last]
+    as_next = bounds + unwrapped[following] - keys[following]
+    nearer = np.where(abs(as_next - near) < abs(as_last - near), as_next, as_last)
+    wrapped = (bounds < _WRAP_LOSS) & (bounds >= 0) & (keys.max() < _WRAP)
+    wrapped &= keys[last] >= _WRAP - _WRAP_LOSS  # and no chunk came behind the wrap
+    nearer = np.where(wrapped & (nearer < near), as_last + _WRAP, nearer)
+    return np.where(bounds == MISSING, MISSING, nearer)
 
 
-def _undo_restarts(numbers: Column, timestamps: Column, kept: Column) -> tuple[Column, int]:
-    """Return numbers that go on where the sender's counter restarted, and how often it did.
+def undo_restarts(numbers: Column, arrivals: Arrivals) -> tuple[Column, int]:
+    """Return numbers that go on where the sender's counter began anew, and how often it did.
 
-    A 16-bit counter of 20 ms chunks wraps after 22 minutes. A restart is a chunk that is more
-    than `_RESTART` behind by number and ahead of everything so far by timestamp; a late chunk is
-    behind by both. It gets the number behind the highest one so far, and so does, with the same
-    shift, everything whose timestamp is not before its own. The timestamp of what was not `kept`
-    may be nonsense, so it hides no restart. After too many restarts numbers are returned as they
-    were.
+    A counter of 16 bits wraps, which its numbers alone show (`_undo_wraps`). Others begin anew
+    wherever they like: see `_restart`. The lowest number of the new count gets the number behind
+    the highest one so far, and so does, with the same shift, everything behind it that is no
+    straggler of the old count. After too many restarts numbers are returned as they were.
     """
-    unwrapped = numbers
-    newest = np.maximum.accumulate(np.where(kept, timestamps, MISSING))
+    unwrapped, wraps = _undo_wraps(numbers, arrivals.stamps)
     for restarts in range(_MOST_RESTARTS):
-        highest = np.maximum.accumulate(unwrapped)
-        behind = unwrapped[1:] < highest[:-1] - _RESTART
-        restarted = np.flatnonzero(behind & (timestamps[1:] > newest[:-1]))
-        if not len(restarted):
-            return unwrapped, restarts
-        first = int(restarted[0]) + 1
-        step = int(highest[first - 1]) + 1 - int(unwrapped[first])
-        new_epoch = np.arange(len(numbers)) >= first
-        new_epoch &= timestamps >= timestamps[first]
-        unwrapped = np.where(new_epoch, unwrapped + step, unwrapped)
+        first = _restart(unwrapped, arrivals)
+        if first is None:
+            return unwrapped, wraps + restarts
+        unwrapped = _carried_on(unwrapped, arrivals, first)
     return numbers, 0
+
+
+def _undo_wraps(numbers: Column, stamps: Column) -> tuple[Column, int]:
+    """Return the numbers of a 16-bit counter as the nearest to their neighbours modulo 65,536.
+
+    From near its end to near its beginning it wrapped, and back again is a straggler. A step over
+    many numbers needs a clock that has room for them: otherwise the counter began anew.
+    """
+    if numbers.min() < 0 or numbers.max() >= _WRAP or np.ptp(numbers) < _WRAP - _WRAP_LOSS:
+        return numbers, 0
+    steps = np.diff(numbers)
+    skipped = (steps + _WRAP // 2) % _WRAP - _WRAP // 2
+    known = (stamps[1:] != MISSING) & (stamps[:-1] != MISSING)
+    no_room = known & (abs(skipped) > _NEAR) & (np.diff(stamps) < skipped * _SHORTEST_MS)
+    across = (abs(steps) > _WRAP - _WRAP_LOSS) & ~no_room
+    rounds = np.concatenate(([0], np.cumsum(np.where(across, -np.sign(steps), 0))))
+    return numbers + rounds * _WRAP, int(np.ptp(rounds))
+
+
+def _restart(numbers: Column, arrivals: Arrivals) -> int | None:
+    """Return where the counter began anew first: the first number of its new count to arrive.
+
+    It is a number that is not ahead of all before it, and no late or repeated chunk, because
+
+    - it is more than `_RESTART` behind, and ahead of everything so far by timestamp; or
+    - it came before with other bytes, or is ahead by timestamp, and neither sequence number nor
+      timestamp say that it is the same chunk; and the next number follows soon, likewise; or
+    - it never came, is more than `_NEAR` behind, is not behind by timestamp, and is followed so.
+    """
+    highest, stamps = np.maximum.accumulate(numbers), arrivals.stamps
+    distance = np.concatenate(([-1], highest[:-1] - numbers[1:]))
+    behind = distance >= 0
+    if not behind.any():
+        return None
+    newest = np.concatenate(([MISSING], np.maximum.accumulate(stamps)[:-1]))
+    ahead = behind & (stamps > newest) & (newest != MISSING)
+    far = ahead & (distance > _RESTART)
+    again = behind & _other_chunk(numbers, arrivals, ahead)
+    fresh = ~_came_before(numbers)[1] & (distance > _NEAR)
+    anew = again | (fresh & (ahead | (stamps == MISSING)))
+    far[-1] |= again[-1] and again.sum() == 1  # a chunk alone, and nothing behind it
+    for row in np.flatnonzero(far | anew).tolist():
+        if far[row] or _is_followed(numbers, anew, row):
+            return _beginning(numbers, arrivals, row, distance)
+    return None
+
+
+def _came_before(numbers: Column) -> tuple[Column, Flags]:
+    """Return the row in which each number came first, and for which rows that was before."""
+    _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    rows = first[place]
+    return rows, rows < np.arange(len(numbers))
+
+
+def _other_chunk(numbers: Column, arrivals: Arrivals, ahead: Flags) -> Flags:
+    """Return which rows have a number that came before, with another chunk."""
+    rows, again = _came_before(numbers)
+    stamps, sequences = arrivals.stamps, arrivals.sequences
+    same_stamp = (stamps == stamps[rows]) & (stamps != MISSING)
+    same_sequence = (sequences == sequences[rows]) & (sequences != MISSING)
+    other_bytes = arrivals.content != arrivals.content[rows]
+    # A sender that began anew as a whole repeats timestamps, too: only sequence numbers go on.
+    last = np.concatenate(([MISSING], np.maximum.accumulate(sequences)[:-1]))
+    goes_on = (sequences > last) & (last != MISSING)
+    differs = other_bytes & (~same_stamp | goes_on) & ~same_sequence
+    found: Flags = again & (differs | (ahead & ~same_sequence))
+    return found
+
+
+def _other_than_before(numbers: Column, arrivals: Arrivals, first: int) -> Flags:
+    """Return which rows from `first` on have a number of a row before it, and another chunk."""
+    rows, _ = _came_before(numbers)
+    rows, tail = rows[first:], slice(first, None)
+    same = np.zeros(len(rows), bool)
+    for counter in (arrivals.stamps, arrivals.sequences):
+        same |= (counter[tail] == counter[rows]) & (counter[rows] != MISSING)
+    found: Flags = (rows < first) & ~(same & (arrivals.content[tail] == arrivals.content[rows]))
+    return found
+
+
+def _is_followed(numbers: Column, anew: Flags, row: int) -> bool:
+    """Return whether the counter goes on from a row on."""
+    soon = slice(row + 1, row + 1 + _SOON)
+    steps = numbers[soon] - numbers[row]
+    return bool(((steps > 0) & (steps <= _SOON) & anew[soon]).any())
+
+
+def _beginning(numbers: Column, arrivals: Arrivals, row: int, distance: Column) -> int:
+    """Return the earliest row of the new count: the next chunk may have overtaken its first.
+
+    `row` is of the new count, and each number is `distance` behind the highest before it.
+    """
+    rows, again = _came_before(numbers)
+    stamps = np.where(arrivals.stamps == MISSING, 0, arrivals.stamps)
+    step = np.median(np.diff(stamps))
+    first, before, twin = row, row - 1, rows[row]
+    while before > 0 and first - before <= _SOON:
+        same = rows[before]
+        if distance[before] < 0:
+            new = False
+        elif again[before]:
+            new = any(column[before] != column[same] for column in arrivals)
+            new &= bool(abs(numbers[before] - numbers[first]) <= _SOON)
+        else:
+            new = distance[before] > _NEAR or numbers[before] < numbers[:before].min()
+            stamp = stamps[before] - step * (numbers[before] - numbers[row])
+            new |= bool(abs(stamp - stamps[row]) < abs(stamp - stamps[twin]))
+            new &= bool(abs(numbers[row] - numbers[before]) <= _SOON)
+        first = before if new else first
+        before -= 1
+    return first
+
+
+def _carried_on(numbers: Column, arrivals: Arrivals, first: int) -> Column:
+    """Return numbers of which those from row `first` on, but for stragglers, go on."""
+    highest, begins = int(numbers[:first].max()), int(numbers[first])
+    rows = np.arange(first, len(numbers))
+    tail = numbers[first:]
+    old = rows - first < _BEGINNING
+    old &= abs(tail - highest) < abs(tail - begins - (rows - first))
+    stamps = arrivals.stamps[first:]
+    old &= (stamps == MISSING) | (stamps <= arrivals.stamps[: first + 1].max())
+    old &= ~_other_than_before(numbers, arrivals, first)
+    new = tail[:_SOON][~old[:_SOON]]
+    lowest = int(new[new >= begins - _SOON].min())
+    highest = max(highest, int(tail[old].max(initial=highest)))
+    shifted = np.where(old, tail, tail + highest + 1 - lowest)
+    return np.concatenate((numbers[:first], shifted))
 
 
 def _sorted_by(keys: Column, index: TrackIndex, *, keep_conflicts: bool = False) -> Order:

@@ -124,7 +124,7 @@ class TrackPlacer:
         self._breaks[list(self.anchors)] = True
         self.anomalies.unstamped = self.times.unstamped
         self.missing = MissingChunks(self.index.not_kept, self._not_kept_numbers().tolist())
-        self.gaps = GapList(self.missing, self.media, self._usual)
+        self.gaps = GapList(self.missing, self.media, self._usual, self.times.longest)
 
     def place_all(self) -> None:
         """Fill `runs` and `gaps`, and move the cursor to the end of the track."""

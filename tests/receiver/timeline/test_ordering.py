@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import Track
@@ -129,6 +132,104 @@ def test_a_straggler_of_the_old_count_goes_before_the_restart() -> None:
     assert found.numbers is not None
     assert [65_533, 65_534, 65_535, 65_536, 65_537] == found.numbers.tolist()
     assert 1 == found.late
+
+
+@pytest.mark.parametrize(
+    ("numbers", "unwrapped", "order_"),
+    [
+        ([65_534, 0, 65_535, 1], range(65_534, 65_538), [0, 2, 1, 3]),
+        ([65_533, 65_534, 2, 3], [65_533, 65_534, 65_538, 65_539], [0, 1, 2, 3]),
+        ([0, 65_535, 1, 65_534], range(-2, 2), [3, 1, 0, 2]),
+        ([65_000, 65_001, 700], [65_000, 65_001, 66_236], [0, 1, 2]),
+    ],
+)
+@pytest.mark.parametrize("set_back", [0, 5000])
+def test_a_16_bit_counter_wraps_whatever_the_clock_says(
+    numbers: list[int], unwrapped: Sequence[int], order_: list[int], set_back: int
+) -> None:
+    """Each number is the nearest to its neighbours, also of those that overtake each other."""
+    step = 20_000 if 700 in numbers else 20  # many lost chunks need time
+    stamps = [10_000 + step * at for at in range(len(numbers))]
+    if step == 20:  # a clock set back in between changes nothing
+        stamps[2:] = [stamp - set_back for stamp in stamps[2:]]
+    found = ordered(numbered(*numbers, stamps=stamps))
+    assert found.numbers is not None
+    assert list(unwrapped) == found.numbers.tolist()
+    assert order_ == found.chosen.tolist()
+    assert (0, 0) == (found.duplicate, found.conflict)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "chosen"),
+    [
+        ([1, 2, 3, 4, 1, 2, 3], range(7)),
+        ([5, 6, 7, 8, 6, 7, 8], range(7)),  # with the first ones lost
+        ([1, 2, 3, 4, 1, 5, 2, 3], [0, 1, 2, 3, 5, 4, 6, 7]),  # a straggler of the old count
+        ([1, 2, 3, 4, 2, 1, 3], [0, 1, 2, 3, 5, 4, 6]),  # the new count begins swapped
+        ([1, 2, 3, 1, 2, 1, 2, 3], range(8)),  # twice
+        ([1, 2, 3, 4, 1], range(5)),  # one chunk, and nothing behind it
+        ([100, *range(101, 160), 1, 2, 3], range(63)),  # to numbers that never came
+    ],
+)
+@pytest.mark.parametrize("counter", ["stamps", "sequences", "neither"])
+def test_numbers_that_come_again_with_other_chunks_are_a_counter_that_began_anew(
+    numbers: list[int], chosen: Sequence[int], counter: str
+) -> None:
+    """However little ago, and whether timestamps, sequence numbers or only the bytes differ."""
+    places = {row: place for place, row in enumerate(chosen)}
+    records = [
+        chunk(
+            number,
+            b"%04d" % row,
+            timestamp_ms=20 * places[row] if counter == "stamps" else None,
+            sequence_number=row if counter == "sequences" else None,
+        )
+        for row, number in enumerate(numbers)
+    ]
+    found = ordered(records)
+    assert list(chosen) == found.chosen.tolist()
+    assert (0, 0) == (found.duplicate, found.conflict)
+    assert "counters_restarted" == found.findings[0].code
+
+
+def test_silence_behind_a_restart_is_no_duplicate() -> None:
+    """Its bytes are those of other silence; the clock and the numbers around it go on."""
+    numbers = [*range(1, 30), *range(1, 30)]
+    found = ordered(chunk(n, b"....", timestamp_ms=20 * at) for at, n in enumerate(numbers))
+    assert list(range(58)) == found.chosen.tolist()
+    assert (0, 0) == (found.duplicate, found.conflict)
+
+
+@given(
+    first=st.sampled_from([0, 1, 77, 65_500]),
+    restarts=st.lists(st.sampled_from(range(20, 150, 13)), max_size=3),
+    seed=st.integers(0, 2**32),
+    swapped=st.sampled_from([0.0, 0.1]),
+    loss=st.sampled_from([0.0, 0.1]),
+    repeated=st.sampled_from([0.0, 0.05]),
+)
+def test_no_chunk_is_dropped_or_misplaced_by_a_counter_that_begins_anew(
+    first: int, restarts: list[int], seed: int, swapped: float, loss: float, repeated: float
+) -> None:
+    """Whatever is swapped, lost and sent twice around it, wraps and restarts together."""
+    dice = random.Random(seed)
+    numbers = [(first + at) % 65_536 for at in range(200)]
+    for restart in sorted(set(restarts)):
+        numbers[restart:] = range(first, first + 200 - restart)
+    sent = list(range(200))
+    for at in range(199):
+        if dice.random() < swapped and sent[at] == at:
+            sent[at], sent[at + 1] = sent[at + 1], sent[at]
+    came = [at for at in sent if dice.random() >= loss]
+    came = [at for at in came for _ in range(1 + (dice.random() < repeated))]
+    payloads = [dice.randbytes(8) for _ in range(200)]
+    found = ordered(
+        chunk(numbers[at], payloads[at], timestamp_ms=20 * at, sequence_number=2 + at)
+        for at in came
+    )
+    assert sorted(set(came)) == [came[row] for row in found.chosen.tolist()]
+    assert 0 == found.conflict
+    assert len(came) - len(set(came)) == found.duplicate
 
 
 def test_a_counter_that_restarts_for_ever_is_taken_as_it_is() -> None:

@@ -214,6 +214,48 @@ def test_a_counter_that_begins_anew_goes_on() -> None:
     assert [] == kinds(placement)
 
 
+@pytest.mark.parametrize("lost", [1, 2, 5, 40])
+@pytest.mark.parametrize("before", [-3, -1, 0, 1])
+def test_what_is_lost_where_a_counter_wraps_is_lost(lost: int, before: int) -> None:
+    """Right before the wrap, across it or behind it."""
+    place = 50 + before
+    sent = [n for n in range(120) if not place <= n < place + lost]
+    records = [chunk((65_486 + n) % 65_536, spoken(n), timestamp_ms=20 * n) for n in sent]
+    _, placement = laid_out(records)
+    assert [(20 * place, 20 * (place + lost), GapKind.LOST)] == kinds(placement)
+
+
+def test_a_clock_that_was_set_back_before_a_wrap_moves_nothing_to_the_front() -> None:
+    """The order is that of the numbers; the clock does not have to catch up first."""
+    records = [
+        chunk((65_000 + n) % 65_536, spoken(n), timestamp_ms=20 * n + (0 if n < 500 else -5000))
+        for n in range(600)
+    ]
+    line, _ = laid_out(records)
+    assert b"".join(map(spoken, range(600))) == line
+
+
+@pytest.mark.parametrize(("lost", "pause_ms"), [(1, 5000), (1, 20), (3, 100), (10, 5000)])
+def test_a_pause_beside_lost_chunks_is_silence_of_the_sender(lost: int, pause_ms: int) -> None:
+    """Lost is no more than the missing numbers say."""
+    later = [chunk(n, spoken(n), timestamp_ms=20 * n + pause_ms) for n in range(50 + lost, 100)]
+    _, placement = laid_out([*call(range(50)), *later])
+    end = 1000 + 20 * lost
+    expected = [(1000, end, GapKind.LOST), (end, end + pause_ms, GapKind.SENDER_SILENCE)]
+    assert expected == kinds(placement)
+
+
+def test_a_lost_chunk_may_be_as_long_as_the_longest_ones() -> None:
+    """Where sizes are mixed, the clock says how long it was."""
+    sizes, at, records = [10, 20, 160] * 40, 0, []
+    for number, size in enumerate(sizes):
+        if number != 62:
+            records.append(chunk(number, spoken(number, 8 * size), timestamp_ms=at))
+        at += size
+    _, placement = laid_out(records)
+    assert [(3830, 3990, GapKind.LOST)] == kinds(placement)
+
+
 def test_a_clock_that_counts_samples_is_recognised() -> None:
     """Timestamps that advance by the number of samples place chunks by samples."""
     line, placement = laid_out(call([0, 1, 2, 3, 5, 6], step_ms=160))
