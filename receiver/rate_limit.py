@@ -12,11 +12,19 @@ _MOST_SUBJECTS: Final = 1024
 
 
 class LogThrottle:
-    """Decides for each subject (a stream, an address) whether a line may be logged of it now."""
+    """Decides for each subject (a stream, an address) whether a line may be logged of it now.
 
-    def __init__(self, interval_seconds: float = INTERVAL_SECONDS) -> None:
+    Lines of one subject are `interval_seconds` apart; with `longest_seconds` twice as long each
+    time up to that, until the subject has been quiet for twice as long as that.
+    """
+
+    def __init__(
+        self, interval_seconds: float = INTERVAL_SECONDS, *, longest_seconds: float = 0
+    ) -> None:
         self._interval_seconds = interval_seconds
+        self._longest_seconds = max(interval_seconds, longest_seconds)
         self._logged_at: dict[str, float] = {}
+        self._intervals: dict[str, float] = {}  # of those that have grown
         self._suppressed: dict[str, int] = {}
 
     def count(self, subject: str, now: float) -> int:
@@ -26,12 +34,18 @@ class LogThrottle:
         """
         times = self._suppressed.get(subject, 0) + 1
         logged_at = self._logged_at.get(subject)
-        if logged_at is not None and now - logged_at < self._interval_seconds:
+        interval = self._intervals.get(subject, self._interval_seconds)
+        if logged_at is not None and now - logged_at < interval:
             self._suppressed[subject] = times
             return 0
+        quiet = logged_at is None or now - logged_at >= 2 * self._longest_seconds
+        grown = self._interval_seconds if quiet else min(2 * interval, self._longest_seconds)
         if len(self._logged_at) >= _MOST_SUBJECTS:
             self._logged_at.clear()
             self._suppressed.clear()
+            self._intervals.clear()
+        if self._longest_seconds > self._interval_seconds:
+            self._intervals[subject] = grown
         self._logged_at[subject] = now
         self._suppressed[subject] = 0
         return times

@@ -28,12 +28,11 @@ STREAMS_PATH: Final = "/audio"
 
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
 _NOT_FOUND: Final = HttpAnswer(404, "Not found\n")
-_NO_UPGRADE: Final = HttpAnswer(
-    426, "a WebSocket upgrade is expected\n", (("Upgrade", "websocket"),)
-)
 _HEALTHY: Final = HttpAnswer(200, "ok\n")
 _READY: Final = HttpAnswer(200, "ready\n")
 _STARTING: Final = "starting"
+_LONGEST_UNLOGGED_SECONDS: Final = 60.0
+"""Between two lines of an address that is refused again and again; the first are a second apart."""
 
 log = structlog.get_logger("receiver.admission")
 
@@ -78,7 +77,7 @@ class Admission:
         self._stalled = stalled
         self._taps = taps
         self._closed_for = _STARTING
-        self._throttle = LogThrottle()
+        self._throttle = LogThrottle(longest_seconds=_LONGEST_UNLOGGED_SECONDS)
 
     @property
     def closed_for(self) -> str:
@@ -119,20 +118,20 @@ class Admission:
         if self._taps is not None and is_tap(request.path):
             return self._taps.admit(request)
         if request.path != STREAMS_PATH:
-            self.count_refused("not_found", request.remote_address)
+            self._count(request, "not_found")
             return _NOT_FOUND
         try:
             grant = self.tokens.admit(request.authorization, now=time.time())
         except Refused as refused:
-            self.count_refused(refused.reason.value, request.remote_address)
+            self._count(request, refused.reason.value)
             return _UNAUTHORIZED
         if grant.jti is None:
             return self._admit_now(grant, request)
         if reason := self.closed_for:
             return self._not_ready(request, reason)
-        if not request.is_upgrade:
-            self.count_refused("bad_request", request.remote_address)
-            return _NO_UPGRADE  # the token is for the request that will be one
+        if request.no_upgrade is not None:
+            self._count(request, "bad_request")
+            return request.no_upgrade  # the token is for the request that will be one
         return self._admit_once(grant, grant.jti, request)
 
     def _admit_now(self, grant: Grant, request: UpgradeRequest) -> Decision:
@@ -151,7 +150,7 @@ class Admission:
             log.error("used_tokens_unwritable", error=error.strerror)
             return self._not_ready(request, "used tokens cannot be recorded")
         if not unused:
-            self.count_refused("replayed", request.remote_address)
+            self._count(request, "replayed")
             return _UNAUTHORIZED
         return self._admit_now(grant, request)  # meanwhile the receiver may be ending
 
@@ -165,16 +164,25 @@ class Admission:
             self.pending -= 1
 
     def _not_ready(self, request: UpgradeRequest, reason: str) -> HttpAnswer:
-        self.count_refused("not_ready", request.remote_address)
+        self._count(request, "not_ready")
         return _unavailable(reason)
 
-    def count_refused(self, reason: str, remote_address: str) -> None:
-        """Count a refusal, and log each address and reason at most once a second."""
+    def _count(self, request: UpgradeRequest, reason: str) -> None:
+        """Count a refusal by us; a request that is no upgrade either may show why it came."""
+        detail = request.no_upgrade.body.strip() if request.no_upgrade else ""
+        self.count_refused(reason, request.remote_address, detail)
+
+    def count_refused(self, reason: str, remote_address: str, detail: str = "") -> None:
+        """Count a refusal, and log each address and reason once a second, then less often."""
         self.refused[reason] += 1
         times = self._throttle.count(f"{remote_address} {reason}", time.monotonic())
         if times:
             log.warning(
-                "handshake_refused", reason=reason, remote_address=remote_address, times=times
+                "handshake_refused",
+                reason=reason,
+                remote_address=remote_address,
+                **({"detail": detail} if detail else {}),
+                times=times,
             )
 
 

@@ -168,8 +168,8 @@ class Acceptor:
             await self._connect(pending)
         except (TimeoutError, ConnectionAbortedError):  # the latter: TLS was not done in time
             pending.refuse("timeout")
-        except OSError:  # TLS errors are
-            pending.refuse("tls_failed")
+        except OSError as error:  # TLS errors are
+            pending.refuse("tls_failed", _tls_problem(error))
         else:
             return
         pending.remove()
@@ -184,6 +184,14 @@ class Acceptor:
         if task.cancelled() or error is not None:
             pending.remove()
             pending.tcp.close()
+
+
+def _tls_problem(error: OSError) -> str:
+    """Return why TLS failed, in OpenSSL's words; empty where it does not say."""
+    reason = str(getattr(error, "reason", None) or "")
+    if reason == "HTTP_REQUEST":
+        return "plain HTTP came to a port that speaks TLS"
+    return reason.replace("_", " ").lower()
 
 
 async def open_sockets(host: str, port: int) -> list[socket.socket]:

@@ -13,7 +13,7 @@ import re
 from typing import Final
 
 from websockets import http11
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from receiver.transports.interface import HttpAnswer, Limits, UpgradeRequest
@@ -21,87 +21,174 @@ from receiver.transports.interface import HttpAnswer, Limits, UpgradeRequest
 SERVER: Final = "tapreel"
 LONGEST_REASON_BYTES: Final = 123
 """A close message has 125 bytes, two of them for the code (RFC 6455, section 5.5)."""
-_OTHER_METHOD: Final = re.compile(rb"(?!GET )[A-Z]{3,10} ")
-"""How a request begins that is not served; the library would drop a POST with a body."""
+_MOST_HEADERS: Final = 128
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE: Final = re.compile(rb"(%s) [\x21-\x7e]+ HTTP/([0-9]\.[0-9])" % _TOKEN)
+_HEADER: Final = re.compile(rb"(%s):[\t\x20-\x7e\x80-\xff]*" % _TOKEN)
+_TLS_HANDSHAKE: Final = 0x16  # the first byte of a TLS record that begins one
+_NO_BODY: Final = re.compile(rb"(?i)content-length:[ \t]*0*[ \t]*")
+_UPGRADE: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
 
 
 class InvalidRequestError(Exception):
     """What was received is no request that a policy could decide about.
 
-    `reason` is one of `UpgradePolicy.count_refused`; `response` is empty where it is not HTTP.
+    `reason` is one of `UpgradePolicy.count_refused`. `detail` says in words of ours what is
+    wrong: what was received may hold a secret.
     """
 
-    def __init__(self, reason: str, response: bytes) -> None:
-        super().__init__(reason)
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        reason: str = "bad_request",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(detail)
         self.reason = reason
-        self.response = response
+        self.detail = detail
+        self.response = _answer(HttpAnswer(status, f"{detail}\n", headers))
 
 
 class Handshake:
-    """A valid GET request, and the bytes of every response that it may get."""
+    """A valid request, and the bytes of every response that it may get."""
 
     def __init__(self, protocol: ServerProtocol, request: Request, remote_address: str) -> None:
-        self._protocol = protocol
+        self._without_body = request.method == "HEAD"
+        method, request.method = request.method, "GET"  # the library accepts nothing else
         self._response = protocol.accept(request)
         path, _, query = request.path.partition("?")
         self.request = UpgradeRequest(
-            method=request.method,
+            method=method,
             path=path,
             query=query,
             authorization=tuple(request.headers.get_all("Authorization")),
             remote_address=remote_address,
-            is_upgrade=self._response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS,
+            no_upgrade=_no_upgrade(request, self._response.status_code, method),
         )
 
     def response(self) -> bytes:
-        """Return the response to an admitted request: 101, or 4xx where it is no upgrade.
-
-        A refusal of the library's repeats parts of the request, which may be a secret. Only
-        its headers stay that say what ought to have been sent.
-        """
-        if self.request.is_upgrade:
-            return _serialize(self._response)
-        status = http.HTTPStatus(self._response.status_code)
-        plain = self._protocol.reject(status, f"{status.phrase}\n")
-        for name in ("Upgrade", "Sec-WebSocket-Version"):
-            if name in self._response.headers:
-                plain.headers[name] = self._response.headers[name]
-        return _serialize(plain)
+        """Return the response that upgrades."""
+        self._response.headers["Server"] = SERVER
+        return self._response.serialize()
 
     def refusal(self, answer: HttpAnswer) -> bytes:
-        """Return the policy's answer; its headers replace the library's."""
-        response = self._protocol.reject(http.HTTPStatus(answer.status), answer.body)
-        for name, value in answer.headers:
-            response.headers.pop(name, None)
-            response.headers[name] = value
-        return _serialize(response)
+        """Return an answer in place of the upgrade."""
+        return _answer(answer, without_body=self._without_body)
 
     def failure(self) -> bytes:
         """Return the response where the policy raised an error."""
-        status = http.HTTPStatus.INTERNAL_SERVER_ERROR
-        return _serialize(self._protocol.reject(status, "internal error\n"))
+        return self.refusal(HttpAnswer(500, "internal error\n"))
+
+
+def _no_upgrade(request: Request, status: int, method: str) -> HttpAnswer | None:
+    """Return what is wrong with a request as an upgrade, given the library's status for it.
+
+    The library's own text repeats parts of the request, which may be a secret.
+    """
+    if status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        text = "a WebSocket is opened by GET\n"
+        return None if method == "GET" else HttpAnswer(405, text, (("Allow", "GET"),))
+    if status == http.HTTPStatus.HTTP_VERSION_NOT_SUPPORTED:
+        text = f"{request.protocol} opens no WebSocket: is a proxy in front without HTTP/1.1?"
+        return HttpAnswer(status, f"{text}\n")
+    if status == http.HTTPStatus.UPGRADE_REQUIRED:
+        text = "a WebSocket upgrade is expected, and the upgrade headers "
+        connection = ",".join(request.headers.get_all("Connection")).lower()
+        if "Upgrade" in request.headers and "upgrade" in connection:
+            return HttpAnswer(status, f"{text}ask for something else\n", _UPGRADE)
+        text += "are missing: is a proxy in front without them?\n"
+        return HttpAnswer(status, text, _UPGRADE)
+    text = "Sec-WebSocket-Key or Sec-WebSocket-Version is missing or wrong: the version is 13\n"
+    return HttpAnswer(400, text, _UPGRADE[1:])
 
 
 def read_request(head: bytes, remote_address: str) -> Handshake:
     """Parse a request up to its empty line.
 
     Raises:
-        InvalidRequestError: it is not HTTP, or its method is not GET.
+        InvalidRequestError: it is not HTTP, or its method is neither GET nor HEAD.
     """
+    _check(head)
     protocol = ServerProtocol()
-    if _OTHER_METHOD.match(head):
-        response = protocol.reject(http.HTTPStatus.METHOD_NOT_ALLOWED, "")  # as HEAD demands
-        response.headers["Allow"] = "GET"
-        raise InvalidRequestError("bad_method", _serialize(response))
     protocol.receive_data(head)
     request = next(iter(protocol.events_received()), None)
     if not isinstance(request, Request):
-        raise InvalidRequestError("bad_request", b"".join(protocol.data_to_send()))
+        raise InvalidRequestError(400, "the request is no valid HTTP")
     return Handshake(protocol, request, remote_address)
 
 
-def _serialize(response: Response) -> bytes:
-    response.headers["Server"] = SERVER
+def too_large(limits: Limits) -> InvalidRequestError:
+    """Return the refusal of a request that is longer than allowed."""
+    text = f"the request is longer than {limits.max_handshake_bytes} bytes"
+    return InvalidRequestError(431, text, reason="too_large")
+
+
+def _check(head: bytes) -> None:
+    """Refuse what the library would drop without a word, or answer in words of the request.
+
+    Raises:
+        InvalidRequestError: the text says what is wrong.
+    """
+    first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    match = _REQUEST_LINE.fullmatch(first)
+    if match is None:
+        raise InvalidRequestError(400, "the first line is no request line of HTTP")
+    version = match[2].decode()
+    if version not in ("1.0", "1.1"):
+        raise InvalidRequestError(505, f"HTTP/{version} is not spoken here: use HTTP/1.1")
+    if match[1] not in (b"GET", b"HEAD"):
+        allow = (("Allow", "GET, HEAD"),)
+        text = "only GET and HEAD are served"
+        raise InvalidRequestError(405, text, reason="bad_method", headers=allow)
+    if len(lines) > _MOST_HEADERS:
+        raise InvalidRequestError(431, f"there are more than {_MOST_HEADERS} header lines")
+    for line in lines:
+        _check_header(line)
+
+
+def _check_header(line: bytes) -> None:
+    match = _HEADER.fullmatch(line)
+    if line[:1] in (b" ", b"\t"):
+        raise InvalidRequestError(400, "a header line is folded: each must be whole")
+    if b"\0" in line:
+        raise InvalidRequestError(400, "a header line holds a NUL")
+    if b":" not in line:
+        raise InvalidRequestError(400, "a header line has no colon")
+    if match is None:
+        raise InvalidRequestError(400, "a header line has a character that none may have")
+    name = match[1].lower()
+    if name == b"transfer-encoding" or (name == b"content-length" and not _NO_BODY.fullmatch(line)):
+        raise InvalidRequestError(413, "a request has a body, and none is accepted")
+
+
+def check_beginning(received: bytearray, searched: int) -> None:
+    """Refuse the beginning of a request that can become none, before its time is up.
+
+    Args:
+        received: what came so far, without an empty line.
+        searched: how much of it was checked before.
+
+    Raises:
+        InvalidRequestError: it is no HTTP.
+    """
+    if received[0] == _TLS_HANDSHAKE:
+        raise InvalidRequestError(400, "TLS came to a port that speaks plain HTTP")
+    if not 0x20 < received[0] < 0x7F and received[0] not in b"\r\n":
+        raise InvalidRequestError(400, "what came is no HTTP")
+    if received.find(b"\n\n", max(0, searched - 1)) >= 0:
+        raise InvalidRequestError(400, "each line must end with CR LF, and these end with LF")
+
+
+def _answer(answer: HttpAnswer, *, without_body: bool = False) -> bytes:
+    """Return an answer's bytes; its headers replace the library's."""
+    response = ServerProtocol().reject(http.HTTPStatus(answer.status), answer.body)
+    for name, value in (*answer.headers, ("Server", SERVER)):
+        response.headers.pop(name, None)
+        response.headers[name] = value
+    if without_body:  # of HEAD; the headers are those of GET
+        response.body = b""
     return response.serialize()
 
 

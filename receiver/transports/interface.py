@@ -41,14 +41,19 @@ FAILURES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequest:
-    """One HTTP request; only GET requests reach a policy."""
+    """One HTTP request; only GET and HEAD reach a policy, and HEAD is never an upgrade."""
 
     method: str
     path: str  # without the query, as sent
     query: str  # without the question mark; empty where there is none
     authorization: tuple[str, ...]  # every value of that header; bytes above 127 as Latin-1
     remote_address: str  # without the port
-    is_upgrade: bool = True  # to a WebSocket: an admitted one that is not is answered with 4xx
+    no_upgrade: HttpAnswer | None = None  # to one that is admitted, but no upgrade: what is wrong
+
+    @property
+    def is_upgrade(self) -> bool:
+        """Whether this asks for a WebSocket."""
+        return self.no_upgrade is None
 
     def __repr__(self) -> str:
         """Leave out what may be a secret."""
@@ -159,13 +164,14 @@ class UpgradePolicy(Protocol):
         """
         ...
 
-    def count_refused(self, reason: str, remote_address: str) -> None:
+    def count_refused(self, reason: str, remote_address: str, detail: str = "") -> None:
         """Count a connection that ended before its upgrade, but not by a decision of `admit`.
 
         Args:
             reason: "crowded" (too many are pending), "timeout", "too_large", "bad_request" (no
                 HTTP, or no upgrade), "bad_method" or "tls_failed".
             remote_address: without the port.
+            detail: what was wrong, in words of ours; empty where the reason says all.
         """
         ...
 

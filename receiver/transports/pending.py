@@ -35,11 +35,11 @@ class PendingConnection:
         """Count the connection no more: it was upgraded, or it is gone. Idempotent."""
         self._all.remove(self)
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, detail: str = "") -> None:
         """Report why the connection ends, unless the policy has decided; idempotent."""
         if not self.decided:
             self.decided = True
-            self._all.count_refused(reason, self.address)
+            self._all.count_refused(reason, self.address, detail)
 
     def drop(self) -> None:
         """End the connection, whichever object holds it by now."""
@@ -52,10 +52,10 @@ class PendingConnection:
 class PendingConnections:
     """All pending connections, the oldest first.
 
-    `count_refused` is called with a reason and an address; see `UpgradePolicy`.
+    `count_refused` is called with a reason, an address and a detail; see `UpgradePolicy`.
     """
 
-    def __init__(self, limits: Limits, count_refused: Callable[[str, str], None]) -> None:
+    def __init__(self, limits: Limits, count_refused: Callable[[str, str, str], None]) -> None:
         self.count_refused = count_refused
         self._limits = limits
         self._loop = asyncio.get_running_loop()

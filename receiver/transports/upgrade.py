@@ -83,12 +83,21 @@ class UpgradeProtocol(asyncio.Protocol):
         self._received += data
         end = -1 if self._head_bytes else self._received.find(_END_OF_HEAD, searched)
         size = len(self._received) if end < 0 else end + len(_END_OF_HEAD)
-        if size > self._limits.max_handshake_bytes:
+        if size > self._limits.max_handshake_bytes and self._head_bytes:
             self._pending.refuse("too_large")
             self.abort()
-        elif end >= 0:
-            self._head_bytes = size
-            self._decide(bytes(self._received[:size]))
+            return
+        try:
+            if size > self._limits.max_handshake_bytes:
+                raise handshake.too_large(self._limits)
+            if end >= 0:
+                self._head_bytes = size
+                self._decide(bytes(self._received[:size]))
+            elif not self._head_bytes:
+                handshake.check_beginning(self._received, searched)
+        except handshake.InvalidRequestError as invalid:
+            self._pending.refuse(invalid.reason, invalid.detail)
+            self._answer(invalid.response)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop deciding: the connection is gone."""
@@ -106,12 +115,7 @@ class UpgradeProtocol(asyncio.Protocol):
 
     def _decide(self, head: bytes) -> None:
         address = handshake.address_of(self._transport.get_extra_info("peername"))
-        try:
-            self._handshake = handshake.read_request(head, address)
-        except handshake.InvalidRequestError as invalid:
-            self._pending.refuse(invalid.reason)
-            self._answer(invalid.response)
-            return
+        self._handshake = handshake.read_request(head, address)
         try:
             decision = self._policy.admit(self._handshake.request)
         except Exception as error:
@@ -137,9 +141,9 @@ class UpgradeProtocol(asyncio.Protocol):
         if isinstance(decision, HttpAnswer):
             self._pending.decided = True
             self._answer(self._handshake.refusal(decision))
-        elif not self._handshake.request.is_upgrade:
-            self._pending.refuse("bad_request")
-            self._answer(self._handshake.response())
+        elif (answer := self._handshake.request.no_upgrade) is not None:
+            self._pending.refuse("bad_request", answer.body.strip())
+            self._answer(self._handshake.refusal(answer))
         else:
             early = bytes(self._received[self._head_bytes :])
             response = self._handshake.response()
@@ -154,9 +158,8 @@ class UpgradeProtocol(asyncio.Protocol):
     def _answer(self, response: bytes) -> None:
         """Answer, and wait for the other end to hang up: a body may still be on its way."""
         self._answered = True
-        if response:
-            self._transport.write(response)
-        if response and self._transport.can_write_eof():
+        self._transport.write(response)
+        if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
             self._transport.close()

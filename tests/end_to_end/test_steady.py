@@ -32,11 +32,11 @@ def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
         yield process
 
 
-def get(receiver: ReceiverProcess, path: str) -> tuple[int, str]:
+def get(receiver: ReceiverProcess, path: str, *, method: str = "GET") -> tuple[int, str]:
     """Return status and body of a plain request."""
     connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=at_most(10))
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
     finally:
@@ -54,6 +54,8 @@ def test_health_and_readiness_are_answered(receiver: ReceiverProcess) -> None:
     """Two paths for those who watch; anything else is not there."""
     assert (200, "ok\n") == get(receiver, "/healthz")
     assert (200, "ready\n") == get(receiver, "/readyz")
+    for path in ("/healthz", "/readyz"):
+        assert (200, "") == get(receiver, path, method="HEAD")
     assert 404 == get(receiver, "/")[0]
     assert 401 == get(receiver, "/audio")[0]
 

@@ -19,6 +19,15 @@ def test_repetitions_are_counted_until_they_may_be_logged() -> None:
     assert 1 == throttle.count("stream", now=2.0)
 
 
+def test_lines_of_what_goes_on_come_less_often() -> None:
+    """Twice as far apart each time, up to the longest; after a quiet time from the beginning."""
+    throttle = LogThrottle(interval_seconds=1.0, longest_seconds=4.0)
+    logged = [n / 2 for n in range(40) if throttle.count("stream", now=n / 2)]
+    assert [0.0, 1.0, 3.0, 7.0, 11.0, 15.0, 19.0] == logged
+    assert 2 == throttle.count("stream", now=30.0)
+    assert 1 == throttle.count("stream", now=31.0)
+
+
 def test_subjects_do_not_suppress_each_other() -> None:
     """Each stream or address has its own interval."""
     throttle = LogThrottle()

@@ -96,7 +96,7 @@ class _TapsOnly:
     def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
         return self.taps.admit(request)
 
-    def count_refused(self, reason: str, remote_address: str) -> None:
+    def count_refused(self, reason: str, remote_address: str, detail: str = "") -> None:
         pass
 
 

@@ -103,9 +103,11 @@ class KeepingPolicy:
     was_asked: asyncio.Event = field(default_factory=asyncio.Event)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     refusals: asyncio.Queue[tuple[str, str]] = field(default_factory=asyncio.Queue)
+    details: list[str] = field(default_factory=list)  # of those refusals
 
-    def count_refused(self, reason: str, remote_address: str) -> None:
+    def count_refused(self, reason: str, remote_address: str, detail: str = "") -> None:
         """Keep a connection that was refused before a decision."""
+        self.details.append(detail)
         self.refusals.put_nowait((reason, remote_address))
 
     def admit(self, request: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:

@@ -44,11 +44,15 @@ class Front:
         return KeepingPeer()
 
     async def ask(
-        self, token: str | None = TOKEN, path: str = STREAMS_PATH, *, is_upgrade: bool = True
+        self,
+        token: str | None = TOKEN,
+        path: str = STREAMS_PATH,
+        *,
+        no_upgrade: HttpAnswer | None = None,
     ) -> Decision:
         """Return what becomes of a request with a token."""
         values = () if token is None else (f"Bearer {token}",)
-        request = UpgradeRequest("GET", path, "", values, ADDRESS, is_upgrade)
+        request = UpgradeRequest("GET", path, "", values, ADDRESS, no_upgrade)
         decision = self.admission.admit(request)
         return decision if isinstance(decision, HttpAnswer | KeepingPeer) else await decision  # type: ignore[misc]  # no other peer
 
@@ -110,8 +114,11 @@ async def test_a_signed_token_is_not_admitted_when_its_use_cannot_be_recorded(
 
 
 async def test_a_signed_token_is_for_the_request_that_upgrades(front: Front) -> None:
-    """Another one does not use it up."""
-    assert 426 == status(await front.ask(signed("a"), is_upgrade=False))
+    """Another one does not use it up, and what is wrong with it is answered and logged."""
+    wrong = HttpAnswer(505, "use HTTP/1.1\n")
+    with capture_logs() as lines:
+        assert wrong is await front.ask(signed("a"), no_upgrade=wrong)
+    assert ["use HTTP/1.1"] == [line["detail"] for line in lines]
     assert Counter(bad_request=1) == front.admission.refused
     assert 101 == status(await front.ask(signed("a")))
 
@@ -230,6 +237,21 @@ async def test_tokens_can_be_replaced(front: Front) -> None:
     """From the next request on."""
     front.admission.tokens = StreamTokens(["another-token-for-tests"])
     assert [401, 101] == [status(await front.ask(t)) for t in (TOKEN, "another-token-for-tests")]
+
+
+def test_a_peer_that_reconnects_for_hours_is_logged_less_and_less(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a minute in the end, with the number of its refusals; a new one is logged at once."""
+    clock = iter(range(1000, 4600, 5))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    with capture_logs() as lines:
+        for _ in range(3600 // 5):
+            front.admission.count_refused("unknown", "192.0.2.1", "why")
+    times = [line["times"] for line in lines]
+    assert [1, 1, 1, 1, 2, 4, 7, 12, 12] == times[:9]
+    assert 66 > len(times)
+    assert {"why"} == {line["detail"] for line in lines}
 
 
 def test_an_address_that_is_refused_again_and_again_fills_no_log(

@@ -23,7 +23,7 @@ class Accepting:
     """An acceptor whose connections stay pending until the test removes them."""
 
     def __init__(self, limits: Limits) -> None:
-        self.refused: list[tuple[str, str]] = []
+        self.refused: list[tuple[str, str, str]] = []
         self.pending = PendingConnections(limits, lambda *refused: self.refused.append(refused))
         self.came: asyncio.Queue[PendingConnection] = asyncio.Queue()
         self.failure: Exception | None = None
@@ -67,7 +67,7 @@ async def test_a_handshake_that_fails_leaves_nothing(accepting: Accepting) -> No
     reader, writer = await asyncio.open_connection("127.0.0.1", accepting.port)
     assert b"" == await reader.read()
     assert 0 == len(accepting.pending)
-    assert [("tls_failed", "127.0.0.1")] == accepting.refused
+    assert [("tls_failed", "127.0.0.1", "")] == accepting.refused
     writer.close()
 
 
@@ -76,7 +76,7 @@ async def test_a_handshake_that_takes_too_long_is_counted(accepting: Accepting) 
     accepting.failure = TimeoutError()
     reader, writer = await asyncio.open_connection("127.0.0.1", accepting.port)
     assert b"" == await reader.read()
-    assert [("timeout", "127.0.0.1")] == accepting.refused
+    assert [("timeout", "127.0.0.1", "")] == accepting.refused
     writer.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import logging
+import re
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -759,7 +760,9 @@ async def test_an_admitted_request_without_upgrade_gets_426(running: Running) ->
     answer = await caller.exchange(b"GET /audio HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 426 ")
     assert b"\r\nUpgrade: websocket\r\n" in answer
+    assert answer.endswith(b"headers are missing: is a proxy in front without them?\n")
     assert ("bad_request", "127.0.0.1") == await running.policy.refusals.get()
+    assert answer.endswith(running.policy.details[0].encode() + b"\n")
     peer = running.policy.peers[0]
     assert not peer.was_opened.is_set()
     assert [] == peer.ends
@@ -908,26 +911,94 @@ async def test_too_many_headers_are_answered(running: Running) -> None:
     assert ("bad_request", "127.0.0.1") == await running.policy.refusals.get()
 
 
-@pytest.mark.parametrize("method", [b"HEAD", b"POST", b"OPTIONS"])
+@pytest.mark.parametrize(
+    ("sent", "status", "detail"),
+    [
+        (b"GET /audio HTTP/1.1\r\nX: a\0b\r\n\r\n", 400, "a header line holds a NUL"),
+        (b"GET /audio HTTP/1.1\r\nX: a\r\n b\r\n\r\n", 400, "a header line is folded"),
+        (b"GET /audio HTTP/1.1\r\nno colon\r\n\r\n", 400, "a header line has no colon"),
+        (b"GET /audio HTTP/1.1\r\nX: a\x01\r\n\r\n", 400, "a header line has a character"),
+        (b"GET /audio HTTP/1.1\r\nX y: a\r\n\r\n", 400, "a header line has a character"),
+        (b"GET /audio HTTP/1.1\nHost: x\n\n", 400, "each line must end with CR LF"),
+        (b"GET /a\xff HTTP/1.1\r\n\r\n", 400, "the first line is no request line"),
+        (b"canary-garbage\r\n\r\n", 400, "the first line is no request line"),
+        (b"\x16\x03\x01\x02\x00\x01", 400, "TLS came to a port that speaks plain HTTP"),
+        (b"\0\0", 400, "what came is no HTTP"),
+        (request(b"Content-Length: 5"), 413, "a request has a body"),
+        (request(b"Transfer-Encoding: chunked"), 413, "a request has a body"),
+        (b"GET /audio HTTP/2.0\r\n\r\n", 505, "HTTP/2.0 is not spoken here"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/2.0 is not spoken here"),
+        (request().replace(b"HTTP/1.1", b"HTTP/1.0"), 505, "HTTP/1.0 opens no WebSocket"),
+        (request().replace(b"Upgrade: websocket\r\n", b""), 426, "a WebSocket upgrade is exp"),
+        (request().replace(b"Connection: Upgrade", b"Connection: close"), 426, "a WebSocket up"),
+        (request().replace(b"Upgrade: websocket", b"Upgrade: h2c"), 426, "a WebSocket upgrade"),
+        (request().replace(b"Version: 13", b"Version: 8"), 400, "Sec-WebSocket-Key or"),
+        (b"GET /audio HTTP/1.1\r\nX: " + b"a" * 200_000, 431, "the request is longer than"),
+    ],
+)
+async def test_a_request_that_cannot_be_served_is_answered_with_what_is_wrong(
+    running: Running, sent: bytes, status: int, detail: str
+) -> None:
+    """The log gets the same words, in which nothing of the request comes back."""
+    caller = await running.caller()
+    answer = await caller.exchange(sent)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert 1 == head.count(b"\r\nServer: tapreel")
+    assert body.startswith(detail.encode())
+    assert b"canary" not in answer
+    await running.policy.refusals.get()
+    assert [body.decode().strip()] == running.policy.details
+
+
+async def test_an_empty_body_is_none(running: Running) -> None:
+    """Some devices say so with every request."""
+    caller = await running.caller()
+    assert (await caller.upgrade(b"Content-Length: 0")).startswith(b"HTTP/1.1 101 ")
+    await caller.leave()
+    await running.policy.peers[0].was_closed.wait()
+
+
+@pytest.mark.parametrize("path", [b"/nowhere", b"/audio", b"/fail"])
+async def test_head_is_answered_as_get_without_the_body(running: Running, path: bytes) -> None:
+    """With the same status and headers; it opens no WebSocket."""
+    answers = []
+    for method in (b"GET", b"HEAD"):
+        caller = await running.caller()
+        answers.append(await caller.exchange(method + b" " + path + b" HTTP/1.1\r\n\r\n"))
+    get, head = (re.sub(rb"\r\nDate: [^\r]*", b"", answer) for answer in answers)
+    assert get.partition(b"\r\n\r\n")[0] == head.removesuffix(b"\r\n\r\n")
+    assert ["GET", "HEAD"] == [seen.method for seen in running.policy.requests]
+
+
+async def test_head_opens_no_websocket(running: Running) -> None:
+    """However complete its headers are."""
+    caller = await running.caller()
+    answer = await caller.exchange(request(method=b"HEAD"))
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("method", [b"POST", b"OPTIONS"])
 @pytest.mark.parametrize("body", [b"", b"Content-Length: 3\r\n\r\nabc"])
 async def test_only_get_is_served(running: Running, method: bytes, body: bytes) -> None:
     """Other methods get 405 with Allow, with and without a body, and never reach the policy."""
     caller = await running.caller()
     answer = await caller.exchange(method + b" /audio HTTP/1.1\r\n" + (body or b"\r\n"))
     assert answer.startswith(b"HTTP/1.1 405 ")
-    assert b"\r\nAllow: GET\r\n" in answer
+    assert b"\r\nAllow: GET, HEAD\r\n" in answer
     assert [] == running.policy.requests
 
 
 async def test_another_method_sent_bit_by_bit(running: Running) -> None:
     """A method that comes in two parts is refused all the same."""
     caller = await running.caller()
-    caller.writer.write(b"HE")
+    caller.writer.write(b"PO")
     await caller.writer.drain()
     # A second round trip over the same loop: the listener has read the first part by then.
     other = await running.caller()
     await other.exchange(b"GET /elsewhere HTTP/1.1\r\n\r\n")
-    answer = await caller.exchange(b"AD /audio HTTP/1.1\r\n\r\n")
+    answer = await caller.exchange(b"ST /audio HTTP/1.1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 405 ")
     assert 1 == len(running.policy.requests)
 
@@ -970,6 +1041,17 @@ async def test_garbage_opens_no_stream(running: Running, sent: bytes) -> None:
     answer = await caller.exchange(sent)
     assert not answer.startswith(b"HTTP/1.1 101 ")
     assert not any(peer.was_opened.is_set() for peer in running.policy.peers)
+
+
+async def test_plain_http_at_a_tls_port_is_named() -> None:
+    """Nobody can answer that, but the log has it."""
+    policy, (server, _) = KeepingPolicy(), contexts()
+    listener = await listen(policy, host="127.0.0.1", port=0, ssl_context=server, limits=LIMITS)
+    caller = await call(listener.port, None)
+    await caller.exchange(request())
+    assert ("tls_failed", "127.0.0.1") == await policy.refusals.get()
+    assert ["plain HTTP came to a port that speaks TLS"] == policy.details
+    await listener.close()
 
 
 async def test_a_slow_request_is_dropped(start: Start) -> None:

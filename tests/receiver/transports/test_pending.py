@@ -27,7 +27,7 @@ def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
         yield made
 
 
-def ignore(reason: str, address: str) -> None:
+def ignore(reason: str, address: str, detail: str) -> None:
     """Count nothing."""
 
 
@@ -50,13 +50,13 @@ async def test_the_oldest_goes_where_there_are_too_many(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """Those that come later get the places of those that idle."""
-    counted: list[tuple[str, str]] = []
+    counted: list[tuple[str, str, str]] = []
     limits = Limits(max_pending=3, max_pending_per_address=None)
     pending = PendingConnections(limits, lambda *refused: counted.append(refused))
     for ours, _ in pairs[:4]:
         pending.add(ours, "192.0.2.1")
     assert [True, False, False, False] == [is_dropped(caller) for _, caller in pairs[:4]]
-    assert [("crowded", "192.0.2.1")] == counted
+    assert [("crowded", "192.0.2.1", "")] == counted
     assert 3 == len(pending)
 
 
@@ -120,14 +120,14 @@ async def test_what_the_policy_has_decided_is_not_counted_again(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     """A connection that waits for the end of its refusal is not counted once more."""
-    counted: list[tuple[str, str]] = []
+    counted: list[tuple[str, str, str]] = []
     pending = PendingConnections(Limits(), lambda *refused: counted.append(refused))
     answered, slow = [pending.add(ours, "192.0.2.1") for ours, _ in pairs[:2]]
     answered.decided = True
     answered.refuse("timeout")
     slow.refuse("timeout")
     slow.drop()
-    assert [("timeout", "192.0.2.1")] == counted
+    assert [("timeout", "192.0.2.1", "")] == counted
 
 
 async def test_dropping_what_is_gone_already_is_fine(

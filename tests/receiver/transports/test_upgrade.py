@@ -51,7 +51,7 @@ class SlowPolicy:
         self.order.append("decided")
         return OrderPeer(self.order)
 
-    def count_refused(self, reason: str, remote_address: str) -> None:
+    def count_refused(self, reason: str, remote_address: str, detail: str = "") -> None:
         """Expect nothing of the kind."""
         raise AssertionError((reason, remote_address))
 
