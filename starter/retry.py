@@ -11,8 +11,8 @@ class RetryPolicy:
     """Exponential backoff with full jitter.
 
     The wait before try n+1 is anywhere between 0 and `base_seconds` doubled n-1 times, at most
-    `longest_seconds`. A longer `Retry-After` is obeyed up to `patience_seconds`; a longer one still
-    ends the tries, since trying earlier would be refused again.
+    `longest_seconds`. A `Retry-After` of up to `patience_seconds` is the least to wait; a longer
+    one ends the tries, since trying earlier would be refused again.
     """
 
     attempts: int = 5

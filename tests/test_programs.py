@@ -1,4 +1,4 @@
-"""Marks of tests name the programs that they call, and their bounds obey one factor.
+"""Marks of tests name the programs that they call, and one factor stretches their bounds.
 
 The guard in `conftest.py` sees what a test really starts; these tests read the sources, and so
 also see what this machine skips.

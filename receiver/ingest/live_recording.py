@@ -182,7 +182,7 @@ class LiveRecording:
             media_format=start.media_format,
             tracks=start.tracks,
             started_at=timestamp(self.header.started_at_ms),
-            greeting=self.early.connected,
+            connected_message=self.early.connected,
             start_message=self.early.start,
         )
         self.live = hub.open(described, self)

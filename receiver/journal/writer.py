@@ -174,7 +174,7 @@ class JournalWriter:
 
     * `append` or `end` waits for a disk or for a lock that is held during a call to the disk.
     * Memory releases a record that no successful sync has covered.
-    * Something is written to a file of which a sync has failed, in the belief that it is safe.
+    * Something is written to a file of which a sync has failed, as if it were safe.
 
     Args:
         path: Where the journal will be. Nothing may have that name.

@@ -20,13 +20,17 @@ class LiveStream(msgspec.Struct, frozen=True, kw_only=True):
     media_format: MediaFormat
     tracks: tuple[str, ...]
     started_at: str
-    greeting: bytes = b""  # the connected message, verbatim; empty where none came
+    connected_message: bytes = b""  # verbatim; empty where none came
     start_message: bytes = b""  # verbatim
 
     def described(self) -> dict[str, Any]:
         """Return the fields that listeners may see, as JSON values."""
         fields = msgspec.to_builtins(self)
-        return {name: fields[name] for name in fields if name not in ("greeting", "start_message")}
+        return {
+            name: fields[name]
+            for name in fields
+            if name not in ("connected_message", "start_message")
+        }
 
 
 class StreamPosition(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ How a connection ends, as `ServerProtocol` counts its states:
     OPEN     close(), a close message, a protocol error or too many small frames: -> CLOSING
     CLOSING  what was on its way is still delivered after our close(), never after the others;
              the close time-out runs, and at most `max_bytes_after_close` are read
-    gone     `connection_lost`: the peer is told its last, `closed`
+    gone     `connection_lost`: the peer's last call, `closed`
 """
 
 from __future__ import annotations

@@ -303,7 +303,7 @@ def test_a_slow_listener_harms_no_other(tmp_path: Path) -> None:
     with tapped_receiver(tmp_path) as receiver:
         with start_call(receiver) as call:
             (found,) = json.loads(ask(receiver)[1])
-            slow = deaf(receiver, f"{CALL}?format=pcm16&track=stereo")
+            slow = not_reading(receiver, f"{CALL}?format=pcm16&track=stereo")
             with open_tap(receiver, f"{CALL}?track=stereo") as good:
                 read_event(good)
                 received = []
@@ -338,7 +338,7 @@ def resident_mib(receiver: ReceiverProcess) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def deaf(receiver: ReceiverProcess, rest: str) -> sockets.socket:
+def not_reading(receiver: ReceiverProcess, rest: str) -> sockets.socket:
     """Open a listener's socket that does not read, with little room in its kernel."""
     raw = sockets.socket()
     raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
@@ -357,7 +357,7 @@ def deaf(receiver: ReceiverProcess, rest: str) -> sockets.socket:
 
 
 def until_now(raw: sockets.socket) -> list[bytes | str]:
-    """Read a deaf listener's messages at last, up to the close of its stream."""
+    """Read a listener's messages at last, up to the close of its stream."""
     raw.settimeout(WAIT_SECONDS)
     with raw, raw.makefile("rb") as file:
         messages: list[bytes | str] = []

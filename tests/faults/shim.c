@@ -28,7 +28,7 @@ static void wait_ms(long ms) {
 }
 
 /* Do what the orders say; return the error the call must fail with, or 0. */
-static int obey(const char *call, const char *path, enum moment moment) {
+static int follow(const char *call, const char *path, enum moment moment) {
     const char *orders = getenv("TAPREEL_FAULTS");
     FILE *file = orders ? fopen(orders, "re") : NULL;
     char line[512], name[32], action[32], part[256];
@@ -56,15 +56,15 @@ static const char *path_of(int descriptor) {
 
 #define REAL(type, name) ((type)dlsym(RTLD_NEXT, #name))
 
-#define OBEYING(call, path, real)                  \
-    int error = obey(call, path, BEFORE);          \
+#define FOLLOWING(call, path, real)                  \
+    int error = follow(call, path, BEFORE);          \
     if (error) {                                   \
         errno = error;                             \
         return -1;                                 \
     }                                              \
     __typeof__(real) result = real;                \
     int kept = errno;                              \
-    obey(call, path, AFTER);                       \
+    follow(call, path, AFTER);                       \
     errno = kept;                                  \
     return result
 
@@ -74,22 +74,22 @@ typedef int by_paths(const char *, const char *);
 typedef int by_paths_at(int, const char *, int, const char *);
 typedef ssize_t writing(int, const void *, size_t, off_t);
 
-int fdatasync(int fd) { OBEYING("fdatasync", path_of(fd), REAL(by_descriptor *, fdatasync)(fd)); }
+int fdatasync(int fd) { FOLLOWING("fdatasync", path_of(fd), REAL(by_descriptor *, fdatasync)(fd)); }
 
-int fsync(int fd) { OBEYING("fsync", path_of(fd), REAL(by_descriptor *, fsync)(fd)); }
+int fsync(int fd) { FOLLOWING("fsync", path_of(fd), REAL(by_descriptor *, fsync)(fd)); }
 
-int syncfs(int fd) { OBEYING("syncfs", path_of(fd), REAL(by_descriptor *, syncfs)(fd)); }
+int syncfs(int fd) { FOLLOWING("syncfs", path_of(fd), REAL(by_descriptor *, syncfs)(fd)); }
 
-int unlink(const char *path) { OBEYING("unlink", path, REAL(by_path *, unlink)(path)); }
+int unlink(const char *path) { FOLLOWING("unlink", path, REAL(by_path *, unlink)(path)); }
 
 int rename(const char *from, const char *to) {
-    OBEYING("rename", from, REAL(by_paths *, rename)(from, to));
+    FOLLOWING("rename", from, REAL(by_paths *, rename)(from, to));
 }
 
 int renameat(int within, const char *from, int into, const char *to) {
-    OBEYING("rename", from, REAL(by_paths_at *, renameat)(within, from, into, to));
+    FOLLOWING("rename", from, REAL(by_paths_at *, renameat)(within, from, into, to));
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t count, off_t offset) {
-    OBEYING("pwrite", path_of(fd), REAL(writing *, pwrite64)(fd, bytes, count, offset));
+    FOLLOWING("pwrite", path_of(fd), REAL(writing *, pwrite64)(fd, bytes, count, offset));
 }

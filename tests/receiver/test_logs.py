@@ -89,7 +89,7 @@ def test_a_cut_does_not_uncover_a_secret() -> None:
 
 
 def test_the_level_holds_for_everybody() -> None:
-    """structlog and the standard library obey the same level."""
+    """structlog and the standard library have the same level."""
     stream = io.StringIO()
     configure("warning", stream=stream)
     for logger in (structlog.get_logger("a"), logging.getLogger("asyncio")):

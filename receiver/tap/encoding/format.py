@@ -18,7 +18,7 @@ LONGEST_WAIT_MS: Final = 60
 """How long a chunk of one track waits for its counterpart of the other, or for one before it."""
 LONGEST_CLOCK_MS: Final = 172_800_000
 """Two days: a later timestamp is no time since a call's start."""
-_GREETING: Final = b'{"event":"connected","protocol":"Call","version":"0.2.0"}'
+_CONNECTED: Final = b'{"event":"connected","protocol":"Call","version":"0.2.0"}'
 _SILENCE_BLOCK_BYTES: Final = 2**15
 
 
@@ -155,8 +155,8 @@ def opening(
 ) -> list[OutMessage]:
     """Return what a listener gets first: `started`, or the provider's own first messages."""
     if spec.format is Format.MESSAGES:
-        greeting = (live.greeting or _GREETING).decode("utf-8", "replace")
-        return [OutMessage(greeting), OutMessage(live.start_message.decode("utf-8", "replace"))]
+        connected = (live.connected_message or _CONNECTED).decode("utf-8", "replace")
+        return [OutMessage(connected), OutMessage(live.start_message.decode("utf-8", "replace"))]
     started = {
         "event": "started",
         **live.described(),

@@ -85,7 +85,7 @@ class Socket:
     number: int
     stream: Stream = field(default_factory=Stream)
     book: Book | None = None
-    greeting: bytes = b""
+    connected_message: bytes = b""
     start: bytes = b""
 
 
@@ -173,7 +173,7 @@ class Core(RuleBasedStateMachine):
         body: dict[str, Any] = {"streamSid": f"{socket}-{sid}", "callSid": "c", "tracks": []}
         if form is not None:
             body["mediaFormat"] = {"encoding": form[0], "sampleRate": form[1], "channels": 1}
-        self.hear(socket, json.dumps({"event": "start", "start": body}).encode())
+        self.receive(socket, json.dumps({"event": "start", "start": body}).encode())
 
     @rule(
         socket=st.integers(0, SOCKETS - 1),
@@ -210,12 +210,12 @@ class Core(RuleBasedStateMachine):
     def mentions(self, socket: int, event: str) -> None:
         """Everything else that providers say, and media without a payload."""
         body = {"digit": "5", "name": "m", "track": "inbound", "protocol": "Call", "chunk": 1}
-        self.hear(socket, json.dumps({"event": event, event: body}).encode())
+        self.receive(socket, json.dumps({"event": event, event: body}).encode())
 
     @rule(socket=st.integers(0, SOCKETS - 1), message=junk)
     def raves(self, socket: int, message: bytes) -> None:
         """Any bytes at all."""
-        self.hear(socket, message)
+        self.receive(socket, message)
 
     @rule(
         socket=st.integers(0, SOCKETS - 1),
@@ -244,10 +244,10 @@ class Core(RuleBasedStateMachine):
         body = {"track": track.value, "payload": b64encode(payload).decode(), **fields}
         sequence = body.pop("sequence")
         message = {"event": "media", "sequenceNumber": sequence, "media": body}
-        self.hear(socket, json.dumps(message).encode(), payload)
+        self.receive(socket, json.dumps(message).encode(), payload)
 
-    def hear(self, socket: int, message: bytes, payload: bytes | None = None) -> None:
-        """Take one message as a session does; nothing but the two refusals may come of it."""
+    def receive(self, socket: int, message: bytes, payload: bytes | None = None) -> None:
+        """Receive one message as a session does; nothing but the two refusals may come of it."""
         place = self.sockets[socket]
         try:
             parsed = parse.parse(message)

@@ -129,7 +129,7 @@ def test_only_a_recording_lives_as_long_as_its_socket(recorder: MovedRecorder) -
 
 
 def test_a_call_becomes_a_journal_with_everything_in_order(recorder: MovedRecorder) -> None:
-    """Header, greeting, start, chunk with its arrival time, stop, end."""
+    """Header, connected, start, chunk with its arrival time, stop, end."""
     made, socket = opened(recorder)
     hello = b'{"event":"connected","protocol":"Call","version":"0.2.0"}'
     for message in (hello, start_message(), MEDIA):

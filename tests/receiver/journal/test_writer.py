@@ -127,25 +127,25 @@ def test_a_journal_that_ends_while_it_is_looked_at_is_not_finished(
 
 def test_a_journal_is_finished_once_its_end_is_synced(live: JournalWriter) -> None:
     """`close` calls back once, and only when the disk holds the end."""
-    heard: list[Path] = []
-    live.end(END, heard.append)
+    finished: list[Path] = []
+    live.end(END, finished.append)
     assert (True, False) == (live.ended, live.finished)
     live.write()
     assert not live.finished
     sync(live)
     assert live.finished
-    assert [] == heard
+    assert [] == finished
     live.close()
-    assert [live.path] == heard
+    assert [live.path] == finished
 
 
 def test_an_unfinished_journal_is_closed_in_silence(live: JournalWriter) -> None:
     """Nobody may publish what the disk does not hold."""
-    heard: list[Path] = []
-    live.end(END, heard.append)
+    finished: list[Path] = []
+    live.end(END, finished.append)
     live.write()
     live.close()
-    assert [] == heard
+    assert [] == finished
 
 
 @pytest.mark.parametrize("room", [0, 1, 40, 300])

@@ -45,7 +45,7 @@ def player(url: str, plan: Plan = PLAN, *, speed: float = 0.0, **line: Any) -> P
     return Player(IDENTITY, plan, Line(url=url, speed=speed, **line))
 
 
-async def test_a_call_is_played_from_greeting_to_stop(receiver: ReceiverDouble) -> None:
+async def test_a_call_is_played_from_connected_to_stop(receiver: ReceiverDouble) -> None:
     """All messages arrive in order, then the WebSocket is closed in good order."""
     report = await player(f"{receiver.url}/audio").play()
     received = receiver.next_stream()

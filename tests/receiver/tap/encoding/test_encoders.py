@@ -244,8 +244,10 @@ def test_the_first_message_says_everything() -> None:
 def test_messages_have_the_providers_shape() -> None:
     """connected, start, media of both tracks, keys and stop, as SignalWire writes them."""
     live = live_stream()
-    greeting, start = (str(i.message) for i in opening(MESSAGES, live, listeners=0, timestamp_ms=0))
-    assert {"event": "connected", "protocol": "Call", "version": "0.2.0"} == json.loads(greeting)
+    connected, start = (
+        str(i.message) for i in opening(MESSAGES, live, listeners=0, timestamp_ms=0)
+    )
+    assert {"event": "connected", "protocol": "Call", "version": "0.2.0"} == json.loads(connected)
     assert live.start_message.decode() == start
     encoder = make_encoder(MESSAGES, live)
     items = encoder.feed(live_chunk(1, CODES, sequence=2))
