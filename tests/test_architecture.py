@@ -436,6 +436,16 @@ def test_the_map_names_every_package_in_import_order() -> None:
     assert [*packages, "starter"] == rows
 
 
+def test_every_name_that_the_map_places_in_a_file_is_there() -> None:
+    """As in "a field of `Config` in `config/settings.py`"."""
+    places = (ROOT, ROOT / "receiver")
+    found = re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", MAP.read_text("utf-8"))
+    assert found
+    for name, file in found:
+        (source,) = [place / file for place in places if (place / file).exists()]
+        assert re.search(rf"\b{name}\b", source.read_text("utf-8")), (name, file)
+
+
 def test_pages_stay_short() -> None:
     """The map is read in one sitting, and the first page in a few minutes."""
     assert len(MAP.read_text("utf-8").splitlines()) <= MOST_LINES_OF_MAP

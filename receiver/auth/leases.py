@@ -56,7 +56,7 @@ class Lease:
             self._end()
 
     def release(self) -> None:
-        """Forget the connection, which is closed; may be called again."""
+        """Remove the connection, which is closed; idempotent."""
         self._leases.open.discard(self)
         self._stop_timer()
 

@@ -149,7 +149,7 @@ def _move(path: Path, folder: Path) -> None:
 
 
 def _adopt_successors(spool: Path) -> None:
-    """Let successors whose journal is not there, because its name was never synced, replace it."""
+    """Put successors in the place of journals that are not there: their names were never synced."""
     for successor in spool.glob(f"*{layout.REWRITTEN_SUFFIX}"):
         journal = successor.with_suffix(layout.JOURNAL_SUFFIX)
         if not _exists(journal):

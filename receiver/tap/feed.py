@@ -183,7 +183,7 @@ class Feed:
             self._timer = self._loop.call_at(at, self._wait_one_turn)
 
     def _wait_one_turn(self) -> None:
-        """Have sockets read once more: after a stall, what is waited for may be there already."""
+        """Wait until sockets were read: after a stall, what is waited for may be there already."""
         self._timer = self._loop.call_later(_TURN_SECONDS, self._send_due)
 
     def _send_due(self) -> None:

@@ -117,7 +117,7 @@ class LocalHub:
     # Called by the taps.
 
     def stream_ended(self, live: LiveStream, reason: EndReason) -> None:
-        """Forget a stream, as soon as everything of it is delivered."""
+        """Remove a stream, as soon as everything of it is delivered."""
         tap = self._taps.pop(live.recording_id, None)
         if tap is None:
             return
@@ -126,7 +126,7 @@ class LocalHub:
         self._notify(StreamStopped(live, reason))
 
     def end_delivered(self, live: LiveStream) -> None:
-        """Forget a stream whose end was delivered."""
+        """Remove a stream whose end was delivered."""
         self._ending.pop(live.recording_id, None)
 
     def subscribers_changed(self, tap: _LocalTap) -> None:

@@ -112,7 +112,7 @@ class SendQueue:
         return self._ms + coming_ms > longest or 2 * self._bytes > self._limit_bytes
 
     def attach(self, sender: QueueSender) -> None:
-        """Have a sender woken whenever there is something to send, and now if there is."""
+        """Wake this sender whenever there is something to send, and now if there is."""
         self._sender = sender
         if not self.is_idle or self.closing:
             sender.wake()
@@ -122,7 +122,7 @@ class SendQueue:
         self._sender = None
 
     def close(self, code: int, reason: str) -> None:
-        """Have the socket closed as soon as everything that waits is sent."""
+        """Close the socket as soon as everything that waits is sent."""
         self.closing = (code, reason)
         if self._sender is not None:
             self._sender.flush_now()

@@ -177,7 +177,7 @@ class TapService:
             listener.refuse()
 
     def listener_closed(self, listener: Listener) -> None:
-        """Forget a listener."""
+        """Remove a listener."""
         self.listeners.discard(listener)
         listener.lease.release()
         self.counters.listeners = len(self.listeners)
@@ -192,7 +192,7 @@ class TapService:
         self.counters.watchers = len(self.watchers)
 
     def watcher_closed(self, watcher: Watcher) -> None:
-        """Forget a watcher."""
+        """Remove a watcher."""
         self.watchers.discard(watcher)
         self.counters.watchers = len(self.watchers)
         if watcher.closed_slow:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 from receiver.media import EndReason
@@ -13,6 +15,7 @@ from tests.bounds import at_most
 from tests.end_to_end.receiver_process import ReceiverProcess, read_document
 
 WAIT_SECONDS = at_most(60)
+README = Path(__file__).parents[2] / "README.md"
 
 
 def newcomer(folder: Path) -> ReceiverProcess:
@@ -34,6 +37,10 @@ def test_the_demo_call_is_recorded_and_everything_is_printed(tmp_path: Path) -> 
         printed = [receiver.process.stdout.readline() for _ in range(5)]
         assert f"recording:    {folder.relative_to(tmp_path)}\n" in printed
         assert "token:        .tapreel/token\n" in printed
+        page = README.read_text("utf-8").partition("$ make run\n")[2].partition("```")[0]
+        programs = str(Path(sys.executable).parent)
+        found = "".join([receiver.listening + "\n", *printed]).replace(programs, ".venv/bin")
+        assert shown(page) == shown(found)
         for secret in ("token", "key.pem"):
             assert 0o600 == stat.S_IMODE((tmp_path / ".tapreel" / secret).stat().st_mode)
         (another,) = [line for line in printed if line.startswith("another call: ")]
@@ -44,6 +51,11 @@ def test_the_demo_call_is_recorded_and_everything_is_printed(tmp_path: Path) -> 
         assert "Traceback" not in receiver.raw_log
     finally:
         receiver.release()
+
+
+def shown(lines: str) -> list[str]:
+    """Return lines without what differs from run to run: ports, times, ids."""
+    return re.sub(r"[0-9a-f]{16}|[0-9]+", "0", lines).splitlines()
 
 
 def test_ctrl_c_during_the_demo_call_ends_cleanly(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def filled(folder: Path, *, spare_bytes: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_inodes(folder: Path) -> Iterator[None]:
-    """Let a folder's file system have space and no inode, until the end of the `with` block."""
+    """Leave a folder's file system with space and no inode, until the end of the `with` block."""
     ballast = folder / "inodes"
     ballast.mkdir()
     with contextlib.suppress(OSError):

@@ -33,7 +33,7 @@ class Collector(FrameProcessor):  # type: ignore[misc]  # pipecat is not here wh
         self._wanted_bytes = wanted_bytes
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Take one of pipecat's events."""
+        """Receive one of pipecat's events."""
         await super().process_frame(frame, direction)
         if isinstance(frame, InputAudioRawFrame):
             self.audio += frame.audio

@@ -212,7 +212,7 @@ def unacknowledged(sender: socket.socket) -> int:
 
 
 def vanish(sender: socket.socket) -> None:
-    """Have the kernel drop all that comes for a socket, as if its host had lost its network.
+    """Drop, in the kernel, all that comes for a socket, as if its host had lost its network.
 
     A filter that accepts no packet drops also what acknowledges ours: nothing is answered.
     """

@@ -305,7 +305,7 @@ class Core(RuleBasedStateMachine):
     @precondition(lambda self: self.books)
     @rule(choice=st.randoms(use_true_random=False))
     def a_recording_is_what_was_said(self, choice: Any) -> None:
-        """Look into one book: nothing is missing, foreign, overlapping or unaccounted for."""
+        """Check one book: nothing is missing, foreign, overlapping or unaccounted for."""
         self.check(choice.choice(self.books))
 
     @precondition(lambda self: self.books)

@@ -366,7 +366,7 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def files_no_larger_than(size: int) -> Iterator[None]:
-    """Have the kernel take no more of any file, as a full disk does: a short write, then none."""
+    """Limit the size of every file, as a full disk does: a short write, then none."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -65,7 +65,7 @@ class Front:
         return decision
 
     async def asking(self, count: int) -> list[asyncio.Task[Decision]]:
-        """Let so many ask at once, up to where the disk is asked."""
+        """Ask for so many at once, up to where the disk is asked."""
         tasks = [asyncio.create_task(one) for one in [self.deciding() for _ in range(count)]]
         await asyncio.sleep(0)  # each has had its first turn
         return tasks

@@ -27,7 +27,7 @@ def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 async def rounds(count: int) -> None:
-    """Let the event loop go round."""
+    """Run some turns of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)
 

@@ -56,7 +56,7 @@ async def call(url: str, number: int) -> ClientConnection:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop go round until something is so."""
+    """Run turns of the event loop until something is so."""
     async with asyncio.timeout(at_most(60)):
         while not condition():  # noqa: ASYNC110  what is awaited are rounds
             await asyncio.sleep(0)

@@ -23,7 +23,7 @@ def records(first: int, last: int) -> list[Record]:
 
 
 def append(path: Path, content: list[Record]) -> None:
-    """Let a journal grow."""
+    """Append to a journal."""
     with path.open("ab") as file:
         file.write(b"".join(map(journal.encode, content)))
 

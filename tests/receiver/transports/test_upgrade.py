@@ -42,7 +42,7 @@ class SlowPolicy:
         self._both_asked = asyncio.Barrier(2)
 
     def admit(self, _: UpgradeRequest) -> Decision | Coroutine[Any, Any, Decision]:
-        """Take some time."""
+        """Wait for some time."""
         self.decisions.append(self._admit_later())
         return self.decisions[-1]
 
