@@ -9,7 +9,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 # Hundreds of processes start in a test run: where bytecode is not kept, each compiles all anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run unit test check format coverage faults bench bench-tap setup clean
+.PHONY: help run unit test check format coverage faults accuracy bench bench-tap setup clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,6 +40,9 @@ coverage: setup  ## branch coverage of both packages, started processes included
 
 faults: setup  ## break everything that can break; SEEDS=200 is the long run, FAULT=word a part
 	@$(BIN)/python -m tests.faults
+
+accuracy: setup  ## odd senders recorded, beside other ways to record; ACCURACY=--write: README
+	@$(BIN)/python -m tests.accuracy $(ACCURACY)
 
 CALLS ?= 150
 SECONDS ?= 6

@@ -71,7 +71,7 @@ def outcome(call: Call, folder: Path) -> Outcome:
     missing = 0
     for track in recording.tracks:
         samples, _ = soundfile.read(files / track.file, dtype="int16")
-        found = _places(call, track.track, samples.tobytes())
+        found = places(call, track.track, samples.tobytes())
         missing += sum(at is None for at, _ in found)
         errors[track.track] = [at - true for at, true in found if at is not None]
     present = {track.track for track in recording.tracks}
@@ -91,7 +91,7 @@ def outcome(call: Call, folder: Path) -> Outcome:
     )
 
 
-def _places(call: Call, track: Track, line: bytes) -> list[tuple[float | None, int]]:
+def places(call: Call, track: Track, line: bytes) -> list[tuple[float | None, int]]:
     """Return where each chunk that arrived is in the file, and where it was spoken, in ms."""
     unit = 2 * BYTES_PER_MS
     found: list[tuple[float | None, int]] = []
