@@ -126,7 +126,7 @@ class Figures:
     missing: int  # chunks that arrived, and are nowhere in the files
 
     def __str__(self) -> str:
-        shown = f"{self.duration:+.0f}/{self.misplaced:.0f}/{self.apart:.0f}"
+        shown = f"{round(self.duration):+d}/{self.misplaced:.0f}/{self.apart:.0f}"
         return shown + (f", {self.missing} chunks gone" if self.missing else "")
 
     def beats(self, other: Figures) -> bool:
