@@ -79,3 +79,18 @@ def test_every_setting_is_on_the_page_with_its_default() -> None:
     names = [name for name, setting in SETTINGS.items() if setting.value_type is not SECRET]
     defaults = {name: as_shown(getattr(Config(), name)) for name in names}
     assert defaults | {"spool": ".spool` in `recordings"} == table_of_settings()
+
+
+ROW: Final = re.compile(
+    r"^\| tapreel(?:, without uvloop)?(?:, TLS)? \|[^|]*\|[^|]*\| *(\d+) \|", re.MULTILINE
+)
+"""Calls per core, in the table of the benchmark."""
+
+
+def test_the_first_page_has_the_figures_of_the_benchmark() -> None:
+    """As round numbers: whoever measures again changes both pages."""
+    table = (ROOT / "tests" / "bench" / "README.md").read_text("utf-8")
+    measured = [int(figure) for figure in ROW.findall(table.partition("<!-- bench -->")[2])]
+    section = (ROOT / "README.md").read_text("utf-8").partition("## Performance\n")[2]
+    promised = [int(figure) for figure in re.findall(r"about (\d+)", section.partition("\n## ")[0])]
+    assert [pytest.approx(figure, rel=0.05) for figure in measured] == promised[:2]
