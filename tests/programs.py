@@ -23,6 +23,7 @@ PACKAGES: Final = {
     "mediainfo": "mediainfo",
     "mkfs.ext4": "e2fsprogs",
     "mount": "mount",
+    "nginx": "nginx-light",
     "sox": "sox",
 }
 """By program: the packages of Debian that install it."""

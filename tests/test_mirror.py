@@ -39,7 +39,6 @@ TESTED_IN: Final = {
     "receiver/timeline/track_index": "receiver/timeline/test_ordering.py",
     "receiver/transports/client": "receiver/test_listen.py",
     "receiver/transports/connection": CONFORMANCE,
-    "receiver/transports/handshake": CONFORMANCE,
     "receiver/transports/interface": CONFORMANCE,
     "receiver/wire/messages": "receiver/wire/test_parse.py",
     "starter/simulator/calls": "starter/simulator/test_provider.py",

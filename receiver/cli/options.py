@@ -11,7 +11,17 @@ from typing import Any, Final
 import click
 
 from receiver.config.load import load
-from receiver.config.settings import PAIR, PATH, SECRET, SETTINGS, SWITCH, TEXTS, Config, Setting
+from receiver.config.settings import (
+    NETWORKS,
+    PAIR,
+    PATH,
+    SECRET,
+    SETTINGS,
+    SWITCH,
+    TEXTS,
+    Config,
+    Setting,
+)
 
 Command = Callable[..., Any]
 FILE: Final = click.Path(readable=False, path_type=Path)
@@ -43,13 +53,13 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
         return click.option(
             flag, setting.name, nargs=2, type=FILE, metavar="CERT KEY", help=setting.meaning
         )
-    if setting.value_type is TEXTS:
+    if setting.value_type in (TEXTS, NETWORKS):
         return click.option(
             flag,
             setting.name,
             multiple=True,
             callback=lambda _, __, given: given or None,  # none: the other sources decide
-            metavar="TEXT",
+            metavar="TEXT" if setting.value_type is TEXTS else "CIDR",
             help=setting.meaning,
         )
     return click.option(

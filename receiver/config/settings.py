@@ -9,6 +9,7 @@ the environment only, or from files that are named here and read by `receiver.au
 from __future__ import annotations
 
 import enum
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -84,6 +85,10 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(_text(item) for item in value)
 
 
+def _networks(value: Any) -> tuple[str, ...]:
+    return tuple(str(ipaddress.ip_network(text, strict=False)) for text in _texts(value))
+
+
 def _path(value: Any) -> Path:
     try:
         return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
@@ -113,6 +118,9 @@ SIZE: Final = ValueType("a number of bytes, or one with K, M, G or T behind it",
 SWITCH: Final = ValueType("true or false", _switch, _parse_switch)
 TEXT: Final = ValueType("a text", _text)
 TEXTS: Final = ValueType("a list of texts", _texts, str.split)
+NETWORKS: Final = ValueType(
+    "a list of addresses or networks, such as 127.0.0.1 or 10.0.0.0/8", _networks, str.split
+)
 PATH: Final = ValueType("a path", _path)
 PAIR: Final = ValueType(
     "two paths, certificate and key", _pair, lambda text: text.split("," if "," in text else None)
@@ -153,6 +161,11 @@ class Config:
     self_signed: Annotated[bool, SWITCH, "use a generated self-signed certificate"] = False
     no_tls: Annotated[bool, SWITCH, "plain ws: on loopback, or behind a proxy"] = False
     behind_proxy: Annotated[bool, SWITCH, "a reverse proxy does the TLS"] = False
+    trusted_proxy: Annotated[
+        tuple[str, ...],
+        NETWORKS,
+        "address or network of proxies whose X-Forwarded-For names the caller; repeatable",
+    ] = ()
     token_file: Annotated[Path | None, PATH, "file of bearer tokens, one per line"] = None
     stream_key_file: Annotated[Path | None, PATH, "file of keys that sign stream tokens"] = None
     tap_token_file: Annotated[
@@ -204,7 +217,9 @@ class Config:
         "pending connections, not admitted yet; one more closes the oldest",
     ] = 256
     max_waiting_per_address: Annotated[
-        int, integer(1, 1_000_000), "pending connections from one address; no limit behind a proxy"
+        int,
+        integer(1, 1_000_000),
+        "pending connections from one address; no limit behind a proxy that is not trusted",
     ] = 16
     max_streams: Annotated[int, integer(1, 1_000_000), "streams at the same time"] = 1000
     state: Annotated[Path, PATH, "folder of the generated certificate and token"] = Path(".tapreel")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -306,7 +307,9 @@ async def _listen(
     ssl_context: ssl.SSLContext | None,
     shared: SharedPort | None,
 ) -> SocketListener:
-    per_address = None if config.behind_proxy else config.max_waiting_per_address
+    proxies = tuple(map(ipaddress.ip_network, config.trusted_proxy))
+    known = proxies or not config.behind_proxy  # who calls
+    per_address = config.max_waiting_per_address if known else None
     listener = await listen(
         admission,
         host=config.host,
@@ -317,6 +320,7 @@ async def _listen(
             handshake_timeout_seconds=config.handshake_timeout_seconds,
             max_pending=config.max_waiting,
             max_pending_per_address=per_address,
+            trusted_proxies=proxies,
             ping_seconds=min(Limits().ping_seconds, config.idle_timeout_seconds / 3),
         ),
         shared=shared,

@@ -8,8 +8,11 @@ between.
 from __future__ import annotations
 
 import http
+import ipaddress
 import os
 import re
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 from websockets import http11
@@ -27,6 +30,8 @@ _REQUEST_LINE: Final = re.compile(rb"(%s) [\x21-\x7e]+ HTTP/([0-9]\.[0-9])" % _T
 _HEADER: Final = re.compile(rb"(%s):[\t\x20-\x7e\x80-\xff]*" % _TOKEN)
 _TLS_HANDSHAKE: Final = 0x16  # the first byte of a TLS record that begins one
 _NO_BODY: Final = re.compile(rb"(?i)content-length:[ \t]*0*[ \t]*")
+_WITH_PORT: Final = re.compile(r"\[(.+)\](?::\d+)?|([\d.]+):\d+")
+Networks = Iterable[IPv4Network | IPv6Network]
 _UPGRADE: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
 
 
@@ -54,7 +59,9 @@ class InvalidRequestError(Exception):
 class Handshake:
     """A valid request, and the bytes of every response that it may get."""
 
-    def __init__(self, protocol: ServerProtocol, request: Request, remote_address: str) -> None:
+    def __init__(
+        self, protocol: ServerProtocol, request: Request, remote_address: str, proxies: Networks
+    ) -> None:
         self._without_body = request.method == "HEAD"
         method, request.method = request.method, "GET"  # the library accepts nothing else
         self._response = protocol.accept(request)
@@ -64,7 +71,9 @@ class Handshake:
             path=path,
             query=query,
             authorization=tuple(request.headers.get_all("Authorization")),
-            remote_address=remote_address,
+            remote_address=caller_address(
+                remote_address, request.headers.get_all("X-Forwarded-For"), proxies
+            ),
             no_upgrade=_no_upgrade(request, self._response.status_code, method),
         )
 
@@ -104,8 +113,10 @@ def _no_upgrade(request: Request, status: int, method: str) -> HttpAnswer | None
     return HttpAnswer(400, text, _UPGRADE[1:])
 
 
-def read_request(head: bytes, remote_address: str) -> Handshake:
+def read_request(head: bytes, remote_address: str, proxies: Networks = ()) -> Handshake:
     """Parse a request up to its empty line.
+
+    `proxies` are those that are trusted to say who calls.
 
     Raises:
         InvalidRequestError: it is not HTTP, or its method is neither GET nor HEAD.
@@ -116,7 +127,7 @@ def read_request(head: bytes, remote_address: str) -> Handshake:
     request = next(iter(protocol.events_received()), None)
     if not isinstance(request, Request):
         raise InvalidRequestError(400, "the request is no valid HTTP")
-    return Handshake(protocol, request, remote_address)
+    return Handshake(protocol, request, remote_address, proxies)
 
 
 def too_large(limits: Limits) -> InvalidRequestError:
@@ -199,6 +210,47 @@ def allow_long_lines(limits: Limits) -> None:
     of any length deserves the same 401; the whole request is bounded instead.
     """
     http11.MAX_LINE_LENGTH = max(http11.MAX_LINE_LENGTH, limits.max_handshake_bytes)
+
+
+def caller_address(address: str, forwarded: Sequence[str], proxies: Networks) -> str:
+    """Return who calls: the other end, or whom it and other trusted proxies name.
+
+    Each proxy appends the address of its own other end to X-Forwarded-For, and whoever calls may
+    have sent anything to begin with. So the addresses are read from the right, as long as they
+    are those of trusted proxies; the first other one is the caller's.
+
+        proxies 10.0.0.0/8, other end 10.0.0.1, X-Forwarded-For: 1.1.1.1, 192.0.2.7, 10.0.0.9
+        the caller is 192.0.2.7; 1.1.1.1 is what it says itself
+
+    Args:
+        address: the other end's.
+        forwarded: every value of X-Forwarded-For.
+        proxies: the networks of trusted proxies.
+    """
+    names = [name for value in forwarded for name in value.split(",")]
+    while names and is_in(address, proxies):
+        named = _parsed_address(names.pop())
+        if named is None:
+            break
+        address = str(named)
+    return address
+
+
+def is_in(address: str, networks: Networks) -> bool:
+    """Return whether an address is in one of these networks."""
+    parsed = _parsed_address(address)
+    return parsed is not None and any(parsed in network for network in networks)
+
+
+def _parsed_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return an address, perhaps written with a port; `None` where it is none."""
+    text = text.strip(' \t"')
+    with_port = _WITH_PORT.fullmatch(text)
+    try:
+        parsed = ipaddress.ip_address((with_port[1] or with_port[2]) if with_port else text)
+    except ValueError:
+        return None
+    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
 
 
 def address_of(name: object) -> str:

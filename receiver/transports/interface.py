@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, Protocol
 
 TOO_MANY_SMALL_FRAMES: Final = 1008
@@ -47,7 +48,7 @@ class UpgradeRequest:
     path: str  # without the query, as sent
     query: str  # without the question mark; empty where there is none
     authorization: tuple[str, ...]  # every value of that header; bytes above 127 as Latin-1
-    remote_address: str  # without the port
+    remote_address: str  # the caller's, without the port; as a trusted proxy says
     no_upgrade: HttpAnswer | None = None  # to one that is admitted, but no upgrade: what is wrong
 
     @property
@@ -74,7 +75,7 @@ class Connection(Protocol):
 
     @property
     def remote_address(self) -> str:
-        """Return the other end's address, without the port."""
+        """Return the other end's address, without the port; a proxy's, where there is one."""
         ...
 
     def close(self, code: int, reason: str) -> None:
@@ -189,6 +190,7 @@ class Limits:
     max_handshake_bytes: int = 131_072  # of the request, and of what comes before it is answered
     max_pending: int = 256  # connections not yet upgraded or refused; then the oldest is dropped
     max_pending_per_address: int | None = 16  # `None`: no bound, as behind a proxy
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # they say who calls
     pong_delay_seconds: float = 0.5  # pings that come meanwhile share one pong
     ping_seconds: float = 25  # of silence, on a connection whose peer asks `unanswered_seconds`
     send_buffer_bytes: int = 65_536  # of messages of ours, in the process and in the kernel

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from receiver.transports.handshake import is_in
 from receiver.transports.interface import Limits
 
 GRACE_SECONDS: Final = 1.0
@@ -34,6 +35,10 @@ class PendingConnection:
     def remove(self) -> None:
         """Count the connection no more: it was upgraded, or it is gone. Idempotent."""
         self._all.remove(self)
+
+    def move(self, address: str) -> None:
+        """Count the connection as one of another address, which a trusted proxy has named."""
+        self._all.move(self, address)
 
     def refuse(self, reason: str, detail: str = "") -> None:
         """Report why the connection ends, unless the policy has decided; idempotent."""
@@ -71,11 +76,22 @@ class PendingConnections:
             most = max(self._by_address.values(), key=len)
             next(iter(most)).drop()
         added = PendingConnection(tcp, address, self._loop.time(), self)
-        self._all[added] = None
-        self._by_address.setdefault(address, {})[added] = None
+        self._insert(added)
+        return added
+
+    def move(self, pending: PendingConnection, address: str) -> None:
+        """Count a connection under another address, unless it is counted no more."""
+        if address != pending.address and pending in self._all:
+            self.remove(pending)
+            pending.address = address
+            self._insert(pending)
+
+    def _insert(self, pending: PendingConnection) -> None:
+        address = pending.address
+        self._all[pending] = None
+        self._by_address.setdefault(address, {})[pending] = None
         if self._excess(address) > 0:
             self._loop.call_later(GRACE_SECONDS, self._drop_excess, address)
-        return added
 
     def remove(self, pending: PendingConnection) -> None:
         """Count a connection no more; idempotent."""
@@ -88,7 +104,9 @@ class PendingConnections:
     def _excess(self, address: str) -> int:
         """Return by how many connections an address exceeds its share."""
         share = self._limits.max_pending_per_address
-        return 0 if share is None else len(self._by_address.get(address, ())) - share
+        excess = 0 if share is None else len(self._by_address.get(address, ())) - share
+        # What a trusted proxy has accepted for others is no address's, until their names are read.
+        return 0 if excess > 0 and is_in(address, self._limits.trusted_proxies) else excess
 
     def _drop_excess(self, address: str) -> None:
         """Drop what has been pending for too long while its address exceeded its share."""

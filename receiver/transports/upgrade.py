@@ -115,7 +115,8 @@ class UpgradeProtocol(asyncio.Protocol):
 
     def _decide(self, head: bytes) -> None:
         address = handshake.address_of(self._transport.get_extra_info("peername"))
-        self._handshake = handshake.read_request(head, address)
+        self._handshake = handshake.read_request(head, address, self._limits.trusted_proxies)
+        self._pending.move(self._handshake.request.remote_address)
         try:
             decision = self._policy.admit(self._handshake.request)
         except Exception as error:

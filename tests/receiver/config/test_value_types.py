@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from receiver.config.settings import (
+    NETWORKS,
     PAIR,
     PATH,
     SIZE,
@@ -41,6 +42,8 @@ WORDS = choice([order.value for order in ByteOrder], ByteOrder)
         (TEXT, " a b ", "a b"),
         (TEXTS, ["a ", "b"], ("a", "b")),
         (TEXTS, [], ()),
+        (NETWORKS, ["127.0.0.1", "10.1.2.3/8"], ("127.0.0.1/32", "10.0.0.0/8")),
+        (NETWORKS, [" 2001:db8::/32 "], ("2001:db8::/32",)),
         (PATH, "a/b", Path("a/b")),
         (PATH, Path("a"), Path("a")),
         (PATH, "~", Path.home()),
@@ -63,6 +66,7 @@ def test_values_that_are_accepted(kind: ValueType, value: object, accepted: obje
         *((SWITCH, value) for value in (0, 1, "true", None)),
         *((TEXT, value) for value in ("", " ", "a\nb", "\x1b[1m", 1, None)),
         *((TEXTS, value) for value in ("a", ["a", ""], None)),
+        *((NETWORKS, value) for value in ("10.0.0.0/8", ["proxy"], ["10.0.0.0/33"], [""])),
         *((PATH, value) for value in ("", "a\0b", 1, None)),
         *((PAIR, value) for value in ("ab", ["a"], ["a", "b", "c"], {"cert": "a"}, ["a", ""])),
     ],

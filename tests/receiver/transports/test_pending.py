@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
 
@@ -83,6 +84,24 @@ async def test_one_address_takes_no_places_from_others(
     assert not any(is_dropped(caller) for _, caller in pairs)
     assert b"" == await received(pairs[1][1])
     assert [False, True, False, False] == [is_dropped(caller) for _, caller in pairs[:4]]
+
+
+async def test_those_behind_a_trusted_proxy_share_no_limit(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    """Until the proxy has named them; from then on one of them takes no places from others."""
+    proxy = (ip_network("10.0.0.0/8"),)
+    limits = Limits(max_pending=100, max_pending_per_address=1, trusted_proxies=proxy)
+    pending = PendingConnections(limits, ignore)
+    added = [pending.add(ours, "10.0.0.1") for ours, _ in pairs]
+    gone = added.pop()
+    gone.remove()
+    gone.move("192.0.2.9")
+    for one in added[:2]:
+        one.move("192.0.2.9")
+    assert b"" == await received(pairs[0][1])
+    assert [True, *[False] * 5] == [is_dropped(caller) for _, caller in pairs]
+    assert 4 == len(pending)
 
 
 async def test_a_burst_of_callers_is_no_flood(
