@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 from receiver.timeline.jumps import LONGEST_JUMP_MS
 
 Times = NDArray[np.float64]
+Column = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 _CREEP: Final = 0.0012
 """Clocks drift by up to 1000 ppm; the level follows a little faster."""
@@ -40,8 +42,11 @@ _LEAST_UNSTAMPED_MS: Final = 200
 _LATEST_FIRST_MS: Final = 1000
 """A track that lags by less from its beginning is skewed; by more, its clock began later."""
 _AHEAD_MS: Final = 500  # a lag that is lower by more is of audio sent ahead
-_SETTLED_MS: Final = 500  # a new level is believed once starts are at it for so long
+_SETTLED_MS: Final = 500  # a new level is believed once starts are at it for so long,
+_SETTLED: Final = 12  # or so many chunks did not come in one go,
+_FEWEST: Final = 3  # or, at the end, a quarter of what is left
 _BLOCK_MS: Final = 1000
+_LONG_WAIT_MS: Final = 200
 _NOMINAL_MS: Final = 100  # the network's delay where nothing is known of it
 
 
@@ -78,20 +83,19 @@ def anchors(clocks: Sequence[TrackClock]) -> list[Anchors]:
 
 
 def _initial(track: _Lags, base: float, others: Sequence[Times]) -> Anchors:
-    """Return by how much a track's clock began later than that of the call."""
-    level = track.first_level()
+    """Return by how much a track's clock began later than that of the call.
+
+    Where nothing of the others came meanwhile, the network may have stalled from the beginning.
+    """
     if not track.stamped:
         base = min(base, _NOMINAL_MS)
-    late = level - base
     least = _LATEST_FIRST_MS if track.stamped else _LEAST_UNSTAMPED_MS
-    if late <= least:
-        return {}
-    if not track.is_settled(0) and track.lowest_from(0) <= base + least:
-        before = track.at[0] - late  # or a stall of the network, from the beginning on
-        flowing = any(((before <= at) & (at < track.at[0])).any() for at in others)
-        if not flowing:
-            return {}
-    return {0: round(late)}
+    late = track.level_of_starts - base
+    after, before = track.at[0] - late - _SETTLED_MS, track.at[0] - min(_SETTLED_MS, late / 2)
+    if any(((after < at) & (at < before)).any() for at in others):
+        return {0: round(late)} if late > least else {}
+    late = track.first_level() - base
+    return {0: round(late)} if late > least and track.is_settled(0) else {}
 
 
 class _Lags:
@@ -99,18 +103,27 @@ class _Lags:
 
     def __init__(self, clock: TrackClock) -> None:
         lags = clock.arrivals - clock.stamps - clock.lengths
-        own_time = np.minimum(clock.lengths[1:], clock.lengths[:-1]) / 2
-        paced = np.diff(clock.arrivals) >= np.maximum(own_time, 1)
+        self._waited = waited = _waited(clock)
+        # a network that jitters leaves single short waits within what was sent in one go
+        twice = np.concatenate(([True], waited[:-1]))
+        paced = waited & (twice | (np.diff(clock.arrivals, prepend=-np.inf) >= _LONG_WAIT_MS))
         self.stamped = clock.stamped
-        self._starts = np.concatenate(([0], np.flatnonzero(paced) + 1))
-        self.at = clock.arrivals[self._starts]
-        self._lags = lags
-        self._lag = _without_absurd(lags[self._starts])
+        self._arrivals, self._lags = clock.arrivals, lags
+        self._count(np.flatnonzero(paced))
+        self.level_of_starts = self.first_level()
+        self._sent_ahead = bool((lags < self.level_of_starts - _AHEAD_MS).any())
+        if not self._sent_ahead:
+            self._count(np.arange(len(lags)))
+
+    def _count(self, starts: Column) -> None:
+        """Count the lags of these chunks only."""
+        self._starts = starts
+        self.at = self._arrivals[starts]
+        self._lag = _without_absurd(self._lags[starts])
         creeping = (self._lag + _CREEP * self.at)[::-1]
         self._lowest = np.minimum.accumulate(creeping)[::-1] - _CREEP * self.at
         seconds = np.flatnonzero(np.diff(self.at // _BLOCK_MS)) + 1
         self._blocks = [0, *seconds.tolist(), len(self.at)]
-        self._sent_ahead = self._first_sent_ahead()
         least = _LEAST_MS if self.stamped else _LEAST_UNSTAMPED_MS
         self._least = least + 2 * self._noise()
 
@@ -120,24 +133,17 @@ class _Lags:
         spread = np.maximum.reduceat(self._lag, first) - np.minimum.reduceat(self._lag, first)
         return float(np.median(spread))
 
-    def _first_sent_ahead(self) -> int:
-        """Return the first start of a burst that was sent ahead: the next one lags as much."""
-        lowest = np.minimum.reduceat(self._lags, self._starts)[:-1]
-        before, after = self._lag[:-1], self._lag[1:]
-        ahead = np.flatnonzero((lowest < before - _AHEAD_MS) & (after > before - _AHEAD_MS / 2))
-        return int(ahead[0]) if len(ahead) else len(self.at)
-
     def first_level(self) -> float:
         """Return the level at the beginning; audio may be sent ahead from there on."""
         return float(max(self._lowest[0], min(self._lag[0], 0.0)))
 
     def is_settled(self, start: int) -> bool:
-        """Return whether chunks come at their own time for a while from a start on."""
-        return bool(self.at[-1] - self.at[start] >= _SETTLED_MS)
-
-    def lowest_from(self, start: int) -> float:
-        """Return the lowest lag from a start on, of chunks in bursts as well."""
-        return float(self._lags[self._starts[start] :].min())
+        """Return whether chunks come at their own time from a start on, for a while or mostly."""
+        if self._sent_ahead:
+            return bool(self.at[-1] - self.at[start] >= _SETTLED_MS)
+        waited = self._waited[self._starts[start] + 1 :]
+        count = int(waited.sum())
+        return count >= _SETTLED or (count >= _FEWEST and 4 * count >= len(waited))
 
     def stops(self, *, known: bool) -> Anchors:
         """Return where the clock stopped after the track's beginning.
@@ -151,7 +157,7 @@ class _Lags:
             creep = _CREEP * max(0.0, float(self.at[last - 1]) - before)
             start = first
             while (stop := self._above(start, last, level + behind + creep)) is not None:
-                if not self._is_evident(stop, level + behind, known=known or bool(found)):
+                if not self._is_evident(stop, known=known or bool(found)):
                     return found
                 size = round(float(self._lowest[stop]) - level - behind)
                 if size <= self.at[stop] + _LATEST_FIRST_MS:  # else the level was absurd
@@ -166,15 +172,22 @@ class _Lags:
         above = np.flatnonzero(self._lowest[first:last] > level + self._least)
         return first + int(above[0]) if len(above) else None
 
-    def _is_evident(self, start: int, level: float, *, known: bool) -> bool:
+    def _is_evident(self, start: int, *, known: bool) -> bool:
         """Return whether a track that lags to its end does so because its clock stopped.
 
         A burst at the very end is what a stall of the network leaves as well.
         """
         if self.is_settled(start):
             return True
-        stays = self.lowest_from(start) > level + self._least
-        return known and (stays or self._sent_ahead < start)
+        return known and self._sent_ahead
+
+
+def _waited(clock: TrackClock) -> Flags:
+    """Return before which chunks there was a wait, so that they did not come in one go."""
+    waits = np.diff(clock.arrivals, prepend=-np.inf)
+    own_time = np.minimum(clock.lengths, np.concatenate((clock.lengths[:1], clock.lengths[:-1])))
+    found: Flags = waits >= np.maximum(1, own_time / 2)
+    return found
 
 
 def _followed(level: float, lag: float, creep: float) -> float:

@@ -45,6 +45,8 @@ _NOT_RARE: Final = 0.99
 _ENOUGH: Final = 4
 """From fewer neighbours than this nothing is concluded."""
 _MOST_DRIFT: Final = 0.003  # what differs by more counts something else
+_SENT_APART_MS: Final = 500  # between timestamp and arrival, by the network's delays
+_SHORTEST_SENT_MS: Final = 1000
 _SHORTEST_SPEECH_MS: Final = 5000  # from less running audio no drift is concluded
 
 
@@ -199,7 +201,23 @@ def clock_rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRu
     # One chunk that is too long for its step is no slow clock, and neither is one that steps
     # in bursts: either the usual step or the whole way leaves enough room.
     whole_way = float(steps_ms.sum()) / float(room_ms.sum())
-    return ClockRule.TIMESTAMP if max(usual_step, whole_way) >= _FULL_ROOM else ClockRule.CHUNKS
+    if max(usual_step, whole_way) >= _FULL_ROOM or _is_time_of_sending(index, ordered, media):
+        return ClockRule.TIMESTAMP
+    return ClockRule.CHUNKS
+
+
+def _is_time_of_sending(index: TrackIndex, ordered: Order, media: MediaFormat) -> bool:
+    """Return whether timestamps go with the arrivals of audio that is sent faster than it sounds.
+
+    So do those of bursts that are stamped when they are sent: they leave too little room, but say
+    where each burst begins.
+    """
+    chosen = ordered.chosen[index.timestamp[ordered.chosen] != MISSING]
+    stamped_ms = int(np.ptp(index.timestamp[chosen]))
+    came_ms = int(np.ptp(index.arrival[chosen]))
+    audio_ms = int(index.size[chosen[:-1]].sum()) / media.bytes_per_ms
+    near = abs(stamped_ms - came_ms) <= _SENT_APART_MS
+    return near and came_ms >= _SHORTEST_SENT_MS and came_ms < _FULL_ROOM * audio_ms
 
 
 class SenderTimes:
@@ -271,7 +289,7 @@ class SenderTimes:
         stamps, one_ms = self.targets, float(self.media.bytes_per_ms)
         if self.rule is ClockRule.CHUNKS:
             stamps = self.places + max(0, int(self.targets[0]))
-        stamped = self.rule is not ClockRule.CHUNKS
+        stamped = self.unstamped < len(self.sizes)
         return TrackClock(self.arrivals / one_ms, stamps / one_ms, self.sizes / one_ms, stamped)
 
 
