@@ -138,8 +138,8 @@ def test_a_test_that_calls_a_program_without_a_mark_fails() -> None:
 
 
 def test_every_program_is_known_by_its_package() -> None:
-    """CI installs them, and CONTRIBUTING has one command for all."""
-    for place in (".ci/run", "CONTRIBUTING.md"):
+    """CI installs them, and two pages have one command for all."""
+    for place in (".ci/run", "CONTRIBUTING.md", "README.md"):
         words = (ROOT / place).read_text("utf-8").split()
         for package in " ".join(programs.PACKAGES.values()).split():
             assert package in (word.strip('"`') for word in words), f"{place} lacks {package}"
