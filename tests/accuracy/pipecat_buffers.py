@@ -46,7 +46,7 @@ class Arrivals(FrameProcessor):  # type: ignore[misc]  # pipecat is not here whe
         self.passed: asyncio.Queue[None] = asyncio.Queue()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Take one of pipecat's events."""
+        """Receive one of pipecat's events."""
         await super().process_frame(frame, direction)
         self.started.set()
         if isinstance(frame, InputAudioRawFrame | OutputAudioRawFrame):
@@ -89,7 +89,7 @@ async def buffered(call: list[Any]) -> dict[str, str]:
 
 
 async def main() -> None:
-    """Take all calls, one behind the other."""
+    """Receive all calls, one behind the other."""
     calls = json.load(sys.stdin)
     found = {name: await buffered(call) for name, call in calls.items()}
     json.dump(found, sys.stdout)
