@@ -32,6 +32,7 @@ class Counters:
     quarantined: int = 0
     discarded: int = 0  # journals
     failed: int = 0  # attempts to publish
+    renderer_deaths: int = 0
     worst_lag_seconds: float = 0.0  # of the event loop, since the last scrape
     free_bytes: int = 0
     certificate_expires_at: float | None = None
@@ -48,6 +49,10 @@ class Counters:
     def count_failed(self) -> None:
         """Count an attempt to publish that failed."""
         self.failed += 1
+
+    def count_renderer_death(self) -> None:
+        """Count a rendering process that died in the midst of a journal."""
+        self.renderer_deaths += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What can go wrong, as one tree; each leaf knows the exit code a command ends with.
 
 TapreelError                      1  unexpected
+├── DiskLeftError                 1  the end could not wait for a disk that takes nothing
 ├── ConfigurationError            3  a setting, file or credential is missing or unusable
 │   └── UnsafeFolderError         3  ... a folder into which others can put things (an OSError, too)
 ├── NotFoundError                 5  no such recording
@@ -32,6 +33,10 @@ class TapreelError(Exception):
     """Base of every error that tapreel raises on purpose; its text is for the user."""
 
     exit_code = 1
+
+
+class DiskLeftError(TapreelError):
+    """The process ends, and leaves a disk behind that hangs or fails."""
 
 
 class ConfigurationError(TapreelError):

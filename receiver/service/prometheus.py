@@ -33,7 +33,9 @@ class _Collector:
         *,
         refused: Counter[str],
         live: Callable[[], LiveCounts],
+        unpublished: Callable[[], int],
     ) -> None:
+        self._unpublished = unpublished
         self._counters = counters
         self._spool = spool
         self._refused = refused
@@ -76,6 +78,10 @@ class _Collector:
         yield _counter("journals_discarded", text, {(): counters.discarded})
         text = "Attempts to publish that failed; the journal is kept and tried again"
         yield _counter("publishing_failed", text, {(): counters.failed})
+        text = "Rendering processes that died in the midst of a journal, which is tried again"
+        yield _counter("renderer_deaths", text, {(): counters.renderer_deaths})
+        text = "Finished journals that are not yet published"
+        yield _gauge("journals_unpublished", text, self._unpublished())
 
     def _disk(self) -> Iterator[Metric]:
         spool = self._spool
@@ -126,9 +132,12 @@ class MetricsListener:
         *,
         refused: Counter[str],
         live: Callable[[], LiveCounts],
+        unpublished: Callable[[], int] = lambda: 0,
     ) -> None:
         registry = CollectorRegistry()
-        registry.register(_Collector(counters, spool, refused=refused, live=live))
+        registry.register(
+            _Collector(counters, spool, refused=refused, live=live, unpublished=unpublished)
+        )
         histogram = _SyncSeconds(
             "tapreel_sync_seconds", "Time to sync", registry=None, buckets=_SYNC_BUCKETS
         )

@@ -1,9 +1,9 @@
 """Finished journals in, recordings out: a queue in front of the process that renders.
 
 Journals are published one after the other, the oldest first. One that cannot be published now
-(no space) is tried again later; one that makes the rendering process die twice stays in the
-spool for the next start. So does what is not published `IN_TIME_SECONDS` after the deadline of
-the shutdown has begun: it is whole and synced.
+(no space, or the rendering process dies of it) is tried again later, behind ever longer waits in
+which others have their turn. What is not published `IN_TIME_SECONDS` after the deadline of
+the shutdown has begun stays in the spool for the next start: it is whole and synced.
 
 **The seam: subscribers of `published`.** What depends on finished recordings (counters, live
 taps, the demo, and later a catalogue, an uploader, webhooks) is a callable in that list.
@@ -48,7 +48,10 @@ IN_TIME_SECONDS: Final = 8.0
 _TIDY_SECONDS: Final = 9.0
 """By when what is half rendered is removed; a disk that hangs keeps it until the next start."""
 _RETRY_SECONDS: Final = (1.0, 5.0, 30.0)
-_MOST_BROKEN: Final = 2
+"""Between attempts that fail because the disk does; the last one is for all that follow."""
+_DEATH_RETRY_SECONDS: Final = (0.0, 5.0, 30.0, 120.0, 600.0)
+"""... and that end with the death of the process: once may be chance, and each costs all memory
+there is where that is what the journal takes."""
 
 log = structlog.get_logger("receiver.publisher")
 
@@ -62,7 +65,8 @@ class PublishQueue:
         published: The subscribers; see the module's text for what they may do.
         quarantined: Called for each journal that was set aside.
         discarded: Called for each journal of which nothing may be kept.
-        failed: Called for each attempt that failed.
+        failed: Called for each attempt that failed, also by the death of the process.
+        died: Called for each death of the rendering process.
         deadline: The shutdown's, shared with the server; `start_deadline` starts it.
     """
 
@@ -75,14 +79,17 @@ class PublishQueue:
         quarantined: Callable[[], None] = lambda: None,
         discarded: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
+        died: Callable[[], None] = lambda: None,
         deadline: ShutdownDeadline | None = None,
     ) -> None:
         self.published = list(published)
+        self.disk_left = False  # because it did not answer when `close` had to return
         self._recordings = recordings
         self._options = options
         self._quarantined = quarantined
         self._discarded = discarded
         self._failed = failed
+        self._died = died
         self._deadline = deadline or ShutdownDeadline()
         self._journals: dict[asyncio.Task[None], Path] = {}  # that are not yet published
         self._closing = asyncio.Event()
@@ -133,7 +140,7 @@ class PublishQueue:
         tidy = functools.partial(asyncio.to_thread, self._tidy, started, paths)
         left = await self._deadline.run_until(tidy, _TIDY_SECONDS)
         if left is None:  # the disk hangs: what is on it is not known
-            left = len(paths)
+            left, self.disk_left = len(paths), True
         if left:
             log.warning("left_for_next_start", journals=left, spool=str(paths[0].parent))
 
@@ -145,21 +152,21 @@ class PublishQueue:
         return sum(journal.exists() for journal in journals)
 
     async def _publish(self, journal: Path) -> None:
-        broken = 0
-        delays = iter(_RETRY_SECONDS)
-        delay = _RETRY_SECONDS[0]
-        while broken < _MOST_BROKEN:
+        """Try until the journal is published, or the queue is closed."""
+        failures, deaths, times = iter(_RETRY_SECONDS), iter(_DEATH_RETRY_SECONDS), 0
+        while True:
             try:
                 async with self._turn:
                     outcome = await self._process.publish(journal, self._recordings, self._options)
             except BrokenProcessPool:
-                broken += 1
-                log.error("renderer_failed", journal=journal.name, times=broken)
-                continue
+                delay = next(deaths, _DEATH_RETRY_SECONDS[-1])
+                times += 1
+                self._log_death(journal, times, delay)
             except OSError as error:
                 if _gone(journal):  # published by the renderer of a killed receiver
                     log.warning("journal_gone", journal=journal.name)
                     return
+                delay = next(failures, _RETRY_SECONDS[-1])
                 self._log_failure(journal, str(error))
             except Exception:  # a mistake of ours: the journal stays for the next start
                 self._failed()
@@ -168,11 +175,24 @@ class PublishQueue:
             else:
                 self._report(outcome)
                 return
-            delay = next(delays, delay)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), delay)
-            if self._closing.is_set():
+            if await self._closes_within(delay):
                 return
+
+    async def _closes_within(self, seconds: float) -> bool:
+        """Wait before the next attempt; return whether there is to be none.
+
+        At once is also while the queue closes: that may be the only attempt there is time for.
+        """
+        if seconds:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), seconds)
+        return bool(seconds) and self._closing.is_set()
+
+    def _log_death(self, journal: Path, times: int, retry_seconds: float) -> None:
+        self._failed()
+        self._died()
+        name = journal.name
+        log.error("renderer_failed", journal=name, times=times, retry_seconds=retry_seconds)
 
     def _log_failure(self, journal: Path, error: str) -> None:
         """Count a failure, and log each kind at most once a second."""

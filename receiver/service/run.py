@@ -20,10 +20,12 @@ import structlog
 
 from receiver.auth import credentials
 from receiver.config.settings import Config
+from receiver.errors import DiskLeftError
 from receiver.service import event_loop
 from receiver.service.admission import STREAMS_PATH
 from receiver.service.demo import Demo
 from receiver.service.server import Server
+from receiver.service.shutdown_deadline import leave_disk
 from receiver.service.supervisor import Supervisor
 from receiver.transports.listener import SocketListener
 
@@ -135,6 +137,8 @@ async def _run(config: Config) -> None:
 
     try:
         await server.run(listening=listening)
+    except DiskLeftError as error:
+        leave_disk(error)
     finally:
         if demo is not None:
             await demo.close()

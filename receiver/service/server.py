@@ -23,7 +23,7 @@ from receiver.auth.replay_store import ReplayStore
 from receiver.config.settings import Config
 from receiver.counters import Counters
 from receiver.disk import folders
-from receiver.errors import ConfigurationError
+from receiver.errors import ConfigurationError, DiskLeftError
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
 from receiver.journal import backlog
@@ -102,6 +102,7 @@ class Server:
         self._stopping = asyncio.Event()
         self.deadline = ShutdownDeadline()
         self._draining_until: float | None = None
+        self._disk_left = False
 
     async def run(self, *, listening: Callable[[SocketListener], None]) -> None:
         """Serve until `stop` or a finished `drain`; all that arrived is published on return.
@@ -113,6 +114,7 @@ class Server:
 
         Raises:
             ConfigurationError: the address cannot be listened on.
+            DiskLeftError: all has ended, but for a disk that hangs or fails.
         """
         config, deadline = self._config, self.deadline
         self._loop = asyncio.get_running_loop()
@@ -143,6 +145,8 @@ class Server:
             gc.freeze()  # what is here by now stays: a full collection need not look at it
             listening(listener)
             await self._stopping.wait()
+        if self._disk_left or self._queue.disk_left:
+            raise DiskLeftError("a disk that takes nothing was left behind, see the log")
 
     def stop(self) -> None:
         """End live streams now, publish for some seconds, and leave the rest in the spool."""
@@ -199,6 +203,7 @@ class Server:
             quarantined=self.counters.count_quarantined,
             discarded=self.counters.count_discarded,
             failed=self.counters.count_failed,
+            died=self.counters.count_renderer_death,
             deadline=self.deadline,
         )
 
@@ -232,6 +237,7 @@ class Server:
             self._spool.counters,
             refused=self._admission.refused,
             live=self.recorder.live,
+            unpublished=lambda: len(self._queue),
         )
         log.info("serving_metrics", url=metrics.url)
         return metrics.close
@@ -253,7 +259,7 @@ class Server:
 
     async def _close_spool(self) -> None:
         left = self.deadline.remaining(IN_TIME_SECONDS)  # not what closing sockets has used up
-        await asyncio.to_thread(self._spool.close, left)
+        self._disk_left = not await asyncio.to_thread(self._spool.close, left)
 
     async def _close_sockets(self) -> None:
         """Close every socket, now that watchers were sent the last recording."""

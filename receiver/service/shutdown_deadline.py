@@ -13,9 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import structlog
+
+from receiver.errors import DiskLeftError
 
 T = TypeVar("T")
 
@@ -96,6 +98,13 @@ class ShutdownDeadline:
             logging.join(_LAST_LINE_SECONDS)
         finally:
             os._exit(1)  # rendering processes end with their parent
+
+
+def leave_disk(error: DiskLeftError) -> NoReturn:
+    """End this process, of which all is done that can be: Python would wait for hanging threads."""
+    log.error("disk_left_behind", reason=str(error))
+    sys.stderr.flush()
+    os._exit(DiskLeftError.exit_code)
 
 
 def _log_end(left_behind: Callable[[], Mapping[str, object]]) -> None:

@@ -22,7 +22,7 @@ from receiver.auth import credentials, tls
 from receiver.config.settings import Config
 from receiver.disk import layout
 from receiver.disk.folders import FolderLock, make_private_folder, make_recordings_folder
-from receiver.errors import ConfigurationError, TapreelError
+from receiver.errors import ConfigurationError, DiskLeftError, TapreelError
 from receiver.journal import backlog
 from receiver.service.shutdown_deadline import ShutdownDeadline
 from receiver.service.worker import COMMANDS, SPAWNING, Worker, settings_of
@@ -55,6 +55,7 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}  # those that live, by place
         self._served: set[int] = set()  # places whose worker has served
         self._unpublished = 0  # journals that dead workers have left when there was time for them
+        self._disk_left = False  # by a worker
         self._ending = asyncio.Event()
         self._deadline = ShutdownDeadline()
 
@@ -62,8 +63,8 @@ class Supervisor:
         """Serve until SIGINT or a second SIGTERM, or until SIGTERM and the end of all streams.
 
         Raises:
-            TapreelError: the settings cannot be used, a worker did not start, or what one that
-                died has left could not be published.
+            TapreelError: the settings cannot be used, a worker did not start, what one that
+                died has left could not be published, or one had to leave a disk behind.
         """
         config = self._config
         _check(config)
@@ -88,6 +89,8 @@ class Supervisor:
                 reaper.cancel()
             if self._unpublished:
                 raise TapreelError(f"journals that wait for the next start: {self._unpublished}")
+            if self._disk_left:
+                raise DiskLeftError("a disk that takes nothing was left behind, see the log")
 
     async def _kill_late_workers(self) -> None:
         await self._deadline.wait_until(LONGEST_STOP_SECONDS)
@@ -114,6 +117,8 @@ class Supervisor:
             code = await self._run_worker(place)
             if self._ending.is_set() and code == 0:
                 return
+            if self._deadline.started and code == DiskLeftError.exit_code:
+                self._disk_left = True
             if not self._ending.is_set() and place not in self._served:
                 raise TapreelError(f"worker {place + 1} ended at its start")
             deaths = 0 if time.monotonic() - started_at > STEADY_SECONDS else deaths + 1

@@ -21,9 +21,10 @@ import structlog
 from receiver import logs
 from receiver.config.settings import Config
 from receiver.disk import layout
-from receiver.errors import TapreelError
+from receiver.errors import DiskLeftError, TapreelError
 from receiver.service import event_loop
 from receiver.service.server import Server
+from receiver.service.shutdown_deadline import leave_disk
 from receiver.transports.acceptor import SharedPort
 from receiver.transports.listener import SocketListener
 
@@ -142,5 +143,7 @@ async def _serve(config: Config, shared: SharedPort, channel: Connection) -> Non
     loop.add_reader(channel.fileno(), receive)
     try:
         await server.run(listening=listening)
+    except DiskLeftError as error:
+        leave_disk(error)
     finally:
         loop.remove_reader(channel.fileno())

@@ -106,7 +106,8 @@ def stopped(folder: Path, seed: int) -> Tally:
 def stopped_while_the_disk_hangs(folder: Path, seed: int, *, what: str = "") -> Tally:
     """A second SIGTERM ends a receiver in time although its disk does not answer any more.
 
-    What the journals hold by then is published by the next start.
+    What the journals hold by then is published by the next start. The exit code is 1 where
+    memory holds more than they do.
     """
     what = what or list(HANGS)[seed % len(HANGS)]
     orders = Orders(folder / "shim")
@@ -128,7 +129,7 @@ def stopped_while_the_disk_hangs(folder: Path, seed: int, *, what: str = "") -> 
         wire = Allowance(cut_at=at, seconds=_ON_THE_WIRE_SECONDS)
         allowance = wire if what == "recordings" else Allowance(cut_at=hung_at)
         tally = trial.account(callers.streams, allowance)
-        tally.expect(code == 0, f"exit code {code}")
+        tally.expect(code == (what != "recordings"), f"exit code {code}")
         tally.expect(took < MOST_SECONDS, f"it took {took:.1f} s")
         tally.figures.append(f"{what}: ended after {took:.1f} s")
         return tally

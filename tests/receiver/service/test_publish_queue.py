@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from receiver.disk import layout
 from receiver.journal.records import Header
@@ -34,6 +36,13 @@ def rendering_processes() -> list[int]:
     return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another process does."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not condition():  # noqa: ASYNC110  nothing notifies of it
+            await asyncio.sleep(0.01)
+
+
 class Desk:
     """A queue, and what it called."""
 
@@ -45,13 +54,22 @@ class Desk:
         self.published: asyncio.Queue[Published] = asyncio.Queue()
         self.quarantined = asyncio.Event()
         self.failed = asyncio.Event()
+        self.deaths = 0
         self.queue = PublishQueue(
             self.recordings,
             options or RenderOptions(),
             published=[self.published.put_nowait],
             quarantined=self.quarantined.set,
             failed=self.failed.set,
+            died=self._count_death,
         )
+
+    def has_died(self, times: int) -> bool:
+        """Whether the rendering process has died so often."""
+        return self.deaths == times
+
+    def _count_death(self) -> None:
+        self.deaths += 1
 
     def journal(self, recording_id: str = journals.HEADER.recording_id, chunks: int = 50) -> Path:
         """Return a finished journal in the spool."""
@@ -104,6 +122,30 @@ async def test_a_killed_process_is_replaced_and_the_work_done_again(desk: Desk) 
     names = {(await desk.next_published()).recording.id for _ in range(2)}
     assert {"0" * 16, "0" * 15 + "1"} == names
     assert 3 == len(list(folder.rglob(layout.RECORDING_JSON)))
+
+
+async def test_a_journal_of_which_the_process_dies_again_and_again_is_tried_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each death is counted, others have their turn meanwhile, and nothing waits for a start."""
+    monkeypatch.setattr(publish_queue, "_DEATH_RETRY_SECONDS", (0.0, 0.2))
+    journal = desk.journal()
+    with capture_logs() as lines:
+        with journal.open("rb") as claim:
+            fcntl.flock(claim, fcntl.LOCK_EX)
+            desk.queue.submit(journal)
+            for deaths in (1, 2, 3):
+                await until(lambda: rendering_processes() and desk.queue._process.journal)
+                os.kill(rendering_processes()[0], signal.SIGKILL)
+                await until(functools.partial(desk.has_died, deaths))
+        desk.queue.submit(desk.journal("f" * 16))
+        names = [(await desk.next_published()).recording.id for _ in range(2)]
+    assert {"f" * 16, journals.HEADER.recording_id} == set(names)
+    assert [(1, 0.0), (2, 0.2), (3, 0.2)] == [
+        (line["times"], line["retry_seconds"])
+        for line in lines
+        if line["event"] == "renderer_failed"
+    ]
 
 
 async def test_what_cannot_be_written_now_waits_for_the_next_start(desk: Desk) -> None:
