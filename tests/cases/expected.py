@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from receiver.media import EndReason, GapKind, Track
-from tests.cases.played import Played, Published, Sent, tone_hz
+from tests.cases.played import Played, Published, Sent, steps, tone_hz
 
 IN, OUT = Track.INBOUND, Track.OUTBOUND
 PACKET_MS: Final = 20
@@ -363,10 +365,14 @@ def _second_chunk_first(played: Played) -> None:
 @right_file("g722-start")
 def _unknown_encoding(played: Played) -> None:
     """What cannot be decoded is kept as it came, and said."""
-    assert [] == [one for one in played.published if one.document.complete]
-    kept = [one for one in played.published if one.samples] or played.raw
-    assert kept
-    assert played.closings
+    published = played.only()
+    assert not published.document.complete
+    assert "format_refused" in published.findings
+    messages = [step.message or {} for step in steps(played.name)]
+    sent = [base64.b64decode(one["media"]["payload"]) for one in messages if "media" in one]
+    assert b"".join(sent) == b"".join(map(Path.read_bytes, played.raw))
+    lines = [line for line in played.log if line.get("call_sid") == "call-g722-start"]
+    assert "format_refused" in {line["event"] for line in lines}
 
 
 @right_file("audiohook-open")

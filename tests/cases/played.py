@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -162,6 +162,7 @@ class Played:
     heard: Heard | None = None
     closings: list[tuple[int, str]] = field(default_factory=list)  # by the receiver
     raw: list[Path] = field(default_factory=list)  # files with what could not be decoded
+    log: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     def only(self) -> Published:
         """Return the one recording."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from receiver.auth.bearer import Grant
 from receiver.counters import Counters
@@ -61,12 +62,15 @@ def play(name: str, folder: Path) -> Played:
     """Play a case, the part before it included, and render what it leaves."""
     played, recorder = Played(name), CaseRecorder(folder / "spool")
     parts = ("C31-part1", name) if name == "C31-part2" else (name,)
-    for number, part in enumerate(parts):
-        _play_part(recorder, steps(part), number * 3000.0, played)
+    with capture_logs() as played.log:
+        for number, part in enumerate(parts):
+            _play_part(recorder, steps(part), number * 3000.0, played)
     recorder.spool.close()
     journals = [recorder.ended.get_nowait() for _ in range(recorder.ended.qsize())]
     for number, journal in enumerate(journals):
         played.published.append(rendered(journal, folder / str(number)))
+        played.raw += sorted((folder / str(number)).glob("*.raw"))
+    played.published.sort(key=lambda one: one.document.started_at)
     return played
 
 

@@ -151,6 +151,8 @@ def play_into(folder: Path, names: list[str]) -> tuple[dict[str, str], dict[str,
     with tapped_receiver(folder) as receiver:
         played = asyncio.run(play_all(receiver, names))
     add_published(played, receiver)
+    for one in played:
+        one.log = [json.loads(line) for line in receiver.raw_log.splitlines()]
     files = {name: check for name, check in FILES.items() if not name.startswith(UNNAMED)}
     return failures(played, LIVE), failures(played, files)
 
