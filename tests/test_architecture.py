@@ -428,6 +428,18 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     assert [] == [name for name in names if not any((place / name).exists() for place in places)]
 
 
+@pytest.mark.parametrize(
+    "page",
+    [p for p in pages() if (p.parent / "__init__.py").exists() and p.parts[-3] != "tests"],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_the_page_of_a_package_names_all_of_its_modules(page: Path) -> None:
+    """A reader who looks for a module by what it does finds it there."""
+    text = page.read_text("utf-8")
+    names = {file.name for file in page.parent.rglob("*.py") if not file.stem.startswith("__")}
+    assert set() == {name for name in names if not re.search(rf"(?<!\w){name}\b", text)}
+
+
 def test_the_map_names_every_package_in_import_order() -> None:
     """A reader finds each, and what it may import stands above it."""
     packages = [place for place in ORDER if (ROOT / "receiver" / place).is_dir()]
