@@ -9,6 +9,7 @@ import click
 
 from receiver.cli.options import FILE
 from receiver.cli.tap_options import receiver_options, tap_url
+from receiver.errors import ConfigurationError
 
 
 @click.command()
@@ -56,6 +57,8 @@ def forward(
         token=tap_token(forward_token_file) if forward_token_file else None,
         trust=trust_in(str(consumer_ca_file) if consumer_ca_file else None),
     )
-    source = f"{tap_url(tap, call_sid)}?format=messages&wait={wait:g}"
+    if consumer.filters:
+        raise ConfigurationError("param.NAME=VALUE chooses calls, and here one is named already")
+    source = f"{tap_url(tap, call_sid)}?format=messages&track={consumer.track}&wait={wait:g}"
     trust = trust_in(ca_file)
     asyncio.run(carry_call(source, consumer, options, token=token, trust=trust))

@@ -179,7 +179,9 @@ class Config:
     ] = 2
     max_listeners: Annotated[int, integer(0, 100_000), "live listeners at the same time"] = 1000
     forward: Annotated[
-        tuple[str, ...], TEXTS, "send each stream on to URL[#param.NAME=VALUE]; repeatable"
+        tuple[str, ...],
+        TEXTS,
+        "send each stream on to URL[#track=TRACK&param.NAME=VALUE]; repeatable",
     ] = ()
     forward_token_file: Annotated[
         Path | None, PATH, "file of the bearer token that consumers get"

@@ -14,17 +14,24 @@ from receiver.tap.events import LiveStream
 from receiver.tap.queue import SendQueue
 from receiver.tap.sender import DONE, ListenerLimits
 
-SPEC: Final = OutputSpec(Format.MESSAGES, "stereo")
-_TRACKS: Final = 2
+BOTH: Final = "stereo"
+_TRACKS: Final = ("inbound", "outbound")
 _FILTER: Final = "param."
+_FORM: Final = "wss://HOST/PATH[#track=inbound&param.NAME=VALUE]"
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A media-stream server, and the custom parameters of the streams that it gets."""
+    """A media-stream server, and what it gets: of which streams, and which of their tracks."""
 
     url: str
-    filters: dict[str, str] = field(default_factory=dict)
+    filters: dict[str, str] = field(default_factory=dict)  # custom parameters
+    track: str = BOTH
+
+    @property
+    def spec(self) -> OutputSpec:
+        """Return the shape of what it gets."""
+        return OutputSpec(Format.MESSAGES, self.track)
 
     @property
     def address(self) -> str:
@@ -34,7 +41,7 @@ class Consumer:
 
 
 def parse_consumer(text: str) -> Consumer:
-    """Return the consumer that `URL` or `URL#param.NAME=VALUE&...` names.
+    """Return the consumer that `URL` or `URL#track=inbound&param.NAME=VALUE&...` names.
 
     Raises:
         ConfigurationError: it is no wss URL (or ws on loopback), or has another fragment.
@@ -48,29 +55,48 @@ def parse_consumer(text: str) -> Consumer:
             else []
         )
     except ValueError as error:
-        raise ConfigurationError("a consumer is wss://HOST/PATH[#param.NAME=VALUE]") from error
+        raise ConfigurationError(f"a consumer is {_FORM}") from error
     if not host or parts.scheme not in ("ws", "wss"):
         raise ConfigurationError("a consumer must be given as wss://HOST/PATH")
     if parts.scheme == "ws" and not is_loopback(host):
         raise ConfigurationError("a consumer elsewhere needs wss: ws sends audio in the clear")
-    if any(not name.startswith(_FILTER) or name == _FILTER for name, _ in pairs):
-        raise ConfigurationError("the filter behind # must be param.NAME=VALUE")
-    filters = {name.removeprefix(_FILTER): value for name, value in pairs}
-    return Consumer(urlunsplit(parts._replace(fragment="")), filters)
+    url = urlunsplit(parts._replace(fragment=""))
+    return Consumer(url, _filters(pairs), _track(pairs))
+
+
+def _filters(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    given = dict(pairs)
+    given.pop("track", None)
+    if any(not name.startswith(_FILTER) or name == _FILTER for name in given):
+        raise ConfigurationError(
+            "a consumer's filter behind # must be track=TRACK or param.NAME=VALUE"
+        )
+    return {name.removeprefix(_FILTER): value for name, value in given.items()}
+
+
+def _track(pairs: list[tuple[str, str]]) -> str:
+    given = [value for name, value in pairs if name == "track"]
+    if len(given) > 1 or not set(given) <= set(_TRACKS):
+        raise ConfigurationError("a consumer's track behind # must be one of inbound and outbound")
+    return given[0] if given else BOTH
 
 
 class ConsumerQueue:
     """What waits for one consumer (a feed's `Sink`); it may be filled before anybody sends."""
 
-    def __init__(self, limits: ListenerLimits, *, on_drop: Callable[[], None]) -> None:
+    def __init__(
+        self, spec: OutputSpec, limits: ListenerLimits, *, on_drop: Callable[[], None]
+    ) -> None:
+        self._spec = spec
+        tracks = len(_TRACKS) if spec.track == BOTH else 1
         self.queue = SendQueue(
-            limit_ms=limits.queue_ms * _TRACKS, limit_bytes=limits.queue_bytes, on_drop=on_drop
+            limit_ms=limits.queue_ms * tracks, limit_bytes=limits.queue_bytes, on_drop=on_drop
         )
         self.put = self.queue.put
 
     def start(self, live: LiveStream, timestamp_ms: float) -> None:
         """Send `connected` and `start`, as the provider does."""
-        for item in opening(SPEC, live, listeners=0, timestamp_ms=timestamp_ms):
+        for item in opening(self._spec, live, listeners=0, timestamp_ms=timestamp_ms):
             self.queue.put(item)
 
     def end(self) -> None:

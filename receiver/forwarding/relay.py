@@ -27,7 +27,7 @@ import structlog
 
 from receiver.counters import TapCounters
 from receiver.errors import DialError, LineClosed
-from receiver.forwarding.consumer import SPEC, AbsentConsumer, Consumer, ConsumerQueue
+from receiver.forwarding.consumer import AbsentConsumer, Consumer, ConsumerQueue
 from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted, StreamStopped
 from receiver.tap.feed import Feeds, Sink
 from receiver.tap.hub import Hub, Unsubscribe
@@ -74,7 +74,9 @@ class Relay:
         self._open()  # in the call that announces the stream, so that its first chunk is not lost
 
     def _open(self) -> None:
-        self._queue = ConsumerQueue(self._options.limits, on_drop=self._count_slow)
+        self._queue = ConsumerQueue(
+            self._consumer.spec, self._options.limits, on_drop=self._count_slow
+        )
         self._detach = self._attach(self._queue)
 
     def _count_slow(self) -> None:
@@ -227,7 +229,7 @@ class Forwarder:
 
     def _start_relay(self, consumer: Consumer, live: LiveStream) -> None:
         def attach(sink: Sink) -> Unsubscribe:
-            return self._feeds.subscribe(live.recording_id, SPEC, sink)
+            return self._feeds.subscribe(live.recording_id, consumer.spec, sink)
 
         relay = Relay(consumer, attach, self._options, call_sid=live.call_sid)
         self._relays.setdefault(live.recording_id, set()).add(relay)

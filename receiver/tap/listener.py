@@ -60,9 +60,9 @@ class Listener:
         self.unsubscribe: Callable[[], None] = lambda: None
         self._service = service
         # Both tracks' messages wait in one queue: two seconds of audio are four of theirs.
-        tracks = 2 if self.spec.format is Format.MESSAGES else 1
+        both = self.spec == OutputSpec(Format.MESSAGES, "stereo")
         self.queue = SendQueue(
-            limit_ms=limits.queue_ms * tracks,
+            limit_ms=limits.queue_ms * (2 if both else 1),
             limit_bytes=limits.queue_bytes,
             gap_notice=_slow_notice,
             on_drop=service.count_slow,

@@ -72,12 +72,10 @@ def parse(query: str) -> TapQuery:
     wait = _seconds("wait", given.pop("wait", "0"), LONGEST_WAIT_SECONDS)
     if given:
         raise BadRequest(f"unknown parameter {next(iter(given))[:40]!r}")
-    if shape is Format.MESSAGES and asked_track is not None:
-        raise BadRequest("track cannot be chosen: format messages carries both")
     if shape is not Format.PCM16 and asked_rate is not None:
         raise BadRequest("rate can be chosen for format pcm16 only")
-    track = "stereo" if shape is Format.MESSAGES else asked_track
-    track = "inbound" if track is None else track
+    own_track = "stereo" if shape is Format.MESSAGES else "inbound"
+    track = own_track if asked_track is None else asked_track
     track = _one_of("track", track, {name: name for name in _TRACKS})
     rate = (
         _one_of("rate", asked_rate, {str(r): r for r in RATES}) if asked_rate is not None else None

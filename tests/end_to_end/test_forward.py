@@ -175,6 +175,29 @@ def test_filters_choose_streams(tmp_path: Path, consumer: Consumer) -> None:
     assert consumer.calls.empty()
 
 
+def test_a_consumer_of_one_track_gets_a_call_of_one_track(tmp_path: Path) -> None:
+    """As a receiver of its own records it: complete, without a sign of the other party."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with stopping_receiver(second) as backup:
+        token = ("--forward-token-file", str(second / "tokens"))
+        url = f"{backup.url}#track=outbound&param.Case=7"
+        with stopping_receiver(first, "--forward", url, *token, *LONG_QUEUE) as receiver:
+            play(receiver, Case="8")
+            play(receiver, Case="7")
+            for _ in range(2):
+                kept, _ = receiver.published()
+            copied, document = backup.published()
+    assert document.complete
+    assert ({"Case": "7"}, ["outbound"]) == (
+        document.parameters,
+        [track.track.value for track in document.tracks],
+    )
+    original, copy = (soundfile.read(f / "outbound.wav", dtype="int16")[0] for f in (kept, copied))
+    assert original.tolist() == copy.tolist()
+
+
 def test_another_receiver_records_the_same(tmp_path: Path) -> None:
     """Forwarded to a second receiver, every sample and parameter arrives."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -263,7 +286,13 @@ def test_a_consumer_that_does_not_read_harms_no_other(tmp_path: Path) -> None:
 
 def test_bad_consumers_are_refused_at_the_start(tmp_path: Path) -> None:
     """Configuration errors: exit code 3 and one line."""
-    for url in ("https://x/y", "ws://192.0.2.1/y", "wss://x/y#Queue=sales", "wss://x:y/"):
+    for url in (
+        "https://x/y",
+        "ws://192.0.2.1/y",
+        "wss://x/y#Queue=sales",
+        "wss://x:y/",
+        "wss://x#track=both",
+    ):
         with stopping_receiver(tmp_path, "--forward", url) as receiver:
             assert 3 == receiver.ended()
             assert "Traceback" not in receiver.raw_log

@@ -33,7 +33,7 @@ def encoder(
 ) -> Encoder:
     """Return the encoder for listeners of `spec`; it starts now, or in the past at `start_ms`."""
     if spec.format is Format.MESSAGES:
-        return MessageEncoder(subscribed)
+        return MessageEncoder(subscribed, spec.track)
     # Only here: samples need numpy, which a process that nobody listens to has no use for.
     from receiver.tap.encoding.aligned import AlignedEncoder, SampleFormatter
 
@@ -42,12 +42,16 @@ def encoder(
 
 
 class MessageEncoder:
-    """Both tracks in the provider's own shape."""
+    """Both tracks, or one, in the provider's own shape.
+
+    Of one track the messages are numbered anew: the provider's numbers would have a hole for
+    each chunk of the other track, which reads as loss. Its chunk numbers stay, and show loss.
+    """
 
     waiting_since_ms = None
     left_out = 0
 
-    def __init__(self, subscribed: Subscribed) -> None:
+    def __init__(self, subscribed: Subscribed, track: str = "stereo") -> None:
         live = subscribed.live
         start = msgspec.json.decode(live.start_message) if live.start_message else {}
         # Twilio names the stream in every message, SignalWire in `start` only.
@@ -59,13 +63,15 @@ class MessageEncoder:
         self._sequence = 0  # the highest so far: a stop of ours has the next
         self._count(_parsed(live.start_message))
         self._count(subscribed.position.latest)
+        self._only = None if track == "stereo" else track
         self._stopped = False
         self.position_ms = start_ms(subscribed)
 
     def feed(self, event: StreamEvent) -> list[OutMessage]:
         """Return what follows from an event."""
         if type(event) is LiveChunk:
-            return [self._media(event.chunk)]
+            hidden = self._only is not None and event.chunk.track.value != self._only
+            return [] if hidden else [self._media(event.chunk)]
         if isinstance(event, LiveMessage):
             return self._verbatim(event.message)
         if isinstance(event, StreamEnded) and not self._stopped:
@@ -89,13 +95,12 @@ class MessageEncoder:
         }
         message: dict[str, Any] = {
             "event": "media",
-            "sequenceNumber": _number(chunk.sequence_number),
+            "sequenceNumber": _number(self._numbered(chunk.sequence_number)),
             "media": {name: value for name, value in media.items() if value is not None},
             **self._identity,
         }
         if chunk.sequence_number is None:
             del message["sequenceNumber"]
-        self._count(chunk)
         length_ms = len(chunk.payload) / self._bytes_per_ms
         encoded = msgspec.json.encode(message).decode()
         return OutMessage(encoded, chunk.track.value, chunk.timestamp_ms or 0, length_ms)
@@ -104,9 +109,20 @@ class MessageEncoder:
         parsed = _parsed(message)
         if parsed is None or isinstance(parsed, messages.Connected | messages.Start):
             return []  # every listener got its own at the beginning
-        self._count(parsed)
         self._stopped = self._stopped or isinstance(parsed, messages.Stop)
+        number = self._numbered(parsed.sequence_number)
+        if number != parsed.sequence_number:
+            message = _with_number(message, number)
         return [OutMessage(message.decode("utf-8", "replace"))]
+
+    def _numbered(self, sequence_number: int | None) -> int | None:
+        """Count a message that is sent; return the sequence number to send it with."""
+        if sequence_number is None:
+            return None
+        if self._only is not None:
+            sequence_number = self._sequence + 1
+        self._sequence = max(self._sequence, sequence_number)
+        return sequence_number
 
     def _count(self, message: messages.Message | None) -> None:
         if message is not None and not isinstance(message, messages.Connected):
@@ -118,6 +134,15 @@ def _parsed(message: bytes) -> messages.Message | None:
         return parse.parse(message)
     except PeerError:
         return None
+
+
+def _with_number(message: bytes, number: int | None) -> bytes:
+    """Return a message with another sequence number, written as its own one is."""
+    fields = msgspec.json.decode(message)
+    if "sequenceNumber" not in fields:
+        return message
+    as_text = isinstance(fields["sequenceNumber"], str)
+    return msgspec.json.encode({**fields, "sequenceNumber": str(number) if as_text else number})
 
 
 def _number(number: int | None) -> str | None:

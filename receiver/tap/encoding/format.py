@@ -34,7 +34,7 @@ class OutputSpec(msgspec.Struct, frozen=True):
     """What a listener asked for. `rate` is `None` where it is the stream's own."""
 
     format: Format
-    track: str  # inbound, outbound, stereo; of messages, stereo
+    track: str  # inbound, outbound, stereo
     rate: int | None = None
 
     @property
@@ -156,7 +156,7 @@ def opening(
     """Return what a listener gets first: `started`, or the provider's own first messages."""
     if spec.format is Format.MESSAGES:
         connected = (live.connected_message or _CONNECTED).decode("utf-8", "replace")
-        return [OutMessage(connected), OutMessage(live.start_message.decode("utf-8", "replace"))]
+        return [OutMessage(connected), OutMessage(start_message(live, spec.track))]
     started = {
         "event": "started",
         **live.described(),
@@ -168,6 +168,16 @@ def opening(
         "timestamp_ms": timestamp_ms,
     }
     return [OutMessage(json_text(started))]
+
+
+def start_message(live: LiveStream, track: str) -> str:
+    """Return the provider's `start`; of one track only, it names no other in its `tracks`."""
+    if track == "stereo":
+        return live.start_message.decode("utf-8", "replace")
+    start = msgspec.json.decode(live.start_message)
+    body = start["start"] if isinstance(start.get("start"), dict) else start
+    body["tracks"] = [track]
+    return msgspec.json.encode(start).decode()
 
 
 def event_notices(event: LiveMessage, timestamp_ms: float) -> list[OutMessage]:

@@ -289,3 +289,7 @@ def test_forward_checks_its_consumer() -> None:
     ended = run("forward", "CA1", "https://x", "--receiver", "ws://127.0.0.1:9")
     assert (3, b"") == (ended.returncode, ended.stdout)
     assert b"a consumer must be given as wss://HOST/PATH" in ended.stderr
+    url = "wss://x/y#track=inbound&param.Queue=sales"
+    ended = run("forward", "CA1", url, "--receiver", "ws://127.0.0.1:9")
+    assert (3, b"") == (ended.returncode, ended.stdout)
+    assert b"param.NAME=VALUE chooses calls" in ended.stderr

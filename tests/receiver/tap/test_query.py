@@ -40,6 +40,7 @@ def test_everything_asked() -> None:
     assert access_token("track=stereo") is None
     assert access_token("&".join(["access_token=x", *(f"a{n}=1" for n in range(200))])) is None
     assert OutputSpec(Format.MESSAGES, "stereo") == parse("format=messages").spec
+    assert OutputSpec(Format.MESSAGES, "inbound") == parse("format=messages&track=inbound").spec
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_everything_asked() -> None:
         ("rate=44100", "rate must be 8000 or 16000 or 24000 or 48000"),
         ("rate=", "rate must be"),
         ("format=payload&rate=8000", "for format pcm16 only"),
-        ("format=messages&track=inbound", "carries both"),
+        ("format=messages&track=left", "track must be inbound or outbound or stereo"),
         ("since=-1", "since must be a number of seconds from 0 to 86400"),
         ("since=nan", "since must be"),
         ("since=1e999", "since must be"),

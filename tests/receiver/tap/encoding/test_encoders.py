@@ -450,3 +450,26 @@ def test_the_past_is_in_order() -> None:
     encoder.feed(live_chunk(7, CODES, arrival_ms=920))
     encoder.reach_present()
     assert [("lost", "inbound", 100, 20)] == gaps(encoder.flush_due(980))
+
+
+@pytest.mark.parametrize("track", list(Track))
+def test_messages_of_one_track_are_those_of_a_stream_that_has_no_other(track: Track) -> None:
+    """`start` names that track alone, and sequence numbers have no hole for the other one."""
+    live, spec = live_stream(Queue="sales"), OutputSpec(Format.MESSAGES, track.value)
+    start = opening(spec, live, listeners=0, timestamp_ms=0)[1].message
+    before = json.loads(live.start_message)
+    before["start"]["tracks"] = [track.value]
+    assert before == json.loads(start)
+    encoder = make_encoder(spec, live)
+    sent: list[StreamEvent] = [
+        *(live_chunk(1, CODES, track=name, sequence=n) for n, name in enumerate(Track, 2)),
+        LiveMessage(b'{"event":"dtmf","sequenceNumber":"4","dtmf":{"digit":"5"}}', 20),
+        *(live_chunk(2, CODES, track=name, sequence=n) for n, name in enumerate(Track, 5)),
+        LiveMessage(b'{"event":"mark","mark":{"name":"here"}}', 40),
+        LiveMessage(b'{"event":"stop","sequenceNumber":7}', 40),
+    ]
+    got = [json.loads(item.message) for event in sent for item in encoder.feed(event)]
+    assert ["media", "dtmf", "media", "mark", "stop"] == [message["event"] for message in got]
+    assert ["2", "3", "4", None, 5] == [message.get("sequenceNumber") for message in got]
+    media = [message["media"] for message in got if message["event"] == "media"]
+    assert [(track.value, "1"), (track.value, "2")] == [(m["track"], m["chunk"]) for m in media]
