@@ -61,9 +61,18 @@ def with_sizes(content: bytes) -> bytes:
         return content
     at, size = next(((at, n) for name, at, n in _chunks(content) if name == b"data"), (0, 1))
     rest = len(content) - at
-    if size == 0 and rest != sum(8 + n + n % 2 for _, _, n in _chunks(content, at)):
+    if size == 0 and not _only_chunks(content, at):
         content = content[: at - 4] + struct.pack("<I", min(rest, _OPEN)) + content[at:]
     return b"RIFF" + struct.pack("<I", min(len(content) - 8, _OPEN)) + content[8:]
+
+
+def _only_chunks(content: bytes, place: int) -> bool:
+    """Whether nothing but whole chunks stands behind `place`; silence is none."""
+    for name, at, size in _chunks(content, place):
+        if not name.isascii() or not name.decode("ascii").isprintable():
+            return False
+        place = at + size + size % 2
+    return place == len(content)
 
 
 def _chunks(content: bytes, place: int = len(b"RIFF....WAVE")) -> Iterator[tuple[bytes, int, int]]:

@@ -123,6 +123,14 @@ def test_sizes_left_open_are_those_of_the_file(
     assert expected == read_payload(path, Codec.PCMU)
 
 
+@pytest.mark.parametrize("sound", [bytes(8000), b"\x7f" * 8000, b"~\0" * 4000])
+def test_silence_of_an_open_size_is_no_empty_file(tmp_path: Path, sound: bytes) -> None:
+    """Zeros behind the header could be read as chunks of size 0."""
+    path = mulaw_wav(tmp_path / "silence.wav", b"")
+    path.write_bytes(path.read_bytes() + sound)
+    assert sound == read_payload(path, Codec.PCMU)
+
+
 @pytest.mark.parametrize("rate", [11025, 16000, 44100, 48000])
 @pytest.mark.parametrize("subtype", ["PCM_16", "ULAW"])
 def test_another_rate_is_converted_on_request(write_wav: WriteWav, rate: int, subtype: str) -> None:
