@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -261,3 +263,18 @@ async def test_a_slow_program_does_not_fill_our_buffers() -> None:
         close: Callable[[], Any] = events.aclose  # type: ignore[attr-defined]  # a generator
         await close()
     assert taken < 64_000  # four seconds
+
+
+def test_listening_loads_nothing_that_is_for_the_server() -> None:
+    """Of all packages, those that its page names; numpy only once there are samples."""
+    code = (
+        "import sys; before = set(sys.modules); import receiver.listen;"
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    optional = {"python_socks", "typing_extensions"}  # websockets and msgspec use them if present
+    assert {"msgspec", "receiver", "websockets"} == (
+        {*printed.split()} - sys.stdlib_module_names - optional
+    )
