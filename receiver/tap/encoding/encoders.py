@@ -44,7 +44,7 @@ def encoder(
 class MessageEncoder:
     """Both tracks, or one, in the provider's own shape.
 
-    Of one track the messages are numbered anew: the provider's numbers would have a hole for
+    Of one track the messages are numbered anew: the provider's numbers would leave out
     each chunk of the other track, which reads as loss. Its chunk numbers stay, and show loss.
     """
 

@@ -454,7 +454,7 @@ def test_the_past_is_in_order() -> None:
 
 @pytest.mark.parametrize("track", list(Track))
 def test_messages_of_one_track_are_those_of_a_stream_that_has_no_other(track: Track) -> None:
-    """`start` names that track alone, and sequence numbers have no hole for the other one."""
+    """`start` names that track alone, and sequence numbers leave none out."""
     live, spec = live_stream(Queue="sales"), OutputSpec(Format.MESSAGES, track.value)
     start = opening(spec, live, listeners=0, timestamp_ms=0)[1].message
     before = json.loads(live.start_message)
