@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import mutagen.wave
 import pytest
 from structlog.testing import capture_logs
 
@@ -19,6 +22,9 @@ from tests.cases.expected import FILES, OPEN
 from tests.cases.played import NAMES, Played, Published, Step, read, steps
 from tests.receiver.helpers.journals import STARTED_AT_MS, render
 from tests.receiver.helpers.taps import ManualScheduler
+
+# mutagen ships no types
+read_wave: Callable[..., Any] = mutagen.wave.WAVE
 
 
 class CaseRecorder(Recorder):
@@ -109,6 +115,18 @@ def test_what_a_case_leaves_is_right(
     if name in OPEN:
         request.applymarker(pytest.mark.xfail(reason=OPEN[name], strict=True))
     FILES[name](play(name, tmp_path))
+
+
+@pytest.mark.needs("ffprobe", "exiftool")
+def test_parameters_are_readable_in_the_files_of_any_script(tmp_path: Path) -> None:
+    """Names and values, in programs that share no code with us."""
+    parameters = play("C15-cjk", tmp_path).only().document.parameters
+    path = tmp_path / "0" / "inbound.wav"
+    entries = read_wave(path).tags.getall("TXXX")
+    assert parameters == {entry.desc: entry.text[0] for entry in entries}
+    for command in (["ffprobe", "-v", "error", "-show_format"], ["exiftool", "-a"]):
+        shown = subprocess.run([*command, path], capture_output=True, check=True).stdout.decode()
+        assert [] == [text for pair in parameters.items() for text in pair if text not in shown]
 
 
 def test_every_case_has_its_right_value() -> None:
