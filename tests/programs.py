@@ -25,6 +25,7 @@ PACKAGES: Final = {
     "mount": "mount",
     "nginx": "nginx-light",
     "sox": "sox",
+    "systemd-analyze": "systemd",
 }
 """By program: the packages of Debian that install it."""
 EVERYWHERE: Final = frozenset({"df", "nohup", "sh", "umount"})

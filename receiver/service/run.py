@@ -3,16 +3,20 @@
 The usual soft limit of 1024 file descriptors is for programs that use `select`, which cannot count
 further; we do not. A receiver at its limit could open neither sockets nor journals, so it admits
 fewer streams instead.
+
+A service manager (systemd, `Type=notify`) is notified of what happens: see `ServiceManager`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -27,6 +31,7 @@ from receiver.service.demo import Demo
 from receiver.service.server import Server
 from receiver.service.shutdown_deadline import leave_disk
 from receiver.service.supervisor import Supervisor
+from receiver.service.worker import COMMANDS
 from receiver.transports.listener import SocketListener
 
 PER_STREAM: Final = 2
@@ -88,6 +93,53 @@ def _raised(needed: int) -> int:
     return target
 
 
+class ServiceManager:
+    """Notifies the service manager that started us, if it asked for it: sd_notify(3).
+
+    Messages are datagrams to the socket that NOTIFY_SOCKET names: READY=1 when streams can come,
+    STOPPING=1 and RELOADING=1 with the commands, and WATCHDOG=1 from the event loop, three times
+    within the time after which the manager takes a process for hung (WATCHDOG_USEC).
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        if self._address.startswith("@"):
+            self._address = "\0" + self._address[1:]  # an abstract one
+        is_ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog_seconds = int(environ.get("WATCHDOG_USEC", 0)) / 1e6 if is_ours else 0.0
+        self._stopping = False
+
+    def ready(self) -> None:
+        """Streams can come."""
+        self._notify("READY=1")
+
+    def commanded(self, command: str) -> None:
+        """Notify of a command of `worker.COMMANDS`, which is carried out now."""
+        if command != "reload":
+            self._stopping = True
+            self._notify("STOPPING=1")
+        elif not self._stopping:
+            since = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            self._notify("RELOADING=1", f"MONOTONIC_USEC={since}")
+            asyncio.get_running_loop().call_soon(self.ready)  # behind the command itself
+
+    async def feed_watchdog(self) -> None:
+        """Show that the event loop runs, for ever; return where nobody watches."""
+        while self._address and self._watchdog_seconds:
+            self._notify("WATCHDOG=1")
+            await asyncio.sleep(self._watchdog_seconds / 3)
+
+    def _notify(self, *lines: str) -> None:
+        if not self._address:
+            return
+        with (
+            contextlib.suppress(OSError),  # nobody is there any more, or does not read
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to_manager,
+        ):
+            to_manager.setblocking(False)
+            to_manager.sendto("\n".join(lines).encode(), self._address)
+
+
 def run(config: Config) -> None:
     """Run a receiver until SIGINT, or until SIGTERM and the end of its streams.
 
@@ -103,7 +155,17 @@ def run(config: Config) -> None:
 
 
 async def _run_workers(config: Config) -> None:
-    await Supervisor(config, listening=functools.partial(_announce, config)).run()
+    manager = ServiceManager(os.environ)
+
+    def listening(port: int) -> None:
+        _announce(config, port)
+        manager.ready()
+
+    feeding = asyncio.create_task(manager.feed_watchdog())
+    try:
+        await Supervisor(config, listening=listening, commanded=manager.commanded).run()
+    finally:
+        feeding.cancel()
 
 
 def _announce(config: Config, port: int) -> str:
@@ -116,29 +178,36 @@ def _announce(config: Config, port: int) -> str:
 
 
 async def _run(config: Config) -> None:
+    manager = ServiceManager(os.environ)
     demo = Demo(config) if config.demo else None
     server = Server(config, published=demo.published if demo else lambda _: None)
     server.deadline.arm_watchdog(server.left_behind)
     loop = asyncio.get_running_loop()
 
-    def end(how: Callable[[], object]) -> None:
-        if demo is not None:
-            demo.shutdown_started()
-        how()
+    commands = {"stop": server.stop, "drain": server.drain, "reload": server.reload}
 
-    loop.add_signal_handler(signal.SIGINT, end, server.stop)
-    loop.add_signal_handler(signal.SIGTERM, end, server.drain)
-    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    def obey(command: str) -> None:
+        manager.commanded(command)
+        if demo is not None and command != "reload":
+            demo.shutdown_started()
+        commands[command]()
+
+    for number, command in COMMANDS.items():
+        loop.add_signal_handler(number, obey, command)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, COMMANDS)
 
     def listening(listener: SocketListener) -> None:
         url = _announce(config, listener.port)
+        manager.ready()
         if demo is not None:
             demo.start(url)
 
+    feeding = asyncio.create_task(manager.feed_watchdog())
     try:
         await server.run(listening=listening)
     except DiskLeftError as error:
         leave_disk(error)
     finally:
+        feeding.cancel()
         if demo is not None:
             await demo.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,11 +47,19 @@ class Supervisor:
     Args:
         config: the settings of all workers together.
         listening: is called once, with the port, when all of them serve.
+        commanded: is called with each command that all of them get, just before.
     """
 
-    def __init__(self, config: Config, *, listening: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        listening: Callable[[int], object],
+        commanded: Callable[[str], object] = lambda _: None,
+    ) -> None:
         self._config = config
         self._listening = listening
+        self._commanded = commanded
         self._counts: Any = SPAWNING.RawArray("q", [_DEAD] * config.workers)
         self._workers: dict[int, Worker] = {}  # those that live, by place
         self._served: set[int] = set()  # places whose worker has served
@@ -75,6 +84,7 @@ class Supervisor:
                 stack.enter_context(listening)
             for number, command in COMMANDS.items():
                 asyncio.get_running_loop().add_signal_handler(number, self._send, command)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, COMMANDS)
             places = range(config.workers)
             supervised = [asyncio.create_task(self._supervise(place)) for place in places]
             reaper = asyncio.create_task(self._kill_late_workers())
@@ -106,6 +116,7 @@ class Supervisor:
             self._deadline.start()
         if command != "reload":
             self._ending.set()
+        self._commanded(command)
         for worker in self._workers.values():
             worker.send(command)
 

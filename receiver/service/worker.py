@@ -48,12 +48,15 @@ class Worker:
         self.problem = ""  # why it could not start
         self._channel, theirs = SPAWNING.Pipe()
         self._process = SPAWNING.Process(target=_work, args=(config, shared, theirs))
+        # For those who signal every process of a service: until it can ignore them (`_work`).
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, COMMANDS)
         try:
             self._process.start()
         except OSError:
             self._channel.close()
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
 
     def send(self, command: str) -> None:
@@ -114,6 +117,7 @@ def _work(config: Config, shared: SharedPort, channel: Connection) -> None:
     """Run a worker until it ends; the target of its process."""
     for number in COMMANDS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, COMMANDS)
     os.umask(0o077)
     logs.configure(config.log_level)
     structlog.contextvars.bind_contextvars(worker=shared.place + 1)

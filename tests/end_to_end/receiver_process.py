@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class ReceiverProcess:
         environment: dict[str, str] | None = None,
         token_file: bool = True,
         program: tuple[str, ...] = ("-m", "receiver"),
+        started: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.folder = folder
         self.recordings = folder / "recordings"
@@ -62,6 +63,7 @@ class ReceiverProcess:
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         assert self.process.stdout is not None
+        started(self.process.pid)  # long before it listens
         self.listening = self.process.stdout.readline().strip()
         self.url = self.listening.removeprefix("listening ")
         self.port = int(self.url.rpartition(":")[2].partition("/")[0] or 0) if self.url else 0
@@ -125,9 +127,12 @@ def running_receiver(
     *options: str,
     environment: dict[str, str] | None = None,
     program: tuple[str, ...] = ("-m", "receiver"),
+    started: Callable[[int], object] = lambda _: None,
 ) -> Iterator[ReceiverProcess]:
     """Run a receiver for the length of a `with` block."""
-    process = ReceiverProcess(folder, *options, environment=environment, program=program)
+    process = ReceiverProcess(
+        folder, *options, environment=environment, program=program, started=started
+    )
     try:
         yield process
     finally:
