@@ -99,7 +99,8 @@ class ClockLookahead:
         shifts, audio, waited = (
             of[rows] - of[chunks][:, None] for of in (self._shifts, self._places, self._arrivals)
         )
-        at_once = (2 * shifts < -audio) & (2 * waited < audio)
+        slow = 2 * shifts < -audio
+        at_once = slow & ((2 * waited < audio) | (slow & (waited < audio))[:, -1:])
         shifts = np.where(at_once, 0, shifts)
         shifts = np.sort(np.where(behind_all, np.iinfo(np.int64).max, shifts), axis=1)
         quarter = (_LOOK_AHEAD - behind_all.sum(axis=1)) // 4
