@@ -15,10 +15,9 @@ TapreelError                      1  unexpected
     ├── BadRequest                -  its URL asks for what is not there; the answer is a 400
     ├── MessageRejected           -  one message cannot be used; the stream lives on
     └── ProtocolViolation         -  the stream cannot go on; it is closed with a code
-        └── FormatRefused         -  ... because nobody here can decode its audio
 
 A dash: no command ends with it, because somebody always catches it.
-The last three are in `receiver.wire`, beside the messages that they are about.
+The last two are in `receiver.wire`, beside the messages that they are about.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -149,6 +149,25 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str
     detail: str
     track: Track | None = None
+
+
+LONGEST_TEXT_BYTES: Final = 4096
+"""Of an id, a name or a digit from the wire so much is kept, outside of the journal."""
+
+
+def clipped(text: str) -> str:
+    """Return a text from the wire, cut where it is longer than anything meant for people."""
+    if len(text) <= LONGEST_TEXT_BYTES // 4:
+        return text
+    return text.encode("utf-8", "replace")[:LONGEST_TEXT_BYTES].decode("utf-8", "ignore")
+
+
+def parameter_text(value: Any) -> str:
+    """Return a custom parameter as the text that filters and tokens compare it by.
+
+    A text is itself; anything else is as in JSON: `true`, `null`, `5`, `["a"]`.
+    """
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def timestamp(milliseconds: int) -> str:

@@ -25,6 +25,7 @@ TESTED_IN: Final = {
     "receiver/forwarding/consumer": "receiver/forwarding/test_relay.py",
     "receiver/forwarding/remote_source": "end_to_end/test_forward.py",
     "receiver/ingest/live_recording": "receiver/ingest/test_session.py",
+    "receiver/ingest/recordings": "receiver/ingest/test_session.py",
     "receiver/recording/outcomes": "receiver/recording/test_publish.py",
     "receiver/service/demo": "end_to_end/test_demo.py",
     "receiver/service/render_process": "receiver/service/test_publish_queue.py",

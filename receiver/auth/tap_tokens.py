@@ -26,6 +26,7 @@ from receiver.auth.bearer import (
     verified_claims,
 )
 from receiver.errors import ConfigurationError, Refused
+from receiver.media import parameter_text
 
 AUDIENCE: Final = "tap"
 LONGEST_IN_QUERY_SECONDS: Final = 300
@@ -48,7 +49,7 @@ class Scope:
             return self.call_sid == call_sid
         if self.parameter is not None:
             name, value = self.parameter
-            return name in parameters and str(parameters[name]) == value
+            return name in parameters and parameter_text(parameters[name]) == value
         return True
 
     def __str__(self) -> str:

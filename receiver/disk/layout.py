@@ -10,6 +10,8 @@ from typing import Final
 RECORDING_JSON: Final = "recording.json"
 STEREO: Final = "stereo"
 STEREO_WAV: Final = f"{STEREO}.wav"
+REFUSED_RAW: Final = "refused.raw"
+"""Payloads that could not be used, or not be decoded; `recording.json` says which is where."""
 JOURNAL_SUFFIX: Final = ".journal"
 REWRITTEN_SUFFIX: Final = ".rewritten"
 """A journal that is being written again, because the disk failed; it replaces the old one."""

@@ -8,25 +8,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 import receiver
 from receiver.journal import records
 from receiver.journal.records import (
-    DroppedRecord,
     EndRecord,
     Header,
     MessageRecord,
     NoteRecord,
+    PartEnd,
+    PreviousPart,
     RejectedRecord,
 )
 from receiver.journal.writer import JournalWriter
-from receiver.media import Chunk, EndReason, GapKind, timestamp
+from receiver.media import Chunk, EndReason, MediaFormat, timestamp
 from receiver.tap.events import LiveChunk, LiveMessage, LiveStream, StreamEnded, StreamPosition
 from receiver.tap.hub import SILENT, Hub, Tap
 from receiver.timeline.jumps import live_origin_ms
-from receiver.wire.messages import MessageRejected, Start
+from receiver.wire.messages import Connected, Message, MessageRejected, Start
 
 MOST_MESSAGES: Final = 10_000
 """Messages other than media that are kept of one recording; the rest is counted."""
+
+NAMELESS: Final = Start("", "", "", (), {}, MediaFormat())
+"""In the place of a start message that has not come."""
 
 MOST_EARLY: Final = 10
 """Messages that are kept until a recording opens which they belong into."""
@@ -71,7 +77,6 @@ class LiveRecording:
     now: Callable[[], float]
     early: EarlyMessages
     latest_of_tracks: Callable[[], tuple[Chunk, ...]]
-    active_at: float  # when the latest chunk came, of this recording or one before it
     opened_at: float = field(init=False)
     tap: Tap = field(init=False)  # where chunks are published
     live: Tap = SILENT  # until the stream has a name
@@ -79,9 +84,13 @@ class LiveRecording:
     start: Start | None = None  # names the call
     has_start_message: bool = False  # of its own: `start` may be that of the stream before it
     latest: Chunk | None = None
+    latest_ms: int = 0  # when it came
+    sequence_number: int = 0  # the highest of messages other than media
+    continues_ms: int | None = None  # the timestamp at which the part before it ended
     chunks: int = 0
     messages: int = 0
     rejected: int = 0
+    _noted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.opened_at = self.now()
@@ -93,8 +102,7 @@ class LiveRecording:
 
     def keep_chunk(self, chunk: Chunk) -> None:
         """Put a chunk into the journal, and publish it where somebody listens: the hot path."""
-        self.active_at = now = self.now()
-        arrival_ms = int((now - self.opened_at) * 1000)
+        arrival_ms = self.latest_ms = int((self.now() - self.opened_at) * 1000)
         self.chunks += 1
         self.journal.append(records.encode_chunk(chunk, arrival_ms))
         self.latest = chunk
@@ -113,14 +121,19 @@ class LiveRecording:
     def keep_rejected(self, rejected: MessageRejected, message: bytes) -> None:
         """Put what is known of an unusable message into the journal."""
         self.rejected += 1
-        if rejected.chunk is None:
+        if rejected.chunk is None and not rejected.audio:
             self.keep(message)  # verbatim, and rejected again whenever it is read
         else:
-            record = RejectedRecord(self.arrival_ms(), rejected.code, rejected.chunk)
+            record = RejectedRecord(
+                self.arrival_ms(), rejected.code, rejected.chunk, rejected.label, rejected.audio
+            )
             self.journal.append(records.encode(record))
 
-    def note(self, code: str, detail: str) -> None:
-        """Put a finding of ours into the journal."""
+    def note(self, code: str, detail: str, *, once: bool = False) -> None:
+        """Put a finding of ours into the journal; with `once`, unless its code is there."""
+        if once and code in self._noted:
+            return
+        self._noted.add(code)
         self.journal.append(records.encode(NoteRecord(self.arrival_ms(), code, detail)))
 
     def assume(self, start: Start) -> None:
@@ -129,18 +142,62 @@ class LiveRecording:
         self._append_message(self.early.start)
         self.note("start_assumed", "no start message came; that of the stream before was taken")
 
-    def continue_stream(self) -> None:
-        """Start with the name of the stream that stopped, its earlier chunks being elsewhere.
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """Return by what its stream is known again on another socket, if by anything."""
+        start = self.start
+        return (start.stream_sid, start.call_sid) if start and start.stream_sid else None
 
-        They are neither lost nor missed: they are in the recording before this one.
+    def count_sequence(self, message: Message) -> None:
+        """Count the sequence number of a message other than media."""
+        if not isinstance(message, Connected):
+            self.sequence_number = max(self.sequence_number, message.sequence_number or 0)
+
+    def adopt_ids(self, stream_sid: str, call_sid: str, account_sid: str) -> bool:
+        """Fill in ids that the start message lacks; return whether stream and call have one."""
+        start = self.start or NAMELESS
+        self.start = found = msgspec.structs.replace(
+            start,
+            stream_sid=start.stream_sid or stream_sid,
+            call_sid=start.call_sid or call_sid,
+            account_sid=start.account_sid or account_sid,
+        )
+        if found != start:
+            ids = [found.stream_sid, found.call_sid, found.account_sid]
+            self.note(records.REPEATED_IDS, msgspec.json.encode(ids).decode())
+        return bool(found.stream_sid and found.call_sid)
+
+    def as_part(
+        self, latest: tuple[Chunk, ...] | None = None, reason: EndReason | None = None
+    ) -> PreviousPart:
+        """Return where the stream stands, for the recording in which it may go on.
+
+        Args:
+            latest: the latest chunk of each track; without it, those of the stream.
+            reason: why the recording has ended, if it has.
         """
-        self.keep(self.early.start)
-        for chunk in self.latest_of_tracks():
-            number, stamp = chunk.chunk, chunk.timestamp_ms
-            bounds = (None if number is None else 0, number, None if stamp is None else 0, stamp)
-            count = 1 + max(0, number or 0)
-            row = DroppedRecord(GapKind.SENDER_SILENCE, chunk.track, count, *bounds)
-            self.journal.append(records.encode(row))
+        start, latest = (
+            self.start or NAMELESS,
+            self.latest_of_tracks() if latest is None else latest,
+        )
+        numbers = [chunk.sequence_number or 0 for chunk in latest]
+        return PreviousPart(
+            id=self.header.recording_id,
+            stream_sid=start.stream_sid,
+            latest_at_ms=self.header.started_at_ms + self.latest_ms,
+            tracks={chunk.track: _part_end(chunk, start.media_format) for chunk in latest},
+            sequence_number=max((self.sequence_number, *numbers)) or None,
+            reason=reason,
+        )
+
+    def continue_part(self, previous: PreviousPart) -> None:
+        """Go on where another recording of the same stream ended.
+
+        What that one holds is neither lost nor missed here.
+        """
+        ends = (end.end_ms for end in previous.tracks.values() if end.end_ms is not None)
+        self.continues_ms = max(ends, default=None)
+        self.note(records.PREVIOUS_PART, msgspec.json.encode(previous).decode())
 
     def publish_message(self, message: bytes) -> None:
         """Publish a message other than media."""
@@ -148,7 +205,7 @@ class LiveRecording:
 
     def publish_first(self, event: LiveChunk) -> None:
         """Publish the first chunk, and count stream time from it."""
-        self.origin_ms = live_origin_ms(event.chunk, event.arrival_ms)
+        self.origin_ms = live_origin_ms(event.chunk, event.arrival_ms, self.continues_ms)
         self.tap = self.live
         self.live.publish(event)
 
@@ -184,6 +241,7 @@ class LiveRecording:
             started_at=timestamp(self.header.started_at_ms),
             connected_message=self.early.connected,
             start_message=self.early.start,
+            continues_ms=self.continues_ms,
         )
         self.live = hub.open(described, self)
         if self.chunks:
@@ -192,6 +250,12 @@ class LiveRecording:
     def names(self) -> dict[str, str | None]:
         """Return what log lines name this recording by."""
         return names(self.header.recording_id, self.start)
+
+
+def _part_end(chunk: Chunk, media: MediaFormat) -> PartEnd:
+    stamp = chunk.timestamp_ms
+    end = None if stamp is None else stamp + len(chunk.payload) // media.bytes_per_ms
+    return PartEnd(chunk.chunk, stamp, end)
 
 
 class _FirstChunkTap:

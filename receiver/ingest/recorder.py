@@ -18,21 +18,33 @@ sessions of another kind of socket can be recorded beside the ones of today.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
 from receiver.counters import Counters, LiveCounts
-from receiver.journal.records import Header
+from receiver.ingest.live_recording import LiveRecording
+from receiver.journal.records import Header, PreviousPart
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
 from receiver.media import EndReason
+from receiver.rate_limit import LogThrottle
 from receiver.tap.hub import Hub
 
+REFUSALS_SECONDS: Final = 10.0
+"""How often a line is logged of one peer that is refused whenever it connects."""
+REMEMBERED_SECONDS: Final = 3600.0
+"""For how long a stream that has ended can go on as another recording."""
+MOST_REMEMBERED: Final = 20_000
+"""So many streams that ended are remembered, about 1 KiB each; the oldest are forgotten first."""
 _DONE: Final = 1000
 _GOING_AWAY: Final = 1001
 _LONGEST_STEP_SECONDS: Final = 2.0
 """Between two checks. More has not passed for us: this process was stopped, or held up."""
+
+
+_Key = tuple[str, str]
 
 
 class LiveSession(Protocol):
@@ -66,6 +78,44 @@ class LiveSession(Protocol):
         ...
 
 
+class Parts:
+    """Where streams stood when their recordings ended, or stand, by stream and call id.
+
+    Args:
+        now: a clock that never goes back, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._open: dict[_Key, LiveRecording] = {}
+        self._ended: OrderedDict[_Key, tuple[float, PreviousPart]] = OrderedDict()
+
+    def start(self, key: _Key, recording: LiveRecording) -> PreviousPart | None:
+        """Add a recording that has its name; return the part of its stream before it, if any.
+
+        That one may still be open: nobody has noticed that its socket is dead.
+        """
+        before = self._open.get(key)
+        self._open[key] = recording
+        if before is not None and before is not recording:
+            return before.as_part()
+        at, part = self._ended.pop(key, (0.0, None))
+        return part if self._now() - at <= REMEMBERED_SECONDS else None
+
+    def end(self, key: _Key, recording: LiveRecording, part: PreviousPart) -> None:
+        """Remember where a recording ended, unless its stream has gone on elsewhere already."""
+        if self._open.get(key) is not recording:
+            return
+        del self._open[key]
+        self._ended[key] = (self._now(), part)
+        oldest = self._now() - REMEMBERED_SECONDS
+        while self._ended:
+            at, _ = next(iter(self._ended.values()))
+            if at >= oldest and len(self._ended) <= MOST_REMEMBERED:
+                break
+            self._ended.popitem(last=False)
+
+
 class Recorder:
     """Opens the journals of sessions, and keeps the set of those whose sockets are open.
 
@@ -94,6 +144,8 @@ class Recorder:
         self.now = now
         self.journal_ended = journal_ended
         self.sessions: set[LiveSession] = set()
+        self.parts = Parts(now)  # of streams, so that they can go on on another socket
+        self.refusals = LogThrottle(REFUSALS_SECONDS)  # of all sockets: peers come again and again
         self._spool = spool
         self._changed = changed
         self._ended = False  # all sessions, by us

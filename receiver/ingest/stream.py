@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from receiver.media import Chunk, EndReason, RejectedChunk, Track
+import msgspec
+
+from receiver.media import Chunk, EndReason, RejectedChunk, Track, clipped
 from receiver.rate_limit import TokenBucket
 from receiver.wire.messages import (
     OTHER_STREAM,
@@ -35,6 +37,7 @@ from receiver.wire.messages import (
     Start,
     Stop,
     Unknown,
+    UntrackedChunk,
 )
 
 
@@ -88,18 +91,26 @@ class ChunkRefused:
         known = RejectedChunk(
             refused.track, refused.sequence_number, refused.chunk, refused.timestamp_ms
         )
-        return MessageRejected(OTHER_STREAM, "the chunk names another stream", chunk=known)
+        return MessageRejected(
+            OTHER_STREAM,
+            "the chunk names another stream",
+            chunk=known,
+            audio=refused.payload,
+            label=clipped(refused.stream_sid or ""),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingEnded:
     """The open recording is complete.
 
-    `assumed` is the start message that must be taken for its own, where none has come.
+    `assumed` is the start message that must be taken for its own, where none has come. `latest`
+    are the latest chunks of its tracks.
     """
 
     reason: EndReason
     assumed: Start | None = None
+    latest: tuple[Chunk, ...] = field(default=(), compare=False)
 
 
 ProtocolEvent = RecordingOpened | MessageReceived | ChunkReceived | ChunkRefused | RecordingEnded
@@ -141,6 +152,15 @@ class Stream:
 
     def receive(self, message: Message) -> Events:
         """Return what `message` means."""
+        if type(message) is UntrackedChunk:
+            message = Chunk(
+                self.assumed_track,
+                message.sequence_number,
+                message.chunk,
+                message.timestamp_ms,
+                message.payload,
+                message.stream_sid,
+            )
         if type(message) is Chunk:
             return (
                 (ChunkReceived(message),)
@@ -150,20 +170,21 @@ class Stream:
         before = self.state
         self.state = after = TRANSITIONS[before, type(message)]
         if isinstance(message, Start):
-            return self._started(before, message)
+            return self._started(before, self._restated(before, message))
         if before is _IDLE:
             return ()  # connected, or a message about no recording
         received = MessageReceived(message)
         return (received,) if after is not _IDLE else (received, self._ended(before))
 
+    @property
+    def assumed_track(self) -> Track:
+        """Return the track of chunks that name none: the only one of the start, or inbound."""
+        tracks = self.start.tracks if self.start else ()
+        return Track(tracks[0]) if tracks in [(track.value,) for track in Track] else Track.INBOUND
+
     def latest_of_tracks(self) -> tuple[Chunk, ...]:
         """Return the latest chunk of each track of the stream that `start` names."""
         return tuple(self._latest.values())
-
-    def would_name(self, start: Start) -> bool:
-        """Whether a start message would name the open recording, which has no name yet."""
-        before = self.state
-        return before is _EARLY and not self._is_of_another(before, self.start, start)
 
     def closed(self, reason: EndReason) -> Events:
         """Return what the end of the connection means; idempotent."""
@@ -232,8 +253,9 @@ class Stream:
         if before is _IDLE:
             events = (RecordingOpened(), *events)
         elif self._is_of_another(before, known, start):
-            events = (RecordingEnded(EndReason.REPLACED), RecordingOpened(), *events)
-        same = known is not None and known.is_of(start)
+            ended = RecordingEnded(EndReason.REPLACED, latest=self.latest_of_tracks())
+            events = (ended, RecordingOpened(), *events)
+        same = known is not None and start.goes_on(known)
         if not same:
             self._past |= self._names
             self._names.clear()
@@ -248,11 +270,24 @@ class Stream:
         """Whether what has been recorded belongs to another stream than `start` names."""
         if before is _EARLY:
             return self._early_sid is not None and self._early_sid not in start.names
-        return known is not None and not known.is_of(start)
+        return known is not None and not start.goes_on(known)
+
+    def _restated(self, before: State, start: Start) -> Start:
+        """Return a start message with what it leaves open of the format, and an earlier one says.
+
+        A message of the same stream that names another format begins another recording.
+        """
+        known = self.start
+        if before is not _STARTED or known is None or not start.goes_on(known):
+            return start
+        return msgspec.structs.replace(
+            start, media_format=known.media_format, refused_format=known.refused_format
+        )
 
     def _ended(self, before: State, reason: EndReason = EndReason.STOP) -> RecordingEnded:
         nameless = before is _EARLY and self._early_sid is None
-        return RecordingEnded(reason, self.start if nameless else None)
+        assumed = self.start if nameless else None
+        return RecordingEnded(reason, assumed, self.latest_of_tracks())
 
 
 MOST_REJECTED: Final = 50

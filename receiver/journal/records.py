@@ -26,6 +26,12 @@ CLAIMED_CALL: Final = "token_call"
 """Code of a note that opens the journal of a stream whose signed token names a call, as long as no
 start message has named that call. Its detail is the call's id. Without such a start message the
 journal is not published."""
+PREVIOUS_PART: Final = "previous_part"
+"""Code of a note that says which recording holds the stream's audio from before this one. Its
+detail is a `PreviousPart`, as JSON."""
+REPEATED_IDS: Final = "ids_repeated"
+"""Code of a note of ids that the start message lacks and other messages have: JSON, an array of
+the ids of stream, call and account."""
 LONGEST_RECORD_BYTES: Final = 4 * 2**20
 """No record is longer (messages are bounded well below); a larger length is damage."""
 
@@ -66,11 +72,16 @@ class ChunkRecord(msgspec.Struct, frozen=True, array_like=True, tag=_CHUNK_KIND)
 
 
 class RejectedRecord(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """A message that could not be used; `chunk` is what is known of the chunk that it carried."""
+    """A message that could not be used; `chunk` is what is known of the chunk that it carried.
+
+    `label` is what the message calls the track or stream of its audio.
+    """
 
     arrival_ms: int
     code: str
     chunk: RejectedChunk | None
+    label: str = ""
+    audio: bytes = b""  # last, as a chunk's payload is
 
 
 class EndRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -103,6 +114,25 @@ class DroppedRecord(msgspec.Struct, frozen=True, array_like=True, tag=6):
     last_chunk: int | None
     first_timestamp_ms: int | None
     last_timestamp_ms: int | None
+
+
+class PartEnd(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last chunk of one track in a part of a stream: its number, and the clock at its end."""
+
+    number: int | None = None
+    timestamp_ms: int | None = None
+    end_ms: int | None = None
+
+
+class PreviousPart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The recording that holds a stream's audio from before, and where that ended."""
+
+    id: str
+    stream_sid: str
+    latest_at_ms: int  # when its latest chunk came, UTC in milliseconds since 1970
+    tracks: dict[Track, PartEnd]
+    sequence_number: int | None = None  # the highest of its messages
+    reason: EndReason | None = None  # none where it was still open
 
 
 Record = (

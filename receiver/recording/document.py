@@ -56,8 +56,44 @@ class MarkPassed(msgspec.Struct, frozen=True):
     name: str
 
 
+class RefusedPart(msgspec.Struct, frozen=True):
+    """Payloads of one kind in `refused.raw`, back to back in the order in which they came.
+
+    `label` is what their messages call the track or stream; arrivals count from the start.
+    """
+
+    code: str
+    label: str
+    chunks: int
+    offset: int
+    size: int
+    first_arrival_ms: int
+    last_arrival_ms: int
+
+
+class RefusedAudio(msgspec.Struct, frozen=True):
+    """Audio that is in no track: the file that has it as it came, and what is where in it."""
+
+    file: str
+    size: int
+    sha256: str
+    parts: tuple[RefusedPart, ...]
+
+
+class PreviousRecording(msgspec.Struct, frozen=True):
+    """The recording that has what came of the stream before, and what lies between the two."""
+
+    id: str
+    stream_sid: str
+    gap_ms: int
+
+
 class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The whole document. `byte_order` is there for L16 only, `stereo` where it was asked for."""
+    """The whole document. `byte_order` is there for L16 only, `stereo` where it was asked for.
+
+    `refused` is there where audio came that could not be used or decoded, `previous` where the
+    stream began in another recording.
+    """
 
     schema_version: int
     id: str
@@ -81,6 +117,8 @@ class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
     receiver_version: str
     byte_order: ByteOrder | None = None
     stereo: dict[str, str] | None = None  # {"file": "stereo.wav", "sha256": ...}
+    refused: RefusedAudio | None = None
+    previous: PreviousRecording | None = None
 
 
 _decoder = msgspec.json.Decoder(Recording)

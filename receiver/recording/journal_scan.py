@@ -7,10 +7,13 @@ Samples stay in the file: what is kept of a chunk is where its payload ends and 
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from receiver.disk.files import blocks_of
 from receiver.errors import JournalError, UnprovenError
@@ -23,17 +26,21 @@ from receiver.journal.records import (
     Header,
     MessageRecord,
     NoteRecord,
+    PartEnd,
+    PreviousPart,
     Record,
     RejectedRecord,
 )
 from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
 from receiver.timeline.event_positions import EventPosition
-from receiver.timeline.track_index import TrackIndex
+from receiver.timeline.jumps import continued_origin_ms
+from receiver.timeline.track_index import MISSING, Column, TrackIndex
 from receiver.wire import parse
 from receiver.wire.messages import (
+    FORMAT_ASSUMED,
+    FORMAT_REFUSED,
     OTHER_STREAM,
     DtmfMessage,
-    FormatRefused,
     MarkMessage,
     MessageRejected,
     Start,
@@ -50,6 +57,63 @@ _CUT_SHORT = {
 }
 
 
+_NO_START = "no start message came; mu-law at 8000 Hz was assumed"
+_BEGINNING = 50  # chunks, as in `timeline.clock`
+_MOST_LABELS = 32
+"""Of refused audio so many tracks and streams are told from each other."""
+
+
+@dataclass(slots=True)
+class KeptAudio:
+    """Where a journal has audio of one kind that has no place in a track: 12 bytes a chunk."""
+
+    first_arrival_ms: int
+    last_arrival_ms: int = 0
+    end: array[int] = field(default_factory=lambda: array("q"))  # of each payload, in the journal
+    size: array[int] = field(default_factory=lambda: array("i"))
+
+    def add(self, arrival_ms: int, end: int, size: int) -> None:
+        """Add a payload that ends at byte `end` of the journal."""
+        self.last_arrival_ms = arrival_ms
+        self.end.append(end)
+        self.size.append(size)
+
+
+_T = TypeVar("_T")
+
+
+def _decoded(detail: str, kind: type[_T]) -> _T | None:
+    """Return what a note says; nothing where a later version says it otherwise."""
+    try:
+        return msgspec.json.decode(detail, type=kind)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """What lies between a recording and the one that its stream began in."""
+
+    gap_ms: int
+    origin_ms: int | None = None  # where stream time begins; none where the clock began anew
+
+
+def _earliest(column: Column) -> int | None:
+    """Return the lowest counter of the first chunks: one may have overtaken another."""
+    known = column[:_BEGINNING]
+    known = known[known != MISSING]
+    return int(known.min()) if len(known) else None
+
+
+def _is_behind(index: TrackIndex, end: PartEnd) -> bool:
+    """Return whether a track's counters are above those with which it ended before."""
+    pairs = (
+        (_earliest(index.number), end.number),
+        (_earliest(index.timestamp), end.timestamp_ms),
+    )
+    return all(mine > last for mine, last in pairs if mine is not None and last is not None)
+
+
 @dataclass(slots=True)
 class JournalScan:
     """What a journal holds. `trusted_bytes` is how much of it counts, `sha256` is of these."""
@@ -62,9 +126,13 @@ class JournalScan:
     rejected: Counter[str] = field(default_factory=Counter)
     notes: list[Finding] = field(default_factory=list)
     unknown_events: int = 0
-    restated: int = 0  # start messages of the same stream that say something else
+    restated: int = 0  # start messages of the same stream with other parameters
+    reformatted: int = 0  # start messages of the same stream with another format
     starts: list[tuple[Start, int]] = field(default_factory=list)  # and how many chunks came before
-    refused_format: str = ""  # why the audio of `start` cannot be decoded
+    kept_aside: dict[tuple[str, str], KeptAudio] = field(default_factory=dict)  # by code and label
+    previous: PreviousPart | None = None  # the recording in which the stream began
+    first_chunk_ms: int = 0  # when the first chunk came
+    repeated_ids: tuple[str, str, str] = ("", "", "")  # of stream, call and account
     token_call: str | None = None  # that no start message had named when the journal was opened
     calls: set[str] = field(default_factory=set)  # that start messages name
     last_arrival_ms: int = 0
@@ -77,6 +145,19 @@ class JournalScan:
     def media_format(self) -> MediaFormat:
         """Return the stream's format; mu-law at 8000 Hz, the default, where no start came."""
         return self.start.media_format if self.start else MediaFormat()
+
+    @property
+    def refused_format(self) -> str:
+        """Return why the audio cannot be decoded; empty where it can."""
+        return self.start.refused_format if self.start else ""
+
+    @property
+    def assumed_format(self) -> str:
+        """Return what had to be assumed of the format; empty where nothing had."""
+        if self.start is None:
+            return _NO_START
+        found = self.start.findings
+        return next((each.detail for each in found if each.code == FORMAT_ASSUMED), "")
 
     @property
     def end_reason(self) -> EndReason:
@@ -106,27 +187,51 @@ class JournalScan:
             case MessageRecord():
                 self._feed_message(record.message)
             case RejectedRecord():
-                self._feed_rejected(record)
+                self._feed_rejected(record, end)
             case EndRecord():
                 self.end = record
             case DroppedRecord():
                 self.track(record.track).add_not_kept(record)
-            case NoteRecord(code=journal.CLAIMED_CALL):
-                self.token_call = record.detail
             case NoteRecord():
-                self.notes.append(Finding(record.code, record.detail))
+                self._feed_note(record)
         arrival_ms = getattr(record, "arrival_ms", 0)
         self.last_arrival_ms = max(self.last_arrival_ms, arrival_ms)
 
-    def _feed_rejected(self, record: RejectedRecord) -> None:
+    def _feed_note(self, note: NoteRecord) -> None:
+        """Add what a note is about; one of no known code is a finding."""
+        match note.code:
+            case journal.CLAIMED_CALL:
+                self.token_call = note.detail
+            case journal.REPEATED_IDS:
+                self.repeated_ids = _decoded(note.detail, tuple[str, str, str]) or ("", "", "")
+            case journal.PREVIOUS_PART:
+                self.previous = _decoded(note.detail, PreviousPart)
+            case _:
+                self.notes.append(Finding(note.code, note.detail))
+
+    def _feed_rejected(self, record: RejectedRecord, end: int) -> None:
         self.rejected[record.code] += 1
+        if record.audio:
+            label = record.label or (record.chunk.track.value if record.chunk else "")
+            self._keep_aside((record.code, label), record, end)
         if record.chunk is not None and record.code != OTHER_STREAM:
             track, number, stamp = record.chunk.track, record.chunk.chunk, record.chunk.timestamp_ms
             row = DroppedRecord(GapKind.REJECTED, track, 1, number, number, stamp, stamp)
             self.track(track).add_not_kept(row)
 
+    def _keep_aside(self, kind: tuple[str, str], record: RejectedRecord, end: int) -> None:
+        """Add audio that was refused; of what has too many names, all that is left is one."""
+        if kind not in self.kept_aside and len(self.kept_aside) >= _MOST_LABELS:
+            kind = (record.code, "")
+        kept = self.kept_aside.get(kind)
+        if kept is None:
+            kept = self.kept_aside[kind] = KeptAudio(record.arrival_ms)
+        kept.add(record.arrival_ms, end, len(record.audio))
+
     def _feed_chunk(self, record: ChunkRecord, end: int) -> None:
         index = self.tracks.get(record.track) or self.track(record.track)
+        if self._latest is None:
+            self.first_chunk_ms = record.arrival_ms
         index.add(record, end)
         if record.arrival_ms > self.last_arrival_ms:
             self.last_arrival_ms = record.arrival_ms
@@ -145,9 +250,6 @@ class JournalScan:
         except MessageRejected as rejected:
             self.rejected[rejected.code] += 1
             return
-        except FormatRefused as refused:
-            self._feed_refused_start(refused)
-            return
         if isinstance(parsed, Start):
             self.calls.add(parsed.call_sid)
         match parsed:
@@ -158,12 +260,6 @@ class JournalScan:
             case Unknown():
                 self.unknown_events += 1
 
-    def _feed_refused_start(self, refused: FormatRefused) -> None:
-        """Add the name of a stream of which the audio cannot be decoded."""
-        self.calls.add(refused.start.call_sid)
-        if self.start is None:
-            self.start, self.refused_format = refused.start, refused.detail
-
     def _chunks(self) -> int:
         return sum(map(len, self.tracks.values()))
 
@@ -171,22 +267,32 @@ class JournalScan:
         """Add the first start message of a stream; later ones are only counted."""
         for known, _ in self.starts:
             if known.is_of(start):
-                same = (known.parameters, known.media_format)
-                self.restated += same != (start.parameters, start.media_format)
+                self.restated += known.parameters != start.parameters
+                self.reformatted += not start.goes_on(known)
                 return
         self.starts.append((start, self._chunks()))
-        self.start, self.refused_format = start, ""
+        self.start = start
 
     def finalize(self) -> None:
         """Name a recording that holds several streams after the one with most of the audio.
 
         Today each gets a journal of its own; older ones may hold stragglers of another stream.
         """
-        if len(self.starts) < 2:
-            return
+        if len(self.starts) > 1:
+            self.start = self._start_with_most_audio()
+        if self.start is not None:
+            stream_sid, call_sid, account_sid = self.repeated_ids
+            self.start = msgspec.structs.replace(
+                self.start,
+                stream_sid=self.start.stream_sid or stream_sid,
+                call_sid=self.start.call_sid or call_sid,
+                account_sid=self.start.account_sid or account_sid,
+            )
+
+    def _start_with_most_audio(self) -> Start:
         borders = [0, *(before for _, before in self.starts[1:]), self._chunks()]
         counts = [after - before for before, after in itertools.pairwise(borders)]
-        self.start = self.starts[counts.index(max(counts))][0]
+        return self.starts[counts.index(max(counts))][0]
 
     def findings(self) -> list[Finding]:
         """Return what the journal as a whole has to report."""
@@ -201,17 +307,18 @@ class JournalScan:
         if self.damage:
             found.append(Finding("journal_damaged", self.damage))
         if self.start is None:
-            text = "no start message came; mu-law at 8000 Hz was assumed"
-            found.append(Finding("start_missing", text))
-        if self.refused_format:
-            text = f"{self.refused_format}; reading it as mu-law at 8000 Hz is only a guess"
-            found.append(Finding("format_refused", text))
+            found.append(Finding("start_missing", _NO_START))
+        else:
+            found += self.start.findings
         if len(self.starts) > 1:
             text = f"start messages of {len(self.starts)} streams; the one with most audio counts"
             found.append(Finding("streams_mixed", text))
         if self.restated:
-            text = "later start messages had other parameters or another format; the first counts"
+            text = "later start messages had other parameters; the first counts"
             found.append(Finding("start_restated", text))
+        if self.reformatted:
+            text = "later start messages named another format; the first one's is that of all audio"
+            found.append(Finding("format_restated", text))
         if self.unknown_events:
             found.append(Finding("unknown_events", f"{self.unknown_events} times; ignored"))
         found += [
@@ -219,6 +326,44 @@ class JournalScan:
             for code, count in sorted(self.rejected.items())
         ]
         return found
+
+
+def joint(scanned: JournalScan) -> Joint | None:
+    """Return how a recording goes on where the one before it ended, if there is one.
+
+    Where all counters are higher, the sender's clock says what lies between. Where they
+    began anew, arrivals do.
+    """
+    previous = scanned.previous
+    if previous is None:
+        return None
+    present = {track: index for track, index in scanned.tracks.items() if len(index)}
+    ends = [end.end_ms for end in previous.tracks.values() if end.end_ms is not None]
+    stamps = [
+        stamp for index in present.values() if (stamp := _earliest(index.timestamp)) is not None
+    ]
+    goes_on = all(
+        _is_behind(index, previous.tracks[track])
+        for track, index in present.items()
+        if track in previous.tracks
+    )
+    if ends and stamps and goes_on:
+        first, end = min(stamps), max(ends)
+        return Joint(max(0, first - end), continued_origin_ms(first, end))
+    came_ms = scanned.header.started_at_ms + scanned.first_chunk_ms - previous.latest_at_ms
+    return Joint(max(0, came_ms))
+
+
+def audio_aside(scanned: JournalScan) -> dict[tuple[str, str], KeptAudio]:
+    """Return the audio that has no place in a track, by why that is and by what it is of."""
+    found = dict(scanned.kept_aside)
+    if scanned.refused_format:
+        for track, index in scanned.tracks.items():
+            if len(index):
+                first, last = int(index.arrival[0]), int(index.arrival[-1])
+                places = array("q", index.end.tolist()), array("i", index.size.tolist())
+                found[FORMAT_REFUSED, track.value] = KeptAudio(first, last, *places)
+    return found
 
 
 def scan_file(file: FileIO) -> JournalScan:

@@ -133,7 +133,9 @@ def _why_kept(scanned: JournalScan) -> str:
     if scanned.damage:
         return f"published up to {scanned.damage}"
     if scanned.refused_format:
-        return f"its payloads were published as a guess: {scanned.refused_format}"
+        return f"its payloads were published as they came: {scanned.refused_format}"
+    if scanned.assumed_format:
+        return f"its payloads were published as a guess: {scanned.assumed_format}"
     return ""
 
 

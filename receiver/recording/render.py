@@ -7,6 +7,7 @@ call is only the index of its chunks.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,11 +17,12 @@ from typing import Final
 from receiver.audio import codec, wav_tags
 from receiver.audio.wav_writer import write_wav
 from receiver.disk import layout
-from receiver.disk.files import BLOCK_BYTES, write_private
+from receiver.disk.files import BLOCK_BYTES, create_private, write_all, write_private
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track, timestamp
 from receiver.recording import document as recording
-from receiver.recording.document import RecordedTrack, Recording
-from receiver.recording.journal_scan import JournalScan
+from receiver.recording.document import RecordedTrack, Recording, RefusedAudio, RefusedPart
+from receiver.recording.journal_scan import Joint, JournalScan, audio_aside
+from receiver.recording.journal_scan import joint as joint_of
 from receiver.recording.outcomes import RenderOptions
 from receiver.recording.report import UNNAMED, Rendered, report
 from receiver.timeline import clock, event_positions, track_timeline
@@ -58,6 +60,7 @@ class _Audio:
     length: int  # of every track, in payload bytes
     byte_order: ByteOrder
     origin_ms: int  # the timestamp at which the time line starts
+    joint: Joint | None = None  # with the recording before this one
 
     @property
     def media(self) -> MediaFormat:
@@ -141,6 +144,8 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
         byte_order=audio.byte_order if audio.media.encoding is Encoding.L16 else None,
         byte_order_chosen=options.byte_order is ByteOrder.AUTO,
         stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
+        refused=_write_refused(audio, folder),
+        joint=audio.joint,
     )
     for index in scanned.tracks.values():
         index.forget_payloads()  # by far the largest part, and not needed any more
@@ -152,7 +157,15 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
 def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Audio:
     media = scanned.media_format
     present = [scanned.tracks[track] for track in Track if len(scanned.tracks.get(track, ()))]
-    origin_ms = clock.origin_ms(present)
+    if scanned.refused_format:
+        present = []  # nobody can say how long any of it is
+    joint = joint_of(scanned)
+    if scanned.previous is not None:
+        for index in present:
+            before = scanned.previous.tracks.get(index.track)
+            index.number_before = before.number if before else None
+    continued_ms = joint.origin_ms if joint else None
+    origin_ms = clock.origin_ms(present) if continued_ms is None else continued_ms
     placed = track_timeline.place_tracks(present, media, origin_ms=origin_ms)
     placements = {placement.track: placement for placement in placed}
     for index in present:
@@ -161,9 +174,8 @@ def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Aud
     length = max((placed.length for placed in placements.values()), default=0) // unit * unit
     if not length:  # chunks came, but not one whole sample: there is nothing to write
         placements = {}
-    audio = _Audio(
-        _PayloadReader(source), scanned, placements, length, options.byte_order, origin_ms
-    )
+    reader = _PayloadReader(source)
+    audio = _Audio(reader, scanned, placements, length, options.byte_order, origin_ms, joint)
     if options.byte_order is ByteOrder.AUTO:
         audio = replace(audio, byte_order=_smoother_byte_order(audio))
     return audio
@@ -208,6 +220,28 @@ def _write_stereo(audio: _Audio, folder: int) -> dict[str, str]:
     blocks = (codec.interleave(*pair) for pair in pairs)
     sha256 = _write(audio, folder, layout.STEREO_WAV, channels=2, blocks=blocks)
     return {"file": layout.STEREO_WAV, "sha256": sha256}
+
+
+def _write_refused(audio: _Audio, folder: int) -> RefusedAudio | None:
+    """Write the payloads that are in no track, as they came: those of one kind back to back."""
+    found = sorted(audio_aside(audio.scan).items())
+    if not found:
+        return None
+    parts: list[RefusedPart] = []
+    digest, written = hashlib.sha256(), 0
+    with create_private(layout.REFUSED_RAW, within=folder) as file:
+        for (code, label), kept in found:
+            offset = written
+            for end, size in zip(kept.end, kept.size, strict=True):
+                payload = audio.journal.read(end - size, size)
+                digest.update(payload)
+                write_all(file, payload)
+                written += size
+            arrivals = (kept.first_arrival_ms, kept.last_arrival_ms)
+            size = written - offset
+            parts.append(RefusedPart(code, label, len(kept.end), offset, size, *arrivals))
+        os.fsync(file.fileno())
+    return RefusedAudio(layout.REFUSED_RAW, written, digest.hexdigest(), tuple(parts))
 
 
 def _even_blocks(blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from typing import Final
 
 import receiver
-from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat, timestamp
+from receiver.media import ByteOrder, ClockRule, EndReason, Finding, GapKind, MediaFormat, timestamp
 from receiver.recording.document import (
     SCHEMA_VERSION,
     DtmfPress,
     MarkPassed,
+    PreviousRecording,
     RecordedTrack,
     Recording,
+    RefusedAudio,
 )
-from receiver.recording.journal_scan import JournalScan
+from receiver.recording.journal_scan import Joint, JournalScan
 from receiver.timeline import track_timeline
 from receiver.timeline.gaps import chunks_not_kept
+from receiver.timeline.jumps import LONGEST_JUMP_MS
 from receiver.timeline.track_timeline import Placement
 from receiver.wire.messages import UNKNOWN_TRACK, DtmfMessage, MarkMessage, Start
 
@@ -33,11 +36,13 @@ _HARMLESS: Final = frozenset(
         "counters_restarted",
         "counters_unusable",
     }
-    | {"journal_rewritten"}
+    | {"journal_rewritten", "track_assumed", "audio_kept_aside", "parameters_not_kept"}
     | {"messages_not_kept", "unknown_events", "clock_origin", "start_restated"}
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
 )
 """Findings that leave out nothing a listener would miss."""
+_SHORTEST_BREAK_MS: Final = 100
+"""A stream that began anew within this missed no more than what comes late."""
 _WHY: Final = {GapKind.REJECTED: "were refused", GapKind.DISK: "came while the disk took none"}
 _MISSED_KINDS: Final = frozenset(GapKind) - {GapKind.SENDER_SILENCE}
 
@@ -52,6 +57,8 @@ class Rendered:
     byte_order: ByteOrder | None = None  # for L16 only
     byte_order_chosen: bool = False  # by comparing, not by a setting
     stereo: dict[str, str] | None = None
+    refused: RefusedAudio | None = None
+    joint: Joint | None = None  # with the recording before this one
     origin_ms: int = 0  # the timestamp at which the time line starts
     events_at_ms: Sequence[int] = ()  # where the keys and marks of a scanned journal are
 
@@ -87,6 +94,8 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
         receiver_version=receiver.__version__,
         byte_order=rendered.byte_order,
         stereo=rendered.stereo,
+        refused=rendered.refused,
+        previous=_previous(scanned, rendered.joint),
     )
 
 
@@ -95,17 +104,43 @@ def _provider(start: Start) -> str:
     return "twilio" if _TWILIO_SID.fullmatch(start.stream_sid) else "signalwire"
 
 
+def _previous(scanned: JournalScan, joint: Joint | None) -> PreviousRecording | None:
+    previous = scanned.previous
+    if previous is None or joint is None:
+        return None
+    return PreviousRecording(previous.id, previous.stream_sid, joint.gap_ms)
+
+
+def _between_parts(scanned: JournalScan, joint: Joint) -> Iterator[Finding]:
+    """Yield what lies between two parts of a stream, where no gap of this one stands for it."""
+    previous, seconds = scanned.previous, joint.gap_ms / 1000
+    if joint.origin_ms is None:
+        stopped = previous is not None and previous.reason is EndReason.STOP
+        if joint.gap_ms > _SHORTEST_BREAK_MS and not stopped:
+            text = f"the stream began anew {seconds:g} s after the recording before had ended"
+            yield Finding("between_parts", text)
+    elif joint.gap_ms > LONGEST_JUMP_MS:
+        yield Finding("between_parts", f"{seconds:g} s are neither here nor in the one before")
+
+
 def _findings(scanned: JournalScan, rendered: Rendered) -> Iterator[Finding]:
     yield from scanned.findings()
     if rendered.byte_order_chosen and rendered.byte_order is not None:
         yield Finding("byte_order_chosen", f"{rendered.byte_order.value} is the smoother reading")
-    if rendered.origin_ms:
+    if rendered.joint is not None:
+        yield from _between_parts(scanned, rendered.joint)
+    continued = rendered.joint is not None and rendered.joint.origin_ms is not None
+    if rendered.origin_ms and not continued:
         yield Finding("clock_origin", f"stream time was counted from {rendered.origin_ms} ms on")
     for placement in rendered.placements:
         yield from placement.findings
     for track in rendered.tracks:
         yield from _track_findings(track)
     yield from _audio_missing(scanned, rendered.placements)
+    if rendered.refused is not None:
+        chunks = sum(part.chunks for part in rendered.refused.parts)
+        text = f"{chunks} payloads are in {rendered.refused.file}, as they came"
+        yield Finding("audio_kept_aside", text)
 
 
 def _clock_rule(placements: Iterable[Placement]) -> ClockRule:

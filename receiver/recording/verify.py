@@ -6,6 +6,7 @@ recording is read to its end, in blocks, whatever its length.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -14,9 +15,9 @@ from typing import Final
 from receiver.audio import wav_reader
 from receiver.audio.wav_reader import Expected
 from receiver.disk import layout
-from receiver.disk.files import FILE_MODE
+from receiver.disk.files import FILE_MODE, open_regular, sha256
 from receiver.media import SAMPLE_RATES, TrackGap
-from receiver.recording.document import RecordedTrack, Recording
+from receiver.recording.document import RecordedTrack, Recording, RefusedAudio
 
 FOLDER_MODE: Final = 0o700
 
@@ -51,6 +52,35 @@ def _problems(folder: Path, document: Recording, *, hashes: bool) -> Iterator[st
         sha256 = document.stereo.get("sha256", "") if hashes else None
         expected = Expected(sha256, rate, 2, samples)
         yield from wav_reader.problems(folder / layout.STEREO_WAV, expected)
+    if document.refused is not None and document.refused.file == layout.REFUSED_RAW:
+        yield from _refused_problems(folder / layout.REFUSED_RAW, document.refused, hashes=hashes)
+
+
+def _refused_problems(path: Path, refused: RefusedAudio, *, hashes: bool) -> Iterator[str]:
+    """Yield what is wrong with the audio that is in no track; that it is missing is said."""
+    reached = 0
+    for part in refused.parts:
+        if part.offset != reached or part.size < 0 or part.chunks < 0:
+            yield f"{path.name}: its parts do not follow each other"
+            return
+        reached += part.size
+    if reached != refused.size:
+        yield f"{path.name}: its parts are not the whole of it"
+    try:
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno())
+            sha = sha256(file) if hashes and found.st_size == refused.size else refused.sha256
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield f"{path.name}: {error.strerror or error}"
+        return
+    if stat.S_IMODE(found.st_mode) != FILE_MODE:
+        yield f"{path.name}: its mode is {stat.S_IMODE(found.st_mode):04o}, not {FILE_MODE:04o}"
+    if found.st_size != refused.size:
+        yield f"{path.name}: {found.st_size} bytes instead of {refused.size}"
+    if sha != refused.sha256:
+        yield f"{path.name}: its SHA-256 is not the document's"
 
 
 def _folder_problems(folder: Path, document: Recording) -> Iterator[str]:
@@ -82,6 +112,9 @@ def _name_problems(present: set[str], document: Recording) -> Iterator[str]:
     if document.stereo is not None:
         named.append(document.stereo.get("file", ""))
         proper.append(layout.STEREO_WAV)
+    if document.refused is not None:
+        named.append(document.refused.file)
+        proper.append(layout.REFUSED_RAW)
     for name, wanted in zip(named, proper, strict=True):
         if name != wanted:
             yield f"the document names a file {name[:100]!r} instead of {wanted}"

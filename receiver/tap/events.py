@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from receiver.media import Chunk, EndReason, MediaFormat
+
+_NOT_SHOWN: Final = ("connected_message", "start_message", "continues_ms")
 
 
 class LiveStream(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,15 +24,12 @@ class LiveStream(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     connected_message: bytes = b""  # verbatim; empty where none came
     start_message: bytes = b""  # verbatim
+    continues_ms: int | None = None  # the timestamp at which the recording before it ended
 
     def described(self) -> dict[str, Any]:
         """Return the fields that listeners may see, as JSON values."""
         fields = msgspec.to_builtins(self)
-        return {
-            name: fields[name]
-            for name in fields
-            if name not in ("connected_message", "start_message")
-        }
+        return {name: fields[name] for name in fields if name not in _NOT_SHOWN}
 
 
 class StreamPosition(msgspec.Struct, frozen=True):

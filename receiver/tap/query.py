@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from receiver.errors import BadRequest
+from receiver.media import parameter_text
 from receiver.tap.encoding.format import Format, OutputSpec
 
 ROOT: Final = "/tap"
@@ -86,7 +87,8 @@ def parse(query: str) -> TapQuery:
 def matches(filters: Mapping[str, str], parameters: Mapping[str, Any]) -> bool:
     """Return whether a stream's custom parameters are what is asked for."""
     return all(
-        name in parameters and str(parameters[name]) == value for name, value in filters.items()
+        name in parameters and parameter_text(parameters[name]) == value
+        for name, value in filters.items()
     )
 
 

@@ -18,11 +18,27 @@ LARGEST_JITTER_MS: Final = 1000
 appended); a longer one is absurd."""
 
 
-def live_origin_ms(first: Chunk, arrival_ms: int) -> int:
+def continued_origin_ms(first_ms: int, continues_ms: int) -> int:
+    """Return where time begins in a recording that goes on where another one ended.
+
+    What lies between them is silence in this one, unless it is longer than any pause.
+
+    Args:
+        first_ms: the earliest timestamp of the recording.
+        continues_ms: the timestamp at which the one before it ended.
+    """
+    return first_ms if first_ms - continues_ms > LONGEST_JUMP_MS else min(first_ms, continues_ms)
+
+
+def live_origin_ms(first: Chunk, arrival_ms: int, continues_ms: int | None = None) -> int:
     """Return the timestamp at which a stream's time begins, from its first chunk alone.
 
     `clock.origin_ms` decides it from all tracks; live listeners cannot wait for the others.
+    `continues_ms` is where the stream ended that goes on here, if one does.
     """
+    stamp = first.timestamp_ms
+    if stamp is not None and continues_ms is not None and stamp >= continues_ms - LARGEST_JITTER_MS:
+        return continued_origin_ms(stamp, continues_ms)
     return 0 if first.timestamp_ms is None else origin_of_first(first.timestamp_ms, arrival_ms)
 
 

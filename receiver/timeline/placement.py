@@ -296,18 +296,18 @@ class TrackPlacer:
         """Return how many chunk numbers are missing right before chunk `first`.
 
         Counters start at 0 or 1, or anywhere: before the very first chunk some are known to be
-        missing only where clock and counter agree on how many.
+        missing only where clock and counter agree on how many, or where the recording before this
+        one has the chunks up to some number.
         """
         if self.order.numbers is None:
             return 0
         number = int(self.order.numbers[first])
         if first:
             return number - int(self.order.numbers[first - 1]) - 1
-        target = int(self.times.targets[0])
-        for counter_start in (1, 0):
-            if number > 1 and target == (number - counter_start) * self._usual:
-                return number - counter_start
-        return 0
+        before = self.index.number_before
+        if before is not None:
+            return max(0, number - before - 1)
+        return _missing_at_start(number, int(self.times.targets[0]), self._usual)
 
     def _add_gap(self, first: int, size: int) -> None:
         """Leave `size` bytes of silence before chunk `first`, and list them as gaps.
@@ -362,3 +362,11 @@ class TrackPlacer:
         if end > number:
             start, stop = self._skip((end - number) * self._usual)
             self.gaps.add_missing(start, stop, range(number, end))
+
+
+def _missing_at_start(number: int, target: int, usual: int) -> int:
+    """Return how many chunks are missing before the first one, by its number and its place."""
+    for counter_start in (1, 0):
+        if number > 1 and target == (number - counter_start) * usual:
+            return number - counter_start
+    return 0

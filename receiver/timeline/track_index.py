@@ -37,6 +37,7 @@ class TrackIndex:
 
     def __init__(self, track: Track) -> None:
         self.track = track
+        self.number_before: int | None = None  # of the last chunk in the recording before
         self.not_kept: list[DroppedRecord] = []  # chunks that came: refused, or the disk was full
         self._chunks_before = array("q")  # each of those rows
         self._number = array("q")

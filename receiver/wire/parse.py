@@ -7,9 +7,9 @@ come to the same result, so it depends on nothing but the message's bytes: not o
 before it, not on a setting, not on how deep the caller is.
 
 What must never happen: an exception other than `MessageRejected` and `ProtocolViolation`, for
-any bytes; a guess at what cannot be read (a counter that is none counts as missing, an encoding
-that is unknown is refused); a start message lost for one odd value in it; a second pass over an
-ordinary media message.
+any bytes; a silent guess at what cannot be read (a counter that is none counts as missing, audio of
+an unknown encoding is kept as it came, what a start message leaves open is a finding of it); a
+start message lost for one odd value in it; a second pass over an ordinary media message.
 
 The shapes are those of SignalWire and Twilio media streams. Providers write numbers as text or
 as integers, leave counters out, and spell encodings in several ways: all of that is normal. The
@@ -17,8 +17,11 @@ plan has two steps:
 
 1. `_decode_quickly` reads JSON, base64 and counters of a media message in one call. Nearly all
    messages end here, as a `Chunk`.
-2. What it cannot read, and every other event, is decoded as any JSON and read field by field
-   by the function that `_PARSERS` has for its event.
+2. `_decode_other_spelling` does the same for media messages in snake case, with a track's longer
+   name, or without a track.
+3. What neither can read, and every other event, is decoded as any JSON and read field by field
+   by the function that `_PARSERS` has for its event. There names count without case, hyphens
+   and underscores: `streamSid`, `stream_sid`.
 
 A further dialect gets its events in `_PARSERS`, or fields of other names in the function of an
 event; what comes out stays one of `messages`. Where it differs in media messages, it gets a
@@ -37,19 +40,27 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from receiver.media import SAMPLE_RATES, Chunk, Encoding, MediaFormat, RejectedChunk, Track
+from receiver.media import (
+    SAMPLE_RATES,
+    Chunk,
+    Encoding,
+    Finding,
+    MediaFormat,
+    RejectedChunk,
+    Track,
+    clipped,
+)
 from receiver.wire.messages import (
     UNKNOWN_TRACK,
     Connected,
     DtmfMessage,
-    FormatRefused,
     MarkMessage,
     Message,
     MessageRejected,
-    ProtocolViolation,
     Start,
     Stop,
     Unknown,
+    UntrackedChunk,
 )
 
 # JSON that is nested deeply is made shallow: a value that is too deep becomes its own JSON text.
@@ -141,6 +152,25 @@ _NAMES: Final = {
     **dict.fromkeys(("l16", "pcm", "linear16"), Encoding.L16),
 }
 
+_USUAL_RATE: Final = 8000
+_ENCODING_NAMES: Final = ("encoding", "codec")
+_FORMAT_FIELDS: Final = (*_ENCODING_NAMES, "samplerate", "rate", "channels", "channelcount")
+
+# Names without case, hyphens and underscores; of several the first one counts.
+_ID_NAMES: Final = (
+    ("streamsid", "streamid"),
+    ("callsid", "callid", "callcontrolid"),
+    ("accountsid", "accountid"),
+)
+_ANY_CALL: Final = (*_ID_NAMES[1], "conversationid")
+_START_FIELDS: Final = {
+    *("tracks", "mediaformat", "customparameters", *_FORMAT_FIELDS),
+    *(name for names in _ID_NAMES for name in names),
+}
+_TRACKS: Final = {name: track for track in Track for name in (track.value, f"{track.value}_track")}
+_BOTH_TRACKS: Final = ("both", "both_tracks")
+_MOST_TRACKS: Final = 16
+
 _Counter = Annotated[int, msgspec.Meta(gt=-_LARGEST, lt=_LARGEST)]
 
 
@@ -162,7 +192,30 @@ class _WireMessage(msgspec.Struct, rename="camel", gc=False):  # nor can it
     stream_sid: str | None = None
 
 
+class _OtherMedia(msgspec.Struct, gc=False):
+    """The `media` object of those who name a track otherwise, or not at all."""
+
+    payload: bytes
+    track: str | None = None
+    chunk: _Counter | None = None
+    timestamp: _Counter | None = None
+
+
+class _OtherMessage(msgspec.Struct, gc=False):
+    """A whole `media` message in snake case, or of a track that is named otherwise."""
+
+    event: str
+    media: _OtherMedia
+    sequence_number: _Counter | None = None
+    sequence_camel: _Counter | None = msgspec.field(name="sequenceNumber", default=None)
+    stream_sid: str | None = None
+    stream_id: str | None = None
+    sid_camel: str | None = msgspec.field(name="streamSid", default=None)
+    id_camel: str | None = msgspec.field(name="streamId", default=None)
+
+
 _decode_quickly = msgspec.json.Decoder(_WireMessage, strict=False).decode
+_decode_other_spelling = msgspec.json.Decoder(_OtherMessage, strict=False).decode
 _decode_anything = msgspec.json.Decoder().decode
 
 
@@ -174,25 +227,41 @@ def parse(message: bytes | bytearray | memoryview) -> Message:
 
     Raises:
         MessageRejected: it is not JSON, not an object, has no event, or lacks what its event
-            needs; for a media message with a known track, `chunk` says which one it was.
-        FormatRefused: a start message names a media format that cannot be decoded; `start` is
-            what else it says.
+            needs; of a media message it says which chunk it was, and has the audio.
     """
     try:
         wire = _decode_quickly(message)
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
-        return _parse_carefully(message)
+        return _parse_unusual(message)
     media = wire.media
-    if wire.event != "media" or media is None:
-        return _parse_carefully(message)
+    sequence = wire.sequence_number
+    if sequence is None or media is None or wire.event != "media":
+        return _parse_unusual(message)
     return Chunk(
         media.track,
-        wire.sequence_number,
+        sequence,
         media.chunk,
         media.timestamp,
         media.payload,
         wire.stream_sid or None,
     )
+
+
+def _parse_unusual(message: bytes | bytearray | memoryview) -> Message:
+    """Return the typed form of a message that is not the usual media message."""
+    try:
+        wire = _decode_other_spelling(message)
+    except (ValueError, RecursionError):
+        return _parse_carefully(message)
+    media = wire.media
+    track = _TRACKS.get(media.track or "")
+    if wire.event != "media" or (track is None and media.track):
+        return _parse_carefully(message)
+    sequence = wire.sequence_camel if wire.sequence_number is None else wire.sequence_number
+    sid = wire.sid_camel or wire.stream_sid or wire.id_camel or wire.stream_id or None
+    if track is not None:
+        return Chunk(track, sequence, media.chunk, media.timestamp, media.payload, sid)
+    return UntrackedChunk(Track.INBOUND, sequence, media.chunk, media.timestamp, media.payload, sid)
 
 
 def _bounded(number: int | None) -> int | None:
@@ -218,8 +287,67 @@ def _parse_carefully(message: bytes | bytearray | memoryview) -> Message:
         raise MessageRejected("no_event", "the message has no event")
     parser = _PARSERS.get(event)
     if parser is None:
-        return Unknown(event[:100], _number(document.get("sequenceNumber")))
+        return Unknown(event[:100], _sequence_number(_by_name(document)))
     return parser(document)
+
+
+def ids(message: bytes) -> tuple[str, str, str]:
+    """Return what a message of any event calls its stream, its call and its account.
+
+    Each is empty where the message does not say it.
+    """
+    try:
+        document = _document(message)
+    except MessageRejected:
+        return "", "", ""
+    return _ids(_by_name(document))
+
+
+_OTHERS: Final = (
+    ({"type", "serverseq"}, "Genesys AudioHook"),
+    ({"eventtype"}, "Bandwidth"),
+    ({"samplerate", "mixtype"}, "jambonz"),
+    ({"contenttype"}, "Vonage"),
+)
+"""Whose first message has fields of these names."""
+
+
+def description(message: bytes) -> tuple[str, str]:
+    """Return what a message that is of no media stream looks like, and which call it names."""
+    try:
+        document = _document(message)
+    except MessageRejected as rejected:
+        binary = rejected.code == "not_utf8" or b"\0" in message
+        return "binary" if binary else rejected.detail.removeprefix("the message "), ""
+    fields = _by_name(document)
+    nested = [_by_name(value) for value in document.values() if isinstance(value, dict)]
+    calls = [_first_text(names, _ANY_CALL) for names in (fields, *nested)]
+    event = _first_text(fields, ("event", "eventtype", "type"))
+    looks = f"its event is {event[:40]!r}" if event else "it has no event"
+    other = next((name for names, name in _OTHERS if names <= fields.keys()), "")
+    return f"{other}, {looks}" if other else looks, next(filter(None, calls), "")
+
+
+def _by_name(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields by their names without case, hyphens and underscores."""
+    return {
+        name.replace("_", "").replace("-", "").lower(): value
+        for name, value in reversed(fields.items())  # the first of two counts
+    }
+
+
+def _first_text(fields: dict[str, Any], names: tuple[str, ...]) -> str:
+    """Return the first field of these names that is a text with something in it."""
+    return next((text for name in names if (text := _text(fields.get(name)))), "")
+
+
+def _ids(fields: dict[str, Any]) -> tuple[str, str, str]:
+    stream, call, account = (_first_text(fields, names) for names in _ID_NAMES)
+    return stream, call, account
+
+
+def _sequence_number(fields: dict[str, Any]) -> int | None:
+    return _number(fields.get("sequencenumber"))
 
 
 def _document(message: bytes | bytearray | memoryview) -> dict[str, Any]:
@@ -274,7 +402,7 @@ def _body(document: dict[str, Any], event: str) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return clipped(value) if isinstance(value, str) else ""
 
 
 def _connected(document: dict[str, Any]) -> Connected:
@@ -282,123 +410,146 @@ def _connected(document: dict[str, Any]) -> Connected:
 
 
 def _start(document: dict[str, Any]) -> Start:
-    body = _body(document, "start")
-    parameters = body.get("customParameters")
-    tracks = body.get("tracks")
-    outer_sid = _text(document.get("streamSid"))
-    stream_sid = _text(body.get("streamSid")) or outer_sid
-    start = Start(
+    outer = _by_name({name: value for name, value in document.items() if name != "event"})
+    inner = outer.pop("start", None)
+    if not isinstance(inner, dict) and not outer.keys() & _START_FIELDS:
+        raise MessageRejected("no_body", "the start message has no start object")
+    inner = _by_name(inner) if isinstance(inner, dict) else {}
+    fields = {**outer, **inner}
+    own, around = _ids(inner), _ids(outer)
+    stream_sid, call_sid, account_sid = (a or b for a, b in zip(own, around, strict=True))
+    media, refused, assumed = _media_format(fields)
+    parameters, left_out = _parameters(fields.get("customparameters"))
+    findings = [Finding("format_assumed", assumed)] if assumed else []
+    findings += [Finding("format_refused", refused)] if refused else []
+    findings += [Finding("parameters_not_kept", left_out)] if left_out else []
+    return Start(
         stream_sid=stream_sid,
-        account_sid=_text(body.get("accountSid")),
-        call_sid=_text(body.get("callSid")),
-        tracks=tuple(t for t in tracks if isinstance(t, str)) if isinstance(tracks, list) else (),
-        parameters=_parameters(parameters) if isinstance(parameters, dict) else {},
-        media_format=MediaFormat(),
-        sequence_number=_number(document.get("sequenceNumber")),
-        outer_sid=outer_sid if outer_sid != stream_sid else "",
+        account_sid=account_sid,
+        call_sid=call_sid,
+        tracks=_tracks(fields.get("tracks")),
+        parameters=parameters,
+        media_format=media,
+        sequence_number=_sequence_number(outer),
+        outer_sid=around[0] if around[0] != stream_sid else "",
+        refused_format=refused,
+        findings=tuple(findings),
     )
-    try:
-        known = _media_format(body.get("mediaFormat"))
-    except ProtocolViolation as violation:
-        raise FormatRefused(violation, start) from None
-    return msgspec.structs.replace(start, media_format=known)
 
 
-def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:
-    if len(parameters) > _LONGEST_PARAMETERS:
-        raise MessageRejected("too_many_parameters", f"more than {_LONGEST_PARAMETERS} parameters")
-    return parameters
-
-
-def _media_format(wire: object) -> MediaFormat:
-    if wire is None:  # mu-law at 8000 Hz is the documented default
-        return MediaFormat()
+def _tracks(wire: object) -> tuple[str, ...]:
+    """Return the names of tracks; those of ours in our own spelling."""
     if isinstance(wire, str):
-        return media_format(wire, None, None)
+        wire = [*Track] if wire.lower() in _BOTH_TRACKS else [wire]
+    names = [_text(name) for name in wire] if isinstance(wire, list) else []
+    return tuple(_TRACKS.get(name.lower(), name) for name in names[:_MOST_TRACKS] if name)
+
+
+def _parameters(wire: object) -> tuple[dict[str, Any], str]:
+    """Return the custom parameters, and why they are left out where they are."""
     if not isinstance(wire, dict):
-        raise ProtocolViolation("mediaFormat is no object", close_code=1003)
-    sample_rate, channels = _count(wire, "sampleRate"), _count(wire, "channels")
-    return media_format(_text(wire.get("encoding")), sample_rate, channels)
+        return {}, ""
+    if len(wire) > _LONGEST_PARAMETERS:
+        return {}, f"{len(wire)} custom parameters, more than {_LONGEST_PARAMETERS}"
+    return {clipped(name): value for name, value in wire.items()}, ""
 
 
-def media_format(encoding: str, sample_rate: int | None, channels: int | None) -> MediaFormat:
-    """Return the format that a `start` message's `mediaFormat` names.
+class _Undecodable(Exception):
+    """A format that is named, and that nobody here can decode."""
 
-    A rate inside the encoding's name counts only where `sample_rate` is `None`.
 
-    Raises:
-        ProtocolViolation: the encoding, rate or number of channels is not one that can be
-            decoded; it is never guessed (close code 1003, unsupported data).
+def _media_format(fields: dict[str, Any]) -> tuple[MediaFormat, str, str]:
+    """Return the format, why it cannot be decoded, and what of it had to be assumed.
+
+    Args:
+        fields: those of the start message. The format is an object or a text among them, or its
+            parts stand beside the ids.
     """
-    spelling = _SPELLING.fullmatch(encoding.strip().lower())
+    wire = fields.get("mediaformat")
+    named = _by_name(wire) if isinstance(wire, dict) else {}
+    if isinstance(wire, str):
+        named = {"encoding": wire}
+    elif not named:
+        named = {name: fields[name] for name in _FORMAT_FIELDS if name in fields}
+    encoding = _first_text(named, _ENCODING_NAMES).strip()
+    try:
+        channels = _count(named, "number of channels", ("channels", "channelcount"))
+        if channels not in (None, 1):
+            raise _Undecodable(f"unsupported number of channels {channels}")
+        rate = _count(named, "sample rate", ("samplerate", "rate"))
+        known, rate_named = _encoding(encoding or Encoding.PCMU.value)
+        rate = rate or rate_named
+        if (rate or _USUAL_RATE) not in SAMPLE_RATES:
+            raise _Undecodable(f"unsupported sample rate {rate}")
+    except _Undecodable as refused:
+        return MediaFormat(), str(refused), ""
+    missing = [] if encoding else ["mu-law"]
+    missing += [] if rate else ["8000 Hz"]
+    text = f"the start message does not say it; {' at '.join(missing)} was assumed"
+    return MediaFormat(known, rate or _USUAL_RATE, 1), "", text if missing else ""
+
+
+def _encoding(spelled: str) -> tuple[Encoding, int | None]:
+    """Return the encoding of a name, and the rate where the name says one."""
+    spelling = _SPELLING.fullmatch(spelled.lower())
     name = _NAMES.get(spelling["name"]) if spelling else None
     if spelling is None or name is None:
-        raise ProtocolViolation(f"unsupported encoding {encoding[:40]!r}", close_code=1003)
-    if sample_rate is None:
-        rate = _RATE.search(spelling["options"])
-        sample_rate = int(rate[1] or rate[2]) if rate else 8000
-    if sample_rate not in SAMPLE_RATES:
-        raise ProtocolViolation(f"unsupported sample rate {sample_rate}", close_code=1003)
-    if channels not in (None, 1):
-        raise ProtocolViolation(f"unsupported number of channels {channels}", close_code=1003)
-    return MediaFormat(name, sample_rate, 1)
+        raise _Undecodable(f"unsupported encoding {spelled[:40]!r}")
+    rate = _RATE.search(spelling["options"])
+    return name, int(rate[1] or rate[2]) if rate else None
 
 
-def _count(wire: dict[str, Any], name: str) -> int | None:
+def _count(named: dict[str, Any], what: str, names: tuple[str, ...]) -> int | None:
     """Return a number that may be missing, but must be one where it is there: never guessed."""
-    value = wire.get(name)
+    value = next((named[name] for name in names if named.get(name) is not None), None)
     number = _number(value)
-    if number is None and value is not None:
-        raise ProtocolViolation(f"unsupported {name} {str(value)[:40]!r}", close_code=1003)
+    if value is not None and not number:  # 0 is none, either
+        raise _Undecodable(f"unsupported {what} {str(value)[:40]}")
     return number
 
 
 def _media(document: dict[str, Any]) -> Chunk:
-    body = _body(document, "media")
-    try:
-        track = Track(_text(body.get("track")))
-    except ValueError:
-        raise MessageRejected(UNKNOWN_TRACK, "the media message names no known track") from None
-    rejected = RejectedChunk(
-        track,
-        _number(document.get("sequenceNumber")),
+    body, fields = _body(document, "media"), _by_name(document)
+    named = _text(body.get("track"))
+    track = _TRACKS.get(named.lower()) if named else Track.INBOUND
+    counters = (
+        _sequence_number(fields),
         _number(body.get("chunk")),
         _number(body.get("timestamp")),
     )
+    known = None if track is None else RejectedChunk(track, *counters)
     payload = body.get("payload")
     if not isinstance(payload, str):
-        raise MessageRejected("no_payload", "the media message has no payload", chunk=rejected)
+        code = "no_payload" if known else UNKNOWN_TRACK
+        raise MessageRejected(code, "the media message has no payload", chunk=known)
     try:
         decoded = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError):
-        raise MessageRejected("bad_base64", "the payload is not base64", chunk=rejected) from None
-    return Chunk(
-        track,
-        rejected.sequence_number,
-        rejected.chunk,
-        rejected.timestamp_ms,
-        decoded,
-        _text(document.get("streamSid")) or None,
-    )
+        raw = payload.encode("utf-8", "replace")
+        text = "the payload is not base64"
+        raise MessageRejected("bad_base64", text, chunk=known, audio=raw, label=named) from None
+    if track is None:
+        text = "the media message names no known track"
+        raise MessageRejected(UNKNOWN_TRACK, text, audio=decoded, label=named)
+    kind = Chunk if named else UntrackedChunk
+    return kind(track, *counters, decoded, _ids(fields)[0] or None)
 
 
 def _dtmf(document: dict[str, Any]) -> DtmfMessage:
     body = _body(document, "dtmf")
-    digit = body.get("digit")
-    if not isinstance(digit, str) or not 0 < len(digit) <= 100:
+    digit = _text(body.get("digit"))
+    if not digit:
         raise MessageRejected("bad_digit", "the dtmf message has no digit")
-    return DtmfMessage(
-        digit, _number(body.get("duration")), _number(document.get("sequenceNumber"))
-    )
+    return DtmfMessage(digit, _number(body.get("duration")), _sequence_number(_by_name(document)))
 
 
 def _mark(document: dict[str, Any]) -> MarkMessage:
     name = _text(_body(document, "mark").get("name"))
-    return MarkMessage(name, _number(document.get("sequenceNumber")))
+    return MarkMessage(name, _sequence_number(_by_name(document)))
 
 
 def _stop(document: dict[str, Any]) -> Stop:
-    return Stop(_number(document.get("sequenceNumber")))
+    return Stop(_sequence_number(_by_name(document)))
 
 
 _PARSERS: Final[dict[str, Callable[[dict[str, Any]], Message]]] = {

@@ -30,12 +30,12 @@ from receiver.auth.bearer import Grant
 from receiver.counters import Counters
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
-from receiver.ingest.stream import RecordingOpened
 from receiver.journal import records
 from receiver.journal.records import Header
 from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk
 from receiver.tap.local_hub import LocalHub
+from receiver.wire.messages import Message
 from tests.bench.load import start_message
 from tests.end_to_end.receiver_process import TOKEN, running_receiver
 from tests.end_to_end.taps import TAP_TOKEN, secret_file
@@ -212,19 +212,18 @@ class _RecorderOfNothing(Recorder):
 class _SessionWithoutTap(Session):
     """The session as it was before there was a tap."""
 
-    def _open_recording(self, event: RecordingOpened) -> None:
-        super()._open_recording(event)
-        recording = self._recording
+    def _receive(self, parsed: Message, message: bytes) -> None:
+        super()._receive(parsed, message)
+        recording = self._recordings.open
 
         def keep_chunk(chunk: Chunk) -> None:
             if recording is None:
                 return
-            recording.active_at = now = recording.now()
-            arrival_ms = int((now - recording.opened_at) * 1000)
+            arrival_ms = recording.latest_ms = recording.arrival_ms()
             recording.chunks += 1
             recording.journal.append(records.encode_chunk(chunk, arrival_ms))
 
-        self._keep_chunk = keep_chunk
+        self._recordings.keep_chunk = keep_chunk
 
 
 def ingest_us(kind: type[Session]) -> float:

@@ -20,9 +20,9 @@ from receiver.errors import (
     UnsafeFolderError,
 )
 from receiver.wire import messages
-from receiver.wire.messages import FormatRefused, MessageRejected, ProtocolViolation
+from receiver.wire.messages import MessageRejected, ProtocolViolation
 
-_PEERS = (Refused, BadRequest, MessageRejected, ProtocolViolation, FormatRefused)
+_PEERS = (Refused, BadRequest, MessageRejected, ProtocolViolation)
 
 
 @pytest.mark.parametrize(

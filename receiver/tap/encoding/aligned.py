@@ -190,6 +190,7 @@ class AlignedEncoder:
         self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
         self._notices: list[tuple[int, OutMessage]] = []  # in the order of their positions
         self._sent_to = self._tracks[Track.INBOUND].placer.cursor
+        self._continues_ms = subscribed.live.continues_ms
         self._has_origin = subscribed.position.latest is not None  # where stream time starts
         if start is None:
             self._start_after(subscribed.position)
@@ -256,7 +257,7 @@ class AlignedEncoder:
         """Start stream time where the first chunk of the stream says."""
         self._has_origin = True
         for track in self._tracks.values():
-            track.set_origin(live_origin_ms(first, arrival_ms))
+            track.set_origin(live_origin_ms(first, arrival_ms, self._continues_ms))
 
     def _feed_chunk(self, chunk: Chunk, arrival_ms: int) -> list[OutMessage]:
         if not self._has_origin:

@@ -8,6 +8,7 @@ import queue
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,25 +16,27 @@ from structlog.testing import capture_logs
 
 from receiver.auth.bearer import Grant
 from receiver.counters import Counters
-from receiver.ingest import live_recording, session, stream
+from receiver.ingest import live_recording, recordings, session, stream
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
 from receiver.journal import records as journal
 from receiver.journal.reader import Reader
 from receiver.journal.records import (
     ChunkRecord,
-    DroppedRecord,
     EndRecord,
     Header,
     MessageRecord,
     NoteRecord,
+    PartEnd,
+    PreviousPart,
     Record,
     RejectedRecord,
 )
 from receiver.journal.spool import Spool
 from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, Track, TrackGap
-from receiver.recording.document import Recording
+from receiver.recording.document import Recording, RefusedPart
 from receiver.recording.journal_scan import scan
+from receiver.recording.verify import verify
 from receiver.tap.events import (
     LifecycleEvent,
     StreamEvent,
@@ -232,7 +235,11 @@ def test_media_after_stop_keeps_the_name_of_its_stream(recorder: MovedRecorder) 
     audio = [records for records in both if not any(r == MessageRecord(0, STOP) for r in records)]
     assert 1 == len(audio)
     assert MessageRecord(0, start_message()) == audio[0][1]
-    assert DroppedRecord(GapKind.SENDER_SILENCE, Track.INBOUND, 2, 0, 1, 0, 0) == audio[0][2]
+    note = audio[0][2]
+    assert isinstance(note, NoteRecord)
+    ended = msgspec.json.decode(note.detail, type=PreviousPart)
+    assert ("previous_part", EndReason.STOP) == (note.code, ended.reason)
+    assert {Track.INBOUND: PartEnd(1, 0, 0)} == ended.tracks
     assert isinstance(audio[0][3], ChunkRecord)
 
 
@@ -243,8 +250,8 @@ def test_media_after_stop_misses_what_the_recording_before_it_has(
     """Only what neither of them has is lost."""
     chunks = [chunk_of(n + first, 20 * n) for n in range(53) if n not in (50, 51)]
     document = rendered_behind_stop(recorder, tmp_path, chunks[:50], chunks[50:])
-    gaps = [TrackGap(0, 1000, GapKind.SENDER_SILENCE), TrackGap(1000, 40, GapKind.LOST)]
-    assert gaps == list(document.tracks[0].gaps)
+    assert [TrackGap(0, 40, GapKind.LOST)] == list(document.tracks[0].gaps)
+    assert (60, 40) == (document.duration_ms, document.previous and document.previous.gap_ms)
     assert [Finding("audio_lost", "40 ms in 1 gaps", Track.INBOUND)] == list(document.findings)
 
 
@@ -420,13 +427,14 @@ def test_a_chunk_of_another_stream_is_rejected_and_never_too_many(recorder: Move
 def test_unknown_events_before_start_are_counted(recorder: MovedRecorder, count: int) -> None:
     """As they are later; only so many are kept, and the rest is a number."""
     made, _ = opened(recorder)
-    for _ in range(count):
+    made.message_received(b'{"event":"connected"}')
+    for _ in range(count - 1):
         made.message_received(b'{"event":"later"}')
     made.message_received(start_message())
     made.message_received(STOP)
     found = scan([b"".join(map(journal.encode, recorder.journal()))])
     kept = min(count, live_recording.MOST_EARLY)
-    expected = [Finding("unknown_events", f"{kept} times; ignored")]
+    expected = [Finding("unknown_events", f"{kept - 1} times; ignored")]
     if count > kept:
         text = f"{count - kept} messages before the recording"
         expected.insert(0, Finding("messages_not_kept", text))
@@ -644,41 +652,175 @@ def test_why_a_connection_ended_is_kept(
 
 
 @pytest.mark.parametrize("grant", [Grant(), Grant(call_sid=CALL_SID)])
-def test_an_unknown_encoding_keeps_the_early_audio_and_its_name(
-    recorder: MovedRecorder, grant: Grant
+def test_audio_of_an_unknown_encoding_is_kept_and_told(
+    recorder: MovedRecorder, grant: Grant, tmp_path: Path
 ) -> None:
-    """Audio before a start that cannot be used is kept, with its name and the reason."""
+    """As it came, from before and behind the start message; nobody can listen to it."""
     made, socket = opened(recorder, grant)
-    made.message_received(MEDIA)
     with capture_logs() as lines:
-        made.message_received(start_message(encoding="audio/opus", who="A"))
-    content = recorder.journal()
-    assert (
-        EndRecord(0, EndReason.PROTOCOL_ERROR, "unsupported encoding 'audio/opus'") == content[-1]
-    )
-    assert 1003 == socket.closings[0][0]
-    assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
-    found = scan([b"".join(map(journal.encode, content))])
-    assert (CALL_SID, {"who": "A"}) == (
-        (found.start.call_sid, found.start.parameters) if found.start else None
-    )
-    assert not found.unproven
-    assert ["cut_short", "format_refused"] == [finding.code for finding in found.findings()]
+        for message in (MEDIA, start_message(encoding="audio/G722", who="A"), MEDIA, STOP):
+            made.message_received(message)
+    named = [line["call_sid"] for line in lines if line["event"] == "format_refused"]
+    assert ([CALL_SID], [], []) == (named, socket.closings, list(recorder.hub.streams()))
+    path = recorder.ended.get(timeout=WAIT_SECONDS)
+    folder = tmp_path / "rendered"
+    folder.mkdir(0o700)
+    found = render(path, folder)
+    assert ((CALL_SID, {"who": "A"}), ()) == ((found.call_sid, found.parameters), found.tracks)
+    assert ["format_refused", "audio_kept_aside"] == [one.code for one in found.findings]
+    assert (False, b"\xff\xff" * 2) == (found.complete, (folder / "refused.raw").read_bytes())
+    assert found.refused is not None
+    assert [RefusedPart("format_refused", "inbound", 2, 0, 4, 0, 0)] == [*found.refused.parts]
+    assert () == verify(folder, found)
 
 
-def test_a_start_that_cannot_be_used_names_no_audio_of_another_stream(
+def test_refused_audio_is_kept_whatever_it_is_called(
+    recorder: MovedRecorder, tmp_path: Path
+) -> None:
+    """Of tracks and streams that are not this one's, and of as much as ever comes."""
+    made, socket = opened(recorder)
+    made.message_received(start_message())
+    made.message_received(media(1, 1, "7d56cc11-0a3c-4a3e-9df2-6f0e9c0c1d2e"))
+    for number in range(300):
+        mixed = MEDIA.replace(b'"inbound"', b'"mixed"').replace(b"//8=", b"%03dA" % number)
+        made.message_received(mixed)
+        made.message_received(media(number, number, "another stream"))
+    made.message_received(STOP)
+    assert [] == socket.closings
+    folder = tmp_path / "rendered"
+    folder.mkdir(0o700)
+    found = render(recorder.ended.get(timeout=WAIT_SECONDS), folder)
+    assert found.refused is not None
+    assert [("other_stream", "another stream", 300), ("unknown_track", "mixed", 300)] == [
+        (part.code, part.label, part.chunks) for part in found.refused.parts
+    ]
+    raw, (_, mixed_part) = (folder / "refused.raw").read_bytes(), found.refused.parts
+    expected = b"".join(base64.b64decode(b"%03dA" % number) for number in range(300))
+    assert expected == raw[mixed_part.offset :]
+    assert () == verify(folder, found)
+    (folder / "refused.raw").write_bytes(raw[:-1] + b"?")
+    assert ("refused.raw: its SHA-256 is not the document's",) == verify(folder, found)
+    (folder / "refused.raw").write_bytes(raw[:-1])
+    assert (f"refused.raw: {len(raw) - 1} bytes instead of {len(raw)}",) == verify(folder, found)
+
+
+def test_another_format_of_the_same_stream_begins_another_recording(
     recorder: MovedRecorder,
 ) -> None:
-    """Neither audio that calls itself otherwise, nor that of a stream that has its name."""
-    odd = json.loads(start_message(encoding="audio/opus"))
-    odd["start"] |= {"streamSid": "B", "callSid": "call B"}
-    for before in ([media(1, 1, "another")], [start_message(), media(1, 1)]):
-        made, _ = opened(recorder)
-        for message in (*before, json.dumps(odd).encode()):
-            made.message_received(message)
-        found = scan([b"".join(map(journal.encode, recorder.journal()))])
-        assert found.start is None or found.start.call_sid == CALL_SID
-        assert "format_refused" not in [finding.code for finding in found.findings()]
+    """Each part is decoded by its own; a start that says none keeps the one that is known."""
+    made, _ = opened(recorder)
+    odd = json.loads(start_message(encoding="audio/x-L16", sample_rate=8000))
+    del odd["start"]["mediaFormat"]
+    for message in (
+        start_message(encoding="audio/x-L16", sample_rate=8000),
+        media(1, 1),
+        json.dumps(odd).encode(),
+        media(2, 2),
+        start_message(encoding="audio/x-L16", sample_rate=16_000),
+        media(3, 3),
+        STOP,
+    ):
+        made.message_received(message)
+    found = [scan([b"".join(map(journal.encode, rows))]) for rows in journals(recorder)]
+    assert {(8000, 2, EndReason.REPLACED), (16_000, 1, EndReason.STOP)} == {
+        (one.media_format.sample_rate, len(one.tracks[Track.INBOUND]), one.end_reason)
+        for one in found
+    }
+
+
+@pytest.mark.parametrize(
+    ("tracks", "expected"),
+    [
+        (["outbound_track"], Track.OUTBOUND),
+        (["inbound"], Track.INBOUND),
+        (["inbound", "outbound"], Track.INBOUND),
+        ([], Track.INBOUND),
+    ],
+)
+def test_a_missing_track_is_the_only_one_of_the_start(
+    recorder: MovedRecorder, tracks: list[str], expected: Track
+) -> None:
+    """Or else inbound; a finding says so, once."""
+    made, _ = opened(recorder)
+    odd = json.loads(start_message())
+    odd["start"]["tracks"] = tracks
+    without = MEDIA.replace(b'"track":"inbound",', b"")
+    for message in (json.dumps(odd).encode(), without, without, STOP):
+        made.message_received(message)
+    found = scan([b"".join(map(journal.encode, recorder.journal()))])
+    assert {expected: 2} == {track: len(index) for track, index in found.tracks.items()}
+    text = f"messages name no track; {expected.value} was assumed"
+    assert [Finding("track_assumed", text)] == found.findings()
+
+
+def test_ids_that_every_message_repeats_are_ids(recorder: MovedRecorder) -> None:
+    """Where the start message lacks them: in the recording, and for listeners."""
+    made, _ = opened(recorder)
+    odd = json.loads(start_message())
+    for name in ("streamSid", "callSid"):
+        del odd["start"][name]
+    named = json.loads(MEDIA) | {"streamSid": "s", "call_sid": "c"}
+    made.message_received(json.dumps(odd).encode())
+    assert [] == list(recorder.hub.streams())
+    made.message_received(json.dumps(named).encode())
+    assert [("s", "c")] == [(live.stream_sid, live.call_sid) for live in recorder.hub.streams()]
+    made.message_received(json.dumps(named).encode())
+    made.message_received(STOP)
+    found = scan([b"".join(map(journal.encode, recorder.journal()))])
+    assert found.start is not None
+    assert ("s", "c", 2) == (
+        *(found.start.stream_sid, found.start.call_sid),
+        len(found.tracks[Track.INBOUND]),
+    )
+    assert [] == found.findings()
+
+
+def test_a_stream_without_ids_can_be_listened_to_all_the_same(recorder: MovedRecorder) -> None:
+    """Once enough messages have said none."""
+    made, _ = opened(recorder)
+    made.message_received(b'{"event":"start","start":{"tracks":["inbound"]}}')
+    for _ in range(recordings.SEARCHED_FOR_IDS):
+        made.message_received(MEDIA)
+    assert 1 == len(list(recorder.hub.streams()))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b'{"type":"open","serverseq":0,"version":"2","parameters":{"conversationId":"c"}}',
+        b'{"event":"else"}',
+        b"\x00\xff\xfe\x01",
+        b"not JSON\x1b[31m",
+        b"[]",
+    ],
+)
+def test_what_is_no_media_stream_is_closed_at_once(recorder: MovedRecorder, first: bytes) -> None:
+    """With a reason, and one line in the log however often it comes again."""
+    closings, lines = [], []
+    for _ in range(3):
+        made, socket = opened(recorder)
+        with capture_logs() as logged:
+            made.message_received(first)
+        closings += socket.closings
+        lines += logged
+    (line,) = lines
+    assert ("not_a_media_stream", len(first)) == (line["event"], line["length"])
+    assert line["beginning"].isprintable()
+    assert line["call_sid"] in (None, "c")
+    assert [1003] * 3 == [code for code, _ in closings]
+    assert all(reason.startswith("no media stream: ") for _, reason in closings)
+    assert [] == journals(recorder)
+
+
+def test_refusals_of_a_peer_that_comes_again_are_logged_once_and_name_the_call(
+    recorder: MovedRecorder,
+) -> None:
+    """The call is the one that the refused start message names."""
+    with capture_logs() as lines:
+        for _ in range(5):
+            made, _ = opened(recorder, Grant(call_sid="another"))
+            made.message_received(start_message())
+    assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_refused"]
 
 
 def test_a_start_for_another_call_that_cannot_be_used_keeps_nothing(

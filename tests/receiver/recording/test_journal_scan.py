@@ -17,7 +17,7 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, RejectedChunk, Track
-from receiver.recording.journal_scan import JournalScan, scan
+from receiver.recording.journal_scan import JournalScan, audio_aside, scan
 from receiver.timeline.event_positions import EventPosition
 from receiver.wire.messages import DtmfMessage, MarkMessage
 from tests.receiver.helpers.journals import HEADER, STARTED_AT_MS, chunk, records, start_message
@@ -99,9 +99,12 @@ def test_a_start_that_says_something_else_is_a_finding() -> None:
     end = EndRecord(9, EndReason.STOP, "")
     first = MessageRecord(0, start_message(a=1))
     assert [] == codes(scanned(first, first, end))
-    for other in (start_message(a=2), start_message(a=1, encoding="audio/x-alaw")):
+    for other, code in (
+        (start_message(a=2), "start_restated"),
+        (start_message(a=1, encoding="audio/x-alaw"), "format_restated"),
+    ):
         found = scanned(first, MessageRecord(1, other), end)
-        assert ["start_restated"] == codes(found)
+        assert [code] == codes(found)
         assert {"a": 1} == (found.start.parameters if found.start else None)
 
 
@@ -186,15 +189,16 @@ def test_a_stream_without_a_start_says_so() -> None:
 
 
 def test_a_format_that_cannot_be_decoded_names_its_stream() -> None:
-    """The ids of the audio count, whatever it is; that it is read at all is a guess."""
+    """The ids of the audio count, whatever it is; a stream that is understood counts more."""
     odd = MessageRecord(0, start_message(encoding="audio/opus", who="A"))
     found = scanned(chunk(1, b"x"), odd)
     *_, last = found.findings()
     assert ("format_refused", True) == (last.code, "audio/opus" in last.detail)
     assert {"who": "A"} == (found.start.parameters if found.start else None)
     assert MediaFormat() == found.media_format
-    known = scanned(chunk(1, b"x"), odd, MessageRecord(1, start_message()))
-    assert "format_refused" not in codes(known)
+    assert {("format_refused", "inbound"): 1} == {
+        kind: len(kept.end) for kind, kept in audio_aside(found).items()
+    }
 
 
 def test_a_kept_message_that_makes_no_sense_is_counted() -> None:

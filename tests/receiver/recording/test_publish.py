@@ -219,20 +219,33 @@ def test_a_damaged_journal_is_published_and_kept(tmp_path: Path, spool: Path) ->
     assert "published up to" in quarantined.with_suffix(".txt").read_text()
 
 
-def test_audio_that_nobody_can_decode_is_published_as_a_guess_and_kept(
-    tmp_path: Path, spool: Path
-) -> None:
-    """Samples do not hold every byte of a payload; the journal does."""
+def test_audio_that_nobody_can_decode_is_published_as_it_came(tmp_path: Path, spool: Path) -> None:
+    """No sample of it is a guess; the journal is kept, too."""
     rows = records([chunk(1, b"opus" * 40)], start=start_message(encoding="audio/opus", who="A"))
     live = write(spool / layout.journal_name(HEADER.recording_id), rows)
     whole = live.read_bytes()
     outcome = published(live, tmp_path / "recordings")
     codes = [finding.code for finding in outcome.recording.findings]
     assert (False, True) == (outcome.recording.complete, "format_refused" in codes)
+    assert b"opus" * 40 == (outcome.folder / "refused.raw").read_bytes()
     assert {"who": "A"} == outcome.recording.parameters
     assert outcome.quarantined is not None
     assert whole == outcome.quarantined.journal.read_bytes()
     assert "audio/opus" in outcome.quarantined.journal.with_suffix(".txt").read_text()
+
+
+def test_a_recording_of_an_assumed_format_keeps_its_journal(tmp_path: Path, spool: Path) -> None:
+    """What sounds like noise can be rendered again."""
+    start = b'{"event":"start","start":{"callSid":"c","mediaFormat":{"encoding":"L16"}}}'
+    live = write(
+        spool / layout.journal_name(HEADER.recording_id),
+        records([chunk(1, bytes(160), timestamp_ms=0)], start=start, reason=EndReason.STOP),
+    )
+    outcome = published(live, tmp_path / "recordings")
+    assert ["format_assumed"] == [finding.code for finding in outcome.recording.findings]
+    assert not outcome.recording.complete
+    assert outcome.quarantined is not None
+    assert "8000 Hz was assumed" in outcome.quarantined.reason
 
 
 @pytest.mark.parametrize("junk", [b"\0", b"\0" * 100, b"RIFF....", os.urandom(3000)])

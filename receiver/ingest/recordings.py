@@ -1,0 +1,198 @@
+"""The recordings of one connection, one after the other: how they open, get their name and end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from receiver.auth.bearer import Grant
+from receiver.ingest.live_recording import EarlyMessages, LiveRecording, names, new_header
+from receiver.ingest.recorder import Recorder
+from receiver.ingest.stream import (
+    ChunkReceived,
+    MessageReceived,
+    ProtocolEvent,
+    RecordingEnded,
+    RecordingOpened,
+    State,
+    Stream,
+)
+from receiver.journal import records
+from receiver.journal.records import NoteRecord
+from receiver.journal.writer import JournalWriter
+from receiver.media import Chunk, EndReason
+from receiver.wire import parse
+from receiver.wire.messages import Start
+
+SEARCHED_FOR_IDS: Final = 10
+"""In so many messages of a stream an id is searched for that its start message lacks."""
+
+log = structlog.get_logger("receiver.session")
+
+
+class Recordings:
+    """The recordings of one connection, of which at most one is open.
+
+    `keep_chunk` is that of the open one. `continues` says of a chunk whether it needs nothing
+    but that: while an id is searched for, none does.
+    """
+
+    def __init__(
+        self, recorder: Recorder, grant: Grant, stream: Stream, *, remote_address: str
+    ) -> None:
+        self.open: LiveRecording | None = None
+        self.had_any = False
+        self.early = EarlyMessages()
+        self.named: Start | None = None  # the latest start message, also one that was refused
+        self.keep_chunk: Callable[[Chunk], None] = _keep_nothing
+        self.continues: Callable[[Chunk], bool] = stream.continues_stream
+        self._recorder = recorder
+        self._grant = grant
+        self._stream = stream
+        self._remote_address = remote_address
+        self._search_ids = 0  # in so many messages more
+
+    def names(self) -> dict[str, str | None]:
+        """Return what log lines name this stream by."""
+        return self.open.names() if self.open else names(None, self.named)
+
+    def apply(self, event: ProtocolEvent, message: bytes) -> None:
+        """Do what an event of the stream means for its recordings; it came of `message`."""
+        match event:
+            case ChunkReceived():
+                self.keep_chunk(event.chunk)
+            case RecordingOpened():
+                self._open(event)
+            case MessageReceived():
+                if self.open is not None:
+                    self.open.keep(message)
+                    self.open.count_sequence(event.message)
+                    self.open.publish_message(message)
+                    if isinstance(event.message, Start):
+                        self._start(self.open, event.message)
+            case RecordingEnded():
+                self.end(event, "")
+
+    def end(self, event: RecordingEnded, detail: str) -> None:
+        """End the open recording, if there is one."""
+        recording = self.open
+        if recording is None:
+            return
+        if self._grant.call_sid is not None and (recording.start or self._stream.start) is None:
+            self.discard(event.reason)
+            return
+        if event.assumed is not None and recording.start is None:
+            recording.assume(event.assumed)
+        if key := recording.key:
+            part = recording.as_part(event.latest, event.reason)
+            self._recorder.parts.end(key, recording, part)
+        recording.end(event.reason, detail, self._recorder.journal_ended)
+        self._forget(recording, event.reason, detail)
+
+    def discard(self, reason: EndReason) -> None:
+        """Remove what came of a stream that nothing showed to be the token's call."""
+        if self.open is not None:
+            detail = "not kept: no start message named the call of the token"
+            self.open.end(reason, detail, Path.unlink)
+            self._forget(self.open, reason, detail)
+
+    def adopt_ids(self, message: bytes) -> None:
+        """Name a recording by ids that messages repeat and its start message lacks."""
+        if not self._search_ids:
+            return
+        self._search_ids -= 1
+        found = self.open is None or self.open.adopt_ids(*parse.ids(message))
+        if not found and self._search_ids:
+            return
+        self._search_ids, self.continues = 0, self._stream.continues_stream
+        if self.open is not None and self.open.start is not None:
+            self._announce(self.open, self.open.start)
+
+    def _open(self, event: RecordingOpened) -> None:
+        header = new_header(self._recorder.utc_ms())
+        self.had_any = True
+        journal = self._recorder.open_journal(header)
+        self._claim_call(journal)
+        self._recorder.counters.started += 1
+        tracks = self._stream.latest_of_tracks
+        recording = self.open = LiveRecording(
+            header, journal, self._recorder.now, self.early, tracks
+        )
+        self.keep_chunk = recording.keep_chunk
+        self.early.hand_over(recording)
+        if event.followed is not None:
+            recording.keep(self.early.start)
+            self._name(recording, event.followed)
+        if self._stream.state is not State.STARTED:  # else its start message is logged
+            log.info("audio_before_start", **self.names(), remote_address=self._remote_address)
+
+    def _claim_call(self, journal: JournalWriter) -> None:
+        """Write into the journal that nothing has shown it to be the token's call, so far.
+
+        What is discarded at the end must not be published after a crash.
+        """
+        call_sid = self._grant.call_sid
+        if call_sid is not None and self._stream.start is None:
+            text = call_sid.encode("utf-8", "replace").decode()  # a signer may write anything
+            journal.append(records.encode(NoteRecord(0, records.CLAIMED_CALL, text)))
+
+    def _start(self, recording: LiveRecording, start: Start) -> None:
+        """Name a recording, now or as soon as other messages have said the ids it lacks."""
+        if recording.has_start_message:
+            return
+        recording.start, recording.has_start_message = start, True
+        if start.stream_sid and start.call_sid:
+            self._announce(recording, start)
+        else:
+            self._search_ids, self.continues = SEARCHED_FOR_IDS, _never
+
+    def _announce(self, recording: LiveRecording, start: Start) -> None:
+        """Log a stream by its name, once for each recording, and open it to listeners."""
+        if start.refused_format:
+            log.warning("format_refused", **recording.names(), reason=start.refused_format)
+        self._name(recording, start)
+        media = None if start.refused_format else start.media_format
+        log.info(
+            "stream_started",
+            **recording.names(),
+            encoding=media.encoding.value if media else None,
+            sample_rate=media.sample_rate if media else None,
+            remote_address=self._remote_address,
+        )
+
+    def _name(self, recording: LiveRecording, start: Start) -> None:
+        """Open a stream to listeners by its name, if its audio can be decoded.
+
+        The journal says which recording has what came of the stream before.
+        """
+        recording.start = start
+        previous = self._recorder.parts.start(recording.key, recording) if recording.key else None
+        if previous is not None:
+            recording.continue_part(previous)
+        if not start.refused_format:
+            recording.announce(self._recorder.hub, start)
+
+    def _forget(self, recording: LiveRecording, reason: EndReason, detail: str) -> None:
+        self._recorder.counters.ended[reason.value] += 1
+        self._recorder.counters.chunks_received += recording.chunks
+        log.info(
+            "stream_ended",
+            **recording.names(),
+            reason=reason.value,
+            detail=detail,
+            chunks=recording.chunks,
+            rejected=recording.rejected,
+        )
+        self.open, self.keep_chunk = None, _keep_nothing
+
+
+def _never(_: Chunk) -> bool:
+    """Return that a chunk needs a look at its message, for the ids in it."""
+    return False
+
+
+def _keep_nothing(_: Chunk) -> None:
+    """Drop a chunk that comes while no recording is open."""
