@@ -239,6 +239,10 @@ class StreamTokens:
         """Return how many there are, and nothing else."""
         return f"<StreamTokens: {len(self._digests)} static, {len(self._keys)} keys>"
 
+    def has_any(self, digests: Iterable[bytes]) -> bool:
+        """Whether one of these is the digest of a static token of ours."""
+        return not set(digests).isdisjoint(self._digests)
+
     def admit(self, authorization_values: Sequence[str], *, now: float) -> Grant:
         """Return what the caller may do, given every value of its Authorization header.
 

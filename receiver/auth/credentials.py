@@ -11,7 +11,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from receiver.auth.bearer import StreamTokens, parse_keys, parse_tokens
 from receiver.auth.tap_tokens import TapTokens
@@ -98,6 +98,7 @@ def write_secret(path: Path, content: bytes) -> None:
 
 _TOKEN_BYTES: Final = 32
 _Parse = Callable[[str], tuple[str, ...]]
+_Tokens = TypeVar("_Tokens")
 
 
 def demo_token_file(state: Path) -> Path:
@@ -137,6 +138,40 @@ def tap_tokens(config: Config) -> TapTokens:
     static = _static_tap_tokens(config)
     _keep_apart(_if_usable(_static_stream_tokens, config), static)
     return TapTokens(static, tap_keys(config))
+
+
+def read_again(
+    config: Config, streams: StreamTokens, taps: TapTokens
+) -> tuple[StreamTokens | ConfigurationError, TapTokens | ConfigurationError]:
+    """Return the stream and tap tokens that are configured now, to replace those in force.
+
+    What cannot be used stays in force, so new tokens must not be among the other kind's old ones
+    where these stay: a token that moves from one list to the other one moves with both files, or
+    not at all.
+
+    Args:
+        config: Where they are.
+        streams: The stream tokens in force.
+        taps: The tap tokens in force.
+
+    Returns:
+        Of each kind the new tokens, or why the old ones stay in force.
+    """
+    new_streams, new_taps = _attempt(stream_tokens, config), _attempt(tap_tokens, config)
+    staying = taps if isinstance(new_taps, ConfigurationError) else new_taps
+    if isinstance(new_streams, StreamTokens) and staying.shares_with(new_streams):
+        new_streams = ConfigurationError("a stream token opens taps, too, as long as these stay")
+    present = streams if isinstance(new_streams, ConfigurationError) else new_streams
+    if isinstance(new_taps, TapTokens) and new_taps.shares_with(present):
+        new_taps = ConfigurationError("a tap token opens streams, too, as long as these stay")
+    return new_streams, new_taps
+
+
+def _attempt(read: Callable[[Config], _Tokens], config: Config) -> _Tokens | ConfigurationError:
+    try:
+        return read(config)
+    except ConfigurationError as error:
+        return error
 
 
 def tap_keys(config: Config) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from receiver.auth.bearer import (
     LEEWAY_SECONDS,
     RefusalReason,
+    StreamTokens,
     bearer_token,
     claim_text,
     digest,
@@ -101,6 +102,10 @@ class TapTokens:
     def __repr__(self) -> str:
         """Return how many there are, and nothing else."""
         return f"<TapTokens: {len(self._digests)} static, {len(self._keys)} keys>"
+
+    def shares_with(self, streams: StreamTokens) -> bool:
+        """Whether a static token opens both taps and streams, which none must."""
+        return streams.has_any(self._digests)
 
     def admit(
         self, authorization_values: Sequence[str], access_token: str | None, *, now: float

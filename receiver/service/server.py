@@ -19,6 +19,7 @@ from typing import Final
 import structlog
 
 from receiver.auth import credentials, tls
+from receiver.auth.bearer import StreamTokens
 from receiver.auth.replay_store import ReplayStore
 from receiver.config.settings import Config
 from receiver.counters import Counters
@@ -171,9 +172,13 @@ class Server:
         A part uses all of its files or, with a `ConfigurationError`, none: what is bad leaves
         the old in force, and holds back no other part.
         """
-        parts = {"stream tokens": self._reload_tokens}
+        in_force = self._admission.tokens, self._taps.taps.tokens
+        streams, taps = credentials.read_again(self._config, *in_force)
+        parts: dict[str, Callable[[], None]] = {
+            "stream tokens": lambda: self._replace_stream_tokens(streams)
+        }
         if credentials.has_tap_tokens(self._config):
-            parts["tap tokens"] = self._taps.reload
+            parts["tap tokens"] = lambda: self._taps.replace_tokens(taps)
         if self._config.forward_token_file is not None:
             parts["forward token"] = self._taps.reload_forward_token
         if self._ssl_context is not None:
@@ -242,8 +247,10 @@ class Server:
         log.info("serving_metrics", url=metrics.url)
         return metrics.close
 
-    def _reload_tokens(self) -> None:
-        self._admission.tokens = credentials.stream_tokens(self._config)
+    def _replace_stream_tokens(self, tokens: StreamTokens | ConfigurationError) -> None:
+        if isinstance(tokens, ConfigurationError):
+            raise tokens
+        self._admission.tokens = tokens
 
     def _reload_certificate(self) -> None:
         if self._ssl_context is not None:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from receiver.auth import credentials
+from receiver.auth.tap_tokens import TapTokens
 from receiver.config.settings import Config
 from receiver.counters import TapCounters
 from receiver.disk import layout
+from receiver.errors import ConfigurationError
 from receiver.recording.document import Recording
 from receiver.tap.events import RecordingPublished
 from receiver.tap.feed import Feeds
@@ -69,13 +71,15 @@ class LiveTaps:
         if self._forwarder is not None:
             await self._forwarder.close()
 
-    def reload(self) -> None:
-        """Read tap tokens and keys again.
+    def replace_tokens(self, tokens: TapTokens | ConfigurationError) -> None:
+        """Replace tap tokens and keys by those that were read again.
 
         Raises:
-            ConfigurationError: one of them cannot be used; the old ones stay in force.
+            ConfigurationError: it was given: the old ones stay in force.
         """
-        self.taps.tokens = credentials.tap_tokens(self._config)
+        if isinstance(tokens, ConfigurationError):
+            raise tokens
+        self.taps.tokens = tokens
 
     def reload_forward_token(self) -> None:
         """Read the token again that consumers get.

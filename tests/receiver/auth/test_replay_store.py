@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import time
@@ -94,3 +95,50 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "used").chmod(0o777)
     with pytest.raises(ConfigurationError, match="chmod 700"):
         ReplayStore(tmp_path / "used")
+
+
+async def test_a_clock_that_was_ahead_frees_no_used_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that were removed too early are not taken for tokens that were never used."""
+    now = time.time()
+    used = ReplayStore(tmp_path / "used")
+    assert await used.use("a", now + 600)
+    assert await used.use("late", now + 7 * 86_400)
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: now + 86_400)
+        used.remove_expired()
+    assert 1 == len(list((tmp_path / "used").iterdir()))
+    again = ReplayStore(tmp_path / "used")  # at the next start
+    assert not await again.use("a", now + 600)
+    assert not await again.use("late", now + 7 * 86_400)
+    assert await again.use("b", now + 601)
+
+
+async def test_up_to_when_tokens_were_removed_never_goes_back(tmp_path: Path) -> None:
+    """Nor is it later than the latest token that was removed, whatever the clock says."""
+    used, mark = ReplayStore(tmp_path / "used"), tmp_path / "used.removed"
+    long_ago = time.time() - 10 * MARGIN_SECONDS
+    for age in (0, 50, 20):
+        assert await used.use(str(age), long_ago + age) == (age != 20)
+        used.remove_expired()
+        assert long_ago + max(0, 50 * bool(age)) == pytest.approx(mark.stat().st_mtime, abs=1)
+    assert [] == list((tmp_path / "used").iterdir())
+    used.remove_expired()
+    assert long_ago + 50 == pytest.approx(mark.stat().st_mtime, abs=1)
+
+
+async def test_what_is_removed_is_recorded_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that does not take the record keeps all of them."""
+    used = ReplayStore(tmp_path / "used")
+    assert await used.use("a", time.time() - 2 * MARGIN_SECONDS)
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        used.remove_expired()
+    assert 1 == len(list((tmp_path / "used").iterdir()))

@@ -14,6 +14,8 @@ import trustme
 from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection, connect
 
+from receiver.auth.bearer import digest
+from receiver.auth.tap_tokens import TapGrant
 from receiver.config.settings import Config
 from receiver.service.event_loop import (
     BRISK_INTERVAL_SECONDS,
@@ -123,13 +125,41 @@ async def test_a_bad_part_holds_back_no_good_one(tmp_path: Path) -> None:
     secrets = {"tokens": None, "token_file": streams, "tap_token_file": taps}
     async with serving(tmp_path, **secrets) as (server, _):
         for good, bad in ((streams, taps), (taps, streams)):
-            write(good, "another-good-token-for-tests")
+            write(good, f"another-good-token-for-{good.name}")
             write(bad, "")
             with capture_logs() as lines:
                 server.reload()
             by_event = {line["event"]: line["part"] for line in lines}
             parts = {streams: "stream tokens", taps: "tap tokens"}
             assert {"reloaded": parts[good], "reload_failed": parts[bad]} == by_event
+
+
+async def test_a_token_never_opens_both_though_a_reload_half_fails(tmp_path: Path) -> None:
+    """It moves from one list to the other one with both files, or stays where it was."""
+    first, second = "a-token-that-moves-between-lists", "a-token-that-stays-where-it-is"
+    streams, taps = write(tmp_path / "streams", first), write(tmp_path / "taps", second)
+    key = write(tmp_path / "key", "k" * 32)
+    secrets = {"tokens": None, "token_file": streams, "tap_token_file": taps, "tap_key_file": key}
+
+    def opens(token: str) -> tuple[bool, bool]:
+        """Whether a token opens streams, and whether it opens taps."""
+        listens = server._taps.taps.tokens.still_has(TapGrant(token_digest=digest(token)))
+        return server._admission.tokens.has_any([digest(token)]), listens
+
+    async with serving(tmp_path, **secrets) as (server, _):
+        write(streams, "another-token-for-streams")
+        write(taps, f"{first}\n{second}")
+        streams.chmod(0o644)  # the old stream tokens stay
+        server.reload()
+        assert ((True, False), (False, True)) == (opens(first), opens(second))
+        write(streams, second)
+        write(taps, "another-token-for-taps")
+        key.chmod(0o644)  # the old tap tokens stay, though their own file is good
+        server.reload()
+        assert ((True, False), (False, True)) == (opens(first), opens(second))
+        key.chmod(0o600)
+        server.reload()
+        assert ((False, False), (True, False)) == (opens(first), opens(second))
 
 
 async def test_a_certificate_that_providers_refuse_is_served_with_a_warning(tmp_path: Path) -> None:
