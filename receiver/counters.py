@@ -14,6 +14,10 @@ class TapCounters:
     """Counters of the live tap: who listens, and what was not sent."""
 
     listeners: int = 0  # sockets open at the moment
+    started: Counter[str] = field(default_factory=Counter)  # listeners, by the token's name
+    ended: Counter[str] = field(default_factory=Counter)  # of these
+    listened_ms: Counter[str] = field(default_factory=Counter)  # of audio that they were sent
+    lost: Counter[str] = field(default_factory=Counter)  # pieces of audio that they were not sent
     watchers: int = 0  # sockets open at the moment that follow all streams
     dropped: Counter[str] = field(default_factory=Counter)  # pieces of audio, by reason
     closed_slow: int = 0

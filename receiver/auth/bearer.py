@@ -126,6 +126,7 @@ SHORTEST_TOKEN: Final = 16
 SHORTEST_KEY: Final = 32
 """A key for HS256 has at least 256 bits (RFC 7518, section 3.2)."""
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+_NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,39}):[ \t]+(?P<token>[^#\s].*)")
 _CREDENTIALS = re.compile(r"(?P<scheme>[!-~]+) +(?P<token>[!-~]+) *")
 
 
@@ -182,6 +183,23 @@ def parse_tokens(text: str) -> tuple[str, ...]:
         ConfigurationError: a line holds no usable token; the text names the line only.
     """
     return _secrets(text, "token", SHORTEST_TOKEN)
+
+
+def parse_named_tokens(text: str) -> tuple[tuple[str, str], ...]:
+    """Return names and tokens of a file whose lines may be `NAME: TOKEN`; others have no name.
+
+    A token has no white space in it, so a colon alone belongs to the token.
+
+    Raises:
+        ConfigurationError: a line holds no usable token; the text names the line only.
+    """
+    names, lines = [], []
+    for line in text.split("\n"):
+        named = _NAMED.fullmatch(line.strip(" \t\r"))
+        lines.append(named["token"] if named else line)
+        if lines[-1].strip(" \t\r") and not lines[-1].lstrip(" \t\r").startswith("#"):
+            names.append(named["name"] if named else "")
+    return tuple(zip(names, parse_tokens("\n".join(lines)), strict=True))
 
 
 def parse_keys(text: str) -> tuple[str, ...]:

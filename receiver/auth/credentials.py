@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from receiver.auth.bearer import StreamTokens, parse_keys, parse_tokens
+from receiver.auth.bearer import StreamTokens, parse_keys, parse_named_tokens, parse_tokens
 from receiver.auth.tap_tokens import TapTokens
 from receiver.config.settings import Config
 from receiver.disk.files import open_regular, write_private
@@ -97,7 +97,8 @@ def write_secret(path: Path, content: bytes) -> None:
 
 
 _TOKEN_BYTES: Final = 32
-_Parse = Callable[[str], tuple[str, ...]]
+_Secret = TypeVar("_Secret")
+_Parse = Callable[[str], tuple[_Secret, ...]]
 _Tokens = TypeVar("_Tokens")
 
 
@@ -116,7 +117,8 @@ def stream_tokens(config: Config) -> StreamTokens:
             secret.
     """
     static = _static_stream_tokens(config)
-    _keep_apart(static, _if_usable(_static_tap_tokens, config))
+    tap_tokens = _if_usable(_static_tap_tokens, config)
+    _keep_apart(static, tuple(token for _, token in tap_tokens))
     keys = _listed(config.stream_key, "TAPREEL_STREAM_KEY", parse_keys)
     keys += _in_file(config.stream_key_file, parse_keys)
     return StreamTokens(static, keys)
@@ -135,9 +137,10 @@ def tap_tokens(config: Config) -> TapTokens:
         ConfigurationError: one of them cannot be used, or is a stream token, too; the text names
             no secret.
     """
-    static = _static_tap_tokens(config)
+    named = _static_tap_tokens(config)
+    names, static = [name for name, _ in named], tuple(token for _, token in named)
     _keep_apart(_if_usable(_static_stream_tokens, config), static)
-    return TapTokens(static, tap_keys(config))
+    return TapTokens(static, tap_keys(config), names)
 
 
 def read_again(
@@ -202,12 +205,16 @@ def _static_stream_tokens(config: Config) -> tuple[str, ...]:
     return static
 
 
-def _static_tap_tokens(config: Config) -> tuple[str, ...]:
-    static = _listed(config.tap_tokens, "TAPREEL_TAP_TOKENS", parse_tokens)
-    return static + _in_file(config.tap_token_file, parse_tokens)
+def _static_tap_tokens(config: Config) -> tuple[tuple[str, str], ...]:
+    """Return tap tokens behind their names, which only those of a file may have."""
+    listed = _listed(config.tap_tokens, "TAPREEL_TAP_TOKENS", parse_tokens)
+    static = tuple(("", token) for token in listed)
+    return static + _in_file(config.tap_token_file, parse_named_tokens)
 
 
-def _if_usable(read: Callable[[Config], tuple[str, ...]], config: Config) -> tuple[str, ...]:
+def _if_usable(
+    read: Callable[[Config], tuple[_Secret, ...]], config: Config
+) -> tuple[_Secret, ...]:
     """Return tokens to compare others with; their own use reports what is wrong."""
     try:
         return read(config)
@@ -223,17 +230,17 @@ def _keep_apart(stream_tokens: tuple[str, ...], tap_tokens: tuple[str, ...]) -> 
             raise ConfigurationError(f"{problem}: give listeners tokens of their own")
 
 
-def _listed(text: str | None, variable: str, parse: _Parse) -> tuple[str, ...]:
+def _listed(text: str | None, variable: str, parse: _Parse[_Secret]) -> tuple[_Secret, ...]:
     """Return the secrets of a variable, which are separated by commas or white space."""
     return _parsed(re.sub(r"[,\s]+", "\n", text.strip(", \t\r\n")), variable, parse) if text else ()
 
 
-def _in_file(path: Path | None, parse: _Parse) -> tuple[str, ...]:
+def _in_file(path: Path | None, parse: _Parse[_Secret]) -> tuple[_Secret, ...]:
     # Latin-1 decodes any byte: what is not ASCII is then refused with its line.
     return _parsed(read_secret(path).decode("latin-1"), str(path), parse) if path else ()
 
 
-def _parsed(text: str, where: str, parse: _Parse) -> tuple[str, ...]:
+def _parsed(text: str, where: str, parse: _Parse[_Secret]) -> tuple[_Secret, ...]:
     try:
         found = parse(text)
     except ConfigurationError as error:

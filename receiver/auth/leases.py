@@ -71,7 +71,8 @@ class Lease:
     def _end(self) -> None:
         if self in self._leases.open:
             self.release()
-            log.info("listener_dismissed", reason="the token is no longer valid")
+            reason = "the token is no longer valid"
+            log.info("listener_dismissed", token_name=self._grant.name, reason=reason)
         self._dismiss()
 
     def _stop_timer(self) -> None:

@@ -8,7 +8,7 @@ and `scope`: `all`, `call:<call sid>`, or `param:<name>=<value>`. It may be used
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from receiver.auth.bearer import (
@@ -81,19 +81,27 @@ class TapGrant:
     """The right to listen within a scope, and by which token it was given."""
 
     scope: Scope = Scope()
+    name: str = ""  # of the token, for people
     token_digest: bytes = field(default=b"", repr=False)  # of a static token
     key_id: str = ""  # of a signed one
     expires_at: float | None = None  # the second since 1970 from which on it is refused
 
 
 class TapTokens:
-    """All tap tokens and keys that are valid at present."""
+    """All tap tokens and keys that are valid at present.
 
-    __slots__ = ("_digests", "_keys")
+    Each grant has a name that logs and metrics may show: that of its static token, or else
+    "token 2", the second of all; or "key 1a2b3c4d", by the id of the key that signed it.
+    """
 
-    def __init__(self, tokens: Iterable[str] = (), keys: Iterable[str] = ()) -> None:
+    __slots__ = ("_digests", "_keys", "_names")
+
+    def __init__(
+        self, tokens: Iterable[str] = (), keys: Iterable[str] = (), names: Sequence[str] = ()
+    ) -> None:
         self._digests = tuple(map(digest, tokens))
         self._keys = keys_by_id(keys)
+        self._names = tuple(names)  # of the tokens, as far as they have any
 
     def __bool__(self) -> bool:
         """Whether any token could be admitted at all."""
@@ -126,7 +134,14 @@ class TapTokens:
             return self._admit_signed(access_token, now, longest=LONGEST_IN_QUERY_SECONDS)
         token = bearer_token(authorization_values)
         grant = TapGrant(token_digest=digest(token))
-        return grant if self.still_has(grant) else self._admit_signed(token, now)
+        if not self.still_has(grant):
+            return self._admit_signed(token, now)
+        return replace(grant, name=self._name(self._digests.index(grant.token_digest)))
+
+    def _name(self, index: int) -> str:
+        """Return the name of a static token, or which one it is."""
+        named = index < len(self._names) and self._names[index]
+        return named or f"token {index + 1}"
 
     def still_has(self, grant: TapGrant) -> bool:
         """Whether the token of a grant, or the key that signed it, is still among these."""
@@ -154,7 +169,8 @@ class TapTokens:
             scope = parse_scope(claim_text(claims["scope"]))
         except ValueError:
             raise Refused(RefusalReason.UNSUITABLE) from None
-        return TapGrant(scope=scope, key_id=signing_key_id(token), expires_at=expires_at)
+        key_id = signing_key_id(token)
+        return TapGrant(scope=scope, name=f"key {key_id}", key_id=key_id, expires_at=expires_at)
 
 
 def mint(key: str, scope: Scope, *, now: float, ttl_seconds: int) -> str:

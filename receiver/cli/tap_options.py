@@ -62,12 +62,13 @@ def tap_token(file: Path | None) -> str:
     Raises:
         ConfigurationError: there is none.
     """
-    from receiver.auth.bearer import parse_tokens
+    from receiver.auth.bearer import parse_named_tokens, parse_tokens
     from receiver.auth.credentials import read_secret
     from receiver.config.load import load
 
     if file is not None:
-        tokens = parse_tokens(read_secret(file).decode("latin-1"))
+        named = parse_named_tokens(read_secret(file).decode("latin-1"))
+        tokens = tuple(token for _, token in named)
     else:
         text = load({}, environ=os.environ).tap_tokens or ""
         tokens = parse_tokens("\n".join(text.replace(",", " ").split()))

@@ -98,6 +98,14 @@ class _Collector:
         taps = self._counters.taps
         text = "Live listeners, and those who watch all streams"
         yield _gauge("listeners", text, taps.listeners + taps.watchers)
+        by_token = ("token_name",)
+        yield _counter("listeners_started", "Listening begun", _by(taps.started), by_token)
+        yield _counter("listeners_ended", "Listening ended", _by(taps.ended), by_token)
+        seconds = {words: ms / 1000 for words, ms in _by(taps.listened_ms).items()}
+        text = "Audio that listeners were sent, counted when they end"
+        yield _counter("listened_seconds", text, seconds, by_token)
+        text = "Pieces of audio that listeners did not read in time, counted when they end"
+        yield _counter("listener_lost", text, _by(taps.lost), by_token)
         text = "Pieces of audio that listeners and consumers did not get"
         yield _counter("tap_dropped", text, _by(taps.dropped), ("reason",))
         text = "Listeners that were closed because they did not read"

@@ -37,6 +37,7 @@ class ListenRequest:
     name: str
     query: TapQuery
     grant: TapGrant
+    remote_address: str = ""
 
     def matches(self, live: LiveStream) -> bool:
         """Return whether a stream has that name and may be listened to."""
@@ -57,6 +58,7 @@ class Listener:
         limits = service.options.limits
         self.request = request
         self.live: LiveStream | None = None  # once it is found
+        self.started_at_ms = 0.0  # on its clock
         self.unsubscribe: Callable[[], None] = lambda: None
         self._service = service
         # Both tracks' messages wait in one queue: two seconds of audio are four of theirs.
@@ -103,7 +105,8 @@ class Listener:
 
     def start(self, live: LiveStream, timestamp_ms: float) -> None:
         """Send what is listened to, and where on the stream's clock it starts."""
-        self.live = live
+        self.live, self.started_at_ms = live, timestamp_ms
+        self._service.listening_started(self)
         listeners = self._service.listeners_of(live.recording_id)
         for item in opening(self.spec, live, listeners=listeners, timestamp_ms=timestamp_ms):
             self.queue.put(item)
@@ -155,8 +158,16 @@ class Watcher:
     _sender: Sender  # these two from `opened` on
     _lease: Lease
 
-    def __init__(self, filters: dict[str, str], grant: TapGrant, service: TapService) -> None:
+    def __init__(
+        self,
+        filters: dict[str, str],
+        grant: TapGrant,
+        service: TapService,
+        *,
+        remote_address: str = "",
+    ) -> None:
         limits = service.options.limits
+        self.names = {"token_name": grant.name, "remote_address": remote_address}  # for logs
         self._filters = filters
         self._grant = grant
         self._service = service

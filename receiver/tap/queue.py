@@ -75,6 +75,7 @@ class SendQueue:
     ) -> None:
         self.dropped = 0  # pieces of audio
         self.dropped_ms = 0.0
+        self.sent_to_ms: float | None = None  # where the latest audio that was popped ends
         self.closing: tuple[int, str] | None = None  # how the socket is closed behind the rest
         self._sender: QueueSender | None = None
         self._limit_ms = limit_ms
@@ -155,6 +156,8 @@ class SendQueue:
         if self._items:
             item = self._items.popleft()
             self._release(item)
+            if item.duration_ms:
+                self.sent_to_ms = item.timestamp_ms + item.duration_ms
             return item
         self.is_idle = True
         self._on_empty()

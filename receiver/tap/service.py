@@ -94,7 +94,7 @@ class TapService:
         try:
             token = tap_query.access_token(request.query)
             grant = self.tokens.admit(request.authorization, token, now=time.time())
-            return self._route(tap_query.name_in(request.path), request.query, grant)
+            return self._route(request, grant)
         except Refused as refused:
             self._count_refused(refused.reason.value, request.remote_address)
             return _UNAUTHORIZED
@@ -102,15 +102,17 @@ class TapService:
             return HttpAnswer(400, f"{bad}\n")
 
     def _route(
-        self, name: str, query: str, grant: TapGrant
+        self, upgrade: UpgradeRequest, grant: TapGrant
     ) -> Decision | Coroutine[Any, Any, Decision]:
+        name, query = tap_query.name_in(upgrade.path), upgrade.query
         if not name:
             return self._list(query, grant.scope)
         if len(self) >= self.options.max_listeners:
             return _FULL
         if name == tap_query.ALL:
-            return Watcher(tap_query.parse_filters(query), grant, self)
-        request = ListenRequest(name, tap_query.parse(query), grant)
+            filters = tap_query.parse_filters(query)
+            return Watcher(filters, grant, self, remote_address=upgrade.remote_address)
+        request = ListenRequest(name, tap_query.parse(query), grant, upgrade.remote_address)
         live = self._find(request)
         if _needs_resampler(request.query.spec, live) and not can_resample():
             return _NO_RESAMPLER
@@ -176,8 +178,14 @@ class TapService:
         else:  # it ended within the handshake
             listener.refuse()
 
+    def listening_started(self, listener: Listener) -> None:
+        """Count and log that a listener is sent a call from now on."""
+        _count_started(listener, self.counters)
+
     def listener_closed(self, listener: Listener) -> None:
         """Remove a listener."""
+        if listener.live is not None:
+            _count_ended(listener, self.counters)
         self.listeners.discard(listener)
         listener.lease.release()
         self.counters.listeners = len(self.listeners)
@@ -188,16 +196,18 @@ class TapService:
 
     def watcher_opened(self, watcher: Watcher) -> None:
         """Count a watcher."""
+        log.info("watcher_started", **watcher.names)
         self.watchers.add(watcher)
         self.counters.watchers = len(self.watchers)
 
     def watcher_closed(self, watcher: Watcher) -> None:
         """Remove a watcher."""
+        log.info("watcher_ended", **watcher.names)
         self.watchers.discard(watcher)
         self.counters.watchers = len(self.watchers)
         if watcher.closed_slow:
             self.counters.closed_slow += 1
-            log.warning("watcher_too_slow")
+            log.warning("watcher_too_slow", **watcher.names)
 
     # How listeners get their stream.
 
@@ -285,6 +295,48 @@ class TapService:
             stop()
 
         listener.unsubscribe = unsubscribe
+
+
+def _count_started(listener: Listener, counters: TapCounters) -> None:
+    """Count and log a beginning, under the token's name."""
+    request = listener.request
+    counters.started[request.grant.name] += 1
+    log.info(
+        "listener_started",
+        **_names(listener),
+        format=listener.spec.format.value,
+        from_ms=round(listener.started_at_ms),
+        remote_address=request.remote_address,
+    )
+
+
+def _count_ended(listener: Listener, counters: TapCounters) -> None:
+    """Count and log which part of a call a listener was sent, and what it did not read in time."""
+    queue, name = listener.queue, listener.request.grant.name
+    start_ms = listener.started_at_ms
+    end_ms = start_ms if queue.sent_to_ms is None else queue.sent_to_ms
+    counters.ended[name] += 1
+    counters.listened_ms[name] += max(0, round(end_ms - start_ms))
+    counters.lost[name] += queue.dropped
+    log.info(
+        "listener_ended",
+        **_names(listener),
+        from_ms=round(start_ms),
+        to_ms=round(end_ms),
+        lost=queue.dropped,
+        lost_ms=round(queue.dropped_ms),
+    )
+
+
+def _names(listener: Listener) -> dict[str, str]:
+    """Return what log lines name a listener by: never its token."""
+    live = listener.live
+    return {
+        "token_name": listener.request.grant.name,
+        "call_sid": live.call_sid if live else "",
+        "recording_id": live.recording_id if live else "",
+        "track": listener.spec.track,
+    }
 
 
 def _needs_resampler(spec: OutputSpec, live: LiveStream | None) -> bool:

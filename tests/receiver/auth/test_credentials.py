@@ -130,6 +130,30 @@ def test_no_token_is_for_streams_and_for_taps(tmp_path: Path) -> None:
     assert tap_tokens(apart)
 
 
+def test_tap_tokens_of_a_file_may_have_names(tmp_path: Path) -> None:
+    """In front of a colon and white space; a colon alone is a part of the token."""
+    content = f"# who listens\nsupport: {TOKEN}\n\n  qa-2:\t{TOKEN}-2 \nab:{TOKEN}\n# x: y\n"
+    config = Config(tap_tokens=f"{TOKEN}-0", tap_token_file=secret(tmp_path / "taps", content))
+    tokens = tap_tokens(config)
+    sent = (f"{TOKEN}-0", TOKEN, f"{TOKEN}-2", f"ab:{TOKEN}")
+    names = [tokens.admit((f"Bearer {token}",), None, now=0).name for token in sent]
+    assert ["token 1", "support", "qa-2", "token 4"] == names
+    same = Config(tokens=TOKEN, tap_token_file=config.tap_token_file)
+    with pytest.raises(ConfigurationError, match="tap token 1 of 3 is a stream"):
+        tap_tokens(same)
+
+
+@pytest.mark.parametrize(
+    "line", ["support: short", "sup port: {token}", "support: ", "a: {token} b"]
+)
+def test_a_bad_line_of_a_named_token_is_refused(tmp_path: Path, line: str) -> None:
+    """By its number; the text holds no secret."""
+    file = secret(tmp_path / "taps", f"\n{line.format(token=TOKEN)}\n")
+    with pytest.raises(ConfigurationError, match="token on line 2") as caught:
+        tap_tokens(Config(tap_token_file=file))
+    assert TOKEN not in str(caught.value)
+
+
 def test_bad_tap_tokens_do_not_affect_stream_tokens(tmp_path: Path) -> None:
     """On SIGHUP each part is replaced or kept on its own."""
     file = secret(tmp_path / "tokens", TOKEN)

@@ -40,6 +40,14 @@ def test_a_static_token_opens_every_stream() -> None:
     assert scope.permits("any", {})
 
 
+def test_a_grant_has_the_name_of_its_token() -> None:
+    """Or says which token it is, or which key signed it; never the token."""
+    tokens = TapTokens(["static-token-1234", "static-token-5678"], [KEY], ["", "support"])
+    sent = ("static-token-1234", "static-token-5678", signed())
+    names = [tokens.admit((f"Bearer {token}",), None, now=NOW).name for token in sent]
+    assert ["token 1", "support", f"key {key_id(KEY.encode())}"] == names
+
+
 def test_without_tokens_and_keys_there_are_none() -> None:
     """Either is enough."""
     assert [False, True, True] == [

@@ -95,7 +95,12 @@ def test_what_ended_refused_or_failed_is_told_by_reason(parts: Parts) -> None:
     parts.counters.ended.update(stop=3, idle=1)
     parts.refused["replayed"] += 4
     parts.spool.errors["ENOSPC"] += 5
-    parts.counters.taps.dropped["slow_listener"] += 6
+    taps = parts.counters.taps
+    taps.dropped["slow_listener"] += 6
+    taps.started["support"] += 3
+    taps.ended["support"] += 2
+    taps.listened_ms["support"] += 1500
+    taps.lost["support"] += 7
     samples = parts.asked()
     expected: Samples = {
         ("streams_ended_total", ("stop",)): 3,
@@ -103,6 +108,10 @@ def test_what_ended_refused_or_failed_is_told_by_reason(parts: Parts) -> None:
         ("handshakes_refused_total", ("replayed",)): 4,
         ("write_errors_total", ("ENOSPC",)): 5,
         ("tap_dropped_total", ("slow_listener",)): 6,
+        ("listeners_started_total", ("support",)): 3,
+        ("listeners_ended_total", ("support",)): 2,
+        ("listened_seconds_total", ("support",)): 1.5,
+        ("listener_lost_total", ("support",)): 7,
     }
     assert expected == {key: value for key, value in samples.items() if key in expected}
 
