@@ -40,6 +40,10 @@ _SHORTEST_DRIFT_MS: Final = 10_000
 """Over less time than this, arrival times say nothing about a clock's drift."""
 _EXACT: Final = 0.02
 """A clock that counts samples is no further from their number than this share."""
+_JITTERING: Final = 0.5
+_EXACT_MEAN: Final = 0.1
+"""If it jitters, its usual step may be further away, but hardly the mean of its steps."""
+_LONGEST_STEP: Final = 2.0  # times the samples in it: what is longer is a pause
 _NOT_RARE: Final = 0.99
 """This share of a track's chunks is no larger than one of them that is missing."""
 _ENOUGH: Final = 4
@@ -177,11 +181,21 @@ def _ticks_per_byte(steps: NDArray[np.float64], beside: Flags, media: MediaForma
     return samples if counts_samples else 1 / media.bytes_per_ms
 
 
-def clock_rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRule:
-    """Return what the timestamps of a track count, from neighbours whose step is sane.
+def clock_rules(
+    indices: Sequence[TrackIndex], ordered: Sequence[Order], media: MediaFormat
+) -> list[ClockRule]:
+    """Return what the timestamps of each track count.
 
-    Too few of them are no evidence: then timestamps count milliseconds, as documented.
+    A track of a few chunks is no evidence: it counts what the sender's other track counts, or
+    milliseconds, as documented.
     """
+    found = [_rule(*track, media) for track in zip(indices, ordered, strict=True)]
+    otherwise = ClockRule.SAMPLES if ClockRule.SAMPLES in found else ClockRule.TIMESTAMP
+    return [otherwise if rule is None else rule for rule in found]
+
+
+def _rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRule | None:
+    """Return what the timestamps of a track count, from neighbours whose step is sane."""
     stamps = index.timestamp[ordered.chosen]
     present = stamps != MISSING
     if 2 * present.sum() < len(stamps) or not present.any():
@@ -195,9 +209,9 @@ def clock_rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRu
     sane &= room_ms > 0
     steps_ms, room_ms = steps_ms[sane], room_ms[sane]
     if len(steps_ms) < _ENOUGH:
-        return ClockRule.TIMESTAMP
+        return None
     usual_step = float(np.median(steps_ms / room_ms))
-    if abs(usual_step / (media.sample_rate / 1000) - 1) < _EXACT:
+    if _counts_samples(steps_ms / room_ms / (media.sample_rate / 1000)):
         return ClockRule.SAMPLES
     # One chunk that is too long for its step is no slow clock, and neither is one that steps
     # in bursts: either the usual step or the whole way leaves enough room.
@@ -205,6 +219,19 @@ def clock_rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRu
     if max(usual_step, whole_way) >= _FULL_ROOM or _is_time_of_sending(index, ordered, media):
         return ClockRule.TIMESTAMP
     return ClockRule.CHUNKS
+
+
+def _counts_samples(steps: NDArray[np.float64]) -> bool:
+    """Return whether most steps, as shares of the samples in them, are about 1.
+
+    A clock that jitters has no step that is, but their mean is: what one is too long, the next
+    ones are too short. Pauses are not in it.
+    """
+    running = steps[steps <= _LONGEST_STEP]
+    usual = float(np.median(steps))
+    return abs(usual - 1) < _EXACT or (
+        abs(usual - 1) < _JITTERING and abs(float(running.mean()) - 1) < _EXACT_MEAN
+    )
 
 
 def _is_time_of_sending(index: TrackIndex, ordered: Order, media: MediaFormat) -> bool:

@@ -17,7 +17,7 @@ from receiver.media import ClockRule, Finding, GapKind, Ledger, MediaFormat, Tra
 from receiver.timeline.anchoring import Anchors, anchors
 from receiver.timeline.clock import (
     SenderTimes,
-    clock_rule,
+    clock_rules,
     drift_ppm,
     running_drift,
     without_useless_numbers,
@@ -80,8 +80,10 @@ def place_tracks(
     """
     ordered = [without_useless_numbers(index, order(index), media) for index in indices]
     times = [
-        SenderTimes(index, found, media, clock_rule(index, found, media), origin_ms)
-        for index, found in zip(indices, ordered, strict=True)
+        SenderTimes(index, found, media, rule, origin_ms)
+        for index, found, rule in zip(
+            indices, ordered, clock_rules(indices, ordered, media), strict=True
+        )
     ]
     if drift := running_drift(times):
         for track in times:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import ClockRule, MediaFormat, Track
-from receiver.timeline.clock import clock_rule, drift_ppm, origin_ms, usual_size
+from receiver.timeline.clock import clock_rules, drift_ppm, origin_ms, usual_size
 from receiver.timeline.jumps import LONGEST_JUMP_MS
 from receiver.timeline.ordering import order
 from receiver.timeline.track_index import TrackIndex
@@ -36,7 +39,8 @@ def stamped(
 
 def rule(index: TrackIndex, media: MediaFormat | None = None) -> ClockRule:
     """Return what the timestamps of a track count."""
-    return clock_rule(index, order(index), media or MediaFormat())
+    (rule,) = clock_rules([index], [order(index)], media or MediaFormat())
+    return rule
 
 
 def arriving(*pairs: tuple[int | None, int]) -> list[TrackIndex]:
@@ -63,6 +67,23 @@ def test_the_steps_of_a_clock_say_what_it_counts(
 ) -> None:
     """Chunks of 20 ms leave steps of 20 ms, of 160 samples, or too little room."""
     assert expected is rule(stamped(*stamps))
+
+
+@given(st.integers(0, 2**32), st.integers(50, 400), st.integers(0, 80))
+def test_a_clock_of_samples_may_jitter(seed: int, count: int, jitter: int) -> None:
+    """No step is a packet's then, but their mean is; pauses in between change nothing."""
+    dice = random.Random(seed)
+    exact = [number * 160 + (number // 40) * 8000 for number in range(count)]
+    jittered = [max(0, stamp + dice.randint(-jitter, jitter)) for stamp in exact]
+    assert ClockRule.SAMPLES is rule(stamped(*jittered))
+
+
+def test_a_track_of_a_few_chunks_counts_what_the_other_counts() -> None:
+    """A sender has one clock; without another track it counts milliseconds."""
+    long, short = stamped(*range(0, 1600, 160)), stamped(1600, 1760)
+    orders = [order(long), order(short)]
+    assert [ClockRule.SAMPLES] * 2 == clock_rules([long, short], orders, MediaFormat())
+    assert ClockRule.TIMESTAMP is rule(short)
 
 
 def test_steps_over_missing_chunks_are_as_long_as_those() -> None:
