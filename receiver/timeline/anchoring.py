@@ -69,17 +69,22 @@ Anchors = dict[int, int]
 
 def anchors(clocks: Sequence[TrackClock]) -> list[Anchors]:
     """Return where the clock of each track of a recording stopped; none has no chunks."""
-    tracks = [_Lags(clock) for clock in clocks]
-    base = min((track.first_level() for track in tracks), default=0.0)
+    base = min((_Lags(clock).first_level() for clock in clocks), default=0.0)
     base = base if abs(base) <= _LATEST_FIRST_MS else 0.0
-    found = [
-        _initial(track, base, [other.arrivals for other in clocks if other is not clock])
-        for track, clock in zip(tracks, clocks, strict=True)
-    ]
-    later = [track.stops(known=bool(at)) for track, at in zip(tracks, found, strict=True)]
-    if any(later) or any(found):  # a sender whose clocks stop: less evidence is enough
-        later = [track.stops(known=True) for track in tracks]
-    return [first | more for first, more in zip(found, later, strict=True)]
+    found = [_track_anchors(clock, base, clocks) for clock in clocks]
+    if any(certain for certain, _ in found):  # clocks of this sender stop: less evidence is enough
+        return [likely for _, likely in found]
+    return [certain for certain, _ in found]
+
+
+def _track_anchors(
+    clock: TrackClock, base: float, clocks: Sequence[TrackClock]
+) -> tuple[Anchors, Anchors]:
+    """Return where a track's clock stopped for certain, and where if the sender's are known to."""
+    track = _Lags(clock)  # of one track at a time: it takes most of the memory
+    first = _initial(track, base, [other.arrivals for other in clocks if other is not clock])
+    certain = track.stops(known=bool(first))
+    return first | certain, first | track.stops(known=True)
 
 
 def _initial(track: _Lags, base: float, others: Sequence[Times]) -> Anchors:

@@ -267,19 +267,31 @@ class SenderTimes:
         self.rule, self.media = rule, media
         self._origin_ms = origin_ms
         self._drift = 0.0
-        self._stamps = index.timestamp[ordered.chosen]
+        self._index, self._chosen = index, ordered.chosen
         self.usual, self.longest = usual_size(index), longest_size(index)
-        self.unstamped = int((self._stamps == MISSING).sum())
+        self.unstamped = int((index.timestamp[ordered.chosen] == MISSING).sum())
         self.sizes = index.size[ordered.chosen].astype(np.int64)
         self.arrivals = index.arrival[ordered.chosen].astype(np.int64) * media.bytes_per_ms
         self.audio_before: Column = np.concatenate(([0], np.cumsum(self.sizes)))
         self.contiguous: Flags = np.ones(len(self.sizes), bool)
         self.places: Column = self.audio_before[:-1]  # had the sender never paused
-        if ordered.numbers is not None:
+        if ordered.numbers is not None and len(self.sizes) > 1:
             self.contiguous[1:] = np.diff(ordered.numbers) == 1
+        if ordered.numbers is not None and not self.contiguous.all():
             skipped = ordered.numbers - ordered.numbers[0] - np.arange(len(self.sizes))
             self.places = self.places + skipped * self.usual
-        self.targets = self._filled(self.of_stamps(self._stamps))
+        self.targets = self._filled()
+        if ordered.numbers is not None and np.ptp(
+            np.quantile(index.size, (1 - _NOT_RARE, _NOT_RARE))
+        ):
+            self.places = self._places_of_mixed_sizes(np.diff(ordered.numbers) - 1)
+
+    def _places_of_mixed_sizes(self, missing: Column) -> Column:
+        """Return places in which missing chunks have what the clock leaves them, if they can."""
+        room = np.diff(self.targets) - self.sizes[:-1]
+        lost = np.where(missing > 0, np.clip(room, 0, missing * self.longest), 0)
+        places: Column = self.audio_before[:-1] + np.concatenate(([0], np.cumsum(lost)))
+        return places
 
     def of_stamps(self, stamps: Column) -> Column:
         """Return where each timestamp puts a chunk, before any shift; `MISSING` where none is."""
@@ -290,9 +302,12 @@ class SenderTimes:
             since = np.rint(since / (1 + self._drift)).astype(np.int64)
         return np.where(stamps == MISSING, MISSING, since)
 
-    def _filled(self, targets: Column) -> Column:
+    def _filled(self) -> Column:
         """Return targets, those that are missing by the audio from the one before them on."""
+        targets = self.of_stamps(self._index.timestamp[self._chosen])
         present = np.flatnonzero(targets != MISSING)
+        if len(present) == len(targets):
+            return targets
         if not len(present):
             return self.places
         before = np.searchsorted(present, np.arange(len(targets)), side="right") - 1
@@ -303,7 +318,7 @@ class SenderTimes:
     def without_drift(self, drift: float) -> None:
         """Count the time of the audio, whose timestamps run faster by this share."""
         self._drift = drift
-        self.targets = self._filled(self.of_stamps(self._stamps))
+        self.targets = self._filled()
 
     def breaks(self) -> Flags:
         """Return which chunks do not follow the one before, wherever it is placed."""

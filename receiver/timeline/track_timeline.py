@@ -89,7 +89,10 @@ def place_tracks(
         for track in times:
             track.without_drift(drift)
     stops = anchors([track.clock() for track in times])
-    return [_placed(*track) for track in zip(indices, ordered, times, stops, strict=True)]
+    placed = []
+    for index, found, at in zip(indices, ordered, stops, strict=True):
+        placed.append(_placed(index, found, times.pop(0), at))  # and free the columns of its times
+    return placed
 
 
 def _placed(index: TrackIndex, ordered: Order, times: SenderTimes, stops: Anchors) -> Placement:
@@ -117,17 +120,21 @@ def _placed(index: TrackIndex, ordered: Order, times: SenderTimes, stops: Anchor
 
 
 def gaps_in_ms(placement: Placement, length: int, media: MediaFormat) -> tuple[TrackGap, ...]:
-    """Return the gaps of a track in milliseconds.
+    """Return the gaps of a track in milliseconds; those of one kind that touch are one.
 
     Args:
         placement: the track.
         length: up to which byte it is filled with silence: the end of the longest track.
         media: the format of its payloads.
     """
-    found = list(placement.gaps)
     end = placement.length - placement.length % media.bytes_per_sample
-    if length > end:
-        found.append(ByteGap(end, length, GapKind.SENDER_SILENCE))
+    filled = [ByteGap(end, length, GapKind.SENDER_SILENCE)] if length > end else []
+    found: list[ByteGap] = []
+    for gap in (*placement.gaps, *filled):
+        if found and (found[-1].stop, found[-1].kind) == (gap.start, gap.kind):
+            found[-1] = replace(found[-1], stop=gap.stop)
+        else:
+            found.append(gap)
     return tuple(
         TrackGap(
             milliseconds(gap.start, media),

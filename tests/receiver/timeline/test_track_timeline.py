@@ -794,3 +794,36 @@ def test_two_gaps_with_a_chunk_between_them_stay_two() -> None:
     index, _ = index_of(records)
     gaps = [(gap.start, gap.stop) for gap in place(index, L16).gaps]
     assert [(0, 640), (640, 1280), (1280, 1920)] == gaps
+
+
+def test_gaps_of_one_kind_that_touch_are_one_row() -> None:
+    """Also with the silence that fills a track up, and around half a sample that is silenced."""
+    records = [chunk(n, b"\1", timestamp_ms=20 * n) for n in range(1, 4)]
+    index, _ = index_of(records)
+    placement = place(index, L16)
+    (silence,) = gaps_in_ms(placement, placement.length + 1280 - placement.length % 2, L16)
+    assert (0, 60 + 40, GapKind.SENDER_SILENCE) == (
+        silence.start_ms,
+        silence.duration_ms,
+        silence.kind,
+    )
+
+
+@given(seed=st.integers(0, 2**32), lost=st.sets(st.integers(5, 150), max_size=20))
+@settings(max_examples=50)
+def test_mixed_sizes_lose_what_the_clock_leaves(seed: int, lost: set[int]) -> None:
+    """Chunks of 10 to 160 ms, whose timestamps say how long those were that are missing."""
+    source = random.Random(seed)
+    sizes = [source.choice([80, 160, 320, 640, 1280]) for _ in range(160)]
+    starts = list(itertools.accumulate(sizes, initial=0))
+    records = [
+        chunk(n, spoken(n, size), timestamp_ms=start // 8)
+        for n, (start, size) in enumerate(zip(starts, sizes, strict=False))
+        if n not in lost
+    ]
+    line, placement = laid_out(records)
+    expected = b"".join(
+        SILENCE * size if n in lost else spoken(n, size) for n, size in enumerate(sizes)
+    )
+    assert expected == line
+    assert {GapKind.LOST} >= {gap.kind for gap in placement.gaps}
