@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; each leaf knows the exit code a command ends with.
+"""What can go wrong, as one tree; each leaf has the exit code that a command ends with.
 
 TapreelError                      1  unexpected
 ├── DiskLeftError                 1  the end could not wait for a disk that takes nothing

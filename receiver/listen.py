@@ -231,7 +231,7 @@ async def listen_pcm(
 
 @dataclass(slots=True)
 class _EventDecoder:
-    """Turns messages into events; remembers which stream they are of, and how far it has come."""
+    """Turns messages into events; keeps which stream they are of, and how far it has come."""
 
     recording_id: str = ""
     track: str = ""

@@ -28,7 +28,7 @@ LONGEST_TAG_BYTES: Final = 2**19
 LEFT_OUT: Final = "parameters left out"
 """The name of the entry that stands for those that did not fit."""
 HEAD_BYTES: Final = 64
-"""How much of a WAV file's beginning `appended` wants to see."""
+"""How much of a WAV file's beginning `appended` needs."""
 
 _ENTRY: Final = struct.Struct(">4s4s2x")  # name and size; no flags
 _TAG: Final = struct.Struct(">3sBxx4s")  # version 2.4.0; no flags

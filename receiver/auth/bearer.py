@@ -3,7 +3,7 @@
 Pure: header values and texts come in, a token or `Refused` comes out. Tokens are held as digests,
 so that comparing costs the same time whatever their length, and no digest can be printed as a
 token. A signed stream token is a JWT (HS256, `kid`) with `aud` "receiver", `sub` (the call sid),
-`jti` and `exp`. It opens one stream once; `replay_store` remembers its `jti`.
+`jti` and `exp`. It opens one stream once; `replay_store` keeps its `jti`.
 """
 
 from __future__ import annotations

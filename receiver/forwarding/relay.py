@@ -1,6 +1,6 @@
 """Forwarding: streams to consumers, which are media-stream servers, as the provider would.
 
-The forwarder starts a relay for each stream and each consumer that wants it. A relay has a
+The forwarder starts a relay for each stream and each consumer that is to get it. A relay has a
 listener's queue, sends as a listener is sent to, and loses what a listener would lose, but sends
 no notice of it: consumers are programs written for providers, and the counters in the messages
 show what is missing. Our own counters and logs do, too.

@@ -68,8 +68,8 @@ class EarlyMessages:
 class LiveRecording:
     """One open recording, from its journal's header to its last record.
 
-    It is the `Source` of its stream's position for the hub. `latest_of_tracks` returns the
-    latest chunk of each track of the stream, as the state machine knows them.
+    It is the hub's `StreamSource` of its stream's position. `latest_of_tracks` returns the latest
+    chunk of each track of the stream, as the state machine has them.
     """
 
     header: Header

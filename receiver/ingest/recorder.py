@@ -11,7 +11,7 @@ order; no session is opened after its `session_closed`. `journal_ended` is calle
 journal that is to be published, when the disk holds all of it, and never for one that is not
 to be kept.
 
-A recorder does not know what a session is made of: `LiveSession` is all that it asks for, so
+A recorder does not depend on what a session is made of: it uses `LiveSession` and no more, so
 sessions of another kind of socket can be recorded beside the ones of today.
 """
 

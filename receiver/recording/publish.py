@@ -8,7 +8,7 @@
 
 A crash anywhere in between is mended by doing it again: what was half rendered is thrown away,
 and what was renamed is recognised by the journal's SHA-256. `publish` does the three steps in
-the middle and touches no journal; only `publish_journal` knows of all five.
+the middle and touches no journal; only `publish_journal` has all five.
 """
 
 from __future__ import annotations

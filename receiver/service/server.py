@@ -42,7 +42,7 @@ from receiver.transports.interface import Limits
 from receiver.transports.listener import SocketListener, listen
 
 USED_TOKENS: Final = "used-tokens"
-"""The folder in the spool that remembers single-use tokens."""
+"""The folder in the spool with a file for each single-use token that was used."""
 _WATCH_SECONDS: Final = 1.0
 _LAST_EVENTS_SECONDS: Final = 1.5
 """For what is on its way to consumers, once the shutdown deadline runs."""

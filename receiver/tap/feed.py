@@ -209,7 +209,7 @@ class Feed:
 
 
 class Feeds:
-    """All feeds of a hub that start at the present, each shared by whoever wants its spec."""
+    """All feeds of a hub that start at the present, each shared by all listeners of its spec."""
 
     def __init__(self, hub: Hub, *, byte_order: ByteOrder, counters: TapCounters) -> None:
         self._counters = counters

@@ -1,7 +1,7 @@
 """Sockets that listen: to one stream, by a queue that a feed fills; or to the news of all.
 
 Events of all streams (`/tap/all`) wait undescribed, so that a long list of what is live already
-takes no room, and none is ever dropped: a watcher that lets too many of them wait is closed with
+takes no room, and none is ever dropped: a watcher for which too many of them wait is closed with
 1013, and finds what it missed in the list when it comes back.
 """
 

@@ -117,7 +117,7 @@ class Liveness:
         return self._unanswered
 
     def _has_answer(self, descriptor: int) -> bool:
-        """Ask the kernel, but not of a connection that was neither pinged nor is to be."""
+        """Return whether the kernel has an answer; it is asked only where a ping is out or due."""
         if self._pinged and not tcp.unacknowledged_bytes(descriptor):
             return True
         return self._quiet >= self._ping_seconds and tcp.unread_bytes(descriptor) > 0

@@ -3,7 +3,7 @@
 Nearly all traffic is whole messages of a few hundred bytes, each in one frame. The websockets
 library reads every frame through a chain of generators, which was half of what a chunk cost
 with it. So these messages are unmasked here, in one step. Every other frame goes to the library
-as it came: it judges all that is unusual, and there is one place that knows the protocol.
+as it came: all that is unusual is judged there, so the protocol is in one place.
 
     0x81 0xFE len len mask mask mask mask payload...   text, masked, 126 to 65,535 bytes: ours
     0x82 0x85 mask mask mask mask payload...           binary, masked, 5 bytes: ours

@@ -64,6 +64,6 @@ def unacknowledged_bytes(descriptor: int) -> int:
 
 def _asked(descriptor: int, what: int, *, otherwise: int) -> int:
     count = array.array("i", [otherwise])
-    with contextlib.suppress(OSError):  # the socket is gone, or does not know the question
+    with contextlib.suppress(OSError):  # the socket is gone, or the system has no such call
         fcntl.ioctl(descriptor, what, count)
     return count[0]

@@ -139,7 +139,7 @@ def test_streams_and_taps_go_through_the_site(tmp_path: Path) -> None:
         assert receiver.published()[1].complete
 
 
-def test_nobody_else_is_believed_who_he_is(tmp_path: Path) -> None:
+def test_nobody_else_can_name_the_caller(tmp_path: Path) -> None:
     """A caller that reaches the receiver itself has the address that it has."""
     with taps.tapped_receiver(tmp_path, *BEHIND) as receiver:
         with dial(receiver.url) as call:

@@ -27,7 +27,7 @@ def mapped(receiver: ReceiverProcess) -> list[str]:
 
 
 def test_an_idle_receiver_maps_no_library_that_decodes(tmp_path: Path) -> None:
-    """It knows no sample, and neither does its admission."""
+    """It needs no sample, and neither does its admission."""
     with running_receiver(tmp_path) as receiver:
         assert [] == mapped(receiver)
 

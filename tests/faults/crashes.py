@@ -80,7 +80,7 @@ def worker_killed(folder: Path, seed: int) -> Tally:
         cut = [sent for sent in callers.streams if sent.stream_sid in carried]
         whole = [sent for sent in callers.streams if sent.stream_sid not in carried]
         tallies = trial.account(cut, Allowance(cut_at=cut_at)), trial.account(whole)
-        for tally in tallies:  # each account knows only its own callers
+        for tally in tallies:  # each account is of its own callers only
             tally.problems[:] = [p for p in tally.problems if "who never called" not in p]
         tally = summed(tallies)
         tally.expect(bool(cut and whole), f"{len(cut)} of {len(callers.streams)} were cut")

@@ -38,7 +38,7 @@ _PEERS = (Refused, BadRequest, MessageRejected, ProtocolViolation)
         (DialError, 7),
     ],
 )
-def test_each_error_knows_the_exit_code_of_a_command(kind: type[TapreelError], code: int) -> None:
+def test_each_error_has_the_exit_code_of_a_command(kind: type[TapreelError], code: int) -> None:
     """As the table of the module says, and the text is for the user."""
     assert (code, "why") == (kind("why").exit_code, str(kind("why")))
 

@@ -210,7 +210,7 @@ async def test_passing_trouble_is_tried_again_under_the_same_name(trouble: Answe
     assert 3 == len(exchange.forms)
 
 
-async def test_every_retry_is_told_in_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_retry_is_logged_in_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
     """What the provider sends can neither break a log line nor fill the terminal."""
     text = "slow\ndown\x1b[31m" + "x" * 5000
     exchange = Exchange(httpx.Response(503, json={"errors": [text]}), STARTED)

@@ -261,7 +261,7 @@ def test_a_certificate_of_nobody_known_is_distrusted(
 def test_without_authorities_nothing_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A system that trusts nobody, as small containers do, would distrust every certificate."""
+    """A system without authorities, as small containers are, would distrust every certificate."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
     assert "" == distrust(*issued(tmp_path))

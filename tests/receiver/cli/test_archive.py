@@ -114,7 +114,7 @@ def test_list_filters(two: Path, run: Run, arguments: list[str], expected: list[
     assert expected == [document["id"] for document in json.loads(outcome.out)]
 
 
-def test_list_knows_ages(recordings: Path, run: Run) -> None:
+def test_list_selects_by_age(recordings: Path, run: Run) -> None:
     """An age counts back from now, and these recordings are either old or not yet made."""
     builder.build(recordings, recording_id=FIRST, started_at_ms=0)
     builder.build(recordings, recording_id=SECOND, started_at_ms=253_402_300_000_000)
@@ -144,7 +144,7 @@ def test_list_of_nothing_says_so(
     assert f"receiver: no recordings found in {recordings}\n" == outcome.err
 
 
-def test_list_tells_of_damaged_documents_on_stderr(two: Path, run: Run) -> None:
+def test_list_reports_damaged_documents_on_stderr(two: Path, run: Run) -> None:
     """The others are listed, and the output stays what programs expect."""
     document = next(two.glob(f"*/*/*/*{SECOND}/recording.json"))
     document.write_text("{")
@@ -268,7 +268,7 @@ def test_show_leaves_out_what_is_not_there(two: Path, run: Run) -> None:
     assert [] == [line for line in lines if "silence" in line]
 
 
-def test_show_tells_the_clock_and_the_byte_order(recordings: Path, run: Run) -> None:
+def test_show_prints_the_clock_and_the_byte_order(recordings: Path, run: Run) -> None:
     """Where they are known."""
     folder = builder.build(recordings, findings=(Finding("connection_lost", "code 1006"),))
     document = builder.as_l16(store.read(folder).recording)

@@ -153,7 +153,7 @@ def listening_into(
         return subprocess.Popen(command, stdout=output, env=environment, stderr=subprocess.PIPE)
 
 
-def test_the_head_of_a_file_tells_its_length(tap: str, tmp_path: Path) -> None:
+def test_the_head_of_a_file_has_its_length(tap: str, tmp_path: Path) -> None:
     """A file can be completed at the end, where a pipe cannot."""
     file = tmp_path / "call.wav"
     listening_into(file, tap, "CA1").communicate(timeout=at_most(30))

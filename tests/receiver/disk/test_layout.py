@@ -23,7 +23,7 @@ def test_a_recording_has_its_place_by_day() -> None:
 
 
 @given(st.integers(0, YEAR_9999_MS), st.from_regex(layout.RECORDING_ID, fullmatch=True))
-def test_a_folders_name_tells_the_id(started_at_ms: int, recording_id: str) -> None:
+def test_a_folders_name_has_the_id(started_at_ms: int, recording_id: str) -> None:
     """Whenever it started; while hidden it is no recording."""
     folder = layout.recording_folder(recording_id, started_at_ms)
     assert recording_id == layout.recording_id_of(folder)

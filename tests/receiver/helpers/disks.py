@@ -1,4 +1,4 @@
-"""A disk for tests that takes only so much, writes in pieces, and fails syncs when told to."""
+"""A disk for tests that takes only so much, writes in pieces, and fails syncs on demand."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ def test_a_successor_is_set_aside_with_its_journal(spool: Path) -> None:
 
 
 def test_a_quarantine_that_is_a_link_leads_nowhere(spool: Path, journal: Path) -> None:
-    """The journal stays, and nothing of it gets to where somebody else wants it."""
+    """The journal stays, and nothing of it gets to a place of somebody else's choice."""
     elsewhere = spool.with_name("elsewhere")
     elsewhere.mkdir()
     (spool / layout.QUARANTINE).symlink_to(elsewhere)

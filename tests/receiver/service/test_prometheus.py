@@ -71,7 +71,7 @@ def document(folder: Path) -> Recording:
     return recording.decode((published / "recording.json").read_bytes())
 
 
-def test_nothing_is_told_as_nothing(parts: Parts) -> None:
+def test_nothing_is_exported_as_nothing(parts: Parts) -> None:
     """Figures without labels are there from the start, as 0; the build has its version."""
     samples = parts.asked()
     for name in ("streams_active", "streams_started_total", "write_errors_total", "free_bytes"):
@@ -90,7 +90,7 @@ def test_chunks_of_live_streams_count(parts: Parts) -> None:
     assert 2 == samples["streams_active", ()]
 
 
-def test_what_ended_refused_or_failed_is_told_by_reason(parts: Parts) -> None:
+def test_what_ended_refused_or_failed_is_counted_by_reason(parts: Parts) -> None:
     """Each reason is a label's value."""
     parts.counters.ended.update(stop=3, idle=1)
     parts.refused["replayed"] += 4
@@ -170,7 +170,7 @@ def test_sync_times_become_a_histogram_once(parts: Parts) -> None:
     ]
 
 
-def test_when_the_certificate_expires_is_told_where_there_is_one(parts: Parts) -> None:
+def test_when_the_certificate_expires_is_exported_where_there_is_one(parts: Parts) -> None:
     """In seconds since 1970."""
     parts.counters.certificate_expires_at = 1_800_000_000.0
     assert 1_800_000_000.0 == parts.asked()["certificate_expiry_seconds", ()]

@@ -894,7 +894,7 @@ async def test_a_frame_may_be_cut_by_the_end_of_a_read(running: Running) -> None
 
 
 async def test_what_comes_before_the_answer_is_bounded(running: Running) -> None:
-    """While the policy thinks, as much is kept as a request may have."""
+    """While the policy decides, as much is kept as a request may have."""
     caller = await running.caller()
     answer = await caller.exchange(request(path=b"/slow/audio") + frame(TEXT, b"x" * 1000) * 400)
     assert b"" == answer
@@ -1083,7 +1083,7 @@ async def test_connections_without_a_valid_request_are_counted(
 
 
 async def test_what_hangs_up_or_is_answered_is_not_counted_as_refused(running: Running) -> None:
-    """The policy knows of its own refusals, and a caller may change his mind."""
+    """Refusals by the policy are counted there, and a caller may hang up."""
     for sent in (b"", b"GET /audio HT", request(path=b"/nowhere"), request(path=b"/fail")):
         caller = await running.caller()
         caller.writer.write(sent)

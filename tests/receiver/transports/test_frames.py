@@ -18,7 +18,7 @@ LONGEST = 2048
 
 @dataclass
 class Received:
-    """What either callback got, in order; the library wants no more after a close frame."""
+    """What either callback got, in order; the library takes no more after a close frame."""
 
     got: list[tuple[str, bytes]] = field(default_factory=list)
     wanted: bool = True
@@ -111,7 +111,7 @@ def test_a_message_that_is_too_long_is_for_the_library_to_refuse() -> None:
 
 @pytest.mark.parametrize("end", [frame(CLOSE), b"\x88\x00"], ids=["masked", "not masked"])
 def test_nothing_is_handed_on_behind_the_end(end: bytes) -> None:
-    """Once the library wants no more frames, all that still comes is dropped."""
+    """Once the library takes no more frames, all that still comes is dropped."""
     received = Received()
     reader = received.reader()
     reader.feed(end)

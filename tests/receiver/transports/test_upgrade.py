@@ -57,7 +57,7 @@ class SlowPolicy:
 
 
 async def test_a_stream_is_opened_before_the_next_is_decided_about() -> None:
-    """So the policy knows how many streams there are."""
+    """So the policy can count the streams there are."""
     policy = SlowPolicy()
     listener = await listen(policy, host="127.0.0.1", port=0, ssl_context=None, limits=Limits())
     async with contextlib.AsyncExitStack() as stack:

@@ -524,7 +524,7 @@ def test_refused_audio_is_handed_over() -> None:
     ],
 )
 def test_what_is_no_media_stream_is_described(message: bytes, looks: str, call: str) -> None:
-    """So that whoever reads the log knows what has connected."""
+    """So that the log shows what has connected."""
     assert (looks, call) == description(message)
 
 

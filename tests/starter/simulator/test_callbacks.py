@@ -73,7 +73,7 @@ async def test_without_a_key_nothing_is_signed() -> None:
 
 
 @pytest.mark.integration
-async def test_a_failing_hook_is_told() -> None:
+async def test_a_failing_hook_is_reported() -> None:
     """An error status, and no server at all."""
     async with web_hook("500 Oh") as hook:
         callback = Callback(hook.url, CallbackMethod.POST)
@@ -85,7 +85,7 @@ async def test_a_failing_hook_is_told() -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/ü", "http://[::1%25]/ü", "http://[::1%25]/"])
-def test_a_url_that_fits_no_request_line_is_told(url: str) -> None:
+def test_a_url_that_fits_no_request_line_is_reported(url: str) -> None:
     """Characters that HTTP cannot carry are a failure like any other."""
     with pytest.raises(UnreachableError, match="callback failed"):
         Callback(url, CallbackMethod.POST).send({})

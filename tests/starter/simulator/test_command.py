@@ -139,7 +139,7 @@ def test_a_key_signs_one_token_per_call(
         assert received.messages[1]["start"]["callSid"] == claims["sub"]
 
 
-def test_a_receiver_that_talks_back_is_told_about(
+def test_a_receiver_that_talks_back_is_reported(
     starter: Starter,
     receiver: ReceiverDouble,
     write_wav: WriteWav,

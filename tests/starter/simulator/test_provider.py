@@ -389,7 +389,7 @@ async def test_a_failing_web_hook_does_not_end_the_stream(
     assert 4 == caplog.text.count("the status callback failed")
 
 
-async def test_a_ca_file_that_has_gone_is_told(
+async def test_a_ca_file_that_has_gone_is_reported(
     options: SimulateOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither the stream nor its web hook can be trusted then; each is one line of log."""

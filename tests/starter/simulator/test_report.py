@@ -53,7 +53,7 @@ def test_people_get_a_line() -> None:
         ({"messages": 2}, ["call the-call: the receiver sent 2 messages back (31924)"]),
     ],
 )
-def test_a_receiver_that_talks_back_is_told_of(
+def test_a_receiver_that_talks_back_is_reported(
     caplog: pytest.LogCaptureFixture, answers: dict[str, int], expected: list[str]
 ) -> None:
     """On a one-way stream the provider would call that an error."""
