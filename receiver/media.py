@@ -6,8 +6,9 @@ Pure. The enumerations are closed sets; their values stand in `recording.json` a
 from __future__ import annotations
 
 import enum
+import json
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -162,12 +163,21 @@ def clipped(text: str) -> str:
     return text.encode("utf-8", "replace")[:LONGEST_TEXT_BYTES].decode("utf-8", "ignore")
 
 
-def parameter_text(value: Any) -> str:
-    """Return a custom parameter as the text that filters and tokens compare it by.
+def json_text(value: object) -> str:
+    """Return a value as JSON in its own script; one that is none becomes `"?"`."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (RecursionError, TypeError, ValueError):  # no JSON parser gives such a value
+        return '"?"'
+    return text.replace("\x7f", "\\u007f")
 
-    A text is itself; anything else is as in JSON: `true`, `null`, `5`, `["a"]`.
+
+def parameter_text(value: object) -> str:
+    """Return a custom parameter as text: tags show it so, filters and tokens compare it so.
+
+    A text is itself, anything else is JSON: `true`, `null`, `5`, `["a", 1]`.
     """
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return value if isinstance(value, str) else json_text(value)
 
 
 def timestamp(milliseconds: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from receiver import __version__
 from receiver.errors import UnreadableError
+from receiver.media import json_text, parameter_text
 
 LONGEST_COMMENT_BYTES: Final = 2000
 """An INFO string of 2048 bytes makes libsndfile 1.2.2 lose it and all that follow it."""
@@ -91,7 +92,7 @@ def _comment(parameters: Mapping[str, Any]) -> str:
     members: list[str] = []
     left = LONGEST_COMMENT_BYTES - len("{}") - 1  # under the limit, not at it
     for name, value in parameters.items():
-        member = _UNSEEN.sub(_escaped, f"{_json(name)}: {_json(value)}")
+        member = _UNSEEN.sub(_escaped, f"{json_text(name)}: {json_text(value)}")
         size = len(member.encode())
         if size <= left:
             left -= size + len(", ")
@@ -101,19 +102,6 @@ def _comment(parameters: Mapping[str, Any]) -> str:
 
 def _escaped(found: re.Match[str]) -> str:
     return json.dumps(found[0])[1:-1]
-
-
-def _json(value: object) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (RecursionError, TypeError, ValueError):  # no JSON parser gives such a value
-        return '"?"'
-    return text.replace("\x7f", "\\u007f")
-
-
-def text_of(value: object) -> str:
-    """Return a custom parameter's value as text: a string as it is, the rest as JSON."""
-    return value if isinstance(value, str) else _json(value)
 
 
 def id3_chunk(parameters: Mapping[str, Any]) -> bytes:
@@ -126,7 +114,7 @@ def id3_chunk(parameters: Mapping[str, Any]) -> bytes:
     """
     entries, left_out = bytearray(), 0
     for name, value in parameters.items():
-        entry = _entry(name, text_of(value))
+        entry = _entry(name, parameter_text(value))
         if len(entries) + len(entry) > LONGEST_TAG_BYTES:
             left_out += 1
         else:

@@ -14,10 +14,9 @@ from typing import Any, Final
 
 import click
 
-from receiver.audio.wav_tags import text_of
 from receiver.cli.options import recordings_folder
 from receiver.errors import UnreadableError
-from receiver.media import TrackGap
+from receiver.media import TrackGap, parameter_text
 from receiver.recording import store
 from receiver.recording.document import RecordedTrack, Recording
 from receiver.recording.store import Damaged, Kept, Wanted
@@ -121,7 +120,9 @@ def _completeness(document: Recording) -> str:
 
 
 def _parameters(document: Recording) -> str:
-    return " ".join(f"{_safe(k)}={_safe(text_of(v))}" for k, v in document.parameters.items())
+    return " ".join(
+        f"{_safe(k)}={_safe(parameter_text(v))}" for k, v in document.parameters.items()
+    )
 
 
 def _duration(duration_ms: float) -> str:
@@ -187,7 +188,7 @@ def _page(kept: Kept) -> Iterator[str]:
         ("findings", [_finding_line(document, index) for index in range(len(document.findings))]),
         (
             "parameters",
-            [f"{_safe(k)}: {_safe(text_of(v))}" for k, v in document.parameters.items()],
+            [f"{_safe(k)}: {_safe(parameter_text(v))}" for k, v in document.parameters.items()],
         ),
         ("keys", [f"{_duration(p.at_ms)}  {_safe(p.digit)}" for p in document.dtmf]),
         ("marks", [f"{_duration(m.at_ms)}  {_safe(m.name)}" for m in document.marks]),

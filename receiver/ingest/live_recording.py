@@ -22,10 +22,11 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.journal.writer import JournalWriter
-from receiver.media import Chunk, EndReason, MediaFormat, timestamp
+from receiver.media import Chunk, EndReason, MediaFormat, Track, timestamp
 from receiver.tap.events import LiveChunk, LiveMessage, LiveStream, StreamEnded, StreamPosition
 from receiver.tap.hub import SILENT, Hub, Tap
 from receiver.timeline.jumps import live_origin_ms
+from receiver.wire import parse
 from receiver.wire.messages import Connected, Message, MessageRejected, Start
 
 MOST_MESSAGES: Final = 10_000
@@ -37,6 +38,9 @@ NAMELESS: Final = Start("", "", "", (), {}, MediaFormat())
 MOST_EARLY: Final = 10
 """Messages that are kept until a recording opens which they belong into."""
 
+MOST_EARLY_AUDIO: Final = 500
+"""The same, of messages with audio that has no place: some seconds of it."""
+
 
 @dataclass(slots=True)
 class EarlyMessages:
@@ -47,9 +51,9 @@ class EarlyMessages:
     _messages: list[bytes] = field(default_factory=list)
     _left_out: int = 0
 
-    def keep(self, message: bytes) -> None:
+    def keep(self, message: bytes, *, has_audio: bool = False) -> None:
         """Keep a message for the journal of the recording that opens next."""
-        if len(self._messages) < MOST_EARLY:
+        if len(self._messages) < (MOST_EARLY_AUDIO if has_audio else MOST_EARLY):
             self._messages.append(message)
         else:
             self._left_out += 1
@@ -57,7 +61,12 @@ class EarlyMessages:
     def hand_over(self, recording: LiveRecording) -> None:
         """Put what was kept into a recording that has opened; the next one starts without it."""
         for message in self._messages:
-            recording.keep(message)
+            try:
+                parse.parse(message)
+            except MessageRejected as rejected:
+                recording.keep_rejected(rejected, message)
+            else:
+                recording.keep(message)
         if self._left_out:
             recording.note("messages_not_kept", f"{self._left_out} messages before the recording")
         self._messages = [self.connected] if self.connected else []
@@ -86,6 +95,7 @@ class LiveRecording:
     latest: Chunk | None = None
     latest_ms: int = 0  # when it came
     sequence_number: int = 0  # the highest of messages other than media
+    previous_tracks: dict[Track, PartEnd] = field(default_factory=dict)  # where that one ended
     continues_ms: int | None = None  # the timestamp at which the part before it ended
     chunks: int = 0
     messages: int = 0
@@ -180,12 +190,13 @@ class LiveRecording:
             self.start or NAMELESS,
             self.latest_of_tracks() if latest is None else latest,
         )
+        own = {chunk.track: _part_end(chunk, start.media_format) for chunk in latest}
         numbers = [chunk.sequence_number or 0 for chunk in latest]
         return PreviousPart(
             id=self.header.recording_id,
             stream_sid=start.stream_sid,
             latest_at_ms=self.header.started_at_ms + self.latest_ms,
-            tracks={chunk.track: _part_end(chunk, start.media_format) for chunk in latest},
+            tracks={**self.previous_tracks, **own},
             sequence_number=max((self.sequence_number, *numbers)) or None,
             reason=reason,
         )
@@ -197,6 +208,7 @@ class LiveRecording:
         """
         ends = (end.end_ms for end in previous.tracks.values() if end.end_ms is not None)
         self.continues_ms = max(ends, default=None)
+        self.previous_tracks = previous.tracks
         self.note(records.PREVIOUS_PART, msgspec.json.encode(previous).decode())
 
     def publish_message(self, message: bytes) -> None:

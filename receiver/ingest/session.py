@@ -197,7 +197,7 @@ class Session:
                 "message_rejected", code=rejected.code, times=times, **self._recordings.names()
             )
         if self._recordings.open is None:
-            self._recordings.early.keep(message)
+            self._recordings.early.keep(message, has_audio=bool(rejected.audio))
         else:
             self._recordings.open.keep_rejected(rejected, message)
         if rejected.audio and rejected.code != "bad_base64":

@@ -59,6 +59,8 @@ _CUT_SHORT = {
 
 _NO_START = "no start message came; mu-law at 8000 Hz was assumed"
 _BEGINNING = 50  # chunks, as in `timeline.clock`
+_MOST_STARTS = 100
+"""So many streams of a journal are told from each other; only old journals have two."""
 _MOST_LABELS = 32
 """Of refused audio so many tracks and streams are told from each other."""
 
@@ -96,6 +98,7 @@ class Joint:
 
     gap_ms: int
     origin_ms: int | None = None  # where stream time begins; none where the clock began anew
+    is_pause: bool = False  # by the chunks' numbers
 
 
 def _earliest(column: Column) -> int | None:
@@ -270,8 +273,9 @@ class JournalScan:
                 self.restated += known.parameters != start.parameters
                 self.reformatted += not start.goes_on(known)
                 return
-        self.starts.append((start, self._chunks()))
-        self.start = start
+        if len(self.starts) < _MOST_STARTS:
+            self.starts.append((start, self._chunks()))
+            self.start = start
 
     def finalize(self) -> None:
         """Name a recording that holds several streams after the one with most of the audio.
@@ -348,8 +352,14 @@ def joint(scanned: JournalScan) -> Joint | None:
         if track in previous.tracks
     )
     if ends and stamps and goes_on:
-        first, end = min(stamps), max(ends)
-        return Joint(max(0, first - end), continued_origin_ms(first, end))
+        first, latest = min(stamps), max(ends)
+        follow = [
+            _earliest(index.number) == (end.number or 0) + 1 and end.number is not None
+            for track, index in present.items()
+            if (end := previous.tracks.get(track))
+        ]
+        origin_ms = continued_origin_ms(first, latest)
+        return Joint(max(0, first - latest), origin_ms, is_pause=all(follow))
     came_ms = scanned.header.started_at_ms + scanned.first_chunk_ms - previous.latest_at_ms
     return Joint(max(0, came_ms))
 
@@ -361,7 +371,7 @@ def audio_aside(scanned: JournalScan) -> dict[tuple[str, str], KeptAudio]:
         for track, index in scanned.tracks.items():
             if len(index):
                 first, last = int(index.arrival[0]), int(index.arrival[-1])
-                places = array("q", index.end.tolist()), array("i", index.size.tolist())
+                places = array("q", index.end.tobytes()), array("i", index.size.tobytes())
                 found[FORMAT_REFUSED, track.value] = KeptAudio(first, last, *places)
     return found
 

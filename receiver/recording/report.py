@@ -119,7 +119,7 @@ def _between_parts(scanned: JournalScan, joint: Joint) -> Iterator[Finding]:
         if joint.gap_ms > _SHORTEST_BREAK_MS and not stopped:
             text = f"the stream began anew {seconds:g} s after the recording before had ended"
             yield Finding("between_parts", text)
-    elif joint.gap_ms > LONGEST_JUMP_MS:
+    elif joint.gap_ms > LONGEST_JUMP_MS and not joint.is_pause:
         yield Finding("between_parts", f"{seconds:g} s are neither here nor in the one before")
 
 

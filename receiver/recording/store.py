@@ -24,11 +24,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
 from typing import Final
 
-from receiver.audio.wav_tags import text_of
 from receiver.disk import layout
 from receiver.disk.files import open_regular
 from receiver.errors import NotFoundError, UnreadableError
-from receiver.media import timestamp
+from receiver.media import parameter_text, timestamp
 from receiver.recording import document as recording
 from receiver.recording.document import Recording
 
@@ -75,7 +74,9 @@ class Wanted:
         given = candidate.parameters
         return (
             self.call_sid in (None, candidate.call_sid)
-            and all(k in given and text_of(given[k]) == v for k, v in self.parameters.items())
+            and all(
+                k in given and parameter_text(given[k]) == v for k, v in self.parameters.items()
+            )
             # RFC 3339 in UTC of one length sorts as text.
             and (self.since is None or candidate.started_at >= _rfc3339(self.since))
         )

@@ -36,7 +36,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -214,6 +214,27 @@ class _OtherMessage(msgspec.Struct, gc=False):
     id_camel: str | None = msgspec.field(name="streamId", default=None)
 
 
+class _StartAlone(msgspec.Struct, rename="camel"):
+    """The fields of a `start` object, but for the parameters."""
+
+    stream_sid: str = ""
+    account_sid: str = ""
+    call_sid: str = ""
+    tracks: list[str] = []
+    media_format: dict[str, str | int | None] | str | None = None
+
+
+class _StartMessageAlone(msgspec.Struct, rename="camel"):
+    """A start message, the parameters of which are passed over."""
+
+    event: Literal["start"]
+    start: _StartAlone
+    sequence_number: str | int | None = None
+    stream_sid: str = ""
+
+
+_TOO_DEEP_TO_READ: Final = object()  # in the place of custom parameters
+_decode_start_alone = msgspec.json.Decoder(_StartMessageAlone).decode
 _decode_quickly = msgspec.json.Decoder(_WireMessage, strict=False).decode
 _decode_other_spelling = msgspec.json.Decoder(_OtherMessage, strict=False).decode
 _decode_anything = msgspec.json.Decoder().decode
@@ -281,7 +302,12 @@ def _number(value: object) -> int | None:
 
 
 def _parse_carefully(message: bytes | bytearray | memoryview) -> Message:
-    document = _document(message)
+    try:
+        document = _document(message)
+    except MessageRejected as rejected:
+        if rejected.code != "too_deep":
+            raise
+        document = _without_parameters(message, rejected)
     event = document.get("event")
     if not isinstance(event, str):
         raise MessageRejected("no_event", "the message has no event")
@@ -289,6 +315,19 @@ def _parse_carefully(message: bytes | bytearray | memoryview) -> Message:
     if parser is None:
         return Unknown(event[:100], _sequence_number(_by_name(document)))
     return parser(document)
+
+
+def _without_parameters(
+    message: bytes | bytearray | memoryview, rejected: MessageRejected
+) -> dict[str, Any]:
+    """Return a start message without the parameters that make it too deep; raise for others."""
+    try:
+        wire = _decode_start_alone(message)
+    except (ValueError, RecursionError):
+        raise rejected from None
+    document: dict[str, Any] = msgspec.to_builtins(wire)
+    document["start"]["customParameters"] = _TOO_DEEP_TO_READ
+    return document
 
 
 def ids(message: bytes) -> tuple[str, str, str]:
@@ -447,6 +486,8 @@ def _tracks(wire: object) -> tuple[str, ...]:
 
 def _parameters(wire: object) -> tuple[dict[str, Any], str]:
     """Return the custom parameters, and why they are left out where they are."""
+    if wire is _TOO_DEEP_TO_READ:
+        return {}, f"custom parameters of more than {_MOST_CONTAINERS} lists and objects"
     if not isinstance(wire, dict):
         return {}, ""
     if len(wire) > _LONGEST_PARAMETERS:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from receiver.audio import wav_tags
 from receiver.errors import UnreadableError
+from receiver.media import parameter_text
 from tests.receiver.helpers import recordings_builder as builder
 
 # mutagen ships no types
@@ -154,7 +155,7 @@ def test_a_bottomless_value_does_not_stop_a_recording() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    assert '"?"' == wav_tags.text_of(deep)
+    assert '"?"' == parameter_text(deep)
     assert {"a": ['"?"']} == entries_of(wav_tags.id3_chunk({"a": deep}))
 
 
@@ -182,7 +183,7 @@ def test_mutagen_reads_every_parameter_back(parameters: dict[str, Any]) -> None:
     """Any names and values, except that NUL is shown as a symbol."""
     expected: dict[str, list[str]] = {}
     for name, value in parameters.items():
-        shown = wav_tags.text_of(value).replace("\0", "␀")
+        shown = parameter_text(value).replace("\0", "␀")
         # Two names may become one: mutagen then puts their values together.
         expected.setdefault(name.replace("\0", "␀"), []).append(shown)
     assert expected == entries_of(wav_tags.id3_chunk(parameters))

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from receiver.counters import Counters, LiveCounts
+from receiver.ingest import recorder
+from receiver.ingest.live_recording import EarlyMessages, LiveRecording, new_header
+from receiver.ingest.recorder import Parts as StreamParts
 from receiver.ingest.recorder import Recorder
 from receiver.journal.records import EndRecord, Header
 from receiver.journal.spool import Spool
@@ -98,6 +101,52 @@ def test_time_in_which_the_process_was_stopped_does_not_count(parts: Parts) -> N
         parts.now = now
         parts.recorder.end_unanswered(10)
     assert [1.0, 1.5, 2.0] == stream.passed
+
+
+def test_where_a_stream_ended_is_remembered_for_an_hour(parts: Parts) -> None:
+    """Of so many streams, and once: the next part is where the one behind it goes on."""
+    memory = StreamParts(lambda: parts.now)
+    first, second = live(parts), live(parts)
+    assert memory.start(("s", "c"), first) is None
+    memory.end(("s", "c"), first, first.as_part((), EndReason.CLOSED))
+    found = memory.start(("s", "c"), second)
+    assert found is not None
+    assert (first.header.recording_id, EndReason.CLOSED) == (found.id, found.reason)
+    memory.end(("s", "c"), second, second.as_part((), EndReason.CLOSED))
+    parts.now += recorder.REMEMBERED_SECONDS + 1
+    assert memory.start(("s", "c"), live(parts)) is None
+
+
+def test_a_part_that_is_still_open_is_known_and_ends_behind_the_next(parts: Parts) -> None:
+    """Nobody has noticed yet that its socket is dead; its end is not that of the stream."""
+    memory = StreamParts(lambda: parts.now)
+    first, second = live(parts), live(parts)
+    memory.start(("s", "c"), first)
+    found = memory.start(("s", "c"), second)
+    assert (first.header.recording_id, None) == (found and found.id, found and found.reason)
+    memory.end(("s", "c"), first, first.as_part((), EndReason.IDLE))
+    memory.end(("s", "c"), second, second.as_part((), EndReason.STOP))
+    last = memory.start(("s", "c"), live(parts))
+    assert second.header.recording_id == (last and last.id)
+
+
+def test_only_so_many_streams_are_remembered(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are forgotten first."""
+    monkeypatch.setattr(recorder, "MOST_REMEMBERED", 10)
+    memory = StreamParts(lambda: parts.now)
+    for at in range(20):
+        made = live(parts)
+        memory.start((str(at), ""), made)
+        memory.end((str(at), ""), made, made.as_part((), EndReason.STOP))
+    known = [at for at in range(20) if memory.start((str(at), ""), live(parts)) is not None]
+    assert list(range(10, 20)) == known
+
+
+def live(parts: Parts) -> LiveRecording:
+    """Return an open recording in which nothing has come."""
+    header = new_header(parts.recorder.utc_ms())
+    journal = parts.recorder.open_journal(header)
+    return LiveRecording(header, journal, lambda: parts.now, EarlyMessages(), tuple)
 
 
 def test_after_the_end_of_all_a_new_session_ends_at_once(parts: Parts) -> None:

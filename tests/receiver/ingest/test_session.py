@@ -7,6 +7,7 @@ import json
 import queue
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -77,7 +78,7 @@ class MovedRecorder(Recorder):
         )
 
     def utc_ms(self) -> int:
-        return STARTED_AT_MS
+        return STARTED_AT_MS + round(1000 * (self.seconds - 100))
 
     def journal(self) -> list[Record]:
         """Return the records of the next journal that ends."""
@@ -141,7 +142,7 @@ def test_a_call_becomes_a_journal_with_everything_in_order(recorder: MovedRecord
     made.message_received(STOP)
     header, *rest = recorder.journal()
     assert isinstance(header, Header)
-    assert (STARTED_AT_MS, journal.VERSION) == (header.started_at_ms, header.version)
+    assert (STARTED_AT_MS + 1000, journal.VERSION) == (header.started_at_ms, header.version)
     assert [
         MessageRecord(0, hello),
         MessageRecord(0, start_message()),
@@ -773,6 +774,136 @@ def test_ids_that_every_message_repeats_are_ids(recorder: MovedRecorder) -> None
         len(found.tracks[Track.INBOUND]),
     )
     assert [] == found.findings()
+
+
+def sent(track: str, number: int | None, at_ms: int) -> bytes:
+    """Return a media message of 20 ms, with a number or without."""
+    body = {"track": track, "chunk": number, "timestamp": at_ms}
+    payload = base64.b64encode(bytes(range(1, 161))).decode()
+    return json.dumps({"event": "media", "media": body | {"payload": payload}}).encode()
+
+
+def two_parts(
+    recorder: MovedRecorder,
+    *,
+    start_ms: int = 0,
+    gap_ms: int = 1000,
+    numbered: bool = True,
+    skew_ms: int = 0,
+    half_open: bool = False,
+) -> None:
+    """Send two seconds of both tracks on one socket, and one on another, `gap_ms` later."""
+    sockets, place = [], 0
+    for chunks in (100, 50):
+        made, _ = opened(recorder)
+        made.message_received(start_message())
+        for _ in range(chunks):
+            for track in Track:
+                skew = skew_ms if track is Track.OUTBOUND else 0
+                number = place + 1 if numbered else None
+                made.message_received(sent(track.value, number, start_ms + 20 * place - skew))
+            recorder.seconds += 0.02
+            place += 1
+        if not half_open:
+            made.closed(code=1006, clean=False)
+        sockets.append(made)
+        recorder.seconds += gap_ms / 1000
+        place += gap_ms // 20
+    for made in sockets:
+        made.closed(code=1006, clean=False)
+
+
+def rendered_parts(recorder: MovedRecorder, folder: Path) -> list[Recording]:
+    """Return the two parts of a stream, the first one first."""
+    parts = []
+    for name in ("a", "b"):
+        (folder / name).mkdir(0o700)
+        parts.append(render(recorder.ended.get(timeout=WAIT_SECONDS), folder / name))
+    return sorted(parts, key=lambda part: part.previous is not None)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"half_open": True},
+        {"numbered": False},
+        {"start_ms": 70_000},
+        {"start_ms": 3_600_000, "gap_ms": 30_000},
+        {"start_ms": 1_705_312_200_000},
+        {"gap_ms": 0},
+        {"skew_ms": 60},
+        {"skew_ms": 60, "numbered": False},
+    ],
+)
+def test_a_stream_that_goes_on_on_another_socket_misses_only_what_no_part_has(
+    recorder: MovedRecorder, tmp_path: Path, how: dict[str, Any]
+) -> None:
+    """In the first minute and behind it, also where nobody has noticed the end of the first."""
+    two_parts(recorder, **how)
+    first, second = rendered_parts(recorder, tmp_path)
+    gap_ms, skew_ms = how.get("gap_ms", 1000), how.get("skew_ms", 0)
+    assert second.previous is not None
+    assert (first.id, first.stream_sid) == (second.previous.id, second.previous.stream_sid)
+    assert gap_ms - skew_ms == second.previous.gap_ms
+    assert (2000, gap_ms + 1000) == (first.duration_ms, second.duration_ms)
+    for track in second.tracks:
+        told = sum(gap.duration_ms for gap in track.gaps if gap.kind is GapKind.LOST)
+        assert gap_ms - (skew_ms if track.track is Track.OUTBOUND else 0) == told
+    assert {"audio_lost"} >= {finding.code for finding in second.findings} - {"connection_lost"}
+
+
+def test_a_long_break_between_two_parts_is_told_and_is_no_silence(
+    recorder: MovedRecorder, tmp_path: Path
+) -> None:
+    """It may be longer than any file should be."""
+    two_parts(recorder, gap_ms=120_000)
+    _, second = rendered_parts(recorder, tmp_path)
+    assert (1000, False) == (second.duration_ms, second.complete)
+    assert "between_parts" in [finding.code for finding in second.findings]
+
+
+def test_a_stream_that_began_anew_elsewhere_says_how_long_it_was_away(
+    recorder: MovedRecorder, tmp_path: Path
+) -> None:
+    """By arrival; what its own counters say is no loss."""
+    for socket in range(2):
+        made, _ = opened(recorder)
+        for message in (start_message(), sent("inbound", 1, 0), sent("inbound", 2, 20)):
+            made.message_received(message)
+        made.closed(code=1006, clean=False)
+        recorder.seconds += 5 * (1 - socket)
+    _, found = rendered_parts(recorder, tmp_path)
+    assert found.previous is not None
+    assert (5000, 40) == (found.previous.gap_ms, found.duration_ms)
+    assert "between_parts" in [finding.code for finding in found.findings]
+
+
+def test_listeners_of_a_later_part_are_where_its_file_is(recorder: MovedRecorder) -> None:
+    """Stream time begins where the part before ended."""
+    two_parts(recorder)
+    made, _ = opened(recorder)
+    made.message_received(start_message())
+    (live,) = recorder.hub.streams()
+    made.message_received(sent("inbound", 301, 6000))
+    assert (5000 - 20 * 50, 5000 - 20 * 50) == (
+        live.continues_ms,
+        position(recorder).origin_ms,
+    )
+
+
+def test_refused_audio_from_before_a_recording_is_kept_too(
+    recorder: MovedRecorder, tmp_path: Path
+) -> None:
+    """It has no place; what is known of it goes into the recording that opens next."""
+    made, _ = opened(recorder)
+    for _ in range(100):
+        made.message_received(MEDIA.replace(b'"inbound"', b'"mixed"'))
+    for message in (start_message(), STOP):
+        made.message_received(message)
+    found = render(recorder.ended.get(timeout=WAIT_SECONDS), tmp_path)
+    assert found.refused is not None
+    assert [("mixed", 100)] == [(part.label, part.chunks) for part in found.refused.parts]
 
 
 def test_a_stream_without_ids_can_be_listened_to_all_the_same(recorder: MovedRecorder) -> None:

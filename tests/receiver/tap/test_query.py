@@ -80,6 +80,8 @@ def test_filters() -> None:
     assert matches(filters, {"Queue": "sales", "a.b": "", "more": 1})
     assert not matches(filters, {"Queue": "sales"})
     assert matches({"n": "7"}, {"n": 7})
+    assert matches({"a": "true", "b": "null", "c": "[1]"}, {"a": True, "b": None, "c": [1]})
+    assert not matches({"a": "True"}, {"a": True})
     for query in ("track=inbound", "param.=x", "param.a=1&param.a=2"):
         with pytest.raises(BadRequest):
             parse_filters(query)

@@ -308,10 +308,14 @@ def test_what_a_message_says_does_not_depend_on_who_asks() -> None:
     assert parse_bytes(message) == parse_below(500)
 
 
-def test_too_many_lists_and_objects_are_refused() -> None:
+def test_too_many_lists_and_objects_cost_the_parameters() -> None:
     """Also where none of them is deep."""
     assert isinstance(parse_bytes(in_start(b"[" + b"[]," * 16_000 + b"[]]")), Start)
-    assert "too_deep" == rejection(in_start(b"[" + b"[]," * 17_000 + b"[]]")).code
+    found = parse_bytes(in_start(b"[" + b"[]," * 17_000 + b"[]]"))
+    assert isinstance(found, Start)
+    left_out = [finding.code for finding in found.findings if finding.code != "format_assumed"]
+    assert ({}, ["parameters_not_kept"]) == (found.parameters, left_out)
+    assert "too_deep" == rejection(b'{"event":"mark","x":[' + b"[]," * 17_000 + b"[]]}").code
     brackets_in_text = json.dumps("[{" * 17_000).encode()
     assert isinstance(parse_bytes(in_start(brackets_in_text)), Start)
 
