@@ -56,7 +56,7 @@ class EndReason(enum.StrEnum):
 
     STOP = "stop"  # a stop message
     CLOSED = "closed"  # the socket closed without a stop message
-    IDLE = "idle"  # no media for too long
+    IDLE = "idle"  # no sign of life for too long
     SHUTDOWN = "shutdown"  # the receiver was asked to end
     CRASH = "crash"  # the receiver ended without being asked
     PROTOCOL_ERROR = "protocol_error"  # the peer misbehaved and was cut

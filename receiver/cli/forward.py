@@ -46,7 +46,7 @@ def forward(
     """Send one live call on to the media-stream server at URL, as the provider would."""
     from receiver import logs
     from receiver.cli.tap_options import tap_token
-    from receiver.forwarding.consumer import parse_consumer
+    from receiver.forwarding.consumer import BOTH, parse_consumer
     from receiver.forwarding.relay import ForwardOptions
     from receiver.forwarding.remote_source import carry_call
     from receiver.transports.client import trust_in
@@ -59,6 +59,8 @@ def forward(
     )
     if consumer.filters:
         raise ConfigurationError("param.NAME=VALUE chooses calls, and here one is named already")
-    source = f"{tap_url(tap, call_sid)}?format=messages&track={consumer.track}&wait={wait:g}"
+    source = f"{tap_url(tap, call_sid)}?format=messages&wait={wait:g}"
+    if consumer.track != BOTH:
+        source += f"&track={consumer.track}"
     trust = trust_in(ca_file)
     asyncio.run(carry_call(source, consumer, options, token=token, trust=trust))

@@ -72,7 +72,7 @@ class TapService:
         self.watchers: set[Watcher] = set()
         self._feeds = feeds
         self._listening: Counter[str] = Counter()  # by recording id
-        self._throttle = LogThrottle()
+        self._throttle = LogThrottle(longest_seconds=60)
         self._has_decoders = False  # they are imported for the first listener to samples
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class TapService:
             grant = self.tokens.admit(request.authorization, token, now=time.time())
             return self._route(request, grant)
         except Refused as refused:
-            self._count_refused(refused.reason.value, request.remote_address)
+            self._count_refused(refused.reason.value, request)
             return _UNAUTHORIZED
         except BadRequest as bad:
             return HttpAnswer(400, f"{bad}\n")
@@ -144,9 +144,10 @@ class TapService:
         ]
         return HttpAnswer(200, msgspec.json.encode(found).decode() + "\n", _JSON)
 
-    def _count_refused(self, reason: str, address: str) -> None:
-        """Count a refusal, and log those of one address at most once a second."""
+    def _count_refused(self, reason: str, request: UpgradeRequest) -> None:
+        """Count a refusal, and log those of one address once a second, then less often."""
         self.counters.refused[reason] += 1
+        address = request.remote_address
         if times := self._throttle.count(f"{address} {reason}", time.monotonic()):
             log.warning("listener_refused", reason=reason, remote_address=address, times=times)
 

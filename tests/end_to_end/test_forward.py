@@ -338,6 +338,27 @@ def forward_command(receiver: ReceiverProcess, call: str, url: str, *options: st
     return [*command, "--token-file", str(secret_file(receiver.folder / "token", TAP_TOKEN))]
 
 
+def test_one_track_is_forwarded_by_command(tmp_path: Path, consumer: Consumer) -> None:
+    """`receiver forward CALL_SID URL#track=outbound`."""
+    with tapped_receiver(tmp_path, *LONG_QUEUE) as receiver:
+        url = f"{consumer.url}#track=outbound"
+        command = forward_command(receiver, sender.CALL_SID, url, "--wait", "20")
+        with sender.dial(receiver.url) as call:
+            sender.send_call(call, [sender.connected(), sender.start()])
+            receiver.wait_for("stream_started")
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            messages = consumer.call()
+            first = [messages.get(timeout=WAIT_SECONDS) or {} for _ in range(2)]
+            sender.send_call(call, call_of(1))
+            call.send(sender.stop())
+        _, log = process.communicate(timeout=WAIT_SECONDS)
+        *media, stop = rest_of(messages)
+    assert 0 == process.returncode, log
+    assert (["outbound"], "stop") == (first[1]["start"]["tracks"], stop["event"])
+    sent = [json.loads(message)["media"] for message in call_of(1)]
+    assert [one for one in sent if one["track"] == "outbound"] == [m["media"] for m in media]
+
+
 def test_one_call_is_forwarded_by_command(tmp_path: Path, consumer: Consumer) -> None:
     """`receiver forward CALL_SID URL`, as if the consumer had been named before."""
     token = secret_file(tmp_path / "forward", TOKEN)

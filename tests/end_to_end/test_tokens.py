@@ -98,8 +98,9 @@ def test_only_an_upgrade_uses_a_token_up(tmp_path: Path, key_file: Path) -> None
     token = minted()
     options = ("--stream-key-file", str(key_file))
     with running_receiver(tmp_path, *options) as receiver:
-        for wrong in ({}, {"Upgrade": "websocket", "Connection": "Upgrade"}):
-            assert 426 == plain_get(receiver, {"Authorization": f"Bearer {token}", **wrong})
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+        for wrong, answer in (({}, 426), (upgrade, 400)):
+            assert answer == plain_get(receiver, {"Authorization": f"Bearer {token}", **wrong})
         assert [101, 401] == [status(receiver, token) for _ in range(2)]
         assert 401 == plain_get(receiver, {"Authorization": "Bearer wrong"})
 
