@@ -162,12 +162,13 @@ class _Lags:
             creep = _CREEP * max(0.0, float(self.at[last - 1]) - before)
             start = first
             while (stop := self._above(start, last, level + behind + creep)) is not None:
+                start = stop + 1
                 if not self._is_evident(stop, known=known or bool(found)):
-                    return found
+                    continue  # a stall, and behind it only what it held up: later ones may be
                 size = round(float(self._lowest[stop]) - level - behind)
                 if size <= self.at[stop] + _LATEST_FIRST_MS:  # else the level was absurd
                     found[int(self._starts[stop])] = size
-                behind, start = behind + size, stop + 1
+                behind += size
             lag = float(self._lag[start:last].min(initial=np.inf)) - behind
             level, before = _followed(level, lag, creep), float(self.at[last - 1])
         return found

@@ -110,3 +110,15 @@ def test_what_the_network_does_moves_no_audio(
     assert (0, 0.0, 0.0) == (found.missing, found.worst_ms, found.duration_error_ms)
     assert found.recording.complete
     assert () == found.recording.findings
+
+
+@pytest.mark.parametrize("stamps", [Stamps.NONE, Stamps.SENT])
+def test_a_turn_that_ends_within_a_stall_hides_no_stop_behind_it(stamps: Stamps) -> None:
+    """What the stall held up never falls back to the level; the next turn still says when."""
+    turns = [(1600, 1740), (7320, 7440), (8520, 11_400), (21_800, 22_160)]
+    network = Network(stalls=((10_000, 12_000),))
+    found = recorded(
+        {IN: [(0, 30_000)], OUT: turns}, Sender(stamps=stamps, packets_ms=(40,)), network
+    )
+    assert (0, True) == (found.missing, found.recording.complete)
+    assert found.worst_ms <= 700
