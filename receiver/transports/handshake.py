@@ -109,7 +109,7 @@ def _no_upgrade(request: Request, status: int, method: str) -> HttpAnswer | None
             return HttpAnswer(status, f"{text}ask for something else\n", _UPGRADE)
         text += "are missing: is a proxy in front without them?\n"
         return HttpAnswer(status, text, _UPGRADE)
-    text = "Sec-WebSocket-Key or Sec-WebSocket-Version is missing or wrong: the version is 13\n"
+    text = "Sec-WebSocket-Key or -Version (which is 13), or another header, is missing or wrong\n"
     return HttpAnswer(400, text, _UPGRADE[1:])
 
 
@@ -144,6 +144,9 @@ def _check(head: bytes) -> None:
     """
     first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     match = _REQUEST_LINE.fullmatch(first)
+    if first.startswith(b"PROXY "):
+        text = "the PROXY protocol is not spoken here: have the proxy send X-Forwarded-For"
+        raise InvalidRequestError(400, text)
     if match is None:
         raise InvalidRequestError(400, "the first line is no request line of HTTP")
     version = match[2].decode()

@@ -933,6 +933,7 @@ async def test_too_many_headers_are_answered(running: Running) -> None:
         (request().replace(b"Connection: Upgrade", b"Connection: close"), 426, "a WebSocket up"),
         (request().replace(b"Upgrade: websocket", b"Upgrade: h2c"), 426, "a WebSocket upgrade"),
         (request().replace(b"Version: 13", b"Version: 8"), 400, "Sec-WebSocket-Key or"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + request(), 400, "the PROXY protocol is"),
         (b"GET /audio HTTP/1.1\r\nX: " + b"a" * 200_000, 431, "the request is longer than"),
     ],
 )
