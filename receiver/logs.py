@@ -14,12 +14,13 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from receiver.media import visible
+
 MASK: Final = "********"
 _AUTHORIZATION = re.compile(r"(?i)(authorization\b\W{0,8})[^\r\n]+")
 _BEARER = re.compile(r"(?i)(\bbearer\W+)[^\s'\"]+")
 _ACCESS_TOKEN = re.compile(r"(?i)(\baccess_token(?:=|%3d))[^&\s'\"]+")
 _TAP_QUERY = re.compile(r"(/tap[^\s?'\"]*\?)[^\s'\"]+")  # all of a query may be a token
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRACEBACK: Final = "exception"
 LONGEST_SID: Final = 64
 """Characters of a call's or stream's id in a log line; the providers' have 34 to 36."""
@@ -86,12 +87,25 @@ def masked(text: str) -> str:
 def _cleaned(
     logger: object, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Cut and mask texts; escape what could end a line, or control the terminal that shows it."""
+    """Cut and mask texts; escape what could end a line, or control or deceive who reads it."""
     for name, value in event.items():
-        if isinstance(value, str):
-            text = masked(_cut(value, _longest(name)))
-            event[name] = text if name == _TRACEBACK else _CONTROL.sub(_escape, text)
+        if not name.startswith("_"):  # structlog's own, for whoever formats
+            event[name] = _clean(value, name)
     return event
+
+
+def _clean(value: object, name: str) -> object:
+    """Return a value for a log line: plain numbers as they are, all that holds text cleaned."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(each, name) for each in value]
+    if isinstance(value, dict):
+        return {str(_clean(str(key), "")): _clean(each, name) for key, each in value.items()}
+    text = masked(_cut(value if isinstance(value, str) else repr(value), _longest(name)))
+    if name == _TRACEBACK:  # it has lines, and may hold what a peer has sent
+        return "\n".join(map(visible, text.split("\n")))
+    return visible(text)
 
 
 def _longest(name: str) -> int:
@@ -102,7 +116,3 @@ def _longest(name: str) -> int:
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import enum
 import json
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -178,6 +180,34 @@ def parameter_text(value: object) -> str:
     A text is itself, anything else is JSON: `true`, `null`, `5`, `["a", 1]`.
     """
     return value if isinstance(value, str) else json_text(value)
+
+
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""What Unicode takes for printable and nobody sees: fillers, joiners, variation selectors."""
+
+
+def visible(text: str, escape: Callable[[str], str] | None = None) -> str:
+    r"""Return a text with every character escaped that could control, reorder or hide something.
+
+    Text from the wire may be anything. A terminal obeys control characters, shows a line in
+    another order for bidirectional ones, and shows nothing at all for others. For example a line
+    break becomes `\n`, an escape character `\x1b`, and a right-to-left override `\u202e`.
+
+    Args:
+        text: Any text, also with lone surrogates.
+        escape: Returns what stands for one such character; by default as in Python's strings.
+    """
+    if text.isprintable() and (text.isascii() or not _INVISIBLE.search(text)):
+        return text
+    escaped = escape or _python_escape
+    return "".join(c if c.isprintable() and not _INVISIBLE.match(c) else escaped(c) for c in text)
+
+
+def _python_escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def timestamp(milliseconds: int) -> str:

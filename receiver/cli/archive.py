@@ -16,9 +16,9 @@ import click
 
 from receiver.cli.options import recordings_folder
 from receiver.errors import UnreadableError
-from receiver.media import TrackGap, parameter_text
+from receiver.media import TrackGap, parameter_text, visible
 from receiver.recording import store
-from receiver.recording.document import RecordedTrack, Recording
+from receiver.recording.document import RecordedTrack, Recording, has_hash, json_escape
 from receiver.recording.store import Damaged, Kept, Wanted
 from receiver.recording.verify import verify as problems_in
 
@@ -77,7 +77,7 @@ def _readable(entries: Iterable[Kept | Damaged], recordings: Path) -> Iterator[K
         if isinstance(entry, Kept):
             yield entry
         else:
-            _print_line(f"receiver: {entry.folder}: {entry.problem}", err=True)
+            _print_line(f"receiver: {entry.folder}: {visible(entry.problem)}", err=True)
     if is_empty:
         _print_line(f"receiver: no recordings found in {recordings}", err=True)
 
@@ -109,19 +109,19 @@ def _row(document: Recording) -> str:
         document.started_at[:19] + "Z",
         _duration(document.duration_ms),
         tracks[0] if len(tracks) == 1 else "both",
-        _safe(document.call_sid) or "-",
+        visible(document.call_sid) or "-",
         _completeness(document),
     )
 
 
 def _completeness(document: Recording) -> str:
-    codes = ",".join(dict.fromkeys(_safe(finding.code) for finding in document.findings))
+    codes = ",".join(dict.fromkeys(visible(finding.code) for finding in document.findings))
     return "yes" if document.complete else codes or "no"
 
 
 def _parameters(document: Recording) -> str:
     return " ".join(
-        f"{_safe(k)}={_safe(parameter_text(v))}" for k, v in document.parameters.items()
+        f"{visible(k)}={visible(parameter_text(v))}" for k, v in document.parameters.items()
     )
 
 
@@ -130,15 +130,6 @@ def _duration(duration_ms: float) -> str:
     hours, minutes = divmod(minutes, 60)
     seconds = f"{rest // 100:02}.{rest % 100:02}"
     return f"{hours}:{minutes:02}:{seconds}" if hours else f"{minutes}:{seconds}"
-
-
-def _safe(text: str) -> str:
-    """Escape what could control a terminal or reorder a line: text from the wire may be any."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def _cut(line: str, width: int) -> str:
@@ -170,10 +161,18 @@ def show(recordings: Path, recording_id: str, *, as_json: bool) -> None:
     """Show one recording. ID may be the first characters of an id, 4 at least."""
     kept = store.read(store.find(recordings, recording_id))
     if as_json:
-        click.echo(kept.document, nl=False)
+        click.echo(_shown(kept.document), nl=False)
         return
     for line in _page(kept):
         _print_line(line)
+
+
+def _shown(document: bytes) -> bytes | str:
+    """Return a document as it is; for a terminal with that escaped which it would obey."""
+    if not sys.stdout.isatty():
+        return document
+    lines = document.decode("utf-8", "backslashreplace").split("\n")
+    return "\n".join(visible(line, json_escape) for line in lines)
 
 
 def _page(kept: Kept) -> Iterator[str]:
@@ -182,16 +181,16 @@ def _page(kept: Kept) -> Iterator[str]:
     for track in document.tracks:
         yield from _track_lines(track, kept.folder)
     if document.stereo:
-        yield f"stereo      {kept.folder / _safe(document.stereo.get('file', ''))}"
+        yield f"stereo      {kept.folder / visible(document.stereo.get('file', ''))}"
     yield f"document    {kept.folder / 'recording.json'}"
     for title, lines in (
         ("findings", [_finding_line(document, index) for index in range(len(document.findings))]),
         (
             "parameters",
-            [f"{_safe(k)}: {_safe(parameter_text(v))}" for k, v in document.parameters.items()],
+            [f"{visible(k)}: {visible(parameter_text(v))}" for k, v in document.parameters.items()],
         ),
-        ("keys", [f"{_duration(p.at_ms)}  {_safe(p.digit)}" for p in document.dtmf]),
-        ("marks", [f"{_duration(m.at_ms)}  {_safe(m.name)}" for m in document.marks]),
+        ("keys", [f"{_duration(p.at_ms)}  {visible(p.digit)}" for p in document.dtmf]),
+        ("marks", [f"{_duration(m.at_ms)}  {visible(m.name)}" for m in document.marks]),
     ):
         if lines:
             yield title
@@ -214,12 +213,12 @@ def _facts(document: Recording) -> Iterator[str]:
         ("format", f"{media.encoding.value}, {media.sample_rate} Hz{order}"),
         ("clock", document.clock_rule.value),
     ):
-        yield f"{name:<12}{_safe(value)}".rstrip()
+        yield f"{name:<12}{visible(value)}".rstrip()
 
 
 def _track_lines(track: RecordedTrack, folder: Path) -> Iterator[str]:
     ledger = track.chunks
-    yield f"{track.track.value:<12}{folder / _safe(track.file)}"
+    yield f"{track.track.value:<12}{folder / visible(track.file)}"
     faults = {name: getattr(ledger, name) for name in ("late", "duplicate", "conflict", "rejected")}
     counted = [f", {count} {name}" for name, count in faults.items() if count]
     yield f"  {ledger.received} chunks received, {ledger.written} written{''.join(counted)}"
@@ -246,7 +245,7 @@ def _gap_line(gap: TrackGap) -> str:
 def _finding_line(document: Recording, index: int) -> str:
     finding = document.findings[index]
     where = f" ({finding.track.value})" if finding.track else ""
-    return f"{_safe(finding.code)}{where}: {_safe(finding.detail)}"
+    return f"{visible(finding.code)}{where}: {visible(finding.detail)}"
 
 
 @click.command()
@@ -262,13 +261,18 @@ def verify(context: click.Context, recordings: Path, recording_id: str | None) -
     for entry in _to_verify(recordings, recording_id):
         problems = _problems(entry)
         damaged += bool(problems)
-        _print_line(
-            "  ".join(
-                [entry.folder.name, "damaged" if problems else "ok", "; ".join(problems)]
-            ).rstrip()
-        )
+        remark = "; ".join(problems) or _remark(entry)
+        verdict = "damaged" if problems else "ok"
+        _print_line("  ".join([entry.folder.name, verdict, remark]).rstrip())
     if damaged:
         context.exit(DAMAGED)
+
+
+def _remark(entry: Kept | Damaged) -> str:
+    """Return what could not be checked of a recording that is sound as far as it could."""
+    if isinstance(entry, Damaged) or has_hash(entry.document):
+        return ""
+    return "recording.json is of an earlier version, without a hash of its own"
 
 
 def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Damaged]:
@@ -290,5 +294,5 @@ def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Da
 
 def _problems(entry: Kept | Damaged) -> tuple[str, ...]:
     if isinstance(entry, Damaged):
-        return (_safe(entry.problem),)
-    return tuple(_safe(problem) for problem in problems_in(entry.folder, entry.recording))
+        return (visible(entry.problem),)
+    return tuple(visible(problem) for problem in problems_in(entry.folder, entry.recording))

@@ -10,7 +10,7 @@ import click
 
 from receiver.cli.options import FILE, named_settings
 from receiver.errors import ConfigurationError, UnreadableError
-from receiver.media import ByteOrder
+from receiver.media import ByteOrder, visible
 
 if TYPE_CHECKING:
     from receiver.recording.outcomes import Outcome, Postponed
@@ -48,16 +48,16 @@ def _report(outcome: Outcome | Postponed) -> bool:
     from receiver.recording.outcomes import Discarded, Empty, Postponed, Published
 
     if isinstance(outcome, Published):
-        click.echo(f"published {outcome.folder}")
+        click.echo(visible(f"published {outcome.folder}"))
         return outcome.quarantined is not None and _report(outcome.quarantined)
     if isinstance(outcome, Empty):
-        click.echo(f"removed {outcome.journal}: it was empty", err=True)
+        click.echo(visible(f"removed {outcome.journal}: it was empty"), err=True)
         return False
     if isinstance(outcome, Discarded):
-        click.echo(f"removed {outcome.journal}: {outcome.reason}", err=True)
+        click.echo(visible(f"removed {outcome.journal}: {outcome.reason}"), err=True)
         return False
     what = "left" if isinstance(outcome, Postponed) else "set aside"
-    click.echo(f"{what} {outcome.journal}: {outcome.reason}", err=True)
+    click.echo(visible(f"{what} {outcome.journal}: {outcome.reason}"), err=True)
     return True
 
 

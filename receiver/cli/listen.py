@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from receiver.cli.tap_options import receiver_options, tap_url
+from receiver.media import visible
 
 if TYPE_CHECKING:
     from receiver.listen import Event, Gap, PcmAudio
@@ -158,7 +159,7 @@ class _WavStream:
                 click.echo("receiver: the stream ended while the connection was broken", err=True)
 
     def _write_gap(self, gap: Gap) -> None:
-        click.echo(f"receiver: {gap}", err=True)
+        click.echo(visible(f"receiver: {gap}"), err=True)
         if not gap.is_silent:
             self._write_silence(gap.duration_ms)
 

@@ -88,7 +88,9 @@ def _hint(error: click.ClickException) -> str:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    click.echo("receiver: " + " ".join(message.split()), err=True)
+    from receiver.media import visible  # only here: `--help` needs nothing of it
+
+    click.echo("receiver: " + visible(" ".join(message.split())), err=True)
     return exit_code
 
 
@@ -97,5 +99,8 @@ def _print_traceback() -> None:
     import logging
     import traceback
 
+    from receiver.media import visible
+
     if logging.getLogger().isEnabledFor(logging.DEBUG):
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():
+            click.echo(visible(line), err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -12,8 +13,10 @@ from receiver.cli.options import settings
 from receiver.config.load import check_serving
 from receiver.config.settings import SECRET, SETTINGS, Config
 from receiver.errors import ConfigurationError
+from receiver.media import visible
 
 MASK = "********"
+_USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/?#\s]*@")
 
 
 @click.command()
@@ -27,12 +30,13 @@ def config(config: Config, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
     else:
         for name, value in shown.items():
-            click.echo(f"{name:<26}{_text(value):<34}{config.source(name)}".rstrip())
+            click.echo(visible(f"{name:<26}{_text(value):<34}{config.source(name)}".rstrip()))
     try:
         check_serving(config)
         reason = tls.distrust(*config.tls) if config.tls is not None else ""
     except ConfigurationError as error:
-        click.echo(f"note: `receiver serve` would refuse these settings: {error}", err=True)
+        text = visible(_masked(str(error)))
+        click.echo(f"note: `receiver serve` would refuse these settings: {text}", err=True)
     else:
         if reason:
             click.echo(f"note: providers would refuse this certificate: {reason}", err=True)
@@ -44,8 +48,15 @@ def _shown(name: str, config: Config) -> object:
     if SETTINGS[name].value_type is SECRET and value is not None:
         return MASK
     if isinstance(value, tuple):
-        return [str(path) for path in value]
+        return [_masked(str(each)) for each in value]
+    if isinstance(value, str):
+        return _masked(value)
     return str(value) if isinstance(value, Path) else value
+
+
+def _masked(text: str) -> str:
+    """Mask user and password of a URL."""
+    return _USER.sub(rf"\1{MASK}@", text)
 
 
 def _text(value: object) -> str:

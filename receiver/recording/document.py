@@ -7,6 +7,9 @@ in UTC with milliseconds.
 
 from __future__ import annotations
 
+import hashlib
+import re
+import struct
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +24,7 @@ from receiver.media import (
     MediaFormat,
     Track,
     TrackGap,
+    visible,
 )
 
 SCHEMA_VERSION: Final = 1
@@ -124,9 +128,50 @@ class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(Recording)
 
 
+_HASH_LINE: Final = b',\n  "document_sha256": "%s"\n}\n'
+_HASHED: Final = re.compile(rb',\n  "document_sha256": "([0-9a-f]{64})"\n}\n\Z')
+_HASH_LIKE: Final = re.compile(rb'document_sha256|:\s*"[0-9a-f]{64}"\s*}\s*\Z')
+"""What only a document with a hash has in its last bytes, even where one of these has changed."""
+_LAST_BYTES: Final = 120
+
+
 def encode(recording: Recording) -> bytes:
-    """Return the document as indented UTF-8 JSON with a final newline."""
-    return msgspec.json.format(msgspec.json.encode(recording), indent=2) + b"\n"
+    """Return the document as indented UTF-8 JSON with a final newline.
+
+    What a terminal would obey or not show stands as `\\u202e`, which is the same to JSON. The last
+    field is `document_sha256`, of the whole file with an empty text in place of the hash.
+    """
+    text = msgspec.json.format(msgspec.json.encode(recording), indent=2).decode()
+    shown = "\n".join(visible(line, json_escape) for line in text.split("\n"))
+    start = shown.encode().removesuffix(b"\n}")
+    return start + _HASH_LINE % _hash_of(start)
+
+
+def json_escape(character: str) -> str:
+    """Return the escape of a character in a JSON string, in UTF-16 as RFC 8259 has it."""
+    encoded = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{unit:04x}" for (unit,) in struct.iter_unpack(">H", encoded))
+
+
+def _hash_of(start: bytes) -> bytes:
+    """Return the hash of a document of which all before the last field is given."""
+    return hashlib.sha256(start + _HASH_LINE % b"").hexdigest().encode()
+
+
+def has_hash(document: bytes) -> bool:
+    """Whether a document says its own hash; earlier ones do not."""
+    return bool(_HASH_LIKE.search(document[-_LAST_BYTES:]))
+
+
+def is_intact(document: bytes) -> bool:
+    """Whether no byte of a document has changed, as far as it says its own hash."""
+    if not has_hash(document):
+        return True
+    found = _HASHED.search(document[-_LAST_BYTES:])
+    if found is None:
+        return False
+    start = document[: -len(found[0])]
+    return _hash_of(start) == found[1]
 
 
 def decode(document: bytes) -> Recording:

@@ -17,7 +17,7 @@ from receiver.audio.wav_reader import Expected
 from receiver.disk import layout
 from receiver.disk.files import FILE_MODE, open_regular, sha256
 from receiver.media import SAMPLE_RATES, TrackGap
-from receiver.recording.document import RecordedTrack, Recording, RefusedAudio
+from receiver.recording.document import RecordedTrack, Recording, RefusedAudio, is_intact
 
 FOLDER_MODE: Final = 0o700
 
@@ -93,6 +93,8 @@ def _folder_problems(folder: Path, document: Recording) -> Iterator[str]:
             return
         present = {path.name for path in folder.iterdir()}
         document_mode = (folder / layout.RECORDING_JSON).lstat().st_mode
+        with open_regular(folder / layout.RECORDING_JSON) as file:
+            intact = is_intact(file.read())
     except OSError as error:
         yield f"{PurePath(error.filename or folder).name} cannot be read: {error.strerror}"
         return
@@ -102,6 +104,8 @@ def _folder_problems(folder: Path, document: Recording) -> Iterator[str]:
     if stat.S_IMODE(document_mode) != FILE_MODE:
         shown = stat.S_IMODE(document_mode)
         yield f"{layout.RECORDING_JSON}: its mode is {shown:04o}, not {FILE_MODE:04o}"
+    if not intact:
+        yield f"{layout.RECORDING_JSON}: its SHA-256 is not the one it says"
     yield from _name_problems(present, document)
 
 

@@ -17,6 +17,7 @@ import structlog
 
 from receiver.auth import credentials, tls
 from receiver.config.settings import Config
+from receiver.media import visible
 from receiver.recording.outcomes import Published
 
 log = structlog.get_logger("receiver.demo")
@@ -97,4 +98,4 @@ def _starter() -> str:
 
 
 def _print(text: str) -> None:
-    print(text, flush=True)  # noqa: T201  text for the person at the terminal
+    print(visible(text), flush=True)  # noqa: T201  text for the person at the terminal

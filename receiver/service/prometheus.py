@@ -6,20 +6,35 @@ there would be as many time series as calls.
 
 from __future__ import annotations
 
+import contextlib
 import platform
+import socket
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 
 from receiver import __version__
 from receiver.counters import Counters, LiveCounts
 from receiver.errors import ConfigurationError
 from receiver.journal.spool import SpoolCounters
+from receiver.rate_limit import TokenBucket
 
 HOST: Final = "127.0.0.1"
+MOST_CONNECTIONS: Final = 4
+LONGEST_SECONDS: Final = 5.0
+"""For one connection, all in all."""
+_LONGEST_REQUEST_BYTES: Final = 8192
+_ANSWERS_AT_ONCE: Final = 20
+_ANSWERS_PER_SECOND: Final = 20.0
+_PAUSE_SECONDS: Final = 0.02
+_CLOSED_SECONDS: Final = 0.5
+"""How soon a close is noticed where nothing wakes the thread up."""
 _SYNC_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
@@ -128,6 +143,11 @@ class _SyncSeconds(Histogram):
 class MetricsListener:
     """Serves `/metrics` on loopback until it is closed.
 
+    Whoever asks can cost little: so many connections at once (a further one is closed), each for
+    so many seconds from its beginning to its end, and so many answers a second, for which a
+    faster caller waits. All is done in threads that are never in the event loop's way for longer
+    than it takes to make one answer.
+
     Raises:
         ConfigurationError: the port cannot be listened on.
     """
@@ -142,27 +162,104 @@ class MetricsListener:
         live: Callable[[], LiveCounts],
         unpublished: Callable[[], int] = lambda: 0,
     ) -> None:
-        registry = CollectorRegistry()
-        registry.register(
+        self._registry = CollectorRegistry()
+        self._registry.register(
             _Collector(counters, spool, refused=refused, live=live, unpublished=unpublished)
         )
         histogram = _SyncSeconds(
             "tapreel_sync_seconds", "Time to sync", registry=None, buckets=_SYNC_BUCKETS
         )
         histogram.spool = spool
-        registry.register(histogram)
+        self._registry.register(histogram)
+        self._places = threading.Semaphore(MOST_CONNECTIONS)
+        self._answers = TokenBucket(_ANSWERS_AT_ONCE, _ANSWERS_PER_SECOND)
+        self._answering = threading.Lock()
         try:
-            self._server, self._thread = start_http_server(port, HOST, registry)
+            self._socket = socket.create_server((HOST, port), backlog=MOST_CONNECTIONS)
         except OSError as error:
             text = f"cannot listen on {HOST} port {port} for metrics: {error.strerror}"
             raise ConfigurationError(text.lower()) from error
-        self.url = f"http://{HOST}:{self._server.server_port}/metrics"
+        self._closed = threading.Event()
+        self._socket.settimeout(_CLOSED_SECONDS)
+        self.url = f"http://{HOST}:{self._socket.getsockname()[1]}/metrics"
+        self._thread = threading.Thread(target=self._accept, name="metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Stop serving; idempotent."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread up, on Linux
         self._thread.join()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:  # closed, no descriptor left, or nobody came for a while
+                self._closed.wait(_PAUSE_SECONDS)
+                continue
+            if not self._places.acquire(blocking=False):
+                connection.close()
+                continue
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        deadline = time.monotonic() + LONGEST_SECONDS
+        try:
+            with connection, contextlib.suppress(OSError):
+                request = _read_request(connection, deadline)
+                answer = self._answer(request, deadline)
+                connection.settimeout(max(deadline - time.monotonic(), _PAUSE_SECONDS))
+                connection.sendall(answer)
+        finally:
+            self._places.release()
+
+    def _answer(self, request: bytes, deadline: float) -> bytes:
+        line, _, rest = request.decode("latin-1").partition("\r\n")
+        method, _, target = line.partition(" ")
+        if method not in ("GET", "HEAD"):
+            return _http("405 Method Not Allowed", "text/plain", b"")
+        if target.split(" ")[0].partition("?")[0] not in ("/metrics", "/"):
+            return _http("404 Not Found", "text/plain", b"figures are at /metrics\n")
+        headers = (header.partition(":") for header in rest.split("\r\n"))
+        accept = ",".join(value for name, _, value in headers if name.lower() == "accept")
+        encode, content_type = choose_encoder(accept)
+        with self._answering:
+            while not self._answers.take(time.monotonic()):
+                if time.monotonic() > deadline:
+                    return _http("503 Service Unavailable", "text/plain", b"")
+                time.sleep(_PAUSE_SECONDS)
+            body = encode(self._registry)
+        return _http("200 OK", content_type, body, is_head=method == "HEAD")
+
+
+def _read_request(connection: socket.socket, deadline: float) -> bytes:
+    """Return a request up to the end of its headers.
+
+    Raises:
+        OSError: it did not come in time, or is no request.
+    """
+    request = b""
+    while b"\r\n\r\n" not in request:
+        connection.settimeout(max(deadline - time.monotonic(), _PAUSE_SECONDS))
+        block = connection.recv(_LONGEST_REQUEST_BYTES)
+        request += block
+        too_late = time.monotonic() > deadline
+        if not block or too_late or len(request) > _LONGEST_REQUEST_BYTES:
+            raise OSError("no request")
+    return request
+
+
+def _http(status: str, content_type: str, body: bytes, *, is_head: bool = False) -> bytes:
+    lines = (
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + (b"" if is_head else body)
 
 
 def _by(counted: Counter[str]) -> dict[tuple[str, ...], float]:

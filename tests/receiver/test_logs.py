@@ -6,13 +6,16 @@ import asyncio
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from receiver.logs import MASK, configure, masked
+from receiver.media import visible
 from receiver.transports.interface import Limits
 from receiver.transports.listener import listen
 from tests.bounds import at_most
@@ -147,6 +150,23 @@ def test_errors_carry_their_traceback() -> None:
 def test_what_is_masked(expected: str, text: str) -> None:
     """An Authorization value goes up to the end of its line, a bearer token up to its own."""
     assert expected == masked(text)
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_nothing_from_outside_reaches_a_terminal_raw(stream: io.StringIO) -> None:
+    """Neither in texts, lists and names, nor in errors and tracebacks, whose lines stay."""
+    configure("info", stream=stream)
+    odd = "\x1b]0;\x7f\u202e\u2066\u200b\ufeff\u3164\ufe0f\U000e0041"
+    log = structlog.get_logger()
+    log.info("a", texts=[odd, {odd: (odd,)}], path=Path(odd), error=OSError(odd), number=1)
+    logging.getLogger("other").warning("%s", odd)
+    try:
+        raise ValueError(odd)
+    except ValueError:
+        log.exception("b")
+    shown = re.sub("\x1b\\[[0-9;]*m", "", stream.getvalue())  # colours are ours
+    assert {"\n"} >= {c for c in shown if c != visible(c)}
+    assert "ValueError" in shown
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])

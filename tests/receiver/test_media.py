@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receiver import media
 from receiver.media import Encoding, GapKind, MediaFormat, Track, timestamp
 
 YEAR_9999_MS = 253_402_300_799_999
@@ -49,3 +50,33 @@ def test_timestamps_are_rfc_3339_to_the_millisecond(milliseconds: int) -> None:
 def test_a_timestamp_of_a_known_moment() -> None:
     """Leading zeros of the milliseconds included."""
     assert "2026-11-22T20:30:00.007Z" == timestamp(1_795_379_400_007)
+
+
+@given(st.text())
+def test_what_is_visible_stays_and_nothing_else_does(text: str) -> None:
+    """Escapes are printable ASCII; nothing is lost, and doing it twice changes nothing."""
+    shown = media.visible(text)
+    assert shown.isprintable()
+    assert shown == media.visible(shown)
+
+
+@pytest.mark.parametrize(
+    "kind", ["Zo\u00eb", "\u4e2d\u6587", "\u041a\u043e\u0442", "\U0001f600", "e\u0301", " a b"]
+)
+def test_letters_of_any_script_are_visible(kind: str) -> None:
+    """Marks that combine with letters, too."""
+    assert kind == media.visible(kind)
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        *("\0", "\n", "\x1b", "\x7f", "\x9b", "\u2028", "\ud800"),
+        *("\u061c", "\u200e", "\u200f", "\u202a", "\u202e", "\u2066", "\u2069"),
+        *("\xa0", "\xad", "\u034f", "\u115f", "\u180e", "\u200b", "\u2060", "\u2800"),
+        *("\u3000", "\u3164", "\ufe0f", "\ufeff", "\uffa0", "\U000e0041", "\U000e0100"),
+    ],
+)
+def test_what_controls_reorders_or_hides_is_escaped(hidden: str) -> None:
+    """As Python writes it in a string."""
+    assert f"a{hidden.encode('unicode_escape').decode()}b" == media.visible(f"a{hidden}b")

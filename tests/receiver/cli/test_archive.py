@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from receiver.cli import main
-from receiver.media import Finding, GapKind, Track, TrackGap
+from receiver.media import Finding, GapKind, Track, TrackGap, visible
 from receiver.recording import store
 from tests.receiver.helpers import recordings_builder as builder
 
@@ -356,6 +356,45 @@ def test_verify_says_so_of_a_damaged_document(
     outcome = run("verify", *arguments)
     assert 6 == outcome.code
     assert outcome.lines[0].startswith(f"20261122T203000Z-{FIRST}  damaged  not a recording.json")
+
+
+def test_verify_reads_the_hash_of_the_document(two: Path, run: Run) -> None:
+    """One changed letter that every program would believe is found."""
+    path = next(two.glob(f"*/*/*/*{FIRST}/recording.json"))
+    path.write_bytes(path.read_bytes().replace(b'"call_sid": "', b'"call_sid": "X', 1))
+    outcome = run("verify", FIRST)
+    assert 6 == outcome.code
+    assert outcome.lines[0].endswith("damaged  recording.json: its SHA-256 is not the one it says")
+
+
+def test_verify_says_which_documents_have_no_hash(two: Path, run: Run) -> None:
+    """Those of an earlier version, which are sound as far as anybody can say."""
+    path = next(two.glob(f"*/*/*/*{FIRST}/recording.json"))
+    path.write_bytes(path.read_bytes().rpartition(b',\n  "document_sha256"')[0] + b"\n}\n")
+    outcome = run("verify")
+    assert 0 == outcome.code
+    remark = "recording.json is of an earlier version, without a hash of its own"
+    assert outcome.lines[0].endswith(f"  ok  {remark}")
+    assert outcome.lines[1].endswith("  ok")
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", FIRST), ("verify",), ("list", "--json")])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_no_command_passes_on_what_a_terminal_obeys_or_hides(
+    two: Path, run: Run, arguments: tuple[str, ...], damaged: bool
+) -> None:
+    """Control, bidirectional and invisible characters, from wherever in a document."""
+    path = next(two.glob(f"*/*/*/*{FIRST}/recording.json"))
+    document = json.loads(path.read_bytes())
+    odd = "\x1b[2J\x7f\x9b\u202e\u2066\u200b\u200f\ufeff\u00ad\u3164\ufe0f\U000e0041"
+    document |= {"call_sid": odd, "provider": odd, "parameters": {odd: odd}}
+    document["findings"] = [{"code": odd, "detail": odd}]
+    document["marks"] = [{"at_ms": 0, "name": odd}]
+    document["duration_ms"] = odd if damaged else document["duration_ms"]
+    path.write_text(json.dumps(document, ensure_ascii=False))
+    outcome = run(*arguments)
+    assert outcome.lines or outcome.err
+    assert set("\n") >= {c for c in outcome.out + outcome.err if c != visible(c)}
 
 
 def test_verify_of_nothing_says_so(recordings: Path, run: Run) -> None:

@@ -16,6 +16,8 @@ from receiver.errors import ConfigurationError, UnprovenError, UnreadableError
 from receiver.journal import records
 from receiver.journal.records import NoteRecord
 from receiver.media import EndReason
+from receiver.recording import publish
+from receiver.recording.outcomes import Postponed, Quarantined
 from tests.receiver.helpers import journals
 
 
@@ -90,6 +92,18 @@ def test_recover_refuses_recordings_that_everybody_can_write_to(spool: Path) -> 
     assert isinstance(result.exception, ConfigurationError)
     assert "can be written to by everybody" in str(result.exception)
     assert (spool / "a.journal").is_file()
+
+
+def test_recover_prints_no_text_of_a_caller_raw(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reason may hold some of it, such as the format of a stream that nobody can decode."""
+    odd = "\x1b[2J\u202e\u3164"
+    outcome = Quarantined(spool / "a.journal", odd)
+    monkeypatch.setattr(publish, "recover", lambda *_: iter([outcome, Postponed(spool, odd)]))
+    result = run(recover)
+    assert 2 == result.stderr.count("\\x1b[2J\\u202e\\u3164")
+    assert not set(odd) & set(result.stderr) - set("[2J")
 
 
 def test_recover_leaves_what_a_link_is_in_the_way_of(spool: Path, tmp_path: Path) -> None:

@@ -255,6 +255,19 @@ def test_config_says_which_certificates_providers_refuse(tmp_path: Path) -> None
     assert [(0, ""), (0, "")] == [(notes[0].returncode, ""), (notes[1].returncode, notes[1].stderr)]
 
 
+def test_config_masks_user_and_password_of_urls() -> None:
+    """As text, as JSON and in what `serve` would say."""
+    for url in ("wss://jane:hush@rec.example.com/a@b?c=@", "WSS://hush@rec.example.com"):
+        results = [run("config", *more, "--forward", url) for more in ([], ["--json"])]
+        for result in results:
+            assert "hush" not in result.stdout + result.stderr
+            assert "//********@rec.example.com" in result.stdout
+    assert (
+        "wss://rec.example.com/a@b"
+        in run("config", "--forward", "wss://rec.example.com/a@b").stdout
+    )
+
+
 def test_config_as_json_and_what_serve_would_say() -> None:
     """The same as JSON; settings that `serve` would refuse are noted on stderr."""
     result = run("config", "--json", TAPREEL_STREAM_KEY="hush" * 8, TAPREEL_SPOOL="/s")

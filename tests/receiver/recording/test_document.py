@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -22,6 +23,7 @@ from receiver.media import (
     MediaFormat,
     Track,
     TrackGap,
+    visible,
 )
 from receiver.recording import document as recording
 from receiver.recording.document import DtmfPress, MarkPassed, RecordedTrack, Recording
@@ -84,7 +86,7 @@ def test_the_fields_are_those_of_the_contract() -> None:
     assert (
         "schema_version id provider account_sid call_sid stream_sid started_at ended_at end_reason"
         " complete findings parameters media_format duration_ms clock_rule tracks dtmf marks"
-        " journal_sha256 receiver_version byte_order stereo"
+        " journal_sha256 receiver_version byte_order stereo document_sha256"
     ) == " ".join(document)
     assert (
         "track file samples duration_ms sha256 chunks silence_ms gaps first_timestamp_ms drift_ppm"
@@ -101,6 +103,43 @@ def test_the_fields_are_those_of_the_contract() -> None:
         "media_format"
     ]
     assert [{"at_ms": 250, "digit": "5", "duration_ms": None}] == document["dtmf"]
+
+
+@given(st.data())
+def test_no_changed_bit_of_a_document_goes_unseen(data: st.DataObject) -> None:
+    """Wherever it is, in the hash and its name, too; a document without a hash is as it was."""
+    document = bytearray(recording.encode(DOCUMENT))
+    assert recording.is_intact(bytes(document))
+    assert recording.has_hash(bytes(document))
+    position = data.draw(st.integers(0, len(document) - 1) | st.integers(len(document) - 110))
+    document[position % len(document)] ^= 1 << data.draw(st.integers(0, 7))
+    assert not recording.is_intact(bytes(document))
+
+
+@pytest.mark.parametrize("stereo", [None, {"file": "stereo.wav", "sha256": "0" * 64}])
+def test_a_document_of_before_has_no_hash_and_is_intact(stereo: dict[str, str] | None) -> None:
+    """Whatever its last field is."""
+    plain = msgspec.structs.replace(DOCUMENT, stereo=stereo)
+    before = msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
+    assert (False, True) == (recording.has_hash(before), recording.is_intact(before))
+    assert plain == recording.decode(before)
+
+
+def test_the_hash_of_a_document_can_be_checked_elsewhere() -> None:
+    """As the page says: of the file with an empty text in place of the hash."""
+    document = recording.encode(DOCUMENT)
+    says = json.loads(document)["document_sha256"]
+    assert says == hashlib.sha256(document.replace(says.encode(), b"")).hexdigest()
+
+
+@given(st.dictionaries(TEXT, TEXT))
+def test_what_a_terminal_would_obey_or_hide_is_escaped(parameters: dict[str, str]) -> None:
+    """The file can be looked at with any program, and means the same."""
+    parameters |= {"\x7f\u202e": "\U000e0041\u2066\ufe0f\x1b"}
+    document = recording.encode(msgspec.structs.replace(DOCUMENT, parameters=parameters))
+    lines = document.decode().split("\n")
+    assert lines == [visible(line) for line in lines]
+    assert parameters == recording.decode(document).parameters
 
 
 def test_what_was_not_asked_for_is_left_out() -> None:

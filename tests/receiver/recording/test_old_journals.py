@@ -30,7 +30,7 @@ from receiver.recording.verify import verify
 
 OLD = Path(__file__).parent.parent / "journal" / "old"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((OLD / "expected.json").read_bytes())
-OF_THIS_VERSION = {"receiver_version", "sha256"}
+OF_THIS_VERSION = {"receiver_version", "sha256", "document_sha256"}
 """What a file says of who wrote it, and so its hash; the hash of its samples is compared."""
 
 

@@ -314,7 +314,7 @@ def test_an_empty_journal_with_a_successor_is_set_aside(tmp_path: Path, spool: P
     (spool / "x.journal").touch()
     (spool / "x.rewritten").write_bytes(b"something")
     set_aside(spool / "x.journal", tmp_path / "recordings")
-    assert b"something" == (spool / "x.rewritten").read_bytes()
+    assert b"something" == (spool / layout.QUARANTINE / "x.rewritten").read_bytes()
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])

@@ -144,6 +144,7 @@ def test_the_document_is_handed_out_as_it_is(recordings: Path) -> None:
     folder = builder.build(recordings)
     path = folder / "recording.json"
     later = path.read_bytes().replace(b"{", b'{ "added_later": [1, {"x": null}],', 1)
+    later = later.rpartition(b',\n  "document_sha256"')[0] + b"\n}\n"  # it would be another one
     path.write_bytes(later)
     assert later == store.read(folder).document
     assert () == verify(folder, store.read(folder).recording)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from receiver.journal.spool import SpoolCounters
 from receiver.media import Ledger, Track
 from receiver.recording import document as recording
 from receiver.recording.document import Recording
+from receiver.service import prometheus
 from receiver.service.prometheus import HOST, MetricsListener
 from receiver.service.server import count_published
 from tests.bounds import at_most
@@ -79,6 +82,74 @@ def test_nothing_is_exported_as_nothing(parts: Parts) -> None:
     assert ("streams_started_total", ()) in samples
     assert [1] == [v for (name, labels), v in samples.items() if __version__ in labels]
     assert not any(name == "certificate_expiry_seconds" for name, _ in samples)
+
+
+def raw(parts: Parts, request: bytes) -> bytes:
+    """Return the whole answer to a request, or nothing where the connection is closed."""
+    with socket.create_connection((HOST, port_of(parts)), timeout=at_most(60)) as connection:
+        connection.sendall(request)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while block := connection.recv(65_536):
+                answer += block
+        return answer
+
+
+def port_of(parts: Parts) -> int:
+    """Return where the listener is."""
+    return int(parts.listener.url.split(":")[2].partition("/")[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /metrics HTTP/1.1", b"200"),
+        (b"GET / HTTP/1.0", b"200"),
+        (b"HEAD /metrics?a=b HTTP/1.1", b"200"),
+        (b"GET /other HTTP/1.1", b"404"),
+        (b"POST /metrics HTTP/1.1", b"405"),
+        (b"\xff\0", b"405"),
+    ],
+)
+def test_what_is_asked_is_answered(parts: Parts, line: bytes, status: bytes) -> None:
+    """Figures are at /metrics and nothing is elsewhere; HEAD gets no body."""
+    head, _, body = raw(parts, line + b"\r\n\r\n").partition(b"\r\n\r\n")
+    assert status == head.split()[1]
+    assert (b"tapreel_streams_active" in body) == (status == b"200" and line.startswith(b"GET"))
+
+
+def test_who_connects_and_asks_nothing_holds_up_nobody_for_long(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many at once, each for so long; one more is closed, and later there is room again."""
+    monkeypatch.setattr(prometheus, "LONGEST_SECONDS", 1.0)
+    with contextlib.ExitStack() as stack:
+        idle = [
+            stack.enter_context(
+                socket.create_connection((HOST, port_of(parts)), timeout=at_most(60))
+            )
+            for _ in range(prometheus.MOST_CONNECTIONS)
+        ]
+        idle[0].sendall(b"GET /metr")
+        deadline = time.monotonic() + at_most(60)
+        while raw(parts, b"GET /metrics HTTP/1.1\r\n\r\n"):  # until all of them have a place
+            assert time.monotonic() < deadline
+        assert [b""] * len(idle) == [connection.recv(1) for connection in idle]
+    while not raw(parts, b"GET /metrics HTTP/1.1\r\n\r\n"):
+        assert time.monotonic() < deadline
+
+
+def test_a_request_without_an_end_is_closed(parts: Parts) -> None:
+    """Neither memory nor time of ours is for it."""
+    assert b"" == raw(parts, b"GET /metrics HTTP/1.1\r\nA: " + b"a" * 100_000)
+
+
+def test_who_asks_again_and_again_is_slowed_down(parts: Parts) -> None:
+    """Making an answer takes the interpreter from the event loop for a moment."""
+    started = time.monotonic()
+    for _ in range(30):
+        assert raw(parts, b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200")
+    assert time.monotonic() - started > 0.4
 
 
 def test_chunks_of_live_streams_count(parts: Parts) -> None:
