@@ -8,7 +8,7 @@ audio, by its timestamp, it arrived. What the lags of a track do says what happe
     the network stalled for 3 s        50  50  50  3050  3030 ... 50  they fall back: a backlog
     audio is sent ahead                50  30  10 ... -2950   50  30  they fall, the next burst
                                                                       begins where this one did
-    the sender's clock runs fast       50  50  49  49  48             they creep
+    a clock drifts                     50  50  51  51  52             they creep
 
 A chunk that came right behind another one (in a backlog, in a burst) has no lag of its own: only
 those that came at their own time count, the starts. The level of a track is the lag of a calm
@@ -39,6 +39,8 @@ _LEAST_MS: Final = 500
 """A shorter stop is not told from the network, whose delay may change for good."""
 _LEAST_UNSTAMPED_MS: Final = 200
 """Likewise, where there is nothing but arrivals to go by."""
+_STEP_MS: Final = 100
+"""Lags that rise by less from chunk to chunk creep: a clock drifts, or a sender sends slowly."""
 _LATEST_FIRST_MS: Final = 1000
 """A track that lags by less from its beginning is skewed; by more, its clock began later."""
 _AHEAD_MS: Final = 500  # a lag that is lower by more is of audio sent ahead
@@ -127,6 +129,7 @@ class _Lags:
         self._lag = _without_absurd(self._lags[starts])
         creeping = (self._lag + _CREEP * self.at)[::-1]
         self._lowest = np.minimum.accumulate(creeping)[::-1] - _CREEP * self.at
+        self._steps = np.diff(self._lowest, prepend=self._lowest[0])
         seconds = np.flatnonzero(np.diff(self.at // _BLOCK_MS)) + 1
         self._blocks = [0, *seconds.tolist(), len(self.at)]
         least = _LEAST_MS if self.stamped else _LEAST_UNSTAMPED_MS
@@ -166,7 +169,8 @@ class _Lags:
                 if not self._is_evident(stop, known=known or bool(found)):
                     continue  # a stall, and behind it only what it held up: later ones may be
                 size = round(float(self._lowest[stop]) - level - behind)
-                if size <= self.at[stop] + _LATEST_FIRST_MS:  # else the level was absurd
+                # else lags crept, or the level was absurd
+                if self._steps[stop] >= _STEP_MS and size <= self.at[stop] + _LATEST_FIRST_MS:
                     found[int(self._starts[stop])] = size
                 behind += size
             lag = float(self._lag[start:last].min(initial=np.inf)) - behind

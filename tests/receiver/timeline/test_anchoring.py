@@ -47,6 +47,8 @@ def burst(length: int, lag: int = 50) -> list[int]:
         ([50] * 100 + [3050 + n / 50 for n in range(5000)], {100: 3000}),  # and drifts
         ([50 + n / 50 for n in range(50_000)], {}),
         ([50 - n / 50 for n in range(50_000)], {}),
+        ([50 + n for n in range(5000)], {}),  # one that sends each chunk 1 ms late
+        ([50 - 2 * n for n in range(5000)], {}),
         ([50] * 50 + [-(2**40)] + [50] * 50, {}),  # one absurd timestamp
         ([50] * 50 + [2**40] + [50] * 50, {}),
         ([-30_000] * 100, {}),  # in mid-call
