@@ -182,6 +182,14 @@ def _page(kept: Kept) -> Iterator[str]:
         yield from _track_lines(track, kept.folder)
     if document.stereo:
         yield f"stereo      {kept.folder / visible(document.stereo.get('file', ''))}"
+    if document.refused:
+        yield f"refused     {kept.folder / visible(document.refused.file)}"
+        for part in document.refused.parts:
+            what = f"{part.chunks} payloads, {part.size} bytes"
+            yield f"  {visible(part.code)} {visible(part.label)}: {what}"
+    if document.previous:
+        gap = _duration(document.previous.gap_ms)
+        yield f"before      {visible(document.previous.id)}, {gap} between the two"
     yield f"document    {kept.folder / 'recording.json'}"
     for title, lines in (
         ("findings", [_finding_line(document, index) for index in range(len(document.findings))]),

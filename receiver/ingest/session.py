@@ -222,7 +222,7 @@ class Session:
     def _refuse_other(self, message: bytes) -> None:
         """Close a connection whose first message is of no media stream."""
         looks, call_sid = parse.description(message)
-        subject = f"{self._remote_address} {looks}"
+        subject = f"{self._remote_address} not_a_media_stream"
         if times := self._recorder.refusals.count(subject, self._now()):
             log.warning(
                 "not_a_media_stream",

@@ -49,6 +49,7 @@ from receiver.media import (
     RejectedChunk,
     Track,
     clipped,
+    json_text,
 )
 from receiver.wire.messages import (
     UNKNOWN_TRACK,
@@ -457,10 +458,10 @@ def _start(document: dict[str, Any]) -> Start:
     fields = {**outer, **inner}
     own, around = _ids(inner), _ids(outer)
     stream_sid, call_sid, account_sid = (a or b for a, b in zip(own, around, strict=True))
-    media, refused, assumed = _media_format(fields)
+    media, refused, detail = _media_format(fields)
     parameters, left_out = _parameters(fields.get("customparameters"))
-    findings = [Finding("format_assumed", assumed)] if assumed else []
-    findings += [Finding("format_refused", refused)] if refused else []
+    findings = [Finding("format_refused", f"{refused}: {detail}")] if refused else []
+    findings += [Finding("format_assumed", detail)] if detail and not refused else []
     findings += [Finding("parameters_not_kept", left_out)] if left_out else []
     return Start(
         stream_sid=stream_sid,
@@ -500,7 +501,7 @@ class _Undecodable(Exception):
 
 
 def _media_format(fields: dict[str, Any]) -> tuple[MediaFormat, str, str]:
-    """Return the format, why it cannot be decoded, and what of it had to be assumed.
+    """Return the format, why it cannot be decoded, and what of it had to be assumed, or is said.
 
     Args:
         fields: those of the start message. The format is an object or a text among them, or its
@@ -523,7 +524,7 @@ def _media_format(fields: dict[str, Any]) -> tuple[MediaFormat, str, str]:
         if (rate or _USUAL_RATE) not in SAMPLE_RATES:
             raise _Undecodable(f"unsupported sample rate {rate}")
     except _Undecodable as refused:
-        return MediaFormat(), str(refused), ""
+        return MediaFormat(), str(refused), f"the start message says {json_text(named)[:300]}"
     missing = [] if encoding else ["mu-law"]
     missing += [] if rate else ["8000 Hz"]
     text = f"the start message does not say it; {' at '.join(missing)} was assumed"

@@ -141,11 +141,23 @@ def test_media_before_start_is_kept(receiver: ReceiverProcess) -> None:
     assert sender.CALL_SID == document.call_sid
 
 
-def test_unknown_encodings_are_refused_with_a_reason(receiver: ReceiverProcess) -> None:
-    """The encoding is never guessed: the socket closes with the reason."""
+def test_audio_of_an_unknown_encoding_is_kept_as_it_came(receiver: ReceiverProcess) -> None:
+    """The encoding is never guessed, and no payload is lost."""
     with sender.dial(receiver.url) as socket:
         socket.send(sender.start(encoding="audio/opus"))
-        with pytest.raises(Exception, match="unsupported encoding") as closed:
+        for number, payload in sender.pieces(b"opus" * 80, 160):
+            socket.send(sender.media("inbound", number, payload))
+        socket.send(sender.stop())
+        folder, document = receiver.published()
+    assert (b"opus" * 80, ()) == ((folder / "refused.raw").read_bytes(), document.tracks)
+    assert "format_refused" in [finding.code for finding in document.findings]
+
+
+def test_what_is_no_media_stream_is_closed_with_a_reason(receiver: ReceiverProcess) -> None:
+    """At its first message, which the log describes."""
+    with sender.dial(receiver.url) as socket:
+        socket.send('{"type":"open","serverseq":0,"version":"2"}')
+        with pytest.raises(Exception, match="Genesys AudioHook") as closed:
             socket.recv(timeout=at_most(10))
     assert closed.value.rcvd.code == 1003  # type: ignore[attr-defined]  # ConnectionClosed
 

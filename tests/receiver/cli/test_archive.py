@@ -14,6 +14,7 @@ import pytest
 from receiver.cli import main
 from receiver.media import Finding, GapKind, Track, TrackGap, visible
 from receiver.recording import store
+from receiver.recording.document import PreviousRecording, RefusedAudio, RefusedPart
 from tests.receiver.helpers import recordings_builder as builder
 
 FIRST, SECOND = "aaaa111111111111", "bbbb222222222222"
@@ -278,6 +279,22 @@ def test_show_prints_the_clock_and_the_byte_order(recordings: Path, run: Run) ->
     assert "format      audio/x-L16, 8000 Hz, big-endian" in lines
     assert "  the sender's clock is off by -12.5 ppm" in lines
     assert "  connection_lost: code 1006" in lines
+
+
+def test_show_names_what_is_in_no_track_and_the_recording_before(
+    recordings: Path, run: Run
+) -> None:
+    """Where the audio is that could not be used, and where the stream began."""
+    part = RefusedPart("unknown_track", "mixed", 3, 0, 480, 0, 40)
+    folder = builder.build(
+        recordings,
+        refused=RefusedAudio("refused.raw", 480, "0" * 64, (part,)),
+        previous=PreviousRecording("0" * 16, "s", 1500),
+    )
+    lines = run("show", builder.RECORDING_ID).lines
+    assert f"refused     {folder}/refused.raw" in lines
+    assert "  unknown_track mixed: 3 payloads, 480 bytes" in lines
+    assert f"before      {'0' * 16}, 0:01.50 between the two" in lines
 
 
 def test_show_lists_the_first_gaps_only(recordings: Path, run: Run) -> None:

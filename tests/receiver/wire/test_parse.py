@@ -347,6 +347,10 @@ def test_the_media_format_is_read(rate: object) -> None:
     assert MediaFormat(Encoding.L16, 16_000) == found.media_format
 
 
+def _by_name(wire: dict[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in reversed(wire.items())}
+
+
 @pytest.mark.parametrize(
     "wire",
     [
@@ -364,7 +368,8 @@ def test_a_format_that_cannot_be_decoded_is_said(wire: dict[str, Any]) -> None:
     found = parse(start(mediaFormat=wire))
     assert isinstance(found, Start)
     assert "unsupported" in found.refused_format
-    assert [Finding("format_refused", found.refused_format)] == list(found.findings)
+    said = f"{found.refused_format}: the start message says {json.dumps(_by_name(wire))}"
+    assert [Finding("format_refused", said)] == list(found.findings)
     assert "76ac3c36" == found.call_sid
 
 
