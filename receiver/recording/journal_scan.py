@@ -59,6 +59,9 @@ _CUT_SHORT = {
 
 _NO_START = "no start message came; mu-law at 8000 Hz was assumed"
 _BEGINNING = 50  # chunks, as in `timeline.clock`
+_MOST_EVENT_TEXT = 4 * 2**20
+"""Characters in the names of keys and marks; behind them names are cut to ..."""
+_SHORT_NAME = 64
 _MOST_STARTS = 100
 """So many streams of a journal are told from each other; only old journals have two."""
 _MOST_LABELS = 32
@@ -142,6 +145,7 @@ class JournalScan:
     trusted_bytes: int = 0
     sha256: str = ""
     damage: str | None = None
+    _event_text: int = 0  # characters in the names of `events`
     _latest: Track | None = None  # the track of the latest chunk
 
     @property
@@ -259,9 +263,18 @@ class JournalScan:
             case Start():
                 self._feed_start(parsed)
             case DtmfMessage() | MarkMessage():
-                self.events.append((self._position(), parsed))
+                self.events.append((self._position(), self._affordable(parsed)))
             case Unknown():
                 self.unknown_events += 1
+
+    def _affordable(self, event: DtmfMessage | MarkMessage) -> DtmfMessage | MarkMessage:
+        """Return a key or mark, with a short name once all names are more than memory is for."""
+        name = event.digit if isinstance(event, DtmfMessage) else event.name
+        self._event_text += len(name)
+        if self._event_text <= _MOST_EVENT_TEXT or len(name) <= _SHORT_NAME:
+            return event
+        field_name = "digit" if isinstance(event, DtmfMessage) else "name"
+        return msgspec.structs.replace(event, **{field_name: name[:_SHORT_NAME]})
 
     def _chunks(self) -> int:
         return sum(map(len, self.tracks.values()))

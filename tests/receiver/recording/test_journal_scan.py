@@ -201,6 +201,34 @@ def test_a_format_that_cannot_be_decoded_names_its_stream() -> None:
     }
 
 
+def test_the_names_of_marks_take_so_much_memory_and_no_more() -> None:
+    """Each is cut at 4 KiB, and those behind the first few thousand at much less."""
+    mark = json.dumps({"event": "mark", "mark": {"name": "m" * 10_000}}).encode()
+    found = scanned(MessageRecord(0, start_message()), *[MessageRecord(1, mark)] * 3000)
+    names = [event.name for _, event in found.events if isinstance(event, MarkMessage)]
+    assert (3000, 4096, 64) == (len(names), len(names[0]), len(names[-1]))
+    assert sum(map(len, names)) < 5 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        ([NoteRecord(0, "ids_repeated", '["s","c","a"]')], ("s", "c", "a")),
+        ([NoteRecord(0, "ids_repeated", "what a later version says")], ("", "", "")),
+        ([], ("", "", "")),
+    ],
+)
+def test_ids_that_messages_repeat_fill_in_those_of_the_start(
+    notes: list[NoteRecord], expected: tuple[str, str, str]
+) -> None:
+    """As a note of the session has them."""
+    start = b'{"event":"start","start":{"mediaFormat":"L16@8000h"}}'
+    found = scanned(MessageRecord(0, start), *notes, EndRecord(1, EndReason.STOP, ""))
+    assert found.start is not None
+    assert expected == (found.start.stream_sid, found.start.call_sid, found.start.account_sid)
+    assert [] == found.findings()
+
+
 def test_a_kept_message_that_makes_no_sense_is_counted() -> None:
     """A later version may have kept what this one cannot read."""
     found = scanned(MessageRecord(0, start_message()), MessageRecord(1, b"{"))
