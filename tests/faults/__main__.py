@@ -54,6 +54,14 @@ FAULTS = (
         ("cc",),
     ),
     Fault("SIGKILL while rewriting (EIO)", crashes.killed_while_rewriting, 0.1, 2, ("cc",)),
+    Fault(
+        "SIGKILL while a worker rewrites (EIO)",
+        crashes.killed_while_a_worker_rewrites,
+        0.1,
+        2,
+        ("cc",),
+    ),
+    Fault("SIGKILL of the renderer, twice", crashes.renderer_killed, 0.05, 1, ("cc",)),
     Fault("recovery beside a living receiver", crashes.recovered_too_early, 0.05),
     Fault("power cut", power.cut, 0.5, 1, ("mount", "losetup", "mkfs.ext4")),
     Fault("disk full for 10 s", disks.full, 0.02, 1, ("mount",)),
@@ -80,6 +88,7 @@ FAULTS = (
         1,
         ("cc",),
     ),
+    Fault("SIGHUP while it starts", signals.reloaded_at_the_start, 0.1),
     Fault("SIGTERM", signals.drained, 0.1),
     Fault("SIGTERM twice", signals.stopped, 0.1),
     Fault(

@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from receiver.disk.layout import REWRITTEN_SUFFIX
+from receiver.disk.layout import JOURNAL_SUFFIX, REWRITTEN_SUFFIX
 from tests.end_to_end.receiver_process import WAIT_SECONDS
 from tests.faults.accounting import Allowance, Tally, summed
 from tests.faults.calls import Callers
@@ -105,6 +105,65 @@ def killed_while_rewriting(folder: Path, seed: int) -> Tally:
         tally.expect(not left, f"half copies are left: {left}")
         trial.check_that_recovery_is_over(tally)
         return tally
+
+
+def killed_while_a_worker_rewrites(folder: Path, seed: int) -> Tally:
+    """The same in a worker that is not wanted any more; and the disk has lost pages of the first.
+
+    What was being written again is all there is of them. It must follow its journal.
+    """
+    orders = Orders(folder / "shim")
+    with Trial(folder) as trial:
+        receiver = trial.start("--workers", "2", orders=orders)
+        with Callers(receiver.url, 4, seed) as callers:
+            callers.wait_for(100)
+            orders.give("fdatasync error 5 .journal", f"rename before 0 {REWRITTEN_SUFFIX}")
+            receiver.process.wait(WAIT_SECONDS)
+            cut_at = time.monotonic()
+        rewritten = list(trial.spool.glob(f"worker-*/*{REWRITTEN_SUFFIX}"))
+        for path in rewritten:
+            journal = path.with_suffix(JOURNAL_SUFFIX)
+            os.truncate(journal, journal.stat().st_size // 2)
+        trial.restart(*(("--workers", "3") if seed % 2 else ()))
+        tally = trial.account(callers.streams, Allowance(cut_at=cut_at))
+        tally.expect(bool(rewritten), "no journal was being written again")
+        left = list(trial.spool.rglob(f"*{REWRITTEN_SUFFIX}"))
+        tally.expect(not left, f"half copies are left: {left}")
+        trial.check_that_recovery_is_over(tally)
+        return tally
+
+
+def renderer_killed(folder: Path, seed: int) -> Tally:
+    """SIGKILL of the rendering process, twice in the midst of the same journal."""
+    orders = Orders(folder / "shim")
+    with Trial(folder) as trial:
+        receiver = trial.start(orders=orders)
+        orders.give("fsync delay 60000 recording.json")
+        with Callers(receiver.url, 1, seed) as callers:
+            callers.wait_for(60)
+            callers.hang_up()
+            for times in (1, 2):
+                while not (renderers := _renderers(receiver.process.pid)):
+                    time.sleep(0.02)  # there is no event for when it runs
+                time.sleep(0.3)  # the time is the fault
+                os.kill(renderers[0], signal.SIGKILL)
+                orders.give(*(["fsync delay 60000 recording.json"] if times == 1 else []))
+                receiver.wait_for("renderer_failed")
+            trial.wait_until_published()
+        tally = trial.account(callers.streams)
+        tally.expect(receiver.stop() == 0, "it did not end well")
+        return tally
+
+
+def _renderers(parent: int) -> list[int]:
+    """Return the processes that a receiver has started to render in."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    found = []
+    for child in children:
+        with contextlib.suppress(OSError):  # it has just ended
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
 
 
 def recovered_too_early(folder: Path, seed: int) -> Tally:

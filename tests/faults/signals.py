@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -74,6 +75,26 @@ def frozen(folder: Path, seed: int, *, limit: float = 2.0, seconds: float = 4.0)
         tally = trial.account(callers.streams)
         reasons = _reasons(trial)
         tally.expect(reasons == {EndReason.STOP}, f"ended with {reasons}")
+        tally.expect(receiver.stop() == 0, "it did not end well")
+        return tally
+
+
+def reloaded_at_the_start(folder: Path, seed: int) -> Tally:
+    """SIGHUP as soon as the program has begun, which would end most programs."""
+
+    def hang_up(process_id: int) -> None:
+        status = Path(f"/proc/{process_id}/status")
+        while "SigBlk:\t0000000000000001" not in status.read_text():
+            time.sleep(0)
+        os.kill(process_id, signal.SIGHUP)
+
+    with Trial(folder) as trial:
+        receiver = trial.start(started=hang_up)
+        receiver.wait_for("reloaded")
+        with Callers(receiver.url, CALLS, seed) as callers:
+            callers.wait_for(50)
+        trial.wait_until_published()
+        tally = trial.account(callers.streams)
         tally.expect(receiver.stop() == 0, "it did not end well")
         return tally
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +54,11 @@ class Trial:
         return self.recordings / layout.SPOOL
 
     def start(
-        self, *options: str, orders: Orders | None = None, limits: Sequence[str] = ()
+        self,
+        *options: str,
+        orders: Orders | None = None,
+        limits: Sequence[str] = (),
+        started: Callable[[int], object] = lambda _: None,
     ) -> ReceiverProcess:
         """Start a receiver over this trial's folders, on a disk that follows orders if given."""
         launcher = ("-m", "tests.faults.launcher", *limits, "--")
@@ -63,6 +67,7 @@ class Trial:
             *("--min-free", MIN_FREE, *options),
             environment={"PYTHONPATH": str(ROOT), **(orders.environment if orders else {})},
             program=launcher if limits else ("-m", "receiver"),
+            started=started,
         )
         self._receivers.append(receiver)
         assert receiver.url, f"it did not start:\n{receiver.raw_log}"
