@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from receiver.counters import TapCounters
 from receiver.media import ByteOrder
 from receiver.tap.encoding import encoders
-from receiver.tap.encoding.format import LONGEST_WAIT_MS, Encoder, OutMessage, OutputSpec
+from receiver.tap.encoding.format import Encoder, OutMessage, OutputSpec
 from receiver.tap.events import LiveStream, StreamEnded, StreamEvent, Subscribed
 from receiver.tap.hub import Hub, Unsubscribe
 
@@ -74,6 +74,7 @@ class Feed:
         self._resampler: Resampler | None = None
         self._epoch = 0.0  # when the clock of arrival times began
         self._timer: asyncio.TimerHandle | None = None  # for what the encoder holds back
+        self._timer_at = 0.0  # when it is due; 0 in its last turn
         self._position_ms = 0.0  # where a listener starts that is added now
         self._ended = False
         self._in_the_past = start_ms is not None
@@ -177,14 +178,19 @@ class Feed:
         encoder = self._encoder
         assert encoder is not None  # noqa: S101  it has just been used
         self._count_dropped("late", encoder.left_out)
-        since = encoder.waiting_since_ms
-        if since is not None and self._timer is None and not self._in_the_past:
-            at = self._epoch + (since + LONGEST_WAIT_MS) / 1000 - _TURN_SECONDS
-            self._timer = self._loop.call_at(at, self._wait_one_turn)
+        due = encoder.due_ms
+        if due is None or self._in_the_past:
+            return
+        at = self._epoch + due / 1000 - _TURN_SECONDS
+        if self._timer is not None and (self._timer_at <= at or self._timer_at == 0):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = self._loop.call_at(at, self._wait_one_turn), at
 
     def _wait_one_turn(self) -> None:
         """Wait until sockets were read: after a stall, what is waited for may be there already."""
-        self._timer = self._loop.call_later(_TURN_SECONDS, self._send_due)
+        self._timer, self._timer_at = self._loop.call_later(_TURN_SECONDS, self._send_due), 0.0
 
     def _send_due(self) -> None:
         self._timer = None

@@ -15,14 +15,19 @@ An example, with a longest wait of 60 ms:
     at 60 ms    feed(5)         []        4 is missing
     at 120 ms   release_due     [5]       if 4 comes now, it is released at once and placed as late
 
-Numbers may be shared by both tracks, so one that skips where the clock has no room for a chunk
-misses nothing (`_follows`). A number that falls far back is a counter that restarted: what is
-held goes first.
+Numbers may be shared by both tracks, so one that skips what the other track has (`elsewhere`), or
+where the clock has no room for a chunk (`_follows`), misses nothing. A number that falls far back
+is a counter that restarted: what is held goes first. Counters of 16 bits go on behind 65,535
+(`unwrapped`), with what was overtaken there.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from receiver.media import Chunk, MediaFormat
 
@@ -34,8 +39,76 @@ _MOST_BEFORE_THE_FIRST: Final = 50
 """A first chunk of a higher number is none that overtook others."""
 _FEW: Final = 3
 """So many are held however long they are: of 20 ms, they are what comes within 60 ms."""
+_WRAP: Final = 65_536
+_REMEMBERED: Final = 256
+"""Numbers of a track that are compared with the other's."""
+_ENOUGH_NUMBERS: Final = 3
+_NEARLY_ALL: Final = 0.8
+_MANY_NUMBERS: Final = 20
+"""Of both tracks, if one of them has few."""
+_FAR: Final = 50
+"""A counter that is further behind the other one is another one."""
 Arrived = tuple[Chunk, int]
 """A chunk, and when it arrived, in milliseconds since the recording opened."""
+
+
+def unwrapped(number: int, latest: int) -> int:
+    """Return the number that a counter of 16 bits means by `number`, near the `latest` one."""
+    if abs(number - latest) <= _RESTART or number >= _WRAP:
+        return number
+    ahead = (number - latest) % _WRAP
+    step = ahead if ahead < _WRAP // 2 else ahead - _WRAP
+    return latest + step if abs(step) <= _RESTART and latest + step >= 0 else number
+
+
+class SharedCounter:
+    """Whether two tracks are counted together, as far as can be known while they come.
+
+    They are while nearly all numbers of both come, and none comes on both:
+
+        inbound    1   3   5       outbound   2   4   6   together: nothing is missing on either
+        inbound    1   2   3       outbound   1   2   3   each its own
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, deque[int]] = {}  # the latest of each track
+        self._first: dict[str, int] = {}
+        self._is_shared = False
+        self._is_decided = False
+
+    def add(self, track: str, number: int | None) -> None:
+        """Record the number of a chunk that came."""
+        if number is None or (self._is_decided and not self._is_shared):
+            return
+        is_first = track not in self._first
+        self._first.setdefault(track, number)
+        self._numbers.setdefault(track, deque(maxlen=_REMEMBERED)).append(number)
+        others = [n for name, numbers in self._numbers.items() if name != track for n in numbers]
+        if number in others or (others and number < max(others) - _FAR):
+            self._is_shared, self._is_decided = False, True
+        elif is_first and len(others) >= _MANY_NUMBERS:
+            self._is_shared = number == max(others) + 1  # for now
+        elif others and not self._is_decided:
+            self._decide()
+
+    def elsewhere(self, track: str) -> Callable[[int], bool]:
+        """Return what says of a number whether another track has it: it is missing on neither."""
+
+        def is_elsewhere(number: int) -> bool:
+            return self._is_shared and any(
+                number in known for name, known in self._numbers.items() if name != track
+            )
+
+        return is_elsewhere
+
+    def _decide(self) -> None:
+        """Compare the numbers that came since both tracks did."""
+        start = max(self._first.values())
+        since = [len([n for n in numbers if n >= start]) for numbers in self._numbers.values()]
+        if min(since) >= _ENOUGH_NUMBERS or (min(since) and sum(since) >= _MANY_NUMBERS):
+            span = max(map(max, self._numbers.values())) - start + 1
+            self._is_shared = sum(since) >= _NEARLY_ALL * span
+            self._is_decided = True
 
 
 class JitterBuffer:
@@ -54,6 +127,7 @@ class JitterBuffer:
         self.max_wait_ms = max_wait_ms  # may be changed at any time
         self.origin_ms = 0  # the timestamp at which stream time begins
         self.duplicates = 0  # chunks that came again while the first was held
+        self.elsewhere: Callable[[int], bool] = lambda _: False  # of the other track's numbers
         self._from_the_first = from_the_first
         self._media = media
         self._latest: Chunk | None = None  # the last one released that had a number
@@ -82,6 +156,10 @@ class JitterBuffer:
         number = chunk.chunk
         if number is None:
             return [(chunk, arrival_ms)]
+        if self._latest is not None and self._latest.chunk is not None:
+            number = unwrapped(number, self._latest.chunk)
+            if number != chunk.chunk:
+                chunk = msgspec.structs.replace(chunk, chunk=number)
         expected = self._expected(chunk, number)
         if not self._held and (number == expected or self._follows(chunk)):
             self._latest = chunk
@@ -99,7 +177,7 @@ class JitterBuffer:
 
     def release_due(self, now_ms: int) -> list[Arrived]:
         """Return what has waited long enough at `now_ms`, on the clock of arrival times."""
-        released: list[Arrived] = []
+        released = self.release_first_run() if self._held and self._is_ready() else []
         while (since := self.waiting_since_ms) is not None and now_ms - since >= self.max_wait_ms:
             released += self.release_first_run()
         return released
@@ -108,8 +186,9 @@ class JitterBuffer:
         """Return what is held up to the next number that is missing."""
         released: list[Arrived] = []
         number = min(self._held, default=0)
-        while number in self._held:
-            released.append(self._held.pop(number))
+        while number in self._held or (self._held and self.elsewhere(number)):
+            if number in self._held:
+                released.append(self._held.pop(number))
             number += 1
         if released:
             self._latest = released[-1][0]
@@ -134,11 +213,27 @@ class JitterBuffer:
         """Return the number that would be released at once; before the first, perhaps its own."""
         latest = self._latest
         if latest is not None and latest.chunk is not None:
-            return latest.chunk + 1
+            return self._next(latest.chunk)
         if self._held:
             return _FIRST
         missing = self._from_the_first and self._lacks_the_first(chunk, number)
         return _FIRST if missing else number
+
+    def _next(self, number: int) -> int:
+        """Return the next number of this track."""
+        number += 1
+        while self.elsewhere(number):
+            number += 1
+        return number
+
+    def _is_ready(self) -> bool:
+        """Whether what is missing turned out to be the other track's."""
+        latest = self._latest
+        return (
+            latest is not None
+            and latest.chunk is not None
+            and (self._next(latest.chunk) in self._held)
+        )
 
     def _lacks_the_first(self, chunk: Chunk, number: int) -> bool:
         """Whether a first chunk is a later one, and the clock has room for one before it.

@@ -5,7 +5,8 @@ sent: where it goes on and a track that is sent does not, silence is sent.
 
 Each chunk goes through its track's jitter buffer, which puts chunks in order, and its placer,
 which says where on the time line it belongs. What is placed waits in `_AlignedTrack.audio` until
-both tracks have come that far, or have been waited for long enough:
+both tracks have come that far, or have been waited for long enough. `LiveClock` says how long
+that is: not for audio that is sent ahead of time, and longer where a track is always behind.
 
     inbound:   audio up to 100 ms
     outbound:  audio up to 60 ms, then nothing came for 60 ms
@@ -18,9 +19,10 @@ both tracks have come that far, or have been waited for long enough:
 
 from __future__ import annotations
 
+import math
 from bisect import insort_right
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Final
 
@@ -29,10 +31,12 @@ from receiver.media import ByteOrder, Chunk, Encoding, MediaFormat, Track
 from receiver.tap.encoding.format import (
     LONGEST_CLOCK_MS,
     LONGEST_WAIT_MS,
+    ORDER_WAIT_MS,
     Format,
     OutMessage,
     event_notices,
     gap_notice,
+    reanchored_notice,
     start_ms,
     stopped_notice,
 )
@@ -45,16 +49,24 @@ from receiver.tap.events import (
     StreamPosition,
     Subscribed,
 )
-from receiver.timeline.jitter_buffer import JitterBuffer
+from receiver.timeline.jitter_buffer import JitterBuffer, SharedCounter
 from receiver.timeline.jumps import live_origin_ms
-from receiver.timeline.live_placement import AudioPiece, LivePlacer, SilencePiece
+from receiver.timeline.live_clock import LiveClock
+from receiver.timeline.live_placement import (
+    JUDGED_AFTER_MS,
+    AudioPiece,
+    LivePlacer,
+    Piece,
+    ReanchorPiece,
+    SilencePiece,
+)
 
 _WAIT_IN_THE_PAST_MS: Final = 1000
 """The order of the past is known: to wait there for what came later delays nobody."""
-_FURTHEST_AHEAD_MS: Final = 5000
+_FURTHEST_AHEAD_MS: Final = 30_000
 """A track that is further ahead, in the stream's time, waits no more, however fast it came."""
-_LONG_PACKETS: Final = 3
-"""What long ones are waited for: a counterpart may end one later, and be overtaken by another."""
+_BEHIND_MS: Final = 1000
+"""A track that is not sent lags by less, unless its clock stopped."""
 _NEVER: Final = -(2**31)
 _PROBE_BYTES: Final = 32_000
 _SILENCE: Final = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.L16: b"\0\0"}
@@ -92,6 +104,11 @@ class SampleFormatter:
         """Return a position or length in payload bytes as milliseconds."""
         return size / self.media.bytes_per_ms
 
+    def starts_within(self, payload: bytes) -> bool:
+        """Return whether a payload sounds as if it started with half a sample."""
+        little = self._byte_order is not ByteOrder.BIG
+        return codec.starts_within(payload, ByteOrder.LITTLE if little else ByteOrder.BIG)
+
     def silent(self, track: str, start: int, size: int, channels: int) -> OutMessage:
         """Return silence of `size` payload bytes."""
         return OutMessage(
@@ -115,10 +132,17 @@ class _AlignedTrack:
     """One track on its way to the listeners; positions are payload bytes from stream time 0."""
 
     def __init__(
-        self, subscribed: Subscribed, output: SampleFormatter, start: float | None, wait_ms: int
+        self,
+        subscribed: Subscribed,
+        output: SampleFormatter,
+        start: float | None,
+        elsewhere: Callable[[int], bool],  # whether a number is the other track's
     ) -> None:
-        self.placer = _live_placer(subscribed, output.media, start)
+        self._media = output.media
+        self.placer = _live_placer(subscribed, output, start)
+        wait_ms = ORDER_WAIT_MS if start is None else _WAIT_IN_THE_PAST_MS
         self.buffer = JitterBuffer(output.media, wait_ms, from_the_first=not self.placer.cursor)
+        self.placer.elsewhere = self.buffer.elsewhere = elsewhere
         self.buffer.origin_ms = subscribed.position.origin_ms
         self.audio: deque[AudioPiece] = deque()  # placed, and not sent
         self.arrivals: deque[tuple[int, int]] = deque()  # up to which position, and when it came
@@ -139,6 +163,41 @@ class _AlignedTrack:
         """Record what came just before: the next chunk shows what is missing in between."""
         self.placer.start_after(chunk, arrival_ms)
         self.buffer.start_after(chunk)
+
+    def add_arrival(self, arrival_ms: int, sent_to: int) -> None:
+        """Record up to where the track has come, and when."""
+        arrivals, cursor = self.arrivals, self.placer.cursor
+        if cursor <= sent_to:
+            return
+        while arrivals and arrivals[-1][1] > arrival_ms:
+            arrivals.pop()  # it is due with what is behind it
+        if not arrivals or arrivals[-1][0] < cursor:
+            arrivals.append((cursor, arrival_ms))
+
+    def fill_up_to(self, position: int, margin_ms: int) -> None:
+        """Make silence of what has not come so long before a position."""
+        margin = (margin_ms + self.buffer.max_wait_ms) * self._media.bytes_per_ms
+        up_to = position - margin
+        self.placer.fill_silence(up_to - up_to % self._media.bytes_per_sample)
+
+    def latest_span(self, chunk: Chunk) -> tuple[float, float]:
+        """Return where a chunk that was placed ends, and how long it is, in milliseconds."""
+        one_ms = self._media.bytes_per_ms
+        return self.placer.latest_end / one_ms, len(chunk.payload) / one_ms
+
+    def ready_placer(self, clock: LiveClock, name: Track) -> LivePlacer:
+        """Return the placer, which knows what the clock knows."""
+        placer = self.placer
+        placer.tolerated_ms = max(0, clock.longest_ms - clock.wait_ms)
+        placer.level_ms = clock.level_of_others_ms(name)
+        return placer
+
+    @property
+    def order_due_ms(self) -> float:
+        """Return when it is to be decided about chunks that are out of order, or behind."""
+        since, behind = self.buffer.waiting_since_ms, self.placer.behind_since_ms
+        due_ms = math.inf if since is None else since + self.buffer.max_wait_ms
+        return due_ms if behind is None else min(due_ms, behind + JUDGED_AFTER_MS)
 
     def next_change(self, position: int, *, merge: bool) -> int:
         """Return where behind `position` the track next changes between audio and silence.
@@ -174,17 +233,27 @@ class AlignedEncoder:
         output: how samples are written.
         track: "inbound", "outbound" or "stereo".
         start: milliseconds on the stream's clock at which a replay starts; `None` at the present.
+        longest_wait_ms: for the other track.
     """
 
     def __init__(
-        self, subscribed: Subscribed, output: SampleFormatter, track: str, start: float | None
+        self,
+        subscribed: Subscribed,
+        output: SampleFormatter,
+        track: str,
+        start: float | None,
+        *,
+        longest_wait_ms: int = LONGEST_WAIT_MS,
     ) -> None:
         self._output = output
         self._name = track
-        self._wait_ms = LONGEST_WAIT_MS if start is None else _WAIT_IN_THE_PAST_MS
+        self._in_the_past = start is not None
+        self._clock = LiveClock(Track, longest_wait_ms)
+        self._counter = counter = SharedCounter()
         # What a track lacks at its end is sent as what all tracks were given.
         self._tracks = {
-            track: _AlignedTrack(subscribed, output, start, self._wait_ms) for track in Track
+            track: _AlignedTrack(subscribed, output, start, counter.elsewhere(track))
+            for track in Track
         }
         self._sent = {t: self._tracks[t] for t in Track if track in (t.value, "stereo")}
         self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
@@ -206,13 +275,13 @@ class AlignedEncoder:
         return sum(track.left_out for track in self._sent.values())
 
     @property
-    def waiting_since_ms(self) -> int | None:
-        """Return when the oldest audio came that is held back."""
-        since = [track.arrivals[0][1] for track in self._tracks.values() if track.arrivals]
-        if since:
-            since = [max(min(since), self._quiet_since_ms()) + self._longer_ms()]
-        held = (track.buffer.waiting_since_ms for track in self._tracks.values() if track.buffer)
-        return min((*since, *(ms for ms in held if ms is not None)), default=None)
+    def due_ms(self) -> int | None:
+        """Return when audio that is held back is due."""
+        due_ms = min(track.order_due_ms for track in self._tracks.values())
+        for track in self._tracks.values():
+            if track.arrivals:
+                due_ms = min(due_ms, max(self._due_ms(*track.arrivals[0]), self._silent_from_ms()))
+        return None if due_ms == math.inf else math.ceil(due_ms)
 
     def feed(self, event: StreamEvent) -> list[OutMessage]:
         """Return what follows from an event."""
@@ -228,6 +297,7 @@ class AlignedEncoder:
         if isinstance(event, StreamEnded):
             return self._end(event)
         if isinstance(event, PrecedingChunk):
+            self._counter.add(event.chunk.track, event.chunk.chunk)
             self._tracks[event.chunk.track].start_after(event.chunk, event.arrival_ms)
         return []
 
@@ -238,18 +308,20 @@ class AlignedEncoder:
 
     def reach_present(self) -> None:
         """Wait no longer than a live listener should."""
-        self._wait_ms = LONGEST_WAIT_MS
+        self._in_the_past = False
         for track in self._tracks.values():
-            track.buffer.max_wait_ms = LONGEST_WAIT_MS
+            track.buffer.max_wait_ms = ORDER_WAIT_MS
 
     def _start_after(self, position: StreamPosition) -> None:
         for chunk in (*position.others, position.latest):
             if chunk is not None:
+                self._counter.add(chunk.track, chunk.chunk)
                 self._tracks[chunk.track].start_after(chunk, position.arrival_ms)
 
     def _end(self, event: StreamEnded) -> list[OutMessage]:
         for name, track in self._tracks.items():
             self._place(name, track.buffer.release_all())
+            self._add_pieces(name, track.placer.release_due(event.arrival_ms, last=True))
         items = self._emit(max(track.placer.cursor for track in self._tracks.values()))
         return [*items, stopped_notice(event.reason, self.position_ms)]
 
@@ -262,6 +334,7 @@ class AlignedEncoder:
     def _feed_chunk(self, chunk: Chunk, arrival_ms: int) -> list[OutMessage]:
         if not self._has_origin:
             self._set_origin(chunk, arrival_ms)
+        self._counter.add(chunk.track, chunk.chunk)
         self._release_due(arrival_ms)
         track = self._tracks[chunk.track]
         track.latest_ms, track.latest_size = arrival_ms, len(chunk.payload)
@@ -272,7 +345,7 @@ class AlignedEncoder:
         # Nearly always a single track is in order, and the other one changes nothing.
         if alone is track and len(track.audio) == 1 and track.audio[0].start == self._sent_to:
             return [self._pop_only_piece(track)]
-        if track is not alone and arrival_ms - alone.latest_ms < self._wait_ms:
+        if track is not alone and arrival_ms < self._silent_from_ms():
             return []
         return self._emit(self._limit(arrival_ms))
 
@@ -292,31 +365,50 @@ class AlignedEncoder:
         for name, track in self._tracks.items():
             if track.buffer:
                 self._place(name, track.buffer.release_due(now_ms))
+            if track.placer.behind_since_ms is not None:
+                self._add_pieces(name, self._ready_placer(name).release_due(now_ms))
+                track.add_arrival(now_ms, self._sent_to)
 
     def _place(self, name: Track, chunks: Iterable[tuple[Chunk, int]]) -> None:
-        track, placer = self._tracks[name], self._tracks[name].placer
+        track, clock = self._tracks[name], self._clock
         for chunk, arrival_ms in chunks:
-            pieces = placer.feed(chunk, arrival_ms)
-            if name in self._sent:
-                for piece in pieces:
-                    self._add_piece(name, piece)
-            if placer.cursor > self._sent_to:
-                while track.arrivals and track.arrivals[-1][1] >= arrival_ms:
-                    track.arrivals.pop()  # it is due with what is behind it
-                track.arrivals.append((placer.cursor, arrival_ms))
+            self._add_pieces(name, self._ready_placer(name).feed(chunk, arrival_ms))
+            clock.observe(name, *track.latest_span(chunk), arrival_ms, chunk.timestamp_ms)
+            for other in self._tracks.values():
+                track.placer.share_unit(other.placer)
+            track.add_arrival(arrival_ms, self._sent_to)
 
-    def _add_piece(self, name: Track, piece: AudioPiece | SilencePiece) -> None:
+    def _ready_placer(self, name: Track) -> LivePlacer:
+        """Return a track's placer, which knows what the clock knows."""
+        track = self._tracks[name]
+        if name not in self._sent:  # a clock that stopped shows where silence went on without it
+            track.fill_up_to(self._sent_to, self._clock.wait_ms + _BEHIND_MS)
+        return track.ready_placer(self._clock, name)
+
+    def _add_pieces(self, name: Track, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            if isinstance(piece, ReanchorPiece):
+                self._clock.restart(name, self._tracks[name].latest_ms)
+            if name in self._sent:
+                self._add_piece(name, piece)
+
+    def _add_piece(self, name: Track, piece: Piece) -> None:
         if isinstance(piece, AudioPiece):
             self._tracks[name].audio.append(piece)
         else:
-            notice = OutMessage(_silence_notice(self._output, name.value, piece))
-            self._add_notice(piece.start, notice)
+            self._add_notice(piece.start, OutMessage(_notice(self._output, name.value, piece)))
 
     def _add_notice(self, position: int, notice: OutMessage) -> None:
         insort_right(self._notices, (position, notice), key=itemgetter(0))
 
-    def _quiet_since_ms(self) -> int:
-        """Return since when a listener may be sent silence for what has not come.
+    def _due_ms(self, end: int, arrival_ms: int) -> float:
+        """Return when audio is due that ends at a byte, and whose counterpart does not come."""
+        if self._in_the_past:
+            return arrival_ms + _WAIT_IN_THE_PAST_MS
+        return self._clock.due_ms(end / self._output.media.bytes_per_ms, arrival_ms)
+
+    def _silent_from_ms(self) -> float:
+        """Return from when on a listener may be sent silence for what has not come.
 
         A single track that keeps coming is not silent, however far the other is ahead: its next
         chunk comes when the latest one has been played.
@@ -324,25 +416,19 @@ class AlignedEncoder:
         alone = self._alone
         if alone is None:
             return _NEVER
-        return alone.latest_ms + alone.latest_size // self._output.media.bytes_per_ms
-
-    def _longer_ms(self) -> int:
-        """Return how much longer than `LONGEST_WAIT_MS` is waited where packets are long."""
-        longest = max(track.latest_size for track in self._tracks.values())
-        packets_ms = _LONG_PACKETS * longest // self._output.media.bytes_per_ms
-        return max(0, packets_ms - LONGEST_WAIT_MS)
+        played_ms = alone.latest_ms + alone.latest_size // self._output.media.bytes_per_ms
+        return played_ms + (_WAIT_IN_THE_PAST_MS if self._in_the_past else self._clock.wait_ms)
 
     def _limit(self, now_ms: int) -> int:
         """Return up to where the tracks are there, or have been waited for long enough."""
         cursors = [track.placer.cursor for track in self._sent.values()]
         ahead = _FURTHEST_AHEAD_MS * self._output.media.bytes_per_ms
         limit = max(min(cursors), max(cursors) - ahead)
-        now_ms -= self._longer_ms()
-        if now_ms - self._quiet_since_ms() < self._wait_ms:
+        if now_ms < self._silent_from_ms():
             return limit
         for track in self._tracks.values():
             for end, arrival_ms in track.arrivals:
-                if now_ms - arrival_ms < self._wait_ms:
+                if now_ms < self._due_ms(end, arrival_ms):
                     break
                 limit = max(limit, end)
         return limit
@@ -397,13 +483,17 @@ class AlignedEncoder:
         return OutMessage(both, self._name, output.milliseconds(start), length_ms)
 
 
-def _live_placer(subscribed: Subscribed, media: MediaFormat, start: float | None) -> LivePlacer:
+def _live_placer(
+    subscribed: Subscribed, output: SampleFormatter, start: float | None
+) -> LivePlacer:
     """Return a placer that starts at `start` milliseconds, or where the stream stands now."""
-    position = subscribed.position
+    position, media = subscribed.position, output.media
     at_ms = start_ms(subscribed) if start is None else start
     place = int(at_ms * media.bytes_per_ms) // media.bytes_per_sample * media.bytes_per_sample
     arrival_ms = position.arrival_ms if start is None else 0
-    placer = LivePlacer(media, begin=place, arrival_ms=arrival_ms)
+    placer = LivePlacer(
+        media, begin=place, arrival_ms=arrival_ms, starts_within=output.starts_within
+    )
     placer.set_origin(position.origin_ms)
     latest = position.latest
     stamp = latest.timestamp_ms if latest else None
@@ -412,9 +502,10 @@ def _live_placer(subscribed: Subscribed, media: MediaFormat, start: float | None
     return placer
 
 
-def _silence_notice(output: SampleFormatter, track: str, silence: SilencePiece) -> str:
-    """Return the notice of a gap in a track, in whose place silence is sent."""
-    start, length = silence.gap_start, silence.end - silence.gap_start
-    return gap_notice(
-        silence.reason, track, output.milliseconds(start), output.milliseconds(length)
-    )
+def _notice(output: SampleFormatter, track: str, piece: SilencePiece | ReanchorPiece) -> str:
+    """Return the notice of a gap in whose place silence is sent, or of a clock that is off."""
+    if isinstance(piece, ReanchorPiece):
+        at_ms, moved_ms = output.milliseconds(piece.start), output.milliseconds(piece.moved)
+        return reanchored_notice(track, at_ms, moved_ms)
+    start, length = piece.gap_start, piece.end - piece.gap_start
+    return gap_notice(piece.reason, track, output.milliseconds(start), output.milliseconds(length))

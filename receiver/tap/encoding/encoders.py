@@ -13,6 +13,7 @@ import msgspec
 from receiver.errors import PeerError
 from receiver.media import ByteOrder, Chunk
 from receiver.tap.encoding.format import (
+    LONGEST_WAIT_MS,
     Encoder,
     Format,
     OutMessage,
@@ -30,6 +31,7 @@ def encoder(
     *,
     byte_order: ByteOrder,
     start_ms: float | None = None,
+    longest_wait_ms: int = LONGEST_WAIT_MS,
 ) -> Encoder:
     """Return the encoder for listeners of `spec`; it starts now, or in the past at `start_ms`."""
     if spec.format is Format.MESSAGES:
@@ -38,7 +40,7 @@ def encoder(
     from receiver.tap.encoding.aligned import AlignedEncoder, SampleFormatter
 
     output = SampleFormatter(subscribed.live.media_format, spec.format, byte_order)
-    return AlignedEncoder(subscribed, output, spec.track, start_ms)
+    return AlignedEncoder(subscribed, output, spec.track, start_ms, longest_wait_ms=longest_wait_ms)
 
 
 class MessageEncoder:
@@ -48,7 +50,7 @@ class MessageEncoder:
     each chunk of the other track, which reads as loss. Its chunk numbers stay, and show loss.
     """
 
-    waiting_since_ms = None
+    due_ms = None
     left_out = 0
 
     def __init__(self, subscribed: Subscribed, track: str = "stereo") -> None:

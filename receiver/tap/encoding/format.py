@@ -14,8 +14,11 @@ from receiver.tap.events import LiveMessage, LiveStream, StreamEvent, Subscribed
 from receiver.wire import parse
 from receiver.wire.messages import DtmfMessage, MarkMessage
 
-LONGEST_WAIT_MS: Final = 60
-"""How long a chunk of one track waits for its counterpart of the other, or for one before it."""
+ORDER_WAIT_MS: Final = 60
+"""How long a chunk waits for one before it of its own track."""
+LONGEST_WAIT_MS: Final = 240
+"""How long a chunk of one track waits for its counterpart of the other at the most, where the
+tracks or the network are so uneven; the wait adapts to what is seen."""
 LONGEST_CLOCK_MS: Final = 172_800_000
 """Two days: a later timestamp is no time since a call's start."""
 _CONNECTED: Final = b'{"event":"connected","protocol":"Call","version":"0.2.0"}'
@@ -81,8 +84,8 @@ class Encoder(Protocol):
         ...
 
     @property
-    def waiting_since_ms(self) -> int | None:
-        """Return when the audio that is held back came; it is due `LONGEST_WAIT_MS` later."""
+    def due_ms(self) -> int | None:
+        """Return when audio that is held back is due, on the clock of arrival times."""
         ...
 
     @property
@@ -106,7 +109,8 @@ class Encoder(Protocol):
 def start_ms(subscribed: Subscribed) -> float:
     """Return where on the stream's clock a subscription starts: at its latest chunk's end.
 
-    The other track may be a little further, and what it brought will not come again.
+    The other track may be a little further, and what it brought will not come again. A track that
+    was sent ahead of time is not waited for: the other one's present is what it starts with.
     """
     position = subscribed.position
     if position.latest is None:
@@ -114,9 +118,12 @@ def start_ms(subscribed: Subscribed) -> float:
     end = _end_ms(subscribed, position.latest)
     if end is None:
         return position.arrival_ms
-    others = (_end_ms(subscribed, other) for other in position.others)
-    near = [other for other in others if other is not None and other <= end + LONGEST_WAIT_MS]
-    return max((end, *near))
+    others = [_end_ms(subscribed, other) for other in position.others]
+    known = [other for other in others if other is not None]
+    present = max((position.arrival_ms, *known))
+    if known and end > present:
+        return present
+    return max((end, *(other for other in known if other <= end + ORDER_WAIT_MS)))
 
 
 def _end_ms(subscribed: Subscribed, chunk: Chunk) -> float | None:
@@ -146,6 +153,18 @@ def gap_notice(reason: GapReason, track: str, timestamp_ms: float, duration_ms: 
             "track": track,
             "timestamp_ms": timestamp_ms,
             "duration_ms": duration_ms,
+        }
+    )
+
+
+def reanchored_notice(track: str, timestamp_ms: float, shift_ms: float) -> str:
+    """Return the notice of a track that stands later than its own clock says, from now on."""
+    return json_text(
+        {
+            "event": "clock_reanchored",
+            "track": track,
+            "timestamp_ms": timestamp_ms,
+            "shift_ms": shift_ms,
         }
     )
 

@@ -94,10 +94,16 @@ def make_encoder(
     position: StreamPosition = BEGINNING,
     byte_order: ByteOrder = ByteOrder.LITTLE,
     since_ms: float | None = None,
+    longest_wait_ms: int = 60,
 ) -> Encoder:
-    """Return an encoder for a listener that subscribed at a position."""
-    subscribed = Subscribed(live or live_stream(), position)
-    return encoders.encoder(spec, subscribed, byte_order=byte_order, start_ms=since_ms)
+    """Return an encoder for a listener that subscribed at a position; it waits for 60 ms."""
+    return encoders.encoder(
+        spec,
+        Subscribed(live or live_stream(), position),
+        byte_order=byte_order,
+        start_ms=since_ms,
+        longest_wait_ms=longest_wait_ms,
+    )
 
 
 def pcm(track: str) -> OutputSpec:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
+
 from receiver.media import Chunk, MediaFormat, Track
-from receiver.timeline.jitter_buffer import JitterBuffer
+from receiver.timeline.jitter_buffer import JitterBuffer, SharedCounter, unwrapped
 
 PAYLOAD = bytes(160)
 
@@ -90,12 +94,71 @@ def test_what_is_behind_is_not_its_business() -> None:
 def test_a_counter_that_begins_anew_is_followed() -> None:
     """What was held goes first."""
     buffer = JitterBuffer(MediaFormat(), 60)
-    numbers = [65_533, 65_535, 0, 1]
+    numbers = [5_533, 5_535, 0, 1]
     times = [0, 40, 60, 80]
     let_go = [
         c.chunk for n, t in zip(numbers, times, strict=True) for c, _ in buffer.feed(chunk(n, t), t)
     ]
     assert numbers == let_go
+
+
+def test_a_counter_of_16_bits_goes_on() -> None:
+    """With what is missing at the wrap, and what was overtaken there."""
+    buffer = JitterBuffer(MediaFormat(), 60)
+    wrapped = [(65_534, 0), (0, 40), (65_535, 20), (2, 80), (1, 60), (3, 100)]
+    let_go = [c.chunk for n, t in wrapped for c, _ in buffer.feed(chunk(n, t), t)]
+    assert list(range(65_534, 65_540)) == let_go
+
+
+@pytest.mark.parametrize(
+    ("number", "latest", "meant"),
+    [
+        (0, 65_535, 65_536),
+        (65_535, 65_536, 65_535),
+        (7, 131_000, 131_079),
+        (1, 500, 1),
+        (1, 60_000, 1),
+        (65_600, 65_599, 65_600),
+        (65_535, 2, 65_535),
+    ],
+)
+def test_numbers_are_those_nearest_to_the_latest(number: int, latest: int, meant: int) -> None:
+    """Of a counter of 16 bits; what is far from it has begun anew."""
+    assert meant == unwrapped(number, latest)
+
+
+def test_what_the_other_track_has_is_not_missing() -> None:
+    """Where both are counted together; also if it comes a little later."""
+    counter = SharedCounter()
+    buffer = JitterBuffer(MediaFormat(), 60)
+    buffer.elsewhere = counter.elsewhere("inbound")
+    for number in range(1, 9):
+        counter.add("inbound" if number % 2 else "outbound", number)
+    assert [1, 3, 5, 7] == released(buffer, 1, 3, 5, 7)
+    assert [] == released(buffer, 11)
+    counter.add("outbound", 8)
+    counter.add("outbound", 10)
+    assert [] == buffer.release_due(1)
+    assert [9, 11] == released(buffer, 9)
+    assert [] == released(buffer, 15)
+    for number in (12, 13, 14):
+        counter.add("outbound", number)
+    assert [15] == [c.chunk for c, _ in buffer.release_due(1)]
+
+
+@pytest.mark.parametrize(
+    ("inbound", "outbound"),
+    [((1, 2, 3, 4), (1, 2, 3, 4)), ((300, 301, 302), (1, 2, 3)), ((1, 2, 4), (3, 5, 6, 4))],
+)
+def test_tracks_with_counters_of_their_own(
+    inbound: tuple[int, ...], outbound: tuple[int, ...]
+) -> None:
+    """Both have a number, or the second one begins elsewhere."""
+    counter = SharedCounter()
+    for numbers in itertools.zip_longest(inbound, outbound):
+        for track, number in zip(("inbound", "outbound"), numbers, strict=True):
+            counter.add(track, number)
+    assert not any(counter.elsewhere("inbound")(number) for number in (*inbound, *outbound))
 
 
 def test_tracks_that_are_counted_together_miss_nothing() -> None:

@@ -9,7 +9,13 @@ import pytest
 from receiver.journal.records import ChunkRecord
 from receiver.media import Chunk, Encoding, GapReason, MediaFormat, Track
 from receiver.timeline import track_timeline
-from receiver.timeline.live_placement import AudioPiece, LivePlacer, Piece, SilencePiece
+from receiver.timeline.live_placement import (
+    AudioPiece,
+    LivePlacer,
+    Piece,
+    ReanchorPiece,
+    SilencePiece,
+)
 from receiver.timeline.track_index import TrackIndex
 
 MULAW = MediaFormat()
@@ -217,12 +223,17 @@ def test_late_behind_what_was_filled_as_lost() -> None:
     placer = LivePlacer(MULAW)
     placer.feed(chunk(1, 0), 0)
     placer.fill_silence(240, lost=True)
-    placer.fill_silence(640)
+    placer.fill_silence(1600)
     reports = (
         SilencePiece(320, 320, GapReason.LOST, 240),
         SilencePiece(480, 480, GapReason.LATE, 320),
     )
-    assert reports == placer.feed(chunk(3, 40), 60)
+    assert () == placer.feed(chunk(3, 40), 200)
+    assert 200 == placer.behind_since_ms
+    placer.tolerated_ms = 180
+    assert () == placer.release_due(259)
+    assert reports == placer.release_due(260)
+    assert placer.behind_since_ms is None
 
 
 def test_a_clock_can_be_taken_over_in_mid_call() -> None:
@@ -245,20 +256,77 @@ def test_silence_that_was_filled_is_reported_once() -> None:
 
 
 def test_what_comes_after_its_place_was_filled_is_reported() -> None:
-    """What is missing before it, and its own place; what comes then, and is in time, is audio."""
+    """What is missing before it, and its own place; what comes then is audio, a little late."""
     placer = LivePlacer(MULAW)
     placer.feed(chunk(1, 0), 0)
-    placer.fill_silence(800)
-    assert (
-        SilencePiece(320, 320, GapReason.LOST, 160),
-        SilencePiece(480, 480, GapReason.LATE, 320),
-    ) == placer.feed(chunk(3, 40), 120)
-    assert (SilencePiece(320, 320, GapReason.LATE, 160),) == placer.feed(chunk(2, 20), 121)
-    assert () == placer.feed(chunk(2, 20), 122)
-    late, audio = placer.feed(chunk(4, 90, B), 123)
-    assert (SilencePiece(800, 800, GapReason.LATE, 720), AudioPiece(800, B[80:])) == (late, audio)
+    placer.fill_silence(1600)
+    assert () == placer.feed(chunk(3, 40), 220)
+    assert (SilencePiece(320, 320, GapReason.LATE, 160),) == placer.feed(chunk(2, 20), 221)
+    assert () == placer.feed(chunk(2, 20), 222)
+    lost, late, audio = placer.feed(chunk(4, 150, B), 223)
+    assert SilencePiece(320, 320, GapReason.LOST, 160) == lost
+    assert SilencePiece(480, 480, GapReason.LATE, 320) == late
+    assert AudioPiece(1600, B) == audio
     assert 3 == placer.left_out
-    assert (AudioPiece(880, C),) == placer.feed(chunk(5, 110, C), 124)
+    assert (AudioPiece(1760, C),) == placer.feed(chunk(5, 170, C), 224)
+    gap = SilencePiece(1920, 2080, GapReason.SENDER_SILENCE, 1920)
+    assert (gap, AudioPiece(2080, C)) == placer.feed(chunk(6, 260, C), 260)
+
+
+def test_what_is_missing_before_a_late_chunk_is_lost() -> None:
+    """No more of it than what belongs before that chunk."""
+    placer = LivePlacer(MULAW)
+    placer.feed(chunk(1, 0), 0)
+    placer.fill_silence(640)
+    lost = SilencePiece(320, 320, GapReason.LOST, 160)
+    assert (lost, AudioPiece(640, B)) == placer.feed(chunk(3, 40, B), 120)
+
+
+def test_a_clock_that_begins_with_its_track_is_anchored() -> None:
+    """After 60 ms, with all that came meanwhile, where it comes as late as the other track."""
+    placer = LivePlacer(MULAW)
+    placer.level_ms = 50
+    placer.fill_silence(48_000)
+    for number in range(3):
+        assert () == placer.feed(chunk(number + 1, number * 20), 6_070 + number * 20)
+    anchored, *audio = placer.feed(chunk(4, 60), 6_130)
+    assert ReanchorPiece(48_000, 48_000) == anchored
+    assert [AudioPiece(48_000 + n * 160, A) for n in range(4)] == audio
+    assert (AudioPiece(48_640, B),) == placer.feed(chunk(5, 80, B), 6_150)
+    assert 0 == placer.left_out
+
+
+@pytest.mark.parametrize("drop_ms", [0, 3000])
+def test_a_backlog_is_no_clock_of_its_own(drop_ms: int) -> None:
+    """What came at once behind a stall is late; what stays behind then is anchored."""
+    placer = LivePlacer(MULAW)
+    placer.feed(chunk(1, 0), 0)
+    placer.fill_silence(80_000)
+    for number in range(2, 150):
+        assert () == placer.feed(chunk(number, number * 20), 10_000)
+    stamp = 3000 + drop_ms * 2
+    pieces = [*placer.feed(chunk(150, stamp), 10_060), *placer.feed(chunk(151, stamp + 20), 10_080)]
+    anchors = [piece for piece in pieces if isinstance(piece, ReanchorPiece)]
+    late = [p for p in pieces if isinstance(p, SilencePiece) and p.reason is GapReason.LATE]
+    assert 1 == len(anchors)
+    assert (148 if drop_ms else 142) <= len(late) <= 148
+
+
+def test_a_last_chunk_that_is_behind_is_kept() -> None:
+    """Nothing more comes that could say what it is."""
+    placer = LivePlacer(MULAW)
+    placer.fill_silence(80_000)
+    placer.feed(chunk(1, 0), 10_000)
+    assert 2 == len(placer.release_due(10_000, last=True))
+
+
+def test_half_a_sample_behind_a_loss_is_left_out() -> None:
+    """Where it sounds as if a chunk began within a sample; only of tracks that share samples."""
+    odd = bytes(159)
+    for first, kept in ((odd, odd[1:]), (bytes(160), odd[:158])):
+        placer = LivePlacer(LINEAR, starts_within=lambda _: True)
+        placer.feed(chunk(1, 0, first), 0)
+        assert AudioPiece(640, kept) == placer.feed(chunk(5, 40, odd), 40)[-1]
 
 
 def test_few_are_remembered_of_many_that_are_lost() -> None:

@@ -47,7 +47,7 @@ def test_each_chunk_is_one_message_of_samples() -> None:
     assert [("inbound", 0, 20)] == [(i.track, i.timestamp_ms, i.duration_ms) for i in first]
     assert [] == encoder.feed(live_chunk(1, CODES, track=Track.OUTBOUND))
     assert [20] == [item.timestamp_ms for item in encoder.feed(live_chunk(2, CODES))]
-    assert (40, 0, None) == (encoder.position_ms, encoder.left_out, encoder.waiting_since_ms)
+    assert (40, 0, None) == (encoder.position_ms, encoder.left_out, encoder.due_ms)
     assert [] == encoder.flush_due(10_000)
 
 
@@ -345,7 +345,7 @@ def test_the_other_track_drives_the_clock(spec: OutputSpec, bytes_per_ms: int) -
     assert 200 * bytes_per_ms == len(audio_bytes(items))
     first = encoder.feed(live_chunk(1, CODES, track=Track.OUTBOUND, at_ms=400))
     assert [] == first
-    assert 400 == encoder.waiting_since_ms
+    assert 460 == encoder.due_ms
     assert [] == encoder.flush_due(459)
     started = encoder.flush_due(460)
     assert [("sender_silence", "inbound", 200, 220)] == gaps(started)
@@ -365,20 +365,20 @@ def test_the_other_track_drives_the_clock(spec: OutputSpec, bytes_per_ms: int) -
 
 
 def test_what_comes_of_a_silent_track_is_sent_again() -> None:
-    """In its place; what was sent as silence already is late, in whole or in part."""
+    """In its place, or as soon as can be; what comes far too late is left out, with a notice."""
     encoder = make_encoder(INBOUND)
     for number in range(1, 8):
         encoder.feed(live_chunk(number, CODES, track=Track.OUTBOUND))
     assert 80 == encoder.position_ms
-    late = encoder.feed(live_chunk(1, CODES, at_ms=40, arrival_ms=120))
-    assert [("late", "inbound", 40, 20)] == gaps(late)
-    half = encoder.feed(live_chunk(2, CODES, at_ms=70, arrival_ms=125))
-    assert [("late", "inbound", 70, 10)] == gaps(half)
-    assert 80 * 2 == len(audio_bytes(half))
-    assert 90 == encoder.position_ms
-    following = encoder.feed(live_chunk(3, CODES, at_ms=90, arrival_ms=126))
-    assert 110 == encoder.position_ms
-    assert [] == gaps(following)
+    assert [] == encoder.feed(live_chunk(1, CODES, at_ms=10, arrival_ms=120))
+    late, *half = encoder.feed(live_chunk(2, CODES, at_ms=70, arrival_ms=125))
+    assert [("late", "inbound", 10, 20)] == gaps([late])
+    assert 160 * 2 == len(audio_bytes(half))
+    assert 100 == encoder.position_ms
+    assert 320 == len(audio_bytes(encoder.feed(live_chunk(3, CODES, at_ms=90, arrival_ms=126))))
+    following = encoder.feed(live_chunk(4, CODES, at_ms=140, arrival_ms=140))
+    assert [("sender_silence", "inbound", 120, 20)] == gaps(following)
+    assert 160 == encoder.position_ms
     assert 1 == encoder.left_out
 
 
@@ -433,7 +433,7 @@ def test_what_comes_later_than_that_is_late() -> None:
     encoder = make_encoder(INBOUND)
     encoder.feed(live_chunk(1, CODES))
     encoder.feed(live_chunk(3, CODES))
-    assert 40 == encoder.waiting_since_ms
+    assert 100 == encoder.due_ms
     assert [("lost", "inbound", 20, 20)] == gaps(encoder.flush_due(100))
     assert [("late", "inbound", 20, 20)] == gaps(encoder.feed(live_chunk(2, CODES, arrival_ms=101)))
     assert [] == encoder.feed(live_chunk(2, CODES, arrival_ms=102))

@@ -1,0 +1,103 @@
+"""What a live listener gets of a modelled call: the feed's encoder, driven by arrival times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from receiver.audio import codec
+from receiver.media import ByteOrder, Chunk, Encoding, EndReason, Track
+from receiver.tap.encoding import encoders
+from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
+from receiver.tap.events import LiveChunk, LiveMessage, StreamEnded, StreamPosition, Subscribed
+from receiver.wire.parse import parse
+from tests.accuracy.senders import BYTES_PER_MS, Call
+from tests.receiver.helpers.taps import gaps, live_stream, texts
+
+
+@dataclass(slots=True)
+class Heard:
+    """What one listener got. Times are milliseconds; signs mean `heard - true`."""
+
+    items: list[OutMessage] = field(default_factory=list)
+    sent_ms: list[float] = field(default_factory=list)  # when each item was sent
+    left_out: int = 0
+    missing: int = 0  # chunks that came, and were not heard whole
+    errors_ms: dict[Track, list[float]] = field(default_factory=dict)
+    latency_ms: list[float] = field(default_factory=list)  # of chunks, from arrival to sending
+
+    @property
+    def gaps(self) -> list[tuple[str, str, float, float]]:
+        """Return the notices of gaps."""
+        return gaps(self.items)
+
+    @property
+    def events(self) -> list[str]:
+        """Return the names of all texts."""
+        return [text["event"] for text in texts(self.items)]
+
+
+def heard(call: Call, track: str = "stereo") -> Heard:
+    """Play a call to a listener who was there from its beginning."""
+    subscribed = Subscribed(live_stream(), StreamPosition(0, 0, 0, None))
+    encoder = encoders.encoder(
+        OutputSpec(Format.PCM16, track), subscribed, byte_order=ByteOrder.LITTLE
+    )
+    result = Heard()
+
+    def add(items: list[OutMessage], now_ms: float) -> None:
+        result.items += items
+        result.sent_ms += [now_ms] * len(items)
+
+    for arrival_ms, message in call.messages:
+        now = int(arrival_ms)
+        while (due := encoder.due_ms) is not None and due < now:
+            add(encoder.flush_due(due), due)
+            assert encoder.due_ms != due
+        text = msgspec.json.encode(message)
+        parsed = parse(text)
+        event = LiveChunk(parsed, now) if isinstance(parsed, Chunk) else LiveMessage(text, now)
+        add(encoder.feed(event), now)
+    add(encoder.feed(StreamEnded(EndReason.STOP, now)), now)
+    result.left_out = encoder.left_out
+    _search(call, track, result)
+    return result
+
+
+def _search(call: Call, track: str, result: Heard) -> None:
+    """Find each chunk in what was heard."""
+    channels = 2 if track == "stereo" else 1
+    parts, sent, at = [], [], 0
+    for item, when in zip(result.items, result.sent_ms, strict=True):
+        content = b"".join(m for m in item.messages() if isinstance(m, bytes))
+        parts.append(content)
+        at += len(content) // channels
+        sent.append((at, when))
+    both = b"".join(parts)
+    for number, name in enumerate(Track):
+        if track not in ("stereo", name.value):
+            continue
+        line = _channel(both, number, channels) if channels > 1 else both
+        errors = result.errors_ms[name] = []
+        behind = piece = 0
+        for chunk in call.of(name):
+            if chunk.lost:
+                continue
+            samples = codec.decode(chunk.payload, Encoding.PCMU, byte_order=ByteOrder.LITTLE)
+            wanted = samples.tobytes()
+            place = line.find(wanted, behind)
+            place = line.find(wanted) if place < 0 else place
+            if place < 0:
+                result.missing += 1
+                continue
+            behind = place + len(wanted)
+            errors.append(place / (2 * BYTES_PER_MS) - chunk.at_ms)
+            piece = 0 if piece and sent[piece - 1][0] >= behind else piece
+            while sent[piece][0] < behind:
+                piece += 1
+            result.latency_ms.append(sent[piece][1] - int(chunk.arrival_ms))
+
+
+def _channel(both: bytes, number: int, channels: int) -> bytes:
+    return codec.rows(both, channels)[:, number].tobytes()

@@ -1,0 +1,130 @@
+"""Live listeners of modelled calls: what comes is heard, whole, in its place, and in time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from receiver.media import Track
+from tests.accuracy.heard import heard
+from tests.accuracy.senders import Network, Numbers, Sender, Spurt, Stamps, call
+
+IN, OUT = Track.INBOUND, Track.OUTBOUND
+BOTH: dict[Track, Sequence[Spurt]] = {IN: [(0, 12_000)], OUT: [(0, 12_000)]}
+TURNS: dict[Track, Sequence[Spurt]] = {
+    IN: [(0, 3000), (6000, 9000)],
+    OUT: [(3000, 6000), (9000, 12_000)],
+}
+LATE: dict[Track, Sequence[Spurt]] = {IN: [(0, 12_000)], OUT: [(6000, 12_000)]}
+CASES: dict[str, tuple[dict[Track, Sequence[Spurt]], Sender, Network, float]] = {
+    "clean": (BOTH, Sender(), Network(), 0),
+    "turns": (TURNS, Sender(), Network(), 0),
+    "80 ms apart": (BOTH, Sender(), Network(skew_ms={IN: 80}), 0),
+    "200 ms apart": (BOTH, Sender(), Network(skew_ms={OUT: 200}), 0),
+    "500 ms apart": (BOTH, Sender(), Network(skew_ms={IN: 500}), 500),
+    "turns sent ahead": (TURNS, Sender(ahead=True), Network(), 0),
+    "turns sent ahead, stamped when sent": (
+        TURNS,
+        Sender(ahead=True, stamps=Stamps.NOW),
+        Network(),
+        0,
+    ),
+    "a clock of its own": (LATE, Sender(stamps=Stamps.OWN), Network(), 20),
+    "a clock of what was sent": (TURNS, Sender(stamps=Stamps.SENT), Network(), 20),
+    "a clock of samples": (TURNS, Sender(stamps=Stamps.SAMPLES), Network(), 0),
+    "a clock of samples that were sent": (TURNS, Sender(stamps=Stamps.SAMPLES_SENT), Network(), 20),
+    "no clock": (TURNS, Sender(stamps=Stamps.NONE), Network(), 20),
+    "a shared counter": (BOTH, Sender(numbers=Numbers.SHARED, stamp_jitter_ms=40), Network(), 40),
+    "a shared counter in turns": (TURNS, Sender(numbers=Numbers.SHARED), Network(), 0),
+    "a shared counter, one track late": (LATE, Sender(numbers=Numbers.SHARED), Network(), 0),
+    "no counter": (BOTH, Sender(numbers=Numbers.NONE, stamp_jitter_ms=40), Network(), 40),
+    "mixed packets": (BOTH, Sender(packets_ms=(10, 20, 40, 80, 160)), Network(), 0),
+    "a counter that wraps": (
+        BOTH,
+        Sender(wraps=True, first_number=65_500),
+        Network(swapped=0.1),
+        0,
+    ),
+    "a counter that restarts": (BOTH, Sender(restarts_at_ms=5000), Network(), 0),
+    "a call that started with a stall": (BOTH, Sender(), Network(stalls=((0, 3000),)), 0),
+}
+
+
+@pytest.mark.parametrize("track", ["stereo", "inbound", "outbound"])
+@pytest.mark.parametrize("name", CASES)
+def test_all_that_comes_is_heard(name: str, track: str) -> None:
+    """Nothing is late, nothing is called lost that was not, and all of it is in its place."""
+    speech, sender, network, most_ms = CASES[name]
+    result = heard(call(speech, sender, network), track)
+    assert (0, 0) == (result.missing, result.left_out)
+    assert {reason for reason, *_ in result.gaps} <= {"sender_silence"}
+    for errors in result.errors_ms.values():
+        assert most_ms >= max(map(abs, errors))
+
+
+def test_a_track_that_stands_later_than_its_clock_is_noticed_once() -> None:
+    """With how much later, so that it can be related to what the sender says."""
+    result = heard(call(LATE, Sender(stamps=Stamps.OWN)))
+    assert 1 == result.events.count("clock_reanchored")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_network_jitter_tears_nearly_nothing(seed: int) -> None:
+    """Of a mean of 15 ms, at most one of 2,000 chunks is not where and when it should be."""
+    speech: dict[Track, Sequence[Spurt]] = {IN: [(0, 60_000)], OUT: [(0, 60_000)]}
+    result = heard(call(speech, Sender(), Network(jitter_ms=15), seed=seed))
+    chunks = sum(map(len, result.errors_ms.values())) + result.missing
+    late = sum(reason == "late" for reason, *_ in result.gaps)
+    assert chunks >= 2000 * (result.missing + late)
+    assert 0.1 * chunks > sum(error > 20 for e in result.errors_ms.values() for error in e)
+
+
+def test_a_calm_call_is_heard_at_once() -> None:
+    """One track alone, and both as soon as the later one came; a party that is alone soon after."""
+    assert {0} == set(heard(call(BOTH), "inbound").latency_ms)
+    assert {0} == set(heard(call(BOTH)).latency_ms)
+    talk: dict[Track, Sequence[Spurt]] = {IN: [(0, 20_000)], OUT: [(0, 12_000)]}
+    alone = heard(call(talk)).latency_ms[700:1000]
+    assert 40 == statistics.median(alone)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    """Draw what may happen on the way of a call of 12 s."""
+    skew = draw(st.sampled_from([{}, {IN: 60}, {OUT: 150}]))
+    stalls = [] if skew else draw(st.lists(st.integers(0, 9_000), max_size=2))
+    return Network(
+        jitter_ms=0 if skew else draw(st.integers(0, 10)),
+        stalls=tuple((at, at + draw(st.integers(500, 2500))) for at in stalls),
+        skew_ms=skew,
+    )
+
+
+@st.composite
+def senders(draw: st.DrawFn) -> Sender:
+    """Draw a provider."""
+    return Sender(
+        numbers=draw(st.sampled_from(Numbers)),
+        first_number=draw(st.sampled_from([0, 1, 2, 700])),
+        stamps=draw(st.sampled_from([Stamps.CALL, Stamps.SAMPLES, Stamps.NONE])),
+        packets_ms=draw(st.sampled_from([(20,), (10,), (60,), (10, 20, 40)])),
+        sequence=draw(st.booleans()),
+        drift_ppm=draw(st.sampled_from([0, 200, -200])),
+    )
+
+
+@given(senders(), networks(), st.sampled_from([BOTH, TURNS, LATE]), st.integers(0, 5))
+@settings(max_examples=40, deadline=None, phases=(Phase.reuse, Phase.generate))
+def test_whatever_the_sender_and_the_network_do(
+    sender: Sender, network: Network, speech: dict[Track, Sequence[Spurt]], seed: int
+) -> None:
+    """All that comes is heard, and nothing is called lost where each track has its counter."""
+    result = heard(call(speech, sender, network, seed=seed))
+    adapting = 15 if network.skew_ms else 0  # chunks at the start of a track that is behind
+    assert adapting >= result.missing
+    shared = sender.numbers is Numbers.SHARED
+    assert shared or "lost" not in {reason for reason, *_ in result.gaps}
