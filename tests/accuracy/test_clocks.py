@@ -122,3 +122,69 @@ def test_a_turn_that_ends_within_a_stall_hides_no_stop_behind_it(stamps: Stamps)
     )
     assert (0, True) == (found.missing, found.recording.complete)
     assert found.worst_ms <= 700
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> Speech:
+    """Draw parties that speak by turns, for half a second and longer, with pauses in between."""
+    speech: dict[Track, list[Spurt]] = {IN: [(0, 1000)], OUT: []}
+    at = 1000
+    for _ in range(draw(st.integers(3, 8))):
+        start = at + 20 * draw(st.integers(5, 100))
+        at = start + 20 * draw(st.integers(30, 150))
+        speech[draw(st.sampled_from([IN, OUT]))].append((start, at))
+    speech[OUT] = speech[OUT] or [(at + 500, at + 2500)]
+    return dict(speech)
+
+
+STOPPING = [Stamps.OWN, Stamps.SENT, Stamps.SAMPLES_SENT, Stamps.NONE]
+
+
+@given(
+    speech=conversations(),
+    stamps=st.sampled_from(STOPPING),
+    packets=st.sampled_from([(20,), (30,), (10, 20, 40)]),
+    jitter=st.sampled_from([0, 5, 15]),
+    ppm=st.sampled_from([0, 200]),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=40, deadline=None)
+def test_clocks_that_stop_are_followed_by_arrivals(
+    speech: Speech, stamps: Stamps, packets: tuple[int, ...], jitter: int, ppm: int, seed: int
+) -> None:
+    """A stop of under half a second waits for the next one, and a late beginning of under one."""
+    sender = Sender(stamps=stamps, packets_ms=packets, drift_ppm=ppm)
+    found = recorded(speech, sender, Network(jitter_ms=jitter), seed)
+    assert (0, True) == (found.missing, found.recording.complete)
+    longest = 1000 if stamps is not Stamps.NONE else 200
+    assert found.worst_ms <= longest + 6 * jitter + 50 + 2 * max(packets)
+    assert set() == {code for code in codes(found) if code.startswith("audio_")}
+
+
+@given(
+    speech=conversations(),
+    stamps=st.sampled_from([Stamps.CALL, Stamps.SAMPLES, Stamps.SENT, Stamps.OWN]),
+    packets=st.sampled_from([(20,), (30,), (10, 20, 40, 80, 160)]),
+    ppm=st.sampled_from([0, 200, -200]),
+    lost=st.sets(st.integers(1, 60), min_size=1, max_size=5),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=40, deadline=None)
+def test_what_is_lost_is_told_whatever_the_clock_does(
+    speech: Speech,
+    stamps: Stamps,
+    packets: tuple[int, ...],
+    ppm: int,
+    lost: set[int],
+    seed: int,
+) -> None:
+    """Within a packet for each chunk that is lost, on the right track, and not complete."""
+    sender = Sender(stamps=stamps, packets_ms=packets, drift_ppm=ppm)
+    spoken = call(speech, sender, seed=seed).of(IN)
+    gone = [spoken[n] for n in lost if n < len(spoken) - 1]
+    network = Network(lost=tuple((IN, chunk.at_ms, chunk.at_ms + 1) for chunk in gone))
+    found = recorded(speech, sender, network, seed)
+    assert (0, not gone) == (found.missing, found.recording.complete)
+    assert 0 == found.told_lost_ms.get(OUT, 0)
+    off_ms = abs(found.told_lost_ms[IN] - found.truly_lost_ms[IN])
+    assert off_ms <= 1 + len(gone) * max(packets)  # before a pause nobody knows a chunk's size

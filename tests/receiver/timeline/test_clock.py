@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import ClockRule, MediaFormat, Track
-from receiver.timeline.clock import clock_rules, drift_ppm, origin_ms, usual_size
+from receiver.timeline.clock import (
+    SenderTimes,
+    clock_rules,
+    drift_ppm,
+    origin_ms,
+    running_drift,
+    usual_size,
+)
 from receiver.timeline.jumps import LONGEST_JUMP_MS
 from receiver.timeline.ordering import order
 from receiver.timeline.track_index import TrackIndex
@@ -166,3 +173,56 @@ def test_drift_is_unknown_over_less_than_ten_seconds(
         for n in range(seconds + 1)
     )
     assert known == (drift_ppm(index, order(index), by) is not None)
+
+
+def bursts(*starts: int, chunks: int = 100, stamp_ms: int = 0) -> TrackIndex:
+    """Return bursts of chunks, each stamped when it is sent, and sent when it arrives."""
+    return index_of(
+        chunk(n, bytes(160), timestamp_ms=start + stamp_ms * (n % chunks), arrival_ms=start + 50)
+        for n, start in enumerate(s for s in starts for _ in range(chunks))
+    )
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (bursts(0, 1500), ClockRule.TIMESTAMP),
+        (bursts(0, 900), ClockRule.CHUNKS),  # too short a time to know
+        (bursts(0, 1500, stamp_ms=7), ClockRule.CHUNKS),  # not the time of sending
+    ],
+)
+def test_timestamps_that_go_with_arrivals_are_those_of_sending(
+    index: TrackIndex, expected: ClockRule
+) -> None:
+    """Bursts that overlap leave too little room, but each begins where its timestamp says."""
+    assert expected is rule(index)
+
+
+def times(*stamps: int, numbers: Sequence[int] | None = None) -> SenderTimes:
+    """Return where timestamps put chunks of 20 ms."""
+    index, media = stamped(*stamps, numbers=numbers), MediaFormat()
+    return SenderTimes(index, order(index), media, ClockRule.TIMESTAMP, 0)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "expected"),
+    [
+        ([20 * n for n in range(500)], 0),
+        ([round(20.004 * n) for n in range(1000)], 200e-6),
+        ([round(19.98 * n) for n in range(1000)], -1000e-6),
+        ([round(20.004 * n) for n in range(200)], 0),  # too short to know
+        ([round(20.1 * n) for n in range(1000)], 0),  # by too much for a clock
+        ([20 * n + n % 2 * 7 for n in range(999)], 0),  # jitter
+        ([20 * n + n // 50 * 9 for n in range(500)], 0),  # pauses, of most of which nobody knows
+    ],
+)
+def test_drift_is_between_timestamps_and_running_audio(stamps: list[int], expected: float) -> None:
+    """Nearly all steps agree on it, beyond their rounding."""
+    assert expected == pytest.approx(running_drift([times(*stamps)]), abs=10e-6)
+
+
+def test_tracks_share_their_drift() -> None:
+    """Both have the sender's clock."""
+    stamps = [round(20.01 * n) for n in range(200)]
+    assert 0 == running_drift([times(*stamps)])
+    assert 500e-6 == pytest.approx(running_drift([times(*stamps)] * 3), abs=50e-6)
