@@ -26,6 +26,7 @@ TESTED_IN: Final = {
     "receiver/forwarding/remote_source": "end_to_end/test_forward.py",
     "receiver/ingest/live_recording": "receiver/ingest/test_session.py",
     "receiver/ingest/recordings": "receiver/ingest/test_session.py",
+    "receiver/wire/any_json": "receiver/wire/test_parse.py",
     "receiver/recording/outcomes": "receiver/recording/test_publish.py",
     "receiver/service/demo": "end_to_end/test_demo.py",
     "receiver/service/render_process": "receiver/service/test_publish_queue.py",

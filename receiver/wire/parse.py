@@ -32,10 +32,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -51,6 +49,7 @@ from receiver.media import (
     clipped,
     json_text,
 )
+from receiver.wire.any_json import MOST_CONTAINERS, read_object
 from receiver.wire.messages import (
     UNKNOWN_TRACK,
     Connected,
@@ -63,78 +62,6 @@ from receiver.wire.messages import (
     Unknown,
     UntrackedChunk,
 )
-
-# JSON that is nested deeply is made shallow: a value that is too deep becomes its own JSON text.
-#
-# Whatever takes a value apart goes one call deeper for each level: decoders, encoders, `pickle`.
-# How deep they get depends on their callers, so a start message could be read while the call
-# lived, but not when it was rendered. `flatten` depends on nothing but the message.
-#
-# `msgspec.Raw` for the parameters does not serve instead. To pass over a value it goes as deep
-# itself: one of 600 levels is read below a shallow caller and refused below a deep one, one of
-# 3,500 is always refused. It also takes half as long again for a start of twenty parameters.
-#
-# An example, if two levels were the most:
-#
-#     {"a": [[1]], "b": [[[1]]]}    becomes    {"a": [[1]], "b": "[[[1]]]"}
-
-DEEPEST: Final = 32
-"""Levels of one custom parameter's value; providers send text, which has none."""
-_ITS_LEVEL: Final = 4
-"""Where such a value begins: within the message, its `start` and its `customParameters`."""
-_TOO_DEEP: Final = _ITS_LEVEL + DEEPEST
-_MOST_CONTAINERS: Final = 16_384
-"""In one message: each costs as much to look at as a chunk of audio."""
-_TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+'  # which may hold brackets
-_PLAIN: Final = rb'[^"\[\]{}]*+'
-_brackets: Final = re.compile(
-    _PLAIN + rb"(?:" + _TEXT + _PLAIN + rb")*+" + rb"(?:([\[{])|([\]}])|\Z)", re.DOTALL
-)
-_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-
-
-def flatten(message: bytes) -> bytes:
-    """Return `message` with each value that is too deep as a text; nearly all come back as is.
-
-    Raises:
-        MessageRejected: it has too many lists and objects to look at.
-        UnicodeDecodeError: a value that is too deep is not UTF-8.
-    """
-    if message.count(b"[") + message.count(b"{") < _TOO_DEEP or not _is_deep(message):
-        return message
-    parts: list[bytes] = []
-    at = 0
-    for start, end in _deep_values(message):
-        parts += message[at:start], msgspec.json.encode(message[start:end].decode())
-        at = end
-    return b"".join((*parts, message[at:]))
-
-
-def _is_deep(message: bytes) -> bool:
-    """Return whether a message has values that are too deep, or brackets that do not match."""
-    plain = message.replace(rb"\\", b"").replace(rb"\"", b"")
-    brackets = b"".join(plain.split(b'"')[::2]).translate(_SQUARE, _NO_BRACKETS)
-    if len(brackets) > 2 * _MOST_CONTAINERS:
-        raise MessageRejected("too_deep", f"more than {_MOST_CONTAINERS} lists and objects")
-    for _ in range(_TOO_DEEP - 1):
-        brackets = brackets.replace(b"[]", b"")  # the innermost level
-    return bool(brackets)
-
-
-def _deep_values(message: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where values begin and end that are too deep."""
-    depth = deepest = start = 0
-    for found in _brackets.finditer(message):
-        opens, closes = found[1] is not None, found[2] is not None
-        depth += opens
-        if opens and depth == _ITS_LEVEL:
-            start, deepest = found.start(1), depth
-        deepest = max(deepest, depth)
-        if closes and depth == _ITS_LEVEL and deepest >= _TOO_DEEP:
-            yield start, found.end()
-        depth -= closes
-
 
 _LARGEST: Final = 2**53
 """Counters above this are nonsense; below it they are exact in JSON and in 64-bit sums."""
@@ -171,6 +98,8 @@ _START_FIELDS: Final = {
 _TRACKS: Final = {name: track for track in Track for name in (track.value, f"{track.value}_track")}
 _BOTH_TRACKS: Final = ("both", "both_tracks")
 _MOST_TRACKS: Final = 16
+
+_URL_ALPHABET: Final = str.maketrans("-_", "+/")
 
 _Counter = Annotated[int, msgspec.Meta(gt=-_LARGEST, lt=_LARGEST)]
 
@@ -238,7 +167,6 @@ _TOO_DEEP_TO_READ: Final = object()  # in the place of custom parameters
 _decode_start_alone = msgspec.json.Decoder(_StartMessageAlone).decode
 _decode_quickly = msgspec.json.Decoder(_WireMessage, strict=False).decode
 _decode_other_spelling = msgspec.json.Decoder(_OtherMessage, strict=False).decode
-_decode_anything = msgspec.json.Decoder().decode
 
 
 def parse(message: bytes | bytearray | memoryview) -> Message:
@@ -304,7 +232,7 @@ def _number(value: object) -> int | None:
 
 def _parse_carefully(message: bytes | bytearray | memoryview) -> Message:
     try:
-        document = _document(message)
+        document = read_object(message)
     except MessageRejected as rejected:
         if rejected.code != "too_deep":
             raise
@@ -337,7 +265,7 @@ def ids(message: bytes) -> tuple[str, str, str]:
     Each is empty where the message does not say it.
     """
     try:
-        document = _document(message)
+        document = read_object(message)
     except MessageRejected:
         return "", "", ""
     return _ids(_by_name(document))
@@ -355,7 +283,7 @@ _OTHERS: Final = (
 def description(message: bytes) -> tuple[str, str]:
     """Return what a message that is of no media stream looks like, and which call it names."""
     try:
-        document = _document(message)
+        document = read_object(message)
     except MessageRejected as rejected:
         binary = rejected.code == "not_utf8" or b"\0" in message
         return "binary" if binary else rejected.detail.removeprefix("the message "), ""
@@ -388,50 +316,6 @@ def _ids(fields: dict[str, Any]) -> tuple[str, str, str]:
 
 def _sequence_number(fields: dict[str, Any]) -> int | None:
     return _number(fields.get("sequencenumber"))
-
-
-def _document(message: bytes | bytearray | memoryview) -> dict[str, Any]:
-    try:
-        document = _decode_liberally(flatten(bytes(message)))
-    except UnicodeDecodeError:
-        raise MessageRejected("not_utf8", "the message is not UTF-8 text") from None
-    except RecursionError:
-        raise MessageRejected("too_deep", "the message is nested too deeply") from None
-    except ValueError:
-        raise MessageRejected("not_json", "the message is not JSON") from None
-    if not isinstance(document, dict):
-        raise MessageRejected("not_object", "the message is not a JSON object")
-    return document
-
-
-def _decode_liberally(message: bytes) -> Any:
-    """Return what JSON text means, also where it is of a kind that only some programs write.
-
-    A start message must not be lost for one value: a byte order mark is skipped, half a
-    surrogate pair becomes its own escape, and a number that is none stays text.
-    """
-    try:
-        return _decode_anything(message)
-    except UnicodeDecodeError:
-        raise
-    except ValueError:
-        text = message.decode("utf-8-sig")
-        document = json.loads(text, parse_constant=str, parse_float=_finite_or_text)
-    return json.loads(json.dumps(document), object_pairs_hook=_without_surrogates)
-
-
-def _finite_or_text(text: str) -> float | str:
-    return float(text) if math.isfinite(float(text)) else text
-
-
-def _without_surrogates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {_whole(name): _whole(value) for name, value in pairs}
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def _body(document: dict[str, Any], event: str) -> dict[str, Any]:
@@ -488,7 +372,7 @@ def _tracks(wire: object) -> tuple[str, ...]:
 def _parameters(wire: object) -> tuple[dict[str, Any], str]:
     """Return the custom parameters, and why they are left out where they are."""
     if wire is _TOO_DEEP_TO_READ:
-        return {}, f"custom parameters of more than {_MOST_CONTAINERS} lists and objects"
+        return {}, f"custom parameters of more than {MOST_CONTAINERS} lists and objects"
     if not isinstance(wire, dict):
         return {}, ""
     if len(wire) > _LONGEST_PARAMETERS:
@@ -507,7 +391,7 @@ def _media_format(fields: dict[str, Any]) -> tuple[MediaFormat, str, str]:
         fields: those of the start message. The format is an object or a text among them, or its
             parts stand beside the ids.
     """
-    wire = fields.get("mediaformat")
+    wire = fields.get("mediaformat", _any_format(fields))
     named = _by_name(wire) if isinstance(wire, dict) else {}
     if isinstance(wire, str):
         named = {"encoding": wire}
@@ -531,6 +415,17 @@ def _media_format(fields: dict[str, Any]) -> tuple[MediaFormat, str, str]:
     return MediaFormat(known, rate or _USUAL_RATE, 1), "", text if missing else ""
 
 
+def _any_format(fields: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an object that names an encoding, whatever it is called; parameters are none."""
+    others = (value for name, value in fields.items() if name != "customparameters")
+    found = (value for value in others if isinstance(value, dict) and _names_encoding(value))
+    return next(found, None)
+
+
+def _names_encoding(value: dict[str, Any]) -> bool:
+    return bool(_first_text(_by_name(value), _ENCODING_NAMES))
+
+
 def _encoding(spelled: str) -> tuple[Encoding, int | None]:
     """Return the encoding of a name, and the rate where the name says one."""
     spelling = _SPELLING.fullmatch(spelled.lower())
@@ -550,6 +445,16 @@ def _count(named: dict[str, Any], what: str, names: tuple[str, ...]) -> int | No
     return number
 
 
+def _base64(text: str) -> bytes:
+    """Return what base64 means, also without padding, in lines, or in the alphabet of URLs.
+
+    Raises:
+        ValueError: it is none of it.
+    """
+    plain = "".join(text.split()).translate(_URL_ALPHABET).rstrip("=")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
 def _media(document: dict[str, Any]) -> Chunk:
     body, fields = _body(document, "media"), _by_name(document)
     named = _text(body.get("track"))
@@ -565,7 +470,7 @@ def _media(document: dict[str, Any]) -> Chunk:
         code = "no_payload" if known else UNKNOWN_TRACK
         raise MessageRejected(code, "the media message has no payload", chunk=known)
     try:
-        decoded = base64.b64decode(payload, validate=True)
+        decoded = _base64(payload)
     except (binascii.Error, ValueError):
         raw = payload.encode("utf-8", "replace")
         text = "the payload is not base64"

@@ -390,6 +390,9 @@ def test_a_format_that_cannot_be_decoded_is_said(wire: dict[str, Any]) -> None:
         ({"MediaFormat": {"Encoding": "L16", "Sample-Rate": 16_000}}, (L16, 16_000), ""),
         ({"encoding": "audio/x-alaw", "sample_rate": 8000}, (PCMA, 8000), ""),
         ({"codec": "L16", "rate": 24_000}, (L16, 24_000), ""),
+        ({"format": {"encoding": "PCMA", "rate": 8000}}, (PCMA, 8000), ""),
+        ({"audio": {"codec": "PCMA", "sample_rate": 8000}}, (PCMA, 8000), ""),
+        ({"customParameters": {"encoding": "PCMA"}}, (PCMU, 8000), "mu-law at 8000 Hz"),
     ],
 )
 def test_a_format_is_read_in_every_spelling_and_what_is_left_open_is_said(
@@ -496,6 +499,16 @@ def test_a_media_message_without_a_track_says_so() -> None:
         assert UntrackedChunk(Track.INBOUND, None, 1, None, AUDIO) == found
 
 
+@pytest.mark.parametrize(
+    "audio", [b"\xfb\xff", b"\xfb\xff\xbf", b"\xfb\xff\xbf\x00", b"\xfb" * 160]
+)
+def test_base64_is_read_in_every_usual_form(audio: bytes) -> None:
+    """Without padding, in lines, and in the alphabet of URLs."""
+    usual, in_urls = base64.b64encode(audio).decode(), base64.urlsafe_b64encode(audio).decode()
+    for written in (usual.rstrip("="), in_urls, in_urls.rstrip("="), f"{usual[:2]}\r\n{usual[2:]}"):
+        assert Chunk(Track.INBOUND, 3, 1, 20, audio) == parse(media(payload=written))
+
+
 def test_refused_audio_is_handed_over() -> None:
     """What cannot be placed is kept as it came."""
     with pytest.raises(MessageRejected) as caught:
@@ -583,10 +596,6 @@ def test_what_cannot_be_used_is_refused_by_a_stable_word(message: object, code: 
 @pytest.mark.parametrize(
     ("payload", "code"),
     [
-        ("QUI", "bad_base64"),
-        ("QUJD\n", "bad_base64"),
-        ("Q Q==", "bad_base64"),
-        ("-_-_", "bad_base64"),
         ("QQ==QQ==", "bad_base64"),
         ("é", "bad_base64"),
         ("\0", "bad_base64"),
