@@ -169,10 +169,14 @@ def show(recordings: Path, recording_id: str, *, as_json: bool) -> None:
 
 def _shown(document: bytes) -> bytes | str:
     """Return a document as it is; for a terminal with that escaped which it would obey."""
-    if not sys.stdout.isatty():
+    if not _is_terminal():
         return document
     lines = document.decode("utf-8", "backslashreplace").split("\n")
     return "\n".join(visible(line, json_escape) for line in lines)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _page(kept: Kept) -> Iterator[str]:

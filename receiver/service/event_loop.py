@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import asyncio.sslproto
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import structlog
@@ -37,6 +37,13 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 def name() -> str:
     """Return which library's event loop runs: "uvloop" or "asyncio"."""
     return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+
+async def repeat(work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Await `work` again and again, each time so many seconds after its end; runs for ever."""
+    while True:
+        await asyncio.sleep(seconds)
+        await work()
 
 
 async def measure_lag(counters: Counters) -> None:

@@ -139,7 +139,9 @@ class Server:
             stack.push_async_callback(deadline.run_until, self._taps.close, _LAST_EVENTS_SECONDS)
             stack.callback(self.recorder.end_all)
             lag_meter = event_loop.measure_lag(self.counters)
-            for work in (self._watch(), lag_meter, self._used_tokens.clean_up()):
+            checks = (self._check_ends, self._check_disk)  # a disk that hangs delays nothing else
+            watches = [event_loop.repeat(check, _WATCH_SECONDS) for check in checks]
+            for work in (*watches, lag_meter, self._used_tokens.clean_up()):
                 stack.callback(asyncio.create_task(work).cancel)
             if config.metrics_port is not None:
                 stack.callback(self._serve_metrics(config.metrics_port))
@@ -284,20 +286,18 @@ class Server:
 
     async def _check_disk(self) -> None:
         places = (self._config.spool, self._config.recordings)
-        free = await asyncio.to_thread(lambda: min(map(folders.free_bytes, places)))
+        try:
+            free = await asyncio.to_thread(lambda: min(map(folders.free_bytes, places)))
+        except OSError as error:
+            log.error("disk_unreadable", error=error.strerror)
+            return
         self.counters.free_bytes = free
         self._admission.disk_checked(free)
 
-    async def _watch(self) -> None:
-        """Check what no message brings about: dead sockets, free space, the end of a drain."""
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            self.recorder.end_unanswered(self._config.idle_timeout_seconds)
-            self._check_drained()
-            try:
-                await self._check_disk()
-            except OSError as error:
-                log.error("disk_unreadable", error=error.strerror)
+    async def _check_ends(self) -> None:
+        """Check what no message brings about: dead sockets, the end of a drain."""
+        self.recorder.end_unanswered(self._config.idle_timeout_seconds)
+        self._check_drained()
 
 
 def _common_folder(config: Config, shared: SharedPort | None) -> Path:

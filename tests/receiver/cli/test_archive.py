@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.cli import main
+from receiver.cli import archive, main
 from receiver.media import Finding, GapKind, Track, TrackGap, visible
 from receiver.recording import store
 from receiver.recording.document import PreviousRecording, RefusedAudio, RefusedPart
@@ -419,3 +419,17 @@ def test_verify_of_nothing_says_so(recordings: Path, run: Run) -> None:
     outcome = run("verify")
     assert (0, "") == (outcome.code, outcome.out)
     assert f"receiver: no recordings found in {recordings}\n" == outcome.err
+
+
+def test_show_as_json_escapes_an_older_document_for_a_terminal(
+    two: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It means the same; into a file or a pipe it goes as it is."""
+    path = next(two.glob(f"*/*/*/*{FIRST}/recording.json"))
+    document = json.loads(path.read_bytes()) | {"call_sid": "\u202e\x7f\U000e0041"}
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=2))
+    assert path.read_text() == run("show", FIRST, "--json").out
+    monkeypatch.setattr(archive, "_is_terminal", lambda: True)
+    out = run("show", FIRST, "--json").out
+    assert document == json.loads(out)
+    assert "\\u202e\\u007f\\udb40\\udc41" in out

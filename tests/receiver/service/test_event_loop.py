@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from receiver.service import event_loop
+from tests.bounds import at_most
 from tests.end_to_end.receiver_process import ReceiverProcess
 
 pytestmark = pytest.mark.integration
@@ -33,3 +36,24 @@ def test_the_log_names_the_event_loop(
         assert 0 == receiver.stop()
     finally:
         receiver.release()
+
+
+async def test_work_is_repeated_behind_its_own_end() -> None:
+    """However long it takes: there is never a second one beside it."""
+    running, most, times = 0, 0, 0
+    enough = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal running, most, times
+        running, times = running + 1, times + 1
+        most = max(most, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+        if times == 3:
+            enough.set()
+
+    repeating = asyncio.create_task(event_loop.repeat(work, 0.001))
+    async with asyncio.timeout(at_most(30)):
+        await enough.wait()
+    repeating.cancel()
+    assert 1 == most

@@ -57,6 +57,17 @@ async def test_work_is_cancelled_when_its_time_is_over() -> None:
         await cancelled.wait()
 
 
+async def test_a_pause_of_the_process_takes_no_time_away() -> None:
+    """SIGSTOP, or a container that is frozen: what is still to do gets its seconds afterwards."""
+    seconds = [1000.0]
+    deadline = ShutdownDeadline(lambda: seconds[0])
+    deadline.start()
+    seconds[0] += LONG_SECONDS
+    left = deadline.remaining(8.0)
+    assert left is not None
+    assert 6 < left < 8
+
+
 async def test_after_the_start_there_is_time_left() -> None:
     """Work that fits is done; starting again does not make the time longer."""
 
