@@ -48,6 +48,7 @@ _SETTLED_MS: Final = 500  # a new level is believed once starts are at it for so
 _SETTLED: Final = 12  # or so many chunks did not come in one go,
 _FEWEST: Final = 3  # or, at the end, a quarter of what is left
 _BLOCK_MS: Final = 1000
+_EARLY: Final = 25
 _LONG_WAIT_MS: Final = 200
 _NOMINAL_MS: Final = 100  # the network's delay where nothing is known of it
 
@@ -66,13 +67,15 @@ class TrackClock:
 
 
 Anchors = dict[int, int]
-"""Before which chunks silence stands because a clock stopped, and how many milliseconds of it."""
+"""Before which chunks silence stands because a clock stopped, and how many milliseconds of it.
+
+Negative is how much earlier a track belongs that counts from another beginning than the call."""
 
 
 def anchors(clocks: Sequence[TrackClock]) -> list[Anchors]:
     """Return where the clock of each track of a recording stopped; none has no chunks."""
-    base = min((_Lags(clock).first_level() for clock in clocks), default=0.0)
-    base = base if abs(base) <= _LATEST_FIRST_MS else 0.0
+    levels = [_Lags(clock).first_level() for clock in clocks]
+    base = min((level for level in levels if abs(level) <= _LATEST_FIRST_MS), default=0.0)
     found = [_track_anchors(clock, base, clocks) for clock in clocks]
     if any(certain for certain, _ in found):  # clocks of this sender stop: less evidence is enough
         return [likely for _, likely in found]
@@ -98,6 +101,8 @@ def _initial(track: _Lags, base: float, others: Sequence[Times]) -> Anchors:
         base = min(base, _NOMINAL_MS)
     least = _LATEST_FIRST_MS if track.stamped else _LEAST_UNSTAMPED_MS
     late = track.level_of_starts - base
+    if max(late, track.early_lag() - base) < -LONGEST_JUMP_MS:  # it counts from another beginning
+        return {0: round(late)}
     after, before = track.at[0] - late - _SETTLED_MS, track.at[0] - min(_SETTLED_MS, late / 2)
     if any(((after < at) & (at < before)).any() for at in others):
         return {0: round(late)} if late > least else {}
@@ -144,6 +149,10 @@ class _Lags:
     def first_level(self) -> float:
         """Return the level at the beginning; audio may be sent ahead from there on."""
         return float(max(self._lowest[0], min(self._lag[0], 0.0)))
+
+    def early_lag(self) -> float:
+        """Return the usual lag at the beginning, where one timestamp may be absurd."""
+        return float(np.median(self._lags[:_EARLY]))
 
     def is_settled(self, start: int) -> bool:
         """Return whether chunks come at their own time from a start on, for a while or mostly."""

@@ -101,7 +101,7 @@ def _placed(index: TrackIndex, ordered: Order, times: SenderTimes, stops: Anchor
     placer.place_all()
     findings = (*ordered.findings, *placer.anomalies.findings(index.track, times.rule))
     if stops:
-        text = f"{len(stops)} times, {sum(stops.values())} ms in all"
+        text = f"{len(stops)} times, {sum(map(abs, stops.values()))} ms in all"
         findings = (*findings, Finding("clock_reanchored", text, index.track))
     first_stamp = int(index.timestamp[ordered.chosen[0]])
     return Placement(

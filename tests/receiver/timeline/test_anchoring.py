@@ -81,6 +81,8 @@ def test_a_spurt_within_a_stall_that_a_long_pause_follows_is_no_stopped_clock() 
         ([50] * 200, [1051] * 200, {0: 1001}),
         (backlog(6000) + [50] * 50, backlog(6000) + [50] * 50, {}),
         ([50] * 400, backlog(2000) + [50] * 100, {}),  # one track stalls alone
+        ([50] * 200, [6050 - 2_000_000] * 200, {0: 6000 - 2_000_000}),  # a beginning of its own
+        ([50] * 200, [50 - 60_000] * 200, {}),  # followed as a pause
     ],
 )
 def test_a_track_whose_clock_begins_late_is_anchored_by_the_other(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from receiver.journal.records import ChunkRecord, DroppedRecord
 from receiver.media import ClockRule, Encoding, GapKind, MediaFormat, RejectedChunk, Track
 from receiver.timeline.track_index import TrackIndex
-from receiver.timeline.track_timeline import Placement, gaps_in_ms, place
+from receiver.timeline.track_timeline import Placement, gaps_in_ms, place, place_tracks
 from tests.receiver.helpers.journals import chunk
 
 MULAW = MediaFormat()
@@ -827,3 +827,24 @@ def test_mixed_sizes_lose_what_the_clock_leaves(seed: int, lost: set[int]) -> No
     )
     assert expected == line
     assert {GapKind.LOST} >= {gap.kind for gap in placement.gaps}
+
+
+def test_timestamps_that_jitter_make_no_more_runs() -> None:
+    """What is back to back is written in one go, which an hour of jitter would cost dearly."""
+    _, placement = laid_out(trembling(range(5000), 40, 1))
+    assert len(list(placement.runs)) <= 10
+
+
+def test_tracks_that_count_from_beginnings_of_their_own_are_placed_by_arrivals() -> None:
+    """As RTP timestamps do: each at random."""
+    indices = [
+        index_of(
+            chunk(n, spoken(n), timestamp_ms=base + 20 * n, arrival_ms=late + 20 * n)
+            for n in range(100)
+        )[0]
+        for base, late in ((1_234_000, 0), (3_400_000, 6000))
+    ]
+    first, second = place_tracks(indices, MULAW, origin_ms=1_234_000)
+    assert [(0, 0)] == [(run.first, run.start) for run in first.runs]
+    assert [(0, 6000 * 8)] == [(run.first, run.start) for run in second.runs]
+    assert ["clock_reanchored"] == [finding.code for finding in second.findings]
