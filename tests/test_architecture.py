@@ -85,10 +85,16 @@ ONLY_IN = {
         *("receiver/timeline/anchoring.py", "receiver/timeline/clock.py"),
         *("receiver/timeline/placement.py", "receiver/timeline/event_positions.py"),
         "receiver/listen.py",  # samples as arrays are what it is for
+        "receiver/tap/resampler.py",
         *("starter/simulator/audio.py", "starter/simulator/g711.py"),
     },
 }
-WITHOUT_NUMPY = ("timeline.jumps", "timeline.jitter_buffer", "timeline.live_placement")
+WITHOUT_NUMPY = (
+    "timeline.jumps",
+    "timeline.jitter_buffer",
+    "timeline.live_placement",
+    "timeline.live_clock",
+)
 """What a live stream needs of the time line: the serving process has no use for numpy's memory."""
 
 

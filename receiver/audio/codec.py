@@ -82,6 +82,6 @@ def interleave(left: bytes, right: bytes) -> bytes:
 
 
 def rows(message: bytes, channels: int) -> Samples:
-    """Return int16 samples in the shape that soxr expects: shape `(n,)`, or `(n, 2)` for stereo."""
+    """Return int16 samples of one message: shape `(n,)`, or `(n, 2)` for stereo."""
     samples = np.frombuffer(message, "<i2").astype(np.int16)
     return samples if channels == 1 else samples.reshape(-1, channels)

@@ -53,7 +53,7 @@ _PIPE_BYTES: Final = 16_384  # a second of samples at 8 kHz
 @click.option(
     "--rate",
     type=click.Choice(("8000", "16000", "24000", "48000")),
-    help="samples per second; default: the stream's own (others need the extra dsp)",
+    help="samples per second; default: the stream's own",
 )
 @click.option(
     "--since",

@@ -26,7 +26,7 @@ from receiver.errors import BadRequest, Refused
 from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_query
-from receiver.tap.encoding.format import Format, OutputSpec
+from receiver.tap.encoding.format import Format
 from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted
 from receiver.tap.feed import Feed, Feeds
 from receiver.tap.hub import Hub
@@ -39,7 +39,6 @@ _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "
 _NO_STREAM: Final = HttpAnswer(404, "no such stream\n")
 _NOT_HERE: Final = HttpAnswer(404, "no such stream in this worker: each serves its own only\n")
 _FULL: Final = HttpAnswer(503, "too many listeners\n", (("Retry-After", "5"),))
-_NO_RESAMPLER: Final = HttpAnswer(501, "rate needs the extra dsp: pip install 'tapreel[dsp]'\n")
 _DECODERS: Final = ("receiver.tap.encoding.aligned", "receiver.tap.resampler")
 """What only listeners to samples need: it loads numpy."""
 _JSON: Final = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
@@ -114,8 +113,6 @@ class TapService:
             return Watcher(filters, grant, self, remote_address=upgrade.remote_address)
         request = ListenRequest(name, tap_query.parse(query), grant, upgrade.remote_address)
         live = self._find(request)
-        if _needs_resampler(request.query.spec, live) and not can_resample():
-            return _NO_RESAMPLER
         if live is None and not request.query.wait_seconds:
             return _NOT_HERE if self.options.among_workers else _NO_STREAM
         if request.query.spec.format is Format.MESSAGES or self._has_decoders:
@@ -338,17 +335,6 @@ def _names(listener: Listener) -> dict[str, str]:
         "recording_id": live.recording_id if live else "",
         "track": listener.spec.track,
     }
-
-
-def _needs_resampler(spec: OutputSpec, live: LiveStream | None) -> bool:
-    """Return whether another rate than the stream's is asked for; an unknown one may have any."""
-    own = live.media_format.sample_rate if live is not None else None
-    return spec.rate not in (None, own)
-
-
-def can_resample() -> bool:
-    """Return whether soxr is installed."""
-    return importlib.util.find_spec("soxr") is not None
 
 
 def _nothing() -> None:

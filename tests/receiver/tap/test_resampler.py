@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import numpy as np
 import pytest
 
-from receiver.tap import resampler
+from receiver.tap import query, resampler
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
-from receiver.tap.resampler import Resampler
+from receiver.tap.resampler import Polyphase, Resampler
 from tests.bounds import at_most
 from tests.receiver.helpers.taps import audio_bytes, texts
-
-pytest.importorskip("soxr")
 
 
 def tone(count: int) -> bytes:
@@ -29,8 +28,8 @@ async def test_a_tone_stays_a_tone() -> None:
     items = [
         OutMessage(wave[n : n + 320], "inbound", 500 + n / 16, 20) for n in range(0, 16000, 320)
     ]
-    made = [new for item in items for new in changing.convert([item], last=False)]
-    made += changing.convert([OutMessage('{"event":"stopped"}')], last=True)
+    made = [new for item in items for new in changing.convert([item])]
+    made += changing.convert([OutMessage('{"event":"stopped"}')])
     samples = np.frombuffer(audio_bytes(made), "<i2")
     assert 16000 == len(samples)
     assert 400 == int(np.abs(np.fft.rfft(samples)).argmax())
@@ -78,7 +77,7 @@ def texts_and_places(items: list[OutMessage], bytes_per_ms: float) -> list[tuple
 
 @pytest.mark.parametrize(("source", "rate"), [(8000, 16000), (8000, 48000), (16000, 8000)])
 async def test_texts_stand_where_they_belong(source: int, rate: int) -> None:
-    """Behind as much audio as was before them, though the filter holds some of it back."""
+    """Behind as much audio as was before them."""
     changing = Resampler(source, OutputSpec(Format.PCM16, "inbound", rate), start_ms=0)
     piece = tone(source // 50)
     items = [OutMessage(piece, "inbound", n * 20, 20) for n in range(50)]
@@ -86,15 +85,15 @@ async def test_texts_stand_where_they_belong(source: int, rate: int) -> None:
     items.insert(30, OutMessage("twenty-nine"))
     items.append(OutMessage(bytes(2), "inbound", 1000, 2000, 2 * source))
     items.append(OutMessage("silence"))
-    made = [new for item in items for new in changing.convert([item], last=False)]
-    made += changing.convert([OutMessage("stopped")], last=True)
+    made = [new for item in items for new in changing.convert([item])]
+    made += changing.convert([OutMessage("stopped")])
     places = [("ten", 200), ("twenty-nine", 580), ("silence", 3000), ("stopped", 3000)]
     assert places == texts_and_places(made, rate / 500)
     assert all(item.duration_ms for item in made if isinstance(item.message, bytes))
 
 
 async def test_a_text_is_sent_where_no_more_audio_comes() -> None:
-    """A little later, behind all that the filter held back; what comes then is as long as ever."""
+    """At once, behind all audio before it; what comes then is as long as ever."""
     changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), start_ms=0)
     got: list[OutMessage] = []
     text_sent = asyncio.Event()
@@ -120,8 +119,8 @@ async def test_long_silence_stays_a_length() -> None:
     """An hour on hold takes no room, is exactly zero, and keeps the time."""
     changing = Resampler(8000, OutputSpec(Format.PCM16, "inbound", 16000), start_ms=0)
     hour = OutMessage(bytes(2), "inbound", 1000, 3_600_000, 3600 * 8000)
-    made = [*changing.convert([OutMessage(tone(8000), "inbound", 0, 1000), hour], last=False)]
-    made += changing.convert([OutMessage('{"event":"stopped"}')], last=True)
+    made = [*changing.convert([OutMessage(tone(8000), "inbound", 0, 1000), hour])]
+    made += changing.convert([OutMessage('{"event":"stopped"}')])
     assert 100_000 > sum(len(item.message) for item in made)
     samples = sum(len(item.message) // 2 * item.repeat for item in made[:-1])
     assert 3601 * 16000 == samples
@@ -173,3 +172,43 @@ async def test_it_says_what_it_still_has() -> None:
     await asyncio.wait_for(changing.idle.wait(), at_most(10))
     assert 0 == changing.coming_ms
     assert (2 * 2 * 480, "end") == (len(audio_bytes(got)), got[-1].message)
+
+
+PAIRS = [(a, b) for a in (8000, 11000, 16000, 24000, 44000, 48000) for b in query.RATES if a != b]
+
+
+@pytest.mark.parametrize(("source", "rate"), PAIRS)
+async def test_a_chunk_comes_out_as_a_chunk(source: int, rate: int) -> None:
+    """At once, of the same time, for every pair of rates; and as a tone of the same sound."""
+    changing = Resampler(source, OutputSpec(Format.PCM16, "inbound", rate), start_ms=0)
+    wave = 9000 * np.sin(np.arange(source) * 2 * np.pi * 1000 / source)
+    made: list[OutMessage] = []
+    for n in range(50):
+        piece = wave[n * source // 50 : (n + 1) * source // 50].astype("<i2").tobytes()
+        (chunk,) = changing.convert([OutMessage(piece, "inbound", n * 20, 20)])
+        made.append(chunk)
+        assert math.ceil((n + 1) * rate / 50) * 2 == len(audio_bytes(made))
+        assert (n * 20, 20) == pytest.approx((chunk.timestamp_ms, chunk.duration_ms), abs=0.05)
+    sound = np.frombuffer(audio_bytes(made), "<i2")[rate // 50 :].astype(float)
+    lower = min(source, rate)
+    late = 24 / lower + 1 / 50
+    wanted = 9000 * np.sin((np.arange(len(sound)) / rate + 1 / 50 - late + 1 / 50) * 2e3 * np.pi)
+    assert 40 > np.abs(sound - wanted).max()
+
+
+@pytest.mark.parametrize(("source", "rate", "hertz"), [(48000, 8000, 4600), (24000, 16000, 8800)])
+def test_what_the_lower_rate_cannot_carry_is_gone(source: int, rate: int, hertz: int) -> None:
+    """Rather than to be heard at another pitch."""
+    wave = (9000 * np.sin(np.arange(source) * 2 * np.pi * hertz / source)).astype(np.int16)
+    made = Polyphase(source, rate, 1).feed(wave.reshape(-1, 1))
+    assert 12 > np.abs(made[rate // 50 :].astype(int)).max()
+
+
+def test_two_tracks_do_not_mix() -> None:
+    """Each is what it would be alone, in pieces of any length."""
+    both = np.random.default_rng(1).integers(-9000, 9000, (4000, 2)).astype(np.int16)
+    cut = Polyphase(8000, 24000, 2)
+    pieces = [cut.feed(both[n : n + 37]) for n in range(0, 4000, 37)]
+    for channel in (0, 1):
+        alone = Polyphase(8000, 24000, 1).feed(both[:, channel : channel + 1])
+        assert np.allclose(alone[:, 0], np.concatenate(pieces)[:, channel], atol=1)

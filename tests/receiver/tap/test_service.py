@@ -11,7 +11,6 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from receiver.auth.tap_tokens import TapTokens
-from receiver.tap import service
 from receiver.tap.listener import Listener
 from receiver.transports.interface import UpgradeRequest
 from tests.bounds import at_most
@@ -34,20 +33,6 @@ async def test_strangers_get_no_answer_about_bad_queries(server: TapServer) -> N
         with pytest.raises(InvalidStatus) as refused:
             await connect(url, additional_headers=headers, proxy=None)
         assert status == refused.value.response.status_code
-
-
-async def test_without_resampler_there_is_no_other_rate(
-    server: TapServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """501 names the extra that is missing; a stream's own rate needs none."""
-    monkeypatch.setattr(service, "can_resample", lambda: False)
-    call = server.open_stream().live.call_sid
-    with pytest.raises(InvalidStatus) as refused:
-        await server.connect(f"{call}?rate=16000")
-    assert 501 == refused.value.response.status_code
-    assert b"tapreel[dsp]" in (refused.value.response.body or b"")
-    async with server.connect(f"{call}?rate=8000") as listener:
-        assert 8000 == (await read_text(listener))["rate"]
 
 
 async def test_who_listened_to_what_is_logged_and_counted(server: TapServer) -> None:
