@@ -123,9 +123,21 @@ class _Lags:
         self._arrivals, self._lags = clock.arrivals, lags
         self._count(np.flatnonzero(paced))
         self.level_of_starts = self.first_level()
-        self._sent_ahead = bool((lags < self.level_of_starts - _AHEAD_MS).any())
+        below = bool((lags < self.level_of_starts - _AHEAD_MS).any())
+        self._sent_ahead = below or self._begins_bursts_anew()
         if not self._sent_ahead:
             self._count(np.arange(len(lags)))
+
+    def _begins_bursts_anew(self) -> bool:
+        """Return whether what follows bursts mostly lags as they did when they began.
+
+        What follows a backlog does not.
+        """
+        lowest = np.minimum.reduceat(self._lags, self._starts)[:-1]
+        before, after = self._lag[:-1], self._lag[1:]
+        bursts = lowest < before - _AHEAD_MS
+        anew = int((bursts & (after > before - _AHEAD_MS / 2)).sum())
+        return anew > 1 and 2 * anew > bursts.sum()
 
     def _count(self, starts: Column) -> None:
         """Count the lags of these chunks only."""
