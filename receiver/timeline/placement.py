@@ -313,16 +313,16 @@ class TrackPlacer:
         """Leave `size` bytes of silence before chunk `first`, and list them as gaps.
 
         With numbers, missing ones say that chunks were lost and none that the sender paused.
-        Without, nobody can say, so it counts as lost.
+        Without, nobody can say, so it counts as lost, unless the sender's clock had stopped there.
         """
         start, stop = self._skip(size)
-        if self.order.numbers is None:
-            missing = range(self._number_at(start), self._number_at(stop))
-            otherwise = GapKind.LOST
-        else:
+        missing, otherwise = range(0), GapKind.SENDER_SILENCE
+        if self.order.numbers is not None:
             number = int(self.order.numbers[first])
             missing = range(number - self._missing_before(first), number)
-            otherwise = GapKind.SENDER_SILENCE
+        elif first not in self.anchors:
+            missing = range(self._number_at(start), self._number_at(stop))
+            otherwise = GapKind.LOST
         if missing and stop > start:
             self.gaps.add_missing(start, stop, missing)
         else:

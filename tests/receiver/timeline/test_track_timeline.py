@@ -848,3 +848,22 @@ def test_tracks_that_count_from_beginnings_of_their_own_are_placed_by_arrivals()
     assert [(0, 0)] == [(run.first, run.start) for run in first.runs]
     assert [(0, 6000 * 8)] == [(run.first, run.start) for run in second.runs]
     assert ["clock_reanchored"] == [finding.code for finding in second.findings]
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_clock_that_stopped_leaves_silence_of_the_sender(numbered: bool) -> None:
+    """Also where nobody can say that nothing was lost: there is no clock that says it was."""
+    records = [
+        chunk(
+            n if numbered else None,
+            spoken(n),
+            timestamp_ms=20 * n,
+            arrival_ms=20 * n + (3000 if n >= 50 else 0),
+        )
+        for n in range(100)
+    ]
+    line, placement = laid_out(records)
+    before, behind = (b"".join(map(spoken, range(at, at + 50))) for at in (0, 50))
+    assert before + SILENCE * 3000 * 8 + behind == line
+    assert [(1000, 4000, GapKind.SENDER_SILENCE)] == kinds(placement)
+    assert ["clock_reanchored"] == [finding.code for finding in placement.findings]
