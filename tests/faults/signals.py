@@ -124,7 +124,9 @@ def stopped(folder: Path, seed: int) -> Tally:
         return tally
 
 
-def stopped_while_the_disk_hangs(folder: Path, seed: int, *, what: str = "") -> Tally:
+def stopped_while_the_disk_hangs(
+    folder: Path, seed: int, *, what: str = "", workers: int = 1
+) -> Tally:
     """A second SIGTERM ends a receiver in time although its disk does not answer any more.
 
     What the journals hold by then is published by the next start. The exit code is 1 where
@@ -133,7 +135,7 @@ def stopped_while_the_disk_hangs(folder: Path, seed: int, *, what: str = "") -> 
     what = what or list(HANGS)[seed % len(HANGS)]
     orders = Orders(folder / "shim")
     with Trial(folder) as trial:
-        receiver = trial.start(orders=orders)
+        receiver = trial.start("--workers", str(workers), orders=orders)
         with Callers(receiver.url, CALLS, seed) as callers:
             callers.wait_for(100)
             where = f"/{trial.recordings.name}"  # nothing else that the process may write hangs

@@ -24,10 +24,14 @@ def test_a_second_signal_publishes_what_is_live(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("cc")
-@pytest.mark.parametrize("what", ["recordings", "everything"])
-def test_a_second_signal_is_obeyed_though_the_disk_hangs(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "workers"), [("recordings", 1), ("everything", 1), ("journals", 2)]
+)
+def test_a_second_signal_is_obeyed_though_the_disk_hangs(
+    tmp_path: Path, what: str, workers: int
+) -> None:
     """All steps share one deadline, and none of them touches the disk beyond it."""
-    tally = signals.stopped_while_the_disk_hangs(tmp_path, 1, what=what)
+    tally = signals.stopped_while_the_disk_hangs(tmp_path, 1, what=what, workers=workers)
     assert tally.passed, tally
     assert tally.kept
 
