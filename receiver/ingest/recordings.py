@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from receiver.auth.bearer import Grant
@@ -44,7 +45,6 @@ class Recordings:
         self, recorder: Recorder, grant: Grant, stream: Stream, *, remote_address: str
     ) -> None:
         self.open: LiveRecording | None = None
-        self.had_any = False
         self.early = EarlyMessages()
         self.named: Start | None = None  # the latest start message, also one that was refused
         self.keep_chunk: Callable[[Chunk], None] = _keep_nothing
@@ -54,6 +54,12 @@ class Recordings:
         self._stream = stream
         self._remote_address = remote_address
         self._search_ids = 0  # in so many messages more
+        self._ids: set[str] = set()  # of all recordings of this connection
+
+    @property
+    def had_any(self) -> bool:
+        """Whether a recording was ever opened."""
+        return bool(self._ids)
 
     def names(self) -> dict[str, str | None]:
         """Return what log lines name this stream by."""
@@ -113,7 +119,7 @@ class Recordings:
 
     def _open(self, event: RecordingOpened) -> None:
         header = new_header(self._recorder.utc_ms())
-        self.had_any = True
+        self._ids.add(header.recording_id)
         journal = self._recorder.open_journal(header)
         self._claim_call(journal)
         self._recorder.counters.started += 1
@@ -171,7 +177,8 @@ class Recordings:
         recording.start = start
         previous = self._recorder.parts.start(recording.key, recording) if recording.key else None
         if previous is not None:
-            recording.continue_part(previous)
+            same_socket = previous.id in self._ids
+            recording.continue_part(msgspec.structs.replace(previous, same_socket=same_socket))
         if not start.refused_format:
             recording.announce(self._recorder.hub, start)
 

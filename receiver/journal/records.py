@@ -133,6 +133,7 @@ class PreviousPart(msgspec.Struct, frozen=True, omit_defaults=True):
     tracks: dict[Track, PartEnd]
     sequence_number: int | None = None  # the highest of its messages
     reason: EndReason | None = None  # none where it was still open
+    same_socket: bool = False  # as this one
 
 
 Record = (

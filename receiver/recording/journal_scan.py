@@ -346,35 +346,33 @@ class JournalScan:
 
 
 def joint(scanned: JournalScan) -> Joint | None:
-    """Return how a recording goes on where the one before it ended, if there is one.
+    """Return how a recording goes on where the one before it ended, if it does.
 
-    Where all counters are higher, the sender's clock says what lies between. Where they
-    began anew, arrivals do.
+    All counters are higher then, and the sender's clock says what lies between. Where they are
+    not, it is another stream that has the same ids, unless it came on the same socket.
     """
     previous = scanned.previous
-    if previous is None:
-        return None
     present = {track: index for track, index in scanned.tracks.items() if len(index)}
+    if previous is None or not present:
+        return None
     ends = [end.end_ms for end in previous.tracks.values() if end.end_ms is not None]
     stamps = [
         stamp for index in present.values() if (stamp := _earliest(index.timestamp)) is not None
     ]
-    goes_on = all(
-        _is_behind(index, previous.tracks[track])
-        for track, index in present.items()
-        if track in previous.tracks
-    )
-    if ends and stamps and goes_on:
+    shared = {track: previous.tracks[track] for track in present if track in previous.tracks}
+    goes_on = all(_is_behind(present[track], end) for track, end in shared.items())
+    if ends and stamps and goes_on and (shared or min(stamps) >= max(ends)):
         first, latest = min(stamps), max(ends)
         follow = [
-            _earliest(index.number) == (end.number or 0) + 1 and end.number is not None
-            for track, index in present.items()
-            if (end := previous.tracks.get(track))
+            end.number is not None and _earliest(present[track].number) == end.number + 1
+            for track, end in shared.items()
         ]
         origin_ms = continued_origin_ms(first, latest)
-        return Joint(max(0, first - latest), origin_ms, is_pause=all(follow))
-    came_ms = scanned.header.started_at_ms + scanned.first_chunk_ms - previous.latest_at_ms
-    return Joint(max(0, came_ms))
+        return Joint(max(0, first - latest), origin_ms, is_pause=bool(follow) and all(follow))
+    if previous.same_socket or (goes_on and shared and not stamps):
+        came_ms = scanned.header.started_at_ms + scanned.first_chunk_ms - previous.latest_at_ms
+        return Joint(max(0, came_ms))
+    return None
 
 
 def audio_aside(scanned: JournalScan) -> dict[tuple[str, str], KeptAudio]:

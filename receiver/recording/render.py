@@ -160,7 +160,7 @@ def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Aud
     if scanned.refused_format:
         present = []  # nobody can say how long any of it is
     joint = joint_of(scanned)
-    if scanned.previous is not None:
+    if scanned.previous is not None and joint is not None:
         for index in present:
             before = scanned.previous.tracks.get(index.track)
             index.number_before = before.number if before else None

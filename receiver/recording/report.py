@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import receiver
-from receiver.media import ByteOrder, ClockRule, EndReason, Finding, GapKind, MediaFormat, timestamp
+from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat, timestamp
 from receiver.recording.document import (
     SCHEMA_VERSION,
     DtmfPress,
@@ -41,8 +41,6 @@ _HARMLESS: Final = frozenset(
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
 )
 """Findings that leave out nothing a listener would miss."""
-_SHORTEST_BREAK_MS: Final = 100
-"""A stream that began anew within this missed no more than what comes late."""
 _WHY: Final = {GapKind.REJECTED: "were refused", GapKind.DISK: "came while the disk took none"}
 _MISSED_KINDS: Final = frozenset(GapKind) - {GapKind.SENDER_SILENCE}
 
@@ -111,16 +109,11 @@ def _previous(scanned: JournalScan, joint: Joint | None) -> PreviousRecording | 
     return PreviousRecording(previous.id, previous.stream_sid, joint.gap_ms)
 
 
-def _between_parts(scanned: JournalScan, joint: Joint) -> Iterator[Finding]:
+def _between_parts(joint: Joint) -> Iterator[Finding]:
     """Yield what lies between two parts of a stream, where no gap of this one stands for it."""
-    previous, seconds = scanned.previous, joint.gap_ms / 1000
-    if joint.origin_ms is None:
-        stopped = previous is not None and previous.reason is EndReason.STOP
-        if joint.gap_ms > _SHORTEST_BREAK_MS and not stopped:
-            text = f"the stream began anew {seconds:g} s after the recording before had ended"
-            yield Finding("between_parts", text)
-    elif joint.gap_ms > LONGEST_JUMP_MS and not joint.is_pause:
-        yield Finding("between_parts", f"{seconds:g} s are neither here nor in the one before")
+    if joint.origin_ms is not None and joint.gap_ms > LONGEST_JUMP_MS and not joint.is_pause:
+        text = f"{joint.gap_ms / 1000:g} s are neither here nor in the one before"
+        yield Finding("between_parts", text)
 
 
 def _findings(scanned: JournalScan, rendered: Rendered) -> Iterator[Finding]:
@@ -128,7 +121,7 @@ def _findings(scanned: JournalScan, rendered: Rendered) -> Iterator[Finding]:
     if rendered.byte_order_chosen and rendered.byte_order is not None:
         yield Finding("byte_order_chosen", f"{rendered.byte_order.value} is the smoother reading")
     if rendered.joint is not None:
-        yield from _between_parts(scanned, rendered.joint)
+        yield from _between_parts(rendered.joint)
     continued = rendered.joint is not None and rendered.joint.origin_ms is not None
     if rendered.origin_ms and not continued:
         yield Finding("clock_origin", f"stream time was counted from {rendered.origin_ms} ms on")

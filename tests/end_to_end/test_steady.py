@@ -343,7 +343,7 @@ def test_long_ids_stay_short_in_the_log(receiver: ReceiverProcess) -> None:
         socket.send(sender.start(stream_sid="s" * 100_000, call_sid="c" * 100_000))
         sender.send_call(socket, [sender.media("inbound", 1, AUDIO), sender.stop()])
         _, document = receiver.published()
-    assert (100_000, 100_000) == (len(document.stream_sid), len(document.call_sid))
+    assert (4096, 4096) == (len(document.stream_sid), len(document.call_sid))
     assert 0 == receiver.stop()
     assert max(map(len, receiver.raw_log.splitlines())) < 1000
 
