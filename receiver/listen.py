@@ -13,13 +13,15 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
 from receiver.errors import DialError, LineClosed
+from receiver.media import timestamp
 from receiver.transports.client import RECEIVE_BUFFER_BYTES, Backoff, Line, dial, trust_in
 
 if TYPE_CHECKING:
@@ -38,7 +40,11 @@ _FINAL_STATUS: Final = frozenset({400, 401, 403, _NOT_FOUND, 422, 501})
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The stream that is listened to; its audio starts at `timestamp_ms` on its clock."""
+    """The stream that is listened to; its audio starts at `timestamp_ms` on its clock.
+
+    `tracks` are all that the provider sends, `encoding` is how; `wall_time` is when that place
+    of the stream came to the receiver, in UTC (RFC 3339, milliseconds).
+    """
 
     recording_id: str
     call_sid: str
@@ -48,6 +54,11 @@ class Started:
     sample_rate: int
     channels: int
     timestamp_ms: float
+    account_sid: str = ""
+    tracks: tuple[str, ...] = ()
+    encoding: str = ""
+    wall_time: str = ""
+    latency_ms: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +67,15 @@ class Audio:
 
     `samples` is int16 of shape `(n,)`; for the track "stereo" `(n, 2)`, inbound left, outbound
     right. `sample_rate` is in samples per second. `timestamp_ms` is where the first sample is on
-    the stream's clock, which counts milliseconds from the start of the call's stream.
+    the stream's clock, which counts milliseconds from the start of the call's stream; `wall_time`
+    is when it came to the receiver, in UTC.
     """
 
     samples: NDArray[np.int16]
     sample_rate: int
     timestamp_ms: float
     track: str
+    wall_time: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +84,16 @@ class Gap:
 
     For the reasons lost, sender_silence and late, silence has been put in its place and comes
     as `Audio`. For slow_listener (we did not read in time) and disconnected there is nothing:
-    the next `Audio` starts behind the gap.
+    the next `Audio` starts behind the gap. `latency_ms` is how much later than `wall_time`, when
+    its place in the stream came, the receiver sent the event; both are so for each event.
     """
 
     reason: str
     track: str
     timestamp_ms: float
     duration_ms: float
+    wall_time: str = ""
+    latency_ms: float = 0
 
     @property
     def is_silent(self) -> bool:
@@ -92,6 +108,8 @@ class Dtmf:
     digit: str
     duration_ms: int | None
     timestamp_ms: float
+    wall_time: str = ""
+    latency_ms: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +118,8 @@ class Mark:
 
     name: str
     timestamp_ms: float
+    wall_time: str = ""
+    latency_ms: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +128,22 @@ class Stopped:
 
     reason: str
     timestamp_ms: float
+    wall_time: str = ""
+    latency_ms: float = 0
 
 
-Event = Started | Audio | Gap | Dtmf | Mark | Stopped
+@dataclass(frozen=True, slots=True)
+class ClockReanchored:
+    """From here on a track stands `shift_ms` later than its timestamps say."""
+
+    track: str
+    timestamp_ms: float
+    shift_ms: float
+    wall_time: str = ""
+    latency_ms: float = 0
+
+
+Event = Started | Audio | Gap | Dtmf | Mark | ClockReanchored | Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +155,7 @@ class PcmAudio:
     sample_rate: int
     timestamp_ms: float
     track: str
+    wall_time: str = ""
 
     def decoded(self) -> Audio:
         """Return the samples as an array."""
@@ -130,7 +164,7 @@ class PcmAudio:
         samples = np.frombuffer(self.payload, "<i2").astype(np.int16)
         if self.channels > 1:
             samples = samples.reshape(-1, self.channels)
-        return Audio(samples, self.sample_rate, self.timestamp_ms, self.track)
+        return Audio(samples, self.sample_rate, self.timestamp_ms, self.track, self.wall_time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +175,7 @@ class ListenQuery:
     rate: int | None = None
     since: float = 0
     wait: float = 0
+    block_ms: int | None = None
 
     @property
     def second_bytes(self) -> int:
@@ -153,6 +188,8 @@ class ListenQuery:
         query: dict[str, object] = {"track": self.track, "format": "pcm16"}
         if self.rate is not None:
             query["rate"] = self.rate
+        if self.block_ms is not None:
+            query["block_ms"] = self.block_ms
         if self.since and not again:
             query["since"] = self.since
         if self.wait and not again:
@@ -168,6 +205,7 @@ async def listen(
     rate: int | None = None,
     since: float = 0,
     wait: float = 0,
+    block: int | None = None,
     trust: ssl.SSLContext | str | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> AsyncIterator[Event]:
@@ -184,6 +222,8 @@ async def listen(
         rate: samples per second; by default the stream's own.
         since: seconds of the call's past that come first.
         wait: seconds to wait for a call that has not started.
+        block: samples of each `Audio`, by default those of a chunk; what is left at the end is
+            shorter, and what is missing within a block is zero.
         trust: an SSL context, or the path of a file of authorities.
         patience_seconds: for how long a lost connection is tried again.
 
@@ -191,11 +231,73 @@ async def listen(
         DialError: there is no such stream, the receiver refuses, or it cannot be reached.
         ConfigurationError: `trust` holds no certificate.
     """
+    if block is not None and block < 1:
+        raise ValueError("block must be at least one sample")
     query = ListenQuery(track=track, rate=rate, since=since, wait=wait)
     events = listen_pcm(url, query, token=token, trust=trust, patience_seconds=patience_seconds)
     async with contextlib.aclosing(events):
+        blocks = _Blocks(block) if block else None
         async for event in events:
-            yield event.decoded() if isinstance(event, PcmAudio) else event
+            for one in blocks.feed(event) if blocks else (event,):
+                yield one.decoded() if isinstance(one, PcmAudio) else one
+
+
+class _Blocks:
+    """Audio in blocks of so many samples; other events come before the block that they are in."""
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+        self._rest = bytearray()
+        self._latest: PcmAudio | None = None
+        self._at_ms = 0.0  # where the rest starts
+
+    def feed(self, event: Event | PcmAudio) -> Iterator[Event | PcmAudio]:
+        """Yield whole blocks and other events; before the last one, what is left."""
+        if isinstance(event, PcmAudio):
+            yield from self._audio(event)
+            return
+        if isinstance(event, Gap) and not event.is_silent:
+            yield from self._missed(event)
+        elif isinstance(event, Stopped) and self._rest and self._latest:
+            yield self._block(self._latest, len(self._rest))
+        yield event
+
+    def _audio(self, audio: PcmAudio) -> Iterator[PcmAudio]:
+        frame_bytes = _BYTES_PER_SAMPLE * audio.channels
+        if not self._rest:
+            self._at_ms = audio.timestamp_ms
+        self._latest = audio
+        self._rest += audio.payload
+        while len(self._rest) >= self._frames * frame_bytes:
+            yield self._block(audio, self._frames * frame_bytes)
+
+    def _missed(self, gap: Gap) -> Iterator[PcmAudio]:
+        """Fill the block that a gap is in with silence."""
+        audio = self._latest
+        if audio is None or not self._rest:
+            return
+        frame_bytes = _BYTES_PER_SAMPLE * audio.channels
+        lacking = self._frames - len(self._rest) // frame_bytes
+        missed = round(gap.duration_ms * audio.sample_rate / 1000)
+        self._rest += bytes(min(lacking, missed) * frame_bytes)
+        if missed >= lacking:
+            yield self._block(audio, self._frames * frame_bytes)
+
+    def _block(self, audio: PcmAudio, size: int) -> PcmAudio:
+        payload, at_ms = bytes(self._rest[:size]), self._at_ms
+        del self._rest[:size]
+        frames = size // (_BYTES_PER_SAMPLE * audio.channels)
+        self._at_ms += frames * 1000 / audio.sample_rate
+        later_ms = at_ms - audio.timestamp_ms
+        wall_time = _later(audio.wall_time, later_ms)
+        return replace(audio, payload=payload, timestamp_ms=at_ms, wall_time=wall_time)
+
+
+def _later(wall_time: str, by_ms: float) -> str:
+    """Return a time in UTC so many milliseconds later; an unknown one stays so."""
+    if not wall_time:
+        return ""
+    return timestamp(int(datetime.fromisoformat(wall_time).timestamp() * 1000 + by_ms))
 
 
 async def listen_pcm(
@@ -238,6 +340,7 @@ class _EventDecoder:
     sample_rate: int = 8000
     channels: int = 1
     position_ms: float = 0
+    clock_starts_ms: float | None = None  # when the stream's clock began, since 1970
     stopped: bool = False
     gone: bool = False  # it ended while we were not connected
 
@@ -253,12 +356,16 @@ class _EventDecoder:
             case "gap":
                 yield self._gap(fields)
             case "dtmf":
-                yield Dtmf(fields["digit"], fields["duration_ms"], fields["timestamp_ms"])
+                yield Dtmf(fields["digit"], fields["duration_ms"], *_times(fields))
             case "mark":
-                yield Mark(fields["name"], fields["timestamp_ms"])
+                yield Mark(fields["name"], *_times(fields))
+            case "clock_reanchored":
+                at_ms, wall_time, latency_ms = _times(fields)
+                shift_ms = fields["shift_ms"]
+                yield ClockReanchored(fields["track"], at_ms, shift_ms, wall_time, latency_ms)
             case "stopped":
                 self.stopped = True
-                yield Stopped(fields["reason"], fields["timestamp_ms"])
+                yield Stopped(fields["reason"], *_times(fields))
 
     def _started(self, fields: dict[str, Any]) -> Started | Gap:
         """Return `Started`, or where the same stream goes on, the gap in between."""
@@ -266,9 +373,13 @@ class _EventDecoder:
         self.recording_id, self.track = fields["recording_id"], fields["track"]
         self.channels, self.sample_rate = fields["channels"], fields["rate"]
         self.position_ms = fields["timestamp_ms"]
+        _, wall_time, latency_ms = _times(fields)
+        if wall_time:
+            came_s = datetime.fromisoformat(wall_time).timestamp()
+            self.clock_starts_ms = came_s * 1000 - self.position_ms
         if known_id == self.recording_id:
             missed_ms = max(0, self.position_ms - position_ms)
-            return Gap("disconnected", self.track, position_ms, missed_ms)
+            return Gap("disconnected", self.track, position_ms, missed_ms, wall_time, latency_ms)
         return Started(
             recording_id=self.recording_id,
             call_sid=fields["call_sid"],
@@ -278,19 +389,33 @@ class _EventDecoder:
             sample_rate=self.sample_rate,
             channels=self.channels,
             timestamp_ms=self.position_ms,
+            account_sid=fields.get("account_sid", ""),
+            tracks=tuple(fields.get("tracks", ())),
+            encoding=fields.get("media_format", {}).get("encoding", ""),
+            wall_time=wall_time,
+            latency_ms=latency_ms,
         )
 
     def _audio(self, message: bytes) -> PcmAudio:
-        audio = PcmAudio(message, self.channels, self.sample_rate, self.position_ms, self.track)
+        at_ms, starts_ms = self.position_ms, self.clock_starts_ms
+        wall_time = "" if starts_ms is None else timestamp(int(starts_ms + at_ms))
+        audio = PcmAudio(message, self.channels, self.sample_rate, at_ms, self.track, wall_time)
         samples = len(message) // (_BYTES_PER_SAMPLE * self.channels)
         self.position_ms += samples * 1000 / self.sample_rate
         return audio
 
     def _gap(self, fields: dict[str, Any]) -> Gap:
-        gap = Gap(fields["reason"], fields["track"], fields["timestamp_ms"], fields["duration_ms"])
+        at_ms, wall_time, latency_ms = _times(fields)
+        reason, length_ms = fields["reason"], fields["duration_ms"]
+        gap = Gap(reason, fields["track"], at_ms, length_ms, wall_time, latency_ms)
         if not gap.is_silent:
             self.position_ms = gap.timestamp_ms + gap.duration_ms
         return gap
+
+
+def _times(fields: dict[str, Any]) -> tuple[float, str, float]:
+    """Return an event's place in the stream, when that came, and how much later it was sent."""
+    return fields["timestamp_ms"], fields.get("wall_time", ""), fields.get("latency_ms", 0)
 
 
 async def _events(line: Line, decoder: _EventDecoder) -> AsyncIterator[Event | PcmAudio]:

@@ -56,6 +56,11 @@ _PIPE_BYTES: Final = 16_384  # a second of samples at 8 kHz
     help="samples per second; default: the stream's own",
 )
 @click.option(
+    "--block-ms",
+    type=click.IntRange(10, 500),
+    help="milliseconds of audio to write at once; default: those of a chunk",
+)
+@click.option(
     "--since",
     type=click.FloatRange(0, 86_400),
     default=0.0,
@@ -112,6 +117,7 @@ async def _write(url: str, with_header: bool, options: dict[str, object]) -> Non
         rate=int(str(rate)) if rate else None,
         since=float(str(options["since"])),
         wait=float(str(options["wait"])),
+        block_ms=int(str(options["block_ms"])) if options["block_ms"] else None,
     )
     ca_file = str(options["ca_file"]) if options["ca_file"] else None
     events = listen_pcm(url, query, token=str(options["token"]), trust=ca_file)

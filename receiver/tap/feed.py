@@ -12,13 +12,14 @@ is waited for may have arrived already.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from receiver.counters import TapCounters
 from receiver.media import ByteOrder
 from receiver.tap.encoding import encoders
-from receiver.tap.encoding.format import Encoder, OutMessage, OutputSpec
+from receiver.tap.encoding.format import Encoder, Format, OutMessage, OutputSpec, timed
 from receiver.tap.events import LiveStream, StreamEnded, StreamEvent, Subscribed
 from receiver.tap.hub import Hub, Unsubscribe
 
@@ -72,6 +73,7 @@ class Feed:
         self._live: LiveStream | None = None
         self._encoder: Encoder | None = None
         self._resampler: Resampler | None = None
+        self._blocks: encoders.Blocks | None = None
         self._epoch = 0.0  # when the clock of arrival times began
         self._timer: asyncio.TimerHandle | None = None  # for what the encoder holds back
         self._timer_at = 0.0  # when it is due; 0 in its last turn
@@ -154,6 +156,11 @@ class Feed:
             from receiver.tap.resampler import Resampler  # only here: it needs numpy
 
             self._resampler = Resampler(source_rate, self._spec, start_ms=self._position_ms)
+        if self._spec.block_ms:
+            frame_bytes = self._spec.channels * (
+                2 if self._spec.format is Format.PCM16 else live.media_format.bytes_per_sample
+            )
+            self._blocks = encoders.Blocks(self._spec, rate or source_rate, frame_bytes)
         for sink in self._sinks:
             sink.start(live, self._position_ms)
 
@@ -165,13 +172,23 @@ class Feed:
         self._count_dropped("slow_resampler", self._resampler.dropped)
 
     def _put(self, items: Iterable[OutMessage], last: bool) -> None:
+        if self._blocks is not None:
+            items = self._blocks.feed(items, last=last)
         for item in items:
+            if isinstance(item.message, str) and self._spec.format is not Format.MESSAGES:
+                item = self._timed(item.message)
             if item.duration_ms:
                 self._position_ms = item.timestamp_ms + item.duration_ms
             for sink in self._sinks:
                 sink.put(item)
         if last:
             self._end()
+
+    def _timed(self, text: str) -> OutMessage:
+        """Return an event with its time and latency."""
+        assert self._live is not None and self._encoder is not None  # noqa: S101, PT018  it is theirs
+        late_ms = self._encoder.late_ms
+        return OutMessage(timed(text, self._live.started_at, late_ms, time.time()))
 
     def _schedule_due(self) -> None:
         """Schedule that audio is sent which waits for its counterpart of the other track."""

@@ -8,6 +8,7 @@ takes no room, and none is ever dropped: a watcher for which too many of them wa
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from receiver.auth.leases import Lease
 from receiver.auth.tap_tokens import TapGrant
 from receiver.media import GapReason
 from receiver.tap import query
-from receiver.tap.encoding.format import Format, OutMessage, OutputSpec, gap_notice, opening
+from receiver.tap.encoding.format import Format, OutMessage, OutputSpec, gap_notice, opening, timed
 from receiver.tap.events import LifecycleEvent, LiveStream, RecordingPublished, StreamStarted
 from receiver.tap.query import TapQuery
 from receiver.tap.queue import SendQueue
@@ -66,7 +67,7 @@ class Listener:
         self.queue = SendQueue(
             limit_ms=limits.queue_ms * (2 if both else 1),
             limit_bytes=limits.queue_bytes,
-            gap_notice=_slow_notice,
+            gap_notice=self._slow_notice,
             on_drop=service.count_slow,
             on_empty=self._on_empty,
         )
@@ -101,6 +102,15 @@ class Listener:
         self._service.listener_closed(self)
         self.queue.clear()
 
+    def _slow_notice(self, track: str, timestamp_ms: float, duration_ms: float) -> str:
+        notice = gap_notice(GapReason.SLOW_LISTENER, track, timestamp_ms, duration_ms)
+        return self._timed(notice) if self.spec.format is not Format.MESSAGES else notice
+
+    def _timed(self, text: str) -> str:
+        """Return an event with its time and latency."""
+        assert self.live is not None  # noqa: S101  or there would be none
+        return timed(text, self.live.started_at, 0, time.time())
+
     # As a feed's sink.
 
     def start(self, live: LiveStream, timestamp_ms: float) -> None:
@@ -109,7 +119,8 @@ class Listener:
         self._service.listening_started(self)
         listeners = self._service.listeners_of(live.recording_id)
         for item in opening(self.spec, live, listeners=listeners, timestamp_ms=timestamp_ms):
-            self.queue.put(item)
+            is_ours = self.spec.format is not Format.MESSAGES
+            self.queue.put(OutMessage(self._timed(str(item.message))) if is_ours else item)
 
     def end(self) -> None:
         """Close once everything is sent."""
@@ -139,10 +150,6 @@ class Listener:
 
     def _on_empty(self) -> None:
         self._emptied.set()
-
-
-def _slow_notice(track: str, timestamp_ms: float, duration_ms: float) -> str:
-    return gap_notice(GapReason.SLOW_LISTENER, track, timestamp_ms, duration_ms)
 
 
 MOST_EVENTS: Final = 1000

@@ -15,6 +15,8 @@ from receiver.tap.encoding.format import Format, OutputSpec
 ROOT: Final = "/tap"
 ALL: Final = "all"
 RATES: Final = (8000, 16000, 24000, 48000)
+SHORTEST_BLOCK_MS: Final = 10
+LONGEST_BLOCK_MS: Final = 500
 LONGEST_SINCE_SECONDS: Final = 86_400.0
 LONGEST_WAIT_SECONDS: Final = 3_600.0
 _TRACKS: Final = ("inbound", "outbound", "stereo")
@@ -69,6 +71,7 @@ def parse(query: str) -> TapQuery:
     given = _single(query)
     shape = _one_of("format", given.pop("format", "pcm16"), {f.value: f for f in Format})
     asked_track, asked_rate = given.pop("track", None), given.pop("rate", None)
+    block_ms = _block_ms(given.pop("block_ms", None), shape)
     since = _seconds("since", given.pop("since", "0"), LONGEST_SINCE_SECONDS)
     wait = _seconds("wait", given.pop("wait", "0"), LONGEST_WAIT_SECONDS)
     if given:
@@ -81,7 +84,7 @@ def parse(query: str) -> TapQuery:
     rate = (
         _one_of("rate", asked_rate, {str(r): r for r in RATES}) if asked_rate is not None else None
     )
-    return TapQuery(OutputSpec(shape, track, rate), since, wait)
+    return TapQuery(OutputSpec(shape, track, rate, block_ms), since, wait)
 
 
 def matches(filters: Mapping[str, str], parameters: Mapping[str, Any]) -> bool:
@@ -120,6 +123,19 @@ def _one_of(name: str, value: str, known: Mapping[str, _Value]) -> _Value:
     if value not in known:
         raise BadRequest(f"{name} must be {' or '.join(known)}")
     return known[value]
+
+
+def _block_ms(value: str | None, shape: Format) -> int:
+    if value is None:
+        return 0
+    if shape is Format.MESSAGES:
+        raise BadRequest("block_ms can be chosen for formats pcm16 and payload only")
+    number = int(value) if value.isascii() and value.isdigit() and len(value) < 5 else 0
+    if not SHORTEST_BLOCK_MS <= number <= LONGEST_BLOCK_MS:
+        raise BadRequest(
+            f"block_ms must be whole milliseconds from {SHORTEST_BLOCK_MS} to {LONGEST_BLOCK_MS}"
+        )
+    return number
 
 
 def _seconds(name: str, value: str, longest: float) -> float:

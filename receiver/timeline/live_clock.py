@@ -130,6 +130,11 @@ class LiveClock:
         self._packet_ms = 0.0  # the longest of late
         self._compared_from_ms = -(2**31)
 
+    @property
+    def level_ms(self) -> float:
+        """Return how late the latest track is; 0 where none has come."""
+        return max((level.ms for level in self._levels.values()), default=0.0)
+
     def due_ms(self, end_ms: float, arrival_ms: int) -> float:
         """Return when audio is due whose counterpart does not come."""
         levels = self._levels.values()

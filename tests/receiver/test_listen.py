@@ -18,7 +18,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from receiver.errors import ConfigurationError, DialError
-from receiver.listen import Audio, Dtmf, Event, Gap, Mark, Started, Stopped, listen
+from receiver.listen import Audio, ClockReanchored, Dtmf, Event, Gap, Mark, Started, Stopped, listen
 from receiver.transports.client import Backoff
 from tests.bounds import at_most
 from tests.receiver.helpers.tap_messages import SAMPLES, STOPPED, gap, started
@@ -96,6 +96,54 @@ async def test_events_are_typed() -> None:
     assert [0, 20] == [audio.timestamp_ms, more.timestamp_ms]
     assert (Dtmf("5", None, 20), Mark("here", 20)) == (key, mark)
     assert Stopped("stop", 40) == last
+
+
+@pytest.mark.parametrize("block", [1, 50, 512])
+async def test_blocks_of_samples(block: int) -> None:
+    """As many as are asked for, what is missing within a block as zeros; the rest at the end."""
+    script: Script = [
+        started(),
+        SAMPLES.tobytes(),
+        {"event": "mark", "name": "here", "timestamp_ms": 20},
+        gap("slow_listener"),
+        SAMPLES.tobytes(),
+        STOPPED,
+    ]
+    async with a_tap(script) as tap:
+        _, *events, last = await events_of(tap, block=block)
+    audio = [event for event in events if isinstance(event, Audio)]
+    lengths = [len(one.samples) for one in audio]
+    assert {block} >= set(lengths[:-1])
+    assert block >= lengths[-1]
+    found = np.zeros(2000, np.int16)
+    for one in audio:
+        at = round(one.timestamp_ms * 8)
+        found[at : at + len(one.samples)] = one.samples
+    wanted = np.concatenate((SAMPLES, np.zeros(320, np.int16), SAMPLES))
+    assert np.array_equal(wanted, found[: len(wanted)])
+    assert isinstance(last, Stopped)
+
+
+async def test_events_have_times() -> None:
+    """The receiver's, where it says them; audio has that of its first sample."""
+    times = {"wall_time": "2026-11-22T20:30:01.000Z", "latency_ms": 7}
+    moved = {"event": "clock_reanchored", "track": "inbound", "timestamp_ms": 20, "shift_ms": 6000}
+    extra = {"account_sid": "AC1", "tracks": ["inbound"], "media_format": {"encoding": "x"}}
+    script: Script = [
+        {**started(), **extra, **times},
+        SAMPLES.tobytes(),
+        SAMPLES.tobytes(),
+        {**moved, **times},
+        {**STOPPED, **times},
+    ]
+    async with a_tap(script) as tap:
+        first, _, second, anchored, last = await events_of(tap)
+    assert isinstance(first, Started)
+    assert ("AC1", ("inbound",), "x") == (first.account_sid, first.tracks, first.encoding)
+    assert isinstance(second, Audio)
+    assert "2026-11-22T20:30:01.020Z" == second.wall_time
+    assert ClockReanchored("inbound", 20, 6000, *times.values()) == anchored  # type: ignore[arg-type]  # by their order
+    assert Stopped("stop", 40, *times.values()) == last  # type: ignore[arg-type]  # likewise
 
 
 async def test_stereo_has_two_columns() -> None:

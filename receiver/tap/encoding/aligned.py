@@ -275,6 +275,11 @@ class AlignedEncoder:
         return sum(track.left_out for track in self._sent.values())
 
     @property
+    def late_ms(self) -> float:
+        """Return how much later than its place in the stream audio comes, since the start."""
+        return self._clock.level_ms
+
+    @property
     def due_ms(self) -> int | None:
         """Return when audio that is held back is due."""
         due_ms = min(track.order_due_ms for track in self._tracks.values())

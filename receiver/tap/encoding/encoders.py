@@ -6,6 +6,7 @@ are those of the events, so that the past, read from a journal, is encoded as th
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -43,6 +44,71 @@ def encoder(
     return AlignedEncoder(subscribed, output, spec.track, start_ms, longest_wait_ms=longest_wait_ms)
 
 
+class Blocks:
+    """Audio in blocks of one size; what is left at the end is a shorter one.
+
+    Texts are sent before the block in which they are, so that none of them waits.
+
+        in     20 ms  key  20 ms  20 ms  end        blocks of 32 ms
+        out    key  32 ms  28 ms  end
+
+    Args:
+        rate: samples per second of what is sent.
+        frame_bytes: of one sample of all tracks.
+    """
+
+    def __init__(self, spec: OutputSpec, rate: int, frame_bytes: int) -> None:
+        self._track = spec.track
+        self._rate = rate
+        self._frame_bytes = frame_bytes
+        self._frames = rate * spec.block_ms // 1000  # of a block
+        self._rest = bytearray()
+        self._at_ms = 0.0  # where the rest starts
+
+    def feed(self, items: Iterable[OutMessage], *, last: bool) -> Iterator[OutMessage]:
+        """Yield whole blocks; where `last` holds, the rest before the last text."""
+        items = list(items)
+        for item in items:
+            if isinstance(item.message, bytes):
+                yield from self._audio(item.message, item.timestamp_ms, item.repeat)
+                continue
+            if last and item is items[-1]:
+                yield from self._flush()
+            yield item
+
+    def _audio(self, message: bytes, at_ms: float, repeat: int) -> Iterator[OutMessage]:
+        size = self._frames * self._frame_bytes
+        self._at_ms = at_ms - self._ms(len(self._rest))
+        if repeat == 1:
+            self._rest += message
+        else:  # silence fills a block, and is a length from there on
+            filled = min(repeat, -len(self._rest) // self._frame_bytes % self._frames)
+            self._rest += message * filled
+            repeat -= filled
+        while len(self._rest) >= size:
+            yield self._block(size)
+        if repeat > 1 and not self._rest:
+            frames = repeat - repeat % self._frames
+            if frames:
+                length_ms = self._ms(frames * self._frame_bytes)
+                yield OutMessage(message, self._track, self._at_ms, length_ms, frames, self._frames)
+                self._at_ms += length_ms
+            self._rest += message * (repeat - frames)
+
+    def _flush(self) -> Iterator[OutMessage]:
+        if self._rest:
+            yield self._block(len(self._rest))
+
+    def _block(self, size: int) -> OutMessage:
+        content, at_ms = bytes(self._rest[:size]), self._at_ms
+        del self._rest[:size]
+        self._at_ms += self._ms(size)
+        return OutMessage(content, self._track, at_ms, self._ms(size))
+
+    def _ms(self, size: int) -> float:
+        return size // self._frame_bytes * 1000 / self._rate
+
+
 class MessageEncoder:
     """Both tracks, or one, in the provider's own shape.
 
@@ -51,6 +117,7 @@ class MessageEncoder:
     """
 
     due_ms = None
+    late_ms = 0.0
     left_out = 0
 
     def __init__(self, subscribed: Subscribed, track: str = "stereo") -> None:

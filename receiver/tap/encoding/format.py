@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from receiver.errors import PeerError
-from receiver.media import Chunk, EndReason, GapReason
+from receiver.media import Chunk, EndReason, GapReason, timestamp
 from receiver.tap.events import LiveMessage, LiveStream, StreamEvent, Subscribed
 from receiver.wire import parse
 from receiver.wire.messages import DtmfMessage, MarkMessage
@@ -39,6 +40,7 @@ class OutputSpec(msgspec.Struct, frozen=True):
     format: Format
     track: str  # inbound, outbound, stereo
     rate: int | None = None
+    block_ms: int = 0  # of audio in each message; 0 is a message for each chunk
 
     @property
     def channels(self) -> int:
@@ -50,7 +52,7 @@ class OutMessage(msgspec.Struct, frozen=True):
     """One message to a listener, `str` as text and `bytes` as binary.
 
     Audio has a duration and the name of its track. Silence is `repeat` times the message: it
-    takes no room in a queue, however long it is.
+    takes no room in a queue, however long it is. It is sent `at_once` repeats at a time, if given.
     """
 
     message: bytes | str
@@ -58,6 +60,7 @@ class OutMessage(msgspec.Struct, frozen=True):
     timestamp_ms: float = 0
     duration_ms: float = 0
     repeat: int = 1
+    at_once: int = 0
 
     def messages(self) -> Iterator[bytes | str]:
         """Return what is to be sent."""
@@ -66,7 +69,7 @@ class OutMessage(msgspec.Struct, frozen=True):
         return self._blocks(self.message)
 
     def _blocks(self, message: bytes) -> Iterator[bytes]:
-        at_a_time = max(1, _SILENCE_BLOCK_BYTES // len(message))
+        at_a_time = self.at_once or max(1, _SILENCE_BLOCK_BYTES // len(message))
         whole, rest = divmod(self.repeat, at_a_time)
         block = message * at_a_time
         for _ in range(whole):
@@ -86,6 +89,11 @@ class Encoder(Protocol):
     @property
     def due_ms(self) -> int | None:
         """Return when audio that is held back is due, on the clock of arrival times."""
+        ...
+
+    @property
+    def late_ms(self) -> float:
+        """Return how much later than its place in the stream audio comes, since the start."""
         ...
 
     @property
@@ -141,6 +149,23 @@ def json_text(document: dict[str, Any]) -> str:
     for name, value in document.items():
         if isinstance(value, float):
             document[name] = int(value) if value.is_integer() else round(value, 3)
+    return msgspec.json.encode(document).decode()
+
+
+def timed(text: str, started_at: str, late_ms: float, now_s: float) -> str:
+    """Return an event with the time at which its place in the stream came, and its latency.
+
+    Args:
+        text: the event, with its place on the stream's clock.
+        started_at: when the recording started, in UTC.
+        late_ms: how much later than its place audio comes.
+        now_s: the time, in seconds since the epoch.
+    """
+    document = msgspec.json.decode(text)
+    place_ms = document["timestamp_ms"] + late_ms
+    came_ms = int(datetime.fromisoformat(started_at).timestamp() * 1000 + place_ms)
+    document["wall_time"] = timestamp(came_ms)
+    document["latency_ms"] = max(0, int(now_s * 1000) - came_ms)
     return msgspec.json.encode(document).decode()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -157,3 +159,55 @@ def test_a_stall_of_ours_makes_no_chunk_late() -> None:
 
     sample = MULAW[CHUNK[0]].to_bytes(2, "little", signed=True)
     assert 160 * 2 * sample == audio_bytes(uvloop.run(stalled()))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("query", "frame_bytes", "block"),
+    [
+        ("block_ms=32", 2, 256),
+        ("block_ms=10&format=payload", 1, 80),
+        ("block_ms=50&rate=16000", 2, 800),
+        ("block_ms=32&track=stereo", 4, 256),
+    ],
+)
+async def test_blocks_have_one_size(
+    server: TapServer, query: str, frame_bytes: int, block: int
+) -> None:
+    """Whatever the chunks and the silence; only what is left at the end is shorter."""
+    stream = server.open_stream()
+    async with server.connect(f"{stream.live.call_sid}?{query}") as listener:
+        await read_text(listener)
+        stream.publish(3)
+        stream.tap.publish(live_chunk(4, CHUNK, at_ms=30_007, arrival_ms=30_007))
+        stream.end()
+        pieces = [message async for message in listener if isinstance(message, bytes)]
+    sizes = [len(piece) // frame_bytes for piece in pieces]
+    assert {block} == set(sizes[:-1])
+    assert block >= sizes[-1] > 0
+    assert 30_027 * (block // int(query[9:11])) == sum(sizes)
+
+
+@pytest.mark.integration
+async def test_events_say_when_they_were_and_how_late_they_are(server: TapServer) -> None:
+    """In UTC, from the start of the recording on; the first says whose call it is, too."""
+    stream = server.open_stream()
+    async with server.connect(stream.live.call_sid) as listener:
+        first = await read_text(listener)
+        stream.publish(1)
+        stream.tap.publish(live_chunk(2, CHUNK, at_ms=90_500, arrival_ms=90_520))
+        stream.end()
+        _, (gap, last) = await read_all(listener)
+    assert stream.live.started_at == first["wall_time"]
+    fields = ("account_sid", "tracks", "media_format")
+    described = json.loads(json.dumps(stream.live.described()))
+    assert {name: described[name] for name in fields} == {name: first[name] for name in fields}
+    started = datetime.fromisoformat(stream.live.started_at)
+    for event in (gap, last):
+        came = datetime.fromisoformat(event["wall_time"])
+        place = timedelta(milliseconds=event["timestamp_ms"])
+        # Chunks of the test come when they begin, 20 ms before real ones would.
+        assert timedelta(milliseconds=-20) <= came - started - place <= timedelta(milliseconds=60)
+        assert event["wall_time"].endswith("Z")
+        late_ms = (datetime.now(UTC) - came) / timedelta(milliseconds=1)
+        assert 0 <= event["latency_ms"] <= max(0, late_ms)

@@ -36,6 +36,9 @@ def test_everything_asked() -> None:
     """Each parameter has its place; a token is not one of them."""
     query = "track=stereo&format=pcm16&since=2.5&rate=16000&wait=60&access_token=x"
     assert TapQuery(OutputSpec(Format.PCM16, "stereo", 16000), 2.5, 60) == parse(query)
+    assert OutputSpec(Format.PAYLOAD, "inbound", None, 32) == (
+        parse("format=payload&block_ms=32").spec
+    )
     assert "x" == access_token(query)
     assert access_token("track=stereo") is None
     assert access_token("&".join(["access_token=x", *(f"a{n}=1" for n in range(200))])) is None
@@ -53,6 +56,11 @@ def test_everything_asked() -> None:
         ("rate=", "rate must be"),
         ("format=payload&rate=8000", "for format pcm16 only"),
         ("format=messages&track=left", "track must be inbound or outbound or stereo"),
+        ("block_ms=9", "block_ms must be whole milliseconds from 10 to 500"),
+        ("block_ms=501", "block_ms must be"),
+        ("block_ms=20.5", "block_ms must be"),
+        ("block_ms=", "block_ms must be"),
+        ("format=messages&block_ms=20", "for formats pcm16 and payload only"),
         ("since=-1", "since must be a number of seconds from 0 to 86400"),
         ("since=nan", "since must be"),
         ("since=1e999", "since must be"),
