@@ -48,6 +48,7 @@ _NOT_RARE: Final = 0.99
 """This share of a track's chunks is no larger than one of them that is missing."""
 _ENOUGH: Final = 4
 """From fewer neighbours than this nothing is concluded."""
+_SHORT: Final = 0.05  # this share of steps is shorter than what timestamps usually jitter by
 _MOST_DRIFT: Final = 0.003  # what differs by more counts something else
 _SENT_APART_MS: Final = 500  # between timestamp and arrival, by the network's delays
 _SHORTEST_SENT_MS: Final = 1000
@@ -281,6 +282,8 @@ class SenderTimes:
             skipped = ordered.numbers - ordered.numbers[0] - np.arange(len(self.sizes))
             self.places = self.places + skipped * self.usual
         self.targets = self._filled()
+        steps = (np.diff(self.targets) - self.sizes[:-1])[self.contiguous[1:]]
+        self._jitter = max(0, -int(np.quantile(steps, _SHORT))) if len(steps) >= _ENOUGH else 0
         if ordered.numbers is not None and np.ptp(
             np.quantile(index.size, (1 - _NOT_RARE, _NOT_RARE))
         ):
@@ -292,6 +295,14 @@ class SenderTimes:
         lost = np.where(missing > 0, np.clip(room, 0, missing * self.longest), 0)
         places: Column = self.audio_before[:-1] + np.concatenate(([0], np.cumsum(lost)))
         return places
+
+    @property
+    def least_silence(self) -> int:
+        """Return how much silence is one: less waits for a pause, or until it is so much.
+
+        It is a packet, and what timestamps usually jitter by: short steps are never of pauses.
+        """
+        return max(self.usual, self.media.bytes_per_ms, self._jitter)
 
     def of_stamps(self, stamps: Column) -> Column:
         """Return where each timestamp puts a chunk, before any shift; `MISSING` where none is."""

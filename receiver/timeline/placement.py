@@ -112,7 +112,7 @@ class TrackPlacer:
     _latest_target: int = -(2**62)  # the last one that was followed
     _usual: int = 0  # bytes of a usual chunk
     _budget: JumpBudget = field(default_factory=JumpBudget)
-    _packet: int = 0  # silence that is shorter waits until there is a pause, or so much of it
+    _packet: int = 0  # a usual chunk, or a millisecond
     _lookahead: ClockLookahead = field(init=False)
     _breaks: NDArray[np.bool_] = field(init=False)  # before which chunks a run must end
 
@@ -164,12 +164,12 @@ class TrackPlacer:
             return start + int(breaks.argmax()) if breaks.any() else stop
         audio = self.times.audio_before[start:stop] - self.times.audio_before[first]
         jumps = self.shift + self.times.targets[start:stop] - self.cursor - audio
-        wide = np.flatnonzero((jumps >= self._packet) & ~breaks)
+        wide = np.flatnonzero((jumps >= self.times.least_silence) & ~breaks)
         if len(wide):
             ahead = self._lookahead.ahead(wide + start)
             ahead[ahead <= self._packet] = 0
             absurd = ahead > LARGEST_JITTER_MS * self.media.bytes_per_ms
-            breaks[wide] = absurd | (jumps[wide] - ahead >= self._packet)
+            breaks[wide] = absurd | (jumps[wide] - ahead >= self.times.least_silence)
         end = int(breaks.argmax()) if breaks.any() else stop - start
         steps = np.diff(self.times.targets[start - 1 : start + end])
         overlaps = jumps[:end][steps != self.times.sizes[start - 1 : start + end - 1]]
@@ -203,7 +203,7 @@ class TrackPlacer:
         if self.times.rule is ClockRule.CHUNKS or first in self.anchors or silence < one_ms:
             return target
         ahead = int(self._lookahead.ahead(np.array([first]))[0])
-        if ahead <= self._packet:  # it is not audible, and clean clocks stay exact
+        if ahead <= (self._packet if first else one_ms):  # not audible between other chunks
             return target
         if ahead > LARGEST_JITTER_MS * one_ms:
             self.anomalies.absurd.count(ahead / one_ms)
@@ -264,7 +264,7 @@ class TrackPlacer:
             self.anomalies.overlap.count(jump / one_ms)
         size = max(jump, self._hidden_loss(first, jump))
         runs_on = first and not self._missing_before(first)
-        if size >= (self._packet if runs_on else one_ms):
+        if size >= (self.times.least_silence if runs_on else one_ms):
             self._add_gap(first, size)
 
     def _hidden_loss(self, first: int, jump: int) -> int:

@@ -85,6 +85,16 @@ def test_drift_leaves_no_silence_in_speech(ppm: int, speech: Speech) -> None:
     assert (0 if speech is BOTH else 4) == silences
 
 
+@pytest.mark.parametrize("jitter", [5, 40, 200])
+@pytest.mark.parametrize("seed", range(4))
+def test_timestamps_that_jitter_leave_no_silence_in_speech(jitter: int, seed: int) -> None:
+    """Neither at the end, where few chunks follow that say otherwise."""
+    found = recorded(BOTH, Sender(stamp_jitter_ms=jitter), seed=seed)
+    assert (0, True) == (found.missing, found.recording.complete)
+    assert 0 == sum(gap.start_ms > 0 for track in found.recording.tracks for gap in track.gaps)
+    assert found.worst_ms <= jitter
+
+
 @given(
     jitter=st.sampled_from([0, 15, 200]),
     stalls=st.lists(st.tuples(st.integers(0, 12_000), st.integers(100, 5000)), max_size=3),
