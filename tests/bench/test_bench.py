@@ -33,7 +33,7 @@ def test_a_tiny_run_measures_everything(tmp_path: Path, capsys: pytest.CaptureFi
     } == found["beside"]["tapreel"].keys()
     assert 0 < found["rendering"]["call_hours_per_cpu_minute"]
     assert 0 < found["help_seconds"]
-    assert "| tapreel, TLS |" in markdown.read_text("utf-8")
+    assert "| tapreel, TLS" in markdown.read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -508,24 +508,24 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 async def test_a_vanished_listener_is_noticed(running: Running) -> None:
     """By TCP, since a client that only listens may be silent for ever."""
     caller, peer = await running.stream()
-    port = caller.writer.get_extra_info("sockname")[1]
-    assert not is_watched(port)
+    ends = [caller.writer.get_extra_info(end)[1] for end in ("peername", "sockname")]
+    assert not is_watched(*ends)
     assert peer.connection is not None
     peer.connection.start_sending(lambda: None)
     async with asyncio.timeout(at_most(10)):
-        while not is_watched(port):  # noqa: ASYNC110  the kernel waits for what is on its way
+        while not is_watched(*ends):  # noqa: ASYNC110  the kernel waits for what is on its way
             await asyncio.sleep(0)
     await caller.leave()
     await peer.was_closed.wait()
 
 
-def is_watched(port: int) -> bool:
-    """Whether the socket of ours that leads to `port` has a keep-alive timer (/proc/net/tcp)."""
+def is_watched(ours: int, theirs: int) -> bool:
+    """Whether the socket between these ports has a keep-alive timer (/proc/net/tcp)."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     (timer,) = [
         row[5].partition(":")[0]
         for row in rows
-        if row[2].endswith(f":{port:04X}") and row[3] == "01"
+        if row[1].endswith(f":{ours:04X}") and row[2].endswith(f":{theirs:04X}") and row[3] == "01"
     ]
     return bool(timer == "02")
 
