@@ -177,6 +177,11 @@ class Config:
         seconds(0.1, 60),
         "seconds of audio queued for a slow listener; then the oldest is dropped",
     ] = 2
+    tap_wait_ms: Annotated[
+        int,
+        integer(40, 2000),
+        "milliseconds that one track of a live call is waited for at the most by the other",
+    ] = 240
     max_listeners: Annotated[int, integer(0, 100_000), "live listeners at the same time"] = 1000
     forward: Annotated[
         tuple[str, ...],

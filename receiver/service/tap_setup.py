@@ -43,11 +43,17 @@ class LiveTaps:
     def __init__(self, config: Config, *, flush: Callable[[], None], counters: TapCounters) -> None:
         self.hub: Hub = LocalHub()
         self._config = config
-        feeds = Feeds(self.hub, byte_order=config.byte_order, counters=counters)
+        feeds = Feeds(
+            self.hub,
+            byte_order=config.byte_order,
+            counters=counters,
+            longest_wait_ms=config.tap_wait_ms,
+        )
         options = TapOptions(
             journal_of=lambda recording_id: config.spool / layout.journal_name(recording_id),
             flush=flush,
             byte_order=config.byte_order,
+            longest_wait_ms=config.tap_wait_ms,
             limits=ListenerLimits(queue_ms=config.tap_queue_seconds * 1000),
             max_listeners=config.max_listeners,
             among_workers=config.workers > 1,

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 from receiver.counters import TapCounters
 from receiver.media import ByteOrder
 from receiver.tap.encoding import encoders
-from receiver.tap.encoding.format import Encoder, Format, OutMessage, OutputSpec, timed
+from receiver.tap.encoding.format import (
+    LONGEST_WAIT_MS,
+    Encoder,
+    Format,
+    OutMessage,
+    OutputSpec,
+    timed,
+)
 from receiver.tap.events import LiveStream, StreamEnded, StreamEvent, Subscribed
 from receiver.tap.hub import Hub, Unsubscribe
 
@@ -52,6 +59,7 @@ class Feed:
         spec: the shape in which the stream is sent.
         byte_order: of the samples of an L16 stream.
         start_ms: where on the stream's clock a replay starts; `None` starts at the present.
+        longest_wait_ms: of one track for the other.
         on_drop: called with a reason and a number of pieces of audio that no listener gets.
     """
 
@@ -61,6 +69,7 @@ class Feed:
         *,
         byte_order: ByteOrder,
         start_ms: float | None = None,
+        longest_wait_ms: int = LONGEST_WAIT_MS,
         on_drop: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
         self._spec = spec
@@ -68,6 +77,7 @@ class Feed:
         self._dropped = {"late": 0, "slow_resampler": 0}  # so many have been reported
         self._byte_order = byte_order
         self._start_ms = start_ms
+        self._longest_wait_ms = longest_wait_ms
         self._loop = asyncio.get_running_loop()
         self._sinks: tuple[Sink, ...] = ()
         self._live: LiveStream | None = None
@@ -148,7 +158,11 @@ class Feed:
         self._live = live = subscribed.live
         self._epoch = self._loop.time() - subscribed.position.arrival_ms / 1000
         self._encoder = encoders.encoder(
-            self._spec, subscribed, byte_order=self._byte_order, start_ms=self._start_ms
+            self._spec,
+            subscribed,
+            byte_order=self._byte_order,
+            start_ms=self._start_ms,
+            longest_wait_ms=self._longest_wait_ms,
         )
         self._position_ms = self._encoder.position_ms
         rate, source_rate = self._spec.rate, live.media_format.sample_rate
@@ -234,8 +248,16 @@ class Feed:
 class Feeds:
     """All feeds of a hub that start at the present, each shared by all listeners of its spec."""
 
-    def __init__(self, hub: Hub, *, byte_order: ByteOrder, counters: TapCounters) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        byte_order: ByteOrder,
+        counters: TapCounters,
+        longest_wait_ms: int = LONGEST_WAIT_MS,
+    ) -> None:
         self._counters = counters
+        self._longest_wait_ms = longest_wait_ms
         self._hub = hub
         self._byte_order = byte_order
         self._feeds: dict[tuple[str, OutputSpec], Feed] = {}
@@ -247,7 +269,12 @@ class Feeds:
         if feed is not None:
             feed.add(sink)
         else:
-            feed = Feed(spec, byte_order=self._byte_order, on_drop=self.count_dropped)
+            feed = Feed(
+                spec,
+                byte_order=self._byte_order,
+                longest_wait_ms=self._longest_wait_ms,
+                on_drop=self.count_dropped,
+            )
             self._feeds[key] = feed
             feed.add(sink)
             feed.subscribe(self._hub, recording_id)

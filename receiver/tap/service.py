@@ -26,7 +26,7 @@ from receiver.errors import BadRequest, Refused
 from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_query
-from receiver.tap.encoding.format import Format
+from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format
 from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted
 from receiver.tap.feed import Feed, Feeds
 from receiver.tap.hub import Hub
@@ -53,6 +53,7 @@ class TapOptions:
     journal_of: Callable[[str], Path]  # where a live recording's journal is
     flush: Callable[[], None] = lambda: None  # writes journals now
     byte_order: ByteOrder = ByteOrder.LITTLE
+    longest_wait_ms: int = LONGEST_WAIT_MS  # of one track for the other
     limits: ListenerLimits = field(default_factory=ListenerLimits)
     max_listeners: int = 1000
     among_workers: bool = False  # other processes have streams that are not known here
@@ -257,6 +258,7 @@ class TapService:
                 listener.spec,
                 byte_order=self.options.byte_order,
                 start_ms=start_ms,
+                longest_wait_ms=self.options.longest_wait_ms,
                 on_drop=self._feeds.count_dropped,
             ),
             flush=self.options.flush,
