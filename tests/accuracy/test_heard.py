@@ -42,6 +42,7 @@ CASES: dict[str, tuple[dict[Track, Sequence[Spurt]], Sender, Network, float]] = 
     "a shared counter in turns": (TURNS, Sender(numbers=Numbers.SHARED), Network(), 0),
     "a shared counter, one track late": (LATE, Sender(numbers=Numbers.SHARED), Network(), 0),
     "no counter": (BOTH, Sender(numbers=Numbers.NONE, stamp_jitter_ms=40), Network(), 40),
+    "a clock that drifts": (BOTH, Sender(drift_ppm=200), Network(), 20),
     "mixed packets": (BOTH, Sender(packets_ms=(10, 20, 40, 80, 160)), Network(), 0),
     "a counter that wraps": (
         BOTH,

@@ -59,7 +59,7 @@ async def test_silence_at_another_rate_takes_no_room(server: TapServer) -> None:
 
 
 @pytest.mark.integration
-async def test_a_stereo_chunk_without_counterpart_is_sent_after_60_ms(server: TapServer) -> None:
+async def test_a_stereo_chunk_without_counterpart_is_sent_alone(server: TapServer) -> None:
     """By the clock, though nothing else comes."""
     stream = server.open_stream()
     async with server.connect(f"{stream.live.call_sid}?track=stereo") as listener:

@@ -128,6 +128,15 @@ def test_a_chunk_waits_for_its_counterpart() -> None:
     assert encoder.due_ms is None
 
 
+@pytest.mark.parametrize("longest_ms", [40, 240, 2000])
+def test_the_longest_wait_can_be_set(longest_ms: int) -> None:
+    """A listener waits for it at first, while nothing is known of how tracks come."""
+    encoder = make_encoder(STEREO, longest_wait_ms=longest_ms)
+    assert [] == encoder.feed(live_chunk(1, LOUD))
+    assert longest_ms == encoder.due_ms
+    assert 20 == encoder.flush_due(longest_ms)[-1].duration_ms
+
+
 def test_no_track_waits_longer_than_it_may() -> None:
     """Then the other track is silent; what comes of it far too late is left out, with a notice."""
     encoder = make_encoder(STEREO)
