@@ -34,7 +34,7 @@ from receiver.journal.records import (
 from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
 from receiver.timeline.event_positions import EventPosition
 from receiver.timeline.jumps import continued_origin_ms
-from receiver.timeline.track_index import MISSING, Column, TrackIndex
+from receiver.timeline.track_index import MISSING, Column, MessageIndex, TrackIndex
 from receiver.wire import parse
 from receiver.wire.messages import (
     FORMAT_ASSUMED,
@@ -141,6 +141,7 @@ class JournalScan:
     repeated_ids: tuple[str, str, str] = ("", "", "")  # of stream, call and account
     token_call: str | None = None  # that no start message had named when the journal was opened
     calls: set[str] = field(default_factory=set)  # that start messages name
+    messages: MessageIndex = field(default_factory=MessageIndex)
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
     sha256: str = ""
@@ -192,7 +193,7 @@ class JournalScan:
             return
         match record:
             case MessageRecord():
-                self._feed_message(record.message)
+                self._feed_message(record.message, end)
             case RejectedRecord():
                 self._feed_rejected(record, end)
             case EndRecord():
@@ -225,6 +226,7 @@ class JournalScan:
             track, number, stamp = record.chunk.track, record.chunk.chunk, record.chunk.timestamp_ms
             row = DroppedRecord(GapKind.REJECTED, track, 1, number, number, stamp, stamp)
             self.track(track).add_not_kept(row)
+            self.messages.add(record.chunk.sequence_number, end)
 
     def _keep_aside(self, kind: tuple[str, str], record: RejectedRecord, end: int) -> None:
         """Add audio that was refused; of what has too many names, all that is left is one."""
@@ -251,12 +253,13 @@ class JournalScan:
             else EventPosition()
         )
 
-    def _feed_message(self, message: bytes) -> None:
+    def _feed_message(self, message: bytes, end: int) -> None:
         try:
             parsed = parse.parse(message)
         except MessageRejected as rejected:
             self.rejected[rejected.code] += 1
             return
+        self.messages.add(getattr(parsed, "sequence_number", None), end)
         if isinstance(parsed, Start):
             self.calls.add(parsed.call_sid)
         match parsed:
@@ -295,6 +298,8 @@ class JournalScan:
 
         Today each gets a journal of its own; older ones may hold stragglers of another stream.
         """
+        self.messages.ended_ms = self.last_arrival_ms
+        self.messages.incomplete = any(note.code == "messages_not_kept" for note in self.notes)
         if len(self.starts) > 1:
             self.start = self._start_with_most_audio()
         if self.start is not None:

@@ -166,7 +166,9 @@ def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Aud
             index.number_before = before.number if before else None
     continued_ms = joint.origin_ms if joint else None
     origin_ms = clock.origin_ms(present) if continued_ms is None else continued_ms
-    placed = track_timeline.place_tracks(present, media, origin_ms=origin_ms)
+    placed = track_timeline.place_tracks(
+        present, media, origin_ms=origin_ms, messages=scanned.messages
+    )
     placements = {placement.track: placement for placement in placed}
     for index in present:
         index.forget_counters()

@@ -41,7 +41,11 @@ _HARMLESS: Final = frozenset(
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
 )
 """Findings that leave out nothing a listener would miss."""
-_WHY: Final = {GapKind.REJECTED: "were refused", GapKind.DISK: "came while the disk took none"}
+_WHY: Final = {
+    GapKind.REJECTED: "were refused",
+    GapKind.DISK: "came while the disk took none",
+    GapKind.LOST: "never came",
+}
 _MISSED_KINDS: Final = frozenset(GapKind) - {GapKind.SENDER_SILENCE}
 
 
@@ -159,7 +163,7 @@ def _track_findings(track: RecordedTrack) -> Iterator[Finding]:
 
 
 def _audio_missing(scanned: JournalScan, placements: Iterable[Placement]) -> Iterator[Finding]:
-    """Yield findings for chunks that came and were not kept, where no gap stands for them.
+    """Yield findings for chunks that were lost or not kept, where no gap stands for them.
 
     A track of which nothing was kept has no gaps; on others counters may make no sense.
     """

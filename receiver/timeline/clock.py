@@ -120,9 +120,12 @@ def usual_size(index: TrackIndex) -> int:
     return int(sizes[counts.argmax()])
 
 
-def longest_size(index: TrackIndex) -> int:
-    """Return the largest payload size in bytes that is not rare: a missing chunk has no more."""
-    return int(np.quantile(index.size, _NOT_RARE))
+def size_bounds(index: TrackIndex) -> tuple[int, int]:
+    """Return the smallest and largest payload size in bytes that are not rare.
+
+    A missing chunk is taken to have no less and no more.
+    """
+    return int(np.quantile(index.size, 1 - _NOT_RARE)), int(np.quantile(index.size, _NOT_RARE))
 
 
 def without_useless_numbers(index: TrackIndex, ordered: Order, media: MediaFormat) -> Order:
@@ -132,7 +135,7 @@ def without_useless_numbers(index: TrackIndex, ordered: Order, media: MediaForma
     goes on as if they were not. They still tell chunks apart, but nothing may be concluded from
     them about loss. Numbers are useless if the clock leaves no room for most of what they skip.
     """
-    if ordered.numbers is None:
+    if ordered.numbers is None or ordered.proven:
         return ordered
     steps = np.diff(ordered.numbers)
     skips = steps > 1
@@ -269,7 +272,7 @@ class SenderTimes:
         self._origin_ms = origin_ms
         self._drift = 0.0
         self._index, self._chosen = index, ordered.chosen
-        self.usual, self.longest = usual_size(index), longest_size(index)
+        self.usual, (self.shortest, self.longest) = usual_size(index), size_bounds(index)
         self.unstamped = int((index.timestamp[ordered.chosen] == MISSING).sum())
         self.sizes = index.size[ordered.chosen].astype(np.int64)
         self.arrivals = index.arrival[ordered.chosen].astype(np.int64) * media.bytes_per_ms
@@ -284,9 +287,7 @@ class SenderTimes:
         self.targets = self._filled()
         steps = (np.diff(self.targets) - self.sizes[:-1])[self.contiguous[1:]]
         self._jitter = max(0, -int(np.quantile(steps, _SHORT))) if len(steps) >= _ENOUGH else 0
-        if ordered.numbers is not None and np.ptp(
-            np.quantile(index.size, (1 - _NOT_RARE, _NOT_RARE))
-        ):
+        if ordered.numbers is not None and self.shortest < self.longest:
             self.places = self._places_of_mixed_sizes(np.diff(ordered.numbers) - 1)
 
     def _places_of_mixed_sizes(self, missing: Column) -> Column:
@@ -330,6 +331,22 @@ class SenderTimes:
         """Count the time of the audio, whose timestamps run faster by this share."""
         self._drift = drift
         self.targets = self._filled()
+
+    @property
+    def expected(self) -> int:
+        """Return how many bytes a missing chunk has on the average: where sizes are mixed."""
+        mixed = self.shortest < self.longest
+        return int(self.audio_before[-1]) // len(self.sizes) if mixed else self.usual
+
+    def number_at(self, target: int) -> int:
+        """Return the number that a chunk in this place would have, by the usual size of one."""
+        usual = self.usual or 2**62  # if chunks are usually empty, none has a place
+        return (target + usual // 2) // usual
+
+    def waited_ms(self, chunk: int) -> int:
+        """Return how long after the chunk before it a chunk arrived."""
+        before = int(self.arrivals[chunk - 1]) if chunk else 0
+        return (int(self.arrivals[chunk]) - before) // self.media.bytes_per_ms
 
     def breaks(self) -> Flags:
         """Return which chunks do not follow the one before, wherever it is placed."""

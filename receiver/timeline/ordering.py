@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from receiver.media import Finding
+from receiver.media import Finding, Track
 from receiver.timeline.track_index import MISSING, Bounds, Column, TrackIndex
 
 Flags = NDArray[np.bool_]
@@ -66,6 +66,17 @@ class Order:
     conflict: int = 0  # came again with other bytes
     late: int = 0  # arrived behind one that belongs after them; these are chosen
     findings: tuple[Finding, ...] = ()
+    proven: bool = False  # numbers are of `numbering`: just as many are missing as were lost
+    head: int | None = None  # how many are missing before the first chunk, if that is known
+    tail: int = 0  # how many are missing behind the last chunk
+    waited_ms: int = 0  # how long others came behind the last chunk
+
+    def with_restarts(self, restarts: int, track: Track) -> Order:
+        """Return the order with a finding about restarts, unless there were none."""
+        if not restarts:
+            return self
+        finding = Finding("counters_restarted", f"{restarts} times", track)
+        return replace(self, findings=(*self.findings, finding))
 
 
 def order(index: TrackIndex) -> Order:
@@ -78,17 +89,15 @@ def order(index: TrackIndex) -> Order:
         if (keys == MISSING).any():
             continue
         unwrapped, not_kept_numbers, restarts = _unwrapped(keys, bounds, index)
-        found = _sorted_by(unwrapped, index)
+        found = sorted_by(unwrapped, index)
         if found.conflict > 2 and 2 * found.conflict >= len(index):
             text = f"the {name} numbers repeat"
             findings.append(Finding("counters_unusable", text, index.track))
             continue
-        if restarts:
-            findings.append(Finding("counters_restarted", f"{restarts} times", index.track))
         if name == "chunk":
             known = unwrapped[found.chosen]
             found = replace(found, numbers=known, not_kept_numbers=not_kept_numbers)
-        return replace(found, findings=tuple(findings))
+        return replace(found, findings=tuple(findings)).with_restarts(restarts, index.track)
     return replace(_without_numbers(index), findings=tuple(findings))
 
 
@@ -109,10 +118,10 @@ def arrivals_of(index: TrackIndex) -> Arrivals:
 def _unwrapped(keys: Column, bounds: Column, index: TrackIndex) -> tuple[Column, Column, int]:
     """Return keys of chunks and of rows that were not kept, restarts undone, and their count."""
     unwrapped, restarts = undo_restarts(keys, arrivals_of(index))
-    return unwrapped, _like_neighbours(bounds, index.not_kept_bounds, keys, unwrapped), restarts
+    return unwrapped, like_neighbours(bounds, index.not_kept_bounds, keys, unwrapped), restarts
 
 
-def _like_neighbours(bounds: Column, rows: Bounds, keys: Column, unwrapped: Column) -> Column:
+def like_neighbours(bounds: Column, rows: Bounds, keys: Column, unwrapped: Column) -> Column:
     """Return numbers of what was not kept, restarts undone as around the place where it came.
 
     Between two chunks of different counts it is of the one that puts it nearer to them.
@@ -132,12 +141,12 @@ def _like_neighbours(bounds: Column, rows: Bounds, keys: Column, unwrapped: Colu
 def undo_restarts(numbers: Column, arrivals: Arrivals) -> tuple[Column, int]:
     """Return numbers that go on where the sender's counter began anew, and how often it did.
 
-    A counter of 16 bits wraps, which its numbers alone show (`_undo_wraps`). Others begin anew
+    A counter of 16 bits wraps, which its numbers alone show (`undo_wraps`). Others begin anew
     wherever they like: see `_restart`. The lowest number of the new count gets the number behind
     the highest one so far, and so does, with the same shift, everything behind it that is no
     straggler of the old count. After too many restarts numbers are returned as they were.
     """
-    unwrapped, wraps = _undo_wraps(numbers, arrivals.stamps)
+    unwrapped, wraps = undo_wraps(numbers, arrivals.stamps)
     for restarts in range(_MOST_RESTARTS):
         first = _restart(unwrapped, arrivals)
         if first is None:
@@ -146,7 +155,7 @@ def undo_restarts(numbers: Column, arrivals: Arrivals) -> tuple[Column, int]:
     return numbers, 0
 
 
-def _undo_wraps(numbers: Column, stamps: Column) -> tuple[Column, int]:
+def undo_wraps(numbers: Column, stamps: Column) -> tuple[Column, int]:
     """Return the numbers of a 16-bit counter as the nearest to their neighbours modulo 65,536.
 
     From near its end to near its beginning it wrapped, and back again is a straggler. A step over
@@ -274,7 +283,7 @@ def _carried_on(numbers: Column, arrivals: Arrivals, first: int) -> Column:
     return np.concatenate((numbers[:first], shifted))
 
 
-def _sorted_by(keys: Column, index: TrackIndex, *, keep_conflicts: bool = False) -> Order:
+def sorted_by(keys: Column, index: TrackIndex, *, keep_conflicts: bool = False) -> Order:
     """Return the order by `keys`: of equal ones the first to arrive, the others counted."""
     arrived = np.argsort(keys, kind="stable")
     ordered = keys[arrived]
@@ -297,5 +306,5 @@ def _without_numbers(index: TrackIndex) -> Order:
     timestamps = index.timestamp
     distinct = len(np.unique(timestamps)) * 2 > len(timestamps)
     if distinct and not (timestamps == MISSING).any():
-        return _sorted_by(timestamps, index, keep_conflicts=True)
+        return sorted_by(timestamps, index, keep_conflicts=True)
     return Order(np.arange(len(index)))

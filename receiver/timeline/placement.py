@@ -33,7 +33,7 @@ An example, with chunks of 20 ms:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from receiver.media import ClockRule, Finding, GapKind, MediaFormat, Track
 from receiver.timeline.anchoring import Anchors
 from receiver.timeline.clock import ClockLookahead, SenderTimes
-from receiver.timeline.gaps import GapList, MissingChunks
+from receiver.timeline.gaps import GapList, LossRecord, MissingChunks
 from receiver.timeline.jumps import LARGEST_JITTER_MS, JumpBudget
 from receiver.timeline.ordering import Order
 from receiver.timeline.track_index import MISSING, Column, TrackIndex
@@ -89,6 +89,37 @@ class ClockAnomalies:
             yield Finding("timestamps_overlap", text, track)
 
 
+def _not_kept_numbers(index: TrackIndex, order: Order, times: SenderTimes) -> Column:
+    """Return the numbers of the first and last chunk of each row that was not kept.
+
+    Where chunks have none, they are counted from the clock, by the usual size of a chunk.
+    """
+    if order.not_kept_numbers is not None:
+        return order.not_kept_numbers
+    stamps = index.not_kept_bounds.timestamps
+    if times.rule is ClockRule.CHUNKS or not times.usual:
+        return np.full_like(stamps, MISSING)
+    targets = times.of_stamps(stamps)
+    counted = (targets + times.usual // 2) // times.usual
+    return np.where(targets == MISSING, MISSING, counted)
+
+
+def _end_of_known(
+    records: Iterable[LossRecord], number: int, usual_ms: float, budget: JumpBudget, audio_ms: float
+) -> int:
+    """Return the number behind the last chunk that came from `number` on, as far as allowed."""
+    end = number
+    for record in records:
+        if record.kind is GapKind.SENDER_SILENCE:
+            continue
+        beyond = record.last + 1 - end
+        came_ms = min(record.chunks, beyond) * usual_ms
+        if not budget.spend(beyond * usual_ms, came_ms, audio_ms=audio_ms):
+            break
+        end = record.last + 1
+    return end
+
+
 @dataclass(slots=True)
 class TrackPlacer:
     """Places one track, once: the module's docstring has the plan.
@@ -108,6 +139,7 @@ class TrackPlacer:
     gaps: GapList = field(init=False)
     missing: MissingChunks = field(init=False)
     anomalies: ClockAnomalies = field(default_factory=ClockAnomalies)
+    untold: int = 0  # chunks that are known to be lost, and no gap stands for them
     _candidate: int | None = None  # a shift that one absurd timestamp suggests
     _latest_target: int = -(2**62)  # the last one that was followed
     _usual: int = 0  # bytes of a usual chunk
@@ -123,7 +155,8 @@ class TrackPlacer:
         self._breaks = self.times.breaks()
         self._breaks[list(self.anchors)] = True
         self.anomalies.unstamped = self.times.unstamped
-        self.missing = MissingChunks(self.index.not_kept, self._not_kept_numbers().tolist())
+        numbers = _not_kept_numbers(self.index, self.order, self.times)
+        self.missing = MissingChunks(self.index.not_kept, numbers.tolist())
         self.gaps = GapList(self.missing, self.media, self._usual, self.times.longest)
 
     def place_all(self) -> None:
@@ -177,25 +210,6 @@ class TrackPlacer:
             self.anomalies.overlap.count(size / self.media.bytes_per_ms)
         return start + end
 
-    def _not_kept_numbers(self) -> Column:
-        """Return the numbers of the first and last chunk of each row that was not kept.
-
-        Where chunks have none, they are counted from the clock, by the usual size of a chunk.
-        """
-        if self.order.not_kept_numbers is not None:
-            return self.order.not_kept_numbers
-        stamps = self.index.not_kept_bounds.timestamps
-        if self.times.rule is ClockRule.CHUNKS or not self._usual:
-            return np.full_like(stamps, MISSING)
-        targets = self.times.of_stamps(stamps)
-        counted = (targets + self._usual // 2) // self._usual
-        return np.where(targets == MISSING, MISSING, counted)
-
-    def _number_at(self, position: int) -> int:
-        """Return the number that a chunk in this place would have, counted likewise."""
-        usual = self._usual or 2**62  # if chunks are usually empty, none has a place
-        return (position - self.shift + usual // 2) // usual
-
     def _without_jitter(self, first: int) -> int:
         """Return where chunk `first` belongs, less what only its own timestamp says."""
         one_ms, target = self.media.bytes_per_ms, int(self.times.targets[first])
@@ -248,14 +262,8 @@ class TrackPlacer:
     def _spend(self, first: int, jump: int) -> bool:
         """Return whether the budget allows a jump before chunk `first`, and spend it if so."""
         one_ms, audio_before = self.media.bytes_per_ms, int(self.times.audio_before[first])
-        waited_ms = self._waited_ms(first)
+        waited_ms = self.times.waited_ms(first)
         return self._budget.spend(jump / one_ms, waited_ms, audio_ms=audio_before / one_ms)
-
-    def _waited_ms(self, first: int) -> int:
-        """Return how long after the chunk before it chunk `first` arrived."""
-        arrivals = self.index.arrival
-        before = int(arrivals[self.order.chosen[first - 1]]) if first else 0
-        return int(arrivals[self.order.chosen[first]]) - before
 
     def _follow_clock(self, first: int, jump: int) -> None:
         """Leave silence, append back to back, or append in spite of too little room."""
@@ -273,14 +281,19 @@ class TrackPlacer:
         Once the clock has left too little room, audio may be ahead of it and have used that room
         up, but numbers still say what is missing.
         """
-        lost = self._missing_before(first) * self._usual
-        if lost <= jump or not self.anomalies.overlap.times:
+        missing = self._missing_before(first)
+        lost, least = missing * self._usual, missing * self.times.shortest
+        if min(lost, least) <= jump or not (self.anomalies.overlap.times or self.order.proven):
             return 0
-        return lost if self._spend(first, lost) else 0
+        if self._spend(first, lost):
+            return lost
+        self.untold += missing
+        return 0
 
     def _append_off_clock(self, first: int, target: int) -> bool:
         """Append a run whose jump is absurd; follow its clock once two chunks agree on it."""
         self.anomalies.absurd.count((self.shift + target - self.cursor) / self.media.bytes_per_ms)
+        self.untold += self._missing_before(first)
         suggested = self.cursor - target
         steps, sizes = (
             np.diff(self.times.targets[first : first + 2]),
@@ -304,6 +317,8 @@ class TrackPlacer:
         number = int(self.order.numbers[first])
         if first:
             return number - int(self.order.numbers[first - 1]) - 1
+        if self.order.head is not None:
+            return self.order.head
         before = self.index.number_before
         if before is not None:
             return max(0, number - before - 1)
@@ -321,7 +336,9 @@ class TrackPlacer:
             number = int(self.order.numbers[first])
             missing = range(number - self._missing_before(first), number)
         elif first not in self.anchors:
-            missing = range(self._number_at(start), self._number_at(stop))
+            missing = range(
+                self.times.number_at(start - self.shift), self.times.number_at(stop - self.shift)
+            )
             otherwise = GapKind.LOST
         if missing and stop > start:
             self.gaps.add_missing(start, stop, missing)
@@ -342,25 +359,28 @@ class TrackPlacer:
     def _add_tail(self) -> None:
         """Add the gap of chunks that came after the last one that was kept.
 
-        What was lost between them is silence as far as a pause would be. What is in the
-        recording before this one is not part of it.
+        What was lost between them or behind them is silence as far as a pause would be. What is
+        in the recording before this one is not part of it.
         """
         if not self._usual:
             return
-        numbers, usual_ms = self.order.numbers, self._usual / self.media.bytes_per_ms
-        number = self._number_at(self.cursor) if numbers is None else int(numbers[-1]) + 1
+        usual = self.times.expected if self.order.proven else self._usual
+        numbers, usual_ms = self.order.numbers, usual / self.media.bytes_per_ms
+        number = (
+            self.times.number_at(self.cursor - self.shift)
+            if numbers is None
+            else int(numbers[-1]) + 1
+        )
         audio_ms = int(self.times.audio_before[-1]) / self.media.bytes_per_ms
-        end = number
-        for record in self.missing.ending_from(number):
-            if record.kind is GapKind.SENDER_SILENCE:
-                continue
-            beyond = record.last + 1 - end
-            came_ms = min(record.chunks, beyond) * usual_ms
-            if not self._budget.spend(beyond * usual_ms, came_ms, audio_ms=audio_ms):
-                break
-            end = record.last + 1
+        records = self.missing.ending_from(number)
+        end = _end_of_known(records, number, usual_ms, self._budget, audio_ms)
+        lost_ms = (number + self.order.tail - end) * usual_ms
+        if self._budget.spend(lost_ms, self.order.waited_ms, audio_ms=audio_ms):
+            end = max(end, number + self.order.tail)
+        else:
+            self.untold += number + self.order.tail - end
         if end > number:
-            start, stop = self._skip((end - number) * self._usual)
+            start, stop = self._skip((end - number) * usual)
             self.gaps.add_missing(start, stop, range(number, end))
 
 

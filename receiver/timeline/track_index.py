@@ -98,6 +98,30 @@ class TrackIndex:
     checksum = property(lambda self: np.frombuffer(self._checksum, np.uint32))
 
 
+class MessageIndex:
+    """The sequence numbers of messages other than chunks that were kept, as they came."""
+
+    def __init__(self) -> None:
+        self.incomplete = False  # some came that are not in the journal
+        self.started_ms = 0  # when the first one arrived
+        self.ended_ms = 0  # when the stream ended
+        self._sequences = array("q")
+        self._ends = array("q")
+
+    def add(self, sequence: int | None, end: int) -> None:
+        """Add a message that ends at byte `end` of the journal."""
+        if sequence is not None:
+            self._sequences.append(sequence)
+            self._ends.append(end)
+
+    def around(self, first: int, last: int) -> tuple[Column, Column]:
+        """Return the numbers of what came before byte `first`, and behind byte `last`."""
+        return self.sequences[self.ends < first], self.sequences[self.ends > last]
+
+    sequences = property(lambda self: _column(self._sequences))
+    ends = property(lambda self: _column(self._ends))
+
+
 def _column(values: array[int]) -> Column:
     return np.frombuffer(values, np.int64)
 

@@ -23,9 +23,10 @@ from receiver.timeline.clock import (
     without_useless_numbers,
 )
 from receiver.timeline.gaps import ByteGap, GapList
-from receiver.timeline.ordering import Order, order
+from receiver.timeline.numbering import number_tracks
+from receiver.timeline.ordering import Order
 from receiver.timeline.placement import TrackPlacer
-from receiver.timeline.track_index import MISSING, TrackIndex
+from receiver.timeline.track_index import MISSING, MessageIndex, TrackIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,11 @@ def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Place
 
 
 def place_tracks(
-    indices: Sequence[TrackIndex], media: MediaFormat, *, origin_ms: int = 0
+    indices: Sequence[TrackIndex],
+    media: MediaFormat,
+    *,
+    origin_ms: int = 0,
+    messages: MessageIndex | None = None,
 ) -> list[Placement]:
     """Return the time lines of all tracks of a recording.
 
@@ -77,8 +82,13 @@ def place_tracks(
         indices: the tracks; each carried at least one chunk.
         media: the format of its payloads.
         origin_ms: the timestamp at which stream time begins (`clock.origin_ms`).
+        messages: what else came; by default nothing.
     """
-    ordered = [without_useless_numbers(index, order(index), media) for index in indices]
+    orders = number_tracks(indices, messages or MessageIndex(), media)
+    ordered = [
+        without_useless_numbers(index, found, media)
+        for index, found in zip(indices, orders, strict=True)
+    ]
     times = [
         SenderTimes(index, found, media, rule, origin_ms)
         for index, found, rule in zip(
@@ -103,6 +113,7 @@ def _placed(index: TrackIndex, ordered: Order, times: SenderTimes, stops: Anchor
     if stops:
         text = f"{len(stops)} times, {sum(map(abs, stops.values()))} ms in all"
         findings = (*findings, Finding("clock_reanchored", text, index.track))
+    untold = placer.untold if ordered.proven else 0
     first_stamp = int(index.timestamp[ordered.chosen[0]])
     return Placement(
         track=index.track,
@@ -114,7 +125,7 @@ def _placed(index: TrackIndex, ordered: Order, times: SenderTimes, stops: Anchor
         first_timestamp_ms=None if first_stamp == MISSING else first_stamp,
         drift_ppm=drift_ppm(index, ordered, times.rule),
         gaps=placer.gaps,
-        unshown=placer.missing.unshown(),
+        unshown=placer.missing.unshown() + Counter({GapKind.LOST: untold}),
         _runs=placer.runs,
     )
 

@@ -50,6 +50,34 @@ def test_a_whole_journal_has_nothing_to_report() -> None:
     assert MediaFormat() == found.media_format
 
 
+def test_sequence_numbers_of_all_messages_are_read() -> None:
+    """Whatever they carry: they use numbers up, as refused chunks do."""
+    others = [
+        MessageRecord(40, json.dumps({"event": event, "sequenceNumber": number, **body}).encode())
+        for event, number, body in [
+            ("dtmf", "3", {"dtmf": {"digit": "1"}}),
+            ("mark", "4", {"mark": {"name": "m"}}),
+            ("new", 5, {}),
+            ("mark", None, {"mark": {"name": "m"}}),
+        ]
+    ]
+    refused = RejectedRecord(50, "bad_payload", RejectedChunk(Track.INBOUND, 6, 2, 20))
+    first = chunk(1, b"a", sequence_number=2)
+    stop = MessageRecord(60, b'{"event": "stop", "sequenceNumber": "8"}')
+    found = scanned(*records([first, *others, refused, stop], reason=EndReason.STOP)[1:])
+    assert [1, 3, 4, 5, 6, 8] == found.messages.sequences.tolist()
+    end = int(found.tracks[Track.INBOUND].end[0])
+    before, behind = found.messages.around(end, end)
+    assert ([1], [3, 4, 5, 6, 8]) == (before.tolist(), behind.tolist())
+    assert not found.messages.incomplete
+    assert 10_000 == found.messages.ended_ms
+
+
+def test_where_messages_were_left_out_their_numbers_are_incomplete() -> None:
+    """Then sequence numbers are no ledger."""
+    assert scanned(NoteRecord(0, "messages_not_kept", "5 messages")).messages.incomplete
+
+
 def test_payloads_are_where_the_index_says() -> None:
     """The end and size of each are offsets into the journal."""
     payloads = [b"first", b"second one", b""]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord, DroppedRecord
 from receiver.media import ClockRule, Encoding, GapKind, MediaFormat, RejectedChunk, Track
-from receiver.timeline.track_index import TrackIndex
+from receiver.timeline.track_index import MessageIndex, TrackIndex
 from receiver.timeline.track_timeline import Placement, gaps_in_ms, place, place_tracks
 from tests.receiver.helpers.journals import chunk
 
@@ -254,6 +254,20 @@ def test_a_lost_chunk_may_be_as_long_as_the_longest_ones() -> None:
         at += size
     _, placement = laid_out(records)
     assert [(3830, 3990, GapKind.LOST)] == kinds(placement)
+
+
+def test_lost_chunks_that_would_make_an_absurd_file_are_counted() -> None:
+    """A ledger says that they are lost, and no gap stands for them."""
+    messages = MessageIndex()
+    index = TrackIndex(Track.INBOUND)
+    messages.add(1, 1)
+    for number in range(400):
+        record = chunk(number, spoken(number), timestamp_ms=20 * number, sequence_number=2 + number)
+        index.add(record, 2 + number)
+    messages.add(4402, 500)
+    (placement,) = place_tracks([index], MULAW, messages=messages)
+    assert 400 * 160 == placement.length
+    assert {GapKind.LOST: 4000} == placement.unshown
 
 
 def test_a_clock_that_counts_samples_is_recognised() -> None:

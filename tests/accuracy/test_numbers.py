@@ -1,0 +1,140 @@
+"""Loss by numbers: whatever senders count, what is said to be lost is what was."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from receiver.media import Track
+from tests.accuracy.recorded import Outcome, outcome
+from tests.accuracy.senders import Network, Numbers, Sender, Spurt, call
+
+IN, OUT = Track.INBOUND, Track.OUTBOUND
+CALM = Network()
+LENGTH_MS = 6000
+PACKET_MS = 20
+Speech = dict[Track, Sequence[Spurt]]
+TALKING: Speech = {IN: [(0, LENGTH_MS)], OUT: [(0, LENGTH_MS)]}
+TURNS: Speech = {IN: [(0, 2000), (4000, LENGTH_MS)], OUT: [(2000, 4000)]}
+LATE: Speech = {IN: [(0, LENGTH_MS)], OUT: [(3000, LENGTH_MS)]}
+ALONE: Speech = {IN: [(0, LENGTH_MS)]}
+HOLD: Speech = {track: [(0, 1500), (4500, LENGTH_MS)] for track in Track}
+
+
+def recorded(speech: Speech, sender: Sender, network: Network = CALM, seed: int = 0) -> Outcome:
+    """Return what the receiver makes of a call, beside the truth."""
+    with tempfile.TemporaryDirectory() as folder:
+        return outcome(call(speech, sender, network, seed=seed), Path(folder))
+
+
+def is_right(found: Outcome, within_ms: float = PACKET_MS) -> None:
+    """Nothing is missing from the file, loss is told where it was, and nowhere else."""
+    assert 0 == found.missing
+    for track, told in found.told_lost_ms.items():
+        assert abs(told - found.truly_lost_ms[track]) <= within_ms, track
+    assert found.recording.complete != any(found.truly_lost_ms.values())
+
+
+@pytest.mark.parametrize("speech", [TALKING, TURNS, LATE, ALONE, HOLD])
+@pytest.mark.parametrize("numbers", Numbers)
+@pytest.mark.parametrize("jitter", [0, 40])
+def test_where_nothing_is_lost_nothing_is_said_to_be(
+    speech: Speech, numbers: Numbers, jitter: int
+) -> None:
+    """Contiguous numbers exclude loss: own ones, shared ones, and those of messages alone."""
+    found = recorded(speech, Sender(numbers=numbers, stamp_jitter_ms=jitter))
+    is_right(found)
+    assert found.duration_error_ms <= jitter
+
+
+@pytest.mark.parametrize("speech", [TALKING, LATE, HOLD])
+@pytest.mark.parametrize("jitter", [0, 40])
+def test_a_shared_counter_needs_no_sequence_numbers(speech: Speech, jitter: int) -> None:
+    """The numbers of both tracks together have no gap."""
+    sender = Sender(numbers=Numbers.SHARED, sequence=False, stamp_jitter_ms=jitter)
+    is_right(recorded(speech, sender))
+
+
+@given(
+    speech=st.sampled_from([TALKING, ALONE]),
+    numbers=st.sampled_from(Numbers),
+    first=st.sampled_from([0, 1, 77, 65_500]),
+    jitter=st.sampled_from([0, 40]),
+    swapped=st.booleans(),
+    lost=st.lists(
+        st.tuples(
+            st.sampled_from([(IN,), (OUT,), (IN, OUT)]),
+            st.integers(0, LENGTH_MS // PACKET_MS - 1),
+            st.sampled_from([1, 3, 25, 100]),
+        ),
+        max_size=2,
+    ),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60)
+def test_what_is_said_to_be_lost_is_what_was(
+    speech: Speech,
+    numbers: Numbers,
+    first: int,
+    jitter: int,
+    swapped: bool,
+    lost: list[tuple[tuple[Track, ...], int, int]],
+    seed: int,
+) -> None:
+    """At the head, in the middle and at the tail, on one track and on both, across a wrap."""
+    windows = tuple(
+        (track, at * PACKET_MS, min(LENGTH_MS, (at + count) * PACKET_MS))
+        for tracks, at, count in lost
+        for track in tracks
+    )
+    sender = Sender(numbers=numbers, first_number=first, wraps=True, stamp_jitter_ms=jitter)
+    # Only numbers of chunks tell those apart that overtook each other.
+    often = 0.05 if swapped and numbers is not Numbers.NONE else 0.0
+    found = recorded(speech, sender, Network(lost=windows, swapped=often), seed)
+    is_right(found, 2 * PACKET_MS if jitter else PACKET_MS)
+
+
+@given(
+    numbers=st.sampled_from([Numbers.TRACK, Numbers.SHARED]),
+    at=st.integers(10, LENGTH_MS // PACKET_MS - 20),
+    first=st.sampled_from([0, 1, 77]),
+    lost=st.sampled_from([0, 1, 5]),
+    behind=st.integers(0, 10),
+    sequence=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=30)
+def test_a_counter_that_begins_anew_hides_no_loss(
+    numbers: Numbers, at: int, first: int, lost: int, behind: int, sequence: bool, seed: int
+) -> None:
+    """Behind the restart chunk numbers say what is lost; sequence numbers across it, too."""
+    start = (at + behind + (0 if sequence else 1)) * PACKET_MS
+    sender = Sender(
+        numbers=numbers, first_number=first, restarts_at_ms=at * PACKET_MS, sequence=sequence
+    )
+    window = (IN, start, start + lost * PACKET_MS)
+    is_right(recorded(TALKING, sender, Network(lost=(window,)), seed))
+
+
+def test_a_pause_beside_a_lost_chunk_is_no_loss() -> None:
+    """The chunk is lost, the pause is silence of the sender."""
+    found = recorded(TURNS, Sender(), Network(lost=((IN, 1980, 2000),)))
+    is_right(found, 0)
+
+
+def test_loss_at_the_end_is_known_by_the_stop_message() -> None:
+    """It has the number behind all of those that came before it."""
+    network = Network(lost=((IN, 5000, LENGTH_MS), (OUT, 4000, LENGTH_MS)))
+    found = recorded(TALKING, Sender(), network)
+    is_right(found, 0)
+    assert 0 == found.duration_error_ms
+    assert "audio_lost" not in [
+        finding.code
+        for finding in recorded(TALKING, Sender(stop=False), network).recording.findings
+        if finding.track is IN
+    ]
