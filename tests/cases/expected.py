@@ -18,9 +18,6 @@ PACKET_MS: Final = 20
 ADAPTED_MS: Final = 1000
 """A live listener may miss something of a track while the clock of its own adapts to it."""
 
-OPEN: Final[dict[str, str]] = {}
-"""Cases that are not right yet, and the point that mends them."""
-
 Check = Callable[[Played], None]
 FILES: Final[dict[str, Check]] = {}
 LIVE: Final[dict[str, Check]] = {}

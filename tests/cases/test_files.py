@@ -18,7 +18,7 @@ from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
 from receiver.journal.spool import Spool
 from receiver.tap.local_hub import LocalHub
-from tests.cases.expected import FILES, OPEN
+from tests.cases.expected import FILES
 from tests.cases.played import NAMES, Played, Published, Step, read, steps
 from tests.receiver.helpers.journals import STARTED_AT_MS, render
 from tests.receiver.helpers.taps import ManualScheduler
@@ -108,12 +108,8 @@ def rendered(journal: Path, folder: Path) -> Published:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_case_leaves_is_right(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """By the rules of `expected.py`; what is still open fails, and says so when it does not."""
-    if name in OPEN:
-        request.applymarker(pytest.mark.xfail(reason=OPEN[name], strict=True))
+def test_what_a_case_leaves_is_right(name: str, tmp_path: Path) -> None:
+    """By the rules of `expected.py`."""
     FILES[name](play(name, tmp_path))
 
 
