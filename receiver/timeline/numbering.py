@@ -53,6 +53,8 @@ _FEWEST_STEADY: Final = 50
 _LEAST_STEADY: Final = 0.1
 _MOSTLY: Final = 0.5
 """This share of numbers follow the one before them, or at least `_FEWEST_STEADY` do."""
+_FEWEST_SHARED: Final = 20
+"""Fewer chunks are no evidence of a shared counter, nor turns where it began anew."""
 _FURTHEST: Final = 1000
 """From one track to the other a shared counter goes on by at most this."""
 _MOST_TIMES: Final = 10
@@ -140,7 +142,7 @@ def _shared(indices: Sequence[TrackIndex]) -> list[Order] | None:
         return None
     owners, _, came = _all_rows(indices)
     numbers = np.concatenate([index.number for index in indices])[came]
-    numbers, _ = undo_wraps(numbers, np.full_like(numbers, MISSING))
+    numbers, wraps = undo_wraps(numbers, np.full_like(numbers, MISSING))
     crossing = np.diff(numbers)[np.diff(owners[came]) != 0]
     onwards = (crossing >= 1) & (crossing <= _FURTHEST)
     if not len(crossing) or onwards.sum() < 0.6 * len(crossing):
@@ -156,7 +158,7 @@ def _shared(indices: Sequence[TrackIndex]) -> list[Order] | None:
     if on_both > _MOST_CONFLICTS * min(map(len, tracks)):
         return None
     distinct = np.unique(unwrapped)
-    if len(distinct) < _ENOUGH:
+    if len(distinct) < _FEWEST_SHARED or (restarts > wraps and len(crossing) < _FEWEST_SHARED):
         return None
     if (np.diff(distinct) == 1).mean() <= max(
         (np.diff(np.unique(track)) == 1).mean() if len(track) > 1 else 0.0 for track in tracks
