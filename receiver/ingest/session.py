@@ -104,9 +104,7 @@ class Session:
         try:
             parsed = parse.parse(message)
             if type(parsed) is Chunk and self._recordings.continues(parsed):
-                self._recordings.keep_chunk(
-                    parsed
-                )  # nearly every message; no event need be made of it
+                self._recordings.keep_chunk(parsed)  # nearly every message: no event is made of it
             else:
                 self._receive(parsed, message)
         except MessageRejected as rejected:
