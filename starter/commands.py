@@ -102,7 +102,7 @@ def start(
         _show_request(credentials.streams_url(target, sid), masked(form), as_json=as_json)
         return
     handle = _send(credentials, _start_on(target, sid, request))
-    _show_handle(handle, as_json=as_json)
+    show_handle(handle, as_json=as_json)
     if not as_json:
         option = " --conference" if conference else ""
         click.echo(one_line(f"stop it with: starter stop {sid} {handle.sid}{option}"), err=True)
@@ -117,7 +117,7 @@ def stop(sid: str, stream: str, *, conference: bool, config: str | None, as_json
     target = _target(conference)
     target.check_sid(sid)
     credentials = load_settings(config, os.environ).credentials()
-    _show_handle(_send(credentials, _stop_on(target, sid, stream)), as_json=as_json)
+    show_handle(_send(credentials, _stop_on(target, sid, stream)), as_json=as_json)
 
 
 @click.command()
@@ -209,12 +209,13 @@ def _show_request(url: str, form: list[tuple[str, str]], *, as_json: bool) -> No
         click.echo(f"{name}={value}")
 
 
-def _show_handle(handle: StreamHandle, *, as_json: bool) -> None:
+def show_handle(handle: StreamHandle, *, as_json: bool) -> None:
+    """Print a stream as the provider describes it, in which any character may be."""
     if as_json:
         fields = asdict(handle)
         updated = handle.date_updated
         fields["date_updated"] = None if updated is None else updated.isoformat()
-        click.echo(json.dumps(fields))
+        click.echo(json.dumps(fields).replace("\x7f", "\\u007f"))  # part of it is a peer's text
         return
     name = "" if handle.name is None else f", name {handle.name}"
     click.echo(one_line(f"stream {handle.sid}: {handle.status or 'status unknown'}{name}"))

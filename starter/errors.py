@@ -22,11 +22,26 @@ import re
 from typing import ClassVar
 
 _UNFIT_FOR_LINES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""What Unicode takes for printable and nobody sees."""
 
 
 def one_line(text: str) -> str:
-    """The text without what breaks a line or steers a terminal: a space replaces it."""
-    return _UNFIT_FOR_LINES.sub(" ", text).strip()
+    r"""The text without what breaks a line or steers a terminal: a space replaces it.
+
+    What would show it in another order, or hide in it, is escaped: `\u202e`.
+    """
+    text = _UNFIT_FOR_LINES.sub(" ", text).strip()
+    if text.isprintable() and not _INVISIBLE.search(text):
+        return text
+    return "".join(c if c.isprintable() and not _INVISIBLE.match(c) else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class StarterError(Exception):

@@ -16,7 +16,11 @@ from receiver.errors import ConfigurationError
 from receiver.media import visible
 
 MASK = "********"
-_USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/?#\s]*@")
+_USER = re.compile(
+    r"(?i)(\b[a-z][a-z0-9+.-]*://|^(?!\S*://))"  # a scheme, which may have been forgotten
+    r"(?:[^/?#\s]*|[^/?#\s:]*:(?!\d+[/?#])\S*)@"  # a password may hold what ends a host
+)
+_IN_QUERY = re.compile(r"(?i)([?&][^=&#\s]*(?:token|key|secret|passw|auth|sig)[^=&#\s]*=)[^&#\s]+")
 
 
 @click.command()
@@ -30,7 +34,7 @@ def config(config: Config, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
     else:
         for name, value in shown.items():
-            click.echo(visible(f"{name:<26}{_text(value):<34}{config.source(name)}".rstrip()))
+            click.echo(visible(f"{name:<26}{_text(value):<33} {config.source(name)}".rstrip()))
     try:
         check_serving(config)
         reason = tls.distrust(*config.tls) if config.tls is not None else ""
@@ -55,8 +59,8 @@ def _shown(name: str, config: Config) -> object:
 
 
 def _masked(text: str) -> str:
-    """Mask user and password of a URL."""
-    return _USER.sub(rf"\1{MASK}@", text)
+    """Mask user and password of a URL, and what its query calls a secret."""
+    return _IN_QUERY.sub(rf"\1{MASK}", _USER.sub(rf"\1{MASK}@", text))
 
 
 def _text(value: object) -> str:

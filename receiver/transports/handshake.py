@@ -136,6 +136,12 @@ def too_large(limits: Limits) -> InvalidRequestError:
     return InvalidRequestError(431, text, reason="too_large")
 
 
+def too_slow(limits: Limits) -> InvalidRequestError:
+    """Return the refusal of a request that is not whole when its time is up."""
+    text = f"no empty line ended the request within {limits.handshake_timeout_seconds:g} s"
+    return InvalidRequestError(408, text, reason="timeout")
+
+
 def _check(head: bytes) -> None:
     """Refuse what the library would drop without a word, or answer in words of the request.
 
@@ -143,10 +149,18 @@ def _check(head: bytes) -> None:
         InvalidRequestError: the text says what is wrong.
     """
     first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    match = _REQUEST_LINE.fullmatch(first)
-    if first.startswith(b"PROXY "):
+    _check_first_line(first)
+    if len(lines) > _MOST_HEADERS:
+        raise InvalidRequestError(431, f"there are more than {_MOST_HEADERS} header lines")
+    for line in lines:
+        _check_header(line)
+
+
+def _check_first_line(line: bytes) -> None:
+    match = _REQUEST_LINE.fullmatch(line)
+    if line.startswith(b"PROXY ") or not line:  # the second version starts with empty lines
         text = "the PROXY protocol is not spoken here: have the proxy send X-Forwarded-For"
-        raise InvalidRequestError(400, text)
+        raise InvalidRequestError(400, text if line else f"an empty line came first; {text}")
     if match is None:
         raise InvalidRequestError(400, "the first line is no request line of HTTP")
     version = match[2].decode()
@@ -156,10 +170,6 @@ def _check(head: bytes) -> None:
         allow = (("Allow", "GET, HEAD"),)
         text = "only GET and HEAD are served"
         raise InvalidRequestError(405, text, reason="bad_method", headers=allow)
-    if len(lines) > _MOST_HEADERS:
-        raise InvalidRequestError(431, f"there are more than {_MOST_HEADERS} header lines")
-    for line in lines:
-        _check_header(line)
 
 
 def _check_header(line: bytes) -> None:
@@ -191,6 +201,9 @@ def check_beginning(received: bytearray, searched: int) -> None:
         raise InvalidRequestError(400, "TLS came to a port that speaks plain HTTP")
     if not 0x20 < received[0] < 0x7F and received[0] not in b"\r\n":
         raise InvalidRequestError(400, "what came is no HTTP")
+    end = received.find(b"\n")
+    if end >= searched:  # what speaks another protocol may wait for an answer to its first line
+        _check_first_line(bytes(received[:end]).removesuffix(b"\r"))
     if received.find(b"\n\n", max(0, searched - 1)) >= 0:
         raise InvalidRequestError(400, "each line must end with CR LF, and these end with LF")
 

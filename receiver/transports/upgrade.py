@@ -8,6 +8,8 @@ request is dropped.
     deciding   the policy, at once or later  -> accepted, or refused
     accepted   another protocol takes over the transport
     refused    the response is sent; the other end hangs up, or the time-out ends it
+
+The time-out answers half a request, too, before it ends the connection.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from receiver.transports.interface import Decision, HttpAnswer, Limits, Peer, Up
 from receiver.transports.pending import PendingConnection
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
+_LAST_SECONDS: Final = 1.0
+"""For an answer to half a request, on its way to a peer that was slow already."""
 _log = logging.getLogger(__name__)
 
 
@@ -110,6 +114,15 @@ class UpgradeProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def _time_out(self) -> None:
+        """End the connection; half a request is answered, as far as the socket takes that."""
+        if self._received and not self._head_bytes and not self._answered:
+            slow = handshake.too_slow(self._limits)
+            self._pending.refuse(slow.reason, slow.detail)
+            self._answered = True
+            self._transport.write(slow.response)
+            self._transport.close()
+            self._timer = asyncio.get_running_loop().call_later(_LAST_SECONDS, self.abort)
+            return
         self._pending.refuse("timeout")
         self.abort()
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import jwt
 import pytest
 
+from starter.commands import show_handle
+from starter.models import StreamHandle
 from tests.starter.conftest import API_TOKEN, CALL_SID, PROJECT_ID, Ran
 
 URL = "wss://rec.example.com/audio"
@@ -209,3 +211,16 @@ def test_no_secret_gets_out(
 
     assert TOKEN not in shown
     assert API_TOKEN not in shown
+
+
+def test_no_character_of_an_answer_reaches_the_terminal_raw(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Neither as text nor as JSON, which holds the answer all the same."""
+    hostile = StreamHandle(sid="a\x7fb\x1b[31m\u202e", name="\u200b", status="\x9b")
+    for as_json in (True, False):
+        show_handle(hostile, as_json=as_json)
+    shown, text = capsys.readouterr().out.splitlines()
+    assert shown.isprintable()
+    assert text.isprintable()
+    assert hostile.sid == json.loads(shown)["sid"]

@@ -16,6 +16,7 @@ from starter.errors import (
     UnavailableError,
     UnreachableError,
     error_class,
+    one_line,
 )
 
 
@@ -88,3 +89,9 @@ def test_the_text_of_an_error_is_one_line() -> None:
     """Part of it may be text of a peer, such as the reason for closing a stream."""
     assert "a b [31m c" == str(StarterError("a\r\nb\x1b[31m\u2028c\n"))
     assert "a b" == ApiError("a\x00b", status=None).message
+
+
+def test_no_character_of_an_error_deceives_its_reader() -> None:
+    """What reorders a line or is not seen is escaped; every script is left as it is."""
+    assert "a\\u202eb\\u200bc\\u3164" == one_line("a\u202eb\u200bc\u3164")
+    assert "\\ud800 東京 é" == one_line("\ud800\n東京 é")

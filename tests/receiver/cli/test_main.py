@@ -257,15 +257,19 @@ def test_config_says_which_certificates_providers_refuse(tmp_path: Path) -> None
 
 def test_config_masks_user_and_password_of_urls() -> None:
     """As text, as JSON and in what `serve` would say."""
-    for url in ("wss://jane:hush@rec.example.com/a@b?c=@", "WSS://hush@rec.example.com"):
+    for url in (
+        *("wss://jane:hush@rec.example.com/a@b?c=@", "WSS://hush@rec.example.com"),
+        *("wss://jane:hush/hush@rec.example.com/", "wss://jane:a#hush@rec.example.com/"),
+        "wss://jane@rec.example.com/?room=1&access_token=hush#track=inbound",
+    ):
         results = [run("config", *more, "--forward", url) for more in ([], ["--json"])]
         for result in results:
             assert "hush" not in result.stdout + result.stderr
             assert "//********@rec.example.com" in result.stdout
-    assert (
-        "wss://rec.example.com/a@b"
-        in run("config", "--forward", "wss://rec.example.com/a@b").stdout
-    )
+    for url in ("wss://rec.example.com/a@b", "wss://rec.example.com:443/a@b?c=d@e"):
+        assert f"{url} " in run("config", "--forward", url).stdout
+    forgotten = run("config", "--forward", "jane:hush@rec.example.com/").stdout
+    assert " ********@rec.example.com/ " in forgotten
 
 
 def test_config_as_json_and_what_serve_would_say() -> None:

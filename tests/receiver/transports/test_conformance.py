@@ -934,6 +934,12 @@ async def test_too_many_headers_are_answered(running: Running) -> None:
         (request().replace(b"Upgrade: websocket", b"Upgrade: h2c"), 426, "a WebSocket upgrade"),
         (request().replace(b"Version: 13", b"Version: 8"), 400, "Sec-WebSocket-Key or"),
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + request(), 400, "the PROXY protocol is"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", 400, "an empty line came first; the PROXY"),
+        (b"SSH-2.0-canary\r\n", 400, "the first line is no request line"),
+        (b"EHLO canary\n", 400, "the first line is no request line"),
+        (b'{"event": "canary"}\n', 400, "the first line is no request line"),
+        (b"GET /audio\r\n", 400, "the first line is no request line"),
+        (b"POST /audio HTTP/1.1\r\n", 405, "only GET and HEAD are served"),
         (b"GET /audio HTTP/1.1\r\nX: " + b"a" * 200_000, 431, "the request is longer than"),
     ],
 )
@@ -1055,12 +1061,25 @@ async def test_plain_http_at_a_tls_port_is_named() -> None:
     await listener.close()
 
 
-async def test_a_slow_request_is_dropped(start: Start) -> None:
-    """A request that is not whole within the handshake time-out is dropped."""
+@pytest.mark.parametrize("sent", [b"GET /audio HTTP/1.1\r\n", b"GET /audio HTTP/1.1\r\r", b"G"])
+async def test_half_a_request_is_answered_when_its_time_is_up(start: Start, sent: bytes) -> None:
+    """What is not whole within the handshake time-out is ended, with an answer that says so."""
     async with start(limits=Limits(handshake_timeout_seconds=0.1)) as running:
         caller = await running.caller()
-        assert b"" == await caller.exchange(b"GET /audio HTTP/1.1\r\n")
+        answer = await caller.exchange(sent)
+        detail = "no empty line ended the request within 0.1 s"
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert answer.endswith(b"\r\n\r\n" + detail.encode() + b"\n")
         assert [] == running.policy.requests
+        assert ("timeout", "127.0.0.1") == await running.policy.refusals.get()
+        assert [detail] == running.policy.details
+
+
+async def test_a_connection_that_sends_nothing_is_dropped(start: Start) -> None:
+    """There is nothing to answer, within the handshake time-out."""
+    async with start(limits=Limits(handshake_timeout_seconds=0.1)) as running:
+        caller = await running.caller()
+        assert b"" == await caller.exchange(b"")
         assert ("timeout", "127.0.0.1") == await running.policy.refusals.get()
 
 
