@@ -41,7 +41,7 @@ _FEW: Final = 3
 """So many are held however long they are: of 20 ms, they are what comes within 60 ms."""
 _WRAP: Final = 65_536
 _REMEMBERED: Final = 256
-"""Numbers of a track that are compared with the other's."""
+"""Runs of numbers of a track that are compared with the other's."""
 _ENOUGH_NUMBERS: Final = 3
 _NEARLY_ALL: Final = 0.8
 _MANY_NUMBERS: Final = 20
@@ -68,45 +68,85 @@ class SharedCounter:
 
         inbound    1   3   5       outbound   2   4   6   together: nothing is missing on either
         inbound    1   2   3       outbound   1   2   3   each its own
+
+    Of counters with 16 bits, one track may be behind the wrap before the other one comes to it.
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[str, deque[int]] = {}  # the latest of each track
+        self._runs: dict[str, deque[list[int]]] = {}  # of numbers, first and last
         self._first: dict[str, int] = {}
+        self._lost: dict[str, deque[range]] = {}
+        self._before: dict[str, int] = {}  # the number that each track had when this began
+        self._latest: int | None = None  # of either track
         self._is_shared = False
         self._is_decided = False
+
+    def start_after(self, track: str, number: int | None) -> None:
+        """Set the number that came before the first one of a track that is added."""
+        if number is None:
+            return
+        self._before[track] = number
+        if self._latest is None or number >= self._latest - _FAR:
+            self.add(track, number)
 
     def add(self, track: str, number: int | None) -> None:
         """Record the number of a chunk that came."""
         if number is None or (self._is_decided and not self._is_shared):
             return
+        if self._latest is not None:
+            number = unwrapped(number, self._latest)
+        self._latest = number
         is_first = track not in self._first
         self._first.setdefault(track, number)
-        self._numbers.setdefault(track, deque(maxlen=_REMEMBERED)).append(number)
-        others = [n for name, numbers in self._numbers.items() if name != track for n in numbers]
-        if number in others or (others and number < max(others) - _FAR):
+        self._record(track, number)
+        others = [run for name, runs in self._runs.items() if name != track for run in runs]
+        highest = max((last for _, last in others), default=number)
+        if number < highest - _FAR or any(first <= number <= last for first, last in others):
             self._is_shared, self._is_decided = False, True
-        elif is_first and len(others) >= _MANY_NUMBERS:
-            self._is_shared = number == max(others) + 1  # for now
+        elif is_first and sum(last - first + 1 for first, last in others) >= _MANY_NUMBERS:
+            self._is_shared = number == highest + 1  # for now
         elif others and not self._is_decided:
             self._decide()
 
+    def add_lost(self, track: str, numbers: range) -> None:
+        """Record which numbers were reported as lost of a track: the other one lacks none."""
+        self._lost.setdefault(track, deque(maxlen=_REMEMBERED)).append(numbers)
+
     def elsewhere(self, track: str) -> Callable[[int], bool]:
-        """Return what says of a number whether another track has it: it is missing on neither."""
+        """Return what says of a number whether it is another track's: it is missing on neither.
+
+        What was before the beginning is missing on neither, either.
+        """
 
         def is_elsewhere(number: int) -> bool:
-            return self._is_shared and any(
-                number in known for name, known in self._numbers.items() if name != track
+            if not self._is_shared:
+                return False
+            return any(
+                number <= self._before.get(other, -1)
+                or any((number - first) % _WRAP <= last - first for first, last in reversed(runs))
+                or any(number in numbers for numbers in self._lost.get(other, ()))
+                for other, runs in self._runs.items()
+                if other != track
             )
 
         return is_elsewhere
 
+    def _record(self, track: str, number: int) -> None:
+        runs = self._runs.setdefault(track, deque(maxlen=_REMEMBERED))
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+
     def _decide(self) -> None:
         """Compare the numbers that came since both tracks did."""
         start = max(self._first.values())
-        since = [len([n for n in numbers if n >= start]) for numbers in self._numbers.values()]
+        since = [
+            sum(max(0, last - max(first, start) + 1) for first, last in runs)
+            for runs in self._runs.values()
+        ]
         if min(since) >= _ENOUGH_NUMBERS or (min(since) and sum(since) >= _MANY_NUMBERS):
-            span = max(map(max, self._numbers.values())) - start + 1
+            span = max(last for runs in self._runs.values() for _, last in runs) - start + 1
             self._is_shared = sum(since) >= _NEARLY_ALL * span
             self._is_decided = True
 

@@ -141,6 +141,18 @@ class LiveClock:
         level_ms = max([level.ms for level in levels]) if levels else -(2.0**60)
         return max(arrival_ms, end_ms + level_ms) + self.wait_ms
 
+    def due_end_ms(self, track: Track, now_ms: int, wait_ms: int) -> float:
+        """Return up to where other tracks came so early that `track` was waited for already."""
+        return max(
+            (
+                end_ms
+                for other, recent in self._recent.items()
+                for end_ms, due_ms in (recent if other is not track else ())
+                if due_ms + wait_ms <= now_ms
+            ),
+            default=0.0,
+        )
+
     def observe(
         self, track: Track, end_ms: float, length_ms: float, arrival_ms: int, stamp: int | None
     ) -> None:

@@ -102,6 +102,8 @@ _STEADY_MS: Final = 100
 """Of chunks that are behind by the same amount; those of a backlog are behind by more."""
 _MOST_REPORTED: Final = 250
 """Chunks that may still come too late, and are reported as such."""
+_MOST_COMPARED: Final = 65_536
+"""Numbers that are looked for on the other track: its turn may last for minutes."""
 
 
 class _SenderClock:
@@ -257,6 +259,7 @@ class LivePlacer:
         self.left_out = 0  # chunks that came too late, or twice
         self.latest_end = begin  # where the latest chunk ends, or would, had it been in time
         self.elsewhere: Callable[[int], bool] = lambda _: False  # of the other track's numbers
+        self.on_lost: Callable[[range], None] = lambda _: None  # numbers that were reported
         self.tolerated_ms = 0.0  # a track that is behind by no more is not anchored anew
         self.level_ms: float | None = None  # how late the other track's audio comes, if known
         self._starts_within = starts_within
@@ -316,6 +319,8 @@ class LivePlacer:
             pieces = self._feed_late(chunk, cut, self.cursor + jump, missing)
         else:
             pieces = self._feed_in_time(chunk, before, jump, missing)
+        if missing and before is not None and any(map(_is_loss, pieces)):
+            self.on_lost(range((before.chunk or 0) + 1, chunk.chunk or 0))
         self.latest_end = max(self.latest_end, self.cursor)
         # What was behind, was so for a moment only.
         return (*self._late_reports(), *pieces) if self._behind else pieces
@@ -521,6 +526,10 @@ class LivePlacer:
         return AudioPiece(start, payload if whole == len(payload) else payload[:whole])
 
 
+def _is_loss(piece: Piece) -> bool:
+    return isinstance(piece, SilencePiece) and piece.reason is GapReason.LOST
+
+
 def _is_late(chunk: Chunk, latest: Chunk | None) -> bool:
     """Whether all that is known of a chunk says that it belongs before the latest one.
 
@@ -543,7 +552,7 @@ def _missing_between(latest: Chunk, chunk: Chunk, elsewhere: Callable[[int], boo
     if latest.chunk is None or chunk.chunk is None:
         return 0
     numbers = range(latest.chunk + 1, chunk.chunk)
-    if 0 < len(numbers) <= _MOST_REPORTED:
+    if 0 < len(numbers) <= _MOST_COMPARED:
         return len(numbers) - sum(map(elsewhere, numbers))
     return len(numbers)
 

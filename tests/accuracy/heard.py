@@ -38,12 +38,11 @@ class Heard:
         return [text["event"] for text in texts(self.items)]
 
 
-def heard(call: Call, track: str = "stereo") -> Heard:
-    """Play a call to a listener who was there from its beginning."""
+def heard(call: Call, track: str = "stereo", *, in_the_past: bool = False) -> Heard:
+    """Play a call to a listener who was there from its beginning, or came behind its end."""
     subscribed = Subscribed(live_stream(), StreamPosition(0, 0, 0, None))
-    encoder = encoders.encoder(
-        OutputSpec(Format.PCM16, track), subscribed, byte_order=ByteOrder.LITTLE
-    )
+    spec, start_ms = OutputSpec(Format.PCM16, track), 0 if in_the_past else None
+    encoder = encoders.encoder(spec, subscribed, byte_order=ByteOrder.LITTLE, start_ms=start_ms)
     result = Heard()
 
     def add(items: list[OutMessage], now_ms: float) -> None:
@@ -52,7 +51,7 @@ def heard(call: Call, track: str = "stereo") -> Heard:
 
     for arrival_ms, message in call.messages:
         now = int(arrival_ms)
-        while (due := encoder.due_ms) is not None and due < now:
+        while not in_the_past and (due := encoder.due_ms) is not None and due < now:
             add(encoder.flush_due(due), due)
             assert encoder.due_ms != due
         text = msgspec.json.encode(message)

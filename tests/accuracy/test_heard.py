@@ -73,6 +73,46 @@ def test_a_track_that_stands_later_than_its_clock_is_noticed_once() -> None:
     assert 1 == result.events.count("clock_reanchored")
 
 
+def _turns(length_ms: int, count: int) -> dict[Track, Sequence[Spurt]]:
+    turns = [(at * length_ms, (at + 1) * length_ms) for at in range(count)]
+    return {IN: turns[::2], OUT: turns[1::2]}
+
+
+@pytest.mark.parametrize("in_the_past", [False, True], ids=["live", "since"])
+@pytest.mark.parametrize("track", ["stereo", "inbound", "outbound"])
+@pytest.mark.parametrize("length_ms", [1000, 2000, 3000])
+def test_a_clock_that_stops_while_the_other_speaks(
+    length_ms: int, track: str, in_the_past: bool
+) -> None:
+    """Turns stand where they were spoken, also for a listener to one party, or to the past."""
+    spoken = call(_turns(length_ms, 8), Sender(stamps=Stamps.SENT))
+    result = heard(spoken, track, in_the_past=in_the_past)
+    assert (0, 0) == (result.missing, result.left_out)
+    assert 20 >= max(abs(error) for errors in result.errors_ms.values() for error in errors)
+
+
+@pytest.mark.parametrize("in_the_past", [False, True], ids=["live", "since"])
+@pytest.mark.parametrize("length_ms", [2000, 6000, 25_000])
+@pytest.mark.parametrize("wraps", [False, True])
+def test_long_turns_of_one_counter(wraps: bool, length_ms: int, in_the_past: bool) -> None:
+    """What one party says is not lost of the other one, however long it speaks."""
+    first = 65_400 if wraps else 1
+    sender = Sender(numbers=Numbers.SHARED, wraps=wraps, first_number=first)
+    result = heard(call(_turns(length_ms, 4), sender), in_the_past=in_the_past)
+    assert (0, 0) == (result.missing, result.left_out)
+    assert "lost" not in {reason for reason, *_ in result.gaps}
+
+
+def test_a_loss_of_one_counter_is_noticed_on_one_track() -> None:
+    """On that which had the turn; the other one's next turn lacks none of it."""
+    lost = ((OUT, 7000, 7200), (IN, 13_000, 13_100))
+    spoken = call(_turns(6000, 4), Sender(numbers=Numbers.SHARED), Network(lost=lost))
+    sums = {"inbound": 0.0, "outbound": 0.0}
+    for reason, track, _, length_ms in heard(spoken).gaps:
+        sums[track] += length_ms if reason == "lost" else 0
+    assert {"inbound": 100, "outbound": 200} == sums
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_network_jitter_tears_nearly_nothing(seed: int) -> None:
     """Of a mean of 15 ms, at most one of 2,000 chunks is not where and when it should be."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from bisect import insort_right
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from operator import itemgetter
 from typing import Final
 
@@ -63,10 +63,10 @@ from receiver.timeline.live_placement import (
 
 _WAIT_IN_THE_PAST_MS: Final = 1000
 """The order of the past is known: to wait there for what came later delays nobody."""
+_TRACK_WAIT_IN_THE_PAST_MS: Final = 500
+"""For the other track: in the recording, too, a clock that is behind by more had stopped."""
 _FURTHEST_AHEAD_MS: Final = 30_000
 """A track that is further ahead, in the stream's time, waits no more, however fast it came."""
-_BEHIND_MS: Final = 1000
-"""A track that is not sent lags by less, unless its clock stopped."""
 _NEVER: Final = -(2**31)
 _PROBE_BYTES: Final = 32_000
 _SILENCE: Final = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.L16: b"\0\0"}
@@ -136,13 +136,15 @@ class _AlignedTrack:
         subscribed: Subscribed,
         output: SampleFormatter,
         start: float | None,
-        elsewhere: Callable[[int], bool],  # whether a number is the other track's
+        name: Track,
+        counter: SharedCounter,
     ) -> None:
         self._media = output.media
         self.placer = _live_placer(subscribed, output, start)
         wait_ms = ORDER_WAIT_MS if start is None else _WAIT_IN_THE_PAST_MS
         self.buffer = JitterBuffer(output.media, wait_ms, from_the_first=not self.placer.cursor)
-        self.placer.elsewhere = self.buffer.elsewhere = elsewhere
+        self.placer.elsewhere = self.buffer.elsewhere = counter.elsewhere(name)
+        self.placer.on_lost = lambda numbers: counter.add_lost(name, numbers)
         self.buffer.origin_ms = subscribed.position.origin_ms
         self.audio: deque[AudioPiece] = deque()  # placed, and not sent
         self.arrivals: deque[tuple[int, int]] = deque()  # up to which position, and when it came
@@ -174,10 +176,9 @@ class _AlignedTrack:
         if not arrivals or arrivals[-1][0] < cursor:
             arrivals.append((cursor, arrival_ms))
 
-    def fill_up_to(self, position: int, margin_ms: int) -> None:
-        """Make silence of what has not come so long before a position."""
-        margin = (margin_ms + self.buffer.max_wait_ms) * self._media.bytes_per_ms
-        up_to = position - margin
+    def fill_up_to(self, end_ms: float) -> None:
+        """Make silence of what has not come before a position."""
+        up_to = int(end_ms * self._media.bytes_per_ms)
         self.placer.fill_silence(up_to - up_to % self._media.bytes_per_sample)
 
     def latest_span(self, chunk: Chunk) -> tuple[float, float]:
@@ -247,13 +248,12 @@ class AlignedEncoder:
     ) -> None:
         self._output = output
         self._name = track
-        self._in_the_past = start is not None
+        self._least_wait_ms = 0 if start is None else _TRACK_WAIT_IN_THE_PAST_MS
         self._clock = LiveClock(Track, longest_wait_ms)
         self._counter = counter = SharedCounter()
         # What a track lacks at its end is sent as what all tracks were given.
         self._tracks = {
-            track: _AlignedTrack(subscribed, output, start, counter.elsewhere(track))
-            for track in Track
+            track: _AlignedTrack(subscribed, output, start, track, counter) for track in Track
         }
         self._sent = {t: self._tracks[t] for t in Track if track in (t.value, "stereo")}
         self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
@@ -302,7 +302,7 @@ class AlignedEncoder:
         if isinstance(event, StreamEnded):
             return self._end(event)
         if isinstance(event, PrecedingChunk):
-            self._counter.add(event.chunk.track, event.chunk.chunk)
+            self._counter.start_after(event.chunk.track, event.chunk.chunk)
             self._tracks[event.chunk.track].start_after(event.chunk, event.arrival_ms)
         return []
 
@@ -313,14 +313,14 @@ class AlignedEncoder:
 
     def reach_present(self) -> None:
         """Wait no longer than a live listener should."""
-        self._in_the_past = False
+        self._least_wait_ms = 0
         for track in self._tracks.values():
             track.buffer.max_wait_ms = ORDER_WAIT_MS
 
     def _start_after(self, position: StreamPosition) -> None:
         for chunk in (*position.others, position.latest):
             if chunk is not None:
-                self._counter.add(chunk.track, chunk.chunk)
+                self._counter.start_after(chunk.track, chunk.chunk)
                 self._tracks[chunk.track].start_after(chunk, position.arrival_ms)
 
     def _end(self, event: StreamEnded) -> list[OutMessage]:
@@ -371,23 +371,23 @@ class AlignedEncoder:
             if track.buffer:
                 self._place(name, track.buffer.release_due(now_ms))
             if track.placer.behind_since_ms is not None:
-                self._add_pieces(name, self._ready_placer(name).release_due(now_ms))
+                self._add_pieces(name, self._ready_placer(name, now_ms).release_due(now_ms))
                 track.add_arrival(now_ms, self._sent_to)
 
     def _place(self, name: Track, chunks: Iterable[tuple[Chunk, int]]) -> None:
         track, clock = self._tracks[name], self._clock
         for chunk, arrival_ms in chunks:
-            self._add_pieces(name, self._ready_placer(name).feed(chunk, arrival_ms))
+            self._add_pieces(name, self._ready_placer(name, arrival_ms).feed(chunk, arrival_ms))
             clock.observe(name, *track.latest_span(chunk), arrival_ms, chunk.timestamp_ms)
             for other in self._tracks.values():
                 track.placer.share_unit(other.placer)
             track.add_arrival(arrival_ms, self._sent_to)
 
-    def _ready_placer(self, name: Track) -> LivePlacer:
+    def _ready_placer(self, name: Track, arrival_ms: int) -> LivePlacer:
         """Return a track's placer, which knows what the clock knows."""
         track = self._tracks[name]
-        if name not in self._sent:  # a clock that stopped shows where silence went on without it
-            track.fill_up_to(self._sent_to, self._clock.wait_ms + _BEHIND_MS)
+        if name not in self._sent:  # as for those who listen to both: its clock may have stopped
+            track.fill_up_to(self._clock.due_end_ms(name, arrival_ms, self._wait_ms))
         return track.ready_placer(self._clock, name)
 
     def _add_pieces(self, name: Track, pieces: Iterable[Piece]) -> None:
@@ -406,11 +406,15 @@ class AlignedEncoder:
     def _add_notice(self, position: int, notice: OutMessage) -> None:
         insort_right(self._notices, (position, notice), key=itemgetter(0))
 
+    @property
+    def _wait_ms(self) -> int:
+        """Return how long one track is waited for."""
+        return max(self._clock.wait_ms, self._least_wait_ms)
+
     def _due_ms(self, end: int, arrival_ms: int) -> float:
         """Return when audio is due that ends at a byte, and whose counterpart does not come."""
-        if self._in_the_past:
-            return arrival_ms + _WAIT_IN_THE_PAST_MS
-        return self._clock.due_ms(end / self._output.media.bytes_per_ms, arrival_ms)
+        due_ms = self._clock.due_ms(end / self._output.media.bytes_per_ms, arrival_ms)
+        return due_ms - self._clock.wait_ms + self._wait_ms
 
     def _silent_from_ms(self) -> float:
         """Return from when on a listener may be sent silence for what has not come.
@@ -422,7 +426,7 @@ class AlignedEncoder:
         if alone is None:
             return _NEVER
         played_ms = alone.latest_ms + alone.latest_size // self._output.media.bytes_per_ms
-        return played_ms + (_WAIT_IN_THE_PAST_MS if self._in_the_past else self._clock.wait_ms)
+        return played_ms + self._wait_ms
 
     def _limit(self, now_ms: int) -> int:
         """Return up to where the tracks are there, or have been waited for long enough."""

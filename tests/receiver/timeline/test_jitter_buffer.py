@@ -161,6 +161,28 @@ def test_tracks_with_counters_of_their_own(
     assert not any(counter.elsewhere("inbound")(number) for number in (*inbound, *outbound))
 
 
+def test_what_was_lost_in_a_turn_is_lost_of_one_track() -> None:
+    """The other one, whose turn comes next, lacks none of its numbers."""
+    counter = SharedCounter()
+    for number in (*range(1, 21), *range(31, 51)):
+        counter.add("inbound", number)
+    counter.add("outbound", 51)
+    assert not counter.elsewhere("outbound")(25)
+    counter.add_lost("inbound", range(21, 31))
+    assert all(map(counter.elsewhere("outbound"), range(1, 51)))
+
+
+def test_what_was_before_the_beginning_is_missing_on_neither_track() -> None:
+    """One was silent for long when a listener came, and the other one had its numbers."""
+    counter = SharedCounter()
+    counter.start_after("inbound", 100)
+    counter.start_after("outbound", 400)
+    for number in range(401, 701):
+        counter.add("outbound", number)
+    counter.add("inbound", 701)
+    assert all(map(counter.elsewhere("inbound"), range(101, 701)))
+
+
 def test_tracks_that_are_counted_together_miss_nothing() -> None:
     """Every other number is the other track's: the clock leaves no room for it."""
     buffer = JitterBuffer(MediaFormat(), 60)
