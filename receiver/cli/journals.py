@@ -72,14 +72,14 @@ def _report(outcome: Outcome | Postponed) -> bool:
 def render(journal: Path, output: Path | None, byte_order: ByteOrder, *, stereo: bool) -> None:
     """Turn one JOURNAL into WAV files and recording.json; the journal stays as it is."""
     from receiver.disk.files import open_folder
-    from receiver.journal.backlog import open_journal
+    from receiver.journal.backlog import open_whole
     from receiver.recording import render as renderer
     from receiver.recording.journal_scan import scan_file
     from receiver.recording.outcomes import RenderOptions
 
     os.umask(0o077)
     folder = output or Path(journal.name).with_suffix("")
-    with open_journal(journal) as file:
+    with open_whole(journal) as file:
         scanned = scan_file(file)  # refuse what is no journal before a folder is made
         try:
             folder.mkdir(0o700)

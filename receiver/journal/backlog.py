@@ -169,6 +169,22 @@ def open_journal(path: Path) -> FileIO:
         raise JournalError(f"cannot read journal {path}: {error.strerror}") from error
 
 
+def open_whole(path: Path) -> FileIO:
+    """Like `open_journal`; opens the successor where that holds all of the journal, and more.
+
+    Neither is moved. One that does not go on with the journal is left to whoever claims it.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_journal(path))
+        if path.suffix == layout.JOURNAL_SUFFIX and _successor(path).is_file():
+            source = stack.enter_context(open_journal(_successor(path)))
+            if _goes_on(source, file):
+                file, source = source, file
+            source.close()
+        stack.pop_all()
+        return file
+
+
 def _open(path: Path) -> FileIO:
     try:
         return open_journal(path)
@@ -202,15 +218,21 @@ def _better_successor(path: Path, file: FileIO) -> FileIO | None:
             source = stack.enter_context(_open(successor))
         except JournalError:
             return None
-        held, digest = trusted(file)
-        more, _ = trusted(source)
-        if more <= held:
+        goes_on = _goes_on(source, file)
+        if goes_on is None:
             return None
-        if sha256(source, held) == digest:
+        if goes_on:
             stack.pop_all()
             return source
     _set_aside(successor, f"it does not go on with {path.name}, but holds more")
     return None
+
+
+def _goes_on(source: FileIO, file: FileIO) -> bool | None:
+    """Return whether a successor goes on with its journal; `None` where it holds no more."""
+    held, digest = trusted(file)
+    more, _ = trusted(source)
+    return sha256(source, held) == digest if more > held else None
 
 
 def _set_aside(path: Path, reason: str) -> Path:

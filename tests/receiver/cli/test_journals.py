@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,23 @@ def test_render_leaves_the_journal_as_it_is(spool: Path, tmp_path: Path) -> None
     assert (tmp_path / "out" / "stereo.wav").is_file()
     assert before == (spool / "a.journal").read_bytes()
     assert "a\n" == run(render, str(spool / "a.journal")).stdout
+
+
+@pytest.mark.parametrize(("first", "received"), [(0, 9), (1, 5)])
+def test_render_reads_what_a_journal_that_was_written_again_holds(
+    spool: Path, tmp_path: Path, first: int, received: int
+) -> None:
+    """Where that goes on with it; both stay as they are."""
+    chunks = [journals.chunk(n, bytes(160), timestamp_ms=n * 20) for n in range(first, 9)]
+    live = spool / "a.journal"
+    again = journals.write(spool / "a.rewritten", journals.records(chunks, reason=EndReason.STOP))
+    if not first:  # the disk holds less of the first one than of the second
+        journals.write(live, journals.records(chunks[:5]))
+    before = live.read_bytes(), again.read_bytes()
+    assert 0 == run(render, str(live)).exit_code
+    document = json.loads((tmp_path / "a" / "recording.json").read_bytes())
+    assert received == document["tracks"][0]["chunks"]["received"]
+    assert before == (live.read_bytes(), again.read_bytes())
 
 
 def test_render_overwrites_nothing(spool: Path, tmp_path: Path) -> None:
