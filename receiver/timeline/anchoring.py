@@ -87,19 +87,23 @@ def _track_anchors(
 ) -> tuple[Anchors, Anchors]:
     """Return where a track's clock stopped for certain, and where if the sender's are known to."""
     track = _Lags(clock)  # of one track at a time: it takes most of the memory
-    first = _initial(track, base, [other.arrivals for other in clocks if other is not clock])
+    others = [other.arrivals for other in clocks if other is not clock]
+    first = _initial(track, base, others, known=False)
     certain = track.stops(known=bool(first))
-    return first | certain, first | track.stops(known=True)
+    likely = _initial(track, base, others, known=True) | track.stops(known=True)
+    return first | certain, likely
 
 
-def _initial(track: _Lags, base: float, others: Sequence[Times]) -> Anchors:
+def _initial(track: _Lags, base: float, others: Sequence[Times], *, known: bool) -> Anchors:
     """Return by how much a track's clock began later than that of the call.
 
+    Where clocks of this sender are known to stop, a track is hardly skewed by half a second.
     Where nothing of the others came meanwhile, the network may have stalled from the beginning.
     """
     if not track.stamped:
         base = min(base, _NOMINAL_MS)
-    least = _LATEST_FIRST_MS if track.stamped else _LEAST_UNSTAMPED_MS
+    stamped_ms = _LEAST_MS if known else _LATEST_FIRST_MS
+    least = stamped_ms if track.stamped else _LEAST_UNSTAMPED_MS
     late = track.level_of_starts - base
     if max(late, track.early_lag() - base) < -LONGEST_JUMP_MS:  # it counts from another beginning
         return {0: round(late)}

@@ -46,6 +46,8 @@ _ENOUGH_NUMBERS: Final = 3
 _NEARLY_ALL: Final = 0.8
 _MANY_NUMBERS: Final = 20
 """Of both tracks, if one of them has few."""
+FEW_ON_THEIR_WAY: Final = 20
+"""Numbers of the other track that have yet to come, where it is behind by up to 0.4 s."""
 _FAR: Final = 50
 """A counter that is further behind the other one is another one."""
 Arrived = tuple[Chunk, int]
@@ -104,7 +106,7 @@ class SharedCounter:
         if number < highest - _FAR or any(first <= number <= last for first, last in others):
             self._is_shared, self._is_decided = False, True
         elif is_first and sum(last - first + 1 for first, last in others) >= _MANY_NUMBERS:
-            self._is_shared = number == highest + 1  # for now
+            self._is_shared = highest < number <= highest + FEW_ON_THEIR_WAY  # for now
         elif others and not self._is_decided:
             self._decide()
 

@@ -42,6 +42,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from receiver.media import Chunk, GapReason, MediaFormat
+from receiver.timeline.jitter_buffer import FEW_ON_THEIR_WAY
 from receiver.timeline.jumps import LARGEST_JITTER_MS, JumpBudget
 
 
@@ -481,9 +482,9 @@ class LivePlacer:
         """Return how many chunk numbers are missing before this one."""
         if self._latest is not None:
             return _missing_between(self._latest, chunk, self.elsewhere)
-        if chunk.chunk is None or chunk.timestamp_ms is None or self.elsewhere(chunk.chunk - 1):
+        if chunk.chunk is None or chunk.timestamp_ms is None:
             return 0
-        return _missing_at_first(chunk, chunk.chunk, self.position_of(chunk))
+        return _missing_at_first(chunk, chunk.chunk, self.position_of(chunk), self.elsewhere)
 
     def _skip(self, jump: int, missing: int) -> SilencePiece | None:
         """Move the cursor over silence that begins and ends on a sample, and return it.
@@ -557,8 +558,12 @@ def _missing_between(latest: Chunk, chunk: Chunk, elsewhere: Callable[[int], boo
     return len(numbers)
 
 
-def _missing_at_first(chunk: Chunk, number: int, position: int) -> int:
+def _missing_at_first(
+    chunk: Chunk, number: int, position: int, elsewhere: Callable[[int], bool]
+) -> int:
     """Return how many are known to be missing before the first: clock and counter agree."""
+    if any(map(elsewhere, range(number - FEW_ON_THEIR_WAY - 1, number))):
+        return 0  # it goes on with the other track's counter
     for counter_start in (1, 0):
         missing = number - counter_start
         if missing > 0 and position == missing * len(chunk.payload):

@@ -63,6 +63,15 @@ def test_a_clock_that_stops_or_begins_late_is_anchored_anew(
     assert {GapKind.SENDER_SILENCE} == kinds
 
 
+@pytest.mark.parametrize("length_ms", [700, 1000])
+def test_a_clock_that_stops_soon_is_no_skew(length_ms: int) -> None:
+    """Where clocks stop later on, that of the other track had not begun by half a second."""
+    turns = [(at * length_ms, (at + 1) * length_ms) for at in range(8)]
+    found = recorded({IN: turns[::2], OUT: turns[1::2]}, Sender(stamps=Stamps.SENT))
+    assert (0, True) == (found.missing, found.recording.complete)
+    assert found.worst_ms <= 20
+
+
 @pytest.mark.parametrize("stamps", [Stamps.CALL, Stamps.NOW])
 @pytest.mark.parametrize("speech", [TURNS, LATE, {IN: [(1000, 3000), (4000, 5000)]}])
 def test_bursts_are_where_they_were_sent(stamps: Stamps, speech: Speech) -> None:

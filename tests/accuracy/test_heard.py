@@ -103,6 +103,19 @@ def test_long_turns_of_one_counter(wraps: bool, length_ms: int, in_the_past: boo
     assert "lost" not in {reason for reason, *_ in result.gaps}
 
 
+@pytest.mark.parametrize("skew_ms", [80, 150, 400])
+@pytest.mark.parametrize("in_the_past", [False, True], ids=["live", "since"])
+def test_a_track_that_speaks_first_before_the_other_has_come(
+    in_the_past: bool, skew_ms: int
+) -> None:
+    """Of one counter, with the end of the other one's turn on its way: no turn is lost."""
+    network = Network(skew_ms={IN: skew_ms})
+    spoken = call(_turns(2500, 2), Sender(numbers=Numbers.SHARED), network)
+    result = heard(spoken, in_the_past=in_the_past)
+    assert (0, 0) == (result.missing, result.left_out)
+    assert "lost" not in {reason for reason, *_ in result.gaps}
+
+
 def test_a_loss_of_one_counter_is_noticed_on_one_track() -> None:
     """On that which had the turn; the other one's next turn lacks none of it."""
     lost = ((OUT, 7000, 7200), (IN, 13_000, 13_100))
