@@ -54,9 +54,7 @@ _LEAST_STEADY: Final = 0.1
 _MOSTLY: Final = 0.5
 """This share of numbers follow the one before them, or at least `_FEWEST_STEADY` do."""
 _FEWEST_SHARED: Final = 20
-"""Fewer chunks are no evidence of a shared counter, nor turns where it began anew."""
-_FURTHEST: Final = 1000
-"""From one track to the other a shared counter goes on by at most this."""
+"""Fewer chunks are no evidence of a shared counter."""
 _MOST_TIMES: Final = 10
 """No more is missing at an end than so many times what came, unless there was time for it."""
 _OLDER_MS: Final = 1000
@@ -108,8 +106,9 @@ def number_tracks(
     """
     if not indices:
         return []
-    shared = _shared(indices)
-    orders = shared or [order(index) for index in indices]
+    orders = [order(index) for index in indices]
+    shared = _shared(indices, orders)
+    orders = shared or orders
     sequences = None if messages.incomplete else _sequences(indices, orders, messages)
     ledger = sequences or (_of_numbers(orders) if shared else None)
     head, tail = _ends(indices, sequences, messages, media) if sequences else (None, 0)
@@ -136,35 +135,44 @@ def _all_rows(indices: Sequence[TrackIndex]) -> tuple[Column, Column, Column]:
     return owners, rows, np.argsort(ends, kind="stable")
 
 
-def _shared(indices: Sequence[TrackIndex]) -> list[Order] | None:
-    """Return the order of two tracks that share one counter of chunks, or `None`."""
+def _shared(indices: Sequence[TrackIndex], own: Sequence[Order]) -> list[Order] | None:
+    """Return the order of two tracks that share one counter of chunks, or `None`.
+
+    Args:
+        indices: the tracks.
+        own: their order, were the numbers of each its own.
+    """
     if len(indices) != 2 or any((index.number == MISSING).any() for index in indices):
         return None
-    owners, _, came = _all_rows(indices)
-    numbers = np.concatenate([index.number for index in indices])[came]
-    numbers, wraps = undo_wraps(numbers, np.full_like(numbers, MISSING))
-    crossing = np.diff(numbers)[np.diff(owners[came]) != 0]
-    onwards = (crossing >= 1) & (crossing <= _FURTHEST)
-    if not len(crossing) or onwards.sum() < 0.6 * len(crossing):
+    if sum(map(len, indices)) < _FEWEST_SHARED:
         return None
+    most_restarts = max(found.restarts for found in own)
+    if not most_restarts and not _are_distinct([index.number for index in indices]):
+        return None
+    owners, _, came = _all_rows(indices)
     both = [arrivals_of(index) for index in indices]
     arrivals = Arrivals(*(np.concatenate(pair)[came] for pair in zip(*both, strict=True)))
-    unwrapped = np.empty(len(numbers), np.int64)
-    unwrapped[came], restarts = undo_restarts(
-        np.concatenate([index.number for index in indices])[came], arrivals
-    )
+    numbers = np.concatenate([index.number for index in indices])
+    unwrapped = np.empty_like(numbers, np.int64)
+    unwrapped[came], restarts = undo_restarts(numbers[came], arrivals)
     tracks = [unwrapped[owners == at] for at in range(2)]
-    on_both = len(np.intersect1d(*tracks))
-    if on_both > _MOST_CONFLICTS * min(map(len, tracks)):
+    if restarts > most_restarts or not _are_distinct(tracks):
         return None
-    distinct = np.unique(unwrapped)
-    if len(distinct) < _FEWEST_SHARED or (restarts > wraps and len(crossing) < _FEWEST_SHARED):
-        return None
-    if (np.diff(distinct) == 1).mean() <= max(
-        (np.diff(np.unique(track)) == 1).mean() if len(track) > 1 else 0.0 for track in tracks
-    ):
+    if _unused([unwrapped]) >= _unused([index.numbers for index in own]):
         return None  # each track's own numbers say as much
     return [_by_shared(*pair, restarts) for pair in zip(indices, tracks, strict=True)]
+
+
+def _are_distinct(tracks: Sequence[Column]) -> bool:
+    """Return whether hardly any number is on both tracks."""
+    return len(np.intersect1d(*tracks)) <= _MOST_CONFLICTS * min(map(len, tracks))
+
+
+def _unused(counters: Sequence[Column | None]) -> float:
+    """Return how many numbers are missing between those of each counter."""
+    if any(numbers is None for numbers in counters):
+        return np.inf
+    return sum(float(np.maximum(np.diff(np.unique(n)) - 1, 0).sum()) for n in counters)
 
 
 def _by_shared(index: TrackIndex, unwrapped: Column, restarts: int) -> Order:

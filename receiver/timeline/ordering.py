@@ -64,6 +64,7 @@ class Order:
     not_kept_numbers: Column | None = None
     duplicate: int = 0  # came again with equal bytes
     conflict: int = 0  # came again with other bytes
+    restarts: int = 0  # how often the counter wrapped or began anew
     late: int = 0  # arrived behind one that belongs after them; these are chosen
     findings: tuple[Finding, ...] = ()
     proven: bool = False  # numbers are of `numbering`: just as many are missing as were lost
@@ -76,7 +77,7 @@ class Order:
         if not restarts:
             return self
         finding = Finding("counters_restarted", f"{restarts} times", track)
-        return replace(self, findings=(*self.findings, finding))
+        return replace(self, restarts=restarts, findings=(*self.findings, finding))
 
 
 def order(index: TrackIndex) -> Order:

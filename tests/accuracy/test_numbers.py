@@ -60,6 +60,21 @@ def test_a_shared_counter_needs_no_sequence_numbers(speech: Speech, jitter: int)
     is_right(recorded(speech, sender))
 
 
+@pytest.mark.parametrize("speech", [TURNS, LATE, HOLD])
+@pytest.mark.parametrize("packets", [(40,), (10, 20, 40, 80, 160)])
+@pytest.mark.parametrize("jitter", [15, 200])
+@pytest.mark.parametrize("restarts", [None, 1800])
+def test_a_shared_counter_is_found_however_the_tracks_overtake_each_other(
+    speech: Speech, packets: tuple[int, ...], jitter: int, restarts: int | None
+) -> None:
+    """The network says nothing of loss: numbers of both tracks have no gap in whatever order."""
+    sender = Sender(
+        numbers=Numbers.SHARED, sequence=False, packets_ms=packets, restarts_at_ms=restarts
+    )
+    network = Network(jitter_ms=jitter, skew_ms={OUT: 200}, swapped=0.02)
+    is_right(recorded(speech, sender, network))
+
+
 @given(
     speech=st.sampled_from([TALKING, ALONE]),
     numbers=st.sampled_from(Numbers),
