@@ -6,6 +6,7 @@ lost, and where none is missing nothing was, whatever the clock says. `number_tr
 
 1. Chunk numbers are shared where hardly any is on both tracks, and each follows the one that came
    before it on the other track (`_shared`).
+   What they say holds where the sender swapped messages, too.
 2. Sequence numbers are a ledger where they are distinct over the whole stream, do not begin anew,
    and mostly follow each other (`_sequences`). What is missing before the first chunk and behind
    the last one is believed as far as the time allows it (`_ends`).
@@ -33,6 +34,8 @@ from numpy.typing import NDArray
 
 from receiver.media import GapKind, MediaFormat
 from receiver.timeline.ordering import (
+    WRAP,
+    WRAP_LOSS,
     Arrivals,
     Order,
     arrivals_of,
@@ -55,6 +58,8 @@ _MOSTLY: Final = 0.5
 """This share of numbers follow the one before them, or at least `_FEWEST_STEADY` do."""
 _FEWEST_SHARED: Final = 20
 """Fewer chunks are no evidence of a shared counter."""
+_SWAPPED: Final = 4
+"""A chunk that was sent too early or too late is so many messages from its place."""
 _MOST_TIMES: Final = 10
 """No more is missing at an end than so many times what came, unless there was time for it."""
 _OLDER_MS: Final = 1000
@@ -110,16 +115,15 @@ def number_tracks(
     shared = _shared(indices, orders)
     orders = shared or orders
     sequences = None if messages.incomplete else _sequences(indices, orders, messages)
-    ledger = sequences or (_of_numbers(orders) if shared else None)
+    by_numbers = shared is not None and (sequences is None or not shared[0].restarts)
+    ledger = _of_numbers(orders) if by_numbers else sequences
     head, tail = _ends(indices, sequences, messages, media) if sequences else (None, 0)
     if head is None and _is_joined(indices, media):
         head = 0
     if ledger is None:
         return [replace(found, head=head) for found in orders]
     ledger = _between(ledger, head or 0, tail)
-    tracks = _Shares(
-        indices, orders, ledger, media, own=not shared, refused=sequences is None
-    ).tracks
+    tracks = _Shares(indices, orders, ledger, media, own=not shared, refused=by_numbers).tracks
     latest = [int(index.arrival.max()) for index in indices]
     return [
         track.numbered(max(latest) - at, head_known=head is not None)
@@ -337,8 +341,13 @@ class _Shares:
         claims = [claim for track in self.tracks if own for claim in track.own_claims(ledger)]
         for _, rank, track in sorted(claims, key=lambda claim: claim[0]):
             track.claim_own(rank, ledger, inner)
+        for _, rank, track in claims:
+            track.claim_swapped(rank, ledger)
         for track in self.tracks:
             track.claim_by_clock(ledger)
+        if all(track.may_have_wrapped(ledger) for track in self.tracks):
+            for track in self.tracks:
+                track.begin_before_wrap(ledger)
         self._distribute()
 
     def _distribute(self) -> None:
@@ -405,6 +414,7 @@ class _Track:
         self._unused = np.zeros(count, np.int64)  # numbers before each chunk
         self._own = False
         self._anew = np.zeros(count, bool)  # where own numbers begin anew
+        self._rounds = 0  # by how much less its first number is than it was before it wrapped
         self._row_ranks: list[int] = []  # before which chunk each row was that was not kept
         self._usual_ms = float(np.median(index.size)) / media.bytes_per_ms
         self._noise_ms = np.inf
@@ -494,12 +504,33 @@ class _Track:
         if self._came[rank]:
             self._unused[rank] = 0
 
+    def claim_swapped(self, rank: int, ledger: _Ledger) -> None:
+        """Claim what own numbers skip and is missing nearby: the sender may have swapped two."""
+        first, last = self._around(rank, ledger)
+        near = max(0, first - _SWAPPED), min(len(ledger.ids) - 1, last + _SWAPPED)
+        self._unused[rank] -= ledger.take(*near, max(0, int(self._unused[rank])))
+
     def begins_at(self) -> float:
         """Return with which own number the track began, as far as it is known."""
         numbers = self._order.numbers
         if not self._own or numbers is None:
             return np.inf
-        return float(numbers[0] - self._lost[0] - self._came[0])
+        return float(numbers[0] + self._rounds - self._lost[0] - self._came[0])
+
+    def may_have_wrapped(self, ledger: _Ledger) -> bool:
+        """Return whether own numbers of 16 bits may have wrapped before they began, or later."""
+        numbers = self._order.numbers
+        wrapped = self._own and numbers is not None and int(numbers[-1]) >= WRAP - WRAP_LOSS
+        return wrapped or self._begins_too_low(ledger)
+
+    def _begins_too_low(self, ledger: _Ledger) -> bool:
+        """Return whether more is missing before the track than numbers below its first one."""
+        return 1 < self.begins_at() < int(ledger.left[: self.ends[0]].sum())
+
+    def begin_before_wrap(self, ledger: _Ledger) -> None:
+        """Take the first number for one behind a wrap, if it is too low for what is missing."""
+        if self._begins_too_low(ledger):
+            self._rounds = WRAP
 
     def room(self, at: int, begins_at: float) -> float:
         """Return how many of the track's chunks may be missing behind an entry of the ledger.
@@ -512,7 +543,7 @@ class _Track:
         if behind == len(self._mine):
             return np.inf
         rank = int(self._ranks[behind])
-        if self._own and not behind:
+        if self._is_before(at):
             return self.begins_at() - begins_at
         if self._own and not (rank < self._count and self._anew[rank]):
             return 0
@@ -523,11 +554,18 @@ class _Track:
         missing = int(self._lost[rank] + self._came[rank])
         return float(self._free_ms[rank - 1] + self._usual_ms / 2) // self._usual_ms - missing
 
+    def _is_before(self, at: int) -> bool:
+        """Return whether a chunk that is missing behind an entry may be before the first one.
+
+        Its own numbers say which it is, and the first ones may have been swapped.
+        """
+        return self._own and at < self.ends[0] + _SWAPPED
+
     def lose(self, at: int) -> None:
         """Count a chunk that was lost behind an entry of the ledger."""
         behind = int(np.searchsorted(self._mine, at, side="right"))
         rank = int(self._ranks[behind]) if behind < len(self._mine) else self._count
-        self._lost[rank] += 1
+        self._lost[0 if self._is_before(at) or not behind else rank] += 1
 
     def numbered(self, waited_ms: int, *, head_known: bool) -> Order:
         """Return the order, numbered so that what is missing is missing between the numbers."""

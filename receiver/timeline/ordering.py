@@ -37,8 +37,8 @@ Flags = NDArray[np.bool_]
 _RESTART: Final = 1000
 """A number this far behind the highest one, later on the clock, is a restarted counter."""
 _MOST_RESTARTS: Final = 64
-_WRAP: Final = 65_536
-_WRAP_LOSS: Final = 3000
+WRAP: Final = 65_536
+WRAP_LOSS: Final = 3000
 """A 16-bit counter wraps from at most this many before its end to behind its beginning."""
 _SHORTEST_MS: Final = 5  # of a chunk
 _NEAR: Final = 50
@@ -133,9 +133,9 @@ def like_neighbours(bounds: Column, rows: Bounds, keys: Column, unwrapped: Colum
     as_last = bounds + near - keys[last]
     as_next = bounds + unwrapped[following] - keys[following]
     nearer = np.where(abs(as_next - near) < abs(as_last - near), as_next, as_last)
-    wrapped = (bounds < _WRAP_LOSS) & (bounds >= 0) & (keys.max() < _WRAP)
-    wrapped &= keys[last] >= _WRAP - _WRAP_LOSS  # and no chunk came behind the wrap
-    nearer = np.where(wrapped & (nearer < near), as_last + _WRAP, nearer)
+    wrapped = (bounds < WRAP_LOSS) & (bounds >= 0) & (keys.max() < WRAP)
+    wrapped &= keys[last] >= WRAP - WRAP_LOSS  # and no chunk came behind the wrap
+    nearer = np.where(wrapped & (nearer < near), as_last + WRAP, nearer)
     return np.where(bounds == MISSING, MISSING, nearer)
 
 
@@ -162,15 +162,15 @@ def undo_wraps(numbers: Column, stamps: Column) -> tuple[Column, int]:
     From near its end to near its beginning it wrapped, and back again is a straggler. A step over
     many numbers needs a clock that has room for them: otherwise the counter began anew.
     """
-    if numbers.min() < 0 or numbers.max() >= _WRAP or np.ptp(numbers) < _WRAP - _WRAP_LOSS:
+    if numbers.min() < 0 or numbers.max() >= WRAP or np.ptp(numbers) < WRAP - WRAP_LOSS:
         return numbers, 0
     steps = np.diff(numbers)
-    skipped = (steps + _WRAP // 2) % _WRAP - _WRAP // 2
+    skipped = (steps + WRAP // 2) % WRAP - WRAP // 2
     known = (stamps[1:] != MISSING) & (stamps[:-1] != MISSING)
     no_room = known & (abs(skipped) > _NEAR) & (np.diff(stamps) < skipped * _SHORTEST_MS)
-    across = (abs(steps) > _WRAP - _WRAP_LOSS) & ~no_room
+    across = (abs(steps) > WRAP - WRAP_LOSS) & ~no_room
     rounds = np.concatenate(([0], np.cumsum(np.where(across, -np.sign(steps), 0))))
-    return numbers + rounds * _WRAP, int(np.ptp(rounds))
+    return numbers + rounds * WRAP, int(np.ptp(rounds))
 
 
 def _restart(numbers: Column, arrivals: Arrivals) -> int | None:

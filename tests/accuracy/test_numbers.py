@@ -114,6 +114,31 @@ def test_what_is_said_to_be_lost_is_what_was(
     is_right(found, 2 * PACKET_MS if jitter else PACKET_MS)
 
 
+@pytest.mark.parametrize("numbers", [Numbers.TRACK, Numbers.SHARED])
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_among_chunks_that_are_swapped_is_counted(numbers: Numbers, seed: int) -> None:
+    """A lost chunk's message was sent behind or before those that are beside it by number."""
+    windows = tuple((OUT, at, at + PACKET_MS) for at in range(400, LENGTH_MS, 400))
+    is_right(recorded(TALKING, Sender(numbers=numbers), Network(lost=windows, swapped=0.2), seed))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_first_chunk_that_is_lost_before_two_that_are_swapped_is_counted(first: int) -> None:
+    """The chunk that comes first of the track is not the one before which it is missing."""
+    network = Network(lost=((OUT, 0, 20),), swapped=0.05)
+    is_right(recorded(TALKING, Sender(first_number=first), network, seed=1))
+
+
+@pytest.mark.parametrize("speech", [TALKING, ALONE])
+@pytest.mark.parametrize("lost", [(IN,), (IN, OUT)])
+def test_chunks_that_are_lost_with_the_wrap_of_their_numbers_are_counted(
+    speech: Speech, lost: tuple[Track, ...]
+) -> None:
+    """The first number that came is lower than what sequence numbers say is missing before it."""
+    network = Network(lost=tuple((track, 0, 2000) for track in lost if track in speech))
+    is_right(recorded(speech, Sender(first_number=65_500, wraps=True), network))
+
+
 @given(
     numbers=st.sampled_from([Numbers.TRACK, Numbers.SHARED]),
     at=st.integers(10, LENGTH_MS // PACKET_MS - 20),
