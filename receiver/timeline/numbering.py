@@ -5,7 +5,7 @@ chunks of both tracks together. Either is a ledger: a number that never came is 
 lost, and where none is missing nothing was, whatever the clock says. `number_tracks` asks both:
 
 1. Chunk numbers are shared where hardly any is on both tracks, and each follows the one that came
-   before it on the other track (`_shared`).
+   before it on the other track (`ordering.shared_order`).
    What they say holds where the sender swapped messages, too.
 2. Sequence numbers are a ledger where they are distinct over the whole stream, do not begin anew,
    and mostly follow each other (`_sequences`). What is missing before the first chunk and behind
@@ -34,30 +34,26 @@ from numpy.typing import NDArray
 
 from receiver.media import GapKind, MediaFormat
 from receiver.timeline.ordering import (
+    MOST_CONFLICTS,
     WRAP,
     WRAP_LOSS,
-    Arrivals,
     Order,
+    all_rows,
     arrivals_of,
-    like_neighbours,
     order,
-    sorted_by,
-    undo_restarts,
+    shared_order,
     undo_wraps,
 )
 from receiver.timeline.track_index import MISSING, Column, MessageIndex, TrackIndex
 
 _ENOUGH: Final = 4
 _OTHERS: Final = -1  # owns what is no chunk that counts
-_MOST_CONFLICTS: Final = 0.01
 _ONE_EPOCH: Final = 1000
 """A number this far behind the highest one began anew."""
 _FEWEST_STEADY: Final = 50
 _LEAST_STEADY: Final = 0.1
 _MOSTLY: Final = 0.5
 """This share of numbers follow the one before them, or at least `_FEWEST_STEADY` do."""
-_FEWEST_SHARED: Final = 20
-"""Fewer chunks are no evidence of a shared counter."""
 _SWAPPED: Final = 4
 """A chunk that was sent too early or too late is so many messages from its place."""
 _MOST_TIMES: Final = 10
@@ -112,7 +108,7 @@ def number_tracks(
     if not indices:
         return []
     orders = [order(index) for index in indices]
-    shared = _shared(indices, orders)
+    shared = shared_order(indices, orders)
     orders = shared or orders
     sequences = None if messages.incomplete else _sequences(indices, orders, messages)
     by_numbers = shared is not None and (sequences is None or not shared[0].restarts)
@@ -129,62 +125,6 @@ def number_tracks(
         track.numbered(max(latest) - at, head_known=head is not None)
         for track, at in zip(tracks, latest, strict=True)
     ]
-
-
-def _all_rows(indices: Sequence[TrackIndex]) -> tuple[Column, Column, Column]:
-    """Return owner and row of all chunks, and how to sort them by arrival."""
-    owners = np.repeat(np.arange(len(indices)), [len(index) for index in indices])
-    rows = np.concatenate([np.arange(len(index)) for index in indices])
-    ends = np.concatenate([index.end for index in indices])
-    return owners, rows, np.argsort(ends, kind="stable")
-
-
-def _shared(indices: Sequence[TrackIndex], own: Sequence[Order]) -> list[Order] | None:
-    """Return the order of two tracks that share one counter of chunks, or `None`.
-
-    Args:
-        indices: the tracks.
-        own: their order, were the numbers of each its own.
-    """
-    if len(indices) != 2 or any((index.number == MISSING).any() for index in indices):
-        return None
-    if sum(map(len, indices)) < _FEWEST_SHARED:
-        return None
-    most_restarts = max(found.restarts for found in own)
-    if not most_restarts and not _are_distinct([index.number for index in indices]):
-        return None
-    owners, _, came = _all_rows(indices)
-    both = [arrivals_of(index) for index in indices]
-    arrivals = Arrivals(*(np.concatenate(pair)[came] for pair in zip(*both, strict=True)))
-    numbers = np.concatenate([index.number for index in indices])
-    unwrapped = np.empty_like(numbers, np.int64)
-    unwrapped[came], restarts = undo_restarts(numbers[came], arrivals)
-    tracks = [unwrapped[owners == at] for at in range(2)]
-    if restarts > most_restarts or not _are_distinct(tracks):
-        return None
-    if _unused([unwrapped]) >= _unused([index.numbers for index in own]):
-        return None  # each track's own numbers say as much
-    return [_by_shared(*pair, restarts) for pair in zip(indices, tracks, strict=True)]
-
-
-def _are_distinct(tracks: Sequence[Column]) -> bool:
-    """Return whether hardly any number is on both tracks."""
-    return len(np.intersect1d(*tracks)) <= _MOST_CONFLICTS * min(map(len, tracks))
-
-
-def _unused(counters: Sequence[Column | None]) -> float:
-    """Return how many numbers are missing between those of each counter."""
-    if any(numbers is None for numbers in counters):
-        return np.inf
-    return sum(float(np.maximum(np.diff(np.unique(n)) - 1, 0).sum()) for n in counters)
-
-
-def _by_shared(index: TrackIndex, unwrapped: Column, restarts: int) -> Order:
-    rows = index.not_kept_bounds
-    found = sorted_by(unwrapped, index)
-    bounds = like_neighbours(rows.numbers, rows, index.number, unwrapped)
-    known = replace(found, numbers=unwrapped[found.chosen], not_kept_numbers=bounds)
-    return known.with_restarts(restarts, index.track)
 
 
 def _of_numbers(orders: Sequence[Order]) -> _Ledger:
@@ -207,7 +147,7 @@ def _sequences(
     """
     if any((index.sequence == MISSING).any() for index in indices):
         return None
-    owners, rows, _ = _all_rows(indices)
+    owners, rows, _ = all_rows(indices)
     others = messages.sequences != MISSING
     sequences = np.concatenate([*(index.sequence for index in indices), messages.sequences[others]])
     ends = np.concatenate([*(index.end for index in indices), messages.ends[others]])
@@ -227,7 +167,7 @@ def _sequences(
         return None
     ids, first, back = np.unique(ids, return_index=True, return_inverse=True)
     other = (content != content[first][back]) | (owners != owners[first][back])
-    if other.sum() > _MOST_CONFLICTS * len(other) or not _is_steady(ids):
+    if other.sum() > MOST_CONFLICTS * len(other) or not _is_steady(ids):
         return None
     owners, rows = owners[first], rows[first]
     for at, found in enumerate(orders):
@@ -528,7 +468,7 @@ class _Track:
         return 1 < self.begins_at() < int(ledger.left[: self.ends[0]].sum())
 
     def begin_before_wrap(self, ledger: _Ledger) -> None:
-        """Take the first number for one behind a wrap, if it is too low for what is missing."""
+        """Count the first number as one behind a wrap, if it is too low for what is missing."""
         if self._begins_too_low(ledger):
             self._rounds = WRAP
 

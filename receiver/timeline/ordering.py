@@ -23,6 +23,7 @@ An example, of a 16-bit counter that wraps while two chunks overtake each other:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -36,6 +37,10 @@ Flags = NDArray[np.bool_]
 
 _RESTART: Final = 1000
 """A number this far behind the highest one, later on the clock, is a restarted counter."""
+MOST_CONFLICTS: Final = 0.01
+"""A counter of which a larger share is on two chunks does not count both."""
+_FEWEST_SHARED: Final = 20
+"""Fewer chunks are no evidence of a shared counter."""
 _MOST_RESTARTS: Final = 64
 WRAP: Final = 65_536
 WRAP_LOSS: Final = 3000
@@ -282,6 +287,65 @@ def _carried_on(numbers: Column, arrivals: Arrivals, first: int) -> Column:
     highest = max(highest, int(tail[old].max(initial=highest)))
     shifted = np.where(old, tail, tail + highest + 1 - lowest)
     return np.concatenate((numbers[:first], shifted))
+
+
+def all_rows(indices: Sequence[TrackIndex]) -> tuple[Column, Column, Column]:
+    """Return owner and row of all chunks, and how to sort them by arrival."""
+    owners = np.repeat(np.arange(len(indices)), [len(index) for index in indices])
+    rows = np.concatenate([np.arange(len(index)) for index in indices])
+    ends = np.concatenate([index.end for index in indices])
+    return owners, rows, np.argsort(ends, kind="stable")
+
+
+def shared_order(indices: Sequence[TrackIndex], own: Sequence[Order]) -> list[Order] | None:
+    """Return the order of two tracks that share one counter of chunks, or `None`.
+
+    Args:
+        indices: the tracks.
+        own: their order, were the numbers of each its own.
+    """
+    if len(indices) != 2 or any((index.number == MISSING).any() for index in indices):
+        return None
+    if sum(map(len, indices)) < _FEWEST_SHARED:
+        return None
+    most_restarts = max(found.restarts for found in own)
+    if not most_restarts and not _are_distinct([index.number for index in indices]):
+        return None
+    owners, _, came = all_rows(indices)
+    both = [arrivals_of(index) for index in indices]
+    arrivals = Arrivals(*(np.concatenate(pair)[came] for pair in zip(*both, strict=True)))
+    numbers = np.concatenate([index.number for index in indices])
+    unwrapped = np.empty_like(numbers, np.int64)
+    unwrapped[came], restarts = undo_restarts(numbers[came], arrivals)
+    tracks = [unwrapped[owners == at] for at in range(2)]
+    if restarts > most_restarts or not _are_distinct(tracks):
+        return None
+    if _unused([unwrapped]) >= _unused([index.numbers for index in own]):
+        return None  # each track's own numbers say as much
+    return [_by_shared(*pair, restarts) for pair in zip(indices, tracks, strict=True)]
+
+
+def _are_distinct(tracks: Sequence[Column]) -> bool:
+    """Return whether hardly any number is on both tracks."""
+    return len(np.intersect1d(tracks[0], tracks[1])) <= MOST_CONFLICTS * min(map(len, tracks))
+
+
+def _unused(counters: Sequence[Column | None]) -> float:
+    """Return how many numbers are missing between those of each counter."""
+    unused = 0.0
+    for numbers in counters:
+        if numbers is None:
+            return np.inf
+        unused += float(np.maximum(np.diff(np.unique(numbers)) - 1, 0).sum())
+    return unused
+
+
+def _by_shared(index: TrackIndex, unwrapped: Column, restarts: int) -> Order:
+    rows = index.not_kept_bounds
+    found = sorted_by(unwrapped, index)
+    bounds = like_neighbours(rows.numbers, rows, index.number, unwrapped)
+    known = replace(found, numbers=unwrapped[found.chosen], not_kept_numbers=bounds)
+    return known.with_restarts(restarts, index.track)
 
 
 def sorted_by(keys: Column, index: TrackIndex, *, keep_conflicts: bool = False) -> Order:
