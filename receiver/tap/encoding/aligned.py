@@ -295,7 +295,6 @@ class AlignedEncoder:
         if isinstance(event, LiveMessage):
             # As in the recording: what has no time of its own is behind the latest chunk.
             now = max(track.placer.cursor for track in self._tracks.values())
-            now -= now % self._output.media.bytes_per_sample
             for notice in event_notices(event, self._output.milliseconds(now)):
                 self._add_notice(now, notice)
             return self._emit(self._limit(event.arrival_ms))
@@ -404,6 +403,7 @@ class AlignedEncoder:
             self._add_notice(piece.start, OutMessage(_notice(self._output, name.value, piece)))
 
     def _add_notice(self, position: int, notice: OutMessage) -> None:
+        position -= position % self._output.media.bytes_per_sample  # what is lost may end within
         insort_right(self._notices, (position, notice), key=itemgetter(0))
 
     @property

@@ -254,3 +254,20 @@ def test_payloads_are_interleaved_as_they_came(encoding: Encoding, unit: int) ->
     silence = b"\xd5" if unit == 1 else b"\0\0"
     assert silence == sent[unit : 2 * unit]
     assert payload == b"".join(sent[n : n + unit] for n in range(0, len(sent), 2 * unit))
+
+
+@pytest.mark.parametrize("size", [319, 321, 641])
+@pytest.mark.parametrize("spec", [STEREO, OutputSpec(Format.PAYLOAD, "stereo")])
+def test_a_loss_between_odd_payloads_tears_no_sample(spec: OutputSpec, size: int) -> None:
+    """Whatever is lost is sent as whole samples, and nothing of it is sent beyond the end."""
+    encoder = make_encoder(spec, live_stream(Encoding.L16))
+    sent: list[OutMessage] = []
+    for number in range(1, 21):
+        at_ms = (number - 1) * size // 16
+        for track in Track:
+            if track is Track.OUTBOUND or number not in (5, 6, 12):
+                chunk = live_chunk(number, bytes(size), track=track, at_ms=at_ms)
+                sent += encoder.feed(chunk)
+    sent += encoder.feed(stream_ended(1000))
+    assert 4 * (20 * size // 2) == len(audio_bytes(sent))
+    assert {"lost"} <= {reason for reason, *_ in gaps(sent)}
