@@ -71,13 +71,16 @@ _LONGEST_PARAMETERS: Final = 4096
 """Custom parameters kept of one start message; providers send at most 99."""
 
 # "audio/x-mulaw", "PCMU@40i", "audio/l16;rate=16000", "L16@24000h@40i": the providers' pages
-# and SDKs spell one encoding in many ways, so the name is compared without case and prefix.
-_SPELLING = re.compile(r"(?:audio/)?(?:x-)?(?P<name>[a-z0-9]+)(?P<options>(?:[;@].*)?)", re.DOTALL)
+# and SDKs spell one encoding in many ways, so the name is compared without case, prefix
+# and punctuation.
+_SPELLING = re.compile(r"(?:audio/)?(?:x-)?(?P<name>[\w.-]+)(?P<options>(?:[;@].*)?)", re.DOTALL)
+_PUNCTUATION = re.compile("[_.-]")
 _RATE = re.compile(r"(?:rate=(\d{4,6})|@(\d{4,6})h)")
 _NAMES: Final = {
-    **dict.fromkeys(("mulaw", "ulaw", "pcmu", "basic"), Encoding.PCMU),
-    **dict.fromkeys(("alaw", "pcma"), Encoding.PCMA),
-    **dict.fromkeys(("l16", "pcm", "linear16"), Encoding.L16),
+    **dict.fromkeys(("mulaw", "ulaw", "pcmu", "basic", "pcmmulaw", "g711u"), Encoding.PCMU),
+    **dict.fromkeys(("g711ulaw", "g711mulaw"), Encoding.PCMU),
+    **dict.fromkeys(("alaw", "pcma", "pcmalaw", "g711a", "g711alaw"), Encoding.PCMA),
+    **dict.fromkeys(("l16", "pcm", "pcm16", "linear16"), Encoding.L16),
 }
 
 _USUAL_RATE: Final = 8000
@@ -429,7 +432,7 @@ def _names_encoding(value: dict[str, Any]) -> bool:
 def _encoding(spelled: str) -> tuple[Encoding, int | None]:
     """Return the encoding of a name, and the rate where the name says one."""
     spelling = _SPELLING.fullmatch(spelled.lower())
-    name = _NAMES.get(spelling["name"]) if spelling else None
+    name = _NAMES.get(_PUNCTUATION.sub("", spelling["name"])) if spelling else None
     if spelling is None or name is None:
         raise _Undecodable(f"unsupported encoding {spelled[:40]!r}")
     rate = _RATE.search(spelling["options"])
