@@ -31,6 +31,15 @@ def expires_at(certificate: Path) -> float | None:
     return found.not_valid_after_utc.timestamp()
 
 
+def stands_alone(certificate: Path) -> bool:
+    """Return whether a file holds one certificate only, and that of another issuer than itself."""
+    try:
+        found = x509.load_pem_x509_certificates(read_plain(certificate))
+    except (ConfigurationError, ValueError):
+        return False
+    return len(found) == 1 and found[0].issuer != found[0].subject
+
+
 def self_signed(state: Path, host: str, *, now: datetime | None = None) -> tuple[Path, Path]:
     """Return the paths of a certificate for `host` and its key; make them where needed.
 

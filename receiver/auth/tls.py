@@ -13,6 +13,10 @@ from receiver.errors import ConfigurationError
 _ISSUER_MISSING: Final = (20, 21)
 """X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE."""
 
+_CHAIN: Final = (
+    "does the file hold the intermediate certificates, too, behind its own (fullchain.pem)?"
+)
+
 
 def pair(config: Config) -> tuple[Path, Path]:
     """Return the paths of the certificate to serve with and of its key.
@@ -80,8 +84,8 @@ def distrust(certificate: Path, key: Path) -> str:
     """Return why clients with this system's authorities refuse a certificate; "" if they do not.
 
     It is what a client says who shakes hands with us in memory: whatever its library checks is
-    checked, except the name, which only the client knows. Where the system has no authorities
-    ("" too), nothing can be said.
+    checked, except the name, which only the client knows. Where the system has no authorities,
+    as in a small container, all that can be said is that an intermediate is missing.
 
     Raises:
         ConfigurationError: certificate or key cannot be used, or others can read the key.
@@ -90,7 +94,9 @@ def distrust(certificate: Path, key: Path) -> str:
     client.check_hostname = False
     places = ssl.get_default_verify_paths()
     if places.cafile is None and places.capath is None:
-        return ""
+        from receiver.auth import self_signed  # only here: its library is slow to import
+
+        return f"it stands alone: {_CHAIN}" if self_signed.stands_alone(certificate) else ""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (
         client.wrap_bio(to_client, to_server),
@@ -108,10 +114,7 @@ def distrust(certificate: Path, key: Path) -> str:
 
 def _explained(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code in _ISSUER_MISSING:
-        return (
-            f"{error.verify_message}: does the file hold the intermediate certificates, too,"
-            " behind its own (fullchain.pem)?"
-        )
+        return f"{error.verify_message}: {_CHAIN}"
     return error.verify_message
 
 

@@ -258,10 +258,13 @@ def test_a_certificate_of_nobody_known_is_distrusted(
     assert "self" in distrust(certificate, key)
 
 
-def test_without_authorities_nothing_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_authorities_only_a_missing_intermediate_is_said(
+    tmp_path: Path, authorities: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A system without authorities, as small containers are, would distrust every certificate."""
+    """A system without any, as small containers are, would distrust every certificate."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
-    assert "" == distrust(*issued(tmp_path))
+    certificate, key = issued(tmp_path, authority=authorities)
+    assert "fullchain.pem" in distrust(certificate, key)
+    authorities.cert_pem.write_to_path(certificate, append=True)
+    assert "" == distrust(certificate, key)
+    assert "" == distrust(*self_signed(tmp_path / "state", "127.0.0.1"))
