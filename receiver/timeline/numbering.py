@@ -489,10 +489,9 @@ class _Track:
             return 0
         if not behind or self._free_ms is None or not 0 < rank < self._count:
             return np.inf
-        if self._noise_ms > _EXACT_MS:
-            return np.inf
+        slack_ms = self._usual_ms / 2 if self._noise_ms <= _EXACT_MS else 3 * self._noise_ms
         missing = int(self._lost[rank] + self._came[rank])
-        return float(self._free_ms[rank - 1] + self._usual_ms / 2) // self._usual_ms - missing
+        return float(self._free_ms[rank - 1] + slack_ms) // self._usual_ms - missing
 
     def _is_before(self, at: int) -> bool:
         """Return whether a chunk that is missing behind an entry may be before the first one.

@@ -111,7 +111,9 @@ def test_what_is_said_to_be_lost_is_what_was(
     # Only numbers of chunks tell those apart that overtook each other.
     often = 0.05 if swapped and numbers is not Numbers.NONE else 0.0
     found = recorded(speech, sender, Network(lost=windows, swapped=often), seed)
-    is_right(found, 2 * PACKET_MS if jitter else PACKET_MS)
+    # Of a shared counter nobody can say whose the numbers at the ends of a gap were.
+    packets = 1 if not jitter else 8 if numbers is Numbers.SHARED else 2
+    is_right(found, packets * PACKET_MS)
 
 
 @pytest.mark.parametrize("numbers", [Numbers.TRACK, Numbers.SHARED])
