@@ -80,6 +80,7 @@ class SharedCounter:
         self._lost: dict[str, deque[range]] = {}
         self._before: dict[str, int] = {}  # the number that each track had when this began
         self._latest: int | None = None  # of either track
+        self._highest = -1
         self._is_shared = False
         self._is_decided = False
 
@@ -101,6 +102,10 @@ class SharedCounter:
         is_first = track not in self._first
         self._first.setdefault(track, number)
         self._record(track, number)
+        is_newest = number > self._highest
+        self._highest = max(self._highest, number)
+        if is_newest and self._is_decided:
+            return  # nearly always: neither track has it
         others = [run for name, runs in self._runs.items() if name != track for run in runs]
         highest = max((last for _, last in others), default=number)
         if number < highest - _FAR or any(first <= number <= last for first, last in others):
