@@ -47,6 +47,7 @@ _AHEAD_MS: Final = 500  # a lag that is lower by more is of audio sent ahead
 _SETTLED_MS: Final = 500  # a new level is believed once starts are at it for so long,
 _SETTLED: Final = 12  # or so many chunks did not come in one go,
 _FEWEST: Final = 3  # or, at the end, a quarter of what is left
+_PACED: Final = 0.8  # or for twice as long audio came nearly as fast as it was spoken
 _BLOCK_MS: Final = 1000
 _EARLY: Final = 25
 _LONG_WAIT_MS: Final = 200
@@ -127,21 +128,9 @@ class _Lags:
         self._arrivals, self._lags = clock.arrivals, lags
         self._count(np.flatnonzero(paced))
         self.level_of_starts = self.first_level()
-        below = bool((lags < self.level_of_starts - _AHEAD_MS).any())
-        self._sent_ahead = below or self._begins_bursts_anew()
+        self._sent_ahead = bool((lags < self.level_of_starts - _AHEAD_MS).any())
         if not self._sent_ahead:
             self._count(np.arange(len(lags)))
-
-    def _begins_bursts_anew(self) -> bool:
-        """Return whether what follows bursts mostly lags as they did when they began.
-
-        What follows a backlog does not.
-        """
-        lowest = np.minimum.reduceat(self._lags, self._starts)[:-1]
-        before, after = self._lag[:-1], self._lag[1:]
-        bursts = lowest < before - _AHEAD_MS
-        anew = int((bursts & (after > before - _AHEAD_MS / 2)).sum())
-        return anew > 1 and 2 * anew > bursts.sum()
 
     def _count(self, starts: Column) -> None:
         """Count the lags of these chunks only."""
@@ -172,8 +161,11 @@ class _Lags:
 
     def is_settled(self, start: int) -> bool:
         """Return whether chunks come at their own time from a start on, for a while or mostly."""
+        took = float(self.at[-1] - self.at[start])
         if self._sent_ahead:
-            return bool(self.at[-1] - self.at[start] >= _SETTLED_MS)
+            return took >= _SETTLED_MS
+        if took >= max(2 * _SETTLED_MS, _PACED * (took - self._lag[-1] + self._lag[start])):
+            return True
         waited = self._waited[self._starts[start] + 1 :]
         count = int(waited.sum())
         return count >= _SETTLED or (count >= _FEWEST and 4 * count >= len(waited))

@@ -63,6 +63,30 @@ def test_a_clock_that_stops_or_begins_late_is_anchored_anew(
     assert {GapKind.SENDER_SILENCE} == kinds
 
 
+@pytest.mark.parametrize("seed", [1, 7, 8, 10, 24])
+def test_a_hold_is_found_on_both_tracks_of_a_network_that_jitters(seed: int) -> None:
+    """Few chunks come at their own time, but all of them as fast as they were spoken."""
+    hold: Speech = {track: [(0, 3000), (20_000, 23_000)] for track in Track}
+    network = Network(jitter_ms=200, lost=((IN, 500, 520),))
+    found = recorded(hold, Sender(stamps=Stamps.SENT), network, seed)
+    assert found.worst_ms <= 1000
+
+
+@pytest.mark.parametrize("seed", [7, 26, 29, 46, 48, 61])
+@pytest.mark.parametrize("stamps", [Stamps.CALL, Stamps.SAMPLES])
+def test_backlogs_of_a_network_that_jitters_are_not_sent_ahead(stamps: Stamps, seed: int) -> None:
+    """They never come before they were spoken: the clock of the call goes on."""
+    speech: Speech = {
+        IN: [(0, 1000), (1500, 3000), (5200, 12_000)],
+        OUT: [(0, 2500), (4000, 4400), (6000, 12_000)],
+    }
+    stalls = ((3000, 5500),) if seed % 2 else ()
+    network = Network(jitter_ms=200, stalls=stalls)
+    found = recorded(speech, Sender(stamps=stamps), network, seed)
+    assert 0 == found.worst_ms
+    assert "clock_reanchored" not in codes(found)
+
+
 @pytest.mark.parametrize("length_ms", [700, 1000])
 def test_a_clock_that_stops_soon_is_no_skew(length_ms: int) -> None:
     """Where clocks stop later on, that of the other track had not begun by half a second."""
