@@ -320,6 +320,8 @@ def shared_order(indices: Sequence[TrackIndex], own: Sequence[Order]) -> list[Or
     tracks = [unwrapped[owners == at] for at in range(2)]
     if restarts > most_restarts or not _are_distinct(tracks):
         return None
+    if 2 * (np.diff(np.unique(unwrapped)) == 1).sum() < len(unwrapped):
+        return None  # they count something else than chunks
     if _unused([unwrapped]) >= _unused([index.numbers for index in own]):
         return None  # each track's own numbers say as much
     return [_by_shared(*pair, restarts) for pair in zip(indices, tracks, strict=True)]

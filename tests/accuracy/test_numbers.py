@@ -116,6 +116,15 @@ def test_what_is_said_to_be_lost_is_what_was(
     is_right(found, packets * PACKET_MS)
 
 
+def test_numbers_that_count_milliseconds_are_no_shared_counter(tmp_path: Path) -> None:
+    """They are distinct over both tracks, and yet say nothing of chunks."""
+    turns = call(TURNS, Sender(sequence=True))
+    for _, message in turns.messages:
+        if message["event"] == "media":
+            message["media"]["chunk"] = message["media"]["timestamp"]
+    is_right(outcome(turns, tmp_path))
+
+
 @pytest.mark.parametrize("numbers", [Numbers.TRACK, Numbers.SHARED])
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_among_chunks_that_are_swapped_is_counted(numbers: Numbers, seed: int) -> None:
