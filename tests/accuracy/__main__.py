@@ -240,7 +240,7 @@ def table(rows: Sequence[Row]) -> str:
     """Return a table, and below it the rows in which tapreel is not the best."""
     ways = list(rows[0][2])
     lines = [
-        "| sender, fault | tapreel | told lost of true | " + " | ".join(ways) + " |",
+        "| sender, fault | tapreel | loss reported, of true | " + " | ".join(ways) + " |",
         "|---|---|---|" + "---|" * len(ways),
     ]
     for scenario, mine, theirs in rows:
