@@ -74,6 +74,7 @@ class Call:
                 name = Name(self.sent.number, track, chunk)
                 if skipped:
                     self.sent.skipped.add(name)
+                    self._sequence += 1  # lost on the way: its message was counted
                 else:
                     await self.send(socket, name, times=1 + repeated)
             with contextlib.suppress(TimeoutError):
