@@ -550,10 +550,10 @@ def test_a_pause_between_jittering_timestamps_is_kept(jitter: int) -> None:
     assert 400 * 20 + 2000 - jitter <= placement.length // 8 <= 400 * 20 + 2000 + jitter
 
 
-@given(jitter=st.integers(0, 40), seed=st.integers(0, 2**32))
+@given(jitter=st.integers(0, 100), seed=st.integers(0, 2**32))
 @settings(max_examples=30)
 def test_what_is_lost_between_jittering_timestamps_is_listed(jitter: int, seed: int) -> None:
-    """Chunk numbers say so; timestamps that jitter by two packets say nothing against it."""
+    """Chunk numbers say so, whatever the timestamps say."""
     source = random.Random(seed)
     kept = [n for n in range(500) if n < 100 or source.random() > 0.05] + [500]
     _, placement = laid_out(trembling(kept, jitter, seed))
