@@ -57,7 +57,7 @@ setup: $(READY)  ## make .venv with the versions pinned in constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dsp,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dsp,test,console,postgres,oidc]'
 	@touch $@
 
 clean:  ## remove the environment and all caches
