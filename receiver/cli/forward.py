@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from receiver.cli.options import FILE
-from receiver.cli.tap_options import receiver_options, tap_url
+from receiver.cli.options import FILE, receiver_options, tap_url
 from receiver.errors import ConfigurationError
 
 
@@ -45,7 +44,7 @@ def forward(
 ) -> None:
     """Send one live call on to the media-stream server at URL, as the provider would."""
     from receiver import logs
-    from receiver.cli.tap_options import tap_token
+    from receiver.cli.options import tap_token
     from receiver.forwarding.consumer import BOTH, parse_consumer
     from receiver.forwarding.relay import ForwardOptions
     from receiver.forwarding.remote_source import carry_call

@@ -15,15 +15,15 @@ from receiver.errors import TapreelError
 
 COMMANDS: Final = {
     "serve": ("receiver.cli.serve:serve", "Receive streams and record them."),
-    "recover": ("receiver.cli.journals:recover", "Publish what a crash left in the spool."),
+    "recover": ("receiver.cli.archive:recover", "Publish what a crash left in the spool."),
     "list": ("receiver.cli.archive:list_recordings", "List recordings."),
     "show": ("receiver.cli.archive:show", "Show one recording."),
     "verify": ("receiver.cli.archive:verify", "Read recordings again and check them."),
-    "render": ("receiver.cli.journals:render", "Turn one journal into a recording."),
+    "render": ("receiver.cli.archive:render", "Turn one journal into a recording."),
     "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),
     "forward": ("receiver.cli.forward:forward", "Send a live call on to another server."),
-    "token": ("receiver.cli.token:token", "Mint tokens for live listeners."),
-    "config": ("receiver.cli.settings:config", "Print the effective settings."),
+    "token": ("receiver.cli.listen:token", "Mint tokens for live listeners."),
+    "config": ("receiver.cli.serve:config", "Print the effective settings."),
 }
 """Module and function of each subcommand, and its line in `receiver --help`."""
 INTERRUPTED: Final = 130

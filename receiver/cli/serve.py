@@ -1,12 +1,19 @@
-"""`receiver serve`."""
+"""`receiver serve`, and `receiver config`, which shows what it would serve with."""
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import click
 
+from receiver.auth import tls
 from receiver.cli.options import settings
 from receiver.config.load import check_serving
-from receiver.config.settings import Config
+from receiver.config.settings import SECRET, SETTINGS, Config
+from receiver.errors import ConfigurationError
+from receiver.media import visible
 
 
 @click.command()
@@ -19,3 +26,57 @@ def serve(config: Config) -> None:
 
     logs.configure(config.log_level)
     run.run(config)
+
+
+MASK = "********"
+_USER = re.compile(
+    r"(?i)(\b[a-z][a-z0-9+.-]*://|^(?!\S*://))"  # a scheme, which may have been forgotten
+    r"(?:[^/?#\s]*|[^/?#\s:]*:(?!\d+[/?#])\S*)@"  # a password may hold what ends a host
+)
+_IN_QUERY = re.compile(r"(?i)([?&][^=&#\s]*(?:token|key|secret|passw|auth|sig)[^=&#\s]*=)[^&#\s]+")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@settings
+def config(config: Config, as_json: bool) -> None:
+    """Print the effective settings and where each came from; secrets are masked."""
+    shown = {name: _shown(name, config) for name in SETTINGS}
+    if as_json:
+        document = {n: {"value": shown[n], "source": config.source(n)} for n in SETTINGS}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for name, value in shown.items():
+            click.echo(visible(f"{name:<26}{_text(value):<33} {config.source(name)}".rstrip()))
+    try:
+        check_serving(config)
+        reason = tls.distrust(*config.tls) if config.tls is not None else ""
+    except ConfigurationError as error:
+        text = visible(_masked(str(error)))
+        click.echo(f"note: `receiver serve` would refuse these settings: {text}", err=True)
+    else:
+        if reason:
+            click.echo(f"note: providers would refuse this certificate: {reason}", err=True)
+
+
+def _shown(name: str, config: Config) -> object:
+    """Return a setting's value as JSON has it."""
+    value = getattr(config, name)
+    if SETTINGS[name].value_type is SECRET and value is not None:
+        return MASK
+    if isinstance(value, tuple):
+        return [_masked(str(each)) for each in value]
+    if isinstance(value, str):
+        return _masked(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _masked(text: str) -> str:
+    """Mask user and password of a URL, and what its query calls a secret."""
+    return _IN_QUERY.sub(rf"\1{MASK}", _USER.sub(rf"\1{MASK}@", text))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(value)
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from receiver.cli.journals import recover, render
+from receiver.cli.archive import recover, render
 from receiver.cli.main import main
 from receiver.disk.folders import FolderLock
 from receiver.errors import ConfigurationError, UnprovenError, UnreadableError
