@@ -19,7 +19,6 @@ TESTED_IN: Final = {
     "receiver/cli/options": "receiver/cli/test_main.py",
     "receiver/cli/serve": "receiver/cli/test_main.py",
     "receiver/counters": "receiver/service/test_prometheus.py",
-    "receiver/forwarding/consumer": "receiver/forwarding/test_relay.py",
     "receiver/forwarding/remote_source": "end_to_end/test_forward.py",
     "receiver/ingest/live_recording": "receiver/ingest/test_session.py",
     "receiver/ingest/recordings": "receiver/ingest/test_session.py",

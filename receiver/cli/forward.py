@@ -45,8 +45,7 @@ def forward(
     """Send one live call on to the media-stream server at URL, as the provider would."""
     from receiver import logs
     from receiver.cli.options import tap_token
-    from receiver.forwarding.consumer import BOTH, parse_consumer
-    from receiver.forwarding.relay import ForwardOptions
+    from receiver.forwarding.relay import BOTH, ForwardOptions, parse_consumer
     from receiver.forwarding.remote_source import carry_call
     from receiver.transports.client import trust_in
 

@@ -259,7 +259,7 @@ def tap(
     """Print a signed tap token: for one call, one parameter value, or all."""
     from receiver.auth import credentials
     from receiver.auth.tap_tokens import mint, parse_scope
-    from receiver.config.load import load
+    from receiver.config.settings import load
 
     if sum((call_sid is not None, parameter is not None, everything)) != 1:
         raise click.UsageError("choose one of --call CALL_SID, --param NAME=VALUE and --all")

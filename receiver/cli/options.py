@@ -14,7 +14,6 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from receiver.config.load import is_loopback, load
 from receiver.config.settings import (
     NETWORKS,
     PAIR,
@@ -25,6 +24,8 @@ from receiver.config.settings import (
     TEXTS,
     Config,
     Setting,
+    is_loopback,
+    load,
 )
 from receiver.errors import ConfigurationError
 
@@ -174,7 +175,7 @@ def tap_token(file: Path | None) -> str:
     """
     from receiver.auth.bearer import parse_named_tokens, parse_tokens
     from receiver.auth.credentials import read_secret
-    from receiver.config.load import load
+    from receiver.config.settings import load
 
     if file is not None:
         named = parse_named_tokens(read_secret(file).decode("latin-1"))

@@ -10,8 +10,7 @@ import click
 
 from receiver.auth import tls
 from receiver.cli.options import settings
-from receiver.config.load import check_serving
-from receiver.config.settings import SECRET, SETTINGS, Config
+from receiver.config.settings import SECRET, SETTINGS, Config, check_serving
 from receiver.errors import ConfigurationError
 from receiver.media import visible
 

@@ -6,8 +6,7 @@ import asyncio
 import ssl
 
 from receiver.errors import DialError, LineClosed, PeerError
-from receiver.forwarding.consumer import Consumer
-from receiver.forwarding.relay import ForwardOptions, Relay
+from receiver.forwarding.relay import Consumer, ForwardOptions, Relay
 from receiver.media import Chunk, MediaFormat
 from receiver.tap.encoding.format import OutMessage
 from receiver.tap.feed import Sink

@@ -116,8 +116,7 @@ def _forwarder(
     if not config.forward:
         return None
     # Only here: a client starts slowly.
-    from receiver.forwarding.consumer import parse_consumer
-    from receiver.forwarding.relay import Forwarder, ForwardOptions
+    from receiver.forwarding.relay import Forwarder, ForwardOptions, parse_consumer
     from receiver.transports.client import trust_in
 
     consumers = tuple(map(parse_consumer, config.forward))

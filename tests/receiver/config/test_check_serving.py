@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from receiver.config.load import check_serving, is_loopback
-from receiver.config.settings import Config
+from receiver.config.settings import Config, check_serving, is_loopback
 from receiver.errors import ConfigurationError
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from receiver.config.load import load
-from receiver.config.settings import SETTINGS, Config, Source
+from receiver.config.settings import SETTINGS, Config, Source, load
 from receiver.errors import ConfigurationError
 from receiver.media import ByteOrder
 

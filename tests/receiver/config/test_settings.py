@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from receiver.config.load import load
-from receiver.config.settings import ALTERNATIVES, PATH, SECRET, SETTINGS, Config
+from receiver.config.settings import ALTERNATIVES, PATH, SECRET, SETTINGS, Config, load
 
 
 def test_secrets_are_not_in_the_text() -> None:
@@ -42,7 +41,7 @@ def test_every_secret_can_be_in_a_file_instead() -> None:
 def test_settings_are_cheap_to_import() -> None:
     """Every command and every worker loads them first: no sockets, TLS, logs or arrays."""
     code = (
-        "import sys, receiver.config.load;"
+        "import sys, receiver.config.settings;"
         "print(*{'asyncio', 'numpy', 'socket', 'soundfile', 'ssl', 'structlog'} & {*sys.modules})"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

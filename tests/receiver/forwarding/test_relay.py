@@ -15,8 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from receiver.counters import TapCounters
-from receiver.forwarding.consumer import Consumer
-from receiver.forwarding.relay import Forwarder, ForwardOptions
+from receiver.forwarding.relay import Consumer, Forwarder, ForwardOptions
 from receiver.media import ByteOrder, EndReason, Track
 from receiver.tap.events import StreamEnded
 from receiver.tap.feed import Feeds
