@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from receiver.disk import files, layout
 from receiver.errors import ConfigurationError
-from receiver.journal import records, spool, syncer
+from receiver.journal import records, spool
 from receiver.journal.reader import Reader
 from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Record
 from receiver.journal.spool import RunningClock, Spool
@@ -146,7 +146,7 @@ def test_where_one_call_fails_each_file_is_synced(
         raise broken()
 
     monkeypatch.setattr(files, "sync_file_system", fail)
-    monkeypatch.setattr(syncer, "MOST_SYNCED_SINGLY", 0)
+    monkeypatch.setattr(spool, "MOST_SYNCED_SINGLY", 0)
     running = opened(sync_interval_ms=NEVER_MS)
     rows = [start(running, number) for number in range(3)]
     until(lambda: len(disk.synced) >= 3)

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from receiver.disk import files
-from receiver.journal.syncer import MOST_SYNCED_SINGLY, Synced, Syncer
+from receiver.journal.spool import MOST_SYNCED_SINGLY, Synced, Syncer
 from receiver.journal.writer import JournalWriter
 from tests.bounds import at_most
 from tests.receiver.helpers.disks import Disk, broken
