@@ -55,7 +55,6 @@ PURE = (
     *(
         "disk/layout",
         "journal/records",
-        "journal/reader",
         "audio/codec",
         "audio/wav_tags",
     ),

@@ -33,7 +33,7 @@ from receiver.disk import layout
 from receiver.disk.files import open_folder, open_regular, sha256, sync_folder, write_private
 from receiver.disk.folders import FolderLock, folder_within
 from receiver.errors import JournalError
-from receiver.journal.reader import trusted
+from receiver.journal.records import trusted
 
 _STAYS_UNREADABLE: Final = frozenset(
     {errno.ELOOP, errno.EACCES, errno.EPERM, errno.EINVAL, errno.EISDIR}

@@ -18,7 +18,6 @@ import msgspec
 from receiver.disk.files import blocks_of
 from receiver.errors import JournalError, UnprovenError
 from receiver.journal import records as journal
-from receiver.journal.reader import Reader
 from receiver.journal.records import (
     ChunkRecord,
     DroppedRecord,
@@ -28,6 +27,7 @@ from receiver.journal.records import (
     NoteRecord,
     PartEnd,
     PreviousPart,
+    Reader,
     Record,
     RejectedRecord,
 )

@@ -20,8 +20,7 @@ from receiver.disk.files import blocks_of, open_folder
 from receiver.disk.folders import PRIVATE, folder_within
 from receiver.errors import JournalError
 from receiver.journal.backlog import open_journal
-from receiver.journal.reader import Reader
-from receiver.journal.records import Header
+from receiver.journal.records import Header, Reader
 
 T = TypeVar("T")
 

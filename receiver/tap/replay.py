@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from receiver.disk.files import BLOCK_BYTES, open_regular
-from receiver.journal.reader import Reader
-from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord
+from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord, Reader
 from receiver.media import Chunk, EndReason, MediaFormat, Track
 from receiver.tap.encoding.format import start_ms
 from receiver.tap.events import (

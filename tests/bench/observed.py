@@ -19,8 +19,7 @@ from typing import Any, Final
 
 from receiver.config.settings import Config
 from receiver.disk import files
-from receiver.journal.reader import Reader
-from receiver.journal.records import ChunkRecord, Header
+from receiver.journal.records import ChunkRecord, Header, Reader
 from receiver.service import run as process
 
 LAG_SECONDS: Final = 0.01

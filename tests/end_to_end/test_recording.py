@@ -15,8 +15,7 @@ import pytest
 import soundfile
 import trustme
 
-from receiver.journal.reader import Reader
-from receiver.journal.records import ChunkRecord
+from receiver.journal.records import ChunkRecord, Reader
 from receiver.media import EndReason, GapKind
 from tests.bounds import at_most
 from tests.end_to_end import sender

@@ -30,8 +30,7 @@ from receiver.ingest.stream import (
     Stream,
 )
 from receiver.journal import records as journal
-from receiver.journal.reader import Reader
-from receiver.journal.records import EndRecord, Header, MessageRecord, RejectedRecord
+from receiver.journal.records import EndRecord, Header, MessageRecord, Reader, RejectedRecord
 from receiver.media import Chunk, EndReason, MediaFormat, Track
 from receiver.recording import document
 from receiver.recording.document import RecordedTrack

@@ -21,7 +21,6 @@ from receiver.ingest import live_recording, recordings, session, stream
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
 from receiver.journal import records as journal
-from receiver.journal.reader import Reader
 from receiver.journal.records import (
     ChunkRecord,
     EndRecord,
@@ -30,6 +29,7 @@ from receiver.journal.records import (
     NoteRecord,
     PartEnd,
     PreviousPart,
+    Reader,
     Record,
     RejectedRecord,
 )

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.journal import records as journal
-from receiver.journal.reader import Reader, trusted
 from receiver.journal.records import (
     ChunkRecord,
     DroppedRecord,
@@ -22,8 +21,10 @@ from receiver.journal.records import (
     Header,
     MessageRecord,
     NoteRecord,
+    Reader,
     Record,
     RejectedRecord,
+    trusted,
 )
 from receiver.media import EndReason, GapKind, RejectedChunk, Track
 from tests.receiver.helpers.any_record import RECORDS

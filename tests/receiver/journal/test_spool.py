@@ -13,8 +13,7 @@ from structlog.testing import capture_logs
 from receiver.disk import files, layout
 from receiver.errors import ConfigurationError
 from receiver.journal import records, spool
-from receiver.journal.reader import Reader
-from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Record
+from receiver.journal.records import DroppedRecord, EndRecord, Header, MessageRecord, Reader, Record
 from receiver.journal.spool import RunningClock, Spool
 from receiver.journal.writer import JournalWriter
 from receiver.media import EndReason, GapKind, Track

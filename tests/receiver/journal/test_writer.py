@@ -14,13 +14,13 @@ from structlog.testing import capture_logs
 
 from receiver.disk import files as disk_sync
 from receiver.journal import records as journal
-from receiver.journal.reader import Reader
 from receiver.journal.records import (
     ChunkRecord,
     DroppedRecord,
     EndRecord,
     MessageRecord,
     NoteRecord,
+    Reader,
     Record,
 )
 from receiver.journal.writer import JournalWriter
