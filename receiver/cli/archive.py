@@ -14,20 +14,31 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from receiver.cli.options import FILE, named_settings, recordings_folder
+from receiver.disk.files import open_folder
+from receiver.disk.folders import FolderLock, make_recordings_folder
 from receiver.errors import ConfigurationError, UnreadableError
+from receiver.journal.backlog import open_whole
 from receiver.media import ByteOrder, TrackGap, parameter_text, visible
 from receiver.recording import store
-from receiver.recording.document import RecordedTrack, Recording, has_hash, json_escape
+from receiver.recording.document import (
+    Discarded,
+    Empty,
+    Outcome,
+    Postponed,
+    Published,
+    RecordedTrack,
+    Recording,
+    RenderOptions,
+    has_hash,
+    json_escape,
+)
 from receiver.recording.store import Damaged, Kept, Wanted
 from receiver.recording.verify import verify as problems_in
-
-if TYPE_CHECKING:
-    from receiver.recording.outcomes import Outcome, Postponed
 
 DAMAGED: Final = UnreadableError.exit_code
 GAPS_SHOWN: Final = 10
@@ -326,15 +337,12 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
         return
     if not spool.is_dir():
         raise ConfigurationError(f"{spool} is not a folder: give the spool that holds the journals")
-    from receiver.disk import folders
-    from receiver.disk.folders import FolderLock
-    from receiver.recording import publish
-    from receiver.recording.outcomes import Published, RenderOptions
+    from receiver.recording import publish  # here and below: numpy is slow to import
 
     os.umask(0o077)
     recovered = failed = 0
     with FolderLock(spool):
-        folders.make_recordings_folder(recordings)
+        make_recordings_folder(recordings)
         for outcome in publish.recover(spool, recordings, RenderOptions(byte_order, stereo)):
             recovered += isinstance(outcome, Published)
             failed += _report(outcome)
@@ -346,8 +354,6 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
 
 def _report(outcome: Outcome | Postponed) -> bool:
     """Print the outcome of one journal; return whether it was a failure."""
-    from receiver.recording.outcomes import Discarded, Empty, Postponed, Published
-
     if isinstance(outcome, Published):
         click.echo(visible(f"published {outcome.folder}"))
         return outcome.quarantined is not None and _report(outcome.quarantined)
@@ -372,11 +378,8 @@ def _report(outcome: Outcome | Postponed) -> bool:
 @named_settings("byte_order", "stereo")
 def render(journal: Path, output: Path | None, byte_order: ByteOrder, *, stereo: bool) -> None:
     """Turn one JOURNAL into WAV files and recording.json; the journal stays as it is."""
-    from receiver.disk.files import open_folder
-    from receiver.journal.backlog import open_whole
     from receiver.recording import render as renderer
     from receiver.recording.journal_scan import scan_file
-    from receiver.recording.outcomes import RenderOptions
 
     os.umask(0o077)
     folder = output or Path(journal.name).with_suffix("")

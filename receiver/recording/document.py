@@ -1,8 +1,12 @@
-"""The document `recording.json`: everything that is known of one recording.
+"""What a journal becomes: the document `recording.json`, and the outcome of publishing.
 
-Field names and their meaning are a contract with the programs that read recordings.
-Durations and positions are milliseconds of the stream's clock; absolute times are RFC 3339
-in UTC with milliseconds.
+The document holds everything that is known of one recording. Field names and their meaning are a
+contract with the programs that read recordings. Durations and positions are milliseconds of the
+stream's clock; absolute times are RFC 3339 in UTC with milliseconds.
+
+An `Outcome` says what became of a journal, and `RenderOptions` what is asked of rendering. Both
+cross processes. None of this imports numpy or libsndfile, so the serving process and the commands
+can speak of recordings without mapping either.
 """
 
 from __future__ import annotations
@@ -10,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -26,6 +31,9 @@ from receiver.media import (
     TrackGap,
     visible,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
 
@@ -184,3 +192,54 @@ def decode(document: bytes) -> Recording:
         return _decoder.decode(document)
     except (ValueError, RecursionError) as error:  # msgspec's errors, and bad UTF-8
         raise UnreadableError(f"not a recording.json: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A journal that was set aside; `journal` is where it is now."""
+
+    journal: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """A journal that cannot be published now and stays where it is."""
+
+    journal: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A recording that is on disk under its final name."""
+
+    folder: Path
+    recording: Recording
+    quarantined: Quarantined | None = None  # its journal, where that holds more
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """A journal of no bytes at all, which was removed."""
+
+    journal: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """A journal that was removed because nothing of it may be kept."""
+
+    journal: Path
+    reason: str
+
+
+Outcome = Published | Quarantined | Empty | Discarded
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """`byte_order` is for L16 payloads; `stereo` adds `stereo.wav` (left is inbound)."""
+
+    byte_order: ByteOrder = ByteOrder.LITTLE
+    stereo: bool = False

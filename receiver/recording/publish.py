@@ -21,17 +21,18 @@ from receiver.errors import JournalError, UnprovenError, UnreadableError
 from receiver.journal import backlog
 from receiver.journal.backlog import ClaimedJournal, Disposal
 from receiver.recording import staging, store
-from receiver.recording.document import Recording, encode
-from receiver.recording.journal_scan import JournalScan, scan_file
-from receiver.recording.outcomes import (
+from receiver.recording.document import (
     Discarded,
     Empty,
     Outcome,
     Postponed,
     Published,
     Quarantined,
+    Recording,
     RenderOptions,
+    encode,
 )
+from receiver.recording.journal_scan import JournalScan, scan_file
 from receiver.recording.render import render
 from receiver.recording.verify import verify
 

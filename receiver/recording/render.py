@@ -20,10 +20,15 @@ from receiver.disk import layout
 from receiver.disk.files import BLOCK_BYTES, create_private, write_all, write_private
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track, timestamp
 from receiver.recording import document as recording
-from receiver.recording.document import RecordedTrack, Recording, RefusedAudio, RefusedPart
+from receiver.recording.document import (
+    RecordedTrack,
+    Recording,
+    RefusedAudio,
+    RefusedPart,
+    RenderOptions,
+)
 from receiver.recording.journal_scan import Joint, JournalScan, audio_aside
 from receiver.recording.journal_scan import joint as joint_of
-from receiver.recording.outcomes import RenderOptions
 from receiver.recording.report import UNNAMED, Rendered, report
 from receiver.timeline import clock, event_positions, track_timeline
 from receiver.timeline.track_timeline import Placement, Run

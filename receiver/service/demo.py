@@ -18,7 +18,7 @@ import structlog
 from receiver.auth import credentials, tls
 from receiver.config.settings import Config
 from receiver.media import visible
-from receiver.recording.outcomes import Published
+from receiver.recording.document import Published
 
 log = structlog.get_logger("receiver.demo")
 

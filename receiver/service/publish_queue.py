@@ -32,7 +32,7 @@ import structlog
 
 from receiver.rate_limit import LogThrottle
 from receiver.recording import staging
-from receiver.recording.outcomes import (
+from receiver.recording.document import (
     Discarded,
     Empty,
     Outcome,

@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Final, TypeVar
 
-from receiver.recording.outcomes import Outcome, RenderOptions
+from receiver.recording.document import Outcome, RenderOptions
 
 T = TypeVar("T")
 

@@ -29,8 +29,7 @@ from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
 from receiver.journal import backlog
 from receiver.journal.spool import Spool
-from receiver.recording.document import Recording
-from receiver.recording.outcomes import Published, RenderOptions
+from receiver.recording.document import Published, Recording, RenderOptions
 from receiver.service import event_loop
 from receiver.service.admission import Admission
 from receiver.service.event_loop import ReadCoalescer

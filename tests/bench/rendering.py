@@ -49,7 +49,7 @@ def write_journal(path: Path, hours: float) -> None:
 def publish(path: Path, recordings: Path) -> dict[str, float]:
     """Publish in this process, and return seconds of processor time and memory at its peak."""
     from receiver.recording import publish as publisher
-    from receiver.recording.outcomes import RenderOptions
+    from receiver.recording.document import RenderOptions
 
     before = resource.getrusage(resource.RUSAGE_SELF)
     publisher.publish_journal(path, recordings, RenderOptions(ByteOrder.LITTLE, False))

@@ -11,7 +11,7 @@ from receiver.journal import records as journal
 from receiver.journal.records import ChunkRecord, EndRecord, Header, MessageRecord
 from receiver.media import EndReason, GapKind, Track
 from receiver.recording import publish
-from receiver.recording.outcomes import RenderOptions
+from receiver.recording.document import RenderOptions
 from tests.end_to_end import sender
 from tests.faults.accounting import Allowance, Sent, Tally, account, recording_folders
 from tests.faults.payloads import CHUNK_BYTES, Name, names_in, payload

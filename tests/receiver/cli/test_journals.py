@@ -18,7 +18,7 @@ from receiver.journal import records
 from receiver.journal.records import NoteRecord
 from receiver.media import EndReason
 from receiver.recording import publish
-from receiver.recording.outcomes import Postponed, Quarantined
+from receiver.recording.document import Postponed, Quarantined
 from tests.receiver.helpers import journals
 
 

@@ -13,9 +13,8 @@ from receiver.journal.backlog import open_journal
 from receiver.journal.records import ChunkRecord, EndRecord, Header, MessageRecord, Record
 from receiver.media import EndReason, Track
 from receiver.recording import render as renderer
-from receiver.recording.document import Recording
+from receiver.recording.document import Recording, RenderOptions
 from receiver.recording.journal_scan import scan_file
-from receiver.recording.outcomes import RenderOptions
 
 STARTED_AT_MS = 1_795_379_400_000  # 2026-11-22T20:30:00Z
 HEADER = Header("00112233aabbccdd", STARTED_AT_MS, journal.VERSION, "0.1.0")

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from receiver.disk import layout
-from receiver.recording.outcomes import Discarded, Outcome, Published, RenderOptions
+from receiver.recording.document import Discarded, Outcome, Published, RenderOptions
 from receiver.recording.publish import publish_journal
 from receiver.recording.verify import verify
 

@@ -18,7 +18,7 @@ from receiver.journal.backlog import Disposal
 from receiver.journal.records import Header, NoteRecord, Record
 from receiver.media import EndReason, Track
 from receiver.recording import document
-from receiver.recording.outcomes import Discarded, Empty, Published, Quarantined, RenderOptions
+from receiver.recording.document import Discarded, Empty, Published, Quarantined, RenderOptions
 from receiver.recording.publish import publish, publish_journal, recover
 from receiver.recording.verify import verify
 from tests.receiver.helpers.journals import (

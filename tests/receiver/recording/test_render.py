@@ -23,8 +23,7 @@ from receiver.journal import records as journal
 from receiver.journal.records import DroppedRecord, MessageRecord, Record, RejectedRecord
 from receiver.media import ByteOrder, EndReason, Finding, GapKind, RejectedChunk, Track, TrackGap
 from receiver.recording import render
-from receiver.recording.document import DtmfPress, MarkPassed, Recording
-from receiver.recording.outcomes import RenderOptions
+from receiver.recording.document import DtmfPress, MarkPassed, Recording, RenderOptions
 from receiver.recording.verify import verify
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.g711 import MULAW

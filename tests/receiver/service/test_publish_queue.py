@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from receiver.disk import layout
 from receiver.journal.records import Header
 from receiver.media import EndReason
-from receiver.recording.outcomes import Published, RenderOptions
+from receiver.recording.document import Published, RenderOptions
 from receiver.service import publish_queue
 from receiver.service.publish_queue import PublishQueue
 from tests.bench.rendering import write_journal

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Encoding, EndReason, Track
-from receiver.recording.outcomes import RenderOptions
+from receiver.recording.document import RenderOptions
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.taps import (
