@@ -5,6 +5,7 @@ TapreelError                      1  unexpected
 ├── ConfigurationError            3  a setting, file or credential is missing or unusable
 │   └── UnsafeFolderError         3  ... a folder into which others can put things (an OSError, too)
 ├── NotFoundError                 5  no such recording
+├── AnnotationError               6  a label, note or hold that cannot be added
 ├── UnreadableError               6  a file that was given is not what it should be
 │   └── JournalError              6  ... and it is a journal
 │       └── UnprovenError         6  ... of a stream that was never shown to be its token's call
@@ -52,6 +53,12 @@ class NotFoundError(TapreelError):
     """Nothing has the name that was asked for."""
 
     exit_code = 5
+
+
+class AnnotationError(TapreelError):
+    """A label, note or hold cannot be added; the text says why."""
+
+    exit_code = 6
 
 
 class UnreadableError(TapreelError):

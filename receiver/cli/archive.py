@@ -25,6 +25,8 @@ from receiver.errors import ConfigurationError, UnreadableError
 from receiver.journal.backlog import open_whole
 from receiver.media import ByteOrder, TrackGap, parameter_text, visible
 from receiver.recording import store
+from receiver.recording.annotations import Note
+from receiver.recording.annotations import read as read_annotations
 from receiver.recording.document import (
     Discarded,
     Empty,
@@ -221,10 +223,29 @@ def _page(kept: Kept) -> Iterator[str]:
         ),
         ("keys", [f"{_duration(p.at_ms)}  {visible(p.digit)}" for p in document.dtmf]),
         ("marks", [f"{_duration(m.at_ms)}  {visible(m.name)}" for m in document.marks]),
+        *_annotations(kept.folder),
     ):
         if lines:
             yield title
             yield from (f"  {line}" for line in lines)
+
+
+def _annotations(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield what people have added to a recording: titles, each with its lines."""
+    try:
+        added = read_annotations(folder)
+    except UnreadableError as error:
+        _print_line(f"receiver: {visible(str(error))}", err=True)
+        return
+    yield "labels", [f"{visible(label.name)} ({visible(label.by)})" for label in added.labels]
+    yield "notes", [_note_line(note) for note in added.notes]
+    if added.hold is not None:
+        yield "held", [visible(f"{added.hold.reason} ({added.hold.by}, {added.hold.at})")]
+
+
+def _note_line(note: Note) -> str:
+    where = "" if note.t_ms is None else f"  {_duration(note.t_ms)}"
+    return f"{visible(note.id)}{where}  {visible(note.text)} ({visible(note.by)})"
 
 
 def _facts(document: Recording) -> Iterator[str]:

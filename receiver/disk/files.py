@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -28,6 +29,8 @@ from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Final
+
+from receiver.disk import layout
 
 BLOCK_BYTES: Final = 2**17
 """How much is read, decoded, written, hashed or silenced at a time."""
@@ -87,6 +90,62 @@ def write_private(path: Path | str, content: bytes, *, within: int | None = None
             with contextlib.suppress(OSError):
                 os.unlink(path, dir_fd=within)
             raise
+
+
+@contextlib.contextmanager
+def replacing(name: str, *, within: int) -> Iterator[FileIO]:
+    """Yield an empty private file that takes the place of `name` when the block ends.
+
+    One writer at a time: another one, of any thread or process, waits here. So what the block
+    reads under `name` is what it replaces. Where the block writes nothing, or raises, all stays as
+    it is. A crash leaves either file, whole, and perhaps a hidden one that the next writer uses.
+
+    Raises:
+        OSError: the disk failed; `name` is as it was, unless only syncing the folder failed.
+    """
+    hidden = layout.replacement_name(name)
+    file = _lock_alone(hidden, within)
+    with file:
+        try:
+            file.truncate()
+            yield file
+            is_new = os.fstat(file.fileno()).st_size > 0
+            if is_new:
+                os.fsync(file.fileno())
+                os.rename(hidden, name, src_dir_fd=within, dst_dir_fd=within)
+        except BaseException:
+            os.unlink(hidden, dir_fd=within)
+            raise
+        if is_new:
+            os.fsync(within)
+        else:
+            os.unlink(hidden, dir_fd=within)
+
+
+def _lock_alone(name: str, within: int) -> FileIO:
+    """Open or create a private file, wait until nobody else has it locked, and lock it.
+
+    The one before may have renamed or removed it meanwhile; then it is another one's turn, on the
+    file that has the name now. A lock on the folder would need no file, but NFS has none.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    while True:
+        with contextlib.ExitStack() as stack:
+            descriptor = os.open(name, flags, FILE_MODE, dir_fd=within)
+            file = stack.enter_context(open(descriptor, "r+b", buffering=0))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _has_name(file, name, within):
+                stack.pop_all()
+                return file
+
+
+def _has_name(file: FileIO, name: str, within: int) -> bool:
+    """Whether an open file is the one that has the name now."""
+    try:
+        named = os.stat(name, dir_fd=within, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(file.fileno()), named)
 
 
 def write_all(file: FileIO, content: bytes) -> None:

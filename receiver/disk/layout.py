@@ -12,6 +12,8 @@ STEREO: Final = "stereo"
 STEREO_WAV: Final = f"{STEREO}.wav"
 REFUSED_RAW: Final = "refused.raw"
 """Payloads that could not be used, or not be decoded; `recording.json` says which is where."""
+ANNOTATIONS_JSON: Final = "annotations.json"
+"""What people have added to a recording; it is not there where nobody has."""
 JOURNAL_SUFFIX: Final = ".journal"
 REWRITTEN_SUFFIX: Final = ".rewritten"
 """A journal that is being written again, because the disk failed; it replaces the old one."""
@@ -35,6 +37,11 @@ def recording_folder(recording_id: str, started_at_ms: int) -> PurePath:
 def hidden_folder(folder: PurePath) -> PurePath:
     """Return the name under which `folder` is rendered before it is published."""
     return folder.with_name(f".{folder.name}.partial")
+
+
+def replacement_name(name: str) -> str:
+    """Return the name under which what replaces the file `name` is written."""
+    return f".{name}.new"
 
 
 def recording_id_of(folder: PurePath) -> str | None:

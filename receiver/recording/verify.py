@@ -16,10 +16,19 @@ from receiver.audio import wav_reader
 from receiver.audio.wav_reader import Expected
 from receiver.disk import layout
 from receiver.disk.files import FILE_MODE, open_regular, sha256
+from receiver.errors import UnreadableError
 from receiver.media import SAMPLE_RATES, TrackGap
+from receiver.recording.annotations import read as read_annotations
 from receiver.recording.document import RecordedTrack, Recording, RefusedAudio, is_intact
 
 FOLDER_MODE: Final = 0o700
+_NEVER_STRAY: Final = frozenset(
+    {
+        layout.RECORDING_JSON,
+        layout.ANNOTATIONS_JSON,
+        layout.replacement_name(layout.ANNOTATIONS_JSON),  # a writer is at work, or was killed
+    }
+)
 
 
 def verify(folder: Path, document: Recording, *, hashes: bool = True) -> tuple[str, ...]:
@@ -107,6 +116,22 @@ def _folder_problems(folder: Path, document: Recording) -> Iterator[str]:
     if not intact:
         yield f"{layout.RECORDING_JSON}: its SHA-256 is not the one it says"
     yield from _name_problems(present, document)
+    if layout.ANNOTATIONS_JSON in present:
+        yield from _annotation_problems(folder)
+
+
+def _annotation_problems(folder: Path) -> Iterator[str]:
+    """Yield why nobody can say what people have added to the recording, if that is so."""
+    try:
+        read_annotations(folder)
+        mode = stat.S_IMODE((folder / layout.ANNOTATIONS_JSON).lstat().st_mode)
+    except UnreadableError as error:
+        yield str(error)
+    except FileNotFoundError:
+        return
+    else:
+        if mode != FILE_MODE:
+            yield f"{layout.ANNOTATIONS_JSON}: its mode is {mode:04o}, not {FILE_MODE:04o}"
 
 
 def _name_problems(present: set[str], document: Recording) -> Iterator[str]:
@@ -125,7 +150,7 @@ def _name_problems(present: set[str], document: Recording) -> Iterator[str]:
     if len(set(named)) < len(named):
         yield "the document names a track twice"
     yield from (f"{name} is missing" for name in sorted(set(proper) - present))
-    for name in sorted(present - {*proper, layout.RECORDING_JSON}):
+    for name in sorted(present - {*proper, *_NEVER_STRAY}):
         yield f"a stray file {name[:100]!r}"
 
 

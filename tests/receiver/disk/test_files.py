@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import threading
 from io import FileIO
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from receiver.disk import files
 from receiver.disk.files import BLOCK_BYTES, create_private, open_folder, open_regular
+from tests.bounds import at_most
 
 
 class SmallWrites(FileIO):
@@ -135,3 +138,42 @@ def test_a_file_is_read_and_hashed_to_its_end(tmp_path: Path, size: int) -> None
         for length in (0, size // 2, size, size + 1):
             assert hashlib.sha256(content[:length]).hexdigest() == files.sha256(file, length)
         assert hashlib.sha256(content).hexdigest() == files.sha256(file)
+
+
+def test_a_replacement_is_whole_or_not_there(tmp_path: Path) -> None:
+    """Until the block ends the old file stands; where it raises or writes nothing, for ever."""
+    (tmp_path / "a").write_bytes(b"old")
+    with open_folder(tmp_path) as folder:
+        with files.replacing("a", within=folder) as file:
+            files.write_all(file, b"new")
+            assert b"old" == (tmp_path / "a").read_bytes()
+        assert b"new" == (tmp_path / "a").read_bytes()
+        with contextlib.suppress(KeyError), files.replacing("a", within=folder) as file:
+            files.write_all(file, b"newer")
+            raise KeyError
+        with files.replacing("a", within=folder):
+            pass
+    assert b"new" == (tmp_path / "a").read_bytes()
+    assert ["a"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_replacement_waits_for_the_one_before(tmp_path: Path) -> None:
+    """So that what it reads is what it replaces."""
+    started, order = threading.Event(), list[bytes]()
+
+    def second() -> None:
+        with open_folder(tmp_path) as folder:
+            started.set()
+            with files.replacing("a", within=folder) as file:
+                order.append((tmp_path / "a").read_bytes())
+                files.write_all(file, b"second")
+
+    thread = threading.Thread(target=second)
+    with open_folder(tmp_path) as folder, files.replacing("a", within=folder) as file:
+        thread.start()
+        assert started.wait(at_most(10))
+        assert [] == order
+        files.write_all(file, b"first")
+    thread.join(at_most(10))
+    assert [b"first"] == order
+    assert b"second" == (tmp_path / "a").read_bytes()
