@@ -16,10 +16,15 @@ import ssl
 from typing import Final
 
 from receiver.transports import handshake
-from receiver.transports.acceptor import Acceptor, SharedPort, open_sockets
+from receiver.transports.acceptor import (
+    Acceptor,
+    PendingConnection,
+    PendingConnections,
+    SharedPort,
+    open_sockets,
+)
 from receiver.transports.connection import TlsConnection, WebSocketConnection
 from receiver.transports.interface import Limits, UpgradePolicy
-from receiver.transports.pending import PendingConnection, PendingConnections
 from receiver.transports.upgrade import AcceptedUpgrade, UpgradeProtocol
 
 _GOING_AWAY: Final = 1001

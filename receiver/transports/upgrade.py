@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from receiver.transports import handshake
+from receiver.transports.acceptor import PendingConnection
 from receiver.transports.interface import Decision, HttpAnswer, Limits, Peer, UpgradePolicy
-from receiver.transports.pending import PendingConnection
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LAST_SECONDS: Final = 1.0

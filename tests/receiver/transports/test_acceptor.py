@@ -12,9 +12,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from receiver.errors import ConfigurationError
-from receiver.transports.acceptor import Acceptor, open_sockets
+from receiver.transports.acceptor import (
+    Acceptor,
+    PendingConnection,
+    PendingConnections,
+    open_sockets,
+)
 from receiver.transports.interface import Limits
-from receiver.transports.pending import PendingConnection, PendingConnections
 
 pytestmark = pytest.mark.integration
 

@@ -10,8 +10,8 @@ from ipaddress import ip_network
 
 import pytest
 
+from receiver.transports.acceptor import GRACE_SECONDS, PendingConnections
 from receiver.transports.interface import Limits
-from receiver.transports.pending import GRACE_SECONDS, PendingConnections
 from tests.bounds import at_most
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from receiver.transports.acceptor import PendingConnections
 from receiver.transports.interface import Connection, Decision, Limits, UpgradeRequest
 from receiver.transports.listener import listen
-from receiver.transports.pending import PendingConnections
 from receiver.transports.upgrade import UpgradeProtocol
 from tests.receiver.helpers.wire import KeepingPeer, call, request
 
