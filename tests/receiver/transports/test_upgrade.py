@@ -13,8 +13,7 @@ import pytest
 
 from receiver.transports.acceptor import PendingConnections
 from receiver.transports.interface import Connection, Decision, Limits, UpgradeRequest
-from receiver.transports.listener import listen
-from receiver.transports.upgrade import UpgradeProtocol
+from receiver.transports.listener import UpgradeProtocol, listen
 from tests.receiver.helpers.wire import KeepingPeer, call, request
 
 pytestmark = pytest.mark.integration
