@@ -116,9 +116,9 @@ class PendingConnections:
         share = self._limits.max_pending_per_address
         excess = 0 if share is None else len(self._by_address.get(address, ())) - share
         # What a trusted proxy has accepted for others is no address's, until their names are read.
-        return (
-            0 if excess > 0 and handshake.is_in(address, self._limits.trusted_proxies) else excess
-        )
+        if excess > 0 and handshake.is_in(address, self._limits.trusted_proxies):
+            return 0
+        return excess
 
     def _drop_excess(self, address: str) -> None:
         """Drop what has been pending for too long while its address exceeded its share."""

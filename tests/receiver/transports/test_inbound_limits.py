@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from receiver.transports.inbound_limits import SmallFrameLimit
+from receiver.transports.connection import SmallFrameLimit
 from receiver.transports.interface import Limits
 
 LIMITS = Limits(small_frame_bytes=16, max_small_frames=3, small_frames_per_second=10)
