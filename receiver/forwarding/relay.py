@@ -31,9 +31,15 @@ from receiver.config.settings import is_loopback
 from receiver.counters import TapCounters
 from receiver.errors import ConfigurationError, DialError, LineClosed
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec, opening
-from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted, StreamStopped
 from receiver.tap.feed import Feeds, Sink
-from receiver.tap.hub import Hub, Unsubscribe
+from receiver.tap.hub import (
+    Hub,
+    LifecycleEvent,
+    LiveStream,
+    StreamStarted,
+    StreamStopped,
+    Unsubscribe,
+)
 from receiver.tap.query import matches
 from receiver.tap.queue import SendQueue
 from receiver.tap.sender import DONE, ListenerLimits, Sender

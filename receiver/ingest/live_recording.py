@@ -23,8 +23,16 @@ from receiver.journal.records import (
 )
 from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk, EndReason, MediaFormat, Track, timestamp
-from receiver.tap.events import LiveChunk, LiveMessage, LiveStream, StreamEnded, StreamPosition
-from receiver.tap.hub import SILENT, Hub, Tap
+from receiver.tap.hub import (
+    SILENT,
+    Hub,
+    LiveChunk,
+    LiveMessage,
+    LiveStream,
+    StreamEnded,
+    StreamPosition,
+    Tap,
+)
 from receiver.timeline.jumps import live_origin_ms
 from receiver.wire import parse
 from receiver.wire.messages import Connected, Message, MessageRejected, Start

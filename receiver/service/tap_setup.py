@@ -18,9 +18,8 @@ from receiver.counters import TapCounters
 from receiver.disk import layout
 from receiver.errors import ConfigurationError
 from receiver.recording.document import Recording
-from receiver.tap.events import RecordingPublished
 from receiver.tap.feed import Feeds
-from receiver.tap.hub import Hub
+from receiver.tap.hub import Hub, RecordingPublished
 from receiver.tap.local_hub import LocalHub
 from receiver.tap.sender import ListenerLimits
 from receiver.tap.service import TapOptions, TapService

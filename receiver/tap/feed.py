@@ -27,8 +27,7 @@ from receiver.tap.encoding.format import (
     OutputSpec,
     timed,
 )
-from receiver.tap.events import LiveStream, StreamEnded, StreamEvent, Subscribed
-from receiver.tap.hub import Hub, Unsubscribe
+from receiver.tap.hub import Hub, LiveStream, StreamEnded, StreamEvent, Subscribed, Unsubscribe
 
 if TYPE_CHECKING:
     from receiver.tap.resampler import Resampler

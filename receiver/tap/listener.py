@@ -21,7 +21,7 @@ from receiver.auth.tap_tokens import TapGrant
 from receiver.media import GapReason
 from receiver.tap import query
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec, gap_notice, opening, timed
-from receiver.tap.events import LifecycleEvent, LiveStream, RecordingPublished, StreamStarted
+from receiver.tap.hub import LifecycleEvent, LiveStream, RecordingPublished, StreamStarted
 from receiver.tap.query import TapQuery
 from receiver.tap.queue import SendQueue
 from receiver.tap.sender import DONE, FAILED, NO_SUCH_STREAM, Sender

@@ -20,18 +20,21 @@ from typing import Any, Final, Protocol
 import structlog
 
 from receiver.media import EndReason
-from receiver.tap.events import (
+from receiver.tap.hub import (
+    Callback,
     LifecycleEvent,
     LiveStream,
     PublishedEvent,
     RecordingPublished,
     StreamEnded,
     StreamEvent,
+    StreamSource,
     StreamStarted,
     StreamStopped,
     Subscribed,
+    Tap,
+    Unsubscribe,
 )
-from receiver.tap.hub import Callback, StreamSource, Tap, Unsubscribe
 
 _AT_ONCE: Final = 100
 """Events that are delivered in one turn of the event loop: a second of a call."""

@@ -29,7 +29,10 @@ from receiver.disk.files import BLOCK_BYTES, open_regular
 from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord, Reader
 from receiver.media import Chunk, EndReason, MediaFormat, Track
 from receiver.tap.encoding.format import start_ms
-from receiver.tap.events import (
+from receiver.tap.feed import Feed
+from receiver.tap.hub import (
+    Callback,
+    Hub,
     LiveChunk,
     LiveMessage,
     PrecedingChunk,
@@ -37,9 +40,8 @@ from receiver.tap.events import (
     StreamEvent,
     StreamPosition,
     Subscribed,
+    Unsubscribe,
 )
-from receiver.tap.feed import Feed
-from receiver.tap.hub import Callback, Hub, Unsubscribe
 from receiver.tap.listener import Listener
 
 JournalEvent = LiveChunk | LiveMessage

@@ -27,9 +27,8 @@ from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_query
 from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format
-from receiver.tap.events import LifecycleEvent, LiveStream, StreamStarted
 from receiver.tap.feed import Feed, Feeds
-from receiver.tap.hub import Hub
+from receiver.tap.hub import Hub, LifecycleEvent, LiveStream, StreamStarted
 from receiver.tap.listener import Listener, ListenRequest, Watcher
 from receiver.tap.replay import Replay
 from receiver.tap.sender import ListenerLimits

@@ -10,7 +10,7 @@ from receiver.audio import codec
 from receiver.media import ByteOrder, Chunk, Encoding, EndReason, Track
 from receiver.tap.encoding import encoders
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
-from receiver.tap.events import LiveChunk, LiveMessage, StreamEnded, StreamPosition, Subscribed
+from receiver.tap.hub import LiveChunk, LiveMessage, StreamEnded, StreamPosition, Subscribed
 from receiver.wire.parse import parse
 from tests.accuracy.senders import BYTES_PER_MS, Call
 from tests.receiver.helpers.taps import gaps, live_stream, texts

@@ -40,7 +40,7 @@ from receiver.tap.encoding.format import (
     start_ms,
     stopped_notice,
 )
-from receiver.tap.events import (
+from receiver.tap.hub import (
     LiveChunk,
     LiveMessage,
     PrecedingChunk,

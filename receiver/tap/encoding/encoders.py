@@ -22,7 +22,7 @@ from receiver.tap.encoding.format import (
     json_text,
     start_ms,
 )
-from receiver.tap.events import LiveChunk, LiveMessage, StreamEnded, StreamEvent, Subscribed
+from receiver.tap.hub import LiveChunk, LiveMessage, StreamEnded, StreamEvent, Subscribed
 from receiver.wire import messages, parse
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from receiver.errors import PeerError
 from receiver.media import Chunk, EndReason, GapReason, timestamp
-from receiver.tap.events import LiveMessage, LiveStream, StreamEvent, Subscribed
+from receiver.tap.hub import LiveMessage, LiveStream, StreamEvent, Subscribed
 from receiver.wire import parse
 from receiver.wire.messages import DtmfMessage, MarkMessage
 

@@ -17,9 +17,8 @@ from websockets.exceptions import ConnectionClosed
 from receiver.counters import TapCounters
 from receiver.forwarding.relay import Consumer, Forwarder, ForwardOptions
 from receiver.media import ByteOrder, EndReason, Track
-from receiver.tap.events import StreamEnded
 from receiver.tap.feed import Feeds
-from receiver.tap.hub import Tap
+from receiver.tap.hub import StreamEnded, Tap
 from receiver.tap.local_hub import LocalHub
 from receiver.tap.sender import ListenerLimits
 from receiver.transports import client

@@ -13,9 +13,8 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from receiver.auth.tap_tokens import TapTokens
 from receiver.media import ByteOrder, Encoding, EndReason, Track
-from receiver.tap.events import LiveStream, StreamEnded, StreamPosition
 from receiver.tap.feed import Feeds
-from receiver.tap.hub import Tap
+from receiver.tap.hub import LiveStream, StreamEnded, StreamPosition, Tap
 from receiver.tap.local_hub import LocalHub
 from receiver.tap.sender import ListenerLimits
 from receiver.tap.service import TapOptions, TapService

@@ -13,7 +13,7 @@ from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Chunk, Encoding, EndReason, MediaFormat, Track
 from receiver.tap.encoding import encoders
 from receiver.tap.encoding.format import Encoder, Format, OutMessage, OutputSpec
-from receiver.tap.events import LiveChunk, LiveStream, StreamEnded, StreamPosition, Subscribed
+from receiver.tap.hub import LiveChunk, LiveStream, StreamEnded, StreamPosition, Subscribed
 from tests.receiver.helpers.journals import start_message
 
 BEGINNING = StreamPosition(0, 0, 0, None)

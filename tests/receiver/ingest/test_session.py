@@ -38,7 +38,7 @@ from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, T
 from receiver.recording.document import Recording, RefusedPart
 from receiver.recording.journal_scan import scan
 from receiver.recording.verify import verify
-from receiver.tap.events import (
+from receiver.tap.hub import (
     LifecycleEvent,
     StreamEvent,
     StreamPosition,

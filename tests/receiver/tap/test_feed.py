@@ -14,8 +14,8 @@ import pytest
 
 from receiver.media import ByteOrder, Track
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
-from receiver.tap.events import LiveStream
 from receiver.tap.feed import Feed
+from receiver.tap.hub import LiveStream
 from receiver.tap.local_hub import LocalHub
 from tests.receiver.helpers.g711 import MULAW
 from tests.receiver.helpers.serving import (

@@ -9,7 +9,7 @@ import pytest
 from receiver.journal import records as journal
 from receiver.journal.records import EndRecord, MessageRecord, Record
 from receiver.media import EndReason, MediaFormat, Track
-from receiver.tap.events import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
+from receiver.tap.hub import LiveChunk, LiveMessage, PrecedingChunk, StreamPosition
 from receiver.tap.replay import JournalTail
 from tests.receiver.helpers.journals import HEADER, chunk, start_message
 

@@ -8,7 +8,8 @@ from itertools import pairwise
 import msgspec
 
 from receiver.media import EndReason
-from receiver.tap.events import (
+from receiver.tap.hub import (
+    SILENT,
     LifecycleEvent,
     LiveChunk,
     RecordingPublished,
@@ -18,8 +19,8 @@ from receiver.tap.events import (
     StreamStarted,
     StreamStopped,
     Subscribed,
+    Tap,
 )
-from receiver.tap.hub import SILENT, Tap
 from receiver.tap.local_hub import LocalHub
 from tests.receiver.helpers.taps import ManualScheduler, live_chunk, live_stream
 

@@ -12,9 +12,8 @@ from receiver.auth.tap_tokens import TapGrant, TapTokens
 from receiver.journal.records import ChunkRecord, MessageRecord
 from receiver.media import ByteOrder, Chunk, EndReason
 from receiver.tap.encoding.format import Format, OutputSpec
-from receiver.tap.events import StreamPosition
 from receiver.tap.feed import Feed, Feeds
-from receiver.tap.hub import Callback, Unsubscribe
+from receiver.tap.hub import Callback, StreamPosition, Unsubscribe
 from receiver.tap.listener import Listener, ListenRequest
 from receiver.tap.local_hub import LocalHub
 from receiver.tap.query import TapQuery

@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from receiver.media import EndReason
-from receiver.tap.events import RecordingPublished, StreamEnded
+from receiver.tap.hub import RecordingPublished, StreamEnded
 from tests.receiver.helpers.serving import (
     FixedSource,
     TapServer,

@@ -10,7 +10,7 @@ import pytest
 
 from receiver.media import ByteOrder, Chunk, Encoding, Track
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec, opening, start_ms
-from receiver.tap.events import (
+from receiver.tap.hub import (
     LiveChunk,
     LiveMessage,
     PrecedingChunk,
