@@ -24,7 +24,6 @@ TESTED_IN: Final = {
     "receiver/ingest/recordings": "receiver/ingest/test_session.py",
     "receiver/wire/any_json": "receiver/wire/test_parse.py",
     "receiver/service/demo": "end_to_end/test_demo.py",
-    "receiver/service/render_process": "receiver/service/test_publish_queue.py",
     "receiver/service/run": "end_to_end/test_recording.py",
     "receiver/service/supervisor": "end_to_end/test_workers.py",
     "receiver/service/tap_setup": "end_to_end/test_tap.py",

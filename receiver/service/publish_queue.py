@@ -1,9 +1,14 @@
-"""Finished journals in, recordings out: a queue in front of the process that renders.
+"""Finished journals in, recordings out: a queue, and behind it the process that renders.
 
 Journals are published one after the other, the oldest first. One that cannot be published now
 (no space, or the rendering process dies of it) is tried again later, behind ever longer waits in
 which others have their turn. What is not published `IN_TIME_SECONDS` after the deadline of
 the shutdown has begun stays in the spool for the next start: it is whole and synced.
+
+Rendering has a process of its own, so that it never holds up a socket: it decodes and hashes for
+seconds, and in a thread of the serving process it would take the interpreter from the event loop
+5 ms at a time. A journal that makes the process die costs no other one: the next one gets a new
+process.
 
 **The seam: subscribers of `published`.** What depends on finished recordings (counters, live
 taps, the demo, and later a catalogue, an uploader, webhooks) is a callable in that list.
@@ -22,11 +27,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -40,7 +50,6 @@ from receiver.recording.document import (
     Quarantined,
     RenderOptions,
 )
-from receiver.service.render_process import RenderProcess
 from receiver.service.shutdown_deadline import ShutdownDeadline
 
 IN_TIME_SECONDS: Final = 8.0
@@ -52,8 +61,97 @@ _RETRY_SECONDS: Final = (1.0, 5.0, 30.0)
 _DEATH_RETRY_SECONDS: Final = (0.0, 5.0, 30.0, 120.0, 600.0)
 """... and that end with the death of the process: once may be chance, and each costs all memory
 there is where that is what the journal takes."""
+_LOW_PRIORITY: Final = 10
+"""By how much nicer than the serving process rendering is while streams live."""
+_SAME_PRIORITY: Final = 0
+
+T = TypeVar("T")
 
 log = structlog.get_logger("receiver.publisher")
+
+
+class RenderProcess:
+    """One process, started with its first journal, and started again when it has died."""
+
+    def __init__(self) -> None:
+        self._niceness = _LOW_PRIORITY
+        self._pool = _new_pool(self._niceness)
+        self._pid: int | None = None  # of the process, once it runs
+        self.journal: Path | None = None  # the one that is being published
+
+    async def publish(self, journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
+        """Publish one journal in the process; see `receiver.recording.publish`.
+
+        Raises:
+            BrokenProcessPool: the process died; the next journal gets a new one.
+            OSError: the journal cannot be published now.
+        """
+        self.journal = journal
+        try:
+            if self._pid is None:  # `kill` needs it before the work is done
+                self._pid = await self._run(os.getpid)
+            return await self._run(_publish, journal, recordings, options)
+        finally:
+            self.journal = None
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        except BrokenProcessPool:
+            self._pid, self._pool = None, _new_pool(self._niceness)
+            raise
+
+    def raise_priority(self) -> None:
+        """Render at the priority of the serving process, whose end waits for it.
+
+        A process that runs already is raised where the system allows it, which asks for rights.
+        """
+        self._niceness = _SAME_PRIORITY
+        if self._pid is not None:
+            ours = os.getpriority(os.PRIO_PROCESS, 0)
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._pid, ours)
+        elif self.journal is None:  # not even being started
+            self._pool.shutdown(wait=False)
+            self._pool = _new_pool(self._niceness)
+
+    def kill(self) -> None:
+        """End the process whatever it does."""
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Wait for the end of the process, which has no work left or was killed; idempotent."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _new_pool(niceness: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # a fork would copy sockets and locks
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(niceness,))
+
+
+def _prepare(niceness: int) -> None:
+    """Prepare the rendering process: it ignores signals, and ends with its parent."""
+    os.nice(niceness)
+    os.umask(0o077)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides when work ends
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # what was half rendered is rendered again at the next start
+
+
+def _publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
+    # Imported here, as only this process is to map numpy and libsndfile.
+    from receiver.recording.publish import publish_journal
+
+    return publish_journal(journal, recordings, options)
 
 
 class PublishQueue:
