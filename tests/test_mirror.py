@@ -25,7 +25,6 @@ TESTED_IN: Final = {
     "receiver/wire/any_json": "receiver/wire/test_parse.py",
     "receiver/service/demo": "end_to_end/test_demo.py",
     "receiver/service/run": "end_to_end/test_recording.py",
-    "receiver/service/supervisor": "end_to_end/test_workers.py",
     "receiver/service/tap_setup": "end_to_end/test_tap.py",
     "receiver/tap/encoding/format": "receiver/tap/encoding/test_encoders.py",
     "receiver/tap/hub": "receiver/tap/test_local_hub.py",

@@ -30,8 +30,7 @@ from receiver.service.admission import STREAMS_PATH
 from receiver.service.demo import Demo
 from receiver.service.server import Server
 from receiver.service.shutdown_deadline import leave_disk
-from receiver.service.supervisor import Supervisor
-from receiver.service.worker import COMMANDS
+from receiver.service.supervisor import COMMANDS, Supervisor
 from receiver.transports.listener import SocketListener
 
 PER_STREAM: Final = 2
@@ -114,7 +113,7 @@ class ServiceManager:
         self._notify("READY=1")
 
     def commanded(self, command: str) -> None:
-        """Notify of a command of `worker.COMMANDS`, which is carried out now."""
+        """Notify of a command of `supervisor.COMMANDS`, which is carried out now."""
         if command != "reload":
             self._stopping = True
             self._notify("STOPPING=1")

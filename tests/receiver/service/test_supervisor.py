@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from receiver.config.settings import Config
-from receiver.service.worker import settings_of
+from receiver.service.supervisor import settings_of
 
 LIMITS = ("max_streams", "max_waiting", "max_waiting_per_address")
 
