@@ -23,7 +23,6 @@ TESTED_IN: Final = {
     "receiver/ingest/live_recording": "receiver/ingest/test_session.py",
     "receiver/ingest/recordings": "receiver/ingest/test_session.py",
     "receiver/wire/any_json": "receiver/wire/test_parse.py",
-    "receiver/service/demo": "end_to_end/test_demo.py",
     "receiver/service/run": "end_to_end/test_recording.py",
     "receiver/service/tap_setup": "end_to_end/test_tap.py",
     "receiver/tap/encoding/format": "receiver/tap/encoding/test_encoders.py",

@@ -5,6 +5,9 @@ further; we do not. A receiver at its limit could open neither sockets nor journ
 fewer streams instead.
 
 A service manager (systemd, `Type=notify`) is notified of what happens: see `ServiceManager`.
+
+The demo call of `receiver serve --demo` is placed by `starter simulate --demo`, a process of its
+own, over the real socket with the real bearer token: what works here works for a provider.
 """
 
 from __future__ import annotations
@@ -13,21 +16,26 @@ import asyncio
 import contextlib
 import os
 import resource
+import shlex
 import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
 
-from receiver.auth import credentials
+from receiver.auth import credentials, tls
 from receiver.config.settings import Config
 from receiver.errors import DiskLeftError
+from receiver.media import visible
+from receiver.recording.document import Published
 from receiver.service import event_loop
 from receiver.service.admission import STREAMS_PATH
-from receiver.service.demo import Demo
 from receiver.service.server import Server
 from receiver.service.shutdown_deadline import leave_disk
 from receiver.service.supervisor import COMMANDS, Supervisor
@@ -39,7 +47,7 @@ RESERVE: Final = 128
 """For everything else: 24 when idle, the listening sockets among them, and 5 for each of up to 8
 rendering processes; the rest is for journals that a bad disk keeps open after their streams."""
 
-log = structlog.get_logger("receiver.descriptors")
+log = structlog.get_logger("receiver.run")
 
 
 def raise_limit(config: Config) -> Config:
@@ -137,6 +145,84 @@ class ServiceManager:
         ):
             to_manager.setblocking(False)
             to_manager.sendto("\n".join(lines).encode(), self._address)
+
+
+class Demo:
+    """One demo call, and the lines that are printed about it."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._task: asyncio.Task[None] | None = None
+        self._command: list[str] = []
+        self._ending = False
+
+    def start(self, url: str) -> None:
+        """Place the call at a receiver that listens on `url`."""
+        self._command = ["simulate", url, "--demo", "--bearer-token-file", str(self._token_file)]
+        if urlsplit(url).scheme == "wss":
+            self._command += ["--ca-file", str(self._certificate)]
+        _print("placing a demo call of about 20 seconds ...")
+        self._task = asyncio.create_task(self._place())
+
+    @property
+    def _token_file(self) -> Path:
+        return self._config.token_file or credentials.demo_token_file(self._config.state)
+
+    @property
+    def _certificate(self) -> Path:
+        return tls.pair(self._config)[0]
+
+    async def _place(self) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "starter", *self._command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us; we end it
+        )
+        try:
+            _, errors = await process.communicate()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+            raise
+        if process.returncode and not self._ending:
+            log.error("demo_call_failed", output=errors.decode("utf-8", "replace").strip())
+
+    def published(self, outcome: Published) -> None:
+        """Print where the recording is, and how to place another call."""
+        _print(f"recording:    {outcome.folder}")
+        if self._ending:
+            return  # there is no receiver for another call
+        _print(f"token:        {self._token_file}")
+        _print(f"another call: {shlex.join([_starter(), *self._command])}")
+        _print("Ctrl-C ends the receiver.")
+
+    def shutdown_started(self) -> None:
+        """Print no advice any more: the receiver ends, and the call may fail with it."""
+        self._ending = True
+
+    async def close(self) -> None:
+        """End the call if it still runs; idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def _starter() -> str:
+    """Return the command as this environment has it, relative where that is shorter."""
+    command = Path(sys.executable).with_name("starter")
+    with contextlib.suppress(ValueError):
+        command = command.relative_to(Path.cwd())
+    return str(command)
+
+
+def _print(text: str) -> None:
+    print(visible(text), flush=True)  # noqa: T201  text for the person at the terminal
 
 
 def run(config: Config) -> None:
