@@ -9,6 +9,7 @@ TapreelError                      1  unexpected
 ├── UnreadableError               6  a file that was given is not what it should be
 │   └── JournalError              6  ... and it is a journal
 │       └── UnprovenError         6  ... of a stream that was never shown to be its token's call
+├── CatalogueError                7  the catalogue's database is away, locked, full or damaged
 ├── DialError                     7  another end cannot be reached, or refuses: 4, 5 or 6 then
 ├── LineClosed                    -  a connection that we opened is closed
 └── PeerError                     -  whoever connected to us misbehaved
@@ -73,6 +74,12 @@ class JournalError(UnreadableError):
 
 class UnprovenError(JournalError):
     """No start message names the call of the token that admitted the stream: nothing is kept."""
+
+
+class CatalogueError(TapreelError):
+    """The catalogue's database is away, locked, full or damaged; recordings are none of these."""
+
+    exit_code = 7
 
 
 class DialError(TapreelError):

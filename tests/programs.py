@@ -19,11 +19,13 @@ PACKAGES: Final = {
     "cc": "gcc libc6-dev",
     "exiftool": "libimage-exiftool-perl",
     "ffprobe": "ffmpeg",
+    "initdb": "postgresql",
     "losetup": "mount",
     "mediainfo": "mediainfo",
     "mkfs.ext4": "e2fsprogs",
     "mount": "mount",
     "nginx": "nginx-light",
+    "postgres": "postgresql",
     "sox": "sox",
     "systemd-analyze": "systemd",
 }
@@ -33,6 +35,16 @@ EVERYWHERE: Final = frozenset({"df", "nohup", "sh", "umount"})
 `mount`, which the tests that call it need anyway."""
 
 
+_ELSEWHERE: Final = "/usr/lib/postgresql"
+"""Debian keeps the programs of each version of PostgreSQL there, and out of the path."""
+
+
+def find(program: str) -> str | None:
+    """Return where a program is, or `None` where it is not installed."""
+    newest = sorted(Path(_ELSEWHERE).glob("*/bin"), key=lambda folder: int(folder.parent.name))
+    return shutil.which(program) or shutil.which(program, path=newest[-1] if newest else "")
+
+
 @functools.cache
 def missing(need: str) -> str:
     """Return why a need cannot be met on this machine, or nothing where it can."""
@@ -40,7 +52,7 @@ def missing(need: str) -> str:
         return "" if os.geteuid() == 0 else "not root"
     if need not in PACKAGES:
         raise ValueError(f"{need!r} is not listed in tests/programs.py")
-    if shutil.which(need) is None:
+    if find(need) is None:
         return f"{need} is not installed"
     if need == "losetup" and not Path("/sys/block").exists():
         return "/sys is not mounted"

@@ -44,7 +44,8 @@ IMPURE_ATTRIBUTES = frozenset(
 
 ORDER = (
     *("errors", "media", "rate_limit", "counters", "logs"),
-    *("disk", "wire", "config", "journal", "audio", "timeline", "recording", "auth", "transports"),
+    *("disk", "wire", "config", "journal", "audio", "timeline", "recording", "catalogue"),
+    *("auth", "transports"),
     *("tap", "listen", "forwarding", "ingest", "service", "cli", "__main__"),
 )
 """A package imports only what stands before it, and its own modules; no circle among those."""

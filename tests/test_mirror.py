@@ -14,6 +14,8 @@ import pytest
 TESTS: Final = Path(__file__).parent
 CONFORMANCE: Final = "receiver/transports/test_conformance.py"
 TESTED_IN: Final = {
+    "receiver/catalogue/migrations/env": "receiver/catalogue/test_database.py",
+    "receiver/catalogue/migrations/versions/v0001_recordings": "receiver/catalogue/test_schema.py",
     "receiver/auth/self_signed": "receiver/auth/test_tls.py",
     "receiver/cli/forward": "end_to_end/test_forward.py",
     "receiver/cli/options": "receiver/cli/test_main.py",

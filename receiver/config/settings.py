@@ -164,6 +164,9 @@ class Config:
     port: Annotated[int, integer(0, LAST_PORT), "port to listen on; 0: a free one"] = 8443
     recordings: Annotated[Path, PATH, "folder of the recordings"] = Path("recordings")
     spool: Annotated[Path, PATH, "folder of the live journals"] = Path("recordings", SPOOL)
+    database_url: Annotated[
+        str | None, TEXT, "the catalogue's database; default: a file beside the recordings"
+    ] = None
     tls: Annotated[tuple[Path, Path] | None, PAIR, "certificate chain and private key"] = None
     self_signed: Annotated[bool, SWITCH, "use a generated self-signed certificate"] = False
     no_tls: Annotated[bool, SWITCH, "plain ws: on loopback, or behind a proxy"] = False

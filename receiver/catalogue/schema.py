@@ -1,0 +1,72 @@
+"""The tables of the catalogue, the same for SQLite and PostgreSQL.
+
+The steps that lead here are in `migrations/versions`; a test compares both on either database.
+All columns are portable types: JSON is text, times are integers, milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, Table, Text
+
+HEAD: Final = "0001"
+"""The newest step in `migrations/versions`: what this version reads and writes."""
+
+metadata: Final = MetaData()
+
+Bytewise: Final = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that is compared byte by byte, as SQLite does: ranges of prefixes need it."""
+RowNumber: Final = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's own row number
+
+recordings: Final = Table(
+    "recordings",
+    metadata,
+    # When it started and its id in one number (`numbering.row_number`): the newest is the highest,
+    # here and in `postings`, so that every order, page and range of time is a range of it.
+    Column("n", RowNumber, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("folder", Text, nullable=False),  # relative to the recordings folder
+    Column("state", Text, nullable=False),
+    Column("call_sid", Text, nullable=False),
+    Column("stream_sid", Text, nullable=False),
+    Column("account_sid", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("started_at", Text, nullable=False),  # RFC 3339 in UTC
+    Column("duration_ms", Float, nullable=False, index=True),
+    Column("tracks", Text, nullable=False),  # JSON: an array of names
+    Column("complete", Boolean, nullable=False),
+    Column("findings", Text, nullable=False),  # JSON: an array of codes
+    Column("verdict", Text, nullable=False),
+    Column("lost_ms", Float, nullable=False),
+    Column("paused_ms", Float, nullable=False),
+    Column("parameters", Text, nullable=False),  # JSON: an object
+    Column("labels", Text, nullable=False),  # JSON: an array of names
+    Column("held", Boolean, nullable=False),
+    Column("notes", Integer, nullable=False),  # how many
+    Column("previous", Text, nullable=False),  # JSON: `previous` of the document, or null
+    Column("sha256", Text, nullable=False),  # of recording.json
+    Column("fingerprint", Text, nullable=False),  # of the files that the row was made of
+    Column("tokens", Text, nullable=False),  # what is in `postings`, to take it out again
+)
+
+vocabulary: Final = Table(
+    "vocabulary",
+    metadata,
+    Column("token", Bytewise, primary_key=True),  # each once, however many recordings have it
+    sqlite_with_rowid=False,
+)
+
+marks: Final = Table(
+    "marks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("file", Text, nullable=False),  # of the publication log
+    Column("position", BigInteger, nullable=False),  # in bytes
+    Column("reconciled_ms", BigInteger, nullable=False),
+)
+"""How far the publication log was read; changed in the transaction of the rows it led to.
+
+There is a third thing, which has no type in SQLAlchemy: `postings`, which says of each token which
+recordings have it. In SQLite it is an FTS5 table, in PostgreSQL a column with a GIN index.
+"""
