@@ -17,7 +17,6 @@ TESTED_IN: Final = {
     "receiver/catalogue/migrations/env": "receiver/catalogue/test_database.py",
     "receiver/catalogue/migrations/versions/v0001_recordings": "receiver/catalogue/test_schema.py",
     "receiver/auth/self_signed": "receiver/auth/test_tls.py",
-    "receiver/cli/forward": "end_to_end/test_forward.py",
     "receiver/cli/options": "receiver/cli/test_main.py",
     "receiver/cli/serve": "receiver/cli/test_main.py",
     "receiver/counters": "receiver/service/test_prometheus.py",

@@ -25,7 +25,7 @@ COMMANDS: Final = {
     "release": ("receiver.cli.annotate:release", "End the hold of a recording."),
     "render": ("receiver.cli.archive:render", "Turn one journal into a recording."),
     "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),
-    "forward": ("receiver.cli.forward:forward", "Send a live call on to another server."),
+    "forward": ("receiver.cli.listen:forward", "Send a live call on to another server."),
     "token": ("receiver.cli.listen:token", "Mint tokens for live listeners."),
     "config": ("receiver.cli.serve:config", "Print the effective settings."),
 }
