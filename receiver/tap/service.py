@@ -19,7 +19,6 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from receiver.auth.leases import Leases
 from receiver.auth.tap_tokens import Scope, TapGrant, TapTokens
 from receiver.counters import TapCounters
 from receiver.errors import BadRequest, Refused
@@ -29,7 +28,7 @@ from receiver.tap import query as tap_query
 from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format
 from receiver.tap.feed import Feed, Feeds
 from receiver.tap.hub import Hub, LifecycleEvent, LiveStream, StreamStarted
-from receiver.tap.listener import Listener, ListenRequest, Watcher
+from receiver.tap.listener import Leases, Listener, ListenRequest, Watcher
 from receiver.tap.replay import Replay
 from receiver.tap.sender import ListenerLimits
 from receiver.transports.interface import Decision, HttpAnswer, UpgradeRequest
