@@ -40,9 +40,9 @@ from receiver.tap.hub import (
     StreamStopped,
     Unsubscribe,
 )
+from receiver.tap.listener import DONE, ListenerLimits, Sender
 from receiver.tap.query import matches
 from receiver.tap.queue import SendQueue
-from receiver.tap.sender import DONE, ListenerLimits, Sender
 from receiver.transports.client import Backoff, Line, dial
 
 BOTH: Final = "stereo"

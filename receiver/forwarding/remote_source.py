@@ -11,7 +11,7 @@ from receiver.media import Chunk, MediaFormat
 from receiver.tap.encoding.format import OutMessage
 from receiver.tap.feed import Sink
 from receiver.tap.hub import Unsubscribe
-from receiver.tap.sender import DONE, NO_SUCH_STREAM
+from receiver.tap.listener import DONE, NO_SUCH_STREAM
 from receiver.transports.client import Line, dial
 from receiver.wire import messages, parse
 from receiver.wire.messages import Connected, Start

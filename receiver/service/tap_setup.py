@@ -20,8 +20,8 @@ from receiver.errors import ConfigurationError
 from receiver.recording.document import Recording
 from receiver.tap.feed import Feeds
 from receiver.tap.hub import Hub, RecordingPublished
+from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub
-from receiver.tap.sender import ListenerLimits
 from receiver.tap.service import TapOptions, TapService
 
 if TYPE_CHECKING:

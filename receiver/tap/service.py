@@ -28,9 +28,8 @@ from receiver.tap import query as tap_query
 from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format
 from receiver.tap.feed import Feed, Feeds
 from receiver.tap.hub import Hub, LifecycleEvent, LiveStream, StreamStarted
-from receiver.tap.listener import Leases, Listener, ListenRequest, Watcher
+from receiver.tap.listener import Leases, Listener, ListenerLimits, ListenRequest, Watcher
 from receiver.tap.replay import Replay
-from receiver.tap.sender import ListenerLimits
 from receiver.transports.interface import Decision, HttpAnswer, UpgradeRequest
 
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))

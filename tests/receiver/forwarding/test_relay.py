@@ -19,8 +19,8 @@ from receiver.forwarding.relay import Consumer, Forwarder, ForwardOptions
 from receiver.media import ByteOrder, EndReason, Track
 from receiver.tap.feed import Feeds
 from receiver.tap.hub import StreamEnded, Tap
+from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub
-from receiver.tap.sender import ListenerLimits
 from receiver.transports import client
 from tests.bounds import at_most
 from tests.receiver.helpers.serving import FixedSource

@@ -15,8 +15,8 @@ from receiver.auth.tap_tokens import TapTokens
 from receiver.media import ByteOrder, Encoding, EndReason, Track
 from receiver.tap.feed import Feeds
 from receiver.tap.hub import LiveStream, StreamEnded, StreamPosition, Tap
+from receiver.tap.listener import ListenerLimits
 from receiver.tap.local_hub import LocalHub
-from receiver.tap.sender import ListenerLimits
 from receiver.tap.service import TapOptions, TapService
 from receiver.transports.interface import Decision, Limits, UpgradeRequest
 from receiver.transports.listener import SocketListener, listen

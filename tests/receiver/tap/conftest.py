@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.tap.sender import ListenerLimits
+from receiver.tap.listener import ListenerLimits
 from tests.receiver.helpers.serving import TapServer, serving_taps
 
 SHORT_STALL = ListenerLimits(stall_seconds=0.3)

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from receiver.tap.sender import ListenerLimits
+from receiver.tap.listener import ListenerLimits
 from tests.receiver.helpers.serving import (
     TapServer,
     read_all,
