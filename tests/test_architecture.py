@@ -84,7 +84,7 @@ ONLY_IN = {
         *("receiver/timeline/track_index.py", "receiver/timeline/ordering.py"),
         *("receiver/timeline/anchoring.py", "receiver/timeline/clock.py"),
         "receiver/timeline/numbering.py",
-        *("receiver/timeline/placement.py", "receiver/timeline/event_positions.py"),
+        *("receiver/timeline/placement.py", "receiver/timeline/track_timeline.py"),
         "receiver/listen.py",  # samples as arrays are what it is for
         "receiver/tap/resampler.py",
         *("starter/simulator/audio.py", "starter/simulator/g711.py"),

@@ -32,9 +32,9 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
-from receiver.timeline.event_positions import EventPosition
 from receiver.timeline.jumps import continued_origin_ms
 from receiver.timeline.track_index import MISSING, Column, MessageIndex, TrackIndex
+from receiver.timeline.track_timeline import EventPosition
 from receiver.wire import parse
 from receiver.wire.messages import (
     FORMAT_ASSUMED,

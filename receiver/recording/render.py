@@ -30,7 +30,7 @@ from receiver.recording.document import (
 from receiver.recording.journal_scan import Joint, JournalScan, audio_aside
 from receiver.recording.journal_scan import joint as joint_of
 from receiver.recording.report import UNNAMED, Rendered, report
-from receiver.timeline import clock, event_positions, track_timeline
+from receiver.timeline import clock, track_timeline
 from receiver.timeline.track_timeline import Placement, Run
 
 _CHUNKS_AT_ONCE: Final = 1024
@@ -145,7 +145,7 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
         tracks=tuple(_write_track(audio, track, folder) for track in audio.placements),
         length=audio.length,
         origin_ms=audio.origin_ms,
-        events_at_ms=event_positions.at_ms(positions, scanned.tracks, placements, audio.media),
+        events_at_ms=track_timeline.at_ms(positions, scanned.tracks, placements, audio.media),
         byte_order=audio.byte_order if audio.media.encoding is Encoding.L16 else None,
         byte_order_chosen=options.byte_order is ByteOrder.AUTO,
         stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,

@@ -36,7 +36,7 @@ from receiver.recording import document
 from receiver.recording.document import RecordedTrack
 from receiver.recording.journal_scan import JournalScan, scan
 from receiver.recording.report import Rendered, report
-from receiver.timeline import event_positions, track_timeline
+from receiver.timeline import track_timeline
 from receiver.timeline.track_timeline import Placement
 from receiver.wire import parse
 from receiver.wire.messages import Message, MessageRejected, ProtocolViolation, Start
@@ -131,7 +131,7 @@ def rendered(source: bytes) -> bytes:
     )
     made = Rendered(tuple(placed.values()), tracks, length)
     positions = [position for position, _ in scanned.events]
-    at_ms = event_positions.at_ms(positions, scanned.tracks, made.placements, media)
+    at_ms = track_timeline.at_ms(positions, scanned.tracks, made.placements, media)
     assert all(0 <= at <= length // media.bytes_per_ms for at in at_ms)
     return document.encode(report(scanned, replace(made, events_at_ms=at_ms)))
 

@@ -18,7 +18,7 @@ from receiver.journal.records import (
 )
 from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, RejectedChunk, Track
 from receiver.recording.journal_scan import JournalScan, audio_aside, scan
-from receiver.timeline.event_positions import EventPosition
+from receiver.timeline.track_timeline import EventPosition
 from receiver.wire.messages import DtmfMessage, MarkMessage
 from tests.receiver.helpers.journals import HEADER, STARTED_AT_MS, chunk, records, start_message
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord
 from receiver.media import MediaFormat, Track
-from receiver.timeline.event_positions import EventPosition, at_ms
 from receiver.timeline.track_index import TrackIndex
-from receiver.timeline.track_timeline import place
+from receiver.timeline.track_timeline import EventPosition, at_ms, place
 from tests.receiver.helpers.journals import chunk
 
 MULAW = MediaFormat()
