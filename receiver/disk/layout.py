@@ -24,7 +24,13 @@ WORKER: Final = "worker-"
 QUARANTINE: Final = "quarantine"
 """Inside the spool: journals that cannot be trusted, each beside a text that says why."""
 
+PUBLISHED: Final = ".published"
+"""The folder of the publication log inside the recordings folder."""
+LEVELS: Final = 4
+"""Parts of a recording's name below the recordings folder: year, month, day and its own."""
+
 RECORDING_ID: Final = re.compile(r"[0-9a-f]{16}")
+_DAY: Final = re.compile(r"[0-9]{4}/[0-9]{2}/[0-9]{2}")
 _FOLDER: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{16})")
 
 
@@ -48,6 +54,11 @@ def recording_id_of(folder: PurePath) -> str | None:
     """Return the recording id in a published folder's name, or `None` for any other name."""
     match = _FOLDER.fullmatch(folder.name)
     return match[1] if match else None
+
+
+def is_recording_folder(folder: PurePath) -> bool:
+    """Return whether this is a recording's folder, relative to the recordings folder."""
+    return bool(_DAY.fullmatch(folder.parent.as_posix())) and recording_id_of(folder) is not None
 
 
 def journal_name(recording_id: str) -> str:

@@ -4,11 +4,12 @@
     scan       everything it says, but for the samples; its SHA-256     journal_scan.py
     render     into a hidden folder, synced, then renamed               render.py, staging.py
     read back  the published files are compared with their document     verify.py
+    log        a line for all who follow what is published              publication_log.py
     dispose    the journal is removed, or set aside with a reason       journal/backlog.py
 
 A crash anywhere in between is mended by doing it again: what was half rendered is thrown away,
 and what was renamed is recognised by the journal's SHA-256. `publish` does the three steps in
-the middle and touches no journal; only `publish_journal` has all five.
+the middle and touches no journal; only `publish_journal` has all six.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from receiver.errors import JournalError, UnprovenError, UnreadableError
 from receiver.journal import backlog
 from receiver.journal.backlog import ClaimedJournal, Disposal
-from receiver.recording import staging, store
+from receiver.recording import publication_log, staging, store
 from receiver.recording.document import (
     Discarded,
     Empty,
@@ -78,6 +79,8 @@ def publish_journal(journal: Path, recordings: Path, options: RenderOptions) -> 
     try:
         with backlog.claim(journal) as claimed:
             verdict = publish(claimed, recordings, options)
+            if verdict.published is not None:
+                publication_log.append(recordings, verdict.published.folder)
             return _disposed(journal, verdict)
     except JournalError as error:  # it cannot be opened
         return _disposed(journal, Verdict(Disposal.QUARANTINE, str(error)))

@@ -24,10 +24,14 @@ DEATHS = (
     "fsync after 0 recording.json",
     "rename before 0 .partial",
     "rename after 0 .partial",  # between rename and journal removal
+    "fsync before 0 .published/",  # the log has the line, perhaps not on disk
+    "fsync after 0 .published/",
     "unlink before 0 .journal",
     "unlink after 0 .journal",
 )
 """When a receiver is killed while it publishes, as orders for the shim."""
+BEFORE_LOG = 6
+"""Of these: where the publication log is about to be synced."""
 
 
 def killed(folder: Path, seed: int) -> Tally:

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from receiver.disk import layout
+from receiver.recording import publication_log
+from receiver.recording.publication_log import Mark
 from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess
 from tests.faults.accounting import Allowance, Sent, Tally, account
 from tests.faults.faulty_disk import Orders
@@ -109,7 +111,22 @@ class Trial:
         tally = account(list(streams), self.recordings, allowance or Allowance())
         for reason in self.spool.glob(f"{layout.QUARANTINE}/*.txt"):
             tally.problems.append(f"quarantine: {reason.read_text()}")
+        unlogged = self.published() - self.logged()
+        tally.expect(not unlogged, f"the publication log lacks {unlogged}")
         return tally
+
+    def published(self) -> set[str]:
+        """Return the folders of all recordings, relative to the recordings folder."""
+        found = self.recordings.glob(f"*/*/*/*/{layout.RECORDING_JSON}")
+        return {path.parent.relative_to(self.recordings).as_posix() for path in found}
+
+    def logged(self) -> set[str]:
+        """Return the folders that somebody who follows the publication log knows."""
+        found, mark = set[str](), Mark()
+        while (read := publication_log.read(self.recordings, mark))[1] != mark:
+            entries, mark = read
+            found |= {entry.folder for entry in entries}
+        return found
 
     def check_that_recovery_is_over(self, tally: Tally) -> None:
         """Record a problem unless recovering once more changes no byte."""

@@ -17,8 +17,9 @@ from receiver.journal import records as journal
 from receiver.journal.backlog import Disposal
 from receiver.journal.records import Header, NoteRecord, Record
 from receiver.media import EndReason, Track
-from receiver.recording import document
+from receiver.recording import document, publication_log
 from receiver.recording.document import Discarded, Empty, Published, Quarantined, RenderOptions
+from receiver.recording.publication_log import Mark
 from receiver.recording.publish import publish, publish_journal, recover
 from receiver.recording.verify import verify
 from tests.receiver.helpers.journals import (
@@ -65,11 +66,18 @@ def ended(spool: Path, *, name: str = "00112233aabbccdd") -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes | None]:
-    """Return everything below a folder; folders have no content."""
+    """Return everything below a folder but the publication log; folders have no content."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
+        if layout.PUBLISHED not in path.parts
     }
+
+
+def logged(recordings: Path) -> list[str]:
+    """Return the folders that the publication log names, in order."""
+    entries, _ = publication_log.read(recordings, Mark())
+    return [entry.folder for entry in entries]
 
 
 def published(journal: Path, recordings: Path) -> Published:
@@ -152,7 +160,30 @@ def test_a_crash_at_any_moment_is_mended_by_doing_it_again(tmp_path: Path, after
         list(recover(folder, folder / "recordings", RenderOptions()))
         assert files(calm) == files(folder / "recordings")
         assert [] == list(folder.glob("*.journal"))
+        assert set(logged(calm)) == set(logged(folder / "recordings"))
     assert turn > 10
+
+
+def test_a_journal_stays_until_the_log_has_its_recording(tmp_path: Path, spool: Path) -> None:
+    """A follower of the log would miss it for ever; the next attempt appends it."""
+    recordings = tmp_path / "recordings"
+    (recordings / layout.PUBLISHED).mkdir(0o777, parents=True)
+    (recordings / layout.PUBLISHED).chmod(0o777)
+    live = ended(spool)
+    with pytest.raises(UnsafeFolderError):
+        publish_journal(live, recordings, RenderOptions())
+    assert live.exists()
+    (recordings / layout.PUBLISHED).chmod(0o700)
+    outcome = published(live, recordings)
+    assert [str(outcome.folder.relative_to(recordings))] == logged(recordings)
+
+
+def test_what_is_not_published_is_not_in_the_log(tmp_path: Path, spool: Path) -> None:
+    """Neither an empty journal nor one that is none."""
+    (spool / "none.journal").write_bytes(b"none at all")
+    (spool / "empty.journal").touch()
+    list(recover(spool, tmp_path / "recordings", RenderOptions()))
+    assert [] == logged(tmp_path / "recordings")
 
 
 def test_what_is_published_already_is_left_as_it_is(tmp_path: Path, spool: Path) -> None:
