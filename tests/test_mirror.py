@@ -20,7 +20,6 @@ TESTED_IN: Final = {
     "receiver/cli/options": "receiver/cli/test_main.py",
     "receiver/cli/serve": "receiver/cli/test_main.py",
     "receiver/counters": "receiver/service/test_prometheus.py",
-    "receiver/forwarding/remote_source": "end_to_end/test_forward.py",
     "receiver/ingest/live_recording": "receiver/ingest/test_session.py",
     "receiver/ingest/recordings": "receiver/ingest/test_session.py",
     "receiver/wire/any_json": "receiver/wire/test_parse.py",

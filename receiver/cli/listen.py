@@ -263,8 +263,7 @@ def forward(
 ) -> None:
     """Send one live call on to the media-stream server at URL, as the provider would."""
     from receiver import logs
-    from receiver.forwarding.relay import BOTH, ForwardOptions, parse_consumer
-    from receiver.forwarding.remote_source import carry_call
+    from receiver.forwarding.relay import BOTH, ForwardOptions, carry_call, parse_consumer
     from receiver.transports.client import trust_in
 
     logs.configure("info")
