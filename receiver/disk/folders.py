@@ -1,20 +1,30 @@
-"""Folders: made private, checked for who could put things in, opened step by step, locked."""
+"""Folders: made private, checked for who could put things in, opened step by step, locked.
+
+One that is to be there as a whole or not at all is filled under a hidden name, synced, and renamed
+(`create_filled`). A crash before the rename leaves a hidden folder, which the next attempt throws
+away; a crash behind it leaves a finished one. There is nothing between the two. Every step is taken
+from the descriptor of the folder above, so what was checked to be ours is what is used.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
+from receiver.disk import layout
 from receiver.disk.files import FILE_MODE, open_folder, sync_folder
 from receiver.errors import ConfigurationError, UnsafeFolderError
 
 PRIVATE: Final = 0o700
 _ROOT: Final = 0
+
+T = TypeVar("T")
 
 
 def make_folder(folder: Path) -> None:
@@ -119,6 +129,48 @@ def _make_within(folder: int, name: str) -> None:
 def _refuse(folder: Path, status: os.stat_result) -> None:
     if danger := _danger(status):
         raise UnsafeFolderError(f"nothing is written through {folder}: it {danger}")
+
+
+def create_filled(root: Path, name: PurePath, fill: Callable[[int], T]) -> T | None:
+    """Create the folder `name` below `root`, filled by `fill`, or not at all.
+
+    Args:
+        root: The recordings folder.
+        name: Year, month, day and the folder's own name.
+        fill: Called with the descriptor of a folder that is new and hidden; it syncs its files.
+
+    Returns:
+        What `fill` returned, or `None`: a folder that is there already is left as it is.
+
+    Raises:
+        UnsafeFolderError: others could put things into one of the folders.
+        OSError: the disk failed; nothing half written is left.
+    """
+    with folder_within(root, name.parent) as above:
+        if _is_folder(name.name, above):
+            return None
+        hidden = layout.hidden_folder(name).name
+        if _is_folder(hidden, above):
+            shutil.rmtree(hidden, dir_fd=above)  # half rendered at a crash; the journal has it all
+        os.mkdir(hidden, PRIVATE, dir_fd=above)
+        try:
+            with open_folder(hidden, within=above) as folder:
+                filled = fill(folder)
+                os.fsync(folder)
+        except OSError:
+            # Live journals may need the space.
+            shutil.rmtree(hidden, ignore_errors=True, dir_fd=above)
+            raise
+        os.rename(hidden, name.name, src_dir_fd=above, dst_dir_fd=above)
+        os.fsync(above)
+        return filled
+
+
+def _is_folder(name: str, within: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=within, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def free_bytes(folder: Path) -> int:

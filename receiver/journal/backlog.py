@@ -23,6 +23,7 @@ import errno
 import fcntl
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
@@ -30,10 +31,17 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from receiver.disk import layout
-from receiver.disk.files import open_folder, open_regular, sha256, sync_folder, write_private
+from receiver.disk.files import (
+    blocks_of,
+    open_folder,
+    open_regular,
+    sha256,
+    sync_folder,
+    write_private,
+)
 from receiver.disk.folders import FolderLock, folder_within
 from receiver.errors import JournalError
-from receiver.journal.records import trusted
+from receiver.journal.records import Header, Reader, trusted
 
 _STAYS_UNREADABLE: Final = frozenset(
     {errno.ELOOP, errno.EACCES, errno.EPERM, errno.EINVAL, errno.EISDIR}
@@ -288,3 +296,30 @@ def _successor(path: Path) -> Path:
 
 def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
+
+
+def recording_folder(header: Header) -> PurePath:
+    """Return where a journal's recording belongs, relative to the recordings folder.
+
+    Raises:
+        JournalError: its header names a time that there is not.
+    """
+    try:
+        return layout.recording_folder(header.recording_id, header.started_at_ms)
+    except (ValueError, OverflowError, OSError) as error:
+        raise JournalError(f"it started at no time that there is: {error}") from None
+
+
+def discard_half_rendered(journal: Path, recordings: Path) -> None:
+    """Remove what a process that was killed has rendered of a journal, and make no folder for it.
+
+    The next start would do it too, so whatever stands in the way of doing it now is ignored.
+    """
+    with contextlib.suppress(OSError, JournalError, ValueError, OverflowError, StopIteration):
+        with open_journal(journal) as file:
+            _, header = next(iter(Reader(blocks_of(file))))
+        if not isinstance(header, Header):
+            return
+        name = recording_folder(header)
+        with folder_within(recordings, name.parent, make=False) as day:
+            shutil.rmtree(layout.hidden_folder(name).name, dir_fd=day)

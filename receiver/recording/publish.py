@@ -2,7 +2,7 @@
 
     claim      the journal is opened, once, for this process alone      journal/backlog.py
     scan       everything it says, but for the samples; its SHA-256     journal_scan.py
-    render     into a hidden folder, synced, then renamed               render.py, staging.py
+    render     into a hidden folder, synced, then renamed               render.py, disk/folders.py
     read back  the published files are compared with their document     verify.py
     log        a line for all who follow what is published              publication_log.py
     dispose    the journal is removed, or set aside with a reason       journal/backlog.py
@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from receiver.disk.folders import create_filled
 from receiver.errors import JournalError, UnprovenError, UnreadableError
 from receiver.journal import backlog
 from receiver.journal.backlog import ClaimedJournal, Disposal
-from receiver.recording import publication_log, staging, store
+from receiver.recording import publication_log, store
 from receiver.recording.document import (
     Discarded,
     Empty,
@@ -96,12 +97,12 @@ def publish(journal: ClaimedJournal, recordings: Path, options: RenderOptions) -
         return Verdict(Disposal.REMOVE)
     try:
         scanned = scan_file(journal.file)
-        name = staging.folder_name(scanned.header)
+        name = backlog.recording_folder(scanned.header)
     except UnprovenError as error:
         return Verdict(Disposal.REMOVE, str(error))
     except JournalError as error:
         return Verdict(Disposal.QUARANTINE, str(error))
-    rendered = staging.create_filled(
+    rendered = create_filled(
         recordings, name, lambda folder: render(journal.file, scanned, folder, options)
     )
     return _read_back(recordings / name, scanned, rendered)

@@ -40,8 +40,8 @@ from typing import Final, TypeVar
 
 import structlog
 
+from receiver.journal import backlog
 from receiver.rate_limit import LogThrottle
-from receiver.recording import staging
 from receiver.recording.document import (
     Discarded,
     Empty,
@@ -246,7 +246,7 @@ class PublishQueue:
         """Remove what is half rendered, and return how many journals are left."""
         self._process.close()  # it must be dead: it could still be writing
         if started is not None:
-            staging.discard_half_rendered(started, self._recordings)
+            backlog.discard_half_rendered(started, self._recordings)
         return sum(journal.exists() for journal in journals)
 
     async def _publish(self, journal: Path) -> None:

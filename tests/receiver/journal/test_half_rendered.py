@@ -1,4 +1,4 @@
-"""A recording's folder is there as a whole or not at all, and nothing half made stays."""
+"""Where a journal's recording belongs, and what a killed process has left there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 
 from receiver.disk import layout
 from receiver.disk.files import write_private
+from receiver.disk.folders import create_filled
 from receiver.errors import JournalError
+from receiver.journal import backlog
 from receiver.journal.records import Header
-from receiver.recording import staging
 from tests.receiver.helpers.journals import HEADER, STARTED_AT_MS, records, write
 
 NAME = layout.recording_folder(HEADER.recording_id, STARTED_AT_MS)
@@ -36,62 +37,24 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_a_folder_has_its_name_once_it_is_full(recordings: Path) -> None:
-    """Until then it is hidden, and others cannot look into it."""
-
-    def look(folder: int) -> str:
-        assert (recordings / HIDDEN).samefile(f"/proc/self/fd/{folder}")
-        assert not (recordings / NAME).exists()
-        return fill(folder)
-
-    assert "filled" == staging.create_filled(recordings, NAME, look)
-    assert [str(NAME / "a.wav")] == files(recordings)
-    assert 0o700 == (recordings / NAME).stat().st_mode & 0o777
-
-
-def test_a_folder_that_is_there_is_left_as_it_is(recordings: Path) -> None:
-    """Nothing that is published is ever replaced."""
-    staging.create_filled(recordings, NAME, fill)
-    assert staging.create_filled(recordings, NAME, lambda _: pytest.fail("it is there")) is None
-    assert [str(NAME / "a.wav")] == files(recordings)
-
-
-def test_what_a_crash_left_is_thrown_away(recordings: Path) -> None:
-    """The journal has all of it."""
-    (recordings / HIDDEN).mkdir(parents=True)
-    (recordings / HIDDEN / "half.wav").touch()
-    assert staging.create_filled(recordings, NAME, fill)
-    assert [str(NAME / "a.wav")] == files(recordings)
-
-
-def test_filling_that_fails_leaves_nothing(recordings: Path) -> None:
-    """Live journals may need the space."""
-
-    def fail(folder: int) -> None:
-        fill(folder)
-        raise OSError("no space")
-
-    with pytest.raises(OSError, match="no space"):
-        staging.create_filled(recordings, NAME, fail)
-    assert [] == list((recordings / NAME.parent).iterdir())
-
-
 @pytest.mark.parametrize("started_at_ms", [2**62, -(2**62)])
 def test_a_time_that_there_is_not_names_no_folder(started_at_ms: int) -> None:
     """A header of another program may say anything."""
     with pytest.raises(JournalError, match="no time that there is"):
-        staging.folder_name(Header("0" * 16, started_at_ms, 1, ""))
-    assert PurePath("2026/11/22/20261122T203000Z-00112233aabbccdd") == staging.folder_name(HEADER)
+        backlog.recording_folder(Header("0" * 16, started_at_ms, 1, ""))
+    assert PurePath("2026/11/22/20261122T203000Z-00112233aabbccdd") == backlog.recording_folder(
+        HEADER
+    )
 
 
 def test_what_a_killed_process_was_rendering_goes(tmp_path: Path, recordings: Path) -> None:
     """The hidden folder goes, the journal and finished recordings stay; also the second time."""
     journal = write(tmp_path / "a.journal", records([]))
-    staging.create_filled(recordings, NAME, fill)
+    create_filled(recordings, NAME, fill)
     (recordings / HIDDEN).mkdir()
     (recordings / HIDDEN / "half.wav").touch()
     for _ in range(2):
-        staging.discard_half_rendered(journal, recordings)
+        backlog.discard_half_rendered(journal, recordings)
         assert not (recordings / HIDDEN).exists()
     assert journal.exists()
     assert [str(NAME / "a.wav")] == files(recordings)
@@ -105,14 +68,14 @@ def test_a_journal_that_names_nothing_is_no_trouble(
     journal = tmp_path / "a.journal"
     if content is not None:
         journal.write_bytes(content)
-    staging.discard_half_rendered(journal, recordings)
+    backlog.discard_half_rendered(journal, recordings)
     assert [] == list(recordings.iterdir())
 
 
 def test_discarding_makes_no_folders(tmp_path: Path, recordings: Path) -> None:
     """There is nothing in what is not there, and a disk that hangs is touched once less."""
     journal = write(tmp_path / "a.journal", records([]))
-    staging.discard_half_rendered(journal, recordings)
+    backlog.discard_half_rendered(journal, recordings)
     assert [] == list(recordings.iterdir())
-    staging.discard_half_rendered(journal, tmp_path / "none")
+    backlog.discard_half_rendered(journal, tmp_path / "none")
     assert not (tmp_path / "none").exists()
