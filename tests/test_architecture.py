@@ -66,8 +66,7 @@ PURE = (
     *(
         "disk/layout",
         "journal/records",
-        "audio/codec",
-        "audio/wav_tags",
+        *("audio/codec", "audio/meter", "audio/peaks", "audio/wav_tags"),
     ),
     *("recording/document", "recording/journal_scan", "recording/report", "recording/verdict"),
     *("auth/bearer", "auth/tap_tokens"),
@@ -90,7 +89,7 @@ ONLY_IN = {
     "soundfile": {"receiver/audio/wav_writer.py", "starter/simulator/audio.py"},
     "httpx": {"starter/client.py"},
     "numpy": {
-        "receiver/audio/codec.py",
+        *("receiver/audio/codec.py", "receiver/audio/meter.py"),
         *("receiver/timeline/track_index.py", "receiver/timeline/ordering.py"),
         *("receiver/timeline/anchoring.py", "receiver/timeline/clock.py"),
         "receiver/timeline/numbering.py",

@@ -30,6 +30,7 @@ from receiver.recording.annotations import read as read_annotations
 from receiver.recording.document import (
     Discarded,
     Empty,
+    Level,
     Outcome,
     Postponed,
     Published,
@@ -206,6 +207,9 @@ def _page(kept: Kept) -> Iterator[str]:
         yield from _track_lines(track, kept.folder)
     if document.stereo:
         yield f"stereo      {kept.folder / visible(document.stereo.get('file', ''))}"
+    for name, entry in (("peaks", document.peaks), ("timeline", document.timeline)):
+        if entry:
+            yield f"{name:<12}{kept.folder / visible(entry.get('file', ''))}"
     if document.refused:
         yield f"refused     {kept.folder / visible(document.refused.file)}"
         for part in document.refused.parts:
@@ -273,9 +277,19 @@ def _track_lines(track: RecordedTrack, folder: Path) -> Iterator[str]:
     faults = {name: getattr(ledger, name) for name in ("late", "duplicate", "conflict", "rejected")}
     counted = [f", {count} {name}" for name, count in faults.items() if count]
     yield f"  {ledger.received} chunks received, {ledger.written} written{''.join(counted)}"
+    if track.level_dbfs is not None:
+        yield f"  {_level(track.level_dbfs, track.silence_share or 0)}"
     if track.drift_ppm is not None:
         yield f"  the sender's clock is off by {track.drift_ppm:g} ppm"
     yield from _gap_lines(track)
+
+
+def _level(level: Level, silence_share: float) -> str:
+    """Return how loud a track is."""
+    if level.rms is None:
+        return "nothing but silence"
+    peak = "" if level.peak is None else f", highest {level.peak:g} dBFS"
+    return f"level {level.rms:g} dBFS{peak}, silent for {silence_share:.0%} of the time"
 
 
 def _gap_lines(track: RecordedTrack) -> Iterator[str]:

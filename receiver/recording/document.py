@@ -4,6 +4,8 @@ The document holds everything that is known of one recording. Field names and th
 contract with the programs that read recordings. Durations and positions are milliseconds of the
 stream's clock; absolute times are RFC 3339 in UTC with milliseconds.
 
+A `Timeline` is `timeline.json`: what happened when, in one list, for whoever draws or skips.
+
 An `Outcome` says what became of a journal, and `RenderOptions` what is asked of rendering. Both
 cross processes. None of this imports numpy or libsndfile, so the serving process and the commands
 can speak of recordings without mapping either.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,8 +41,21 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1
 
 
-class RecordedTrack(msgspec.Struct, frozen=True):
-    """One track's file and its quality; `sha256` is the file's."""
+class Level(msgspec.Struct, frozen=True):
+    """How loud a track is, in dBFS: what is not silent of it, and its highest sample.
+
+    0 is full scale, so a sine of full scale has an `rms` of -3. Nothing but silence has neither.
+    """
+
+    rms: float | None
+    peak: float | None
+
+
+class RecordedTrack(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One track's file and its quality; `sha256` is the file's.
+
+    Earlier versions measured neither `level_dbfs` nor `silence_share`.
+    """
 
     track: Track
     file: str
@@ -51,6 +67,8 @@ class RecordedTrack(msgspec.Struct, frozen=True):
     gaps: tuple[TrackGap, ...]
     first_timestamp_ms: int | None
     drift_ppm: float | None
+    level_dbfs: Level | None = None
+    silence_share: float | None = None
 
 
 class DtmfPress(msgspec.Struct, frozen=True):
@@ -104,7 +122,7 @@ class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
     """The whole document. `byte_order` is there for L16 only, `stereo` where it was asked for.
 
     `refused` is there where audio came that could not be used or decoded, `previous` where the
-    stream began in another recording.
+    stream began in another recording. Earlier versions have neither `peaks` nor `timeline`.
     """
 
     schema_version: int
@@ -131,6 +149,8 @@ class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
     stereo: dict[str, str] | None = None  # {"file": "stereo.wav", "sha256": ...}
     refused: RefusedAudio | None = None
     previous: PreviousRecording | None = None
+    peaks: dict[str, str] | None = None  # {"file": "peaks.dat", "sha256": ...}; with tracks only
+    timeline: dict[str, str] | None = None  # {"file": "timeline.json", "sha256": ...}
 
 
 _decoder = msgspec.json.Decoder(Recording)
@@ -192,6 +212,98 @@ def decode(document: bytes) -> Recording:
         return _decoder.decode(document)
     except (ValueError, RecursionError) as error:  # msgspec's errors, and bad UTF-8
         raise UnreadableError(f"not a recording.json: {error}") from error
+
+
+TIMELINE_VERSION: Final = 1
+SILENCE: Final = "silence"
+DTMF: Final = "dtmf"
+MARK: Final = "mark"
+SHORTEST_SILENCE_MS: Final = 2000
+"""Shorter ones are the pauses of ordinary speech."""
+
+
+class TimelineEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something from `t_ms` to `end_ms` of the recording; both are the same for a moment in it.
+
+    `kind` is that of a gap (`GapKind`), or `silence`, `dtmf` (with `digit`), `mark` (with `name`).
+    Later versions add kinds. `track` is null for what is of the whole call.
+    """
+
+    t_ms: float
+    end_ms: float
+    track: Track | None
+    kind: str
+    digit: str | None = None
+    name: str | None = None
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """The whole file: events in the order in which they begin."""
+
+    version: int = TIMELINE_VERSION
+    events: tuple[TimelineEvent, ...] = ()
+
+
+_timeline_decoder = msgspec.json.Decoder(Timeline)
+
+
+def timeline_of(
+    tracks: Sequence[RecordedTrack],
+    silences: Iterable[tuple[Track, int, int]],
+    keys: Iterable[DtmfPress],
+    marks: Iterable[MarkPassed],
+) -> Timeline:
+    """Return the time line of a recording; `silences` are tracks with start and end in ms."""
+    events = [*_gaps(tracks), *_silences(tracks, silences), *_keys(keys), *_marks(marks)]
+    return Timeline(events=tuple(sorted(events, key=_position)))
+
+
+def _position(event: TimelineEvent) -> tuple[float, float, str, str]:
+    return event.t_ms, event.end_ms, event.track or "", event.kind
+
+
+def _gaps(tracks: Sequence[RecordedTrack]) -> Iterator[TimelineEvent]:
+    for track in tracks:
+        for gap in track.gaps:
+            end_ms = round(gap.start_ms + gap.duration_ms, 6)
+            yield TimelineEvent(gap.start_ms, end_ms, track.track, gap.kind.value)
+
+
+def _silences(
+    tracks: Sequence[RecordedTrack], silences: Iterable[tuple[Track, int, int]]
+) -> Iterator[TimelineEvent]:
+    duration_ms = max((track.duration_ms for track in tracks), default=0)
+    for track, start_ms, end_ms in silences:
+        yield TimelineEvent(start_ms, min(end_ms, duration_ms), track, SILENCE)
+
+
+def _keys(keys: Iterable[DtmfPress]) -> Iterator[TimelineEvent]:
+    for key in keys:
+        yield TimelineEvent(key.at_ms, key.at_ms + (key.duration_ms or 0), None, DTMF, key.digit)
+
+
+def _marks(marks: Iterable[MarkPassed]) -> Iterator[TimelineEvent]:
+    for mark in marks:
+        yield TimelineEvent(mark.at_ms, mark.at_ms, None, MARK, name=mark.name)
+
+
+def encode_timeline(timeline: Timeline) -> bytes:
+    """Return the file: UTF-8 JSON, each event in a line of its own, escaped as the document is."""
+    encoded = (msgspec.json.encode(event).decode() for event in timeline.events)
+    lines = ",\n".join(visible(line, json_escape) for line in encoded)
+    return f'{{"version":{timeline.version},"events":[\n{lines}\n]}}\n'.encode()
+
+
+def decode_timeline(content: bytes) -> Timeline:
+    """Return the time line that a file holds.
+
+    Raises:
+        UnreadableError: it is none.
+    """
+    try:
+        return _timeline_decoder.decode(content)
+    except (ValueError, RecursionError) as error:  # msgspec's errors, and bad UTF-8
+        raise UnreadableError(f"not a timeline.json: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,17 @@ from dataclasses import dataclass, replace
 from io import FileIO
 from typing import Final
 
-from receiver.audio import codec, wav_tags
+import msgspec
+
+from receiver.audio import codec, peaks, wav_tags
+from receiver.audio.meter import Measured, Meter, interleaved
 from receiver.audio.wav_writer import write_wav
 from receiver.disk import layout
 from receiver.disk.files import BLOCK_BYTES, create_private, write_all, write_private
 from receiver.media import ByteOrder, Encoding, MediaFormat, Track, timestamp
 from receiver.recording import document as recording
 from receiver.recording.document import (
+    Level,
     RecordedTrack,
     Recording,
     RefusedAudio,
@@ -140,9 +144,10 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
     audio = _place(journal, scanned, options)
     placements = tuple(audio.placements.values())
     positions = (position for position, _ in scanned.events)
+    written = [_write_track(audio, track, folder) for track in audio.placements]
     rendered = Rendered(
         placements=placements,
-        tracks=tuple(_write_track(audio, track, folder) for track in audio.placements),
+        tracks=tuple(track for track, _ in written),
         length=audio.length,
         origin_ms=audio.origin_ms,
         events_at_ms=track_timeline.at_ms(positions, scanned.tracks, placements, audio.media),
@@ -151,10 +156,11 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
         stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
         refused=_write_refused(audio, folder),
         joint=audio.joint,
+        peaks=_write_peaks(audio, [measured for _, measured in written], folder),
     )
     for index in scanned.tracks.values():
         index.forget_payloads()  # by far the largest part, and not needed any more
-    document = report(scanned, rendered)
+    document = _with_timeline(report(scanned, rendered), written, folder)
     write_private(layout.RECORDING_JSON, recording.encode(document), within=folder)
     return document
 
@@ -198,12 +204,14 @@ def _smoother_byte_order(audio: _Audio) -> ByteOrder:
     return codec.smoother_byte_order(probe)
 
 
-def _write_track(audio: _Audio, track: Track, folder: int) -> RecordedTrack:
+def _write_track(audio: _Audio, track: Track, folder: int) -> tuple[RecordedTrack, Measured]:
     placement, media = audio.placements[track], audio.media
-    name = f"{track.value}.wav"
-    sha256 = _write(audio, folder, name, channels=1, blocks=audio.samples(track))
+    name, meter = f"{track.value}.wav", Meter(media.sample_rate)
+    blocks = meter.passing(audio.samples(track))
+    sha256 = _write(audio, folder, name, channels=1, blocks=blocks)
     gaps = track_timeline.gaps_in_ms(placement, audio.length, media)
-    return RecordedTrack(
+    measured = meter.finish()
+    recorded = RecordedTrack(
         track=track,
         file=name,
         samples=audio.length // media.bytes_per_sample,
@@ -214,7 +222,39 @@ def _write_track(audio: _Audio, track: Track, folder: int) -> RecordedTrack:
         gaps=gaps,
         first_timestamp_ms=placement.first_timestamp_ms,
         drift_ppm=placement.drift_ppm,
+        level_dbfs=Level(measured.rms_dbfs, measured.peak_dbfs),
+        silence_share=measured.silence_share,
     )
+    return recorded, measured
+
+
+def _write_peaks(audio: _Audio, tracks: list[Measured], folder: int) -> dict[str, str] | None:
+    if not tracks:
+        return None
+    rate = audio.media.sample_rate
+    header = peaks.header(rate=rate, channels=len(tracks), length=len(tracks[0].pairs))
+    return _write_whole(layout.PEAKS_DAT, header + interleaved(tracks), folder)
+
+
+def _with_timeline(
+    document: Recording, written: list[tuple[RecordedTrack, Measured]], folder: int
+) -> Recording:
+    """Write the time line of a recording, and return its document with that."""
+    silences = (
+        (track.track, *silence)
+        for track, measured in written
+        for silence in measured.silences(recording.SHORTEST_SILENCE_MS)
+    )
+    timeline = recording.timeline_of(document.tracks, silences, document.dtmf, document.marks)
+    content = recording.encode_timeline(timeline)
+    named = _write_whole(layout.TIMELINE_JSON, content, folder)
+    return msgspec.structs.replace(document, timeline=named)
+
+
+def _write_whole(name: str, content: bytes, folder: int) -> dict[str, str]:
+    """Write a small file, and return how the document names it; publishing reads it back."""
+    write_private(name, content, within=folder)
+    return {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _write_stereo(audio: _Audio, folder: int) -> dict[str, str]:

@@ -62,6 +62,7 @@ class Rendered:
     refused: RefusedAudio | None = None
     joint: Joint | None = None  # with the recording before this one
     origin_ms: int = 0  # the timestamp at which the time line starts
+    peaks: dict[str, str] | None = None
     events_at_ms: Sequence[int] = ()  # where the keys and marks of a scanned journal are
 
 
@@ -98,6 +99,7 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
         stereo=rendered.stereo,
         refused=rendered.refused,
         previous=_previous(scanned, rendered.joint),
+        peaks=rendered.peaks,
     )
 
 

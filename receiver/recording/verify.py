@@ -6,20 +6,27 @@ recording is read to its end, in blocks, whatever its length.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Final
 
-from receiver.audio import wav_reader
+from receiver.audio import peaks, wav_reader
 from receiver.audio.wav_reader import Expected
 from receiver.disk import layout
 from receiver.disk.files import FILE_MODE, open_regular, sha256
 from receiver.errors import UnreadableError
 from receiver.media import SAMPLE_RATES, TrackGap
 from receiver.recording.annotations import read as read_annotations
-from receiver.recording.document import RecordedTrack, Recording, RefusedAudio, is_intact
+from receiver.recording.document import (
+    RecordedTrack,
+    Recording,
+    RefusedAudio,
+    decode_timeline,
+    is_intact,
+)
 
 FOLDER_MODE: Final = 0o700
 _NEVER_STRAY: Final = frozenset(
@@ -38,7 +45,7 @@ def verify(folder: Path, document: Recording, *, hashes: bool = True) -> tuple[s
         folder: The recording's folder. Nothing outside of it is opened.
         document: What `recording.json` says; what a later version added is not compared.
         hashes: Whether WAV files are read whole for their SHA-256. Without it, their headers,
-            their lengths and the silence in their gaps are still compared.
+            their lengths and the silence in their gaps are still compared, and small files whole.
     """
     return tuple(_problems(folder, document, hashes=hashes))
 
@@ -63,6 +70,49 @@ def _problems(folder: Path, document: Recording, *, hashes: bool) -> Iterator[st
         yield from wav_reader.problems(folder / layout.STEREO_WAV, expected)
     if document.refused is not None and document.refused.file == layout.REFUSED_RAW:
         yield from _refused_problems(folder / layout.REFUSED_RAW, document.refused, hashes=hashes)
+    if document.peaks is not None and document.peaks.get("file") == layout.PEAKS_DAT:
+        yield from _peaks_problems(folder, document)
+    if document.timeline is not None and document.timeline.get("file") == layout.TIMELINE_JSON:
+        yield from _derived_problems(
+            folder / layout.TIMELINE_JSON, document.timeline, decode_timeline
+        )
+
+
+def _peaks_problems(folder: Path, document: Recording) -> Iterator[str]:
+    """Yield what is wrong with the waveform: its content, or that it is of other tracks."""
+
+    def agreeing(content: bytes) -> None:
+        found = peaks.decode(content)
+        rate = document.media_format.sample_rate
+        samples = document.tracks[0].samples if document.tracks else 0
+        wanted = (rate, len(document.tracks), peaks.pixels_of(samples, rate))
+        if (found.sample_rate, found.channels, found.length) != wanted:
+            raise UnreadableError("it is not as long, or not of as many tracks, as the audio")
+
+    yield from _derived_problems(folder / layout.PEAKS_DAT, document.peaks or {}, agreeing)
+
+
+def _derived_problems(
+    path: Path, named: dict[str, str], decode: Callable[[bytes], object]
+) -> Iterator[str]:
+    """Yield what is wrong with a small file made from the audio, which is always read whole."""
+    try:
+        with open_regular(path) as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            content = file.read()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield f"{path.name}: {error.strerror or error}"
+        return
+    if mode != FILE_MODE:
+        yield f"{path.name}: its mode is {mode:04o}, not {FILE_MODE:04o}"
+    if hashlib.sha256(content).hexdigest() != named.get("sha256"):
+        yield f"{path.name}: its SHA-256 is not the document's"
+    try:
+        decode(content)
+    except UnreadableError as error:
+        yield f"{path.name}: {error}"
 
 
 def _refused_problems(path: Path, refused: RefusedAudio, *, hashes: bool) -> Iterator[str]:
@@ -138,9 +188,14 @@ def _name_problems(present: set[str], document: Recording) -> Iterator[str]:
     """Compare names, so that nothing outside the folder is ever opened."""
     named = [track.file for track in document.tracks]
     proper = [f"{track.track.value}.wav" for track in document.tracks]
-    if document.stereo is not None:
-        named.append(document.stereo.get("file", ""))
-        proper.append(layout.STEREO_WAV)
+    for entry, name in (
+        (document.stereo, layout.STEREO_WAV),
+        (document.peaks, layout.PEAKS_DAT),
+        (document.timeline, layout.TIMELINE_JSON),
+    ):
+        if entry is not None:
+            named.append(entry.get("file", ""))
+            proper.append(name)
     if document.refused is not None:
         named.append(document.refused.file)
         proper.append(layout.REFUSED_RAW)

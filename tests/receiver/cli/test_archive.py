@@ -14,7 +14,7 @@ import pytest
 from receiver.cli import archive, main
 from receiver.media import Finding, GapKind, Track, TrackGap, visible
 from receiver.recording import store
-from receiver.recording.document import PreviousRecording, RefusedAudio, RefusedPart
+from receiver.recording.document import Level, PreviousRecording, RefusedAudio, RefusedPart
 from tests.receiver.helpers import recordings_builder as builder
 
 FIRST, SECOND = "aaaa111111111111", "bbbb222222222222"
@@ -295,6 +295,30 @@ def test_show_names_what_is_in_no_track_and_the_recording_before(
     assert f"refused     {folder}/refused.raw" in lines
     assert "  unknown_track mixed: 3 payloads, 480 bytes" in lines
     assert f"before      {'0' * 16}, 0:01.50 between the two" in lines
+
+
+@pytest.mark.parametrize(
+    ("level", "share", "line"),
+    [
+        (
+            Level(-23.4, -3.1),
+            0.256,
+            "  level -23.4 dBFS, highest -3.1 dBFS, silent for 26% of the time",
+        ),
+        (Level(None, -60.2), 1, "  nothing but silence"),
+        (None, None, ""),
+    ],
+)
+def test_show_says_how_loud_a_track_is(
+    recordings: Path, run: Run, level: Level | None, share: float | None, line: str
+) -> None:
+    """Where it was measured: earlier versions did not."""
+    folder = builder.build(recordings)
+    builder.change_track(folder, level_dbfs=level, silence_share=share)
+    builder.change_document(folder, peaks={"file": "peaks.dat", "sha256": "0"})
+    lines = run("show", builder.RECORDING_ID).lines
+    assert [line] * bool(line) == [each for each in lines if "silen" in each and "gaps" not in each]
+    assert f"peaks       {folder / 'peaks.dat'}" in lines
 
 
 def test_show_lists_the_first_gaps_only(recordings: Path, run: Run) -> None:

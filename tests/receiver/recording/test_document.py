@@ -26,7 +26,16 @@ from receiver.media import (
     visible,
 )
 from receiver.recording import document as recording
-from receiver.recording.document import DtmfPress, MarkPassed, RecordedTrack, Recording
+from receiver.recording.document import (
+    DtmfPress,
+    Level,
+    MarkPassed,
+    RecordedTrack,
+    Recording,
+    Timeline,
+    TimelineEvent,
+    timeline_of,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 TRACK = RecordedTrack(
@@ -40,6 +49,8 @@ TRACK = RecordedTrack(
     gaps=(TrackGap(100, 20, GapKind.LOST), TrackGap(200.125, 20.125, GapKind.REJECTED)),
     first_timestamp_ms=99,
     drift_ppm=-3.5,
+    level_dbfs=Level(-23.4, -3.1),
+    silence_share=0.25,
 )
 DOCUMENT = Recording(
     schema_version=1,
@@ -64,6 +75,8 @@ DOCUMENT = Recording(
     receiver_version="0.1.0",
     byte_order=ByteOrder.BIG,
     stereo={"file": "stereo.wav", "sha256": "e" * 64},
+    peaks={"file": "peaks.dat", "sha256": "d" * 64},
+    timeline={"file": "timeline.json", "sha256": "c" * 64},
 )
 
 
@@ -86,10 +99,11 @@ def test_the_fields_are_those_of_the_contract() -> None:
     assert (
         "schema_version id provider account_sid call_sid stream_sid started_at ended_at end_reason"
         " complete findings parameters media_format duration_ms clock_rule tracks dtmf marks"
-        " journal_sha256 receiver_version byte_order stereo document_sha256"
+        " journal_sha256 receiver_version byte_order stereo peaks timeline document_sha256"
     ) == " ".join(document)
     assert (
         "track file samples duration_ms sha256 chunks silence_ms gaps first_timestamp_ms drift_ppm"
+        " level_dbfs silence_share"
     ) == " ".join(document["tracks"][0])
     assert "received written duplicate late conflict rejected" == " ".join(
         document["tracks"][0]["chunks"]
@@ -218,3 +232,80 @@ def test_a_ledger_balances_when_every_chunk_is_accounted_for(
     for difference in (-1, 0, 1):
         ledger = Ledger(received + difference, written, duplicate, late, conflict, rejected)
         assert (difference == 0) is ledger.balanced
+
+
+TIMED = RecordedTrack(
+    track=Track.OUTBOUND,
+    file="outbound.wav",
+    samples=80_000,
+    duration_ms=10_000,
+    sha256="0" * 64,
+    chunks=Ledger(500, 500),
+    silence_ms=30.25,
+    gaps=(TrackGap(100.125, 20.125, GapKind.LOST), TrackGap(500, 10.125, GapKind.PAUSED)),
+    first_timestamp_ms=0,
+    drift_ppm=None,
+)
+
+
+def test_events_stand_in_the_order_of_their_beginnings() -> None:
+    """Of both tracks and of none, each with what is known of it."""
+    timeline = timeline_of(
+        (TIMED,),
+        [(Track.OUTBOUND, 7008, 10_016)],
+        [DtmfPress(250, "5", 80), DtmfPress(200, "#", None)],
+        [MarkPassed(7008, "bye")],
+    )
+    found = json.loads(recording.encode_timeline(timeline))
+    assert {
+        "version": 1,
+        "events": [
+            {"t_ms": 100.125, "end_ms": 120.25, "track": "outbound", "kind": "lost"},
+            {"t_ms": 200, "end_ms": 200, "track": None, "kind": "dtmf", "digit": "#"},
+            {"t_ms": 250, "end_ms": 330, "track": None, "kind": "dtmf", "digit": "5"},
+            {"t_ms": 500, "end_ms": 510.125, "track": "outbound", "kind": "paused"},
+            {"t_ms": 7008, "end_ms": 7008, "track": None, "kind": "mark", "name": "bye"},
+            {"t_ms": 7008, "end_ms": 10_000, "track": "outbound", "kind": "silence"},
+        ],
+    } == found
+
+
+def test_each_event_has_a_line() -> None:
+    """Nothing of it does anything to a terminal; nothing happened is a list, too."""
+    timeline = timeline_of((), (), (), [MarkPassed(0, "a\u202e\x1b\nb"), MarkPassed(1, "c")])
+    lines = recording.encode_timeline(timeline).decode().splitlines()
+    assert 4 == len(lines)
+    assert all(line.isprintable() for line in lines)
+    assert "a\u202e\x1b\nb" == json.loads(lines[1].removesuffix(","))["name"]
+    assert {"version": 1, "events": []} == json.loads(recording.encode_timeline(Timeline()))
+
+
+EVENTS = st.builds(
+    TimelineEvent,
+    t_ms=st.floats(0, 1e9),
+    end_ms=st.floats(0, 1e9),
+    track=st.none() | st.sampled_from(Track),
+    kind=st.sampled_from(["lost", "mark", "later"]),
+    digit=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+)
+
+
+@given(st.lists(EVENTS))
+def test_what_is_written_is_what_is_read(events: list[TimelineEvent]) -> None:
+    """Of kinds of later versions, too."""
+    timeline = Timeline(events=tuple(events))
+    assert timeline == recording.decode_timeline(recording.encode_timeline(timeline))
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"{", b"\xff", b'{"events":5}', b"[" * 5000])
+def test_what_is_none_is_refused(content: bytes) -> None:
+    """Whatever a disk has made of it."""
+    with pytest.raises(UnreadableError, match=r"timeline\.json"):
+        recording.decode_timeline(content)
+
+
+def test_fields_of_later_versions_are_passed_over() -> None:
+    """A reader of this version shows what it knows."""
+    event = {"t_ms": 0, "end_ms": 5, "track": None, "kind": "speech", "text": "hello"}
+    found = recording.decode_timeline(msgspec.json.encode({"version": 2, "events": [event]}))
+    assert (TimelineEvent(0, 5, None, "speech"),) == found.events

@@ -31,6 +31,7 @@ from tests.receiver.helpers.journals import (
     write,
 )
 
+FILES = {"inbound.wav", "outbound.wav", "peaks.dat", "recording.json", "timeline.json"}
 CALLS = ("fsync", "mkdir", "rename", "unlink")
 """What publishing does to a disk, besides writing into files that nobody knows yet."""
 
@@ -107,7 +108,7 @@ def test_a_published_recording_is_whole_private_and_replaces_its_journal(
         os.umask(before)
     expected = layout.recording_folder(HEADER.recording_id, STARTED_AT_MS)
     assert tmp_path / "recordings" / expected == outcome.folder
-    assert {"inbound.wav", "outbound.wav", "recording.json"} == set(files(outcome.folder))
+    assert FILES == files(outcome.folder).keys()
     assert {} == files(spool)
     assert () == verify(outcome.folder, outcome.recording)
     kept = list((tmp_path / "recordings").rglob("*"))
@@ -156,7 +157,7 @@ def test_a_crash_at_any_moment_is_mended_by_doing_it_again(tmp_path: Path, after
                 break
         assert turn == len(made)
         for folder_name in (folder / "recordings").glob("*/*/*/[0-9]*"):
-            assert files(folder_name).keys() == {"inbound.wav", "outbound.wav", "recording.json"}
+            assert FILES == files(folder_name).keys()
         list(recover(folder, folder / "recordings", RenderOptions()))
         assert files(calm) == files(folder / "recordings")
         assert [] == list(folder.glob("*.journal"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import struct
 import tempfile
@@ -16,14 +17,20 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.audio import wav_writer
+from receiver.audio import peaks, wav_writer
 from receiver.disk import files
 from receiver.errors import JournalError
 from receiver.journal import records as journal
 from receiver.journal.records import DroppedRecord, MessageRecord, Record, RejectedRecord
 from receiver.media import ByteOrder, EndReason, Finding, GapKind, RejectedChunk, Track, TrackGap
 from receiver.recording import render
-from receiver.recording.document import DtmfPress, MarkPassed, Recording, RenderOptions
+from receiver.recording.document import (
+    DtmfPress,
+    MarkPassed,
+    Recording,
+    RenderOptions,
+    decode_timeline,
+)
 from receiver.recording.verify import verify
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.g711 import MULAW
@@ -109,8 +116,9 @@ def test_a_track_without_audio_has_no_file(tmp_path: Path) -> None:
     stereo = soundfile.read(folder / "stereo.wav", dtype="int16")[0]
     assert not stereo[:, 1].any()
     folder, document = rendered(tmp_path / "none", call(chunks=0), RenderOptions(stereo=True))
-    assert {"recording.json"} == set(contents(folder))
+    assert {"recording.json", "timeline.json"} == set(contents(folder))
     assert (0, (), None) == (document.duration_ms, document.tracks, document.stereo)
+    assert document.peaks is None
 
 
 @pytest.mark.parametrize("order", [ByteOrder.LITTLE, ByteOrder.BIG])
@@ -453,7 +461,7 @@ def test_not_one_whole_sample_is_no_track(tmp_path: Path, encoding: str, payload
     journal_file = write(tmp_path / "j", content)
     (tmp_path / "out").mkdir()
     assert () == journals.render(journal_file, tmp_path / "out", RenderOptions(stereo=True)).tracks
-    assert ["recording.json"] == [path.name for path in (tmp_path / "out").iterdir()]
+    assert {"recording.json", "timeline.json"} == set(contents(tmp_path / "out"))
 
 
 def test_the_files_name_their_call(tmp_path: Path) -> None:
@@ -469,3 +477,37 @@ def test_the_files_name_their_call(tmp_path: Path) -> None:
     assert "2026-11-22T20:30:00.000Z" == tags["date"]
     assert "b08dacad-1111-4222-8333-444455556666" == tags["artist"]
     assert '{"agent": "Jane"}' == tags["comment"]
+
+
+def test_waveform_level_and_time_line_are_made_with_the_files(tmp_path: Path) -> None:
+    """Of the samples that are in the files, and of all that happened."""
+    sound, silence = CODES, bytes([0xFF]) * 160
+    rows: list[Record] = [
+        chunk(n, sound if n < 50 else silence, timestamp_ms=20 * n) for n in range(200) if n != 10
+    ]
+    rows += [chunk(n, sound, track=Track.OUTBOUND, timestamp_ms=20 * n) for n in range(50)]
+    rows.insert(20, MessageRecord(400, b'{"event":"dtmf","dtmf":{"digit":"5","duration":90}}'))
+    rows.append(MessageRecord(4000, b'{"event":"mark","mark":{"name":"m"}}'))
+    folder, document = rendered(tmp_path / "r", records(rows, reason=EndReason.STOP))
+    assert () == verify(folder, document)
+    found = peaks.decode((folder / "peaks.dat").read_bytes())
+    assert (8000, 2, 125) == (found.sample_rate, found.channels, found.length)
+    for channel, track in enumerate(document.tracks):
+        values = samples(folder / track.file)
+        pixels = [values[first : first + 256] for first in range(0, len(values), 256)]
+        assert [min(pixel) for pixel in pixels] == list(found.lowest(channel))
+        assert [max(pixel) for pixel in pixels] == list(found.highest(channel))
+        assert track.level_dbfs is not None
+        assert pytest.approx(20 * math.log10(max(map(abs, values)) / 32768), abs=0.05) == (
+            track.level_dbfs.peak
+        )
+        assert pytest.approx(0.75, abs=0.01) == track.silence_share
+    events = decode_timeline((folder / "timeline.json").read_bytes()).events
+    assert [
+        (200, 220, "inbound", "lost"),
+        (420, 510, None, "dtmf"),
+        (1000, 1000, None, "mark"),  # behind the latest chunk
+        (1000, 4000, "outbound", "sender_silence"),
+        (1024, 4000, "inbound", "silence"),
+        (1024, 4000, "outbound", "silence"),
+    ] == [(e.t_ms, e.end_ms, e.track, e.kind) for e in events]

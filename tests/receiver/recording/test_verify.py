@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import struct
@@ -13,11 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from receiver.audio import wav_reader
-from receiver.media import GapKind, Ledger, MediaFormat, Track, TrackGap
+from receiver.audio import peaks, wav_reader
+from receiver.media import EndReason, GapKind, Ledger, MediaFormat, Track, TrackGap
 from receiver.recording import store
+from receiver.recording.document import Published, RenderOptions
+from receiver.recording.publish import publish_journal
 from receiver.recording.verify import verify
 from tests.receiver.helpers import recordings_builder as builder
+from tests.receiver.helpers.journals import chunk, records, write
 
 
 @pytest.fixture
@@ -391,3 +395,75 @@ def test_without_hashes_all_but_the_sound_is_compared(recordings: Path, edit: st
     found = verify(folder, document, hashes=False)
     assert bool(found) == (edit != "samples")
     assert verify(folder, document)
+
+
+def published(tmp_path: Path) -> Path:
+    """Return the folder of a recording that was made of a journal."""
+    rows = [chunk(n, bytes(range(160)), timestamp_ms=20 * n) for n in range(9)]
+    journal = write(tmp_path / "aa.journal", records(rows, reason=EndReason.STOP))
+    outcome = publish_journal(journal, tmp_path / "recordings", RenderOptions())
+    assert isinstance(outcome, Published)
+    return outcome.folder
+
+
+@pytest.mark.parametrize("hashes", [False, True])
+@pytest.mark.parametrize("name", ["peaks.dat", "timeline.json"])
+def test_what_was_made_of_the_audio_is_read_whole(tmp_path: Path, name: str, hashes: bool) -> None:
+    """Also where WAV files are not: every bit, the mode, and that it is there."""
+    folder = published(tmp_path)
+    document, path = store.read(folder).recording, folder / name
+    assert () == verify(folder, document, hashes=hashes)
+    whole = path.read_bytes()
+    for position in (0, len(whole) // 2, len(whole) - 1):
+        changed = bytearray(whole)
+        changed[position] ^= 0x10
+        path.write_bytes(changed)
+        found = verify(folder, document, hashes=hashes)
+        assert f"{name}: its SHA-256 is not the document's" in found
+    path.write_bytes(whole)
+    path.chmod(0o640)
+    assert (f"{name}: its mode is 0640, not 0600",) == verify(folder, document, hashes=hashes)
+    path.unlink()
+    assert (f"{name} is missing",) == verify(folder, document, hashes=hashes)
+    path.symlink_to(folder / "recording.json")
+    (problem,) = verify(folder, document, hashes=hashes)
+    assert problem == f"{name}: {os.strerror(errno.ELOOP)}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("timeline.json", b"{", "not a timeline.json"),
+        ("peaks.dat", b"no", "too short"),
+        ("peaks.dat", peaks.header(rate=8000, channels=1, length=0), "not as long"),
+        ("peaks.dat", peaks.header(rate=8000, channels=1, length=6) + bytes(24), ""),
+        ("peaks.dat", peaks.header(rate=8000, channels=2, length=6) + bytes(48), "of as many"),
+        ("peaks.dat", peaks.header(rate=16000, channels=1, length=6) + bytes(24), "not as long"),
+    ],
+)
+def test_what_is_not_made_of_this_audio_is_found(
+    tmp_path: Path, name: str, content: bytes, problem: str
+) -> None:
+    """Even where the document has its hash."""
+    folder = published(tmp_path)
+    (folder / name).write_bytes(content)
+    named = {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
+    builder.change_document(folder, **{name.partition(".")[0]: named})
+    found = problems_of(folder)
+    assert bool(problem) == bool(found)
+    assert all(text.startswith(f"{name}: ") and problem in text for text in found)
+
+
+def test_a_recording_of_an_earlier_version_has_neither_and_is_whole(recordings: Path) -> None:
+    """Where the document names them not, files of these names are stray."""
+    folder = builder.build(recordings)
+    assert () == problems_of(folder)
+    (folder / "peaks.dat").touch(0o600)
+    assert ("a stray file 'peaks.dat'",) == problems_of(folder)
+
+
+def test_a_document_that_names_other_files_is_damaged(tmp_path: Path) -> None:
+    """Nothing outside of the folder is opened."""
+    folder = published(tmp_path)
+    builder.change_document(folder, peaks={"file": "../../x", "sha256": "0"})
+    assert "the document names a file '../../x' instead of peaks.dat" in problems_of(folder)
