@@ -39,6 +39,14 @@ _READER_GONE: Final = 141
 _PIPE_BYTES: Final = 16_384  # a second of samples at 8 kHz
 
 
+_wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    help="seconds to wait for the call to start",
+)
+
+
 @click.command()
 @click.argument("call_sid")
 @click.option(
@@ -72,12 +80,7 @@ _PIPE_BYTES: Final = 16_384  # a second of samples at 8 kHz
     default=0.0,
     help="seconds of the call's past to start with",
 )
-@click.option(
-    "--wait",
-    type=click.FloatRange(0, 3600),
-    default=0.0,
-    help="seconds to wait for the call to start",
-)
+@_wait_option
 @receiver_options
 def listen(call_sid: str, file_format: str, tap: str, **options: object) -> int:
     """Write a live call's audio to stdout; CALL_SID may also be a stream sid or recording id.
@@ -243,12 +246,7 @@ def _write_all(content: bytes) -> None:
     type=FILE,
     help="certificate to trust for the consumer",
 )
-@click.option(
-    "--wait",
-    type=click.FloatRange(0, 3600),
-    default=0.0,
-    help="seconds to wait for the call to start",
-)
+@_wait_option
 @receiver_options
 def forward(
     call_sid: str,

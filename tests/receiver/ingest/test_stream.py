@@ -111,18 +111,20 @@ def ended(stream: Stream) -> list[ProtocolEvent]:
     return list(stream.closed(EndReason.CLOSED))
 
 
-def test_stragglers_do_not_swallow_the_stream_that_follows() -> None:
-    """Another start ends what follows the stream before; its audio is its own."""
-    late, new = chunk(2), chunk(1)
+@pytest.mark.parametrize("following", [(SECOND, chunk(1)), (chunk(1), SECOND)])
+def test_stragglers_and_the_stream_that_follows_are_told_apart(
+    following: tuple[Start | Chunk, ...],
+) -> None:
+    """What continues the old stream is the old one's, what starts over is the new one's."""
+    late = chunk(2)
     expected = [
         RecordingOpened(FIRST),
         ChunkReceived(late),
         RecordingEnded(EndReason.REPLACED),
         RecordingOpened(),
-        MessageReceived(SECOND),
-        ChunkReceived(new),
+        *(ChunkReceived(m) if isinstance(m, Chunk) else MessageReceived(m) for m in following),
     ]
-    assert expected == events_of(FIRST, CHUNK, STOP, late, SECOND, new)[-6:]
+    assert expected == events_of(FIRST, CHUNK, STOP, late, *following)[-6:]
 
 
 def test_audio_that_starts_over_waits_for_its_start() -> None:
@@ -131,20 +133,6 @@ def test_audio_that_starts_over_waits_for_its_start() -> None:
     events = events_of(FIRST, chunk(1), chunk(2), STOP, *new, SECOND)
     expected = [RecordingOpened(), *map(ChunkReceived, new), MessageReceived(SECOND)]
     assert expected == events[-4:]
-
-
-def test_stragglers_and_early_audio_are_told_apart() -> None:
-    """What continues the old stream is the old one's, what starts over is the new one's."""
-    late, new = chunk(2), chunk(1)
-    expected = [
-        RecordingOpened(FIRST),
-        ChunkReceived(late),
-        RecordingEnded(EndReason.REPLACED),
-        RecordingOpened(),
-        ChunkReceived(new),
-        MessageReceived(SECOND),
-    ]
-    assert expected == events_of(FIRST, CHUNK, STOP, late, new, SECOND)[-6:]
 
 
 def test_audio_without_a_name_is_assumed_to_be_of_the_stream_before() -> None:
