@@ -125,6 +125,13 @@ def test_a_killed_worker_is_replaced_and_its_journals_recovered(
         assert 0 == receiver.stop(signal.SIGINT)
 
 
+def drain(receiver: ReceiverProcess, count: int = 2) -> None:
+    """Begin to drain, and wait until each worker has begun."""
+    receiver.process.send_signal(signal.SIGTERM)
+    for _ in range(count):
+        receiver.wait_for("draining")
+
+
 def one_for_each(
     receiver: ReceiverProcess, calls: contextlib.ExitStack
 ) -> dict[int, tuple[str, ClientConnection]]:
@@ -155,9 +162,7 @@ def test_a_drain_waits_for_the_streams_of_all_workers(receiver: ReceiverProcess)
         for call in sockets:
             call.send(sender.start())
             receiver.wait_for("stream_started")
-        receiver.process.send_signal(signal.SIGTERM)
-        for _ in sockets:
-            receiver.wait_for("draining")
+        drain(receiver)
         for call in sockets:
             call.send(sender.media("inbound", 1, b"\x00" * 160))
             call.send(sender.stop())
@@ -171,9 +176,7 @@ def test_a_worker_that_dies_while_draining_is_recovered(receiver: ReceiverProces
     workers = pids(receiver)
     with contextlib.ExitStack() as stack:
         calls = one_for_each(receiver, stack)
-        receiver.process.send_signal(signal.SIGTERM)
-        for _ in workers:
-            receiver.wait_for("draining")
+        drain(receiver)
         os.kill(workers[1], signal.SIGKILL)
         line = receiver.wait_for("worker_died")
         assert (1, -signal.SIGKILL) == (line["worker"], line["exit_code"])
@@ -208,9 +211,7 @@ def test_what_a_drain_cannot_recover_is_logged(receiver: ReceiverProcess) -> Non
     workers = pids(receiver)
     with contextlib.ExitStack() as stack:
         calls = one_for_each(receiver, stack)
-        receiver.process.send_signal(signal.SIGTERM)
-        for _ in workers:
-            receiver.wait_for("draining")
+        drain(receiver)
         receiver.token_file.write_text("short\n")
         os.kill(workers[1], signal.SIGKILL)
         receiver.wait_for("worker_refused_to_start")
