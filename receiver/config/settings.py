@@ -93,7 +93,23 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _networks(value: Any) -> tuple[str, ...]:
-    return tuple(str(ipaddress.ip_network(text, strict=False)) for text in _texts(value))
+    return tuple(str(_network(text)) for text in _texts(value))
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return a network; one of IPv4 that is written in IPv6 (RFC 4291, 2.5.5.2) is of IPv4.
+
+    So are the addresses that it is compared with: they come in both forms, by the socket's kind.
+    """
+    network = ipaddress.ip_network(text, strict=False)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+
+
+_MAPPED_BITS: Final = 96
+"""How many bits of ::ffff:0:0 stand in front of an address of IPv4."""
 
 
 def _path(value: Any) -> Path:

@@ -44,6 +44,8 @@ WORDS = choice([order.value for order in ByteOrder], ByteOrder)
         (TEXTS, [], ()),
         (NETWORKS, ["127.0.0.1", "10.1.2.3/8"], ("127.0.0.1/32", "10.0.0.0/8")),
         (NETWORKS, [" 2001:db8::/32 "], ("2001:db8::/32",)),
+        (NETWORKS, ["::ffff:127.0.0.1", "::ffff:10.1.2.3/104"], ("127.0.0.1/32", "10.0.0.0/8")),
+        (NETWORKS, ["::ffff:0:0/96", "::/0"], ("0.0.0.0/0", "::/0")),
         (PATH, "a/b", Path("a/b")),
         (PATH, Path("a"), Path("a")),
         (PATH, "~", Path.home()),
