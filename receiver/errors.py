@@ -3,7 +3,8 @@
 TapreelError                      1  unexpected
 ├── DiskLeftError                 1  the end could not wait for a disk that takes nothing
 ├── ConfigurationError            3  a setting, file or credential is missing or unusable
-│   └── UnsafeFolderError         3  ... a folder into which others can put things (an OSError, too)
+│   ├── UnsafeFolderError         3  ... a folder into which others can put things (an OSError, too)
+│   └── FolderInUseError          3  ... a folder that another receiver has
 ├── NotFoundError                 5  no such recording
 ├── AnnotationError               6  a label, note or hold that cannot be added
 ├── UnreadableError               6  a file that was given is not what it should be
@@ -48,6 +49,10 @@ class ConfigurationError(TapreelError):
 
 class UnsafeFolderError(ConfigurationError, OSError):
     """Others made a folder, or could put things into it; nothing is written there."""
+
+
+class FolderInUseError(ConfigurationError):
+    """Another living process owns a folder."""
 
 
 class NotFoundError(TapreelError):

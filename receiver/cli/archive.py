@@ -382,7 +382,7 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
             recovered += isinstance(outcome, Published)
             failed += _report(outcome)
     if failed:
-        raise UnreadableError(f"{failed} journals could not be published")
+        raise UnreadableError(f"not published: {failed}, see above")
     if not recovered:
         click.echo("nothing to recover")
 

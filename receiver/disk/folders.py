@@ -19,7 +19,7 @@ from typing import Final, Self, TypeVar
 
 from receiver.disk import layout
 from receiver.disk.files import FILE_MODE, open_folder, sync_folder
-from receiver.errors import ConfigurationError, UnsafeFolderError
+from receiver.errors import ConfigurationError, FolderInUseError, UnsafeFolderError
 
 PRIVATE: Final = 0o700
 _ROOT: Final = 0
@@ -190,7 +190,8 @@ class FolderLock:
     owner writes.
 
     Raises:
-        ConfigurationError: another living process owns it, or it cannot be used.
+        FolderInUseError: another living process owns it.
+        ConfigurationError: it cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -204,7 +205,7 @@ class FolderLock:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.close()
-            raise ConfigurationError(f"{folder} is in use by another receiver") from error
+            raise FolderInUseError(f"{folder} is in use by another receiver") from error
 
     def __enter__(self) -> Self:
         return self

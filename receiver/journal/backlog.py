@@ -40,7 +40,7 @@ from receiver.disk.files import (
     write_private,
 )
 from receiver.disk.folders import FolderLock, folder_within
-from receiver.errors import JournalError
+from receiver.errors import ConfigurationError, FolderInUseError, JournalError
 from receiver.journal.records import Header, Reader, trusted
 
 _STAYS_UNREADABLE: Final = frozenset(
@@ -124,18 +124,29 @@ def waiting(spool: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def gather(spool: Path) -> None:
+def gather(spool: Path) -> dict[Path, str]:
     """Make every journal that was left one that waits in the spool; the caller holds its lock.
 
     They may be in the folders of workers. Of some only the successor may be there.
 
+    Returns:
+        What has the name of a worker's folder and cannot be used, such as a symbolic link, and
+        why. It is left as it is, and holds back no other.
+
     Raises:
-        ConfigurationError: a worker lives.
+        FolderInUseError: a worker lives.
     """
+    left = {}
     for folder in sorted(spool.glob(f"{layout.WORKER}*")):
-        with FolderLock(folder):
-            hand_down(folder, spool)
+        try:
+            with FolderLock(folder):
+                hand_down(folder, spool)
+        except FolderInUseError:
+            raise
+        except ConfigurationError as error:
+            left[folder] = str(error)
     _adopt_successors(spool)
+    return left
 
 
 def hand_down(folder: Path, target: Path) -> None:

@@ -316,7 +316,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """A journal that cannot be published now and stays where it is."""
+    """A journal, or a worker's folder, that cannot be published now and stays where it is."""
 
     journal: Path
     reason: str

@@ -51,9 +51,10 @@ class Verdict:
 def recover(spool: Path, recordings: Path, options: RenderOptions) -> Iterator[Outcome | Postponed]:
     """Publish what a dead receiver left behind; the caller holds the spool's lock.
 
-    The trouble of one journal is no other's.
+    The trouble of one journal, or of one worker's folder, is no other's.
     """
-    backlog.gather(spool)
+    for folder, reason in backlog.gather(spool).items():
+        yield Postponed(folder, reason)
     for journal in backlog.waiting(spool):
         try:
             outcome = publish_journal(journal, recordings, options)

@@ -12,7 +12,7 @@ import contextlib
 import gc
 import ipaddress
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -125,7 +125,7 @@ class Server:
             stack.push_async_callback(self._close_sockets)
             stack.push_async_callback(self._queue.close)
             stack.push_async_callback(self._close_spool)
-            backlog.gather(config.spool)
+            log_left(backlog.gather(config.spool))
             for journal in backlog.waiting(config.spool):
                 self._queue.submit(journal)
             await self._check_disk()
@@ -302,6 +302,12 @@ class Server:
 def _common_folder(config: Config, shared: SharedPort | None) -> Path:
     """Return the folder above what each worker has of its own."""
     return config.spool.parent if shared else config.spool
+
+
+def log_left(folders: Mapping[Path, str]) -> None:
+    """Log which folders of workers cannot be used, and why: journals may be behind them."""
+    for folder, reason in folders.items():
+        log.error("worker_folder_left", folder=str(folder), reason=reason)
 
 
 def count_published(counters: Counters, document: Recording) -> None:

@@ -34,7 +34,7 @@ from receiver.disk.folders import FolderLock, make_private_folder, make_recordin
 from receiver.errors import ConfigurationError, DiskLeftError, TapreelError
 from receiver.journal import backlog
 from receiver.service import event_loop
-from receiver.service.server import Server
+from receiver.service.server import Server, log_left
 from receiver.service.shutdown_deadline import ShutdownDeadline, leave_disk
 from receiver.transports.acceptor import SharedPort, open_sockets
 from receiver.transports.listener import SocketListener
@@ -341,7 +341,7 @@ def _check(config: Config) -> None:
 
 def _pass_on_journals(spool: Path) -> None:
     """Move what an earlier receiver left, with any number of workers, to the first worker."""
-    backlog.gather(spool)
+    log_left(backlog.gather(spool))
     folder = spool / f"{layout.WORKER}1"
     make_private_folder(folder)
     backlog.hand_down(spool, folder)

@@ -62,6 +62,17 @@ def test_recover_of_a_file_is_one_error(spool: Path) -> None:
     assert "a.journal is not a folder: give the spool" in str(result.exception)
 
 
+def test_recover_says_which_folder_of_a_worker_is_left(spool: Path, tmp_path: Path) -> None:
+    """The others are recovered; the exit code says that something is left."""
+    (tmp_path / "elsewhere").mkdir()
+    (spool / "worker-2").symlink_to(tmp_path / "elsewhere")
+    result = run(recover)
+    assert result.stdout.startswith("published ")
+    link = Path("recordings", ".spool", "worker-2")
+    assert f"left {link}: {link} is a symbolic link" in result.stderr
+    assert isinstance(result.exception, UnreadableError)
+
+
 def test_recover_removes_an_empty_journal_without_alarm(spool: Path) -> None:
     """It held nothing, which is no trouble."""
     (spool / "b.journal").touch()

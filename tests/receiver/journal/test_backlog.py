@@ -231,6 +231,26 @@ def test_what_workers_left_is_gathered(spool: Path) -> None:
     assert {"1", "2"} == {path.stem for path in backlog.waiting(spool)}
 
 
+def test_a_folder_of_a_worker_that_cannot_be_used_holds_back_no_other(
+    spool: Path, tmp_path: Path
+) -> None:
+    """A link is not followed, wherever it leads; each is left, and told with its reason."""
+    elsewhere = tmp_path / "elsewhere"
+    for folder in (elsewhere, spool / "worker-3", spool / "worker-4"):
+        folder.mkdir(0o700)
+        write(folder / f"{folder.name}.journal", ROWS)
+    (spool / "worker-1").symlink_to(elsewhere)
+    (spool / "worker-2").symlink_to(tmp_path / "nowhere")
+    (spool / "worker-4").chmod(0o777)
+    (spool / "worker-5").touch()
+    left = backlog.gather(spool)
+    assert [f"worker-{number}" for number in (1, 2, 4, 5)] == [folder.name for folder in left]
+    assert "symbolic link" in left[spool / "worker-1"]
+    assert "chmod 700" in left[spool / "worker-4"]
+    assert [spool / "worker-3.journal"] == backlog.waiting(spool)
+    assert {"elsewhere.journal"} == set(files(elsewhere))
+
+
 def test_a_successor_travels_with_its_journal(spool: Path) -> None:
     """From workers to the spool, and from there to another worker: what it holds is published."""
     worker, other = spool / "worker-2", spool / "worker-1"
