@@ -25,6 +25,7 @@ import hashlib
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
@@ -170,6 +171,23 @@ def write_at(file: FileIO, content: bytes, start: int) -> int:
         count = os.pwrite(descriptor, rest, start)
         start, rest = start + count, rest[count:]
     return start
+
+
+def try_out(folder: Path, *, sync: bool = False) -> None:
+    """Write a small file without a name, which leaves nothing: whether the disk takes one.
+
+    That takes an inode, a block and the right to write, of which free bytes say nothing.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
+        write_at(file, _SMALL, 0)
+        if sync:
+            os.fsync(file.fileno())
+
+
+_SMALL: Final = bytes(4096)
 
 
 def blocks_of(file: FileIO) -> Iterator[bytes]:

@@ -8,17 +8,23 @@ the disk is full, or takes nothing for another reason: without inodes, or becaus
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from receiver.auth.bearer import Grant, StreamTokens
 from receiver.auth.replay_store import ReplayStore
+from receiver.disk import files, folders
 from receiver.errors import Refused
+from receiver.journal.spool import STALLED_SECONDS
 from receiver.rate_limit import LogThrottle
 from receiver.tap.query import is_tap
 from receiver.tap.service import TapService
@@ -68,6 +74,7 @@ class Admission:
         self.streams = 0  # with an open socket
         self.pending = 0  # upgrades that wait for the disk; each has a stream's place already
         self.disk_full = False
+        self.disk_error = ""  # why a disk does not even take a small file
         self.refused: Counter[str] = Counter()  # by reason
         self._used = used
         self._open_session = open_session
@@ -86,7 +93,7 @@ class Admission:
             return self._closed_for
         if self.disk_full:
             return "disk full"
-        if self._stalled():
+        if self.disk_error or self._stalled():
             return "the disk takes nothing"
         taken = max(self.streams + self.pending, self._unsynced() / 2)
         return "too many streams" if taken >= self._max_streams else ""
@@ -100,8 +107,13 @@ class Admission:
         """Admit no stream from now on."""
         self._closed_for = reason
 
-    def disk_checked(self, free_bytes: int) -> None:
-        """Admit streams only while the disk has space for them."""
+    def disk_checked(self, free_bytes: int, error: str = "") -> None:
+        """Admit streams only while the disk has space for them, and takes what is tried out."""
+        if error and error != self.disk_error:
+            log.error("disk_unwritable", error=error)
+        elif self.disk_error and not error:
+            log.info("disk_writable")
+        self.disk_error = error
         was_full, self.disk_full = self.disk_full, free_bytes < self._min_free
         if self.disk_full and not was_full:
             log.error("disk_full", free_bytes=free_bytes, min_free=self._min_free)
@@ -184,6 +196,54 @@ class Admission:
                 **({"detail": detail} if detail else {}),
                 times=times,
             )
+
+
+class DiskWatch:
+    """Whether the disk of one folder takes what is written, found out before a call needs it.
+
+    Free bytes say nothing of inodes, quotas, rights, errors, or a disk that does not come back. So
+    a small file is written in a thread: it leaves nothing, not even a name. Where the disk hangs,
+    that thread hangs, and nothing else does.
+
+    Args:
+        folder: Where a small file is written.
+        sync: Whether that waits until the disk holds it, as it does at the end of a receiver.
+            Without a sync a disk may hang for long behind the system's memory, and a disk that is
+            idle may rest.
+        checked: Called after each time that it was tried out.
+    """
+
+    def __init__(
+        self, folder: Path, *, sync: bool = False, checked: Callable[[], None] = lambda: None
+    ) -> None:
+        self.free_bytes = sys.maxsize  # as far as is known
+        self.error = ""  # why it takes nothing, in the system's words
+        self._folder = folder
+        self._sync = sync
+        self._checked = checked
+        self._asked_at: float | None = None  # while there is no answer
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has not answered for so long that it is to be taken for one that hangs."""
+        asked_at = self._asked_at
+        return asked_at is not None and time.monotonic() - asked_at >= STALLED_SECONDS
+
+    async def check(self) -> None:
+        """Try the disk out, however long that takes."""
+        self._asked_at = time.monotonic()
+        self.free_bytes, self.error = await asyncio.to_thread(self._look)
+        self._asked_at = None
+        self._checked()
+
+    def _look(self) -> tuple[int, str]:
+        free_bytes = self.free_bytes
+        try:
+            free_bytes = folders.free_bytes(self._folder)
+            files.try_out(self._folder, sync=self._sync)
+        except OSError as error:
+            return free_bytes, error.strerror or os.strerror(error.errno or 0)
+        return free_bytes, ""
 
 
 def _unavailable(reason: str) -> HttpAnswer:

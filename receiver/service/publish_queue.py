@@ -50,12 +50,15 @@ from receiver.recording.document import (
     Quarantined,
     RenderOptions,
 )
+from receiver.service.admission import DiskWatch
+from receiver.service.event_loop import repeat
 from receiver.service.shutdown_deadline import ShutdownDeadline
 
 IN_TIME_SECONDS: Final = 8.0
 """For rendering, once the deadline has begun; the process has two more for everything else."""
 _TIDY_SECONDS: Final = 9.0
 """By when what is half rendered is removed; a disk that hangs keeps it until the next start."""
+_WATCH_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = (1.0, 5.0, 30.0)
 """Between attempts that fail because the disk does; the last one is for all that follow."""
 _DEATH_RETRY_SECONDS: Final = (0.0, 5.0, 30.0, 120.0, 600.0)
@@ -181,7 +184,7 @@ class PublishQueue:
         deadline: ShutdownDeadline | None = None,
     ) -> None:
         self.published = list(published)
-        self.disk_left = False  # because it did not answer when `close` had to return
+        self.disk_left = False  # it failed, or did not answer when `close` had to return
         self._recordings = recordings
         self._options = options
         self._quarantined = quarantined
@@ -191,8 +194,11 @@ class PublishQueue:
         self._deadline = deadline or ShutdownDeadline()
         self._journals: dict[asyncio.Task[None], Path] = {}  # that are not yet published
         self._closing = asyncio.Event()
+        self._given_up: list[Path] = []  # journals that failed, and are not tried again
         self._throttle = LogThrottle()
         self._process = RenderProcess()
+        self._disk = DiskWatch(recordings, sync=True)
+        self._watching: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()  # of the process; the longest wait is next
 
     def __len__(self) -> int:
@@ -206,10 +212,14 @@ class PublishQueue:
         task.add_done_callback(self._journals.pop)
 
     def start_deadline(self) -> None:
-        """Start the shutdown's clock; `close` leaves what is not published in time. Idempotent."""
+        """Start the shutdown's clock; `close` leaves what is not published in time. Idempotent.
+
+        From now on the disk is tried out: what is left may be so because it hangs.
+        """
         if not self._deadline.started:
             self._deadline.start()
             self._process.raise_priority()
+            self._watching = asyncio.create_task(repeat(self._disk.check, _WATCH_SECONDS))
 
     async def close(self) -> None:
         """Publish what was submitted, then end the process; idempotent.
@@ -218,8 +228,14 @@ class PublishQueue:
         """
         self._closing.set()
         await self._deadline.run_until(self._finish, IN_TIME_SECONDS)
+        if self._watching is not None:
+            self._watching.cancel()
         if self._journals:
+            self.disk_left |= self._disk.hangs
             await self._leave_rest()
+        if self._given_up:
+            _log_left(self._given_up)
+            self._given_up.clear()
         end_process = functools.partial(asyncio.to_thread, self._process.close)
         await self._deadline.run_until(end_process, _TIDY_SECONDS)
 
@@ -240,7 +256,7 @@ class PublishQueue:
         if left is None:  # the disk hangs: what is on it is not known
             left, self.disk_left = len(paths), True
         if left:
-            log.warning("left_for_next_start", journals=left, spool=str(paths[0].parent))
+            _log_left(paths, left)
 
     def _tidy(self, started: Path | None, journals: list[Path]) -> int:
         """Remove what is half rendered, and return how many journals are left."""
@@ -259,12 +275,13 @@ class PublishQueue:
             except BrokenProcessPool:
                 delay = next(deaths, _DEATH_RETRY_SECONDS[-1])
                 times += 1
+                failed_by_disk = False
                 self._log_death(journal, times, delay)
             except OSError as error:
                 if _gone(journal):  # published by the renderer of a killed receiver
                     log.warning("journal_gone", journal=journal.name)
                     return
-                delay = next(failures, _RETRY_SECONDS[-1])
+                delay, failed_by_disk = next(failures, _RETRY_SECONDS[-1]), True
                 self._log_failure(journal, str(error))
             except Exception:  # a mistake of ours: the journal stays for the next start
                 self._failed()
@@ -274,6 +291,8 @@ class PublishQueue:
                 self._report(outcome)
                 return
             if await self._closes_within(delay):
+                self._given_up.append(journal)
+                self.disk_left |= failed_by_disk
                 return
 
     async def _closes_within(self, seconds: float) -> bool:
@@ -330,6 +349,11 @@ class PublishQueue:
             end_reason=document.end_reason.value,
             complete=document.complete,
         )
+
+
+def _log_left(journals: Sequence[Path], count: int | None = None) -> None:
+    count = len(journals) if count is None else count
+    log.warning("left_for_next_start", journals=count, spool=str(journals[0].parent))
 
 
 def _gone(journal: Path) -> bool:

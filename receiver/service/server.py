@@ -31,7 +31,7 @@ from receiver.journal import backlog
 from receiver.journal.spool import Spool
 from receiver.recording.document import Published, Recording, RenderOptions
 from receiver.service import event_loop
-from receiver.service.admission import Admission
+from receiver.service.admission import Admission, DiskWatch
 from receiver.service.event_loop import ReadCoalescer
 from receiver.service.publish_queue import IN_TIME_SECONDS, PublishQueue
 from receiver.service.shutdown_deadline import ShutdownDeadline
@@ -94,15 +94,15 @@ class Server:
             max_streams=config.max_streams,
             min_free=config.min_free,
             unsynced=self._spool.__len__,
-            stalled=lambda: self._spool.counters.stalled,
+            stalled=lambda: self._spool.counters.stalled or self._disks[0].hangs,
             taps=self._taps.taps,
         )
+        self._disks = [DiskWatch(at, checked=self._disk_checked) for at in _places(config)]
         self._record_certificate()
         self._listener: SocketListener | None = None
         self._stopping = asyncio.Event()
         self.deadline = ShutdownDeadline()
         self._draining_until: float | None = None
-        self._disk_left = False
 
     async def run(self, *, listening: Callable[[SocketListener], None]) -> None:
         """Serve until `stop` or a finished `drain`; all that arrived is published on return.
@@ -128,7 +128,7 @@ class Server:
             log_left(backlog.gather(config.spool))
             for journal in backlog.waiting(config.spool):
                 self._queue.submit(journal)
-            await self._check_disk()
+            await asyncio.gather(*(disk.check() for disk in self._disks))
             self._admission.open()
             self._listener = listener = await _listen(
                 config, self._admission, ssl_context=self._ssl_context, shared=self._shared
@@ -138,7 +138,7 @@ class Server:
             stack.push_async_callback(deadline.run_until, self._taps.close, _LAST_EVENTS_SECONDS)
             stack.callback(self.recorder.end_all)
             lag_meter = event_loop.measure_lag(self.counters)
-            checks = (self._check_ends, self._check_disk)  # a disk that hangs delays nothing else
+            checks = (self._check_ends, *(disk.check for disk in self._disks))
             watches = [event_loop.repeat(check, _WATCH_SECONDS) for check in checks]
             for work in (*watches, lag_meter, self._used_tokens.clean_up()):
                 stack.callback(asyncio.create_task(work).cancel)
@@ -147,7 +147,7 @@ class Server:
             gc.freeze()  # what is here by now stays: a full collection need not look at it
             listening(listener)
             await self._stopping.wait()
-        if self._disk_left or self._queue.disk_left:
+        if self._queue.disk_left:
             raise DiskLeftError("a disk that takes nothing was left behind, see the log")
 
     def stop(self) -> None:
@@ -267,7 +267,7 @@ class Server:
 
     async def _close_spool(self) -> None:
         left = self.deadline.remaining(IN_TIME_SECONDS)  # not what closing sockets has used up
-        self._disk_left = not await asyncio.to_thread(self._spool.close, left)
+        self._queue.disk_left |= not await asyncio.to_thread(self._spool.close, left)
 
     async def _close_sockets(self) -> None:
         """Close every socket, now that watchers were sent the last recording."""
@@ -283,20 +283,20 @@ class Server:
         if not self.recorder.may_still_record or self.recorder.now() >= self._draining_until:
             self._stopping.set()
 
-    async def _check_disk(self) -> None:
-        places = (self._config.spool, self._config.recordings)
-        try:
-            free = await asyncio.to_thread(lambda: min(map(folders.free_bytes, places)))
-        except OSError as error:
-            log.error("disk_unreadable", error=error.strerror)
-            return
-        self.counters.free_bytes = free
-        self._admission.disk_checked(free)
+    def _disk_checked(self) -> None:
+        free = self.counters.free_bytes = min(disk.free_bytes for disk in self._disks)
+        errors = (disk.error for disk in self._disks if disk.error)
+        self._admission.disk_checked(free, next(errors, ""))
 
     async def _check_ends(self) -> None:
         """Check what no message brings about: dead sockets, the end of a drain."""
         self.recorder.end_unanswered(self._config.idle_timeout_seconds)
         self._check_drained()
+
+
+def _places(config: Config) -> tuple[Path, Path]:
+    """Return where is written: journals come first."""
+    return config.spool, config.recordings
 
 
 def _common_folder(config: Config, shared: SharedPort | None) -> Path:

@@ -74,6 +74,7 @@ FAULTS = (
         ("mount",),
     ),
     Fault("no inodes for 8 s", disks.out_of_inodes, 0.1, 1, ("mount",)),
+    Fault("no inodes while there is no call", disks.idle_without_inodes, 0.1, 1, ("mount",)),
     Fault("no space for recordings", disks.full_for_files, 0.1, 1, ("mount",)),
     Fault("syncs fail (EIO)", disks.failing, 0.2, 2, ("cc",)),
     Fault("syncs take 3 s", disks.slow, 0.05, 1, ("cc",)),

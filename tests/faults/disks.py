@@ -82,9 +82,12 @@ def full_for_too_long(
 
 
 def out_of_inodes(folder: Path, seed: int, *, seconds: float = 8.0) -> Tally:
-    """Free bytes and no inode: no new streams after some seconds, and memory bridges all of it."""
+    """Free bytes and no inode: no new streams after some seconds, and memory bridges all of it.
+
+    The disk is not tried out here, which would refuse the third call: see `idle_without_inodes`.
+    """
     with small_disk(folder, megabytes=24, inodes=256), Trial(folder) as trial:
-        receiver = trial.start()
+        receiver = trial.start(limits=("service.server._WATCH_SECONDS=600",))
         with Callers(receiver.url, 2, seed) as living:
             living.wait_for(50)
             with without_inodes(folder), Callers(receiver.url, 1, first=3) as unnamed:
@@ -99,6 +102,22 @@ def out_of_inodes(folder: Path, seed: int, *, seconds: float = 8.0) -> Tally:
         tally = trial.account(streams)
         tally.expect(len(held) == 2, f"{len(held)} journals had an inode, instead of 2")
         tally.expect(refused, "a disk that takes nothing was not seen by /readyz and new streams")
+        tally.expect(admitted, "it was not ready again")
+        return tally
+
+
+def idle_without_inodes(folder: Path, seed: int) -> Tally:
+    """Free bytes and no inode while there is no call: /readyz says so before the first one."""
+    with small_disk(folder, megabytes=24, inodes=256), Trial(folder) as trial:
+        receiver = trial.start()
+        with without_inodes(folder):
+            refused = _is_refused(receiver, at_most(4))
+        admitted = _is_admitted_again(receiver)
+        with Callers(receiver.url, 1, seed) as callers:
+            callers.wait_for(20)
+        trial.wait_until_published()
+        tally = trial.account(callers.streams)
+        tally.expect(refused, "an idle receiver did not see that its disk takes no file")
         tally.expect(admitted, "it was not ready again")
         return tally
 

@@ -39,3 +39,11 @@ def test_without_inodes_no_new_streams_are_admitted(tmp_path: Path) -> None:
     tally = disks.out_of_inodes(tmp_path / "disk", 1, seconds=5)
     assert tally.passed, tally
     assert tally.sent == tally.kept
+
+
+@pytest.mark.needs("mount")
+def test_an_idle_receiver_sees_that_its_disk_takes_no_file(tmp_path: Path) -> None:
+    """It is not ready before the first call comes, and ready again when there is an inode."""
+    tally = disks.idle_without_inodes(tmp_path / "disk", 1)
+    assert tally.passed, tally
+    assert tally.sent == tally.kept

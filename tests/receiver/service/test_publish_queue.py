@@ -153,9 +153,12 @@ async def test_what_cannot_be_written_now_waits_for_the_next_start(desk: Desk) -
     journal = desk.journal()
     (desk.recordings / "2026").write_text("in the way")
     desk.queue.submit(journal)
-    await desk.queue.close()
+    with capture_logs() as lines:
+        await desk.queue.close()
     assert journal.exists()
     assert desk.published.empty()
+    assert desk.queue.disk_left
+    assert [1] == [line["journals"] for line in lines if line["event"] == "left_for_next_start"]
 
 
 async def test_signals_for_the_receiver_do_not_end_its_renderer(desk: Desk) -> None:
@@ -242,6 +245,7 @@ async def test_what_is_cut_off_leaves_nothing_half_published(
             await asyncio.sleep(0.005)
     await desk.queue.close()
     assert journal.exists()
+    assert not desk.queue.disk_left  # it was too much for the time
     assert [] == [path for path in desk.recordings.rglob("*") if not path.name.isdigit()]
     assert [] == rendering_processes()
 

@@ -118,6 +118,21 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+async def test_a_link_in_place_of_a_workers_folder_is_told_and_holds_back_nothing(
+    tmp_path: Path,
+) -> None:
+    """Journals may be behind it: the line names it, and streams are admitted."""
+    link = tmp_path / "out" / "spool" / "worker-2"
+    link.parent.mkdir(mode=0o700, parents=True)
+    link.symlink_to(tmp_path)
+    with capture_logs() as lines:
+        async with serving(tmp_path) as (_, listener):
+            await (await call(f"ws://127.0.0.1:{listener.port}/audio", 1)).close()
+    (left,) = (line for line in lines if line["event"] == "worker_folder_left")
+    assert (str(link), "error") == (left["folder"], left["log_level"])
+    assert "symbolic link" in left["reason"]
+
+
 async def test_a_bad_part_holds_back_no_good_one(tmp_path: Path) -> None:
     """Each is read again, and has a log line of its own."""
     streams = write(tmp_path / "streams", TOKEN)
