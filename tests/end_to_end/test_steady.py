@@ -137,6 +137,30 @@ def test_sighup_rotates_tokens_under_a_live_stream(receiver: ReceiverProcess) ->
         assert receiver.published()[1].complete
 
 
+IGNORING = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "receiver", *sys.argv[1:]])
+"""
+
+
+def test_a_receiver_that_is_started_with_sighup_ignored_never_ends_by_it(tmp_path: Path) -> None:
+    """Not even while Python starts, before a line of ours runs; it reads again all the same."""
+
+    def hang_up(process_id: int) -> None:
+        """Send the signal from when it is ignored to when it is handled."""
+        status, handled = Path(f"/proc/{process_id}/status"), False
+        while not handled:
+            lines = dict(line.split(":\t") for line in status.read_text().splitlines())
+            handled, ignored = (int(lines[name], 16) & 1 for name in ("SigCgt", "SigIgn"))
+            if handled or ignored:
+                os.kill(process_id, signal.SIGHUP)
+
+    with running_receiver(tmp_path, program=("-c", IGNORING), started=hang_up) as receiver:
+        receiver.wait_for("reloaded")
+        assert 0 == receiver.stop()
+
+
 def test_a_bad_token_file_keeps_the_old_tokens(receiver: ReceiverProcess) -> None:
     """A reload that fails is logged and changes nothing."""
     receiver.token_file.write_text("short\n")
