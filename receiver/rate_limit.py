@@ -72,3 +72,30 @@ class TokenBucket:
     def give_back(self) -> None:
         """Add one token, unless the bucket is full."""
         self._left = min(self._most, self._left + 1)
+
+
+CALLS_AT_ONCE: Final = 100
+"""So many refused calls have a line of their own at once ..."""
+CALLS_PER_SECOND: Final = 10.0
+"""... and in the long run: what a peer invents fills no log."""
+_LONGEST_NAME: Final = 100
+
+
+class RefusalThrottle(LogThrottle):
+    """Decides whether a line may be logged of a peer that was refused.
+
+    A provider's address has many calls, and each of them has a line of its own the first time it
+    is refused. After that it is like any other subject. Lines of what names no call, or of more
+    calls than there can be, are those of the address.
+    """
+
+    def __init__(
+        self, interval_seconds: float = INTERVAL_SECONDS, *, longest_seconds: float = 0
+    ) -> None:
+        super().__init__(interval_seconds, longest_seconds=longest_seconds)
+        self._calls = TokenBucket(CALLS_AT_ONCE, CALLS_PER_SECOND)
+
+    def count_peer(self, address: str, call_sid: str | None, reason: str, now: float) -> int:
+        """Count a refusal; return how many there were since the last line, or 0 for no line."""
+        call = call_sid[:_LONGEST_NAME] if call_sid and self._calls.take(now) else ""
+        return self.count(f"{address} {call} {reason}", now)

@@ -29,11 +29,11 @@ from receiver.journal.records import Header, PreviousPart
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
 from receiver.media import EndReason
-from receiver.rate_limit import LogThrottle
+from receiver.rate_limit import RefusalThrottle
 from receiver.tap.hub import Hub
 
 REFUSALS_SECONDS: Final = 10.0
-"""How often a line is logged of one peer that is refused whenever it connects."""
+"""How often a line is logged of one call that is refused whenever it connects."""
 REMEMBERED_SECONDS: Final = 3600.0
 """For how long a stream that has ended can go on as another recording."""
 MOST_REMEMBERED: Final = 20_000
@@ -145,7 +145,9 @@ class Recorder:
         self.journal_ended = journal_ended
         self.sessions: set[LiveSession] = set()
         self.parts = Parts(now)  # of streams, so that they can go on on another socket
-        self.refusals = LogThrottle(REFUSALS_SECONDS)  # of all sockets: peers come again and again
+        self.refusals = RefusalThrottle(
+            REFUSALS_SECONDS
+        )  # of all sockets: peers come again and again
         self._spool = spool
         self._changed = changed
         self._ended = False  # all sessions, by us

@@ -206,11 +206,14 @@ class Session:
             self._cut(violation)
 
     def _cut(self, violation: ProtocolViolation) -> None:
-        subject = f"{self._remote_address} {violation.detail}"
-        if times := self._recorder.refusals.count(subject, self._now()):
+        names = self._recordings.names()
+        times = self._recorder.refusals.count_peer(
+            self._remote_address, names["call_sid"], violation.detail, self._now()
+        )
+        if times:
             log.warning(
                 "stream_refused",
-                **self._recordings.names(),
+                **names,
                 reason=violation.detail,
                 remote_address=self._remote_address,
                 times=times,
@@ -219,13 +222,16 @@ class Session:
 
     def _refuse_other(self, message: bytes) -> None:
         """Close a connection whose first message is of no media stream."""
-        looks, call_sid = parse.description(message)
-        subject = f"{self._remote_address} not_a_media_stream"
-        if times := self._recorder.refusals.count(subject, self._now()):
+        looks, named = parse.description(message)
+        call_sid = named or self._grant.call_sid
+        times = self._recorder.refusals.count_peer(
+            self._remote_address, call_sid, "not_a_media_stream", self._now()
+        )
+        if times:
             log.warning(
                 "not_a_media_stream",
                 remote_address=self._remote_address,
-                call_sid=call_sid or self._grant.call_sid,
+                call_sid=call_sid,
                 looks=looks,
                 length=len(message),
                 beginning=ascii(message[:_SHOWN].decode("latin-1"))[1:-1],

@@ -25,7 +25,7 @@ from receiver.auth.replay_store import ReplayStore
 from receiver.disk import files, folders
 from receiver.errors import Refused
 from receiver.journal.spool import STALLED_SECONDS
-from receiver.rate_limit import LogThrottle
+from receiver.rate_limit import RefusalThrottle
 from receiver.tap.query import is_tap
 from receiver.tap.service import TapService
 from receiver.transports.interface import Decision, HttpAnswer, Peer, UpgradeRequest
@@ -37,6 +37,7 @@ _NOT_FOUND: Final = HttpAnswer(404, "Not found\n")
 _HEALTHY: Final = HttpAnswer(200, "ok\n")
 _READY: Final = HttpAnswer(200, "ready\n")
 _STARTING: Final = "starting"
+_NOBODY: Final = Grant()
 _LONGEST_UNLOGGED_SECONDS: Final = 60.0
 """Between two lines of an address that is refused again and again; the first are a second apart."""
 
@@ -84,7 +85,7 @@ class Admission:
         self._stalled = stalled
         self._taps = taps
         self._closed_for = _STARTING
-        self._throttle = LogThrottle(longest_seconds=_LONGEST_UNLOGGED_SECONDS)
+        self._throttle = RefusalThrottle(longest_seconds=_LONGEST_UNLOGGED_SECONDS)
 
     @property
     def closed_for(self) -> str:
@@ -140,29 +141,29 @@ class Admission:
         if grant.jti is None:
             return self._admit_now(grant, request)
         if reason := self.closed_for:
-            return self._not_ready(request, reason)
+            return self._not_ready(request, reason, grant)
         if request.no_upgrade is not None:
-            self._count(request, "bad_request")
+            self._count(request, "bad_request", grant)
             return request.no_upgrade  # the token is for the request that will be one
         return self._admit_once(grant, grant.jti, request)
 
     def _admit_now(self, grant: Grant, request: UpgradeRequest) -> Decision:
         if reason := self.closed_for:
-            return self._not_ready(request, reason)
+            return self._not_ready(request, reason, grant)
         return self._open_session(grant, request.remote_address)
 
     async def _admit_once(self, grant: Grant, jti: str, request: UpgradeRequest) -> Decision:
         """Admit a stream whose token opens one only, once it is on disk that it was used."""
         if reason := self.closed_for:  # another one of the same moment has the last place
-            return self._not_ready(request, reason)
+            return self._not_ready(request, reason, grant)
         try:
             with self._place_taken():
                 unused = await self._used.use(jti, grant.expires_at or 0)
         except OSError as error:
             log.error("used_tokens_unwritable", error=error.strerror)
-            return self._not_ready(request, "used tokens cannot be recorded")
+            return self._not_ready(request, "used tokens cannot be recorded", grant)
         if not unused:
-            self._count(request, "replayed")
+            self._count(request, "replayed", grant)
             return _UNAUTHORIZED
         return self._admit_now(grant, request)  # meanwhile the receiver may be ending
 
@@ -175,25 +176,28 @@ class Admission:
         finally:
             self.pending -= 1
 
-    def _not_ready(self, request: UpgradeRequest, reason: str) -> HttpAnswer:
-        self._count(request, "not_ready")
+    def _not_ready(self, request: UpgradeRequest, reason: str, grant: Grant) -> HttpAnswer:
+        self._count(request, "not_ready", grant)
         return _unavailable(reason)
 
-    def _count(self, request: UpgradeRequest, reason: str) -> None:
+    def _count(self, request: UpgradeRequest, reason: str, grant: Grant = _NOBODY) -> None:
         """Count a refusal by us; a request that is no upgrade either may show why it came."""
         detail = request.no_upgrade.body.strip() if request.no_upgrade else ""
-        self.count_refused(reason, request.remote_address, detail)
+        self.count_refused(reason, request.remote_address, detail, grant.call_sid)
 
-    def count_refused(self, reason: str, remote_address: str, detail: str = "") -> None:
-        """Count a refusal, and log each address and reason once a second, then less often."""
+    def count_refused(
+        self, reason: str, remote_address: str, detail: str = "", call_sid: str | None = None
+    ) -> None:
+        """Count a refusal, and log each address, call and reason once a second, then less often."""
         self.refused[reason] += 1
-        times = self._throttle.count(f"{remote_address} {reason}", time.monotonic())
+        known = {"call_sid": call_sid, "detail": detail}
+        times = self._throttle.count_peer(remote_address, call_sid, reason, time.monotonic())
         if times:
             log.warning(
                 "handshake_refused",
                 reason=reason,
                 remote_address=remote_address,
-                **({"detail": detail} if detail else {}),
+                **{name: value for name, value in known.items() if value},
                 times=times,
             )
 

@@ -149,7 +149,7 @@ def test_a_receiver_that_is_started_with_sighup_ignored_never_ends_by_it(tmp_pat
 
     def hang_up(process_id: int) -> None:
         """Send the signal from when it is ignored to when it is handled."""
-        status, handled = Path(f"/proc/{process_id}/status"), False
+        status, handled = Path(f"/proc/{process_id}/status"), 0
         while not handled:
             lines = dict(line.split(":\t") for line in status.read_text().splitlines())
             handled, ignored = (int(lines[name], 16) & 1 for name in ("SigCgt", "SigIgn"))

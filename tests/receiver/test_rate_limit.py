@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from receiver.rate_limit import LogThrottle, TokenBucket
+from receiver.rate_limit import CALLS_AT_ONCE, LogThrottle, RefusalThrottle, TokenBucket
 
 
 def test_the_first_time_is_logged_at_once() -> None:
@@ -56,3 +56,19 @@ def test_a_bucket_holds_no_more_than_at_first() -> None:
     assert [True, True, False] == [bucket.take(3600.0) for _ in range(3)]
     bucket.give_back()
     assert [True, False] == [bucket.take(3600.0) for _ in range(2)]
+
+
+def test_each_refused_call_has_a_line_and_then_none_for_a_while() -> None:
+    """Those of one address do not suppress each other, nor those that name no call."""
+    throttle = RefusalThrottle(10.0)
+    calls = ("a", "b", None, "a", "b", None)
+    times = [throttle.count_peer("192.0.2.1", call, "why", now=0.0) for call in calls]
+    assert [1, 1, 1, 0, 0, 0] == times
+    assert 2 == throttle.count_peer("192.0.2.1", "a", "why", now=10.0)
+
+
+def test_calls_that_somebody_invents_fill_no_log() -> None:
+    """They are as many lines as calls may come at once, and then one of the address."""
+    throttle = RefusalThrottle(10.0)
+    lines = [throttle.count_peer("192.0.2.1", f"{n}" * 9, "why", now=0.0) for n in range(1000)]
+    assert CALLS_AT_ONCE + 1 == sum(map(bool, lines))

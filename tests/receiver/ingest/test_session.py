@@ -952,6 +952,21 @@ def test_refusals_of_a_peer_that_comes_again_are_logged_once_and_name_the_call(
     assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_refused"]
 
 
+def test_each_call_that_is_refused_is_named_once(recorder: MovedRecorder) -> None:
+    """All calls of a provider come from one address."""
+    calls = [f"call-{number}" for number in (1, 2, 1, 3, 2, 1)]
+    with capture_logs() as lines:
+        for call in calls:
+            made, _ = opened(recorder, Grant(call_sid="another"))
+            made.message_received(start_message().replace(CALL_SID.encode(), call.encode()))
+        for call in calls:
+            made, _ = opened(recorder)
+            made.message_received(b'{"type":"open","callId":"%s"}' % call.encode())
+    for event in ("stream_refused", "not_a_media_stream"):
+        named = [line["call_sid"] for line in lines if line["event"] == event]
+        assert ["call-1", "call-2", "call-3"] == named
+
+
 def test_a_start_for_another_call_that_cannot_be_used_keeps_nothing(
     recorder: MovedRecorder,
 ) -> None:

@@ -137,7 +137,9 @@ async def test_without_a_place_the_reason_is_for_those_with_a_token(front: Front
     """Others get an answer about their token; a token is not used up meanwhile."""
     front.admission.disk_full = True
     assert HttpAnswer(503, "not ready: disk full\n", (("Retry-After", "5"),)) == await front.ask()
-    assert 503 == status(await front.ask(signed("a")))
+    with capture_logs() as lines:
+        assert 503 == status(await front.ask(signed("a")))
+    assert ["CA1"] == [line["call_sid"] for line in lines]
     assert 401 == status(await front.ask(None))
     assert Counter(not_ready=2, missing=1) == front.admission.refused
     front.admission.disk_full = False
@@ -193,6 +195,22 @@ def test_a_disk_that_takes_nothing_closes_admission_until_it_does(tmp_path: Path
     assert "the disk takes nothing" == admission.closed_for
     stalled[0] = False
     assert "" == admission.closed_for
+
+
+def test_a_disk_that_takes_no_small_file_closes_admission_until_it_does(tmp_path: Path) -> None:
+    """With one line for each reason, and one for the end."""
+    admission = closed(folder=tmp_path, min_free=100)
+    admission.open()
+    with capture_logs() as lines:
+        for error in ("No space left on device", "No space left on device", "Input/output error"):
+            admission.disk_checked(2**40, error)
+            assert "the disk takes nothing" == admission.closed_for
+        for _ in range(2):
+            admission.disk_checked(2**40)
+            assert "" == admission.closed_for
+    events = [(line["event"], line.get("error", "")) for line in lines]
+    errors = [("disk_unwritable", e) for e in ("No space left on device", "Input/output error")]
+    assert [*errors, ("disk_writable", "")] == events
 
 
 def test_a_full_disk_is_logged_once_and_so_is_its_end(tmp_path: Path) -> None:
