@@ -191,6 +191,15 @@ def has_hash(document: bytes) -> bool:
     return bool(_HASH_LIKE.search(document[-_LAST_BYTES:]))
 
 
+def has_lost_hash(document: bytes, recording: Recording) -> bool:
+    """Whether a document says no hash of its own, and whatever wrote it would have written one.
+
+    Every version that names a time line writes the hash, so only a document without either may
+    be of an earlier one.
+    """
+    return recording.timeline is not None and not has_hash(document)
+
+
 def is_intact(document: bytes) -> bool:
     """Whether no byte of a document has changed, as far as it says its own hash."""
     if not has_hash(document):

@@ -25,6 +25,7 @@ from receiver.recording.document import (
     Recording,
     RefusedAudio,
     decode_timeline,
+    has_lost_hash,
     is_intact,
 )
 
@@ -153,7 +154,7 @@ def _folder_problems(folder: Path, document: Recording) -> Iterator[str]:
         present = {path.name for path in folder.iterdir()}
         document_mode = (folder / layout.RECORDING_JSON).lstat().st_mode
         with open_regular(folder / layout.RECORDING_JSON) as file:
-            intact = is_intact(file.read())
+            content = file.read()
     except OSError as error:
         yield f"{PurePath(error.filename or folder).name} cannot be read: {error.strerror}"
         return
@@ -163,8 +164,10 @@ def _folder_problems(folder: Path, document: Recording) -> Iterator[str]:
     if stat.S_IMODE(document_mode) != FILE_MODE:
         shown = stat.S_IMODE(document_mode)
         yield f"{layout.RECORDING_JSON}: its mode is {shown:04o}, not {FILE_MODE:04o}"
-    if not intact:
+    if not is_intact(content):
         yield f"{layout.RECORDING_JSON}: its SHA-256 is not the one it says"
+    if has_lost_hash(content, document):
+        yield f"{layout.RECORDING_JSON}: its own SHA-256 is missing"
     yield from _name_problems(present, document)
     if layout.ANNOTATIONS_JSON in present:
         yield from _annotation_problems(folder)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from receiver.audio import peaks, wav_reader
 from receiver.media import EndReason, GapKind, Ledger, MediaFormat, Track, TrackGap
@@ -404,6 +405,17 @@ def published(tmp_path: Path) -> Path:
     outcome = publish_journal(journal, tmp_path / "recordings", RenderOptions())
     assert isinstance(outcome, Published)
     return outcome.folder
+
+
+def test_a_document_whose_own_hash_was_taken_away_is_found(tmp_path: Path) -> None:
+    """Whatever writes the rest of it writes the hash; one of before is as it was."""
+    folder = published(tmp_path)
+    path = folder / "recording.json"
+    path.write_bytes(path.read_bytes().rpartition(b',\n  "document_sha256"')[0] + b"\n}\n")
+    document = store.read(folder).recording
+    assert ("recording.json: its own SHA-256 is missing",) == verify(folder, document)
+    (folder / "timeline.json").unlink()
+    assert () == verify(folder, replace(document, timeline=None))
 
 
 @pytest.mark.parametrize("hashes", [False, True])
