@@ -15,7 +15,7 @@ help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 run: setup  ## start the receiver on this machine and place a demo call; Ctrl-C ends it
-	@$(BIN)/receiver serve --self-signed --demo
+	@$(BIN)/receiver serve --self-signed --demo --console
 
 unit: setup  ## the tests that open no sockets and start no processes
 	$(BIN)/python -m pytest -q --numprocesses $(CORES) -m 'not integration'

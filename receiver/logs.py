@@ -72,8 +72,12 @@ def _route(level: str, stream: TextIO, formatter: logging.Formatter) -> None:
     root.handlers[:] = [destination]
     root.setLevel(level.upper())
     # The libraries' debug logs hold whole requests, and a client may put a token anywhere in
-    # them. websockets logs every connection at the level info, as we do already.
-    for library, quietest in (("websockets", logging.WARNING), ("asyncio", logging.INFO)):
+    # them. websockets logs every connection at the level info, as we do already; alembic its steps.
+    for library, quietest in (
+        ("websockets", logging.WARNING),
+        ("alembic", logging.WARNING),
+        ("asyncio", logging.INFO),
+    ):
         logging.getLogger(library).setLevel(max(quietest, root.level))
 
 

@@ -99,3 +99,30 @@ class RefusalThrottle(LogThrottle):
         """Count a refusal; return how many there were since the last line, or 0 for no line."""
         call = call_sid[:_LONGEST_NAME] if call_sid and self._calls.take(now) else ""
         return self.count(f"{address} {call} {reason}", now)
+
+
+class TokenBuckets:
+    """A token bucket for each of many subjects, such as addresses; all of one size.
+
+    Only so many are remembered: the one that was asked for least lately is forgotten first. It is
+    full again by then, unless there are thousands at the same time.
+    """
+
+    def __init__(self, at_once: int, per_second: float, *, most: int = 4 * _MOST_SUBJECTS) -> None:
+        self._at_once = at_once
+        self._per_second = per_second
+        self._most = most
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def take(self, subject: str, now: float) -> bool:
+        """Remove one token of a subject's; return whether there was one."""
+        bucket = self._buckets.pop(subject, None) or TokenBucket(self._at_once, self._per_second)
+        self._buckets[subject] = bucket  # now the latest
+        if len(self._buckets) > self._most:
+            del self._buckets[next(iter(self._buckets))]
+        return bucket.take(now)
+
+    def give_back(self, subject: str) -> None:
+        """Add one token of a subject's, unless its bucket is full."""
+        if subject in self._buckets:
+            self._buckets[subject].give_back()

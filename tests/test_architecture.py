@@ -32,7 +32,7 @@ ALLOWED_IN_PURE = (
         "typing",
         "urllib.parse",
     ),
-    "zlib",
+    *("unicodedata", "zlib"),
     *("jwt", "msgspec", "numpy"),
     *("receiver", "starter"),  # of these, by the order of packages
 )
@@ -47,7 +47,8 @@ ORDER = (
     *("errors", "media", "rate_limit", "counters", "logs"),
     *("disk", "wire", "config", "journal", "audio", "timeline", "recording", "catalogue"),
     *("auth", "transports"),
-    *("tap", "listen", "forwarding", "ingest", "service", "cli", "__main__"),
+    *("tap", "listen", "forwarding", "ingest", "service", "console", "cli"),
+    "__main__",
 )
 """A package imports only what stands before it, and its own modules; no circle among those."""
 CORE = (
@@ -71,6 +72,7 @@ PURE = (
     *("recording/document", "recording/journal_scan", "recording/report", "recording/verdict"),
     *("auth/bearer", "auth/tap_tokens"),
     *("ingest/stream", "tap/queue"),
+    "console/who",
 )
 """Packages and modules that only compute: no clock, file, socket, log, environment or waiting."""
 STARTER_PURE = (
@@ -250,9 +252,15 @@ def test_few_modules_lie_flat() -> None:
     assert MOST_FLAT >= len([stem for stem in flat if not stem.startswith("__")])
 
 
+def counted_in(file: Path) -> str:
+    """Return the package whose file it is: commands of a later one are in `cli`, by its name."""
+    place = place_of(file)
+    return file.stem if place == "cli" and file.stem in MOST_IN_LATER else place
+
+
 def test_the_core_stays_below_its_number_of_files() -> None:
     """Whoever adds a module to it looks for one that it belongs to first."""
-    places = Counter(map(place_of, modules("receiver")))
+    places = Counter(map(counted_in, modules("receiver")))
     assert set(CORE) <= set(places)
     core = {place: number for place, number in places.items() if place not in MOST_IN_LATER}
     assert MOST_IN_CORE > sum(core.values()), core
@@ -261,7 +269,7 @@ def test_the_core_stays_below_its_number_of_files() -> None:
 @pytest.mark.parametrize("package", sorted(MOST_IN_LATER))
 def test_a_later_package_stays_small(package: str) -> None:
     """What is built upon the core is no second one."""
-    assert MOST_IN_LATER[package] >= Counter(map(place_of, modules("receiver")))[package]
+    assert MOST_IN_LATER[package] >= Counter(map(counted_in, modules("receiver")))[package]
 
 
 def test_every_package_is_of_the_core_or_came_later() -> None:

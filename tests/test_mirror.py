@@ -16,6 +16,11 @@ CONFORMANCE: Final = "receiver/transports/test_conformance.py"
 TESTED_IN: Final = {
     "receiver/catalogue/migrations/env": "receiver/catalogue/test_database.py",
     "receiver/catalogue/migrations/versions/v0001_recordings": "receiver/catalogue/test_schema.py",
+    "receiver/catalogue/migrations/versions/v0002_accounts": "receiver/catalogue/test_schema.py",
+    "receiver/console/middleware": "receiver/console/test_app.py",
+    "receiver/console/problems": "receiver/console/test_app.py",
+    "receiver/console/pages": "receiver/console/test_app.py",
+    "receiver/console/server": "end_to_end/test_console.py",
     "receiver/auth/self_signed": "receiver/auth/test_tls.py",
     "receiver/cli/options": "receiver/cli/test_main.py",
     "receiver/cli/serve": "receiver/cli/test_main.py",

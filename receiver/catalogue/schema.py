@@ -8,9 +8,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The newest step in `migrations/versions`: what this version reads and writes."""
 
 metadata: Final = MetaData()
@@ -70,3 +80,52 @@ marks: Final = Table(
 There is a third thing, which has no type in SQLAlchemy: `postings`, which says of each token which
 recordings have it. In SQLite it is an FTS5 table, in PostgreSQL a column with a GIN index.
 """
+
+
+def _account() -> Column[str]:
+    """Return the column with whose it is; it goes with the account."""
+    owner = ForeignKey("users.name", ondelete="CASCADE")
+    return Column("account", Text, owner, nullable=False, index=True)
+
+
+users: Final = Table(
+    "users",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # JSON: an object, parameter to value
+    Column("password", Text),  # Argon2; none: it signs in by a link, a proxy or OpenID Connect
+    Column("subject", Text, unique=True),  # JSON: issuer and subject of OpenID Connect
+    Column("created_ms", BigInteger, nullable=False),
+)
+api_tokens: Final = Table(
+    "api_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _account(),
+    Column("role", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # JSON, as that of users, which counts as well
+    Column("label", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),  # SHA-256 of the token
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
+    Column("used_ms", BigInteger),
+)
+sessions: Final = Table(
+    "sessions",
+    metadata,
+    Column("digest", Text, primary_key=True),  # SHA-256 of what the cookie has
+    _account(),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+)
+login_links: Final = Table(
+    "login_links",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    _account(),
+    Column("expires_ms", BigInteger, nullable=False),
+)
+"""Accounts of the console are in no file: `rebuild` leaves these tables alone."""

@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),
     "forward": ("receiver.cli.listen:forward", "Send a live call on to another server."),
     "token": ("receiver.cli.listen:token", "Mint tokens for live listeners."),
+    "console": ("receiver.cli.console:console", "Serve the console: pages and the API."),
+    "user": ("receiver.cli.console:user", "Manage the accounts of the console."),
     "config": ("receiver.cli.serve:config", "Print the effective settings."),
 }
 """Module and function of each subcommand, and its line in `receiver --help`."""

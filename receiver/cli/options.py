@@ -6,6 +6,7 @@ A setting is read flag > environment > TOML > default.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,14 @@ def named_settings(*names: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def config_of(*names: str) -> Callable[[Command], Command]:
+    """Return a decorator: a flag for each of these settings and `--config`; pass `config`."""
+    decorate: Callable[[Command], Command] = _with_settings(
+        list(names), lambda config: {"config": config}
+    )
+    return decorate
+
+
 def settings(function: Command) -> Command:
     """Add a flag for every setting that is no secret, and `--config`; pass `config: Config`."""
     names = [name for name, setting in SETTINGS.items() if setting.value_type is not SECRET]
@@ -199,3 +208,25 @@ def _tap_root(address: str) -> str:
     if parts.scheme == "ws" and not is_loopback(host):
         raise ConfigurationError("a receiver elsewhere needs wss: ws sends the token in the clear")
     return f"{parts.scheme}://{parts.netloc}/tap"
+
+
+EXTRAS: Final = {
+    "catalogue": ("sqlalchemy", "alembic"),
+    "console": (
+        *("sqlalchemy", "alembic", "argon2", "jinja2", "python_multipart", "starlette", "uvicorn"),
+    ),
+    "oidc": ("authlib",),
+}
+"""By extra of the package: what it brings, as it is imported."""
+
+
+def need_extra(extra: str) -> None:
+    """Refuse to go on where an extra of the package is not installed.
+
+    Raises:
+        ConfigurationError: the text says how to install it.
+    """
+    if any(importlib.util.find_spec(module) is None for module in EXTRAS[extra]):
+        raise ConfigurationError(
+            f"this needs libraries that are not installed: pip install 'tapreel[{extra}]'"
+        )

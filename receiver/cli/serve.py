@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from receiver.auth import tls
-from receiver.cli.options import settings
+from receiver.cli.options import need_extra, settings
 from receiver.config.settings import SECRET, SETTINGS, Config, check_serving
 from receiver.errors import ConfigurationError
 from receiver.media import visible
@@ -21,10 +21,13 @@ def serve(config: Config) -> None:
     """Receive streams and record every track until Ctrl-C or SIGTERM."""
     check_serving(config)
     from receiver import logs
+    from receiver.console import run_child
     from receiver.service import run
 
+    if config.console:
+        need_extra("console")
     logs.configure(config.log_level)
-    run.run(config)
+    run.run(config, run_child if config.console else None)
 
 
 MASK = "********"

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
+from urllib.parse import urlsplit
 
 from receiver.disk.layout import SPOOL
 from receiver.errors import ConfigurationError
@@ -136,6 +137,22 @@ def _size(value: Any) -> int:
     return value
 
 
+def _origin(value: Any) -> str:
+    parts = urlsplit(_text(value))
+    rest = (parts.username, parts.password, parts.path.strip("/"), parts.query, parts.fragment)
+    if parts.scheme not in ("http", "https") or not parts.hostname or any(rest):
+        raise ValueError(value)
+    port = "" if parts.port is None else f":{parts.port}"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{port}"
+
+
+def _header(value: Any) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", _text(value)):
+        raise ValueError(value)
+    return _text(value).lower()
+
+
 _SIZE = re.compile(r"([0-9]{1,15})([KMGTkmgt]?)")
 SIZE: Final = ValueType("a number of bytes, or one with K, M, G or T behind it", _size)
 SWITCH: Final = ValueType("true or false", _switch, _parse_switch)
@@ -148,6 +165,8 @@ PATH: Final = ValueType("a path", _path)
 PAIR: Final = ValueType(
     "two paths, certificate and key", _pair, lambda text: text.split("," if "," in text else None)
 )
+ORIGIN: Final = ValueType("a URL of scheme, host and perhaps port, without a path", _origin)
+HEADER: Final = ValueType("the name of an HTTP header", _header)
 SECRET: Final = ValueType("a text", str)
 
 
@@ -256,6 +275,15 @@ class Config:
     ] = 16
     max_streams: Annotated[int, integer(1, 1_000_000), "streams at the same time"] = 1000
     state: Annotated[Path, PATH, "folder of the generated certificate and token"] = Path(".tapreel")
+    console: Annotated[bool, SWITCH, "start the console, as a process of its own"] = False
+    console_host: Annotated[str, TEXT, "address that the console listens on"] = "127.0.0.1"
+    console_port: Annotated[int, integer(0, LAST_PORT), "the console's port; 0: a free one"] = 8444
+    public_url: Annotated[
+        str | None, ORIGIN, "where people reach the console, such as https://calls.example.com"
+    ] = None
+    console_user_header: Annotated[
+        str | None, HEADER, "header in which a trusted proxy names the user that it has signed in"
+    ] = None
     log_level: Annotated[
         str, choice(("debug", "info", "warning", "error")), "least level that is logged"
     ] = "info"
@@ -403,23 +431,51 @@ def check_serving(config: Config) -> None:
     Raises:
         ConfigurationError: the text says what to choose.
     """
-    chosen = [name for name in ALTERNATIVES[0] if getattr(config, name)]
-    if len(chosen) != 1:
-        problem = "more than one of them is set" if chosen else "none of them is set"
-        raise ConfigurationError(
-            f"choose one of --tls CERT KEY, --self-signed and --no-tls: {problem}"
-        )
-    if config.no_tls and not config.behind_proxy and not is_loopback(config.host):
-        raise ConfigurationError(
-            "--no-tls on a public address sends tokens and audio in the clear:"
-            " use --tls, listen on 127.0.0.1, or say --behind-proxy"
-        )
+    _check_tls(config, config.host)
     if not config.has_credentials and not config.demo:
         raise ConfigurationError(
             "no token is configured, so no stream could be admitted: give --token-file FILE,"
             " --stream-key-file FILE, TAPREEL_TOKENS, or --demo"
         )
     _check_workers(config)
+    if config.console:
+        check_console(config)
+
+
+def check_console(config: Config) -> None:
+    """Refuse settings that the console must not start with.
+
+    Raises:
+        ConfigurationError: the text says what to choose.
+    """
+    _check_tls(config, config.console_host, "--console-host")
+    if config.console_user_header and not config.behind_proxy:
+        raise ConfigurationError(
+            "--console-user-header believes whoever connects: it needs --behind-proxy"
+        )
+    if (
+        config.console_user_header
+        and not config.trusted_proxy
+        and not is_loopback(config.console_host)
+    ):
+        raise ConfigurationError(
+            "--console-user-header on a public address needs --trusted-proxy NETWORK:"
+            " everybody else could name a user, too"
+        )
+
+
+def _check_tls(config: Config, host: str, flag: str = "--host") -> None:
+    chosen = [name for name in ALTERNATIVES[0] if getattr(config, name)]
+    if len(chosen) != 1:
+        problem = "more than one of them is set" if chosen else "none of them is set"
+        raise ConfigurationError(
+            f"choose one of --tls CERT KEY, --self-signed and --no-tls: {problem}"
+        )
+    if config.no_tls and not config.behind_proxy and not is_loopback(host):
+        raise ConfigurationError(
+            "--no-tls on a public address sends tokens and audio in the clear:"
+            f" use --tls, listen on 127.0.0.1 ({flag}), or say --behind-proxy"
+        )
 
 
 def _check_workers(config: Config) -> None:

@@ -21,8 +21,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -38,9 +39,11 @@ from receiver.service import event_loop
 from receiver.service.admission import STREAMS_PATH
 from receiver.service.server import Server
 from receiver.service.shutdown_deadline import leave_disk
-from receiver.service.supervisor import COMMANDS, Supervisor
+from receiver.service.supervisor import COMMANDS, KeptChild, Supervisor
 from receiver.transports.listener import SocketListener
 
+ConsoleTarget = Callable[[Config, Connection], None]
+"""What runs the console in a process of its own: with the settings, and its end of a pipe."""
 PER_STREAM: Final = 2
 """A socket and a journal."""
 RESERVE: Final = 128
@@ -225,8 +228,12 @@ def _print(text: str) -> None:
     print(visible(text), flush=True)  # noqa: T201  text for the person at the terminal
 
 
-def run(config: Config) -> None:
+def run(config: Config, console: ConsoleTarget | None = None) -> None:
     """Run a receiver until SIGINT, or until SIGTERM and the end of its streams.
+
+    Args:
+        config: the settings.
+        console: runs the console in a child of its own; it gets the settings and a pipe.
 
     Raises:
         TapreelError: it cannot start with these settings.
@@ -234,23 +241,60 @@ def run(config: Config) -> None:
     os.umask(0o077)
     config = raise_limit(config)
     if config.workers > 1:
-        event_loop.run(_run_workers(config))
+        event_loop.run(_run_workers(config, console))
     else:
-        event_loop.run(_run(config))
+        event_loop.run(_run(config, console))
 
 
-async def _run_workers(config: Config) -> None:
+class ConsoleChild:
+    """The console beside a receiver, from the moment that this listens; it may be none at all."""
+
+    def __init__(self, config: Config, target: ConsoleTarget | None) -> None:
+        self._config = config
+        self._target = target
+        self._child: KeptChild | None = None
+        self._draining = False
+
+    def start(self) -> None:
+        """Start it, and keep it alive."""
+        if self._target is not None:
+            self._child = KeptChild("console", self._target, self._config, received=self._received)
+
+    def commanded(self, command: str) -> None:
+        """Pass a command on; a first drain is the receiver's alone: the console serves on."""
+        if command == "drain" and not self._draining:
+            self._draining = True
+        elif self._child is not None:
+            self._child.send("stop" if command == "drain" else command)
+
+    async def close(self) -> None:
+        """End it; idempotent."""
+        if self._child is not None:
+            await self._child.close()
+
+    def _received(self, _word: str, url: str) -> None:
+        _print(f"console {url}")
+
+
+async def _run_workers(config: Config, console_target: ConsoleTarget | None) -> None:
     manager = ServiceManager(os.environ)
+    console = ConsoleChild(config, console_target)
 
     def listening(port: int) -> None:
         _announce(config, port)
         manager.ready()
+        console.start()
+
+    def commanded(command: str) -> None:
+        manager.commanded(command)
+        console.commanded(command)
 
     feeding = asyncio.create_task(manager.feed_watchdog())
     try:
-        await Supervisor(config, listening=listening, commanded=manager.commanded).run()
+        await Supervisor(config, listening=listening, commanded=commanded).run()
     finally:
         feeding.cancel()
+        await console.close()
 
 
 def _announce(config: Config, port: int) -> str:
@@ -262,8 +306,9 @@ def _announce(config: Config, port: int) -> str:
     return url
 
 
-async def _run(config: Config) -> None:
+async def _run(config: Config, console_target: ConsoleTarget | None) -> None:
     manager = ServiceManager(os.environ)
+    console = ConsoleChild(config, console_target)
     demo = Demo(config) if config.demo else None
     server = Server(config, published=demo.published if demo else lambda _: None)
     server.deadline.arm_watchdog(server.left_behind)
@@ -273,6 +318,7 @@ async def _run(config: Config) -> None:
 
     def obey(command: str) -> None:
         manager.commanded(command)
+        console.commanded(command)
         if demo is not None and command != "reload":
             demo.shutdown_started()
         commands[command]()
@@ -284,6 +330,7 @@ async def _run(config: Config) -> None:
     def listening(listener: SocketListener) -> None:
         url = _announce(config, listener.port)
         manager.ready()
+        console.start()
         if demo is not None:
             demo.start(url)
 
@@ -294,5 +341,6 @@ async def _run(config: Config) -> None:
         leave_disk(error)
     finally:
         feeding.cancel()
+        await console.close()
         if demo is not None:
             await demo.close()

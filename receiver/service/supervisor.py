@@ -1,12 +1,14 @@
-"""Several receivers behind one port: a small parent starts, watches and drains them.
+"""Child processes that serve: workers behind one port, and whatever is kept alive beside them.
+
+A `ChildProcess` is started, sent commands, and watched; a `KeptChild` is started again whenever it
+dies. Children ignore signals and get their commands through a pipe: a service manager may signal
+all processes of a service, and each command would come twice. When the parent dies the pipe
+breaks, and the children end.
 
 Every worker is a whole receiver with a spool, a lock and metrics of its own. The parent holds
 the port, the spool above theirs, and a pipe to each; it reads no audio. A worker that dies is
 started again, at once the first time and then ever more slowly, and first publishes what the
 one before it left in the spool.
-
-Workers ignore signals and get their commands through the pipe: a service manager may signal all
-processes of a service, and each command would come twice.
 """
 
 from __future__ import annotations
@@ -40,34 +42,42 @@ from receiver.transports.acceptor import SharedPort, open_sockets
 from receiver.transports.listener import SocketListener
 
 COMMANDS: Final = {signal.SIGINT: "stop", signal.SIGTERM: "drain", signal.SIGHUP: "reload"}
-"""What the parent sends its workers, by the signal that it got itself."""
+"""What a parent sends its children, by the signal that it got itself."""
 SPAWNING: Final = multiprocessing.get_context("spawn")
-"""How workers are made: a fork would copy the event loop and locks."""
-_READY: Final = ""
+"""How children are made: a fork would copy the event loop and locks."""
 LONGEST_DELAY_SECONDS: Final = 30.0
-"""Between two starts of a worker that keeps dying."""
+"""Between two starts of a child that keeps dying."""
 STEADY_SECONDS: Final = 60.0
-"""A worker that lived this long is started again at once."""
+"""A child that lived this long is started again at once."""
+_STOP_SECONDS: Final = 5.0
+"""For a child to end by itself ..."""
+_STOPPED_SECONDS: Final = 2.0
+"""... and what is left where it was stopped before, with all else."""
+_READY: Final = ""
 LONGEST_STOP_SECONDS: Final = 9.5
 """After a stop, for a worker to end, which takes it less; then it is killed. This is before the
 watchdog of each process, of the parent's too, ends it (`shutdown_deadline.LAST_SECONDS`)."""
 _DEAD: Final = -1
 
 log = structlog.get_logger("receiver.workers")
+_children_log = structlog.get_logger("receiver.children")
 
 
-class Worker:
-    """One worker, as its parent has it.
+class ChildProcess:
+    """One child, as its parent has it.
+
+    Args:
+        target: Runs in the child, with these arguments and its end of the pipe behind them.
+        arguments: Whatever can be pickled.
 
     Raises:
         OSError: the system cannot start another process now.
     """
 
-    def __init__(self, config: Config, shared: SharedPort) -> None:
-        self.problem = ""  # why it could not start
+    def __init__(self, target: Callable[..., None], *arguments: object) -> None:
         self._channel, theirs = SPAWNING.Pipe()
-        self._process = SPAWNING.Process(target=_work, args=(config, shared, theirs))
-        # For those who signal every process of a service: until it can ignore them (`_work`).
+        self._process = SPAWNING.Process(target=target, args=(*arguments, theirs))
+        # For those who signal every process of a service: until it can ignore them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, COMMANDS)
         try:
             self._process.start()
@@ -79,22 +89,22 @@ class Worker:
             theirs.close()
 
     def send(self, command: str) -> None:
-        """Send a command: stop, drain or reload; a process that has just ended gets none."""
+        """Send a command; a process that has just ended gets none."""
         with contextlib.suppress(OSError):
             self._channel.send(command)
 
     def kill(self) -> None:
-        """End the process at once; its journals stay in the spool."""
+        """End the process at once, whatever it does."""
         self._process.kill()
 
-    async def ended(self, *, ready: Callable[[], None]) -> int | None:
+    async def ended(self, received: Callable[[Any], object]) -> int | None:
         """Wait until the process has ended, and return its exit code.
 
         Args:
-            ready: is called once, when it serves.
+            received: Is called with everything that it sends.
         """
         loop, died = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._channel.fileno(), self._receive, ready)
+        loop.add_reader(self._channel.fileno(), self._receive, received)
         loop.add_reader(self._process.sentinel, died.set)
         try:
             await died.wait()
@@ -102,16 +112,142 @@ class Worker:
             loop.remove_reader(self._process.sentinel)
             loop.remove_reader(self._channel.fileno())
         self._process.join()  # it has ended: this does not wait
-        self._receive(ready)
+        self._receive(received)
         self._channel.close()
         return self._process.exitcode
 
-    def _receive(self, ready: Callable[[], None]) -> None:
+    def _receive(self, received: Callable[[Any], object]) -> None:
         with contextlib.suppress(EOFError, OSError):  # it has ended: see its sentinel
             while self._channel.poll():
-                self.problem = self._channel.recv()
-                if self.problem == _READY:
-                    ready()
+                received(self._channel.recv())
+
+
+class RestartDelay:
+    """How long to wait before a child is started again: not at all the first time, then 1, 2, 4 s.
+
+    It is `LONGEST_DELAY_SECONDS` at the most. A child that lived for `STEADY_SECONDS` has died for
+    another reason than those before it.
+    """
+
+    def __init__(self) -> None:
+        self._deaths = 0
+
+    def after(self, lived_seconds: float) -> float:
+        """Return the seconds to wait, now that one has died that lived so long."""
+        self._deaths = 0 if lived_seconds > STEADY_SECONDS else self._deaths + 1
+        if self._deaths <= 1:
+            return 0.0
+        return min(2.0 ** (self._deaths - 2), LONGEST_DELAY_SECONDS)
+
+
+class KeptChild:
+    """A child that is started again whenever it dies, until `close`.
+
+    Args:
+        name: What logs call it.
+        target: See `ChildProcess`; it sends pairs of a word and a text, of which
+            ("problem", text) says why it cannot go on.
+        arguments: Its arguments.
+        received: Is called with all other pairs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: Callable[..., None],
+        *arguments: object,
+        received: Callable[[str, str], object],
+    ) -> None:
+        self._name = name
+        self._target = target
+        self._arguments = arguments
+        self._received = received
+        self._child: ChildProcess | None = None
+        self._serves = False
+        self._ending = asyncio.Event()
+        self._keeping = asyncio.create_task(self._keep())
+
+    def send(self, command: str) -> None:
+        """Send a command; with "stop" it is not started again."""
+        if command == "stop":
+            self._ending.set()
+        if self._child is not None:
+            self._child.send(command)
+
+    async def close(self) -> None:
+        """Stop it, and kill it where it does not end by itself; idempotent."""
+        seconds = _STOPPED_SECONDS if self._ending.is_set() else _STOP_SECONDS
+        self.send("stop")
+        await asyncio.wait([self._keeping], timeout=seconds)
+        if self._child is not None:
+            if self._serves:  # else it was only about to
+                _children_log.warning("child_killed", child=self._name)
+            self._child.kill()
+        await self._keeping
+
+    async def _keep(self) -> None:
+        restart = RestartDelay()
+        while not self._ending.is_set():
+            started_at = time.monotonic()
+            code = await self._run()
+            if self._ending.is_set():
+                return
+            delay = restart.after(time.monotonic() - started_at)
+            _children_log.error(
+                "child_died", child=self._name, exit_code=code, restart_seconds=delay
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), delay)
+
+    async def _run(self) -> int | None:
+        """Run it once; return its exit code, or `None` where it could not be started."""
+        try:
+            self._child = ChildProcess(self._target, *self._arguments)
+        except OSError as error:  # no memory or descriptor now; there may be some later
+            _children_log.error("child_not_started", child=self._name, error=error.strerror)
+            return None
+        if self._ending.is_set():
+            self._child.send("stop")
+        try:
+            return await self._child.ended(self._receive)
+        finally:
+            self._child, self._serves = None, False
+
+    def _receive(self, message: tuple[str, str]) -> None:
+        word, text = message
+        if word == "problem":
+            _children_log.error("child_refused", child=self._name, problem=text)
+        elif not self._ending.is_set():
+            self._serves = True
+            self._received(word, text)
+
+
+class Worker(ChildProcess):
+    """One worker, as its parent has it: a whole receiver in a process of its own.
+
+    Killed, it leaves its journals in the spool.
+
+    Raises:
+        OSError: the system cannot start another process now.
+    """
+
+    def __init__(self, config: Config, shared: SharedPort) -> None:
+        super().__init__(_work, config, shared)
+        self.problem = ""  # why it could not start
+
+    async def served(self, *, ready: Callable[[], None]) -> int | None:
+        """Wait until the process has ended, and return its exit code.
+
+        Args:
+            ready: is called once, when it serves.
+        """
+
+        def received(problem: str) -> None:
+            self.problem = problem
+            if problem == _READY:
+                ready()
+
+        return await self.ended(received)
 
 
 def settings_of(config: Config, place: int) -> Config:
@@ -253,7 +389,7 @@ class Supervisor:
 
     async def _supervise(self, place: int) -> None:
         """Run a worker at this place until all are to end, and another one whenever it dies."""
-        deaths = 0
+        restart = RestartDelay()
         while not self._ending.is_set():
             started_at = time.monotonic()
             code = await self._run_worker(place)
@@ -263,8 +399,7 @@ class Supervisor:
                 self._disk_left = True
             if not self._ending.is_set() and place not in self._served:
                 raise TapreelError(f"worker {place + 1} ended at its start")
-            deaths = 0 if time.monotonic() - started_at > STEADY_SECONDS else deaths + 1
-            delay = min(2.0 ** (deaths - 2), LONGEST_DELAY_SECONDS) if deaths > 1 else 0.0
+            delay = restart.after(time.monotonic() - started_at)
             self._log_death(place, code, delay)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), delay)
@@ -303,7 +438,7 @@ class Supervisor:
         if self._ending.is_set():
             worker.send("drain")  # it publishes what it finds, and ends
         try:
-            code = await worker.ended(ready=functools.partial(self._worker_serves, place))
+            code = await worker.served(ready=functools.partial(self._worker_serves, place))
         finally:
             del self._workers[place]
             self._counts[place] = _DEAD

@@ -94,7 +94,7 @@ def main() -> int:
         await run(config, *arguments)
         lag_meter.cancel()
 
-    process._run = run_observed
+    process._run = run_observed  # type: ignore[assignment]  # it passes on what it gets
     return receiver(sys.argv[2:])
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from receiver.rate_limit import CALLS_AT_ONCE, LogThrottle, RefusalThrottle, TokenBucket
+from receiver.rate_limit import (
+    CALLS_AT_ONCE,
+    LogThrottle,
+    RefusalThrottle,
+    TokenBucket,
+    TokenBuckets,
+)
 
 
 def test_the_first_time_is_logged_at_once() -> None:
@@ -72,3 +78,19 @@ def test_calls_that_somebody_invents_fill_no_log() -> None:
     throttle = RefusalThrottle(10.0)
     lines = [throttle.count_peer("192.0.2.1", f"{n}" * 9, "why", now=0.0) for n in range(1000)]
     assert CALLS_AT_ONCE + 1 == sum(map(bool, lines))
+
+
+def test_each_subject_has_a_bucket_of_its_own() -> None:
+    """What one has used up is no other one's loss."""
+    buckets = TokenBuckets(1, 1.0)
+    assert [True, False, True] == [buckets.take(subject, 10.0) for subject in "aab"]
+    buckets.give_back("a")
+    buckets.give_back("unknown")
+    assert [True, False] == [buckets.take("a", 10.0) for _ in range(2)]
+
+
+def test_the_bucket_that_was_asked_for_least_lately_is_forgotten() -> None:
+    """So memory is bounded, and who asks all the time stays known."""
+    buckets = TokenBuckets(1, 0.0, most=2)
+    assert [True, True, False, True] == [buckets.take(subject, 10.0) for subject in "abac"]
+    assert [False, True] == [buckets.take(subject, 10.0) for subject in "ab"]

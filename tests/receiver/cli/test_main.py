@@ -98,7 +98,7 @@ def test_the_version() -> None:
     [
         ([], "Missing command. (see receiver --help)"),
         (["nonsense"], "No such command 'nonsense'. (see receiver --help)"),
-        (["serve", "--nonsense"], "No such option '--nonsense'. (see receiver serve --help)"),
+        (["serve", "--xyz"], "No such option '--xyz'. (see receiver serve --help)"),
         (["serve", "--tls", "a"], "Option '--tls' requires 2 arguments."),
         (["show"], "Missing argument 'ID'. (see receiver show --help)"),
         (["list", "--since", "x"], "Invalid value for '--since': not a date, an RFC 3339 time, or"),

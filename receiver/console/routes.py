@@ -1,0 +1,89 @@
+"""The table of routes: each names the least role that it needs.
+
+Nothing is served that has no row, and a test asks for every row as every role.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from receiver.console.context import json_response, page_response, text_response
+from receiver.console.who import Role
+
+Handler = Callable[[Request], Awaitable[Response]]
+SocketHandler = Callable[[WebSocket], Awaitable[None]]
+Context = Callable[[Request], Awaitable[dict[str, Any]]]
+Rows = Callable[[dict[str, Any]], Iterable[Sequence[object]]]
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One row: `role` is the least that may ask, and `None` lets everybody in."""
+
+    path: str
+    handler: Handler
+    role: Role | None
+    methods: tuple[str, ...] = ("GET",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketEndpoint:
+    """One row for a WebSocket, which pages of ours open."""
+
+    path: str
+    handler: SocketHandler
+    role: Role
+
+
+def page(
+    path: str, template: str, role: Role, context: Context, *, rows: Rows | None = None
+) -> tuple[Endpoint, ...]:
+    """Return the rows of a page: itself, the same as JSON, and for a list as CSV.
+
+    Args:
+        path: Its path; the twins are at the same path with `.json` and `.csv`.
+        template: The file in `templates/`.
+        role: The least role that sees it.
+        context: Returns what the template gets, and the JSON twin is.
+        rows: Returns the lines of the CSV, the first with the names of the columns.
+    """
+
+    async def as_page(request: Request) -> Response:
+        return page_response(request, template, await context(request))
+
+    async def as_json(request: Request) -> Response:
+        return json_response(request, await context(request))
+
+    async def as_csv(request: Request) -> Response:
+        lines = rows(await context(request)) if rows is not None else ()
+        return text_response(request, csv_text(lines), "text/csv")
+
+    # The twins first: an id in the path would match their ending, too.
+    twins = [Endpoint(path=f"{path}.json", handler=as_json, role=role)]
+    if rows is not None:
+        twins.append(Endpoint(path=f"{path}.csv", handler=as_csv, role=role))
+    return (*twins, Endpoint(path=path, handler=as_page, role=role))
+
+
+def csv_text(lines: Iterable[Sequence[object]]) -> str:
+    """Return lines as CSV (RFC 4180); no cell can be taken for a formula."""
+    text = io.StringIO()
+    csv.writer(text).writerows([_inert(cell) for cell in line] for line in lines)
+    return text.getvalue()
+
+
+def _inert(cell: object) -> object:
+    """Return a cell that no spreadsheet executes: OWASP's advice on CSV injection."""
+    if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + cell
+    return cell

@@ -1,0 +1,144 @@
+"""The console as processes: by itself, and beside a receiver that keeps it alive."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from tests.bounds import at_most
+from tests.end_to_end.receiver_process import ReceiverProcess
+
+WAIT_SECONDS: Final = at_most(60)
+
+
+def children_of(pid: int) -> Iterator[int]:
+    """Yield the children of a process that run the console's code."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "status").read_text()
+            maps = (folder / "maps").read_text()
+        except OSError:
+            continue
+        if f"PPid:\t{pid}\n" in status and "sqlite" in maps:
+            yield int(folder.name)
+
+
+def console_line(receiver: ReceiverProcess) -> str:
+    """Return the URL of the next line about the console."""
+    assert receiver.process.stdout is not None
+    for line in receiver.process.stdout:
+        if line.startswith("console "):
+            return line.split()[1]
+    raise AssertionError(receiver.raw_log)
+
+
+def is_healthy(url: str) -> bool:
+    """Return whether a console answers."""
+    try:
+        return httpx.get(f"{url}healthz", timeout=at_most(10)).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_console_by_itself_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
+    """It prints where, and has a certificate of its own."""
+    command = (sys.executable, "-m", "receiver", "console", "--self-signed", "--console-port", "0")
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert re.fullmatch(r"console https://127\.0\.0\.1:\d+/\n", line)
+        trust = ssl.create_default_context(cafile=tmp_path / ".tapreel" / "certificate.pem")
+        url = line.split()[1]
+        assert 200 == httpx.get(f"{url}login", verify=trust, timeout=WAIT_SECONDS).status_code
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=WAIT_SECONDS)
+        assert 0 == process.returncode
+        assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_receiver_keeps_its_console_alive(tmp_path: Path, workers: str) -> None:
+    """Killed, it is there again; it ends with the receiver."""
+    options = ("--console", "--console-port", "0", "--workers", workers)
+    receiver = ReceiverProcess(tmp_path, *options)
+    try:
+        assert receiver.listening.startswith("listening ws://")
+        url = console_line(receiver)
+        assert is_healthy(url)
+        (console,) = children_of(receiver.process.pid)
+        os.kill(console, signal.SIGKILL)
+        assert "console" == receiver.wait_for("child_died")["child"]
+        again = console_line(receiver)
+        assert is_healthy(again)
+        assert not is_healthy(url)
+        assert 0 == receiver.stop(signal.SIGINT)
+        assert not is_healthy(again)
+        assert "Traceback" not in receiver.raw_log
+    finally:
+        receiver.release()
+
+
+def test_a_console_ends_when_its_receiver_is_killed(tmp_path: Path) -> None:
+    """Nobody is left who would hold the port at the next start."""
+    receiver = ReceiverProcess(tmp_path, "--console", "--console-port", "0")
+    try:
+        url = console_line(receiver)
+        assert is_healthy(url)
+        receiver.process.kill()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while is_healthy(url):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        receiver.release()
+
+
+def test_a_console_that_cannot_start_costs_no_receiver_its_start(tmp_path: Path) -> None:
+    """A taken port is logged, and tried again."""
+    receiver = ReceiverProcess(tmp_path, "--console", "--console-port", "0")
+    try:
+        port = console_line(receiver).rsplit(":", 1)[1].strip("/")
+        (tmp_path / "other").mkdir()
+        other = ReceiverProcess(tmp_path / "other", "--console", "--console-port", port)
+        try:
+            assert "already in use" in other.wait_for("child_refused")["problem"]
+            assert other.process.poll() is None
+            assert 0 == other.stop(signal.SIGINT)
+        finally:
+            other.release()
+    finally:
+        receiver.release()
+
+
+def test_the_demo_prints_a_link_that_signs_in(tmp_path: Path) -> None:
+    """Once: its code is behind "#", and the page sends it."""
+    options = ("--self-signed", "--demo", "--console", "--console-port", "0")
+    receiver = ReceiverProcess(tmp_path, *options, token_file=False)
+    try:
+        url, link = console_line(receiver), console_line(receiver)
+        assert link.startswith(f"{url}login#")
+        trust = ssl.create_default_context(cafile=tmp_path / ".tapreel" / "certificate.pem")
+        with httpx.Client(base_url=url, verify=trust, timeout=WAIT_SECONDS) as browser:
+            code = {"code": link.partition("#")[2]}
+            answer = browser.post("/login/code", data=code)
+            assert 303 == answer.status_code
+            assert {"Secure", "HttpOnly"} <= set(answer.headers["set-cookie"].split("; "))
+            assert "admin" == browser.get("/.json").json()["role"]
+            assert 401 == browser.post("/login/code", data=code).status_code
+        assert 0 == receiver.stop(signal.SIGINT)
+        assert "Traceback" not in receiver.raw_log
+    finally:
+        receiver.release()
