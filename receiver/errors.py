@@ -16,6 +16,7 @@ TapreelError                      1  unexpected
 └── PeerError                     -  whoever connected to us misbehaved
     ├── Refused                   -  its request carries no valid token; the answer is a bare 401
     ├── BadRequest                -  its URL asks for what is not there; the answer is a 400
+    │   └── BadWord               -  ... or a word of a search cannot be used
     ├── MessageRejected           -  one message cannot be used; the stream lives on
     └── ProtocolViolation         -  the stream cannot go on; it is closed with a code
 
@@ -128,3 +129,11 @@ class Refused(PeerError):
 
 class BadRequest(PeerError):
     """The URL asks for something that is not there; the text is for the caller."""
+
+
+class BadWord(BadRequest):
+    """A word of a search is unknown, or its value cannot be used; `word` says which it is."""
+
+    def __init__(self, word: str, problem: str) -> None:
+        super().__init__(f"{word}: {problem}")
+        self.word = word

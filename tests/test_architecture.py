@@ -32,7 +32,7 @@ ALLOWED_IN_PURE = (
         "typing",
         "urllib.parse",
     ),
-    *("unicodedata", "zlib"),
+    *("difflib", "unicodedata", "zlib"),
     *("jwt", "msgspec", "numpy"),
     *("receiver", "starter"),  # of these, by the order of packages
 )
@@ -70,6 +70,7 @@ PURE = (
         *("audio/codec", "audio/meter", "audio/peaks", "audio/wav_tags"),
     ),
     *("recording/document", "recording/journal_scan", "recording/report", "recording/verdict"),
+    *("catalogue/query", "catalogue/tokens"),
     *("auth/bearer", "auth/tap_tokens"),
     *("ingest/stream", "tap/queue"),
     "console/who",

@@ -14,6 +14,8 @@ import pytest
 TESTS: Final = Path(__file__).parent
 CONFORMANCE: Final = "receiver/transports/test_conformance.py"
 TESTED_IN: Final = {
+    "receiver/catalogue/postings": "receiver/catalogue/test_search.py",
+    "receiver/catalogue/rows": "receiver/catalogue/test_upkeep.py",
     "receiver/catalogue/migrations/env": "receiver/catalogue/test_database.py",
     "receiver/catalogue/migrations/versions/v0001_recordings": "receiver/catalogue/test_schema.py",
     "receiver/catalogue/migrations/versions/v0002_accounts": "receiver/catalogue/test_schema.py",

@@ -32,7 +32,7 @@ RowNumber: Final = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's ow
 recordings: Final = Table(
     "recordings",
     metadata,
-    # When it started and its id in one number (`numbering.row_number`): the newest is the highest,
+    # When it started and its id in one number (`rows.row_number`): the newest is the highest,
     # here and in `postings`, so that every order, page and range of time is a range of it.
     Column("n", RowNumber, primary_key=True, autoincrement=False),
     Column("id", Text, nullable=False, unique=True),

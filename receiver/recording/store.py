@@ -110,12 +110,17 @@ def parse_since(text: str, now: datetime) -> datetime:
 
 def select(recordings: Path, wanted: Wanted) -> Iterator[Kept | Damaged]:
     """Yield the published recordings that are wanted, newest first, and what cannot be read."""
-    for found in _folders(recordings, _LEVELS):
+    for found in folders(recordings):
         if isinstance(found, Path) and not wanted.may_hold(found):
             continue
         entry = _read_or_damaged(found) if isinstance(found, Path) else found
         if isinstance(entry, Damaged) or wanted.accepts(entry.recording):
             yield entry
+
+
+def folders(recordings: Path) -> Iterator[Path | Damaged]:
+    """Yield the folders of all published recordings, newest first, and what cannot be read."""
+    yield from _folders(recordings, _LEVELS)
 
 
 def _folders(folder: Path, levels: tuple[Callable[[str], object], ...]) -> Iterator[Path | Damaged]:
@@ -170,8 +175,8 @@ def find(recordings: Path, recording_id: str) -> Path:
     asked = recording_id.rpartition("-")[2].lower()
     if len(asked) < SHORTEST_PREFIX:
         raise NotFoundError(f"{recording_id!r} is too short: give {SHORTEST_PREFIX} characters")
-    folders = [path for path in _folders(recordings, _LEVELS) if isinstance(path, Path)]
-    found = [path for path in folders if (layout.recording_id_of(path) or "").startswith(asked)]
+    every = [path for path in folders(recordings) if isinstance(path, Path)]
+    found = [path for path in every if (layout.recording_id_of(path) or "").startswith(asked)]
     if not found:
         raise NotFoundError(f"no recording {recording_id[:100]!r} in {recordings}")
     if len(found) > 1:

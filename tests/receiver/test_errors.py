@@ -7,6 +7,8 @@ import pytest
 from receiver import errors
 from receiver.errors import (
     BadRequest,
+    BadWord,
+    CatalogueError,
     ConfigurationError,
     DialError,
     JournalError,
@@ -22,7 +24,7 @@ from receiver.errors import (
 from receiver.wire import messages
 from receiver.wire.messages import MessageRejected, ProtocolViolation
 
-_PEERS = (Refused, BadRequest, MessageRejected, ProtocolViolation)
+_PEERS = (Refused, BadRequest, BadWord, MessageRejected, ProtocolViolation)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ _PEERS = (Refused, BadRequest, MessageRejected, ProtocolViolation)
         (UnreadableError, 6),
         (JournalError, 6),
         (UnprovenError, 6),
+        (CatalogueError, 7),
         (DialError, 7),
     ],
 )

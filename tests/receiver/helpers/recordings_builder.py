@@ -57,7 +57,7 @@ def build(
     """
     folder = recordings / layout.recording_folder(recording_id, started_at_ms)
     folder.mkdir(0o700, parents=True)
-    document = _document(recording_id, started_at_ms, fields.pop("parameters", {"Name": "Jane"}))
+    document = a_document(recording_id, started_at_ms, fields.pop("parameters", {"Name": "Jane"}))
     document = msgspec.structs.replace(document, **fields)
     written = tuple(
         _track(folder, track, tuple(gaps) if track is Track.INBOUND else (), document)
@@ -75,7 +75,24 @@ def build(
     return folder
 
 
-def _document(recording_id: str, started_at_ms: int, parameters: Mapping[str, Any]) -> Recording:
+def put(
+    recordings: Path,
+    recording_id: str,
+    *,
+    started_at_ms: int = STARTED_AT_MS,
+    parameters: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Path:
+    """Put a folder with nothing but a document below `recordings`; return the folder."""
+    folder = recordings / layout.recording_folder(recording_id, started_at_ms)
+    folder.mkdir(0o700, parents=True)
+    made = a_document(recording_id, started_at_ms, parameters or {})
+    write_document(folder, msgspec.structs.replace(made, **fields))
+    return folder
+
+
+def a_document(recording_id: str, started_at_ms: int, parameters: Mapping[str, Any]) -> Recording:
+    """Return a document of no tracks."""
     return Recording(
         schema_version=recording.SCHEMA_VERSION,
         id=recording_id,
