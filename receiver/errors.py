@@ -7,6 +7,7 @@ TapreelError                      1  unexpected
 │   └── FolderInUseError          3  ... a folder that another receiver has
 ├── NotFoundError                 5  no such recording
 ├── AnnotationError               6  a label, note or hold that cannot be added
+├── LedgerError                   3  the ledger takes no entry, so nothing is done (an OSError, too)
 ├── UnreadableError               6  a file that was given is not what it should be
 │   └── JournalError              6  ... and it is a journal
 │       └── UnprovenError         6  ... of a stream that was never shown to be its token's call
@@ -66,6 +67,12 @@ class AnnotationError(TapreelError):
     """A label, note or hold cannot be added; the text says why."""
 
     exit_code = 6
+
+
+class LedgerError(TapreelError, OSError):
+    """The ledger takes no entry, so what would have been entered is not done."""
+
+    exit_code = 3
 
 
 class UnreadableError(TapreelError):

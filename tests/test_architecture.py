@@ -46,7 +46,7 @@ IMPURE_ATTRIBUTES = frozenset(
 ORDER = (
     *("errors", "media", "rate_limit", "counters", "logs"),
     *("disk", "wire", "config", "journal", "audio", "timeline", "recording", "catalogue"),
-    *("auth", "transports"),
+    *("lifecycle", "auth", "transports"),
     *("tap", "listen", "forwarding", "ingest", "service", "console", "cli"),
     "__main__",
 )

@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from receiver.disk.files import open_folder
 from receiver.disk.folders import FolderLock, make_recordings_folder
 from receiver.errors import ConfigurationError, UnreadableError
 from receiver.journal.backlog import open_whole
+from receiver.lifecycle.ledger import enter_published
 from receiver.media import ByteOrder, TrackGap, parameter_text, visible
 from receiver.recording import store
 from receiver.recording.annotations import Note
@@ -378,7 +380,8 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
     recovered = failed = 0
     with FolderLock(spool):
         make_recordings_folder(recordings)
-        for outcome in publish.recover(spool, recordings, RenderOptions(byte_order, stereo)):
+        options, enter = RenderOptions(byte_order, stereo), partial(enter_published, recordings)
+        for outcome in publish.recover(spool, recordings, options, enter):
             recovered += isinstance(outcome, Published)
             failed += _report(outcome)
     if failed:

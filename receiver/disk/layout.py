@@ -26,6 +26,8 @@ WORKER: Final = "worker-"
 QUARANTINE: Final = "quarantine"
 """Inside the spool: journals that cannot be trusted, each beside a text that says why."""
 
+LEDGER: Final = ".ledger"
+"""Inside the recordings folder: what was done with recordings; see `lifecycle.ledger`."""
 PUBLISHED: Final = ".published"
 """The folder of the publication log inside the recordings folder."""
 LEVELS: Final = 4

@@ -4,17 +4,18 @@
     scan       everything it says, but for the samples; its SHA-256     journal_scan.py
     render     into a hidden folder, synced, then renamed               render.py, disk/folders.py
     read back  the published files are compared with their document     verify.py
+    enter      an entry in the ledger, by whoever calls                 lifecycle/ledger.py
     log        a line for all who follow what is published              publication_log.py
     dispose    the journal is removed, or set aside with a reason       journal/backlog.py
 
 A crash anywhere in between is mended by doing it again: what was half rendered is thrown away,
 and what was renamed is recognised by the journal's SHA-256. `publish` does the three steps in
-the middle and touches no journal; only `publish_journal` has all six.
+the middle and touches no journal; only `publish_journal` has all seven.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,8 @@ from receiver.recording.journal_scan import JournalScan, scan_file
 from receiver.recording.render import render
 from receiver.recording.verify import verify
 
+Enter = Callable[[Published], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -48,16 +51,19 @@ class Verdict:
     published: Published | None = None
 
 
-def recover(spool: Path, recordings: Path, options: RenderOptions) -> Iterator[Outcome | Postponed]:
+def recover(
+    spool: Path, recordings: Path, options: RenderOptions, enter: Enter = lambda _: None
+) -> Iterator[Outcome | Postponed]:
     """Publish what a dead receiver left behind; the caller holds the spool's lock.
 
-    The trouble of one journal, or of one worker's folder, is no other's.
+    The trouble of one journal, or of one worker's folder, is no other's. `enter` is called as by
+    `publish_journal`.
     """
     for folder, reason in backlog.gather(spool).items():
         yield Postponed(folder, reason)
     for journal in backlog.waiting(spool):
         try:
-            outcome = publish_journal(journal, recordings, options)
+            outcome = publish_journal(journal, recordings, options, enter)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not journal.exists():
                 continue  # published by the rendering process of a killed receiver
@@ -66,13 +72,22 @@ def recover(spool: Path, recordings: Path, options: RenderOptions) -> Iterator[O
             yield outcome
 
 
-def publish_journal(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
+def publish_journal(
+    journal: Path, recordings: Path, options: RenderOptions, enter: Enter = lambda _: None
+) -> Outcome:
     """Publish the journal at this path below `recordings`, and dispose of it.
 
     A journal that cannot be read, is damaged, holds audio that cannot be decoded, or does not
     agree with what was published is set aside in the spool's quarantine, after what can be
     trusted of it was published. One of no bytes is removed: its receiver ended before anything
     came. So is one of a stream that no start message showed to be the call of its token.
+
+    Args:
+        journal: The journal.
+        recordings: The recordings folder.
+        options: How to render.
+        enter: Called with what was published, before the journal goes. Where it raises an
+            `OSError` the journal stays, so it is called at least once for each recording.
 
     Raises:
         FileNotFoundError: the journal is gone; another process has published it.
@@ -82,6 +97,7 @@ def publish_journal(journal: Path, recordings: Path, options: RenderOptions) -> 
         with backlog.claim(journal) as claimed:
             verdict = publish(claimed, recordings, options)
             if verdict.published is not None:
+                enter(verdict.published)
                 publication_log.append(recordings, verdict.published.folder)
             return _disposed(journal, verdict)
     except JournalError as error:  # it cannot be opened

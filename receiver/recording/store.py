@@ -78,7 +78,7 @@ class Wanted:
                 k in given and parameter_text(given[k]) == v for k, v in self.parameters.items()
             )
             # RFC 3339 in UTC of one length sorts as text.
-            and (self.since is None or candidate.started_at >= _rfc3339(self.since))
+            and (self.since is None or candidate.started_at >= rfc3339(self.since))
         )
 
     def may_hold(self, folder: Path) -> bool:
@@ -88,7 +88,8 @@ class Wanted:
         return folder.name >= f"{self.since.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def _rfc3339(time: datetime) -> str:
+def rfc3339(time: datetime) -> str:
+    """Return a time as recordings have it: in UTC with milliseconds."""
     return timestamp((time - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1))
 
 

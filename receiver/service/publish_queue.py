@@ -152,9 +152,11 @@ def _end_with_parent() -> None:
 
 def _publish(journal: Path, recordings: Path, options: RenderOptions) -> Outcome:
     # Imported here, as only this process is to map numpy and libsndfile.
+    from receiver.lifecycle.ledger import enter_published
     from receiver.recording.publish import publish_journal
 
-    return publish_journal(journal, recordings, options)
+    enter = functools.partial(enter_published, recordings)
+    return publish_journal(journal, recordings, options, enter)
 
 
 class PublishQueue:

@@ -1,7 +1,9 @@
-"""`receiver label`, `note`, `hold`, `release`: what they change, print and refuse."""
+"""`receiver label`, `note`, `hold`, `release`, `ledger`: what they change, print and refuse."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pwd
 from collections.abc import Callable
@@ -11,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from receiver.cli import main
+from receiver.media import EndReason
 from receiver.recording import store
 from receiver.recording.annotations import Annotations
 from receiver.recording.annotations import read as read_annotations
 from tests.receiver.helpers import recordings_builder as builder
+from tests.receiver.helpers.journals import chunk, records, write
 
 ID = builder.RECORDING_ID
 Run = Callable[..., tuple[int, str, str]]
@@ -134,3 +138,90 @@ def test_show_has_all_of_it(recordings: Path, run: Run) -> None:
     assert 0 == code
     assert "labels" not in out
     assert "not an annotations.json" in err
+
+
+NAME = pwd.getpwuid(os.getuid()).pw_name
+
+
+def test_what_commands_do_is_in_the_ledger(recordings: Path, run: Run) -> None:
+    """The newest first, each in one line, by the system's account."""
+    assert (0, "") == run("ledger", "show")[:2]
+    assert "no such entries" in run("ledger", "show")[2]
+    run("label", ID, "com\u202eplaint")
+    run("hold", ID, "--reason", "case 1")
+    code, out, err = run("ledger", "show")
+    assert (0, "") == (code, err)
+    heading, held, labelled = out.splitlines()
+    assert ["N", "AT", "WHAT", "WHO", "(VIA)", "RECORDING", "DETAILS"] == heading.split()
+    assert ["2", "held", NAME, "(command)", ID, "reason=case", "1"] == (
+        held.split()[:1] + held.split()[2:]
+    )
+    assert "label=com\\u202eplaint" in labelled
+
+
+def test_the_ledger_is_shown_in_part(recordings: Path, run: Run) -> None:
+    """By recording, what, who, since when, and at most so many; as JSON, too."""
+    for name in "abc":
+        run("label", ID, name)
+    run("hold", ID, "--reason", "case 1")
+
+    def shown(*arguments: str) -> list[int]:
+        code, out, _ = run("ledger", "show", "--json", *arguments)
+        assert 0 == code
+        return [entry["n"] for entry in json.loads(out)]
+
+    assert [4, 3, 2, 1] == shown() == shown(ID[:4]) == shown(ID) == shown("--who", NAME)
+    assert [] == shown("f" * 16) == shown("--who", "nobody") == shown("--since", "9999-01-01")
+    assert [4] == shown("--what", "held")
+    assert [4, 3, 2, 1] == shown("--what", "held", "--what", "labelled", "--since", "1h")
+    assert [4, 3] == shown("--limit", "2")
+    assert "there are older ones" in run("ledger", "show", "--limit", "2")[2]
+    assert 5 == run("ledger", "show", "ffff")[0]
+    assert 2 == run("ledger", "show", "--since", "soon")[0]
+
+
+def test_the_ledger_is_verified(recordings: Path, run: Run) -> None:
+    """The head is printed, and given back another time; what is wrong is exit code 6."""
+    assert (0, f"ok: 0 entries, head 0:{'0' * 64}\n", "") == run("ledger", "verify")
+    run("label", ID, "a")
+    code, out, _ = run("ledger", "verify")
+    assert (0, "ok: 1 entries, head 1:") == (code, out[:22])
+    head = out.split()[-1]
+    run("label", ID, "b")
+    assert 0 == run("ledger", "verify", "--head", head)[0]
+    code, out, err = run(
+        "ledger", "verify", "--head", head[:-1] + ("0" if head[-1] != "0" else "1")
+    )
+    assert (6, "") == (code, err)
+    assert "entry 1 is not the one that was there" in out
+    assert "damaged: 2 entries" in out
+    code, _, err = run("ledger", "verify", "--head", "1")
+    assert 2 == code
+    assert "not a head" in err
+
+
+def test_half_an_entry_is_a_remark(recordings: Path, run: Run) -> None:
+    """A crash is no damage."""
+    run("label", ID, "a")
+    (month,) = (recordings / ".ledger").glob("*.jsonl")
+    with month.open("ab") as file:
+        file.write(b"{")
+    code, out, _ = run("ledger", "verify")
+    assert 0 == code
+    assert out.startswith("remark: ")
+
+
+def test_what_recover_publishes_is_in_the_ledger(tmp_path: Path, run: Run) -> None:
+    """With the hash of its document."""
+    spool, where = tmp_path / "spool", ("--recordings", str(tmp_path / "other"))
+    spool.mkdir(0o700)
+    rows = [chunk(n, bytes(160), timestamp_ms=20 * n) for n in range(5)]
+    write(spool / "1122334455667788.journal", records(rows, reason=EndReason.STOP))
+    code, out, err = run("recover", *where, "--spool", str(spool))
+    assert 0 == code, err
+    folder = Path(out.removeprefix("published ").strip())
+    (entry,) = json.loads(run("ledger", "show", *where, "--json", "--what", "published")[1])
+    document = (folder / "recording.json").read_bytes()
+    assert hashlib.sha256(document).hexdigest() == entry["details"]["document_sha256"]
+    assert json.loads(document)["id"] == entry["recording"]
+    assert ("receiver", "publishing") == (entry["who"], entry["via"])

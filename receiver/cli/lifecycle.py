@@ -1,0 +1,216 @@
+"""What people do with recordings (`label`, `note`, `hold`, `release`), and `receiver ledger`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+
+from receiver.cli.options import recordings_folder
+from receiver.disk import layout
+from receiver.errors import UnreadableError
+from receiver.lifecycle.acts import Acts
+from receiver.lifecycle.ledger import Entry, Head, Ledger, Wanted, parse_head
+from receiver.media import parameter_text, visible
+from receiver.recording import store
+from receiver.recording.document import json_escape
+
+_POSITION: Final = re.compile(r"(?:(?:([0-9]{1,3}):)?([0-9]{1,2}):)?([0-9]{1,7}(?:\.[0-9]{1,3})?)")
+_VIA: Final = "command"
+_ENTRY: Final = "{:>7}  {:<20}  {:<14}  {:<20}  {:<16}  {}"
+_HEADING: Final = ("N", "AT", "WHAT", "WHO (VIA)", "RECORDING", "DETAILS")
+
+
+class _Position(click.ParamType[int]):
+    """A position in a recording: seconds, or minutes and hours before them; milliseconds then."""
+
+    name = "position"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the milliseconds that a text means."""
+        found = _POSITION.fullmatch(value)
+        if found is None:
+            self.fail("give seconds as in 73.2, or 1:13.2, or 1:02:13", param, ctx)
+        hours, minutes, seconds = int(found[1] or 0), int(found[2] or 0), float(found[3])
+        return round((hours * 3600 + minutes * 60 + seconds) * 1000)
+
+
+def account() -> str:
+    """Return the name of the system's account that calls."""
+    user = os.getuid()
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:  # as in containers
+        return str(user)
+
+
+def _acts(recordings: Path, recording_id: str) -> tuple[Acts, Path]:
+    """Return what the caller can do, and the folder of the recording with that id."""
+    folder = store.find(recordings, recording_id)
+    return Acts(recordings, who=account(), via=_VIA), folder
+
+
+@click.command()
+@click.argument("recording_id", metavar="ID")
+@click.argument("name")
+@click.option("--remove", is_flag=True, help="take this label off instead")
+@recordings_folder
+def label(recordings: Path, recording_id: str, name: str, *, remove: bool) -> None:
+    """Put the label NAME on a recording. ID may be the first characters of an id, 4 at least."""
+    acts, folder = _acts(recordings, recording_id)
+    changed = acts.remove_label(folder, name) if remove else acts.add_label(folder, name)
+    click.echo(visible("labels: " + (", ".join(each.name for each in changed.labels) or "none")))
+
+
+@click.command()
+@click.argument("recording_id", metavar="ID")
+@click.argument("text", required=False)
+@click.option(
+    "--at", "t_ms", type=_Position(), metavar="S", help="position: seconds, M:SS or H:MM:SS"
+)
+@click.option("--remove", "removed", metavar="NOTE", help="remove the note with this id instead")
+@recordings_folder
+def note(
+    recordings: Path, recording_id: str, text: str | None, t_ms: int | None, removed: str | None
+) -> None:
+    """Write the note TEXT about a recording, or with --at about one position of it.
+
+    ID may be the first characters of an id, 4 at least.
+    """
+    if (text is None) == (removed is None):
+        raise click.UsageError("give TEXT, or --remove NOTE")
+    acts, folder = _acts(recordings, recording_id)
+    if removed is not None:
+        acts.remove_note(folder, removed)
+        click.echo(visible(f"removed note {removed}"))
+    elif text is not None:
+        click.echo(f"note {acts.add_note(folder, text, t_ms=t_ms).id}")
+
+
+@click.command()
+@click.argument("recording_id", metavar="ID")
+@click.option("--reason", required=True, metavar="TEXT", help="why it must be kept")
+@recordings_folder
+def hold(recordings: Path, recording_id: str, *, reason: str) -> None:
+    """Keep a recording from being deleted or erased. ID may be the first characters of an id."""
+    acts, folder = _acts(recordings, recording_id)
+    held = acts.hold(folder, reason).hold
+    click.echo(visible(f"held: {held.reason if held else ''}"))
+
+
+@click.command()
+@click.argument("recording_id", metavar="ID")
+@recordings_folder
+def release(recordings: Path, recording_id: str) -> None:
+    """End the hold of a recording. ID may be the first characters of an id, 4 at least."""
+    acts, folder = _acts(recordings, recording_id)
+    acts.release(folder)
+    click.echo("released")
+
+
+@click.group()
+def ledger() -> None:
+    """What was done with recordings, by whom and when."""
+
+
+def _head(context: click.Context, option: click.Parameter, given: str | None) -> Head | None:
+    try:
+        return None if given is None else parse_head(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from None
+
+
+@ledger.command()
+@click.option(
+    "--head", "known", callback=_head, metavar="N:HASH", help="a head that was kept elsewhere"
+)
+@recordings_folder
+@click.pass_context
+def verify(context: click.Context, recordings: Path, known: Head | None) -> None:
+    """Check that no entry was changed, left out, put in or moved.
+
+    Prints the head, which is worth keeping elsewhere: with it, another time, --head shows whether
+    somebody made the whole ledger anew. Ends with exit code 6 when something is wrong.
+    """
+    found = Ledger(recordings).verify(known)
+    for line in (*found.problems, *(f"remark: {remark}" for remark in found.remarks)):
+        click.echo(visible(line))
+    verdict = "damaged" if found.problems else "ok"
+    click.echo(f"{verdict}: {found.entries} entries, head {found.head}")
+    if found.problems:
+        context.exit(UnreadableError.exit_code)
+
+
+def _since(context: click.Context, option: click.Parameter, given: str | None) -> str:
+    try:
+        since = None if given is None else store.parse_since(given, datetime.now(UTC))
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from None
+    return "" if since is None else store.rfc3339(since)
+
+
+@ledger.command("show")
+@click.argument("recording_id", metavar="[ID]", required=False)
+@click.option("--who", default="", help="only what this user, token or account did")
+@click.option("--what", multiple=True, metavar="WORD", help="only this; may be repeated")
+@click.option(
+    "--since", callback=_since, metavar="WHEN", help="a date, an RFC 3339 time, or an age (2h, 3d)"
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="entries to show at most",
+)
+@click.option("--json", "as_json", is_flag=True, help="print a JSON array of entries")
+@recordings_folder
+def show_ledger(
+    recordings: Path,
+    recording_id: str | None,
+    *,
+    who: str,
+    what: tuple[str, ...],
+    since: str,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Show the newest entries, of one recording or of all. ID may be the beginning of an id."""
+    wanted = Wanted(_full_id(recordings, recording_id), who, frozenset(what), since)
+    found = list(itertools.islice(Ledger(recordings).read(wanted), limit + 1))
+    if as_json:
+        lines = (
+            visible(msgspec.json.encode(e, order="sorted").decode(), json_escape)
+            for e in found[:limit]
+        )
+        click.echo("[" + ",\n".join(lines) + "]")
+    elif found:
+        for line in (_ENTRY.format(*_HEADING), *map(_entry_line, found[:limit])):
+            click.echo(line)
+    else:
+        click.echo(f"receiver: no such entries in the ledger of {recordings}", err=True)
+    if len(found) > limit:
+        click.echo(f"receiver: there are older ones: --limit shows more than {limit}", err=True)
+
+
+def _full_id(recordings: Path, recording_id: str | None) -> str:
+    """Return the whole id; one given whole may be of a recording that is not there any more."""
+    if recording_id is None or layout.RECORDING_ID.fullmatch(recording_id):
+        return recording_id or ""
+    return layout.recording_id_of(store.find(recordings, recording_id)) or ""
+
+
+def _entry_line(entry: Entry) -> str:
+    details = " ".join(f"{name}={parameter_text(value)}" for name, value in entry.details.items())
+    who = f"{entry.who} ({entry.via})"
+    line = _ENTRY.format(
+        entry.n, f"{entry.at[:19]}Z", entry.what, who, entry.recording or "-", details
+    )
+    return visible(line.rstrip())
