@@ -75,6 +75,18 @@ def _wav_problems(file: FileIO, expected: Expected) -> Iterator[str]:
             return
 
 
+def samples_in(file: FileIO) -> tuple[int, int]:
+    """Return where the samples of an open WAV file begin, and how many bytes they are.
+
+    Raises:
+        UnreadableError: it is no WAV file, or has none.
+    """
+    found = dict(_chunks(file)).get(b"data")
+    if found is None:
+        raise UnreadableError("it has no samples")
+    return found
+
+
 def _chunks(file: FileIO) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """Yield each RIFF chunk's name and (start, length); they fill the file to its end."""
     descriptor, size = file.fileno(), os.fstat(file.fileno()).st_size

@@ -22,11 +22,13 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from receiver import __version__
-from receiver.catalogue.database import Database
+from receiver.catalogue.catalogue import Catalogue
 from receiver.config.settings import Config
 from receiver.console.accounts import Accounts, ApiTokens, Sessions
+from receiver.console.audio import EncodedFiles, Sent
 from receiver.console.problems import Problem
 from receiver.console.who import SignInThrottle, Who
+from receiver.lifecycle.ledger import Act, Ledger
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,16 +51,23 @@ class Threads:
     `busy` is how many calls wait or run.
     """
 
-    def __init__(self, threads: int = THREADS, *, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(
+        self,
+        threads: int = THREADS,
+        *,
+        most_waiting: int = MOST_WAITING,
+        seconds: float = LONGEST_SECONDS,
+    ) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="console")
         self._most_waiting = most_waiting
+        self._seconds = seconds
         self.busy = 0
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `work` returns, or raise what it raises.
 
         Raises:
-            Problem: 503, all threads are busy, or it took longer than `LONGEST_SECONDS`; the
+            Problem: 503, all threads are busy, or it took longer than `seconds`; the
                 call goes on then, and what it returns is lost.
         """
         if self.busy >= self._most_waiting:
@@ -68,7 +77,7 @@ class Threads:
         future = asyncio.get_running_loop().run_in_executor(self._pool, call)
         future.add_done_callback(self._done)
         try:
-            async with asyncio.timeout(LONGEST_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 return await asyncio.shield(future)
         except TimeoutError:
             if future.done():  # it was the call's own
@@ -114,11 +123,15 @@ class Console:
     """The parts of a running console; one for each process."""
 
     config: Config
-    database: Database
+    catalogue: Catalogue
     accounts: Accounts
     sessions: Sessions
     tokens: ApiTokens
+    ledger: Ledger
     threads: Threads = field(default_factory=Threads)
+    encoded: EncodedFiles = field(default_factory=EncodedFiles)
+    sent: Sent = field(default_factory=Sent)
+    encoding: Threads = field(default_factory=lambda: Threads(2, most_waiting=16, seconds=900.0))
     static: Mapping[str, StaticFile] = field(default_factory=static_files)
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     throttle: SignInThrottle = field(default_factory=SignInThrottle)
@@ -140,6 +153,15 @@ class Console:
             lstrip_blocks=True,
         )
         self.templates.globals |= {"static": self.static_url, "version": __version__}
+
+    async def enter(self, who: Who, act: Act, recording: str = "", **details: Any) -> None:
+        """Enter into the ledger what somebody is about to do; return when it is on disk.
+
+        Raises:
+            LedgerError: it cannot be entered, so it must not be done.
+        """
+        entry = functools.partial(self.ledger.append, act, who=who.name, via=who.way)
+        await self.threads.run(entry, recording=recording, **details)
 
     @property
     def is_secure(self) -> bool:

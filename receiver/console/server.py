@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from receiver import logs
 from receiver.auth import tls
-from receiver.catalogue.database import open_database
+from receiver.catalogue.catalogue import Catalogue, Follower
 from receiver.config.settings import Config, check_console
 from receiver.console.accounts import Accounts, ApiTokens, Sessions
 from receiver.console.app import Rates, application
@@ -32,6 +32,7 @@ from receiver.console.context import Console
 from receiver.console.who import Role
 from receiver.disk.folders import make_recordings_folder
 from receiver.errors import ConfigurationError, TapreelError
+from receiver.lifecycle.ledger import Ledger
 from receiver.service import event_loop
 from receiver.transports.acceptor import open_sockets
 
@@ -103,10 +104,17 @@ class Runner:
         self._listening = listening
         self._rates = rates
         self._ssl_context = tls.serving(config)
-        database = open_database(config.database_url, config.recordings)
+        catalogue = Catalogue(config.database_url, config.recordings)
+        database = catalogue.database
         self.console = Console(
-            config, database, Accounts(database), Sessions(database), ApiTokens(database)
+            config,
+            catalogue,
+            Accounts(database),
+            Sessions(database),
+            ApiTokens(database),
+            Ledger(config.recordings),
         )
+        self._follower = Follower(catalogue)
         self._server: _Server | None = None
         self._stopping = False
 
@@ -137,6 +145,7 @@ class Runner:
         )
         self._server = _Server(serving, lambda: self._listening(url))
         self._server.should_exit = self._stopping
+        self._follower.start()
         log.info("console_listening", url=url)
         await self._server.serve(sockets)
 
@@ -159,8 +168,9 @@ class Runner:
 
     def close(self) -> None:
         """Close the database; a process whose threads hang ends without waiting for them."""
-        if self.console.threads.close():
-            self.console.database.close()
+        self._follower.close()
+        if self.console.threads.close() and self.console.encoding.close():
+            self.console.catalogue.close()
             return
         log.error("threads_left_behind", busy=self.console.threads.busy)
         os._exit(0)

@@ -53,6 +53,11 @@ class Who:
         """Whether a browser sends the credential by itself, whichever page makes it do so."""
         return not self.via.startswith("token")
 
+    @property
+    def way(self) -> str:
+        """Which way it comes, as the ledger has it: by a page, or as a program by its token."""
+        return "console" if self.is_ambient else f"api, {self.via}"
+
     def is_csrf_token(self, given: str, secret: bytes) -> bool:
         """Return whether a form brings back what it got."""
         return hmac.compare_digest(given.encode(), self.csrf_token(secret).encode())

@@ -49,7 +49,9 @@ LONGEST_LINE: Final = 2**16
 MOST_PROBLEMS: Final = 100
 """More of them say nothing more."""
 Act = (
-    Literal["published", "heard", "downloaded", "exported", "listening_live", "listened_live"]
+    Literal[
+        "published", "heard", "fetched", "downloaded", "exported", "listening_live", "listened_live"
+    ]
     | Literal["labelled", "unlabelled", "noted", "note_removed", "held", "released"]
     | Literal["erased", "deleted", "paused", "resumed", "signed_in", "sign_in_failed", "signed_out"]
     | Literal["user_added", "user_changed", "user_removed", "token_made", "token_revoked"]

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from receiver.console import context as module
 from receiver.console.context import Threads
 from receiver.console.problems import Problem
 
@@ -28,10 +27,9 @@ def raise_timeout() -> None:
     raise TimeoutError("its own")
 
 
-async def test_a_call_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_hangs_is_given_up() -> None:
     """Whoever waited is told so, and the thread is known to be busy."""
-    monkeypatch.setattr(module, "LONGEST_SECONDS", 0.05)
-    threads, released = Threads(1), threading.Event()
+    threads, released = Threads(1, seconds=0.05), threading.Event()
     with pytest.raises(Problem, match="does not answer"):
         await threads.run(released.wait)
     assert not threads.close()
