@@ -50,6 +50,8 @@ _ENOUGH: Final = 4
 """From fewer neighbours than this nothing is concluded."""
 _SHORT: Final = 0.05  # this share of steps is shorter than what timestamps usually jitter by
 _MOST_DRIFT: Final = 0.003  # what differs by more counts something else
+_PAUSE_MS: Final = 500  # timestamps hardly jitter by more
+_LEAST_PAUSE_MS: Final = 100  # in the whole track
 _SENT_APART_MS: Final = 500  # between timestamp and arrival, by the network's delays
 _SHORTEST_SENT_MS: Final = 1000
 _SHORTEST_SPEECH_MS: Final = 5000  # from less running audio no drift is concluded
@@ -84,13 +86,13 @@ class ClockLookahead:
         shift of chunks    0  0  40  0  0  0     the third is ahead of the next ones by 40
         shift of chunks    0  0  40  40 40 40    a pause of 40: ahead of the next ones by 0
 
-    Some senders stamp a burst with the time of sending. Neither the stamps nor the arrivals go on
-    with its audio there, so the shifts fall, and say nothing of the first one.
+    Some senders stamp a burst with the time of sending. Its stamps stand still, and neither they
+    nor the arrivals go on with its audio, so the shifts fall, and say nothing of the first one.
     """
 
     def __init__(self, times: SenderTimes) -> None:
         self._shifts = times.targets - times.places
-        self._places, self._arrivals = times.places, times.arrivals
+        self._targets, self._places, self._arrivals = times.targets, times.places, times.arrivals
 
     def ahead(self, chunks: Column) -> Column:
         """Return how many bytes chunks are ahead of where three of four that follow put each.
@@ -106,11 +108,18 @@ class ClockLookahead:
         )
         slow = 2 * shifts < -audio
         at_once = slow & ((2 * waited < audio) | (slow & (waited < audio))[:, -1:])
+        at_once[:, 2:] |= slow[:, 2:] & self._stand_still(rows[:, 1:])
         shifts = np.where(at_once, 0, shifts)
         shifts = np.sort(np.where(behind_all, np.iinfo(np.int64).max, shifts), axis=1)
         quarter = (_LOOK_AHEAD - behind_all.sum(axis=1)) // 4
         level = shifts[np.arange(len(chunks)), quarter]
         found: Column = np.maximum(0, -level)
+        return found
+
+    def _stand_still(self, rows: Column) -> Flags:
+        """Return up to which of these chunks, from the second on, stamps hardly go on at all."""
+        steps, audio = np.diff(self._targets[rows], axis=1), np.diff(self._places[rows], axis=1)
+        found: Flags = np.logical_and.accumulate(2 * steps < audio, axis=1)
         return found
 
 
@@ -361,7 +370,25 @@ class SenderTimes:
         if self.rule is ClockRule.CHUNKS:
             stamps = self.places + max(0, int(self.targets[0]))
         stamped = self.unstamped < len(self.sizes)
-        return TrackClock(self.arrivals / one_ms, stamps / one_ms, self.sizes / one_ms, stamped)
+        return TrackClock(
+            self.arrivals / one_ms,
+            stamps / one_ms,
+            self.sizes / one_ms,
+            stamped,
+            self._shows_pauses(),
+        )
+
+    def _shows_pauses(self) -> bool:
+        """Return whether timestamps leave silence where no chunk is missing, and go on there."""
+        if self.rule is ClockRule.CHUNKS or len(self.sizes) < 2:
+            return False
+        one_ms = self.media.bytes_per_ms
+        steps = (np.diff(self.targets) - self.sizes[:-1])[self.contiguous[1:]]
+        if (steps >= _PAUSE_MS * one_ms).any():
+            return True
+        silence = self.targets - self.places
+        shown = np.median(silence[-_LOOK_AHEAD:]) - np.median(silence[:_LOOK_AHEAD])
+        return bool(shown >= max(_LEAST_PAUSE_MS * one_ms, 2 * self._jitter))
 
 
 def running_drift(tracks: Sequence[SenderTimes]) -> float:
