@@ -108,6 +108,8 @@ class LiveRecording:
     chunks: int = 0
     messages: int = 0
     rejected: int = 0
+    first_sequence: int | None = None  # that of the first chunk
+    _numbered: int = 0  # messages since then, other than chunks, that a sequence number counts
     _noted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -139,6 +141,7 @@ class LiveRecording:
     def keep_rejected(self, rejected: MessageRejected, message: bytes) -> None:
         """Put what is known of an unusable message into the journal."""
         self.rejected += 1
+        self._numbered += bool(self.chunks)  # as most are
         if rejected.chunk is None and not rejected.audio:
             self.keep(message)  # verbatim, and rejected again whenever it is read
         else:
@@ -168,8 +171,9 @@ class LiveRecording:
 
     def count_sequence(self, message: Message) -> None:
         """Count the sequence number of a message other than media."""
-        if not isinstance(message, Connected):
-            self.sequence_number = max(self.sequence_number, message.sequence_number or 0)
+        if not isinstance(message, Connected) and message.sequence_number is not None:
+            self.sequence_number = max(self.sequence_number, message.sequence_number)
+            self._numbered += bool(self.chunks)
 
     def adopt_ids(self, stream_sid: str, call_sid: str, account_sid: str) -> bool:
         """Fill in ids that the start message lacks; return whether stream and call have one."""
@@ -226,6 +230,7 @@ class LiveRecording:
     def publish_first(self, event: LiveChunk) -> None:
         """Publish the first chunk, and count stream time from it."""
         self.origin_ms = live_origin_ms(event.chunk, event.arrival_ms, self.continues_ms)
+        self.first_sequence = event.chunk.sequence_number
         self.tap = self.live
         self.live.publish(event)
 
@@ -243,7 +248,21 @@ class LiveRecording:
         kept = min(self.messages, MOST_MESSAGES)
         latest, tracks = self.latest, self.latest_of_tracks()
         others = tuple(chunk for chunk in tracks if latest and chunk.track is not latest.track)
-        return StreamPosition(self.chunks, kept, self.arrival_ms(), latest, others, self.origin_ms)
+        return StreamPosition(
+            *(self.chunks, kept, self.arrival_ms(), latest, others, self.origin_ms),
+            missing=self._missing(tracks),
+        )
+
+    def _missing(self, latest: tuple[Chunk, ...]) -> int | None:
+        """Return how many messages since the first chunk have not come, as far as numbers tell.
+
+        What comes twice or late hides as many; the recording knows better when it is rendered.
+        """
+        if self.first_sequence is None:
+            return None
+        numbers = (chunk.sequence_number or 0 for chunk in latest)
+        highest = max((self.sequence_number, *numbers))
+        return max(0, highest - self.first_sequence + 1 - self.chunks - self._numbered)
 
     def announce(self, hub: Hub, start: Start) -> None:
         """Name the recording; the first time its stream is opened at the hub."""

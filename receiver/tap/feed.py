@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from receiver.counters import TapCounters
-from receiver.media import ByteOrder
+from receiver.media import ByteOrder, Chunk, Track
 from receiver.tap.encoding import encoders
 from receiver.tap.encoding.format import (
     LONGEST_WAIT_MS,
@@ -27,7 +27,15 @@ from receiver.tap.encoding.format import (
     OutputSpec,
     timed,
 )
-from receiver.tap.hub import Hub, LiveStream, StreamEnded, StreamEvent, Subscribed, Unsubscribe
+from receiver.tap.hub import (
+    Hub,
+    LiveStream,
+    StreamEnded,
+    StreamEvent,
+    StreamPosition,
+    Subscribed,
+    Unsubscribe,
+)
 
 if TYPE_CHECKING:
     from receiver.tap.resampler import Resampler
@@ -242,6 +250,108 @@ class Feed:
         self.close()
         for sink in self._sinks:
             sink.end()
+
+
+_SLICES: Final = 5
+_SLICE_SECONDS: Final = 0.025
+"""A fifth of all streams is measured in each turn, so each of them eight times a second."""
+_LEVELS_AFTER: Final = 10
+"""Turns: levels are sent every 250 ms."""
+LevelsSink = Callable[[Sequence[tuple[LiveStream, dict[str, Any]]]], None]
+"""Gets every stream and what was measured of it."""
+
+
+class LevelMeter:
+    """How loud both tracks of every stream are, for as long as anybody asks.
+
+    It subscribes to no stream, so a chunk costs nothing: it looks at the latest chunk of each
+    track, eight times a second. A sound of an eighth of a second is not missed.
+
+    Of each stream it says `ms` (the recording's age), for each track the level in dBFS of the
+    loudest chunk that it looked at (`None`: no chunk came), and `lost_ms`, how much audio has
+    not come so far, by sequence numbers (`None`: the provider numbers nothing).
+    """
+
+    def __init__(self, hub: Hub, *, byte_order: ByteOrder) -> None:
+        self._hub = hub
+        self._byte_order = byte_order
+        self._sinks: list[LevelsSink] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._turn = 0
+        self._looked: dict[str, dict[Track, Chunk]] = {}  # the latest chunks, by recording
+        self._loudest: dict[str, dict[str, float]] = {}  # since levels were sent
+
+    @property
+    def is_running(self) -> bool:
+        """Whether somebody asks."""
+        return self._timer is not None
+
+    def subscribe(self, sink: LevelsSink) -> Unsubscribe:
+        """Call `sink` with the levels of all streams, until it is unsubscribed."""
+        self._sinks.append(sink)
+        if self._timer is None:
+            self._schedule()
+
+        def unsubscribe() -> None:
+            if sink in self._sinks:
+                self._sinks.remove(sink)
+            if not self._sinks and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                self._looked.clear()
+                self._loudest.clear()
+
+        return unsubscribe
+
+    def _schedule(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_SLICE_SECONDS, self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._schedule()
+        streams = list(self._hub.streams())
+        for live in streams[self._turn % _SLICES :: _SLICES]:
+            self._look(live)
+        self._turn += 1
+        if self._turn % _LEVELS_AFTER == 0:
+            self._send(streams)
+
+    def _look(self, live: LiveStream) -> None:
+        position = self._hub.position(live.recording_id)
+        if position is None or position.latest is None:
+            return
+        looked = self._looked.setdefault(live.recording_id, {})
+        loudest = self._loudest.setdefault(live.recording_id, {})
+        for chunk in (position.latest, *position.others):
+            if looked.get(chunk.track) is not chunk:
+                looked[chunk.track] = chunk
+                found = encoders.power(chunk.payload, live.media_format, self._byte_order)
+                loudest[chunk.track.value] = max(found, loudest.get(chunk.track.value, 0.0))
+
+    def _send(self, streams: Sequence[LiveStream]) -> None:
+        measured = [(live, self._measured(live)) for live in streams]
+        live_ids = {live.recording_id for live in streams}
+        self._looked = {key: value for key, value in self._looked.items() if key in live_ids}
+        self._loudest = {}
+        for sink in tuple(self._sinks):
+            sink(measured)
+
+    def _measured(self, live: LiveStream) -> dict[str, Any]:
+        position = self._hub.position(live.recording_id)
+        assert position is not None  # noqa: S101  the hub has just named it
+        loudest = self._loudest.get(live.recording_id, {})
+        levels = {
+            track.value: encoders.dbfs(loudest[track.value]) if track.value in loudest else None
+            for track in Track
+        }
+        return {"ms": position.arrival_ms, **levels, "lost_ms": _lost_ms(live, position)}
+
+
+def _lost_ms(live: LiveStream, position: StreamPosition) -> int | None:
+    """Return how much audio has not come: what is missing is taken for chunks like the latest."""
+    if position.missing is None or position.latest is None:
+        return None
+    return round(position.missing * len(position.latest.payload) / live.media_format.bytes_per_ms)
 
 
 class Feeds:

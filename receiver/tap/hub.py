@@ -50,7 +50,8 @@ class LiveStream(msgspec.Struct, frozen=True, kw_only=True):
     def described(self) -> dict[str, Any]:
         """Return the fields that listeners may see, as JSON values."""
         fields = msgspec.to_builtins(self)
-        return {name: fields[name] for name in fields if name not in _NOT_SHOWN}
+        shown = {name: fields[name] for name in fields if name not in _NOT_SHOWN}
+        return shown if self.continues_ms is None else {**shown, "continues": True}
 
 
 class StreamPosition(msgspec.Struct, frozen=True):
@@ -59,7 +60,8 @@ class StreamPosition(msgspec.Struct, frozen=True):
     `chunks` and `messages` are how many of them its journal had been given; `latest` is the
     last chunk that came, `others` are the last ones of other tracks. `arrival_ms` counts from
     the recording's start; stream time is 0 where timestamps are `origin_ms`, which the first
-    chunk decides.
+    chunk decides. `missing` are messages whose sequence numbers have not come, up to now; `None`
+    where the provider numbers none.
     """
 
     chunks: int
@@ -68,6 +70,7 @@ class StreamPosition(msgspec.Struct, frozen=True):
     latest: Chunk | None
     others: tuple[Chunk, ...] = ()
     origin_ms: int = 0
+    missing: int | None = None
 
 
 class Subscribed(msgspec.Struct, frozen=True, tag="subscribed"):
@@ -185,6 +188,10 @@ class Hub(Protocol):
 
     def streams(self) -> Iterable[LiveStream]:
         """Return the streams that are being received, oldest first."""
+        ...
+
+    def position(self, recording_id: str) -> StreamPosition | None:
+        """Return how far a stream has come that is being received; of others `None`."""
         ...
 
     def subscribe(self, recording_id: str, on_event: Callback) -> Unsubscribe:

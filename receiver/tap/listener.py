@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -350,29 +350,36 @@ MOST_EVENTS: Final = 1000
 """That may wait for one watcher, besides the streams that it found."""
 
 
-class Watcher:
-    """A transport's `Peer` that gets what happens to those streams that it may watch.
+@dataclass(frozen=True, slots=True)
+class WatchRequest:
+    """What one watcher asked for, and what its token permits."""
 
-    These are the ones whose custom parameters match `filters`, within the scope of `grant`.
-    """
+    filters: dict[str, str]  # custom parameters that a stream must have
+    levels: bool  # whether it asked for the levels of all streams, too
+    grant: TapGrant
+    remote_address: str = ""
+
+    def matches(self, about: LiveStream | RecordingPublished) -> bool:
+        """Return whether this is asked for and permitted."""
+        permitted = self.grant.scope.permits(about.call_sid, about.parameters)
+        return permitted and query.matches(self.filters, about.parameters)
+
+
+class Watcher:
+    """A transport's `Peer` that gets what happens to those streams that it may watch."""
 
     _sender: Sender  # these two from `opened` on
     _lease: Lease
 
-    def __init__(
-        self,
-        filters: dict[str, str],
-        grant: TapGrant,
-        service: TapService,
-        *,
-        remote_address: str = "",
-    ) -> None:
+    def __init__(self, request: WatchRequest, service: TapService) -> None:
         limits = service.options.limits
-        self.names = {"token_name": grant.name, "remote_address": remote_address}  # for logs
-        self._filters = filters
-        self._grant = grant
+        self.names = {  # for logs
+            "token_name": request.grant.name,
+            "remote_address": request.remote_address,
+        }
+        self._request = request
         self._service = service
-        self._unsubscribe: Callable[[], None] = lambda: None
+        self._unsubscribe: list[Callable[[], None]] = []
         self._waiting: deque[LifecycleEvent] = deque()
         self._most_waiting = MOST_EVENTS
         self._queue = SendQueue(limit_bytes=limits.queue_bytes, on_empty=self._fill)
@@ -382,15 +389,24 @@ class Watcher:
         """Return whether it was closed because it did not read."""
         return self._sender.closed_slow
 
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether its socket has taken everything."""
+        return not self._waiting and self._queue.is_idle
+
     def opened(self, connection: Connection) -> None:
         """Start to send over an open connection: what is live already, then what happens."""
         service = self._service
         self._sender = Sender(connection, self._queue, service.options.limits)
-        self._lease = service.leases.start(self._grant, dismiss=self._sender.dismiss)
-        live = [StreamStarted(live) for live in service.hub.streams() if self._may_see(live)]
+        self._lease = service.leases.start(self._request.grant, dismiss=self._sender.dismiss)
+        live = [
+            StreamStarted(live) for live in service.hub.streams() if self._request.matches(live)
+        ]
         self._most_waiting += len(live)  # however many these are
         self._send(*live)
-        self._unsubscribe = service.hub.watch(self._on_event)
+        self._unsubscribe.append(service.hub.watch(self._on_event))
+        if self._request.levels:
+            self._unsubscribe.append(service.levels.subscribe(self.on_levels))
         service.watcher_opened(self)
 
     def message_received(self, message: bytes) -> None:
@@ -399,21 +415,33 @@ class Watcher:
 
     def closed(self, *, code: int, clean: bool) -> None:
         """Drop everything, because the socket is gone."""
-        self._unsubscribe()
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
         self._lease.release()
         self._sender.stop()
         self._service.watcher_closed(self)
         self._waiting.clear()
         self._queue.clear()
 
-    def _may_see(self, about: LiveStream | RecordingPublished) -> bool:
-        permitted = self._grant.scope.permits(about.call_sid, about.parameters)
-        return permitted and query.matches(self._filters, about.parameters)
-
     def _on_event(self, event: LifecycleEvent) -> None:
         about = event if isinstance(event, RecordingPublished) else event.live
-        if self._may_see(about) and self._lease.is_valid() and not self.closed_slow:
+        if self._request.matches(about) and self._lease.is_valid() and not self.closed_slow:
             self._send(event)
+
+    def on_levels(self, measured: Sequence[tuple[LiveStream, dict[str, Any]]]) -> None:
+        """Send the levels of all streams; to a watcher that has not read what came before, none."""
+        if not self.has_caught_up or not self._lease.is_valid():
+            return
+        streams = {
+            live.recording_id: {
+                **levels,
+                "listeners": self._service.listeners_of(live.recording_id),
+            }
+            for live, levels in measured
+            if self._request.matches(live)
+        }
+        document = {"event": "levels", "streams": streams}
+        self._queue.put(OutMessage(msgspec.json.encode(document).decode()))
 
     def _send(self, *events: LifecycleEvent) -> None:
         self._waiting.extend(events)

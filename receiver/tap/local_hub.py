@@ -28,6 +28,7 @@ from receiver.tap.hub import (
     RecordingPublished,
     StreamEnded,
     StreamEvent,
+    StreamPosition,
     StreamSource,
     StreamStarted,
     StreamStopped,
@@ -87,6 +88,11 @@ class LocalHub:
     def streams(self) -> Iterable[LiveStream]:
         """Return the streams that are being received, oldest first."""
         return [tap.live for tap in self._taps.values()]
+
+    def position(self, recording_id: str) -> StreamPosition | None:
+        """Return how far a stream has come that is being received."""
+        tap = self._taps.get(recording_id)
+        return None if tap is None else tap.position()
 
     def subscribe(self, recording_id: str, on_event: Callback) -> Unsubscribe:
         """Call `on_event` with every event of one stream."""
@@ -172,8 +178,8 @@ class _LocalTap:
         self.live = live
         self.has_subscribers = False
         self._hub = hub
-        self._source = source
         self._scheduler = scheduler
+        self.position = source.position
         self._subscribed: set[_Subscriber] = set()
         self._receiving: tuple[_Subscriber, ...] = ()  # those who get what is delivered next
         # A subscriber among the events is where its subscription starts.
@@ -206,7 +212,7 @@ class _LocalTap:
         others would get a whole burst in one turn.
         """
         subscriber = _Subscriber(on_event)
-        subscriber(Subscribed(self.live, self._source.position()))
+        subscriber(Subscribed(self.live, self.position()))
         self._subscribed.add(subscriber)
         self._subscribers_changed()
         if self._pending:

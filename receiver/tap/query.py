@@ -53,6 +53,17 @@ def access_token(query: str) -> str | None:
     return next((value for name, value in pairs if name == _ACCESS_TOKEN), None)
 
 
+def parse_watch(query: str) -> tuple[dict[str, str], bool]:
+    """Return the filters of a watcher of all streams, and whether it asks for `levels=yes`.
+
+    Raises:
+        BadRequest: the query holds something else, or one name twice.
+    """
+    given = _single(query)
+    levels = _one_of("levels", given.pop("levels", "no"), {"yes": True, "no": False})
+    return _filters(given), levels
+
+
 def parse_filters(query: str) -> dict[str, str]:
     """Return the custom parameters that `param.NAME=VALUE` asks for.
 

@@ -26,9 +26,16 @@ from receiver.media import ByteOrder
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_query
 from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format
-from receiver.tap.feed import Feed, Feeds
+from receiver.tap.feed import Feed, Feeds, LevelMeter
 from receiver.tap.hub import Hub, LifecycleEvent, LiveStream, StreamStarted
-from receiver.tap.listener import Leases, Listener, ListenerLimits, ListenRequest, Watcher
+from receiver.tap.listener import (
+    Leases,
+    Listener,
+    ListenerLimits,
+    ListenRequest,
+    Watcher,
+    WatchRequest,
+)
 from receiver.tap.replay import Replay
 from receiver.transports.interface import Decision, HttpAnswer, UpgradeRequest
 
@@ -67,6 +74,7 @@ class TapService:
         self.leases = Leases(tokens)
         self.listeners: set[Listener] = set()  # with an open socket
         self.watchers: set[Watcher] = set()
+        self.levels = LevelMeter(hub, byte_order=options.byte_order)
         self._feeds = feeds
         self._listening: Counter[str] = Counter()  # by recording id
         self._throttle = LogThrottle(longest_seconds=60)
@@ -107,8 +115,8 @@ class TapService:
         if len(self) >= self.options.max_listeners:
             return _FULL
         if name == tap_query.ALL:
-            filters = tap_query.parse_filters(query)
-            return Watcher(filters, grant, self, remote_address=upgrade.remote_address)
+            watched = WatchRequest(*tap_query.parse_watch(query), grant, upgrade.remote_address)
+            return Watcher(watched, self)
         request = ListenRequest(name, tap_query.parse(query), grant, upgrade.remote_address)
         live = self._find(request)
         if live is None and not request.query.wait_seconds:

@@ -394,6 +394,46 @@ def test_a_position_has_the_origin_of_stream_time(
         made.closed(code=1000, clean=True)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [([1, 2, 3], 0), ([1, 4], 2), ([2, 1, 3], 0), ([5, 7], 1), ([1, 1, 4], 1)],
+)
+def test_a_position_has_how_many_messages_are_missing(
+    recorder: MovedRecorder, numbers: list[int], missing: int
+) -> None:
+    """By sequence numbers, from the first chunk on; what came twice hides as many."""
+    made, _ = opened(recorder)
+    made.message_received(start_message())
+    assert None is position(recorder).missing
+    for number in numbers:
+        made.message_received(media(number, 0))
+    assert missing == position(recorder).missing
+    made.closed(code=1000, clean=True)
+
+
+def test_messages_other_than_chunks_are_not_missing(recorder: MovedRecorder) -> None:
+    """A key takes a number, a mark none, and what cannot be used took one."""
+    made, _ = opened(recorder)
+    key = b'{"event":"dtmf","sequenceNumber":"4","dtmf":{"digit":"5","duration":100}}'
+    mark = b'{"event":"mark","mark":{"name":"here"}}'
+    bad = media(4, 0).replace(b'"payload": "', b'"payload": "!')
+    for message in (start_message(), media(1, 0), media(2, 0), key, mark, bad, media(5, 0)):
+        made.message_received(message)
+    assert 0 == position(recorder).missing
+    made.message_received(media(9, 0))
+    assert 3 == position(recorder).missing
+    made.closed(code=1000, clean=True)
+
+
+def test_where_nothing_is_numbered_nobody_knows_what_is_missing(recorder: MovedRecorder) -> None:
+    """Some providers number nothing."""
+    made, _ = opened(recorder)
+    for message in (start_message(), MEDIA, MEDIA):
+        made.message_received(message)
+    assert None is position(recorder).missing
+    made.closed(code=1000, clean=True)
+
+
 def test_audio_without_a_name_after_a_stop_has_a_finding(recorder: MovedRecorder) -> None:
     """It has the name of the stream before, and a finding that it was assumed."""
     made, _ = opened(recorder)

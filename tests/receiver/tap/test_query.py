@@ -16,6 +16,7 @@ from receiver.tap.query import (
     name_in,
     parse,
     parse_filters,
+    parse_watch,
 )
 
 
@@ -103,3 +104,12 @@ def test_any_query_is_understood_or_refused(query: str) -> None:
             function(query)
         except BadRequest:
             continue
+
+
+def test_a_watcher_asks_for_levels_besides_its_filters() -> None:
+    """Without the word it gets none."""
+    assert ({"A": "b"}, True) == parse_watch("param.A=b&levels=yes")
+    assert ({}, False) == parse_watch("") == parse_watch("levels=no")
+    for query in ("levels=1", "levels=yes&levels=yes", "level=yes"):
+        with pytest.raises(BadRequest):
+            parse_watch(query)

@@ -8,8 +8,11 @@ import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from receiver.media import EndReason
-from receiver.tap.hub import RecordingPublished, StreamEnded
+from receiver.auth.tap_tokens import Scope, TapGrant
+from receiver.media import Chunk, EndReason, Track
+from receiver.tap.hub import RecordingPublished, StreamEnded, StreamPosition
+from receiver.tap.listener import WatchRequest
+from tests.bounds import at_most
 from tests.receiver.helpers.serving import (
     FixedSource,
     TapServer,
@@ -86,3 +89,80 @@ async def test_a_stuck_watcher_is_closed_with_1013(strict_server: TapServer) -> 
         strict_server.taps.counters.closed_slow,
         strict_server.taps.counters.watchers,
     )
+
+
+LOUD, SILENT = b"\x00" * 160, b"\xff" * 160
+
+
+def standing(chunks: int, *latest: Chunk, missing: int | None = 0) -> StreamPosition:
+    """Return a position whose latest chunks are these."""
+    return StreamPosition(chunks, 1, 20 * chunks, latest[0], latest[1:], missing=missing)
+
+
+def chunk(track: Track, payload: bytes) -> Chunk:
+    """Return a chunk of a track."""
+    return Chunk(track, None, None, None, payload)
+
+
+async def test_a_watcher_gets_the_levels_that_it_asks_for(server: TapServer) -> None:
+    """Of each track the loudest of its latest chunks, and what is missing; of silence none."""
+    talking = standing(5, chunk(Track.INBOUND, LOUD), chunk(Track.OUTBOUND, SILENT), missing=3)
+    unnumbered = standing(2, chunk(Track.OUTBOUND, LOUD), missing=None)
+    stream = server.open_stream(talking, A="b")
+    async with server.connect("all?levels=yes&param.A=b") as watcher:
+        assert "started" == (await read_text(watcher))["event"]
+        levels = await read_text(watcher)
+        assert "levels" == levels["event"]
+        ((recording_id, found),) = levels["streams"].items()
+        expected = {"ms": 100, "inbound": -0.2, "outbound": -96.0, "lost_ms": 60, "listeners": 0}
+        assert expected == found
+        # The same chunks are not heard twice.
+        nothing_came = (await read_text(watcher))["streams"][recording_id]
+        assert {**expected, "inbound": None, "outbound": None} == nothing_came
+    stream.end()
+    async with server.connect("all?levels=yes&param.A=c") as watcher:
+        server.hub.open(live_stream(A="c"), FixedSource(unnumbered))
+        await read_text(watcher)
+        (found,) = (await read_text(watcher))["streams"].values()
+        assert (None, -0.2, None) == (found["inbound"], found["outbound"], found["lost_ms"])
+
+
+async def test_levels_cost_nothing_where_nobody_asks(server: TapServer) -> None:
+    """The meter stops with the last watcher, and subscribes to no stream while it runs."""
+    stream = server.open_stream()
+    async with server.connect("all?levels=yes") as watcher:
+        assert ["started", "levels"] == [(await read_text(watcher))["event"] for _ in range(2)]
+        assert server.taps.levels.is_running
+        assert not stream.tap.has_subscribers
+    async with asyncio.timeout(at_most(10)):
+        while server.taps.levels.is_running:  # noqa: ASYNC110  there is no event
+            await asyncio.sleep(0)
+
+
+async def test_a_watcher_that_does_not_read_is_sent_no_more_levels(server: TapServer) -> None:
+    """What has become old is of no use; it is not closed for it."""
+    measured = [(server.open_stream().live, {"many": "x" * 20_000})]
+    async with server.connect("all?levels=yes", max_queue=1) as stuck:
+        await read_text(stuck)
+        stuck.transport.pause_reading()
+        (watcher,) = server.taps.watchers
+        async with asyncio.timeout(at_most(20)):
+            while watcher.has_caught_up:
+                watcher.on_levels(measured)
+                await asyncio.sleep(0)
+        for _ in range(1000):
+            watcher.on_levels(measured)
+        assert not watcher.closed_slow
+        stuck.transport.resume_reading()
+        async with asyncio.timeout(at_most(20)):
+            while not watcher.has_caught_up:
+                await read_text(stuck)
+
+
+def test_a_watcher_sees_what_its_token_permits() -> None:
+    """And asked for."""
+    grant = TapGrant(scope=Scope(parameter=("A", "b")))
+    about = live_stream(A="b", C="d")
+    assert WatchRequest({}, False, grant).matches(about)
+    assert not WatchRequest({"C": "x"}, False, grant).matches(about)
+    assert not WatchRequest({}, False, grant).matches(live_stream(A="x"))

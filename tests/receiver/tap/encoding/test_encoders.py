@@ -6,9 +6,12 @@ import base64
 import json
 import random
 
+import numpy as np
 import pytest
 
-from receiver.media import ByteOrder, Chunk, Encoding, Track
+from receiver.audio import codec
+from receiver.media import ByteOrder, Chunk, Encoding, MediaFormat, Track
+from receiver.tap.encoding.encoders import dbfs, power
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec, opening, start_ms
 from receiver.tap.hub import (
     LiveChunk,
@@ -473,3 +476,28 @@ def test_messages_of_one_track_are_those_of_a_stream_that_has_no_other(track: Tr
     assert ["2", "3", "4", None, 5] == [message.get("sequenceNumber") for message in got]
     media = [message["media"] for message in got if message["event"] == "media"]
     assert [(track.value, "1"), (track.value, "2")] == [(m["track"], m["chunk"]) for m in media]
+
+
+@pytest.mark.parametrize("encoding", [Encoding.PCMU, Encoding.PCMA])
+def test_the_power_of_every_byte_is_that_of_its_sample(encoding: Encoding) -> None:
+    """As the decoder of recordings has it."""
+    every = bytes(range(256))
+    samples = codec.decode(every, encoding, byte_order=ByteOrder.LITTLE).astype(float)
+    found = [power(bytes([byte]), MediaFormat(encoding), ByteOrder.LITTLE) for byte in every]
+    assert np.allclose((samples / 32768) ** 2, found, atol=2**-25)
+
+
+@pytest.mark.parametrize("order", ByteOrder)
+def test_the_power_of_linear_samples_is_that_of_their_byte_order(order: ByteOrder) -> None:
+    """Which is found where it is not known; half a sample at the beginning is left out."""
+    tone = (10_000 * np.sin(np.arange(320) / 5)).astype(">i2" if order is ByteOrder.BIG else "<i2")
+    media = MediaFormat(Encoding.L16, 16000)
+    expected = float((tone[-160:].astype(float) ** 2).mean()) / 32768**2
+    assert pytest.approx(expected) == power(tone.tobytes(), media, order)
+    assert pytest.approx(expected, rel=0.01) == power(b"\0" + tone.tobytes(), media, order)
+    assert 0 == power(b"", media, order) == power(b"", MediaFormat(), order)
+
+
+def test_levels_are_decibels_of_full_scale() -> None:
+    """To a tenth, and never less than what one bit is."""
+    assert [0.0, -3.0, -50.0, -96.0, -96.0] == [dbfs(p) for p in (1, 0.5, 1e-5, 1e-12, 0)]
