@@ -35,7 +35,7 @@ TEST_SECONDS: Final = 300
 PROCESS_SECONDS: Final = 360
 """The time limit above is a signal, which Python does not see while uvloop or a lock waits in C.
 This one needs no Python: it prints the stacks and ends the process, and with it the run fails."""
-INTEGRATION: Final = ("end_to_end", "faults")
+INTEGRATION: Final = ("console", "end_to_end", "faults")
 """All tests of these folders start processes."""
 TESTS: Final = Path(__file__).parent
 STARTS_A_PROCESS: Final = frozenset(
@@ -80,7 +80,7 @@ def reaches_too_far(item: pytest.Item, event: str, args: tuple[Any, ...]) -> str
         return ""
     program = Path(os.fsdecode(args[0]))
     name = program.name
-    ours = name.startswith("python") or program.parent == Path(sys.executable).parent
+    ours = name.startswith("python") or Path(sys.prefix) in program.parents
     if ours or name in programs.EVERYWHERE or name in needs_of(item):
         return ""
     return f"{name} is called: mark the test with pytest.mark.needs({name!r})"

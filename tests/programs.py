@@ -17,6 +17,7 @@ from typing import Final
 
 PACKAGES: Final = {
     "cc": "gcc libc6-dev",
+    "chromium": "chromium",
     "exiftool": "libimage-exiftool-perl",
     "ffprobe": "ffmpeg",
     "initdb": "postgresql",

@@ -74,6 +74,7 @@ PURE = (
     *("catalogue/query", "catalogue/tokens"),
     *("auth/bearer", "auth/tap_tokens"),
     *("ingest/stream", "tap/queue"),
+    "console/views",
     "console/who",
 )
 """Packages and modules that only compute: no clock, file, socket, log, environment or waiting."""

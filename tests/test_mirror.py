@@ -22,7 +22,6 @@ TESTED_IN: Final = {
     "receiver/console/downloads": "receiver/console/test_api.py",
     "receiver/console/middleware": "receiver/console/test_app.py",
     "receiver/console/problems": "receiver/console/test_app.py",
-    "receiver/console/pages": "receiver/console/test_app.py",
     "receiver/console/server": "end_to_end/test_console.py",
     "receiver/auth/self_signed": "receiver/auth/test_tls.py",
     "receiver/cli/options": "receiver/cli/test_main.py",

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from receiver.console import pages, sign_in
+from receiver.console import admin_pages, changes, ledger_page, pages, sign_in
 from receiver.console.context import Console, console_of, page_response, takes_gzip
 from receiver.console.middleware import Outermost
 from receiver.console.problems import (
@@ -55,7 +55,10 @@ def endpoints() -> tuple[Endpoint | SocketEndpoint, ...]:
     """Return every route of the console, in the order in which they are tried."""
     return (
         *sign_in.ENDPOINTS,
+        *changes.ENDPOINTS,
         *pages.ENDPOINTS,
+        *admin_pages.ENDPOINTS,
+        *ledger_page.ENDPOINTS,
         Endpoint(path="/static/{version}/{name}", handler=_static, role=None),
         Endpoint(path="/healthz", handler=_healthy, role=None),
     )

@@ -24,6 +24,7 @@ from starlette.responses import Response
 from receiver import __version__
 from receiver.catalogue.catalogue import Catalogue
 from receiver.config.settings import Config
+from receiver.console import views
 from receiver.console.accounts import Accounts, ApiTokens, Sessions
 from receiver.console.audio import EncodedFiles, Sent
 from receiver.console.problems import Problem
@@ -152,6 +153,7 @@ class Console:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self.templates.filters |= views.FILTERS
         self.templates.globals |= {"static": self.static_url, "version": __version__}
 
     async def enter(self, who: Who, act: Act, recording: str = "", **details: Any) -> None:

@@ -26,8 +26,8 @@ from receiver.console.who import Role, Who
 from receiver.errors import NotFoundError
 from receiver.transports.handshake import is_in
 
-MOST_FIELDS: Final = 40
-"""Of a form; ours have five at the most."""
+MOST_FIELDS: Final = 600
+"""Of a form; the list of recordings has one for each row that is selected."""
 _WRONG: Final = "Name or password is wrong."
 _STALE: Final = (
     "This sign-in link was used already, or is older than 15 minutes: ask for a new one."

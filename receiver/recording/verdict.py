@@ -105,6 +105,11 @@ def badges(
     return (*(Badge(text, Tone.BAD) for text in losses[:1]), *paused)
 
 
+def code_text(code: str) -> str:
+    """Return a finding's code in two or three words."""
+    return _LOSSES[code].badge if code in _LOSSES else code.replace("_", " ")
+
+
 def lost_and_paused_ms(recording: Recording) -> tuple[float, float]:
     """Return how much of a recording is missing and how much was paused, of the worse track."""
     lost, paused = [0.0], [0.0]

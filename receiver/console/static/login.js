@@ -1,8 +1,10 @@
-// A sign-in link carries its code behind "#", where no server and no log sees it.
+// A sign-in link has its code behind the #, which browsers send to nobody. It is used at once, and
+// taken out of the address, where others could read it over a shoulder.
+
 const code = location.hash.slice(1);
-const form = document.getElementById("by-code");
-if (code && form) {
+if (code) {
   history.replaceState(null, "", location.pathname + location.search);
+  const form = document.getElementById("by-code");
   form.elements.code.value = code;
   form.requestSubmit();
 }

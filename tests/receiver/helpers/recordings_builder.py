@@ -30,6 +30,7 @@ from receiver.recording import document as recording
 from receiver.recording import store
 from receiver.recording.document import DtmfPress, MarkPassed, RecordedTrack, Recording
 
+Samples = np.ndarray[Any, np.dtype[np.int16]]
 STARTED_AT_MS = 1_795_379_400_000  # 2026-11-22T20:30:00Z
 RECORDING_ID = "00112233aabbccdd"
 CALL_SID = "76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff"
@@ -48,24 +49,26 @@ def build(
     tracks: Sequence[Track] = tuple(Track),
     gaps: Sequence[TrackGap] = (GAP,),
     stereo: bool = False,
+    sounds: Mapping[Track, Samples] | None = None,
     **fields: Any,
 ) -> Path:
     """Publish one second of two tracks below `recordings`; return the folder.
 
-    The inbound track has `gaps`. `fields` replace those of the document: call_sid,
+    The inbound track has `gaps`. `sounds` are what tracks hold instead of a ramp, all of one
+    length. `fields` replace those of the document: call_sid,
     parameters, findings, …
     """
     folder = recordings / layout.recording_folder(recording_id, started_at_ms)
     folder.mkdir(0o700, parents=True)
     document = a_document(recording_id, started_at_ms, fields.pop("parameters", {"Name": "Jane"}))
     document = msgspec.structs.replace(document, **fields)
+    heard = sounds or {track: _sound(1) for track in tracks}
     written = tuple(
-        _track(folder, track, tuple(gaps) if track is Track.INBOUND else (), document)
+        _track(folder, track, tuple(gaps) if track is Track.INBOUND else (), document, heard[track])
         for track in tracks
     )
-    document = msgspec.structs.replace(
-        document, tracks=written, duration_ms=SAMPLES * 1000 / RATE if tracks else 0
-    )
+    duration_ms = written[0].duration_ms if written else 0
+    document = msgspec.structs.replace(document, tracks=written, duration_ms=duration_ms)
     if stereo:
         path = write_wav(folder / layout.STEREO_WAV, _sound(2), document, channels=2)
         document = msgspec.structs.replace(
@@ -124,15 +127,15 @@ def as_l16(document: Recording) -> Recording:
     return msgspec.structs.replace(document, media_format=media, byte_order=ByteOrder.BIG)
 
 
-def _sound(channels: int) -> np.ndarray[Any, np.dtype[np.int16]]:
+def _sound(channels: int) -> Samples:
     ramp = np.arange(1, SAMPLES + 1, dtype=np.int16)
     return ramp if channels == 1 else np.stack([ramp] * channels, 1)
 
 
 def _track(
-    folder: Path, track: Track, gaps: tuple[TrackGap, ...], document: Recording
+    folder: Path, track: Track, gaps: tuple[TrackGap, ...], document: Recording, sound: Samples
 ) -> RecordedTrack:
-    samples = _sound(1)
+    samples = sound.copy()
     for gap in gaps:
         start = round(gap.start_ms * RATE / 1000)
         samples[start : start + round(gap.duration_ms * RATE / 1000)] = 0
@@ -140,8 +143,8 @@ def _track(
     return RecordedTrack(
         track=track,
         file=path.name,
-        samples=SAMPLES,
-        duration_ms=SAMPLES * 1000 / RATE,
+        samples=len(samples),
+        duration_ms=len(samples) * 1000 / RATE,
         sha256=sha256(path),
         chunks=Ledger(received=52, written=49, duplicate=1, late=2, conflict=1, rejected=1),
         silence_ms=sum(gap.duration_ms for gap in gaps),
@@ -153,7 +156,7 @@ def _track(
 
 def write_wav(
     path: Path,
-    samples: np.ndarray[Any, np.dtype[np.int16]],
+    samples: Samples,
     document: Recording,
     *,
     name: str = "stereo",

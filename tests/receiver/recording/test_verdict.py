@@ -24,6 +24,7 @@ from receiver.recording.verdict import (
     Tone,
     badges,
     clock,
+    code_text,
     duration,
     gap_mark,
     gap_text,
@@ -217,6 +218,12 @@ def test_a_list_shows_a_verdict_in_few_words(
     found = badges(codes, complete=complete, lost_ms=lost_ms, paused_ms=paused_ms)
     assert shown == [badge.text for badge in found]
     assert (found[0].tone is Tone.GOOD) == complete
+
+
+def test_a_code_is_written_in_words() -> None:
+    """As its badge, or as it is spelt."""
+    assert "line broke" == code_text("connection_lost")
+    assert "clock origin" == code_text("clock_origin")
 
 
 def test_what_is_missing_is_counted_on_the_worse_track() -> None:

@@ -1,0 +1,337 @@
+"""The pages about the installation: users, deliveries, health."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from receiver.auth import tls
+from receiver.catalogue.query import Query, parse
+from receiver.console import views
+from receiver.console.accounts import SHORTEST_PASSWORD, ApiToken, User
+from receiver.console.changes import said_of
+from receiver.console.context import Console, console_of, who_asks
+from receiver.console.problems import Problem
+from receiver.console.routes import Endpoint, page
+from receiver.console.sign_in import form_of
+from receiver.console.who import Role, Who
+from receiver.errors import ConfigurationError
+from receiver.lifecycle.ledger import Act
+from receiver.media import timestamp
+from receiver.recording.verdict import duration
+
+DAYS: Final = 14
+"""Shown on the page of health."""
+_BAR: Final = 100
+_FREE_SHARE: Final = 0.05
+_EXPIRES_SOON_DAYS: Final = 14
+_UNSYNCED_SECONDS: Final = 5
+_METRICS_SECONDS: Final = 1
+_METRIC: Final = re.compile(r"^tapreel_(\w+) ([0-9.e+-]+)$", re.MULTILINE)
+_DAY_MS: Final = 86_400_000
+
+
+# Users.
+
+
+async def _users(request: Request) -> dict[str, Any]:
+    console, who = console_of(request), _unlimited(request)
+
+    def read() -> dict[str, Any]:
+        return {
+            "users": [_user_view(console, who, user) for user in console.accounts.all()],
+            "tokens": [_token_view(token) for token in console.tokens.all()],
+        }
+
+    return {
+        **await console.threads.run(read),
+        "roles": [role.value for role in Role],
+        "shortest_password": SHORTEST_PASSWORD,
+        "json_url": "/users.json",
+        "said": said_of(request),
+    }
+
+
+def _user_view(console: Console, who: Who, user: User) -> dict[str, Any]:
+    sessions = console.sessions.of(user.name)
+    return {
+        "name": user.name,
+        "role": user.role.value,
+        "scope": dict(user.scope),
+        "has_password": user.has_password,
+        "seen_at": timestamp(sessions[0].seen_ms) if sessions else None,
+        "is_self": user.name == who.name,
+    }
+
+
+def _token_view(token: ApiToken) -> dict[str, Any]:
+    return {
+        "id": token.id,
+        "user": token.user,
+        "role": token.role.value,
+        "scope": dict(token.scope),
+        "label": token.label,
+        "used_at": None if token.used_ms is None else timestamp(token.used_ms),
+        "expires_at": None if token.expires_ms is None else timestamp(token.expires_ms),
+    }
+
+
+async def _add_user(request: Request) -> Response:
+    form, console = await form_of(request), console_of(request)
+    name, role = form.get("name", ""), _role(form)
+    scope = _scope(form.get("param", ""))
+    await _recorded(request, "user_added", user=name, role=role.value, scope=scope)
+    password = form.get("password") or None
+    return await _done(
+        request, "user_added", console.accounts.add, name, role, scope, password=password
+    )
+
+
+async def _change_role(request: Request) -> Response:
+    form, console = await form_of(request), console_of(request)
+    name, role = _other(request, form), _role(form)
+    await _recorded(request, "user_changed", user=name, role=role.value)
+    return await _done(request, "user_changed", console.accounts.change, name, role=role)
+
+
+async def _remove_user(request: Request) -> Response:
+    form, console = await form_of(request), console_of(request)
+    name = _other(request, form)
+    await _recorded(request, "user_removed", user=name)
+    return await _done(request, "user_removed", console.accounts.remove, name)
+
+
+async def _revoke_token(request: Request) -> Response:
+    form, console = await form_of(request), console_of(request)
+    token_id = form.get("id", "")
+    await _recorded(request, "token_revoked", token=token_id)
+    return await _done(request, "token_revoked", console.tokens.revoke, token_id)
+
+
+def _unlimited(request: Request) -> Who:
+    """Return who asks; whoever is limited could make an account that is not.
+
+    Raises:
+        Problem: 403, he is limited.
+    """
+    who = who_asks(request)
+    if who.scope:
+        raise Problem(403, "You see some recordings only, so you cannot manage accounts.")
+    return who
+
+
+def _role(form: Mapping[str, str]) -> Role:
+    try:
+        return Role(form.get("role", ""))
+    except ValueError:
+        raise Problem(400, f"The role must be one of {', '.join(Role)}.") from None
+
+
+def _scope(text: str) -> dict[str, str]:
+    """Return the limits that `queue=sales, site=2` names."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise Problem(400, "A limit must be like queue=sales; several are parted by commas.")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _other(request: Request, form: Mapping[str, str]) -> str:
+    """Return the account that is to be changed, which is not one's own.
+
+    Whoever took away his own role by a slip could not give it back.
+    """
+    name = form.get("name", "")
+    if name.strip().casefold() == who_asks(request).name:
+        raise Problem(400, "Another admin must do this: nobody changes his own account here.")
+    return name
+
+
+async def _recorded(request: Request, act: Act, **details: Any) -> None:
+    await console_of(request).enter(_unlimited(request), act, **details)
+
+
+async def _done(request: Request, what: str, act: Any, *args: Any, **named: Any) -> Response:
+    """Do it, and lead back to the page."""
+    try:
+        await console_of(request).threads.run(act, *args, **named)
+    except ConfigurationError as error:
+        raise Problem(400, f"This cannot be done: {error}.") from None
+    return RedirectResponse(f"/users?said={what}", 303)
+
+
+async def _deliveries(_: Request) -> dict[str, Any]:
+    return {
+        "deliveries": [],
+        "month": f"{datetime.now(UTC):%Y-%m}",
+        "json_url": "/deliveries.json",
+    }
+
+
+# Health.
+
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """How many recordings there are of one day, and how many are not complete."""
+
+    date: str
+    count: int
+    bad: int
+
+
+async def _health(request: Request) -> dict[str, Any]:
+    console, who = console_of(request), who_asks(request)
+    return await console.threads.run(_read_health, console, who)
+
+
+def _read_health(console: Console, who: Who) -> dict[str, Any]:
+    days = [_day(console, who, back) for back in reversed(range(DAYS))]
+    metrics = _metrics(console)
+    problems: list[str] = []
+    figures = [*_figures(console, who, days, metrics, problems)]
+    most = max([day.count for day in days] + [1])
+    return {
+        "summary": "all is well" if not problems else f"{len(problems)} to look at",
+        "problems": problems,
+        "figures": figures,
+        "days": [_day_view(day, most) for day in days],
+        "days_text": "; ".join(f"{day.date}: {day.count}, {day.bad} not complete" for day in days),
+        "facts": list(_facts(console, problems)),
+        "json_url": "/health.json",
+    }
+
+
+def _day(console: Console, who: Who, days_back: int) -> _Day:
+    start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start -= timedelta(days=days_back)
+    since_ms = round(start.timestamp() * 1000)
+    whole = Query(since_ms=since_ms, until_ms=since_ms + _DAY_MS, limit=1)
+    bad = replace(
+        parse([("complete", "no")], start), since_ms=since_ms, until_ms=whole.until_ms, limit=1
+    )
+    count, not_complete = (console.catalogue.page(q, who.scope).total for q in (whole, bad))
+    return _Day(f"{start:%Y-%m-%d}", count, not_complete)
+
+
+def _day_view(day: _Day, most: int) -> dict[str, Any]:
+    words = [("from", day.date), ("to", day.date), ("complete", "no")]
+    return {
+        "date": day.date,
+        "name": f"{int(day.date[-2:])}",
+        "count": day.count,
+        "bad": day.bad,
+        "height": round(day.count / most * _BAR, 1),
+        "bad_height": round(day.bad / most * _BAR, 1),
+        "text": f"{day.date}: {day.count} recordings, {day.bad} not complete",
+        "url": views.search_url(words),
+    }
+
+
+def _figures(
+    console: Console,
+    who: Who,
+    days: list[_Day],
+    metrics: Mapping[str, float] | None,
+    problems: list[str],
+) -> Iterator[dict[str, Any]]:
+    space = shutil.disk_usage(console.catalogue.recordings)
+    if space.free < _FREE_SHARE * space.total:
+        problems.append(f"Only {size_text(space.free)} are free where recordings are kept.")
+    used = 1 - space.free / space.total
+    yield _figure("Free space", size_text(space.free), f"of {size_text(space.total)}", share=used)
+    count, bad = sum(day.count for day in days), sum(day.bad for day in days)
+    note = f"not complete of {count:,} in {DAYS} days"
+    yield _figure("Something missing", f"{bad:,}", note)
+    if not who.scope:
+        status = console.catalogue.status()
+        behind = "follows" if not status.unread_bytes else f"{status.unread_bytes:,} bytes behind"
+        yield _figure("Catalogue", f"{status.recordings:,}", f"recordings; {behind}")
+    yield _unsynced(console, metrics, problems)
+
+
+def _unsynced(
+    console: Console, metrics: Mapping[str, float] | None, problems: list[str]
+) -> dict[str, Any]:
+    name = "Oldest audio not on disk"
+    if console.config.metrics_port is None:
+        return _figure(name, "not known", "give receiver and console the same --metrics-port")
+    if metrics is None or "spool_held_seconds" not in metrics:
+        problems.append("The receiver does not answer: is it running?")
+        return _figure(name, "not known", "the receiver does not answer")
+    held, live = metrics["spool_held_seconds"], metrics.get("streams_active", 0)
+    if held > _UNSYNCED_SECONDS:
+        problems.append(f"The disk is slow: audio of {duration(held * 1000)} waits in memory.")
+    return _figure(name, duration(held * 1000), f"{live:.0f} streams now")
+
+
+def _figure(name: str, value: str, note: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "value": value, "note": note, **more}
+
+
+def _metrics(console: Console) -> dict[str, float] | None:
+    """Return what the receiver says of itself, where it has a port for that; the first worker's."""
+    if not console.config.metrics_port:
+        return None
+    url = f"http://127.0.0.1:{console.config.metrics_port}/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=_METRICS_SECONDS) as answer:
+            text = answer.read(1 << 20).decode("utf-8", "replace")
+    except (OSError, urllib.error.URLError):
+        return None
+    return {name: float(value) for name, value in _METRIC.findall(text)}
+
+
+def _facts(console: Console, problems: list[str]) -> Iterator[dict[str, str]]:
+    from receiver import __version__
+
+    yield {"name": "Version", "value": f"tapreel {__version__}"}
+    yield {"name": "Recordings folder", "value": str(console.catalogue.recordings)}
+    yield {"name": "Database", "value": console.catalogue.database.where}
+    yield {"name": "Certificate", "value": _certificate(console, problems)}
+
+
+def _certificate(console: Console, problems: list[str]) -> str:
+    if console.config.no_tls:
+        return "none: this console speaks plain HTTP, on loopback or behind a proxy"
+    expires_at = tls.expires_at(tls.pair(console.config)[0])
+    if expires_at is None:
+        return "its end cannot be read"
+    days = (expires_at - time.time()) / 86_400
+    if days < _EXPIRES_SOON_DAYS:
+        problems.append(f"The certificate expires in {days:.0f} days.")
+    return f"until {views.day_and_time(timestamp(round(expires_at * 1000)), 'day')}"
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes as people say it."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+ENDPOINTS: Final = (
+    *page("/users", "users.html", Role.ADMIN, _users),
+    *(
+        Endpoint(path=f"/users/{name}", handler=handler, role=Role.ADMIN, methods=("POST",))
+        for name, handler in (
+            ("add", _add_user),
+            ("role", _change_role),
+            ("remove", _remove_user),
+            ("revoke", _revoke_token),
+        )
+    ),
+    *page("/deliveries", "deliveries.html", Role.MANAGER, _deliveries),
+    *page("/health", "health.html", Role.MANAGER, _health),
+)

@@ -1,0 +1,155 @@
+"""What managers change of a recording in its page, or of many in the list.
+
+Each change is in the ledger before it is made (`lifecycle.acts`), and in the catalogue before the
+answer goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from receiver.console import views
+from receiver.console.context import Console, console_of, who_asks
+from receiver.console.problems import Problem
+from receiver.console.routes import Endpoint
+from receiver.console.sign_in import form_of
+from receiver.console.who import Role, Who
+from receiver.errors import AnnotationError, ConfigurationError, LedgerError, UnreadableError
+from receiver.lifecycle.acts import Acts
+
+Change = Callable[[Acts, Path], object]
+_SAID: Final = {
+    "labelled": "The label is there.",
+    "unlabelled": "The label is removed.",
+    "noted": "The note is there.",
+    "note_removed": "The note is removed.",
+    "held": "It is held: nothing erases, expires or deletes it.",
+    "released": "It is released.",
+    "user_added": "The user is added.",
+    "user_changed": "The role is changed; it counts from the next request on.",
+    "user_removed": "The user is removed.",
+    "token_revoked": "The token is revoked.",
+}
+
+
+def said_of(request: Request) -> dict[str, str] | None:
+    """Return what the page before did, in words; its name is in the address."""
+    text = _SAID.get(request.query_params.get("said", ""))
+    return None if text is None else {"text": text, "tone": "good"}
+
+
+def change(console: Console, who: Who, recording_id: str, act: Change) -> None:
+    """Change one recording. Waits for the disk.
+
+    Args:
+        console: the console.
+        who: who asks; what is out of scope is not found.
+        recording_id: an id, or its beginning.
+        act: is called with what this user can do, and the recording's folder.
+
+    Raises:
+        NotFoundError: there is no such recording within the scope, or nothing of it to remove.
+        Problem: 400, the text cannot be kept; 503, its files or the ledger cannot be used.
+    """
+    row = console.catalogue.get(recording_id, who.scope)
+    recordings = console.config.recordings
+    try:
+        act(Acts(recordings, who=who.name, via=who.way), recordings / row.folder)
+    except AnnotationError as error:
+        raise Problem(400, f"This cannot be kept: {error}.") from None
+    except (LedgerError, UnreadableError, ConfigurationError) as error:
+        raise Problem(503, f"Nothing was changed: {error}.") from error
+    console.catalogue.touch(row.id)
+
+
+async def _labels(request: Request) -> Response:
+    form = await form_of(request)
+    if "remove" in form:
+        name = form["remove"]
+        return await _changed(request, "unlabelled", lambda acts, f: acts.remove_label(f, name))
+    name = form.get("name", "")
+    return await _changed(request, "labelled", lambda acts, f: acts.add_label(f, name))
+
+
+async def _notes(request: Request) -> Response:
+    form = await form_of(request)
+    if "remove" in form:
+        note_id = form["remove"]
+        return await _changed(request, "note_removed", lambda acts, f: acts.remove_note(f, note_id))
+    text = form.get("text", "")
+    try:
+        at = views.seconds_of(form.get("at", ""))
+    except ValueError:
+        raise Problem(400, "The position must be like 62.5, 1:02.5 or 1:02:03.") from None
+    t_ms = None if at is None else round(at * 1000)
+    return await _changed(request, "noted", lambda acts, f: acts.add_note(f, text, t_ms=t_ms))
+
+
+async def _hold(request: Request) -> Response:
+    reason = (await form_of(request)).get("reason", "")
+    return await _changed(request, "held", lambda acts, f: acts.hold(f, reason))
+
+
+async def _release(request: Request) -> Response:
+    return await _changed(request, "released", lambda acts, f: acts.release(f))
+
+
+async def _changed(request: Request, said: str, act: Change) -> Response:
+    """Change one recording, and lead back to its page."""
+    console, who = console_of(request), who_asks(request)
+    recording_id = request.path_params["recording_id"]
+    await console.threads.run(change, console, who, recording_id, act)
+    return RedirectResponse(f"{views.recording_url(recording_id)}?said={said}", 303)
+
+
+async def _selected(request: Request) -> Response:
+    """Change all recordings that were selected in a list, and lead back to the list."""
+    console, who = console_of(request), who_asks(request)
+    form = await request.form()
+    ids = [value for value in form.getlist("id") if isinstance(value, str)]
+    texts = {name: value for name, value in form.items() if isinstance(value, str)}
+    if not ids:
+        raise Problem(400, "No recording was selected.")
+    said, act = _act_on_many(texts)
+    await console.threads.run(_change_all, console, who, ids, act)
+    back = texts.get("back", "")
+    back = back if back.startswith("/recordings") else "/recordings"
+    return RedirectResponse(f"{back}{'&' if '?' in back else '?'}{urlencode({'said': said})}", 303)
+
+
+def _act_on_many(form: Mapping[str, str]) -> tuple[str, Change]:
+    if form.get("act") == "hold":
+        reason = form.get("reason", "")
+        return "held", lambda acts, folder: acts.hold(folder, reason)
+    name = form.get("label", "")
+    return "labelled", lambda acts, folder: acts.add_label(folder, name)
+
+
+def _change_all(console: Console, who: Who, ids: Sequence[str], act: Change) -> None:
+    for recording_id in ids:
+        change(console, who, recording_id, act)
+
+
+ENDPOINTS: Final = (
+    *(
+        Endpoint(
+            path=f"/recordings/{{recording_id}}/{name}",
+            handler=handler,
+            role=Role.MANAGER,
+            methods=("POST",),
+        )
+        for name, handler in (
+            ("labels", _labels),
+            ("notes", _notes),
+            ("hold", _hold),
+            ("release", _release),
+        )
+    ),
+    Endpoint(path="/recordings/selected", handler=_selected, role=Role.MANAGER, methods=("POST",)),
+)

@@ -1,0 +1,204 @@
+"""The ledger as a page, and who has heard a recording."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, get_args
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+
+from receiver.console.context import Console, console_of, who_asks
+from receiver.console.problems import Problem
+from receiver.console.routes import page
+from receiver.console.views import length_text
+from receiver.console.who import Role, Who
+from receiver.errors import NotFoundError, UnreadableError
+from receiver.lifecycle.ledger import Act, Entry, Wanted
+from receiver.media import json_text, visible
+
+ENTRIES: Final = 100
+"""On one page."""
+HEARERS: Final = 20
+_MOST_ENTRIES: Final = 5000
+"""Of one recording, the newest, so many are read for who has heard it."""
+_SPANS: Final = 3
+_NEARLY_ALL: Final = 0.97
+_JOINED_SECONDS: Final = 1.0
+ACTS: Final = tuple(word for group in get_args(Act) for word in get_args(group) or (group,))
+_COLUMNS: Final = ("n", "at", "who", "what", "recording", "details", "via", "prev")
+
+
+async def _ledger(request: Request) -> dict[str, Any]:
+    console, who = console_of(request), who_asks(request)
+    asked = {name: request.query_params.get(name, "").strip() for name in ("who", "what")}
+    asked["recording"] = request.query_params.get("recording", "").strip().lower()
+    wanted = Wanted(
+        recording=asked["recording"],
+        who=asked["who"],
+        what=frozenset({asked["what"]} - {""}),
+        before=_before(request),
+    )
+    found, head = await console.threads.run(_read, console, who, wanted)
+    words = [(name, value) for name, value in asked.items() if value]
+    next_words = [*words, ("before", str(found[ENTRIES - 1].n))] if len(found) > ENTRIES else []
+    return {
+        "entries": [_view(entry) for entry in found[:ENTRIES]],
+        "wanted": asked,
+        "whats": [{"value": word, "text": _text(word)} for word in sorted(ACTS)],
+        "chain": {"tone": "good", "text": _chain(head, who)},
+        "next_url": f"/ledger?{urlencode(next_words)}" if next_words else None,
+        "csv_url": f"/ledger.csv?{urlencode(words)}" if words else "/ledger.csv",
+        "json_url": f"/ledger.json?{urlencode(words)}" if words else "/ledger.json",
+    }
+
+
+def _before(request: Request) -> int | None:
+    text = request.query_params.get("before", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise Problem(400, "The word `before` must be the number of an entry.")
+    return int(text)
+
+
+def _read(console: Console, who: Who, wanted: Wanted) -> tuple[list[Entry], str]:
+    try:
+        entries: Iterable[Entry] = console.ledger.read(wanted)
+        if who.scope:
+            entries = _in_scope(console, who, entries)
+        return list(itertools.islice(entries, ENTRIES + 1)), str(console.ledger.head())
+    except UnreadableError as error:
+        raise Problem(503, f"The ledger cannot be read: {error}.") from error
+
+
+def _in_scope(console: Console, who: Who, entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the entries about recordings that somebody may see."""
+    known: dict[str, bool] = {}
+    for entry in entries:
+        if entry.recording and entry.recording not in known:
+            known[entry.recording] = _exists(console, who, entry.recording)
+        if known.get(entry.recording):
+            yield entry
+
+
+def _exists(console: Console, who: Who, recording_id: str) -> bool:
+    try:
+        return console.catalogue.get(recording_id, who.scope).id == recording_id
+    except NotFoundError:
+        return False
+
+
+def _chain(head: str, who: Who) -> str:
+    if who.scope:
+        return "Each entry names the hash of the one before it. You see those of your recordings."
+    return (
+        f"Each entry names the hash of the one before it. The last is {head}: keep that elsewhere,"
+        " and `receiver ledger verify --head` says whether anything before it was changed."
+    )
+
+
+def _view(entry: Entry) -> dict[str, Any]:
+    return {
+        "n": entry.n,
+        "at": entry.at,
+        "who": visible(entry.who),
+        "what": entry.what,
+        "text": _text(entry.what),
+        "recording": entry.recording,
+        "details": details_text(entry.details),
+        "via": visible(entry.via),
+        "prev": entry.prev,
+    }
+
+
+def _text(what: str) -> str:
+    return visible(what.replace("_", " "))
+
+
+def details_text(details: Mapping[str, Any]) -> str:
+    """Return what else an entry says, in words; a span of time first."""
+    left = dict(details)
+    parts = []
+    from_s, to_s = left.get("from_s"), left.get("to_s")
+    if isinstance(from_s, int | float) and isinstance(to_s, int | float):
+        del left["from_s"], left["to_s"]
+        parts.append(f"{length_text(from_s * 1000)} to {length_text(to_s * 1000)}")
+    for name, value in left.items():
+        if value not in (None, "", {}):
+            text = value if isinstance(value, str) else json_text(value)
+            parts.append(f"{visible(name)} {visible(text)}")
+    return ", ".join(parts)
+
+
+def _rows(context: dict[str, Any]) -> Iterator[Sequence[object]]:
+    yield _COLUMNS
+    for entry in context["entries"]:
+        yield [entry[name] for name in _COLUMNS]
+
+
+def read_heard(console: Console, recording_id: str, duration_ms: float) -> list[dict[str, str]]:
+    """Return who has heard a recording, the last first. Waits for the disk.
+
+    Raises:
+        Problem: 503, the ledger cannot be read.
+    """
+    wanted = Wanted(recording=recording_id, what=frozenset({"heard", "downloaded", "exported"}))
+    try:
+        entries = list(itertools.islice(console.ledger.read(wanted), _MOST_ENTRIES))
+    except UnreadableError as error:
+        raise Problem(503, f"The ledger cannot be read: {error}.") from error
+    return heard_by(entries, duration_ms / 1000)
+
+
+def heard_by(entries: Iterable[Entry], seconds: float) -> list[dict[str, str]]:
+    """Return for each person when it was last, and what was heard in all.
+
+    Args:
+        entries: of one recording, the newest first.
+        seconds: how long it is.
+    """
+    by_name: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_name.setdefault(entry.who, []).append(entry)
+    return [
+        {"who": visible(name), "at": found[0].at, "text": _what_of(found, seconds)}
+        for name, found in itertools.islice(by_name.items(), HEARERS)
+    ]
+
+
+def _what_of(entries: Sequence[Entry], seconds: float) -> str:
+    spans = _joined(
+        (entry.details["from_s"], entry.details["to_s"])
+        for entry in entries
+        if entry.what == "heard"
+        and isinstance(entry.details.get("from_s"), int | float)
+        and isinstance(entry.details.get("to_s"), int | float)
+    )
+    words = []
+    if spans and sum(stop - start for start, stop in spans) >= _NEARLY_ALL * seconds:
+        words.append("whole")
+    else:
+        words += [
+            f"{length_text(start * 1000)} to {length_text(stop * 1000)}"
+            for start, stop in spans[:_SPANS]
+        ]
+        words += [f"{len(spans) - _SPANS} more parts"] * (len(spans) > _SPANS)
+    if any(entry.what != "heard" for entry in entries):
+        words.append("downloaded")
+    return ", ".join(words)
+
+
+def _joined(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return spans in their order, those joined that touch, or nearly do."""
+    found: list[tuple[float, float]] = []
+    for start, stop in sorted(spans):
+        if found and start <= found[-1][1] + _JOINED_SECONDS:
+            found[-1] = (found[-1][0], max(found[-1][1], stop))
+        else:
+            found.append((start, stop))
+    return found
+
+
+ENDPOINTS: Final = (*page("/ledger", "ledger.html", Role.ADMIN, _ledger, rows=_rows),)

@@ -1,0 +1,147 @@
+"""The pages about the installation: users, deliveries, health."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from receiver.console.admin_pages import size_text
+from receiver.console.who import Role
+from receiver.errors import NotFoundError
+from tests.receiver.helpers import recordings_builder
+from tests.receiver.helpers.consoles import PASSWORD, Served, send_form, serving
+
+pytestmark = pytest.mark.integration
+HTML = {"Accept": "text/html"}
+
+
+async def test_users_come_change_and_go(served: Served) -> None:
+    """Each act is said on the page that it leads back to."""
+    accounts = served.console.accounts
+    served.add("ada", Role.ADMIN)
+    async with await served.signed_in("ada") as browser:
+        answer = await send_form(
+            browser,
+            "/users/add",
+            name="Leo",
+            role="listener",
+            param="queue=sales",
+            password=PASSWORD,
+        )
+        assert (303, "/users?said=user_added") == (answer.status_code, answer.headers["location"])
+        leo = accounts.user("leo")
+        assert (Role.LISTENER, {"queue": "sales"}, True) == (leo.role, leo.scope, leo.has_password)
+        page = (await browser.get("/users?said=user_added")).text
+        assert "The user is added." in page
+        assert "sales" in page
+        await send_form(browser, "/users/role", name="leo", role="manager")
+        assert Role.MANAGER is accounts.user("leo").role
+        _, token = served.console.tokens.make("leo", label="reports")
+        assert "reports" in (await browser.get("/users")).text
+        await send_form(browser, "/users/revoke", id=token.id)
+        assert [] == served.console.tokens.all()
+        await send_form(browser, "/users/remove", name="leo")
+    with pytest.raises(NotFoundError):
+        accounts.user("leo")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "words"),
+    [
+        ("add", {"name": "leo", "role": "king", "password": PASSWORD}, "viewer"),
+        ("add", {"name": "leo", "role": "viewer", "password": "short"}, "10"),
+        ("add", {"name": "leo", "role": "viewer", "param": "sales"}, "queue=sales"),
+        ("add", {"name": "ada", "role": "viewer", "password": PASSWORD}, "already"),
+        ("role", {"name": "Ada ", "role": "viewer"}, "his own account"),
+        ("remove", {"name": "ada"}, "his own account"),
+    ],
+)
+async def test_what_cannot_be_done_is_told(
+    served: Served, path: str, fields: dict[str, str], words: str
+) -> None:
+    """And the accounts are as they were."""
+    served.add("ada", Role.ADMIN)
+    async with await served.signed_in("ada") as browser:
+        answer = await send_form(browser, f"/users/{path}", **fields)
+    assert 400 == answer.status_code
+    assert words in answer.text
+    assert [("ada", Role.ADMIN)] == [(u.name, u.role) for u in served.console.accounts.all()]
+
+
+async def test_an_admin_of_some_recordings_makes_nobody_who_sees_more(served: Served) -> None:
+    """He manages no accounts at all."""
+    served.add("sam", Role.ADMIN, {"queue": "sales"})
+    async with await served.signed_in("sam") as browser:
+        page = await browser.get("/users", headers=HTML)
+        answer = await send_form(browser, "/users/add", name="x", role="admin", password=PASSWORD)
+    assert [403, 403] == [page.status_code, answer.status_code]
+    assert ["sam"] == [user.name for user in served.console.accounts.all()]
+
+
+async def test_deliveries_say_what_there_is_instead(served: Served) -> None:
+    """Nothing is configured, so nothing waits."""
+    async with served.browser(headers=served.token("max", Role.MANAGER)) as browser:
+        page = await browser.get("/deliveries", headers=HTML)
+        twin = (await browser.get("/deliveries.json")).json()
+    assert "Nothing is delivered" in page.text
+    assert [] == twin["deliveries"]
+
+
+async def test_health_counts_what_is_missing_per_day(served: Served) -> None:
+    """As a picture, as a table, and as JSON."""
+    from datetime import UTC, datetime
+
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    started = round(today.timestamp() * 1000)
+    recordings = served.console.catalogue.recordings
+    recordings_builder.build(recordings, started_at_ms=started)
+    recordings_builder.build(
+        recordings, recording_id="11" * 8, started_at_ms=started, complete=True
+    )
+    served.console.catalogue.reconcile()
+    async with served.browser(headers=served.token("max", Role.MANAGER)) as browser:
+        page = await browser.get("/health", headers=HTML)
+        twin = (await browser.get("/health.json")).json()
+        url = twin["days"][-1]["url"].replace("?", ".json?", 1)
+        assert 1 == (await browser.get(url)).json()["total"]["count"]
+    assert 200 == page.status_code
+    assert (2, 1) == (twin["days"][-1]["count"], twin["days"][-1]["bad"])
+    assert 14 == len(twin["days"])
+    assert {"Free space", "Something missing", "Catalogue", "Oldest audio not on disk"} == {
+        figure["name"] for figure in twin["figures"]
+    }
+
+
+async def test_health_reads_what_the_receiver_says_of_itself(tmp_path: Path) -> None:
+    """And says so where it does not answer."""
+    text = b"tapreel_spool_held_seconds 7.5\ntapreel_streams_active 3.0\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text)
+        writer.write(head + text)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with (
+        serving(tmp_path, metrics_port=port) as served,
+        served.browser(headers=served.token("max", Role.MANAGER)) as browser,
+    ):
+        slow = (await browser.get("/health.json")).json()
+        server.close()
+        await server.wait_closed()
+        gone = (await browser.get("/health.json")).json()
+    assert ["The disk is slow: audio of 7.5 s waits in memory."] == slow["problems"]
+    assert "3 streams now" == slow["figures"][-1]["note"]
+    assert ["The receiver does not answer: is it running?"] == gone["problems"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(5, "5 bytes"), (1500, "2 KB"), (80e9, "80 GB"), (2.5e12, "2.5 TB")]
+)
+def test_sizes_are_written_as_people_say_them(size: float, text: str) -> None:
+    """In one unit."""
+    assert text == size_text(size)
