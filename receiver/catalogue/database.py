@@ -26,12 +26,13 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from receiver.catalogue import schema
+from receiver.disk import layout
 from receiver.disk.files import FILE_MODE
 from receiver.disk.folders import folder_within
 from receiver.errors import CatalogueError, ConfigurationError
 
-FOLDER: Final = ".catalogue"
-FILE: Final = "catalogue.sqlite"
+FOLDER: Final = layout.CATALOGUE
+FILE: Final = layout.CATALOGUE_SQLITE
 BUSY_SECONDS: Final = 5
 CONNECT_SECONDS: Final = 5
 STATEMENT_SECONDS: Final = 60
@@ -81,11 +82,6 @@ class Database:
     def close(self) -> None:
         """Close all connections; idempotent."""
         self.engine.dispose()
-
-
-def is_there(url: str | None, recordings: Path) -> bool:
-    """Whether a catalogue was configured, or has been made beside the recordings."""
-    return url is not None or (recordings / FOLDER / FILE).is_file()
 
 
 def open_database(url: str | None, recordings: Path) -> Database:

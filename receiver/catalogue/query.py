@@ -47,6 +47,18 @@ class Cursor:
     n: int
     duration_ms: float | None = None
 
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Return what `str` has made a text of.
+
+        Raises:
+            BadWord: it has not.
+        """
+        match = _CURSOR.fullmatch(text)
+        if match is None:
+            raise BadWord("after", "it must be what the page before gave")
+        return cls(int(match[1]), float(match[2]) if match[2] else None)
+
     def __str__(self) -> str:
         return f"{self.n}" if self.duration_ms is None else f"{self.n}_{self.duration_ms!r}"
 
@@ -102,7 +114,7 @@ def parse(pairs: Iterable[tuple[str, str]], now: datetime) -> Query:
     given: dict[tuple[str, str], None] = {}
     for word, value in pairs:
         if value.strip():
-            given[word, value.strip()] = None
+            given[word, value if word.startswith(PARAMETER) else value.strip()] = None
     _refuse_repeated(given)
     for word, value in given:
         if len(value) > LONGEST_VALUE:
@@ -201,12 +213,8 @@ def _sort(reading: _Reading, word: str, value: str) -> None:
     reading.query = replace(reading.query, sort=value)
 
 
-def _after(reading: _Reading, word: str, value: str) -> None:
-    match = _CURSOR.fullmatch(value)
-    if match is None:
-        raise BadWord(word, "it must be what the page before gave")
-    cursor = Cursor(int(match[1]), float(match[2]) if match[2] else None)
-    reading.query = replace(reading.query, after=cursor)
+def _after(reading: _Reading, _: str, value: str) -> None:
+    reading.query = replace(reading.query, after=Cursor.parse(value))
 
 
 def _limit(reading: _Reading, word: str, value: str) -> None:

@@ -12,13 +12,13 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from receiver.cli import catalogue as search
 from receiver.cli.options import FILE, named_settings, recordings_folder
 from receiver.disk.files import open_folder
 from receiver.disk.folders import FolderLock, make_recordings_folder
@@ -54,38 +54,46 @@ _ROW: Final = "{:<16}  {:<20}  {:>9}  {:<8}  {:<36}  {:<8}  "
 _HEADING: Final = ("ID", "STARTED", "DURATION", "TRACKS", "CALL", "COMPLETE")
 
 
-def _parameter(context: click.Context, option: click.Parameter, given: Iterable[str]) -> Any:
-    pairs = [pair.partition("=") for pair in given]
-    if not all(equals and name for name, equals, _ in pairs):
-        raise click.BadParameter("it must be NAME=VALUE", context, option)
-    return {name: value for name, _, value in pairs}
-
-
-def _since(context: click.Context, option: click.Parameter, given: str | None) -> datetime | None:
-    try:
-        return None if given is None else store.parse_since(given, datetime.now(UTC))
-    except ValueError as error:
-        raise click.BadParameter(str(error), context, option) from None
-
-
 @click.command("list")
+@click.argument("words", nargs=-1, metavar="[WORD=VALUE]...")
 @click.option("--json", "as_json", is_flag=True, help="print a JSON array of whole documents")
-@click.option("--call-sid", help="only recordings of this call")
+@click.option("--call-sid", help="only recordings of this call: call=SID")
 @click.option(
     "--param",
     "parameters",
     multiple=True,
-    callback=_parameter,
     metavar="NAME=VALUE",
     help="only recordings with this custom parameter; may be repeated, all must agree",
 )
 @click.option(
-    "--since", callback=_since, metavar="WHEN", help="a date, an RFC 3339 time, or an age (2h, 3d)"
+    "--since",
+    callback=search.checked_time,
+    metavar="WHEN",
+    help="a date, an RFC 3339 time, or an age (2h, 3d)",
 )
-@recordings_folder
-def list_recordings(recordings: Path, *, as_json: bool, **wanted: Any) -> None:
-    """List recordings, newest first."""
-    found = _readable(store.select(recordings, Wanted(**wanted)), recordings)
+@click.option("--disk", is_flag=True, help="read the folders, also where there is a catalogue")
+@named_settings("recordings", "database_url")
+def list_recordings(
+    recordings: Path,
+    database_url: str | None,
+    words: tuple[str, ...],
+    *,
+    as_json: bool,
+    disk: bool,
+    **options: Any,
+) -> None:
+    """List recordings, newest first.
+
+    Words narrow the list: from, to, call, stream, param.NAME, label, finding, track, complete,
+    held, min_duration, max_duration, state, q, sort, limit. For example:
+
+        receiver list param.queue=sales complete=no from=24h q='refund jane'
+
+    Where there is a catalogue, it says which recordings there are; without one, only call,
+    param.NAME and from can be asked for. `receiver catalogue rebuild` makes one.
+    """
+    pairs = [*search.pairs_of(words), *search.pairs_of_options(**options)]
+    found = _readable(search.select(recordings, database_url, pairs, disk=disk), recordings)
     if as_json:
         _print_array(found)
     else:

@@ -16,6 +16,10 @@ from receiver.errors import TapreelError
 COMMANDS: Final = {
     "serve": ("receiver.cli.serve:serve", "Receive streams and record them."),
     "recover": ("receiver.cli.archive:recover", "Publish what a crash left in the spool."),
+    "catalogue": (
+        "receiver.cli.catalogue:catalogue",
+        "Rebuild, check or describe the catalogue.",
+    ),
     "list": ("receiver.cli.archive:list_recordings", "List recordings."),
     "show": ("receiver.cli.archive:show", "Show one recording."),
     "verify": ("receiver.cli.archive:verify", "Read recordings again and check them."),

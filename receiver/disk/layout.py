@@ -30,6 +30,9 @@ LEDGER: Final = ".ledger"
 """Inside the recordings folder: what was done with recordings; see `lifecycle.ledger`."""
 PUBLISHED: Final = ".published"
 """The folder of the publication log inside the recordings folder."""
+CATALOGUE: Final = ".catalogue"
+CATALOGUE_SQLITE: Final = "catalogue.sqlite"
+"""The catalogue's folder inside the recordings folder, and its database unless it is elsewhere."""
 LEVELS: Final = 4
 """Parts of a recording's name below the recordings folder: year, month, day and its own."""
 

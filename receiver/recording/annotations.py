@@ -21,6 +21,7 @@ from receiver.disk import layout
 from receiver.disk.files import open_regular, replacing, write_all
 from receiver.disk.folders import folder_within
 from receiver.errors import AnnotationError, NotFoundError, UnreadableError
+from receiver.recording import publication_log
 
 VERSION: Final = 1
 LONGEST_LABEL: Final = 64
@@ -105,7 +106,8 @@ def _decoded(document: bytes) -> Annotations:
 def change(folder: Path, edit: Callable[[Annotations], Annotations]) -> Annotations:
     """Change the annotations of the recording in `folder`; return them as they are then.
 
-    It is on disk when this returns. A crash leaves the old file or the new one, whole.
+    It is on disk when this returns, and so is a line in the publication log for whoever follows.
+    A crash leaves the old file or the new one, whole.
 
     Args:
         folder: The recording's folder, below year, month and day in the recordings folder.
@@ -116,7 +118,8 @@ def change(folder: Path, edit: Callable[[Annotations], Annotations]) -> Annotati
         UnreadableError: what stands there cannot be read; it is left as it is.
         AnnotationError: it is of a later version, of which parts would be lost.
         UnsafeFolderError: others could put things into one of the folders.
-        OSError: the disk failed; what stood there still does, unless syncing its entry failed.
+        OSError: the disk failed; what stood there still does, unless syncing its entry or
+            the publication log failed.
     """
     above = folder.parents[_BELOW_RECORDINGS - 1]
     with (
@@ -131,7 +134,9 @@ def change(folder: Path, edit: Callable[[Annotations], Annotations]) -> Annotati
         if after != before:
             encoded = msgspec.json.format(msgspec.json.encode(after), indent=2)
             write_all(file, encoded + b"\n")
-        return after
+    if after != before:
+        publication_log.append(above, folder, publication_log.CHANGED)  # the file is there by now
+    return after
 
 
 def add_label(annotations: Annotations, name: str, *, by: str, at: str) -> Annotations:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from receiver.catalogue import database as module
-from receiver.catalogue.database import FILE, FOLDER, Database, is_there, open_database
+from receiver.catalogue.database import FILE, FOLDER, Database, open_database
 from receiver.catalogue.schema import HEAD, marks
 from receiver.errors import CatalogueError, ConfigurationError
 from tests.receiver.helpers.postgres import PostgresServer
@@ -64,9 +64,7 @@ def test_several_processes_may_make_it_at_once(url: str | None, recordings: Path
 
 def test_the_default_is_a_file_that_only_we_can_read(recordings: Path) -> None:
     """So are those that SQLite puts beside it."""
-    assert not is_there(None, recordings)
     database = open_database(None, recordings)
-    assert is_there(None, recordings)
     folder = recordings / FOLDER
     assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
     assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
@@ -88,7 +86,6 @@ def test_one_of_a_later_version_is_left_alone(url: str | None, recordings: Path)
 )
 def test_other_urls_are_refused(url: str, recordings: Path) -> None:
     """With what to write instead, and never with the URL: it may hold a password."""
-    assert is_there(url, recordings)
     with pytest.raises(ConfigurationError, match="postgresql://USER@HOST/NAME"):
         open_database(url, recordings)
 

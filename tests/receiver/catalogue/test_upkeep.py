@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -22,7 +23,7 @@ from receiver.disk import layout
 from receiver.errors import CatalogueError, ConfigurationError
 from receiver.recording import annotations as notes
 from receiver.recording import publication_log
-from receiver.recording.publication_log import CHANGED, DELETED
+from receiver.recording.publication_log import DELETED
 from tests.receiver.helpers import recordings_builder as builder
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -76,6 +77,13 @@ def label(folder: Path, name: str) -> None:
     notes.change(folder, lambda now: notes.add_label(now, name, by="ana", at=AT))
 
 
+def written_by_hand(folder: Path, name: str) -> None:
+    """Add a label past the code that would log it."""
+    (folder / layout.ANNOTATIONS_JSON).write_bytes(
+        msgspec.json.encode(notes.Annotations(labels=(notes.Label(name, "ana", AT),)))
+    )
+
+
 def test_what_is_published_is_found(catalogue: Catalogue, recordings: Path) -> None:
     """Each once, however often the log names it."""
     first = put(recordings, 1)
@@ -95,7 +103,6 @@ def test_what_is_changed_or_deleted_is_too(catalogue: Catalogue, recordings: Pat
     folders = [put(recordings, number) for number in range(3)]
     catalogue.catch_up()
     label(folders[0], "checked")
-    publication_log.append(recordings, folders[0], CHANGED)
     shutil.rmtree(folders[1])
     publication_log.append(recordings, folders[1], DELETED)
     changes = catalogue.catch_up()
@@ -111,7 +118,7 @@ def test_what_hands_have_done_is_found_by_comparing(catalogue: Catalogue, record
     catalogue.catch_up()
     put(recordings, 9, logged=False)
     builder.change_document(folders[0], call_sid="changed")
-    label(folders[1], "checked")
+    written_by_hand(folders[1], "checked")
     shutil.rmtree(folders[2])
     elsewhere = recordings / "2027/01/01" / folders[3].name
     elsewhere.parent.mkdir(parents=True)
@@ -134,7 +141,6 @@ def test_rebuilding_gives_what_living_did(catalogue: Catalogue, recordings: Path
         folder = put(recordings, number, duration_ms=number * 1000.0)
         if number % 3 == 0:
             label(folder, f"label {number % 2}")
-            publication_log.append(recordings, folder, CHANGED)
         if number % 7 == 0:
             notes.change(folder, lambda now: notes.set_hold(now, "claim", by="ana", at=AT))
         if number % 4 == 0:
@@ -223,7 +229,7 @@ def test_a_folder_is_read_again_when_it_changed_meanwhile(
     def fingerprint(path: Path) -> str:
         seen = real(path)
         monkeypatch.undo()
-        label(folder, "meanwhile")
+        written_by_hand(folder, "meanwhile")
         return seen
 
     monkeypatch.setattr(rows, "fingerprint", fingerprint)
