@@ -194,7 +194,7 @@ def show(recordings: Path, recording_id: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(_shown(kept.document), nl=False)
         return
-    for line in _page(kept):
+    for line in _page(kept, store.next_part(recordings, kept.recording)):
         _print_line(line)
 
 
@@ -210,7 +210,7 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _page(kept: Kept) -> Iterator[str]:
+def _page(kept: Kept, following: Recording | None) -> Iterator[str]:
     document = kept.recording
     yield from _facts(document)
     for track in document.tracks:
@@ -225,9 +225,7 @@ def _page(kept: Kept) -> Iterator[str]:
         for part in document.refused.parts:
             what = f"{part.chunks} payloads, {part.size} bytes"
             yield f"  {visible(part.code)} {visible(part.label)}: {what}"
-    if document.previous:
-        gap = _duration(document.previous.gap_ms)
-        yield f"before      {visible(document.previous.id)}, {gap} between the two"
+    yield from _other_parts(document, following)
     yield f"document    {kept.folder / 'recording.json'}"
     for title, lines in (
         ("findings", [_finding_line(document, index) for index in range(len(document.findings))]),
@@ -242,6 +240,16 @@ def _page(kept: Kept) -> Iterator[str]:
         if lines:
             yield title
             yield from (f"  {line}" for line in lines)
+
+
+def _other_parts(document: Recording, following: Recording | None) -> Iterator[str]:
+    """Yield in which recordings the stream began and goes on, if it does."""
+    if document.previous:
+        gap = _duration(document.previous.gap_ms)
+        yield f"before      {visible(document.previous.id)}, {gap} between the two"
+    if following and following.previous:
+        gap = _duration(following.previous.gap_ms)
+        yield f"behind      {visible(following.id)}, {gap} between the two"
 
 
 def _annotations(folder: Path) -> Iterator[tuple[str, list[str]]]:

@@ -31,6 +31,8 @@ from receiver.media import parameter_text, timestamp
 from receiver.recording import document as recording
 from receiver.recording.document import Recording
 
+REMEMBERED_SECONDS: Final = 3600.0
+"""For how long a stream that has ended can go on as another recording."""
 SHORTEST_PREFIX: Final = 4
 """Fewer characters are no prefix of an id."""
 
@@ -122,6 +124,26 @@ def select(recordings: Path, wanted: Wanted) -> Iterator[Kept | Damaged]:
 def folders(recordings: Path) -> Iterator[Path | Damaged]:
     """Yield the folders of all published recordings, newest first, and what cannot be read."""
     yield from _folders(recordings, _LEVELS)
+
+
+def next_part(recordings: Path, before: Recording) -> Recording | None:
+    """Return the recording in which the stream of another one goes on, if it has been published.
+
+    Only it names the other one: a document never changes. It began while that one was open, or
+    within the time for which a receiver remembers streams, so no more is read.
+    """
+    first = datetime.fromisoformat(before.started_at)
+    last = datetime.fromisoformat(before.ended_at) + timedelta(seconds=REMEMBERED_SECONDS)
+    names = f"{first:%Y%m%dT%H%M%S}", f"{last:%Y%m%dT%H%M%S}~"
+    parts = []
+    for day in range((last.date() - first.date()).days + 1):
+        folder = recordings / f"{first + timedelta(days=day):%Y/%m/%d}"
+        for found in _folders(folder, _LEVELS[-1:]):
+            if isinstance(found, Path) and names[0] <= found.name <= names[1]:
+                entry = _read_or_damaged(found)
+                parts += [entry.recording] if isinstance(entry, Kept) else []
+    following = [part for part in parts if part.previous and part.previous.id == before.id]
+    return min(following, key=lambda part: part.started_at, default=None)
 
 
 def _folders(folder: Path, levels: tuple[Callable[[str], object], ...]) -> Iterator[Path | Damaged]:

@@ -297,6 +297,20 @@ def test_show_names_what_is_in_no_track_and_the_recording_before(
     assert f"before      {'0' * 16}, 0:01.50 between the two" in lines
 
 
+def test_show_names_the_recording_behind(recordings: Path, run: Run) -> None:
+    """The first part was published before there was one, and is as it was."""
+    builder.build(recordings, recording_id=FIRST)
+    document = next(recordings.rglob("recording.json")).read_bytes()
+    builder.build(
+        recordings,
+        recording_id=SECOND,
+        started_at_ms=builder.STARTED_AT_MS + 9000,
+        previous=PreviousRecording(FIRST, "s", 1500),
+    )
+    assert f"behind      {SECOND}, 0:01.50 between the two" in run("show", FIRST).lines
+    assert document == run("show", FIRST, "--json").out.encode()
+
+
 @pytest.mark.parametrize(
     ("level", "share", "line"),
     [

@@ -14,7 +14,7 @@ from receiver.disk import layout
 from receiver.errors import NotFoundError, UnreadableError
 from receiver.recording import document as recording
 from receiver.recording import store
-from receiver.recording.document import Recording
+from receiver.recording.document import PreviousRecording, Recording
 from receiver.recording.store import Damaged, Kept, Wanted
 from receiver.recording.verify import verify
 from tests.receiver.helpers import recordings_builder as builder
@@ -259,3 +259,25 @@ def test_an_unreadable_document_is_one_error(recordings: Path) -> None:
     """The caller need not know of system errors."""
     with pytest.raises(UnreadableError, match="No such file"):
         store.read(recordings)
+
+
+def test_the_part_behind_a_recording_is_found_among_those_of_its_time(recordings: Path) -> None:
+    """Also of the next day, and where it began while the first was open; the first of several."""
+    midnight_ms = 1_795_392_000_000
+    first = builder.build(recordings, recording_id="a" * 16, started_at_ms=midnight_ms - 5000)
+    before = store.read(first).recording
+    assert store.next_part(recordings, before) is None
+    previous = PreviousRecording("a" * 16, "s", 20)
+    for name, after_ms, named in (
+        ("b", 2 * HOUR_MS, previous),
+        ("c", 60_000, previous),
+        ("d", 2_000, previous),
+        ("e", 1_000, PreviousRecording("f" * 16, "s", 20)),
+        ("9", -1_000, previous),
+    ):
+        at_ms = midnight_ms - 5000 + after_ms
+        builder.build(recordings, recording_id=name * 16, started_at_ms=at_ms, previous=named)
+    (recordings / "2026/11/23/20261123T000001Z-0000000000000000").mkdir(parents=True)
+    found = store.next_part(recordings, before)
+    assert found is not None
+    assert "d" * 16 == found.id
