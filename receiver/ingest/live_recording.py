@@ -13,6 +13,7 @@ import msgspec
 import receiver
 from receiver.journal import records
 from receiver.journal.records import (
+    ChunkRecord,
     EndRecord,
     Header,
     MessageRecord,
@@ -104,6 +105,7 @@ class LiveRecording:
     latest_ms: int = 0  # when it came
     sequence_number: int = 0  # the highest of messages other than media
     previous_tracks: dict[Track, PartEnd] = field(default_factory=dict)  # where that one ended
+    previous: PreviousPart | None = None
     continues_ms: int | None = None  # the timestamp at which the part before it ended
     chunks: int = 0
     messages: int = 0
@@ -202,7 +204,7 @@ class LiveRecording:
             self.start or NAMELESS,
             self.latest_of_tracks() if latest is None else latest,
         )
-        own = {chunk.track: _part_end(chunk, start.media_format) for chunk in latest}
+        own = {chunk.track: part_end(chunk, start.media_format) for chunk in latest}
         numbers = [chunk.sequence_number or 0 for chunk in latest]
         return PreviousPart(
             id=self.header.recording_id,
@@ -220,7 +222,7 @@ class LiveRecording:
         """
         ends = (end.end_ms for end in previous.tracks.values() if end.end_ms is not None)
         self.continues_ms = max(ends, default=None)
-        self.previous_tracks = previous.tracks
+        self.previous_tracks, self.previous = previous.tracks, previous
         self.note(records.PREVIOUS_PART, msgspec.json.encode(previous).decode())
 
     def publish_message(self, message: bytes) -> None:
@@ -291,7 +293,8 @@ class LiveRecording:
         return names(self.header.recording_id, self.start)
 
 
-def _part_end(chunk: Chunk, media: MediaFormat) -> PartEnd:
+def part_end(chunk: Chunk | ChunkRecord, media: MediaFormat) -> PartEnd:
+    """Return where a track stands behind a chunk."""
     stamp = chunk.timestamp_ms
     end = None if stamp is None else stamp + len(chunk.payload) // media.bytes_per_ms
     return PartEnd(chunk.chunk, stamp, end)

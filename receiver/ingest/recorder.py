@@ -17,34 +17,71 @@ sessions of another kind of socket can be recorded beside the ones of today.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import math
+import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+import structlog
+
 from receiver.counters import Counters, LiveCounts
-from receiver.ingest.live_recording import LiveRecording
-from receiver.journal.records import Header, PreviousPart
+from receiver.disk.files import create_private, open_regular, write_all
+from receiver.disk.folders import make_private_folder
+from receiver.disk.layout import journal_name
+from receiver.errors import JournalError
+from receiver.ingest.live_recording import LiveRecording, part_end
+from receiver.journal.backlog import open_journal, waiting
+from receiver.journal.records import (
+    REPEATED_IDS,
+    ChunkRecord,
+    EndRecord,
+    Header,
+    MessageRecord,
+    NoteRecord,
+    PartEnd,
+    PreviousPart,
+    Reader,
+    Record,
+    whole_records,
+)
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
-from receiver.media import EndReason
-from receiver.rate_limit import RefusalThrottle
+from receiver.media import EndReason, Track
+from receiver.rate_limit import LogThrottle, RefusalThrottle
+from receiver.recording.store import REMEMBERED_SECONDS
 from receiver.tap.hub import Hub
+from receiver.wire import parse
+from receiver.wire.messages import MessageRejected, Start
 
 REFUSALS_SECONDS: Final = 10.0
 """How often a line is logged of one call that is refused whenever it connects."""
-REMEMBERED_SECONDS: Final = 3600.0
-"""For how long a stream that has ended can go on as another recording."""
 MOST_REMEMBERED: Final = 20_000
 """So many streams that ended are remembered, about 1 KiB each; the oldest are forgotten first."""
 _DONE: Final = 1000
 _GOING_AWAY: Final = 1001
+_WRITTEN_SECONDS: Final = 0.5
+"""After this a journal of another process holds what came for it by now."""
+_ENDS_BYTES: Final = 2**18
+"""So much of a journal's beginning and end is read to see where its stream stands."""
+_FRESH: Final = "fresh-"
+_SWEPT_AFTER: Final = 1000
+"""So many files are written between two removals of old ones."""
 _LONGEST_STEP_SECONDS: Final = 2.0
 """Between two checks. More has not passed for us: this process was stopped, or held up."""
 
 
 _Key = tuple[str, str]
+
+log = structlog.get_logger("receiver.parts")
 
 
 class LiveSession(Protocol):
@@ -90,6 +127,10 @@ class Parts:
         self._open: dict[_Key, LiveRecording] = {}
         self._ended: OrderedDict[_Key, tuple[float, PreviousPart]] = OrderedDict()
 
+    def remember(self, key: _Key, part: PreviousPart, seconds_ago: float) -> None:
+        """Add a part that an earlier process recorded; to be called oldest first."""
+        self._ended[key] = (self._now() - max(0.0, seconds_ago), part)
+
     def start(self, key: _Key, recording: LiveRecording) -> PreviousPart | None:
         """Add a recording that has its name; return the part of its stream before it, if any.
 
@@ -116,6 +157,209 @@ class Parts:
             self._ended.popitem(last=False)
 
 
+class PartStore:
+    """Where the streams of all workers, and of receivers before this one, stood: files in a folder.
+
+    Each recording that has a name has a small file, which says where its journal is, and in the
+    end where its stream stood. So a stream may go on in another process. Nothing of it is synced:
+    after a power cut the journals themselves say it (`load`). All of it happens in one thread.
+
+    Raises:
+        ConfigurationError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, spool: Path) -> None:
+        make_private_folder(folder)
+        self._folder = folder
+        self._spool = spool
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="parts")
+        self._throttle = LogThrottle(REFUSALS_SECONDS)
+        self._writes = itertools.count(1)
+
+    def load(self) -> list[tuple[_Key, PreviousPart]]:
+        """Return where streams stood that ended within the last hour, and forget older ones.
+
+        The journals in the spool count, too: those of a receiver that was killed say it nowhere
+        else. To be called before any of them is published, in a thread.
+        """
+        for journal in waiting(self._spool):
+            with contextlib.suppress(OSError, JournalError):
+                if _is_recent(journal) and (found := _stands(journal)) is not None:
+                    self._write(*found)
+        self._forget_old()
+        entries = [_read(path) for path in self._folder.iterdir()]
+        ended = [(each.key, each.part) for each in entries if each and each.part]
+        return sorted(ended, key=lambda found: found[1].latest_at_ms)
+
+    def _forget_old(self) -> None:
+        for path in self._folder.iterdir():
+            if not _is_recent(path):
+                path.unlink(missing_ok=True)
+
+    def start(self, key: _Key, recording_id: str, found: Callable[[PreviousPart], object]) -> None:
+        """Remember where a journal is, and look for the part of its stream before it.
+
+        `found` is called in the event loop, half a second later, where there is one. It may still
+        be open in another process, which writes its journal five times a second.
+        """
+        loop, now_ms = asyncio.get_running_loop(), time.time() * 1000
+
+        def look() -> None:
+            part = self._latest(key, recording_id, now_ms)
+            if part is not None:
+                with contextlib.suppress(RuntimeError):  # the event loop has ended
+                    loop.call_soon_threadsafe(found, part)
+
+        def begin() -> None:
+            self._write(key, PreviousPart(recording_id, key[0], 0, {}), is_open=True)
+            if self._others(key, recording_id):
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(loop.call_later, _WRITTEN_SECONDS, again)
+
+        def again() -> None:
+            self._submit(look)
+
+        self._submit(begin)
+
+    def end(self, key: _Key, part: PreviousPart) -> None:
+        """Remember where a stream stood at the end of a recording."""
+        self._submit(lambda: self._write(key, part))
+
+    def close(self) -> None:
+        """Write what was submitted, and end the thread behind it; does not wait."""
+        self._thread.shutdown(wait=False)
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        def attempt() -> None:
+            try:
+                work()
+            except (OSError, JournalError) as error:
+                if times := self._throttle.count("", time.monotonic()):
+                    log.warning("parts_not_remembered", error=str(error), times=times)
+
+        with contextlib.suppress(RuntimeError):  # it is closed: the process ends
+            self._thread.submit(attempt)
+
+    def _latest(self, key: _Key, recording_id: str, now_ms: float) -> PreviousPart | None:
+        """Return where the newest other part of a stream ended, or stood at some time."""
+        found = []
+        for entry in self._others(key, recording_id):
+            part = entry.part
+            if part is None:
+                journal = Path(entry.spool, journal_name(entry.recording_id))
+                with contextlib.suppress(JournalError):  # it is gone
+                    part = (_stands(journal, now_ms) or (key, None))[1]
+            if part is not None:
+                found.append(part)
+        return max(found, key=lambda part: part.latest_at_ms, default=None)
+
+    def _others(self, key: _Key, recording_id: str) -> list[_Entry]:
+        paths = self._folder.glob(f"{_name(key)}.*")
+        entries = [_read(path) for path in paths if _is_recent(path)]
+        return [found for found in entries if found and found.recording_id != recording_id]
+
+    def _write(self, key: _Key, part: PreviousPart, *, is_open: bool = False) -> None:
+        path = self._folder / f"{_name(key)}.{part.id}"
+        fresh = path.with_name(f"{_FRESH}{part.id}")
+        fresh.unlink(missing_ok=True)
+        entry = _Entry(key, part.id, str(self._spool.absolute()), None if is_open else part)
+        with create_private(fresh) as file:
+            write_all(file, msgspec.json.encode(entry))
+        fresh.replace(path)
+        if next(self._writes) % _SWEPT_AFTER == 0:
+            self._forget_old()
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """What the file of one recording says; `part` is `None` while it is open."""
+
+    key: _Key
+    recording_id: str
+    spool: str
+    part: PreviousPart | None
+
+
+def _name(key: _Key) -> str:
+    return hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:32]
+
+
+def _read(path: Path) -> _Entry | None:
+    """Return what a file says; nothing where it is gone, or no whole one."""
+    try:
+        with open_regular(path) as file:
+            return msgspec.json.decode(file.read(), type=_Entry)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_recent(path: Path) -> bool:
+    try:
+        return time.time() - path.lstat().st_mtime <= REMEMBERED_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _stands(journal: Path, until_ms: float = math.inf) -> tuple[_Key, PreviousPart] | None:
+    """Return which stream a journal is of, and where it stood, by its beginning and its end.
+
+    What came after `until_ms`, in milliseconds since 1970, does not count.
+
+    Raises:
+        JournalError: it cannot be opened.
+        OSError: it cannot be read.
+    """
+    with open_journal(journal) as file:
+        number = file.fileno()
+        size = os.fstat(number).st_size
+        head = os.pread(number, _ENDS_BYTES, 0)
+        tail = os.pread(number, _ENDS_BYTES, max(0, size - _ENDS_BYTES))
+    beginning = [record for _, record in Reader([head])]
+    start = _start_in(beginning)
+    if start is None or not start.stream_sid or not isinstance(beginning[0], Header):
+        return None
+    part = _part_in(beginning[0], start, whole_records(tail), until_ms)
+    return (start.stream_sid, start.call_sid), part
+
+
+def _start_in(beginning: list[Record]) -> Start | None:
+    """Return the start message among records, with the ids that other messages have."""
+    found, ids = None, ["", ""]
+    for record in beginning:
+        if isinstance(record, NoteRecord) and record.code == REPEATED_IDS:
+            ids = msgspec.json.decode(record.detail, type=list[str])
+        if isinstance(record, MessageRecord) and found is None:
+            with contextlib.suppress(MessageRejected):
+                parsed = parse.parse(record.message)
+                found = parsed if isinstance(parsed, Start) else None
+    if found is None:
+        return None
+    stream_sid, call_sid = found.stream_sid or ids[0], found.call_sid or ids[1]
+    return msgspec.structs.replace(found, stream_sid=stream_sid, call_sid=call_sid)
+
+
+def _part_in(
+    header: Header, start: Start, records: Iterable[Record], until_ms: float
+) -> PreviousPart:
+    latest_ms, tracks, numbers, reason = 0, dict[Track, PartEnd](), [0], None
+    for record in records:
+        if isinstance(record, ChunkRecord):
+            if header.started_at_ms + record.arrival_ms > until_ms:
+                break
+            end = part_end(record, start.media_format)
+            latest_ms, tracks[record.track] = record.arrival_ms, end
+            numbers.append(record.sequence_number or 0)
+        elif isinstance(record, EndRecord):
+            reason = record.reason
+    return PreviousPart(
+        id=header.recording_id,
+        stream_sid=start.stream_sid,
+        latest_at_ms=header.started_at_ms + latest_ms,
+        tracks=tracks,
+        sequence_number=max(numbers) or None,
+        reason=reason,
+    )
+
+
 class Recorder:
     """Opens the journals of sessions, and keeps the set of those whose sockets are open.
 
@@ -127,6 +371,7 @@ class Recorder:
             writer's thread.
         changed: is called with the number of open sessions whenever it has changed.
         now: a clock that never goes back, in seconds.
+        elsewhere: where the streams of other processes stood.
     """
 
     def __init__(
@@ -138,6 +383,7 @@ class Recorder:
         journal_ended: Callable[[Path], None],
         changed: Callable[[int], None] = lambda _: None,
         now: Callable[[], float] = time.monotonic,
+        elsewhere: PartStore | None = None,
     ) -> None:
         self.hub = hub
         self.counters = counters
@@ -149,9 +395,37 @@ class Recorder:
             REFUSALS_SECONDS
         )  # of all sockets: peers come again and again
         self._spool = spool
+        self._elsewhere = elsewhere
         self._changed = changed
         self._ended = False  # all sessions, by us
         self._checked_at = now()
+
+    def load_parts(self) -> None:
+        """Remember where streams stood when an earlier process ended; waits for the disk."""
+        for key, part in self._elsewhere.load() if self._elsewhere else ():
+            self.parts.remember(key, part, (self.utc_ms() - part.latest_at_ms) / 1000)
+
+    def part_started(
+        self, key: _Key, recording: LiveRecording, found: Callable[[PreviousPart], object]
+    ) -> PreviousPart | None:
+        """Add a recording that has its name; return the part of its stream before it, if any.
+
+        `found` is called later with one that is known to another process only.
+        """
+        if self._elsewhere is not None:
+            self._elsewhere.start(key, recording.header.recording_id, found)
+        return self.parts.start(key, recording)
+
+    def part_ended(self, key: _Key, recording: LiveRecording, part: PreviousPart) -> None:
+        """Remember where a recording ended."""
+        self.parts.end(key, recording, part)
+        if self._elsewhere is not None:
+            self._elsewhere.end(key, part)
+
+    def close(self) -> None:
+        """Write where streams ended, which is not waited for; nothing is opened any more."""
+        if self._elsewhere is not None:
+            self._elsewhere.close()
 
     def utc_ms(self) -> int:
         """Return UTC, in milliseconds since 1970."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ from receiver.ingest.stream import (
     Stream,
 )
 from receiver.journal import records
-from receiver.journal.records import NoteRecord
+from receiver.journal.records import NoteRecord, PreviousPart
 from receiver.journal.writer import JournalWriter
 from receiver.media import Chunk, EndReason
 from receiver.wire import parse
@@ -94,7 +95,7 @@ class Recordings:
             recording.assume(event.assumed)
         if key := recording.key:
             part = recording.as_part(event.latest, event.reason)
-            self._recorder.parts.end(key, recording, part)
+            self._recorder.part_ended(key, recording, part)
         recording.end(event.reason, detail, self._recorder.journal_ended)
         self._forget(recording, event.reason, detail)
 
@@ -175,12 +176,21 @@ class Recordings:
         The journal says which recording has what came of the stream before.
         """
         recording.start = start
-        previous = self._recorder.parts.start(recording.key, recording) if recording.key else None
+        found = functools.partial(self._found_elsewhere, recording)
+        key = recording.key
+        previous = self._recorder.part_started(key, recording, found) if key else None
         if previous is not None:
             same_socket = previous.id in self._ids
             recording.continue_part(msgspec.structs.replace(previous, same_socket=same_socket))
         if not start.refused_format:
             recording.announce(self._recorder.hub, start)
+
+    def _found_elsewhere(self, recording: LiveRecording, part: PreviousPart) -> None:
+        """Go on with a part that another process knows, unless a newer one is known here."""
+        known = recording.previous
+        newer = known is None or (part.id != known.id and part.latest_at_ms > known.latest_at_ms)
+        if recording is self.open and newer:
+            recording.continue_part(part)
 
     def _forget(self, recording: LiveRecording, reason: EndReason, detail: str) -> None:
         self._recorder.counters.ended[reason.value] += 1

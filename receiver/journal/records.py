@@ -298,15 +298,27 @@ def trusted(file: FileIO) -> tuple[int, str]:
     return reader.trusted_bytes, reader.sha256
 
 
+def whole_records(piece: bytes) -> Iterator[Record]:
+    """Yield the records of a piece of a journal, which may begin and end within one."""
+    first = _find_record(piece, 0)
+    if first is not None:
+        yield from (record for _, record in Reader([piece[first:]]))
+
+
 def _holds_record(rest: bytes) -> bool:
     """Whether a whole record lies in `rest`, behind the one that it starts with."""
+    return _find_record(rest, 1) is not None
+
+
+def _find_record(rest: bytes, start: int) -> int | None:
+    """Return where the first whole record begins that begins at `start` or later, if any."""
     view, checked = memoryview(rest), 0
-    for found in _BODY_START.finditer(rest, PREFIX.size + 1):
+    for found in _BODY_START.finditer(rest, PREFIX.size + start):
         body = found.start()
         length, checksum = PREFIX.unpack_from(rest, body - PREFIX.size)
         if not 0 < length <= len(rest) - body:
             continue
         checked += length
         if checked > _MOST_CHECKED_BYTES or zlib.crc32(view[body : body + length]) == checksum:
-            return True
-    return False
+            return body - PREFIX.size
+    return None

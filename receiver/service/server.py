@@ -25,7 +25,7 @@ from receiver.config.settings import Config
 from receiver.counters import Counters
 from receiver.disk import folders
 from receiver.errors import ConfigurationError, DiskLeftError
-from receiver.ingest.recorder import Recorder
+from receiver.ingest.recorder import PartStore, Recorder
 from receiver.ingest.session import Session
 from receiver.journal import backlog
 from receiver.journal.spool import Spool
@@ -42,6 +42,8 @@ from receiver.transports.listener import SocketListener, listen
 
 USED_TOKENS: Final = "used-tokens"
 """The folder in the spool with a file for each single-use token that was used."""
+PARTS: Final = "parts"
+"""The folder in the spool with a file for each stream of the last hour: where it stood."""
 _WATCH_SECONDS: Final = 1.0
 _LAST_EVENTS_SECONDS: Final = 1.5
 """For what is on its way to consumers, once the shutdown deadline runs."""
@@ -71,8 +73,7 @@ class Server:
         shared: SharedPort | None = None,
     ) -> None:
         folders.make_recordings_folder(config.recordings)
-        self._config = config
-        self._shared = shared
+        self._config, self._shared = config, shared
         self._on_published = published
         self._ssl_context = tls.serving(config)
         tokens = credentials.stream_tokens(config)
@@ -86,6 +87,7 @@ class Server:
             self.counters,
             journal_ended=self._submit,
             changed=self._sessions_changed,
+            elsewhere=PartStore(_common_folder(config, shared) / PARTS, config.spool),
         )
         self._admission = Admission(
             tokens,
@@ -125,7 +127,9 @@ class Server:
             stack.push_async_callback(self._close_sockets)
             stack.push_async_callback(self._queue.close)
             stack.push_async_callback(self._close_spool)
+            stack.callback(self.recorder.close)
             log_left(backlog.gather(config.spool))
+            await asyncio.to_thread(self.recorder.load_parts)
             for journal in backlog.waiting(config.spool):
                 self._queue.submit(journal)
             await asyncio.gather(*(disk.check() for disk in self._disks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import signal
 import ssl
@@ -15,14 +16,22 @@ import pytest
 import soundfile
 import trustme
 
+from receiver.disk import layout
 from receiver.journal.records import ChunkRecord, Reader
 from receiver.media import EndReason, GapKind
+from receiver.recording.document import Recording
 from tests.bounds import at_most
 from tests.end_to_end import sender
-from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess, running_receiver
+from tests.end_to_end.receiver_process import (
+    WAIT_SECONDS,
+    ReceiverProcess,
+    read_document,
+    running_receiver,
+)
 from tests.receiver.helpers.g711 import MULAW
 
 SIGNALWIRE_SILENCE = b"\xff"
+AUDIO = bytes(range(160))
 
 
 @pytest.fixture
@@ -259,3 +268,38 @@ def test_tls_and_stereo(tmp_path: Path) -> None:
     stereo, _ = soundfile.read(folder / "stereo.wav", dtype="int16")
     assert decoded(left) + [0] * 8000 == stereo[:, 0].tolist()
     assert decoded(right) == stereo[:, 1].tolist()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("first", [100, 4000])
+def test_a_stream_goes_on_behind_a_restart(tmp_path: Path, end: signal.Signals, first: int) -> None:
+    """However the receiver ended; in the first minute, and after it."""
+    with running_receiver(tmp_path) as receiver, sender.dial(receiver.url) as socket:
+        numbers = range(first, first + 20)
+        chunks = [sender.media("inbound", n, AUDIO, sequence=n + 1) for n in numbers]
+        sender.send_call(socket, [sender.start(), *chunks])
+        receiver.wait_for("stream_started")
+        wait_until_written(receiver, 20 * 160)
+        receiver.stop(end)
+    with running_receiver(tmp_path) as receiver, sender.dial(receiver.url) as socket:
+        before = receiver.published()[1] if end is signal.SIGKILL else published_by(receiver)
+        numbers = range(first + 25, first + 45)
+        chunks = [sender.media("inbound", n, AUDIO, sequence=n + 1) for n in numbers]
+        sender.send_call(socket, [sender.start(), *chunks, sender.stop()])
+        after = receiver.published()[1]
+    assert after.previous is not None
+    assert (before.id, sender.STREAM_SID) == (after.previous.id, after.previous.stream_sid)
+    assert abs(after.previous.gap_ms - 5 * 20) <= 20
+    assert 20 * 20 + after.previous.gap_ms >= after.duration_ms >= 20 * 20
+
+
+def wait_until_written(receiver: ReceiverProcess, size: int) -> None:
+    """Wait until the one journal holds so many bytes."""
+    while sum(path.stat().st_size for path in receiver.spool.glob("*.journal")) < size:
+        os.sched_yield()
+
+
+def published_by(receiver: ReceiverProcess) -> Recording:
+    """Return the document of the one recording that is there."""
+    (path,) = receiver.recordings.rglob(layout.RECORDING_JSON)
+    return read_document(path.parent)

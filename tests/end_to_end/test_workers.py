@@ -68,6 +68,47 @@ def test_calls_are_dealt_out_evenly(two_workers: ReceiverProcess) -> None:
     assert 0 == two_workers.stop()
 
 
+def test_a_stream_goes_on_in_another_worker(two_workers: ReceiverProcess) -> None:
+    """Also while nobody knows that its first socket is dead: the journal says where it stood."""
+    audio = bytes(range(160))
+    with contextlib.ExitStack() as sockets:
+        parts = []
+        for first in (1, 26):
+            socket = sockets.enter_context(sender.dial(two_workers.url))
+            media = [
+                sender.media("inbound", n, audio, sequence=n + 1) for n in range(first, first + 20)
+            ]
+            sender.send_call(socket, [sender.start(), *media])
+            started = two_workers.wait_for("stream_started")
+            parts.append((socket, started["worker"], started["recording_id"]))
+            wait_until_written(two_workers, started["recording_id"], 20 * 160)
+        assert parts[0][1] != parts[1][1]
+        wait_for_note(two_workers, parts[1][2])
+        parts[1][0].send(sender.stop())
+        document = two_workers.published()[1]
+    assert document.previous is not None
+    assert (parts[0][2], 100) == (document.previous.id, document.previous.gap_ms)
+    assert ["audio_lost"] == [finding.code for finding in document.findings]
+
+
+def wait_until_written(receiver: ReceiverProcess, recording_id: str, size: int) -> None:
+    """Wait until a journal holds so many bytes."""
+    while len(journal_of(receiver, recording_id)) < size:
+        os.sched_yield()
+
+
+def wait_for_note(receiver: ReceiverProcess, recording_id: str) -> None:
+    """Wait until a journal says which part was before it."""
+    while b"previous_part" not in journal_of(receiver, recording_id):
+        os.sched_yield()
+
+
+def journal_of(receiver: ReceiverProcess, recording_id: str) -> bytes:
+    """Return what the journal of a recording holds by now."""
+    found = receiver.spool.glob(f"*/{recording_id}.journal")
+    return b"".join(journal.read_bytes() for journal in found)
+
+
 def test_no_more_streams_than_allowed_are_admitted(tmp_path: Path) -> None:
     """Four places are two, one and one: all are given, and none twice."""
     options = ("--workers", "3", "--max-streams", "4")

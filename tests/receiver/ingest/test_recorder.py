@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from receiver.counters import Counters, LiveCounts
 from receiver.ingest import recorder
 from receiver.ingest.live_recording import EarlyMessages, LiveRecording, new_header
 from receiver.ingest.recorder import Parts as StreamParts
-from receiver.ingest.recorder import Recorder
-from receiver.journal.records import EndRecord, Header
+from receiver.ingest.recorder import PartStore, Recorder
+from receiver.journal.records import EndRecord, Header, PartEnd, PreviousPart
 from receiver.journal.spool import Spool
-from receiver.media import EndReason
+from receiver.media import EndReason, Track
+from receiver.recording.store import REMEMBERED_SECONDS
 from receiver.tap.local_hub import LocalHub
+from tests.bounds import at_most
+from tests.receiver.helpers import journals
 from tests.receiver.helpers.taps import ManualScheduler
 
 
@@ -113,7 +121,7 @@ def test_where_a_stream_ended_is_remembered_for_an_hour(parts: Parts) -> None:
     assert found is not None
     assert (first.header.recording_id, EndReason.CLOSED) == (found.id, found.reason)
     memory.end(("s", "c"), second, second.as_part((), EndReason.CLOSED))
-    parts.now += recorder.REMEMBERED_SECONDS + 1
+    parts.now += REMEMBERED_SECONDS + 1
     assert memory.start(("s", "c"), live(parts)) is None
 
 
@@ -166,3 +174,100 @@ def test_a_journal_is_handed_on_when_the_disk_holds_all_of_it(parts: Parts) -> N
     parts.spool.close()
     assert [journal.path] == parts.ended
     assert journal.path.exists()
+
+
+# Where streams of other processes stood.
+
+KEY = ("s", "c")
+
+
+def part(name: str, at_ms: int) -> PreviousPart:
+    """Return where a stream stood."""
+    ends = {Track.INBOUND: PartEnd(5, 80, 100)}
+    return PreviousPart(name * 16, "s", at_ms, ends, 6, EndReason.CLOSED)
+
+
+async def found_by(store: PartStore, name: str) -> PreviousPart | None:
+    """Return which part a new recording finds, if any."""
+    found: asyncio.Queue[PreviousPart] = asyncio.Queue()
+    store.start(KEY, name * 16, found.put_nowait)
+    with contextlib.suppress(TimeoutError):
+        return await asyncio.wait_for(found.get(), at_most(2))
+    return None
+
+
+async def test_another_process_finds_where_a_stream_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest part of this stream that is not the recording itself."""
+    monkeypatch.setattr(recorder, "_WRITTEN_SECONDS", 0.0)
+    here, there = (PartStore(tmp_path / "parts", tmp_path / name) for name in ("1", "2"))
+    here.end(KEY, part("a", 1000))
+    here.end(KEY, part("b", 3000))
+    here.end(KEY, part("c", 2000))
+    here.end(("another", "c"), part("d", 4000))
+    here.close()
+    await asyncio.to_thread(here._thread.shutdown)
+    assert part("b", 3000) == await found_by(there, "e")
+    there.close()
+
+
+async def test_a_part_that_is_open_elsewhere_stands_where_its_journal_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came for it after the new one had begun does not count."""
+    monkeypatch.setattr(recorder, "_WRITTEN_SECONDS", 0.0)
+    here, there = (PartStore(tmp_path / "parts", tmp_path / name) for name in ("1", "2"))
+    (tmp_path / "1").mkdir()
+    name = journals.HEADER.recording_id
+    since_ms = round(time.time() * 1000) - journals.HEADER.started_at_ms
+    rows = journals.records(
+        [
+            *(journals.chunk(n, bytes(160), timestamp_ms=20 * n, arrival_ms=n) for n in range(9)),
+            journals.chunk(9, bytes(160), timestamp_ms=180, arrival_ms=since_ms + 3_600_000),
+        ]
+    )
+    journals.write(tmp_path / "1" / f"{name}.journal", rows)
+    here.start(KEY, name, print)
+    here.close()
+    await asyncio.to_thread(here._thread.shutdown)
+    found = await found_by(there, "e")
+    assert found is not None
+    assert (name, PartEnd(8, 160, 180)) == (found.id, found.tracks[Track.INBOUND])
+    (tmp_path / "1" / f"{name}.journal").unlink()
+    assert await found_by(there, "f") is None
+    there.close()
+
+
+async def test_what_a_receiver_knew_its_successor_loads(tmp_path: Path) -> None:
+    """Also of what was open when it was killed; what is old or torn is forgotten."""
+    spool, folder = tmp_path / "spool", tmp_path / "spool" / "parts"
+    spool.mkdir(0o700)
+    before = PartStore(folder, spool)
+    before.end(KEY, part("a", 1000))
+    before.end(("old", "c"), part("b", 1000))
+    before.close()
+    await asyncio.to_thread(before._thread.shutdown)
+    (old,) = folder.glob(f"*.{'b' * 16}")
+    os.utime(old, (1, 1))
+    (folder / f"x.{'e' * 16}").write_text("{torn")
+    rows = journals.records([journals.chunk(n, bytes(160), timestamp_ms=20 * n) for n in range(9)])
+    journals.write(spool / f"{journals.HEADER.recording_id}.journal", rows)
+    (spool / f"{'c' * 16}.journal").write_bytes(b"no journal")
+    loaded = PartStore(folder, spool).load()
+    assert (KEY, part("a", 1000)) == loaded[0]
+    ((_, crashed),) = loaded[1:]
+    assert (journals.HEADER.recording_id, None) == (crashed.id, crashed.reason)
+    assert PartEnd(8, 160, 180) == crashed.tracks[Track.INBOUND]
+    assert not old.exists()
+
+
+async def test_a_folder_that_takes_nothing_costs_the_link_and_nothing_else(tmp_path: Path) -> None:
+    """It is logged."""
+    store = PartStore(tmp_path / "parts", tmp_path)
+    (tmp_path / "parts").rmdir()
+    with capture_logs() as lines:
+        store.end(KEY, part("a", 1000))
+        store.close()
+        await asyncio.to_thread(store._thread.shutdown)
+    assert ["parts_not_remembered"] == [line["event"] for line in lines]

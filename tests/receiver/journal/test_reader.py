@@ -25,6 +25,7 @@ from receiver.journal.records import (
     Record,
     RejectedRecord,
     trusted,
+    whole_records,
 )
 from receiver.media import EndReason, GapKind, RejectedChunk, Track
 from tests.receiver.helpers.any_record import RECORDS
@@ -325,3 +326,17 @@ def test_nothing_is_trusted_of_a_file_without_a_header(tmp_path: Path, content: 
     (tmp_path / "j").write_bytes(content)
     with open(tmp_path / "j", "rb", buffering=0) as file:
         assert (0, hashlib.sha256(b"").hexdigest()) == trusted(file)
+
+
+@pytest.mark.parametrize("cut", [0, 1, ENDS[0] - 1, ENDS[0], ENDS[0] + 1, ENDS[2] + 9])
+def test_whole_records_are_found_in_a_piece_of_a_journal(cut: int) -> None:
+    """Behind the one in which it begins, and up to the one in which it ends."""
+    behind = [record for record, end in zip(SAMPLE, (0, *ENDS), strict=False) if end >= cut]
+    assert behind == list(whole_records(WHOLE[cut:]))
+    assert behind[:-1] == list(whole_records(WHOLE[cut:-1]))
+
+
+def test_a_piece_without_a_whole_record_has_none() -> None:
+    """Whatever is in it."""
+    for piece in (b"", b"\0" * 99, b"\xff" * 99, WHOLE[1 : ENDS[0]]):
+        assert [] == list(whole_records(piece))
