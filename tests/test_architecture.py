@@ -59,7 +59,7 @@ CORE = (
 MOST_FLAT, MOST_IN_CORE = 10, 110
 MOST_IN_LATER = {
     **dict.fromkeys(("storage", "catalogue", "lifecycle", "notifications", "cluster"), 16),
-    "console": 20,  # pages for people, and all of it again for programs
+    "console": 24,  # pages for people, and all of it again for programs
 }
 """Packages that came later, each with a bound of its own. Files called `__init__.py` count, too."""
 PURE = (

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from receiver.console import admin_pages, changes, ledger_page, pages, sign_in
+from receiver.console import admin_pages, api, changes, ledger_page, pages, sign_in
 from receiver.console.context import Console, console_of, page_response, takes_gzip
 from receiver.console.middleware import Outermost
 from receiver.console.problems import (
@@ -34,7 +34,13 @@ from receiver.console.problems import (
 )
 from receiver.console.routes import SAFE, Endpoint, SocketEndpoint
 from receiver.console.who import Who
-from receiver.errors import CatalogueError, NotFoundError
+from receiver.errors import (
+    CatalogueError,
+    ConfigurationError,
+    LedgerError,
+    NotFoundError,
+    UnreadableError,
+)
 from receiver.rate_limit import TokenBuckets
 
 MOST_BODY_BYTES: Final = 262_144
@@ -55,6 +61,7 @@ def endpoints() -> tuple[Endpoint | SocketEndpoint, ...]:
     """Return every route of the console, in the order in which they are tried."""
     return (
         *sign_in.ENDPOINTS,
+        *api.ENDPOINTS,
         *changes.ENDPOINTS,
         *pages.ENDPOINTS,
         *admin_pages.ENDPOINTS,
@@ -75,6 +82,9 @@ def application(console: Console, rates: Rates | None = None) -> ASGIApp:
             HTTPException: _http_exception,
             NotFoundError: _not_found,
             CatalogueError: _catalogue_error,
+            LedgerError: _disk_error,
+            UnreadableError: _disk_error,
+            ConfigurationError: _disk_error,
         },
         max_body_size=MOST_BODY_BYTES,
     )
@@ -162,6 +172,8 @@ class _Guard:
             raise too_many(1)
         if row.role is not None and not who.role.includes(row.role):
             raise Problem(403, f"This needs the role {row.role}, and you are {who.role}.")
+        if isinstance(row, Endpoint) and row.is_unlimited and who.scope:
+            raise Problem(403, "This is for accounts that are limited to no parameters.")
         return who
 
     async def _check_form(self, request: Request, who: Who) -> None:
@@ -226,6 +238,12 @@ async def _not_found(request: Request, _: Exception) -> Response:
 
 async def _catalogue_error(request: Request, _: Exception) -> Response:
     return _answer(request, Problem(503, _TRY_AGAIN, headers={"Retry-After": "5"}))
+
+
+async def _disk_error(request: Request, error: Exception) -> Response:
+    return _answer(
+        request, Problem(503, f"Nothing was done: {error}.", headers={"Retry-After": "5"})
+    )
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

@@ -28,12 +28,17 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One row: `role` is the least that may ask, and `None` lets everybody in."""
+    """One row: `role` is the least that may ask, and `None` lets everybody in.
+
+    What is `is_unlimited` is for accounts without limits by parameters: it shows or changes what
+    is beyond them.
+    """
 
     path: str
     handler: Handler
     role: Role | None
     methods: tuple[str, ...] = ("GET",)
+    is_unlimited: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +51,13 @@ class SocketEndpoint:
 
 
 def page(
-    path: str, template: str, role: Role, context: Context, *, rows: Rows | None = None
+    path: str,
+    template: str,
+    role: Role,
+    context: Context,
+    *,
+    rows: Rows | None = None,
+    is_unlimited: bool = False,
 ) -> tuple[Endpoint, ...]:
     """Return the rows of a page: itself, the same as JSON, and for a list as CSV.
 
@@ -56,6 +67,7 @@ def page(
         role: The least role that sees it.
         context: Returns what the template gets, and the JSON twin is.
         rows: Returns the lines of the CSV, the first with the names of the columns.
+        is_unlimited: Whether it is for accounts without limits only.
     """
 
     async def as_page(request: Request) -> Response:
@@ -69,10 +81,13 @@ def page(
         return text_response(request, csv_text(lines), "text/csv")
 
     # The twins first: an id in the path would match their ending, too.
-    twins = [Endpoint(path=f"{path}.json", handler=as_json, role=role)]
+    forms = [(f"{path}.json", as_json), (path, as_page)]
     if rows is not None:
-        twins.append(Endpoint(path=f"{path}.csv", handler=as_csv, role=role))
-    return (*twins, Endpoint(path=path, handler=as_page, role=role))
+        forms.insert(1, (f"{path}.csv", as_csv))
+    return tuple(
+        Endpoint(path=at, handler=handler, role=role, is_unlimited=is_unlimited)
+        for at, handler in forms
+    )
 
 
 def csv_text(lines: Iterable[Sequence[object]]) -> str:

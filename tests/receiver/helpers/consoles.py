@@ -40,6 +40,10 @@ class Served:
         self.add(name, role, scope)
         return {"Authorization": f"Bearer {self.console.tokens.make(name)[0]}"}
 
+    async def settled(self) -> None:
+        """Wait until the catalogue has every recording that is there."""
+        await asyncio.to_thread(self.console.catalogue.reconcile)
+
     def browser(self, **options: Any) -> httpx.AsyncClient:
         """Return a client that keeps cookies, and follows nothing by itself."""
         timeout = httpx.Timeout(at_most(20))

@@ -1,0 +1,289 @@
+"""The API's part for admins: the ledger, accounts, API tokens. Its rows are joined to `api`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.catalogue.query import MOST_ROWS
+from receiver.console.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, ApiToken, User
+from receiver.console.context import Console, console_of, json_response, who_asks
+from receiver.console.openapi import Operation, query_word
+from receiver.console.problems import Problem
+from receiver.console.who import LONGEST_NAME, Role
+from receiver.errors import ConfigurationError
+from receiver.lifecycle.ledger import Act, Entry, Wanted
+from receiver.media import timestamp
+
+Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+Parameters = dict[
+    Annotated[str, Meta(min_length=1, max_length=200)], Annotated[str, Meta(max_length=1000)]
+]
+
+
+class LedgerPage(msgspec.Struct, frozen=True):
+    """Entries of the ledger, the newest first; `next` is the path of the page behind it."""
+
+    entries: list[Entry]
+    next: str | None
+
+
+class Token(msgspec.Struct, frozen=True):
+    """An API token as it is listed."""
+
+    id: str
+    role: Role
+    parameters: dict[str, str]
+    label: str
+    created_at: str
+    expires_at: str | None
+    used_at: str | None
+
+
+class Account(msgspec.Struct, frozen=True):
+    """An account, and its API tokens."""
+
+    name: str
+    role: Role
+    parameters: dict[str, str]
+    has_password: bool
+    created_at: str
+    tokens: list[Token]
+
+
+class NewAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An account to be made; without a password a link, a proxy or OpenID Connect opens it."""
+
+    name: Name
+    role: Role
+    parameters: Parameters = {}  # msgspec copies it
+    password: (
+        Annotated[str, Meta(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD)] | None
+    ) = None
+
+
+class AccountChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be changed of an account; a new password signs it out everywhere."""
+
+    role: Role | None = None
+    parameters: Parameters | None = None
+    password: (
+        Annotated[str, Meta(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD)] | None
+    ) = None
+
+
+class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token to be made; role and parameters limit the account's further."""
+
+    label: Annotated[str, Meta(max_length=200)] = ""
+    role: Role | None = None
+    parameters: Parameters = {}  # msgspec copies it
+    days: Annotated[float, Meta(ge=1, le=3650)] | None = None
+
+
+class MadeToken(msgspec.Struct, frozen=True):
+    """A new token: `token` is shown this once, and stored as a hash."""
+
+    id: str
+    token: str
+
+
+async def _ledger(request: Request) -> Response:
+    return await ledger_page(request, request.query_params.get("recording", ""))
+
+
+async def ledger_page(request: Request, recording: str) -> Response:
+    """Return a page of the ledger, of one recording where its id is given."""
+    console, words = console_of(request), request.query_params
+    before, limit = (_number(request, name) for name in ("before", "limit"))
+    limit = 100 if limit is None else limit
+    if not 1 <= limit <= MOST_ROWS:
+        raise Problem(400, f"limit must be a number from 1 to {MOST_ROWS}.")
+    what = frozenset(filter(None, words.get("what", "").split(",")))
+    wanted = Wanted(recording, words.get("who", ""), what, words.get("since", ""), before)
+    entries = await console.threads.run(lambda: list(islice(console.ledger.read(wanted), limit)))
+    following = None
+    if len(entries) == limit:
+        kept = [(k, v) for k, v in words.multi_items() if k != "before"]
+        following = f"{request.url.path}?{urlencode([*kept, ('before', entries[-1].n)])}"
+    return json_response(request, LedgerPage(entries, following))
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name, "")
+    if text and not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise Problem(400, f"{name} must be a number.")
+    return int(text) if text else None
+
+
+async def _accounts(request: Request) -> Response:
+    console = console_of(request)
+
+    def read() -> list[Account]:
+        tokens = console.tokens.all()
+        return [_account(user, tokens) for user in console.accounts.all()]
+
+    return json_response(request, await console.threads.run(read))
+
+
+def _account(user: User, tokens: list[ApiToken]) -> Account:
+    mine = [_token(token) for token in tokens if token.user == user.name]
+    return Account(
+        *(user.name, user.role, dict(user.scope), user.has_password),
+        *(timestamp(user.created_ms), mine),
+    )
+
+
+def _token(token: ApiToken) -> Token:
+    expires, used = (
+        None if ms is None else timestamp(ms) for ms in (token.expires_ms, token.used_ms)
+    )
+    return Token(
+        *(token.id, token.role, dict(token.scope), token.label),
+        *(timestamp(token.created_ms), expires, used),
+    )
+
+
+async def _changing(
+    request: Request, act: Act, change: Callable[[Console], Any], **about: Any
+) -> Any:
+    """Return what a change of accounts returns, which is in the ledger first."""
+    console = console_of(request)
+    await console.enter(who_asks(request), act, **about)
+    try:
+        return await console.threads.run(change, console)
+    except ConfigurationError as error:
+        raise Problem(409, f"{error}.") from None
+
+
+async def _add_account(request: Request, body: NewAccount) -> Response:
+    def add(console: Console) -> User:
+        return console.accounts.add(body.name, body.role, body.parameters, password=body.password)
+
+    about = {"user": body.name, "role": body.role, "parameters": body.parameters}
+    user = await _changing(request, "user_added", add, **about)
+    return json_response(request, _account(user, []), 201)
+
+
+async def _change_account(request: Request, body: AccountChange) -> Response:
+    name = await _known_account(request)
+
+    def change(console: Console) -> Account:
+        user = console.accounts.change(
+            name, role=body.role, scope=body.parameters, password=body.password
+        )
+        return _account(user, console.tokens.all(user.name))
+
+    about: dict[str, Any] = {"user": name, "password": body.password is not None}
+    about |= {"role": body.role, "parameters": body.parameters}
+    return json_response(request, await _changing(request, "user_changed", change, **about))
+
+
+async def _remove_account(request: Request) -> Response:
+    name = await _known_account(request)
+    await _changing(request, "user_removed", lambda c: c.accounts.remove(name), user=name)
+    return Response(status_code=204)
+
+
+async def _sign_out(request: Request) -> Response:
+    name = await _known_account(request)
+    await _changing(request, "signed_out", lambda c: c.sessions.close_all(name), user=name)
+    return Response(status_code=204)
+
+
+async def _add_token(request: Request, body: NewToken) -> Response:
+    name = await _known_account(request)
+    now_ms = datetime.now(UTC).timestamp() * 1000
+    expires_ms = None if body.days is None else round(now_ms + body.days * 86_400_000)
+
+    def make(console: Console) -> tuple[str, ApiToken]:
+        return console.tokens.make(
+            name,
+            role=body.role,
+            scope=body.parameters,
+            label=body.label,
+            expires_ms=expires_ms,
+        )
+
+    secret, made = await _changing(request, "token_made", make, user=name, label=body.label)
+    return json_response(request, MadeToken(made.id, secret), 201)
+
+
+async def _revoke_token(request: Request) -> Response:
+    token_id = request.path_params["token_id"]
+    await _changing(request, "token_revoked", lambda c: c.tokens.revoke(token_id), token=token_id)
+    return Response(status_code=204)
+
+
+async def _known_account(request: Request) -> str:
+    console, name = console_of(request), request.path_params["account"]
+    user: User = await console.threads.run(console.accounts.user, name)
+    return user.name
+
+
+LEDGER_WORDS: Final = (
+    query_word("who", "the account"),
+    query_word("what", "words for what was done, with commas between"),
+    query_word("since", "RFC 3339 in UTC"),
+    query_word("before", "the number of an entry", type="integer", minimum=0, maximum=10**15 - 1),
+    query_word("limit", "how many", type="integer", minimum=1, maximum=MOST_ROWS),
+)
+OPERATIONS: Final = (
+    Operation(
+        method="GET",
+        path="/ledger",
+        summary="What was done, the newest first",
+        handler=_ledger,
+        role=Role.ADMIN,
+        is_unlimited=True,
+        result=LedgerPage,
+        query=(query_word("recording", "the id of one"), *LEDGER_WORDS),
+    ),
+    *(
+        Operation(
+            method=method,
+            path=path,
+            summary=summary,
+            handler=handler,
+            role=Role.ADMIN,
+            is_unlimited=True,
+            body=body,
+            result=result,
+            status=status,
+            errors=errors,
+        )
+        for method, path, summary, handler, body, result, status, errors in (
+            ("GET", "/users", "All accounts", _accounts, None, list[Account], 200, ()),
+            ("POST", "/users", "Add one", _add_account, NewAccount, Account, 201, (409,)),
+            (
+                *("PATCH", "/users/{account}", "Change one", _change_account),
+                *(AccountChange, Account, 200, (404, 409)),
+            ),
+            (
+                *("DELETE", "/users/{account}", "Remove one", _remove_account),
+                *(None, None, 204, (404, 409)),
+            ),
+            (
+                *("POST", "/users/{account}/sign_out", "Sign it out everywhere", _sign_out),
+                *(None, None, 204, (404,)),
+            ),
+            (
+                *("POST", "/users/{account}/tokens", "Make an API token", _add_token),
+                *(NewToken, MadeToken, 201, (404, 409)),
+            ),
+            (
+                *("DELETE", "/tokens/{token_id}", "Revoke an API token", _revoke_token),
+                *(None, None, 204, (404,)),
+            ),
+        )
+    ),
+)
+"""Every operation for admins."""
