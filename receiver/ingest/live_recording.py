@@ -34,7 +34,7 @@ from receiver.tap.hub import (
     StreamPosition,
     Tap,
 )
-from receiver.timeline.jumps import live_origin_ms
+from receiver.timeline.jumps import live_origin_ms, shown_ticks_per_ms
 from receiver.wire import parse
 from receiver.wire.messages import Connected, Message, MessageRejected, Start
 
@@ -43,6 +43,9 @@ MOST_MESSAGES: Final = 10_000
 
 NAMELESS: Final = Start("", "", "", (), {}, MediaFormat())
 """In the place of a start message that has not come."""
+
+MOST_FIRST: Final = 100
+"""Chunks that are asked what timestamps count, until two neighbours show it."""
 
 MOST_EARLY: Final = 10
 """Messages that are kept until a recording opens which they belong into."""
@@ -99,6 +102,7 @@ class LiveRecording:
     tap: Tap = field(init=False)  # where chunks are published
     live: Tap = SILENT  # until the stream has a name
     origin_ms: int = 0  # the timestamp at which stream time starts, by the first chunk
+    ticks_per_ms: int = 1  # of timestamps: more where they count samples, by the first chunks
     start: Start | None = None  # names the call
     has_start_message: bool = False  # of its own: `start` may be that of the stream before it
     latest: Chunk | None = None
@@ -116,7 +120,7 @@ class LiveRecording:
 
     def __post_init__(self) -> None:
         self.opened_at = self.now()
-        self.tap = _FirstChunkTap(self)
+        self.tap = _FirstChunksTap(self)
 
     def arrival_ms(self) -> int:
         """Return the time since the recording opened."""
@@ -229,12 +233,10 @@ class LiveRecording:
         """Publish a message other than media."""
         self.live.publish(LiveMessage(message, self.arrival_ms()))
 
-    def publish_first(self, event: LiveChunk) -> None:
-        """Publish the first chunk, and count stream time from it."""
-        self.origin_ms = live_origin_ms(event.chunk, event.arrival_ms, self.continues_ms)
-        self.first_sequence = event.chunk.sequence_number
-        self.tap = self.live
-        self.live.publish(event)
+    def count_from(self, first: LiveChunk) -> None:
+        """Count stream time and missing messages from the first chunk."""
+        self.origin_ms = live_origin_ms(first.chunk, first.arrival_ms, self.continues_ms)
+        self.first_sequence = first.chunk.sequence_number
 
     def end(self, reason: EndReason, detail: str, ended: Callable[[Path], None]) -> None:
         """Write the last records; `ended` is called, in a thread, once all is on disk."""
@@ -253,6 +255,7 @@ class LiveRecording:
         return StreamPosition(
             *(self.chunks, kept, self.arrival_ms(), latest, others, self.origin_ms),
             missing=self._missing(tracks),
+            ticks_per_ms=self.ticks_per_ms,
         )
 
     def _missing(self, latest: tuple[Chunk, ...]) -> int | None:
@@ -285,7 +288,7 @@ class LiveRecording:
             continues_ms=self.continues_ms,
         )
         self.live = hub.open(described, self)
-        if self.chunks:
+        if not isinstance(self.tap, _FirstChunksTap):
             self.tap = self.live
 
     def names(self) -> dict[str, str | None]:
@@ -300,18 +303,40 @@ def part_end(chunk: Chunk | ChunkRecord, media: MediaFormat) -> PartEnd:
     return PartEnd(chunk.chunk, stamp, end)
 
 
-class _FirstChunkTap:
-    """The tap until the first chunk, so that no other chunk is tested for being the first."""
+class _FirstChunksTap:
+    """The tap of the first chunks, so that no later one is asked what the clock counts.
+
+    They are passed on. It is left once two of them show what timestamps count, or none does.
+    """
 
     has_subscribers = True
 
     def __init__(self, recording: LiveRecording) -> None:
         self._recording = recording
+        self._latest: dict[Track, LiveChunk] = {}
+        self._count = 0
 
     def publish(self, event: LiveChunk | LiveMessage | StreamEnded) -> None:
-        """Pass the first chunk on; nothing else is published here."""
-        if isinstance(event, LiveChunk):
-            self._recording.publish_first(event)
+        """Pass one of the first chunks on; nothing else is published here."""
+        if not isinstance(event, LiveChunk):
+            return
+        recording, chunk = self._recording, event.chunk
+        if not self._count:
+            recording.count_from(event)
+        self._count += 1
+        before = self._latest.get(chunk.track)
+        self._latest[chunk.track] = event
+        shown = self._shown(before, event) if before else None
+        recording.ticks_per_ms = shown or 1
+        if shown or self._count >= MOST_FIRST:
+            recording.tap = recording.live
+        recording.live.publish(event)
+
+    def _shown(self, before: LiveChunk, event: LiveChunk) -> int | None:
+        """Return what two chunks show timestamps to count, if nothing is missing between them."""
+        media = (self._recording.start or NAMELESS).media_format
+        waited_ms = event.arrival_ms - before.arrival_ms
+        return shown_ticks_per_ms(before.chunk, event.chunk, waited_ms, media)
 
 
 def new_header(started_at_ms: int) -> Header:

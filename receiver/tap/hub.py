@@ -61,7 +61,8 @@ class StreamPosition(msgspec.Struct, frozen=True):
     last chunk that came, `others` are the last ones of other tracks. `arrival_ms` counts from
     the recording's start; stream time is 0 where timestamps are `origin_ms`, which the first
     chunk decides. `missing` are messages whose sequence numbers have not come, up to now; `None`
-    where the provider numbers none.
+    where the provider numbers none. Timestamps count so many ticks per millisecond: more than 1
+    are samples.
     """
 
     chunks: int
@@ -71,6 +72,11 @@ class StreamPosition(msgspec.Struct, frozen=True):
     others: tuple[Chunk, ...] = ()
     origin_ms: int = 0
     missing: int | None = None
+    ticks_per_ms: int = 1
+
+    def stream_ms(self, stamp: int) -> float:
+        """Return where on the stream's clock a timestamp is."""
+        return (stamp - self.origin_ms) / self.ticks_per_ms
 
 
 class Subscribed(msgspec.Struct, frozen=True, tag="subscribed"):

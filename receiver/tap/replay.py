@@ -51,7 +51,7 @@ class JournalTail:
     """What a journal holds from `start_ms` of the stream's clock on.
 
     `since_ms` is the same moment on the clock of arrival times, for what has no timestamp.
-    `origin_ms` is the timestamp at which the stream's clock begins.
+    `position` says where the stream's clock begins, and what its timestamps count.
     """
 
     def __init__(
@@ -61,11 +61,12 @@ class JournalTail:
         *,
         start_ms: float,
         since_ms: float,
-        origin_ms: int = 0,
+        position: StreamPosition,
     ) -> None:
         self._journal = journal
         self._media = media
-        self._start_ms = start_ms + origin_ms
+        self._start_ms = start_ms
+        self._position = position
         self._since_ms = since_ms
         self._file: FileIO | None = None
         # A listener may leave while the thread reads: the descriptor must not be closed, and
@@ -140,7 +141,8 @@ class JournalTail:
         if stamp is None:
             wanted = reached = record.arrival_ms >= self._since_ms
         else:
-            end_ms = stamp + len(record.payload) / self._media.bytes_per_ms
+            length_ms = len(record.payload) / self._media.bytes_per_ms
+            end_ms = self._position.stream_ms(stamp) + length_ms
             wanted, reached = end_ms > self._start_ms, end_ms >= self._start_ms
         self._reached = self._reached or reached
         if not wanted:
@@ -233,7 +235,7 @@ class Replay:
             live.media_format,
             start_ms=start,
             since_ms=max(0.0, position.arrival_ms - since_seconds * 1000),
-            origin_ms=position.origin_ms,
+            position=position,
         )
         feed = self._feed = self._make_feed(start)
         pacer = _ReplayPacer(feed, listener, live.media_format, self._held)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from receiver.media import Chunk
+from receiver.media import Chunk, MediaFormat
 
 LONGEST_JUMP_MS: Final = 60_000
 """A longer jump of the clock is silence only if arrival times agree with it. So are shorter ones,
@@ -50,6 +50,28 @@ def origin_of_first(stamp_ms: int, arrival_ms: int) -> int:
         arrival_ms: when its chunk arrived, since the recording opened.
     """
     return stamp_ms if stamp_ms - arrival_ms > LONGEST_JUMP_MS else 0
+
+
+def shown_ticks_per_ms(
+    latest: Chunk, chunk: Chunk, waited_ms: int, media: MediaFormat
+) -> int | None:
+    """Return what two neighbours of a track show timestamps to count, if they do.
+
+    It is 1 for milliseconds. Those whose step is their length in samples, and that came too soon
+    for it to be milliseconds, count samples.
+
+    Args:
+        latest: a chunk.
+        chunk: the next one.
+        waited_ms: between their arrivals.
+        media: the format of their payloads.
+    """
+    if chunk.timestamp_ms is None or latest.timestamp_ms is None:
+        return None
+    step, size = chunk.timestamp_ms - latest.timestamp_ms, len(latest.payload)
+    if step * media.bytes_per_sample == size and 2 * waited_ms < step:
+        return media.sample_rate // 1000
+    return 1 if step * media.bytes_per_ms == size and step else None
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ from typing import Final
 
 from receiver.media import Chunk, GapReason, MediaFormat
 from receiver.timeline.jitter_buffer import FEW_ON_THEIR_WAY
-from receiver.timeline.jumps import LARGEST_JITTER_MS, JumpBudget
+from receiver.timeline.jumps import LARGEST_JITTER_MS, JumpBudget, shown_ticks_per_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +116,18 @@ class _SenderClock:
         self.unit = media.bytes_per_ms  # of one tick of the sender's clock
         self.shift = 0  # of the sender's clock, in bytes
         self.candidate: int | None = None  # a shift that one absurd timestamp suggests
-        self._one_ms = media.bytes_per_ms
-        self._sample = media.bytes_per_sample
+        self._media, self._one_ms = media, media.bytes_per_ms
         self._latest_target = -(2**62)
         self._budget = JumpBudget()
 
     def position_of(self, stamp: int) -> int:
         """Return the byte at which a chunk with this timestamp would begin."""
         return self.shift + stamp * self.unit
+
+    def start_at(self, origin_ms: int, ticks_per_ms: int) -> None:
+        """Set the timestamp at which stream time begins, and what timestamps count."""
+        self.unit = self._one_ms // ticks_per_ms
+        self.shift = -origin_ms * self.unit
 
     def follow(self, latest: Chunk, cursor: int) -> None:
         """Set the clock so that a chunk ends at a byte."""
@@ -142,25 +146,15 @@ class _SenderClock:
         return int((arrival_ms - level_ms) * self._one_ms) - start - len(payload)
 
     def update_unit(self, chunk: Chunk, latest: Chunk, arrival_ms: int, cursor: int) -> None:
-        """Switch to ticks of samples or of milliseconds where two neighbours show which they are.
-
-        Neighbours by number whose step is their length, in samples, and that arrived too soon for
-        it to be milliseconds, count samples; so a mistake about it is mended later.
-        """
+        """Switch to what two neighbours show timestamps to count, so that a mistake is mended."""
         if chunk.timestamp_ms is None or latest.timestamp_ms is None or chunk.chunk is None:
             return
-        step, size = chunk.timestamp_ms - latest.timestamp_ms, len(latest.payload)
-        waited = arrival_ms - self.arrival_ms
-        if step * self._sample == size and 2 * waited < step:
-            unit = self._sample
-        elif step * self._one_ms == size:
-            unit = self._one_ms
-        else:
+        ticks = shown_ticks_per_ms(latest, chunk, arrival_ms - self.arrival_ms, self._media)
+        if ticks is None or ticks * self.unit == self._one_ms:
             return
-        if unit != self.unit:
-            self.unit = unit
-            self.shift = cursor - chunk.timestamp_ms * unit
-            self._latest_target = latest.timestamp_ms * unit
+        self.unit = self._one_ms // ticks
+        self.shift = cursor - chunk.timestamp_ms * self.unit
+        self._latest_target = latest.timestamp_ms * self.unit
 
     def jump(self, stamp: int, cursor: int, arrival_ms: int) -> int:
         """Return the bytes from the cursor to where a chunk belongs; 0 appends it.
@@ -276,9 +270,9 @@ class LivePlacer:
         self._is_torn = False  # bytes are missing before the next one
         self._latest: Chunk | None = None
 
-    def set_origin(self, origin_ms: int) -> None:
-        """Set the timestamp at which stream time begins, before the first chunk."""
-        self._clock.shift = -origin_ms * self._clock.unit
+    def set_origin(self, origin_ms: int, ticks_per_ms: int = 1) -> None:
+        """Set the timestamp at which stream time begins, and its unit, before the first chunk."""
+        self._clock.start_at(origin_ms, ticks_per_ms)
 
     def follow_clock(self, latest: Chunk) -> None:
         """Set the clock so that `latest` ends where this time line begins, in mid-call."""

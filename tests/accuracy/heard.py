@@ -20,6 +20,7 @@ from tests.receiver.helpers.taps import gaps, live_stream, texts
 class Heard:
     """What one listener got. Times are milliseconds; signs mean `heard - true`."""
 
+    from_ms: float = 0.0  # where the listener was on the stream's clock
     items: list[OutMessage] = field(default_factory=list)
     sent_ms: list[float] = field(default_factory=list)  # when each item was sent
     left_out: int = 0
@@ -38,18 +39,39 @@ class Heard:
         return [text["event"] for text in texts(self.items)]
 
 
-def heard(call: Call, track: str = "stereo", *, in_the_past: bool = False) -> Heard:
-    """Play a call to a listener who was there from its beginning, or came behind its end."""
-    subscribed = Subscribed(live_stream(), StreamPosition(0, 0, 0, None))
+def heard(
+    call: Call,
+    track: str = "stereo",
+    *,
+    in_the_past: bool = False,
+    joins_ms: float = 0,
+    ticks_per_ms: int = 1,
+) -> Heard:
+    """Play a call to a listener who was there from its beginning, or came behind its end.
+
+    One who joins later gets the position of the stream, with what its timestamps count.
+    """
+    before = [(at, parse(msgspec.json.encode(m))) for at, m in call.messages if at < joins_ms]
+    latest = {chunk.track: chunk for _, chunk in before if isinstance(chunk, Chunk)}
+    ordered = sorted(latest.values(), key=lambda chunk: chunk.sequence_number or 0)
+    position = StreamPosition(
+        chunks=len(before),
+        messages=0,
+        arrival_ms=int(joins_ms),
+        latest=ordered[-1] if ordered else None,
+        others=tuple(ordered[:-1]),
+        ticks_per_ms=ticks_per_ms,
+    )
+    subscribed = Subscribed(live_stream(), position)
     spec, start_ms = OutputSpec(Format.PCM16, track), 0 if in_the_past else None
     encoder = encoders.encoder(spec, subscribed, byte_order=ByteOrder.LITTLE, start_ms=start_ms)
-    result = Heard()
+    result = Heard(from_ms=encoder.position_ms if joins_ms else 0.0)
 
     def add(items: list[OutMessage], now_ms: float) -> None:
         result.items += items
         result.sent_ms += [now_ms] * len(items)
 
-    for arrival_ms, message in call.messages:
+    for arrival_ms, message in call.messages[len(before) :]:
         now = int(arrival_ms)
         while not in_the_past and (due := encoder.due_ms) is not None and due < now:
             add(encoder.flush_due(due), due)
@@ -81,7 +103,7 @@ def _search(call: Call, track: str, result: Heard) -> None:
         errors = result.errors_ms[name] = []
         behind = piece = 0
         for chunk in call.of(name):
-            if chunk.lost:
+            if chunk.lost or (result.from_ms and chunk.at_ms < result.from_ms):
                 continue
             samples = codec.decode(chunk.payload, Encoding.PCMU, byte_order=ByteOrder.LITTLE)
             wanted = samples.tobytes()
@@ -91,7 +113,7 @@ def _search(call: Call, track: str, result: Heard) -> None:
                 result.missing += 1
                 continue
             behind = place + len(wanted)
-            errors.append(place / (2 * BYTES_PER_MS) - chunk.at_ms)
+            errors.append(result.from_ms + place / (2 * BYTES_PER_MS) - chunk.at_ms)
             piece = 0 if piece and sent[piece - 1][0] >= behind else piece
             while sent[piece][0] < behind:
                 piece += 1

@@ -73,6 +73,20 @@ def test_a_track_that_stands_later_than_its_clock_is_noticed_once() -> None:
     assert 1 == result.events.count("clock_reanchored")
 
 
+@pytest.mark.parametrize("track", ["stereo", "inbound", "outbound"])
+@pytest.mark.parametrize(("stamps", "ticks_per_ms"), [(Stamps.CALL, 1), (Stamps.SAMPLES, 8)])
+@pytest.mark.parametrize("speech", [BOTH, TURNS])
+def test_who_joins_in_mid_call_is_where_the_others_are(
+    speech: dict[Track, Sequence[Spurt]], stamps: Stamps, ticks_per_ms: int, track: str
+) -> None:
+    """Whatever timestamps count, and whoever speaks next."""
+    spoken = call(speech, Sender(stamps=stamps))
+    result = heard(spoken, track, joins_ms=4500, ticks_per_ms=ticks_per_ms)
+    assert 4400 <= result.from_ms <= 4500
+    assert (0, 0) == (result.missing, result.left_out)
+    assert {0} == {error for errors in result.errors_ms.values() for error in errors}
+
+
 def _turns(length_ms: int, count: int) -> dict[Track, Sequence[Spurt]]:
     turns = [(at * length_ms, (at + 1) * length_ms) for at in range(count)]
     return {IN: turns[::2], OUT: turns[1::2]}

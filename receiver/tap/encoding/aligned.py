@@ -503,10 +503,10 @@ def _live_placer(
     placer = LivePlacer(
         media, begin=place, arrival_ms=arrival_ms, starts_within=output.starts_within
     )
-    placer.set_origin(position.origin_ms)
+    placer.set_origin(position.origin_ms, position.ticks_per_ms)
     latest = position.latest
     stamp = latest.timestamp_ms if latest else None
-    if latest and stamp is not None and not 0 <= stamp - position.origin_ms < LONGEST_CLOCK_MS:
+    if latest and stamp is not None and not 0 <= position.stream_ms(stamp) < LONGEST_CLOCK_MS:
         placer.follow_clock(latest)
     return placer
 

@@ -138,7 +138,7 @@ def _end_ms(subscribed: Subscribed, chunk: Chunk) -> float | None:
     """Return where a chunk ends, or `None` where its timestamp cannot be a time of the call."""
     if chunk.timestamp_ms is None:
         return None
-    stamp = chunk.timestamp_ms - subscribed.position.origin_ms
+    stamp = subscribed.position.stream_ms(chunk.timestamp_ms)
     if not 0 <= stamp < LONGEST_CLOCK_MS:
         return None
     return stamp + len(chunk.payload) / subscribed.live.media_format.bytes_per_ms

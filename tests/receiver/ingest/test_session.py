@@ -917,6 +917,22 @@ def test_a_stream_that_begins_anew_elsewhere_is_another_one(
     assert [(None, ())] * 2 == [(found.previous, found.findings) for found in documents]
 
 
+@pytest.mark.parametrize(("step", "ticks_per_ms"), [(20, 1), (160, 8), (0, 1)])
+@pytest.mark.parametrize("named_first", [True, False])
+def test_a_position_says_what_timestamps_count(
+    recorder: MovedRecorder, step: int, ticks_per_ms: int, named_first: bool
+) -> None:
+    """Samples, where two of the first chunks show it, and milliseconds otherwise."""
+    made, _ = opened(recorder)
+    chunks = [sent("inbound", n, (n - 1) * step) for n in range(1, 121)]
+    messages = [start_message(), *chunks] if named_first else [*chunks[:2], start_message()]
+    for message in messages:
+        made.message_received(message)
+        recorder.seconds += 0.02
+    assert ticks_per_ms == position(recorder).ticks_per_ms
+    made.closed(code=1000, clean=True)
+
+
 def test_listeners_of_a_later_part_are_where_its_file_is(recorder: MovedRecorder) -> None:
     """Stream time begins where the part before ended."""
     two_parts(recorder)

@@ -30,7 +30,8 @@ def append(path: Path, content: list[Record]) -> None:
 
 def a_past(path: Path, *, start_ms: float = 0, since_ms: float = 0) -> JournalTail:
     """Return a reader of a journal's past."""
-    return JournalTail(path, MEDIA, start_ms=start_ms, since_ms=since_ms)
+    position = StreamPosition(0, 0, 0, None)
+    return JournalTail(path, MEDIA, start_ms=start_ms, since_ms=since_ms, position=position)
 
 
 def numbers(events: list[LiveChunk | LiveMessage]) -> list[int | None]:
@@ -91,11 +92,16 @@ def test_it_begins_where_asked(tmp_path: Path) -> None:
     past.close()
 
 
-def test_it_begins_where_asked_of_a_clock_that_begins_far_from_0(tmp_path: Path) -> None:
-    """Its timestamps count from another moment."""
+@pytest.mark.parametrize("ticks_per_ms", [1, 8])
+def test_it_begins_where_asked_of_a_clock_that_begins_far_from_0(
+    tmp_path: Path, ticks_per_ms: int
+) -> None:
+    """Its timestamps count from another moment, and perhaps samples."""
     path = tmp_path / "journal"
-    append(path, [HEADER, *(chunk(n, CODES, timestamp_ms=10**6 + n * 20) for n in range(5))])
-    past = JournalTail(path, MEDIA, start_ms=60, since_ms=60, origin_ms=10**6)
+    stamps = [10**6 + n * 20 * ticks_per_ms for n in range(5)]
+    append(path, [HEADER, *(chunk(n, CODES, timestamp_ms=at) for n, at in enumerate(stamps))])
+    position = StreamPosition(5, 0, 100, None, (), 10**6, ticks_per_ms=ticks_per_ms)
+    past = JournalTail(path, MEDIA, start_ms=60, since_ms=60, position=position)
     assert [3, 4] == numbers(past.read())
     past.close()
 
