@@ -47,6 +47,8 @@ PARTS: Final = "parts"
 _WATCH_SECONDS: Final = 1.0
 _LAST_EVENTS_SECONDS: Final = 1.5
 """For what is on its way to consumers, once the shutdown deadline runs."""
+_LEDGER_SECONDS: Final = 9.4
+"""By when the ledger must have its last entries; one that hangs has fewer."""
 _CLOSING_SECONDS: Final = 1.0
 """For closing handshakes, once the deadline runs and all is published or left."""
 
@@ -274,11 +276,13 @@ class Server:
         self._queue.disk_left |= not await asyncio.to_thread(self._spool.close, left)
 
     async def _close_sockets(self) -> None:
-        """Close every socket, now that watchers were sent the last recording."""
+        """Close every socket, now that watchers were sent the last recording, then the ledger."""
         if self._listener is not None:
             left = self.deadline.remaining(IN_TIME_SECONDS)
             passed = 0.0 if left is None else IN_TIME_SECONDS - left
             await self.deadline.run_until(self._listener.close, passed + _CLOSING_SECONDS)
+        closed = await self.deadline.run_until(self._taps.ledger.close, _LEDGER_SECONDS)
+        self._queue.disk_left |= not closed
 
     def _check_drained(self) -> None:
         """End a drain when no stream lives; one that is about to send its start lives, too."""

@@ -17,6 +17,7 @@ from receiver.config.settings import Config
 from receiver.counters import TapCounters
 from receiver.disk import layout
 from receiver.errors import ConfigurationError
+from receiver.lifecycle.ledger_thread import LedgerThread
 from receiver.recording.document import Recording
 from receiver.tap.feed import Feeds
 from receiver.tap.hub import Hub, RecordingPublished
@@ -48,6 +49,7 @@ class LiveTaps:
             counters=counters,
             longest_wait_ms=config.tap_wait_ms,
         )
+        self.ledger = LedgerThread(config.recordings)
         options = TapOptions(
             journal_of=lambda recording_id: config.spool / layout.journal_name(recording_id),
             flush=flush,
@@ -57,6 +59,7 @@ class LiveTaps:
             max_listeners=config.max_listeners,
             among_workers=config.workers > 1,
             counters=counters,
+            ledger=self.ledger,
         )
         tokens = credentials.tap_tokens(config)
         self.taps = TapService(self.hub, feeds, tokens, options=options)

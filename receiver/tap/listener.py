@@ -254,6 +254,7 @@ class Listener:
         self.request = request
         self.live: LiveStream | None = None  # once it is found
         self.started_at_ms = 0.0  # on its clock
+        self.entered = ""  # the recording for which it is in the ledger already
         self.unsubscribe: Callable[[], None] = lambda: None
         self._service = service
         # Both tracks' messages wait in one queue: two seconds of audio are four of theirs.

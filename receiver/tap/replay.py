@@ -19,11 +19,11 @@ import contextlib
 import functools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Coroutine, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from receiver.disk.files import BLOCK_BYTES, open_regular
 from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord, Reader
@@ -215,16 +215,35 @@ class Replay:
         self._feed: Feed | None = None
         self._held: deque[StreamEvent] = deque()  # what came while the past was played
 
-    async def play(
+    def play(
         self, listener: Listener, recording_id: str, *, since_seconds: float, journal: Path
-    ) -> None:
-        """Send a listener the last `since_seconds`; afterwards its feed sends what comes.
+    ) -> Coroutine[Any, Any, None]:
+        """Return what sends a listener the last `since_seconds`; then its feed sends what comes.
 
-        Raises:
+        The stream's position is asked for at once: it may end before the first turn of a task.
+
+        Raises, when it is awaited:
             OSError: the journal cannot be read.
             JournalError: it is none.
         """
-        subscribed = await self._position(recording_id)
+        first: asyncio.Future[StreamEvent] = asyncio.get_running_loop().create_future()
+        self._unsubscribe = self._hub.subscribe(
+            recording_id, lambda event: None if first.done() else first.set_result(event)
+        )
+        if first.done():
+            self._unsubscribe()
+        return self._play(listener, recording_id, first, since_seconds, journal)
+
+    async def _play(
+        self,
+        listener: Listener,
+        recording_id: str,
+        first: asyncio.Future[StreamEvent],
+        since_seconds: float,
+        journal: Path,
+    ) -> None:
+        subscribed = await first
+        self._unsubscribe()
         if not isinstance(subscribed, Subscribed):
             listener.end()
             return
@@ -254,17 +273,6 @@ class Replay:
         self._unsubscribe()
         if self._feed is not None:
             self._feed.close()
-
-    async def _position(self, recording_id: str) -> StreamEvent:
-        """Return `Subscribed` with the stream's position, or `StreamEnded`."""
-        first: asyncio.Future[StreamEvent] = asyncio.get_running_loop().create_future()
-        unsubscribe = self._hub.subscribe(
-            recording_id, lambda event: None if first.done() else first.set_result(event)
-        )
-        try:
-            return await first
-        finally:
-            unsubscribe()
 
     async def _follow(self, tail: JournalTail, pacer: _ReplayPacer) -> None:
         """Play what the journal's file holds, no faster than the listener reads."""

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,9 @@ import structlog
 
 from receiver.auth.tap_tokens import Scope, TapGrant, TapTokens
 from receiver.counters import TapCounters
-from receiver.errors import BadRequest, Refused
-from receiver.media import ByteOrder
+from receiver.errors import BadRequest, LedgerError, Refused
+from receiver.lifecycle.ledger_thread import LedgerThread
+from receiver.media import ByteOrder, clipped
 from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_query
 from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format
@@ -42,6 +43,9 @@ from receiver.transports.interface import Decision, HttpAnswer, UpgradeRequest
 _UNAUTHORIZED: Final = HttpAnswer(401, "Unauthorized\n", (("WWW-Authenticate", "Bearer"),))
 _NO_STREAM: Final = HttpAnswer(404, "no such stream\n")
 _NOT_HERE: Final = HttpAnswer(404, "no such stream in this worker: each serves its own only\n")
+_NOT_ENTERED: Final = HttpAnswer(
+    503, "the ledger takes no entry, so nobody may listen\n", (("Retry-After", "5"),)
+)
 _FULL: Final = HttpAnswer(503, "too many listeners\n", (("Retry-After", "5"),))
 _DECODERS: Final = ("receiver.tap.encoding.aligned", "receiver.tap.resampler")
 """What only listeners to samples need: it loads numpy."""
@@ -62,6 +66,7 @@ class TapOptions:
     max_listeners: int = 1000
     among_workers: bool = False  # other processes have streams that are not known here
     counters: TapCounters = field(default_factory=TapCounters)
+    ledger: LedgerThread | None = None  # that has who listens to what
 
 
 class TapService:
@@ -121,21 +126,35 @@ class TapService:
         live = self._find(request)
         if live is None and not request.query.wait_seconds:
             return _NOT_HERE if self.options.among_workers else _NO_STREAM
-        if request.query.spec.format is Format.MESSAGES or self._has_decoders:
+        if self.options.ledger is None and self._is_ready(request):
             return Listener(request, self)
-        return self._import_and_admit(request)
+        return self._prepare_and_admit(upgrade, request, live)
 
-    async def _import_and_admit(self, request: ListenRequest) -> Decision:
-        """Import what decodes samples, which takes a third of a second, in a thread.
+    def _is_ready(self, request: ListenRequest) -> bool:
+        return request.query.spec.format is Format.MESSAGES or self._has_decoders
 
-        No recording has to wait for it.
+    async def _prepare_and_admit(
+        self, upgrade: UpgradeRequest, request: ListenRequest, live: LiveStream | None
+    ) -> Decision:
+        """Admit a listener once what it needs is imported, and it is in the ledger.
+
+        Importing takes a third of a second and the ledger waits for a disk, both in threads, so
+        that no recording waits for either.
         """
         loop = asyncio.get_running_loop()
-        for module in _DECODERS:
+        for module in () if self._is_ready(request) else _DECODERS:
             await loop.run_in_executor(None, importlib.import_module, module)
-        self._has_decoders = True
+        self._has_decoders |= request.query.spec.format is not Format.MESSAGES
+        listener = Listener(request, self)
+        if self.options.ledger is not None:
+            try:
+                await self.options.ledger.append("listening_live", **_entry(listener, live))
+            except LedgerError:
+                self._count_refused("ledger", upgrade)
+                return _NOT_ENTERED
+            listener.entered = live.recording_id if live else ""
         full = len(self) >= self.options.max_listeners  # others have come meanwhile
-        return _FULL if full else Listener(request, self)
+        return _FULL if full else listener
 
     def _list(self, query: str, scope: Scope) -> HttpAnswer:
         filters = tap_query.parse_filters(query)
@@ -183,13 +202,21 @@ class TapService:
             listener.refuse()
 
     def listening_started(self, listener: Listener) -> None:
-        """Count and log that a listener is sent a call from now on."""
+        """Count, log and enter that a listener is sent a call from now on.
+
+        It is in the ledger already, unless it waited for the call without knowing which it is.
+        """
         _count_started(listener, self.counters)
+        live = listener.live
+        if self.options.ledger and live and live.recording_id != listener.entered:
+            self.options.ledger.submit("listening_live", **_entry(listener, live))
 
     def listener_closed(self, listener: Listener) -> None:
         """Remove a listener."""
         if listener.live is not None:
-            _count_ended(listener, self.counters)
+            part = _count_ended(listener, self.counters)
+            if self.options.ledger:
+                self.options.ledger.submit("listened_live", **_entry(listener, listener.live, part))
         self.listeners.discard(listener)
         listener.lease.release()
         self.counters.listeners = len(self.listeners)
@@ -315,8 +342,12 @@ def _count_started(listener: Listener, counters: TapCounters) -> None:
     )
 
 
-def _count_ended(listener: Listener, counters: TapCounters) -> None:
-    """Count and log which part of a call a listener was sent, and what it did not read in time."""
+def _count_ended(listener: Listener, counters: TapCounters) -> dict[str, float]:
+    """Count and log which part of a call a listener was sent, and what it did not read in time.
+
+    Returns:
+        From where to where that was, in seconds of the stream's clock, as the ledger has it.
+    """
     queue, name = listener.queue, listener.request.grant.name
     start_ms = listener.started_at_ms
     end_ms = start_ms if queue.sent_to_ms is None else queue.sent_to_ms
@@ -331,6 +362,25 @@ def _count_ended(listener: Listener, counters: TapCounters) -> None:
         lost=queue.dropped,
         lost_ms=round(queue.dropped_ms),
     )
+    return {"from_s": round(start_ms / 1000, 3), "to_s": round(end_ms / 1000, 3)}
+
+
+def _entry(
+    listener: Listener, live: LiveStream | None, part: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """Return the fields of a listener's entry in the ledger; `part` is what it was sent."""
+    request = listener.request
+    what: dict[str, Any] = {"call": clipped(live.call_sid)} if live else {"asked": request.name}
+    if part is None:
+        what |= {"format": listener.spec.format.value, "address": request.remote_address}
+    return {
+        "who": request.grant.name,
+        "via": "tap",
+        "recording": live.recording_id if live else "",
+        "track": listener.spec.track,
+        **what,
+        **(part or {}),
+    }
 
 
 def _names(listener: Listener) -> dict[str, str]:

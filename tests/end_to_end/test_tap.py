@@ -678,3 +678,28 @@ def test_listen_pipes_into_sox(receiver: ReceiverProcess) -> None:
         _, statistics = sox.communicate(timeout=WAIT_SECONDS)
     assert 0 == listening.returncode
     assert "Length (seconds):      2.000000" in statistics
+
+
+def test_the_ledger_has_who_listened_and_what_was_published(tmp_path: Path) -> None:
+    """Also of a listener whom the end of the receiver ends; the chain is whole."""
+    with tapped_receiver(tmp_path, *LONG_QUEUE) as receiver, start_call(receiver) as call:
+        with open_tap(receiver, CALL) as listener:
+            read_event(listener)
+            send_chunks(call, range(1, 11))
+            while len(audio_of([listener.recv(timeout=WAIT_SECONDS)])) == 0:
+                pass
+            assert 0 == receiver.stop(signal.SIGINT)
+        command = [sys.executable, "-m", "receiver", "ledger"]
+        where = ("--recordings", str(receiver.recordings))
+        shown = subprocess.run(
+            [*command, "show", "--json", *where], check=True, capture_output=True, text=True
+        )
+        entries = json.loads(shown.stdout)[::-1]
+        found = subprocess.run(
+            [*command, "verify", *where], check=True, capture_output=True, text=True
+        )
+    assert found.stdout.startswith("ok: 3 entries")
+    started = entries[0]
+    assert ("listening_live", "token 1", "tap") == tuple(started[k] for k in ("what", "who", "via"))
+    assert {"listened_live", "published"} == {entry["what"] for entry in entries[1:]}
+    assert 1 == len({entry["recording"] for entry in entries})

@@ -12,6 +12,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from receiver.auth.tap_tokens import TapTokens
+from receiver.lifecycle.ledger_thread import LedgerThread
 from receiver.media import ByteOrder, Encoding, EndReason, Track
 from receiver.tap.feed import Feeds
 from receiver.tap.hub import LiveStream, StreamEnded, StreamPosition, Tap
@@ -103,10 +104,13 @@ class _TapsOnly:
 async def serving_taps(
     journal: Path,
     limits: ListenerLimits = ListenerLimits(),  # noqa: B008  frozen
+    *,
+    recordings: Path | None = None,
 ) -> AsyncIterator[TapServer]:
-    """Serve taps on a free port until the end of the block."""
+    """Serve taps on a free port until the end of the block; `recordings` has their ledger."""
     hub = LocalHub()
-    options = TapOptions(journal_of=lambda _: journal, limits=limits)
+    ledger = LedgerThread(recordings) if recordings is not None else None
+    options = TapOptions(journal_of=lambda _: journal, limits=limits, ledger=ledger)
     feeds = Feeds(hub, byte_order=ByteOrder.LITTLE, counters=options.counters)
     taps = TapService(hub, feeds, TapTokens([TOKEN]), options=options)
     transport = await listen(
@@ -120,6 +124,8 @@ async def serving_taps(
         yield TapServer(hub, taps, transport, journal)
     finally:
         await transport.close()
+        if ledger is not None:
+            await ledger.close()
 
 
 async def read_text(connection: ClientConnection) -> dict[str, Any]:

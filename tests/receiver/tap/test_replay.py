@@ -11,9 +11,9 @@ from websockets.exceptions import ConnectionClosed
 from receiver.auth.tap_tokens import TapGrant, TapTokens
 from receiver.journal.records import ChunkRecord, MessageRecord
 from receiver.media import ByteOrder, Chunk, EndReason
-from receiver.tap.encoding.format import Format, OutputSpec
+from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
 from receiver.tap.feed import Feed, Feeds
-from receiver.tap.hub import Callback, StreamPosition, Unsubscribe
+from receiver.tap.hub import Callback, LiveStream, StreamEnded, StreamPosition, Unsubscribe
 from receiver.tap.listener import Listener, ListenRequest
 from receiver.tap.local_hub import LocalHub
 from receiver.tap.query import TapQuery
@@ -161,17 +161,10 @@ class EndingHub(LocalHub):
         return super().subscribe("another", on_event)
 
 
-@pytest.mark.parametrize(
-    ("subscriptions", "expected"), [(0, []), (1, [("started", None), ("stopped", "stop")])]
-)
-async def test_a_stream_may_end_while_its_past_is_read(
-    tmp_path: Path, subscriptions: int, expected: list[tuple[str, str | None]]
-) -> None:
-    """Then its journal holds the rest and the reason; nothing of it is missed."""
-    hub, live = EndingHub(subscriptions), live_stream()
-    hub.open(live, FixedSource())
+def listening(hub: LocalHub, live: LiveStream, folder: Path) -> tuple[Replay, Listener, Path]:
+    """Return what plays the past of a stream to a listener, and the journal of 10 chunks."""
     chunks = [chunk(n, CHUNK, timestamp_ms=(n - 1) * 20) for n in range(1, 11)]
-    journal = write(tmp_path / "journal", records(chunks, reason=EndReason.STOP))
+    journal = write(folder / "journal", records(chunks, reason=EndReason.STOP))
     options = TapOptions(journal_of=lambda _: journal)
     feeds = Feeds(hub, byte_order=ByteOrder.LITTLE, counters=options.counters)
     service = TapService(hub, feeds, TapTokens(), options=options)
@@ -182,10 +175,43 @@ async def test_a_stream_may_end_while_its_past_is_read(
         lambda start_ms: Feed(query.spec, byte_order=ByteOrder.LITTLE, start_ms=start_ms),
         flush=lambda: None,
     )
-    await replay.play(listener, live.recording_id, since_seconds=60, journal=journal)
-    replay.stop()
+    return replay, listener, journal
+
+
+def sent(listener: Listener) -> list[OutMessage]:
+    """Return all that waits for a listener."""
     items = []
     while (item := listener.queue.pop()) is not None:
         items.append(item)
+    return items
+
+
+@pytest.mark.parametrize(
+    ("subscriptions", "expected"), [(0, []), (1, [("started", None), ("stopped", "stop")])]
+)
+async def test_a_stream_may_end_while_its_past_is_read(
+    tmp_path: Path, subscriptions: int, expected: list[tuple[str, str | None]]
+) -> None:
+    """Then its journal holds the rest and the reason; nothing of it is missed."""
+    hub, live = EndingHub(subscriptions), live_stream()
+    hub.open(live, FixedSource())
+    replay, listener, journal = listening(hub, live, tmp_path)
+    await replay.play(listener, live.recording_id, since_seconds=60, journal=journal)
+    replay.stop()
+    items = sent(listener)
     assert expected == [(event["event"], event.get("reason")) for event in texts(items)]
     assert 3200 * len(expected) // 2 == len(audio_bytes(items))
+
+
+async def test_a_stream_may_end_before_its_past_is_read(tmp_path: Path) -> None:
+    """Its position was asked for in the turn in which the listener came, so all of it is played."""
+    hub, live = LocalHub(), live_stream()
+    tap = hub.open(live, FixedSource())
+    replay, listener, journal = listening(hub, live, tmp_path)
+    playing = replay.play(listener, live.recording_id, since_seconds=60, journal=journal)
+    tap.publish(StreamEnded(EndReason.STOP, 200))
+    await playing
+    replay.stop()
+    items = sent(listener)
+    assert ["started", "stopped"] == [event["event"] for event in texts(items)]
+    assert 3200 == len(audio_bytes(items))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import fcntl
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,16 +14,19 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from receiver.auth.tap_tokens import TapTokens
+from receiver.lifecycle.ledger import Entry, Ledger
 from receiver.tap.listener import Listener
 from receiver.transports.interface import UpgradeRequest
 from tests.bounds import at_most
 from tests.receiver.helpers.serving import (
+    CHUNK,
     HEADERS,
     TOKEN,
     TapServer,
     read_all,
     read_text,
     read_until_closed,
+    serving_taps,
 )
 
 pytestmark = pytest.mark.integration
@@ -115,3 +121,97 @@ async def test_decoders_are_imported_for_the_first_listener_to_samples(server: T
     assert isinstance(first, Coroutine)
     assert isinstance(await first, Listener)
     assert isinstance(admit(""), Listener)
+
+
+@pytest.fixture
+async def entering(tmp_path: Path) -> AsyncIterator[TapServer]:
+    """Serve taps that have a ledger, to a token with a name."""
+    async with serving_taps(tmp_path / "x.journal", recordings=tmp_path) as running:
+        running.taps.tokens = TapTokens([TOKEN], names=["support"])
+        yield running
+
+
+async def entered(server: TapServer, folder: Path, count: int) -> list[Entry]:
+    """Return the entries of the ledger, the oldest first, once there are so many."""
+    async with asyncio.timeout(at_most(10)):
+        while len(found := list(Ledger(folder).read())) < count:  # noqa: ASYNC110  no event for it
+            await asyncio.sleep(0)  # the thread's turn
+    assert {("support", "tap")} == {(entry.who, entry.via) for entry in found}
+    return found[::-1]
+
+
+async def test_who_listened_to_what_is_in_the_ledger(entering: TapServer, tmp_path: Path) -> None:
+    """By the token's name: before the first byte that it may listen, and at the end to what."""
+    stream = entering.open_stream()
+    live = stream.live
+    async with entering.connect(f"{live.call_sid}?format=payload") as listener:
+        (admitted,) = Ledger(tmp_path).read()
+        await read_text(listener)
+        stream.publish(5)
+        stream.end()
+        await read_all(listener)
+    started, ended = await entered(entering, tmp_path, 2)
+    assert admitted == started
+    names = {"call": live.call_sid, "track": "inbound"}
+    assert ("listening_live", live.recording_id) == (started.what, started.recording)
+    assert {**names, "format": "payload", "address": "127.0.0.1"} == started.details
+    assert ("listened_live", live.recording_id) == (ended.what, ended.recording)
+    assert {**names, "from_s": 0, "to_s": 0.1} == ended.details
+
+
+async def test_who_waits_for_a_call_is_entered_before_it_comes(
+    entering: TapServer, tmp_path: Path
+) -> None:
+    """With what was asked for, and again with what it was, once it is there."""
+    async with entering.connect("76ac3c36-aaaa-4bbb-8ccc-ddddeeeeffff?wait=60") as listener:
+        (waiting,) = Ledger(tmp_path).read()
+        stream = entering.open_stream()
+        await read_text(listener)
+        stream.end()
+        await read_all(listener)
+    entries = await entered(entering, tmp_path, 3)
+    assert waiting == entries[0]
+    assert stream.live.call_sid == waiting.details["asked"]
+    assert ["", *[stream.live.recording_id] * 2] == [entry.recording for entry in entries]
+    assert ["listening_live"] * 2 + ["listened_live"] == [entry.what for entry in entries]
+
+
+async def test_who_cannot_be_entered_may_not_listen(entering: TapServer, tmp_path: Path) -> None:
+    """The answer says why, the log and the counter say so, and the list of calls is still given."""
+    stream = entering.open_stream()
+    (tmp_path / ".ledger").mkdir(0o700)
+    (tmp_path / ".ledger" / "head").mkdir()
+    with capture_logs() as lines, pytest.raises(InvalidStatus) as refused:
+        await entering.connect(stream.live.call_sid)
+    assert 503 == refused.value.response.status_code
+    assert b"ledger" in (refused.value.response.body or b"")
+    assert {"ledger": 1} == entering.taps.counters.refused
+    failed, logged = lines
+    assert "ledger_failed" == failed["event"]
+    assert "nothing was done" in failed["reason"]
+    assert ("listener_refused", "ledger") == (logged["event"], logged["reason"])
+    assert not entering.hub.has_subscribers
+
+
+async def test_nobody_else_waits_for_a_ledger_that_hangs(
+    entering: TapServer, tmp_path: Path
+) -> None:
+    """Neither the event loop, nor who listens already; who waits for it is admitted behind it."""
+    stream = entering.open_stream()
+    async with entering.connect(f"{stream.live.call_sid}?format=payload") as first:
+        await read_text(first)
+        with (tmp_path / ".ledger" / "head").open("rb") as head:
+            fcntl.flock(head, fcntl.LOCK_EX)
+            waiting = asyncio.ensure_future(read_first(entering, stream.live.call_sid))
+            for _ in range(20):
+                stream.publish(1)
+                assert len(CHUNK) == len(await first.recv(decode=False))
+            assert not waiting.done()
+            fcntl.flock(head, fcntl.LOCK_UN)
+        assert "started" == (await asyncio.wait_for(waiting, at_most(10)))["event"]
+
+
+async def read_first(server: TapServer, name: str) -> dict[str, Any]:
+    """Listen, and return the first text."""
+    async with server.connect(name) as listener:
+        return await read_text(listener)
