@@ -40,7 +40,8 @@ STATEMENT_SECONDS: Final = 60
 _CACHE_KIB: Final = 65_536
 _LOCK_KEY: Final = 0x7461_7072
 """Of PostgreSQL's advisory lock: one process at a time brings the schema up to date."""
-_IMMEDIATE: Final = "immediate"
+_WRITES: Final = "writes"
+"""Execution option of a connection that writes: how SQLite is to sync it."""
 
 
 class Database:
@@ -66,15 +67,20 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, *, durable: bool = True) -> Iterator[Connection]:
         """Yield a connection in a transaction: all of it is there afterwards, or nothing.
+
+        Args:
+            durable: whether it must outlive a power cut, as accounts must. What can be made
+                again of files need not, which spares SQLite a sync; it stays whole nevertheless.
 
         Raises:
             CatalogueError: the database cannot be written.
         """
+        options = {_WRITES: "FULL" if durable else "NORMAL"}
         with (
             _translated(),
-            self.engine.connect().execution_options(**{_IMMEDIATE: True}) as connection,
+            self.engine.connect().execution_options(**options) as connection,
             connection.begin(),
         ):
             yield connection
@@ -165,7 +171,6 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None
     for pragma in (
         "journal_mode = WAL",
-        "synchronous = FULL",  # accounts are here, too, and they are in no other file
         "foreign_keys = ON",
         f"cache_size = -{_CACHE_KIB}",
         "temp_store = MEMORY",
@@ -175,8 +180,10 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # One who reads first and then writes could find that another has written meanwhile.
-    writes = connection.get_execution_options().get(_IMMEDIATE)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    synchronous = connection.get_execution_options().get(_WRITES)
+    if synchronous:
+        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if synchronous else "BEGIN")
 
 
 def _is_current(connection: Connection) -> bool:

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from receiver.media import parameter_text
 
-EDGE: Final = 6
+EDGE: Final = 8
 """Beginnings of words and values up to this length are tokens of their own."""
 MOST_WORDS: Final = 5000
 """Words of one recording that can be searched for."""

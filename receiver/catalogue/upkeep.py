@@ -19,6 +19,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Final
 
@@ -130,10 +131,10 @@ def catch_up(database: Database, folder: Path) -> Changes:
         OSError: the publication log cannot be read.
     """
     changes = Changes()
+    with database.reading() as connection:
+        found = _mark(connection)
+    mark = found[0] if found else Mark()
     while True:
-        with database.reading() as connection:
-            found = _mark(connection)
-        mark = found[0] if found else Mark()
         entries, behind = publication_log.read(folder, mark)
         if behind == mark:
             return changes
@@ -141,7 +142,8 @@ def catch_up(database: Database, folder: Path) -> Changes:
         *batches, last = list(_batches(named)) or [[]]
         for batch in batches:
             update(database, folder, batch, changes)
-        update(database, folder, last, changes, lambda c: _advance(c, mark, behind))  # noqa: B023
+        update(database, folder, last, changes, partial(_advance, mark=mark, behind=behind))
+        mark = behind
 
 
 def reconcile(database: Database, folder: Path, progress: Progress = lambda _: None) -> Changes:
@@ -160,7 +162,7 @@ def reconcile(database: Database, folder: Path, progress: Progress = lambda _: N
             update(database, folder, stale, changes)
         progress(seen)
     _remove_left_over(database, folder, seen, changes)
-    with database.writing() as connection:
+    with database.writing(durable=False) as connection:
         _lock(connection)
         found = _mark(connection)
         # Whatever was logged before the comparison began is in it.
@@ -179,13 +181,13 @@ def rebuild(database: Database, folder: Path, progress: Progress = lambda _: Non
         ConfigurationError: there is no recordings folder.
     """
     _require(folder)
-    with database.writing() as connection:
+    with database.writing(durable=False) as connection:
         _lock(connection)
         postings.clear(connection)
         connection.execute(sa.delete(recordings))
         _set_mark(connection, Mark(), 0)
     changes = reconcile(database, folder, progress)
-    with database.writing() as connection:
+    with database.writing(durable=False) as connection:
         postings.tidy(connection)
     return changes
 
@@ -262,9 +264,11 @@ def _set_mark(connection: Connection, mark: Mark, reconciled_ms: int) -> None:
 
 def _advance(connection: Connection, mark: Mark, behind: Mark) -> None:
     """Move the mark, unless another process has moved it meanwhile."""
-    found = _mark(connection)
-    if found is None or found[0] == mark:
-        _set_mark(connection, behind, found[1] if found else 0)
+    ours = marks.c.name == _NAME, marks.c.file == mark.file, marks.c.position == mark.position
+    values = {"file": behind.file, "position": behind.position}
+    moved = connection.execute(sa.update(marks).where(*ours).values(values)).rowcount
+    if not moved and _mark(connection) is None:
+        _set_mark(connection, behind, 0)
 
 
 def _lock(connection: Connection) -> None:
@@ -323,7 +327,7 @@ def update(
                 gone.append(name.as_posix())
         else:
             made[columns["id"]] = columns
-    with database.writing() as connection:
+    with database.writing(durable=False) as connection:
         _lock(connection)
         apply(connection, made, gone, changes)
         finish(connection)
@@ -343,18 +347,21 @@ def apply(
         gone: The names of folders that are not there any more.
         changes: What was done is counted here.
     """
-    ids = [*made, *(layout.recording_id_of(PurePath(name)) or "" for name in gone)]
-    selected = sa.select(recordings).where(recordings.c.id.in_(ids))
-    old = [dict(row) for row in connection.execute(selected).mappings()]
+    ids = {*made, *(layout.recording_id_of(PurePath(name)) or "" for name in gone)}
+    numbers = [row["n"] for row in made.values()]
+    selected = sa.select(recordings).where(recordings.c.id.in_(ids) | recordings.c.n.in_(numbers))
+    there = [dict(row) for row in connection.execute(selected).mappings()]
+    old = [row for row in there if row["id"] in ids]
     same = {row["id"] for row in old if _is_same(row, made.get(row["id"]))}
     # A row of a folder that is gone stays if the recording is in another folder.
     out = [row for row in old if row["id"] in made.keys() - same or row["folder"] in gone]
     _delete(connection, out)
-    new = _numbered(connection, [row for row in made.values() if row["id"] not in same])
+    replaced = {row["id"] for row in out}
+    taken = {row["n"] for row in there if row["id"] not in replaced}
+    new = _numbered(connection, [row for row in made.values() if row["id"] not in same], taken)
     if new:
         connection.execute(sa.insert(recordings), new)
         postings.add(connection, new)
-    replaced = {row["id"] for row in out}
     changes.changed += sum(row["id"] in replaced for row in new)
     changes.added += sum(row["id"] not in replaced for row in new)
     changes.removed += len(replaced - {row["id"] for row in new})
@@ -372,11 +379,10 @@ def _delete(connection: Connection, out: Sequence[Mapping[str, Any]]) -> None:
         connection.execute(sa.delete(recordings).where(recordings.c.n.in_(numbers)))
 
 
-def _numbered(connection: Connection, new: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _numbered(
+    connection: Connection, new: Sequence[Mapping[str, Any]], taken: set[int]
+) -> list[dict[str, Any]]:
     """Return rows with numbers that no other row has: the next free one where theirs is taken."""
-    wanted = [row["n"] for row in new]
-    selected = sa.select(recordings.c.n).where(recordings.c.n.in_(wanted))
-    taken = set(connection.execute(selected).scalars())
     numbered = []
     for row in new:
         n = row["n"]
