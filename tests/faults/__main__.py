@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tests import programs
-from tests.faults import crashes, disks, floods, power, resets, signals
+from tests.faults import catalogues, crashes, disks, floods, power, resets, signals
 from tests.faults.accounting import Tally, summed
 
 COLUMNS = ("sent", "kept", "listed", "in_flight", "lost", "doubled", "misplaced", "foreign")
@@ -99,6 +99,10 @@ FAULTS = (
         len(signals.HANGS),
         ("cc",),
     ),
+    Fault("SIGKILL of the catalogue's console", catalogues.killed, 0.1),
+    Fault("the catalogue is locked", catalogues.locked, 0.05),
+    Fault("the catalogue's disk is full", catalogues.disk_full, 0.05, 1, ("mount",)),
+    Fault("PostgreSQL is away", catalogues.server_away, 0.05, 1, ("postgres", "initdb")),
     Fault("floods", floods.flood, 0.12, len(floods.FLOODS)),
 )
 

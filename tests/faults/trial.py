@@ -117,7 +117,7 @@ class Trial:
 
     def published(self) -> set[str]:
         """Return the folders of all recordings, relative to the recordings folder."""
-        found = self.recordings.glob(f"*/*/*/*/{layout.RECORDING_JSON}")
+        found = self.recordings.glob(f"*/*/*/[0-9]*/{layout.RECORDING_JSON}")
         return {path.parent.relative_to(self.recordings).as_posix() for path in found}
 
     def logged(self) -> set[str]:
