@@ -238,6 +238,11 @@ class LiveRecording:
         self.origin_ms = live_origin_ms(first.chunk, first.arrival_ms, self.continues_ms)
         self.first_sequence = first.chunk.sequence_number
 
+    def close_tap(self) -> None:
+        """End the stream for listeners, who were told a format that another message corrects."""
+        self.live.publish(StreamEnded(EndReason.REPLACED, self.arrival_ms()))
+        self.live = SILENT
+
     def end(self, reason: EndReason, detail: str, ended: Callable[[Path], None]) -> None:
         """Write the last records; `ended` is called, in a thread, once all is on disk."""
         if self.messages > MOST_MESSAGES:

@@ -148,7 +148,11 @@ class Recordings:
 
     def _start(self, recording: LiveRecording, start: Start) -> None:
         """Name a recording, now or as soon as other messages have said the ids it lacks."""
+        known = recording.start
         if recording.has_start_message:
+            if known and not recording.chunks and start.is_of(known) and not start.goes_on(known):
+                recording.close_tap()
+                self._announce(recording, start)
             return
         recording.start, recording.has_start_message = start, True
         if start.stream_sid and start.call_sid:

@@ -137,6 +137,7 @@ class Stream:
         self._latest: dict[Track, Chunk] = {}  # of each track of the stream that `start` names
         self._names: set[str] = set()  # what its chunks may call it
         self._past: set[str] = set()  # the same of streams before it
+        self._has_early_audio = False  # of the open recording, from before its start message
         self._early_sid: str | None = None  # what audio before its start message calls its stream
 
     def continues_stream(self, chunk: Chunk) -> bool:
@@ -250,9 +251,12 @@ class Stream:
     def _started(self, before: State, start: Start) -> Events:
         known, self.start = self.start, start
         events: Events = (MessageReceived(start),)
+        self._has_early_audio |= before in (_FOLLOWING, _EARLY)
         if before is _IDLE:
+            self._has_early_audio = False
             events = (RecordingOpened(), *events)
         elif self._is_of_another(before, known, start):
+            self._has_early_audio = False
             ended = RecordingEnded(EndReason.REPLACED, latest=self.latest_of_tracks())
             events = (ended, RecordingOpened(), *events)
         same = known is not None and start.goes_on(known)
@@ -270,6 +274,9 @@ class Stream:
         """Whether what has been recorded belongs to another stream than `start` names."""
         if before is _EARLY:
             return self._early_sid is not None and self._early_sid not in start.names
+        if known is not None and before is _STARTED and start.is_of(known):
+            has_audio = bool(self._latest) or self._has_early_audio
+            return has_audio and not start.goes_on(known)  # else it corrects the one before
         return known is not None and not start.goes_on(known)
 
     def _restated(self, before: State, start: Start) -> Start:

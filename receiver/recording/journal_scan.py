@@ -283,9 +283,15 @@ class JournalScan:
         return sum(map(len, self.tracks.values()))
 
     def _feed_start(self, start: Start) -> None:
-        """Add the first start message of a stream; later ones are only counted."""
-        for known, _ in self.starts:
+        """Add the first start message of a stream; later ones are only counted.
+
+        One that names another format before any audio came corrects the one before it.
+        """
+        for known, chunks in self.starts:
             if known.is_of(start):
+                if known is self.start and chunks == self._chunks() and not start.goes_on(known):
+                    self.start, self.starts[-1] = start, (start, chunks)
+                    return
                 self.restated += known.parameters != start.parameters
                 self.reformatted += not start.goes_on(known)
                 return

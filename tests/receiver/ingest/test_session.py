@@ -769,6 +769,29 @@ def test_another_format_of_the_same_stream_begins_another_recording(
     }
 
 
+def test_a_format_that_is_corrected_before_any_audio_leaves_no_empty_recording(
+    recorder: MovedRecorder, tmp_path: Path
+) -> None:
+    """All is one recording of the right format; listeners are told of the right one."""
+    made, _ = opened(recorder)
+    odd = json.loads(start_message())
+    del odd["start"]["mediaFormat"]
+    lives: list[LifecycleEvent] = []
+    recorder.hub.watch(lives.append)
+    right = start_message(encoding="audio/x-L16", sample_rate=16_000)
+    for message in (json.dumps(odd).encode(), right, media(1, 1), STOP):
+        made.message_received(message)
+    (path,) = [recorder.ended.get(timeout=WAIT_SECONDS)]
+    assert recorder.ended.empty()
+    folder = tmp_path / "rendered"
+    folder.mkdir(0o700)
+    found = render(path, folder)
+    assert (True, MediaFormat(Encoding.L16, 16_000)) == (found.complete, found.media_format)
+    heard = [event.live.media_format for event in lives if isinstance(event, StreamStarted)]
+    assert [MediaFormat(), MediaFormat(Encoding.L16, 16_000)] == heard
+    assert [] == list(recorder.hub.streams())
+
+
 @pytest.mark.parametrize(
     ("tracks", "expected"),
     [

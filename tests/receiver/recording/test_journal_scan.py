@@ -91,10 +91,14 @@ def test_payloads_are_where_the_index_says() -> None:
 
 
 def test_the_format_is_that_of_the_first_start() -> None:
-    """A repeated start does not change how samples are read."""
+    """A repeated start does not change how samples are read that came before it."""
     first = MessageRecord(0, start_message(encoding="audio/x-L16", sample_rate=16000))
-    found = scanned(first, MessageRecord(1, start_message()))
+    audio = chunk(1, b"x" * 320)
+    found = scanned(first, audio, MessageRecord(1, start_message()), audio)
     assert MediaFormat(Encoding.L16, 16000) == found.media_format
+    found = scanned(first, MessageRecord(1, start_message()), audio)
+    assert MediaFormat() == found.media_format
+    assert "format_restated" not in codes(found)
 
 
 def another_start(encoding: str = "audio/x-L16") -> MessageRecord:
@@ -131,7 +135,7 @@ def test_a_start_that_says_something_else_is_a_finding() -> None:
         (start_message(a=2), "start_restated"),
         (start_message(a=1, encoding="audio/x-alaw"), "format_restated"),
     ):
-        found = scanned(first, MessageRecord(1, other), end)
+        found = scanned(first, chunk(1, b"x" * 160), MessageRecord(1, other), end)
         assert [code] == codes(found)
         assert {"a": 1} == (found.start.parameters if found.start else None)
 
