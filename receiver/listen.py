@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 import msgspec
 
 from receiver.errors import DialError, LineClosed
-from receiver.media import timestamp
+from receiver.media import EndReason, timestamp
 from receiver.transports.client import RECEIVE_BUFFER_BYTES, Backoff, Line, dial, trust_in
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ PATIENCE_SECONDS: Final = 60.0
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
 _NO_SUCH_STREAM: Final = 4404
+_NEXT_SECONDS: Final = 30.0
+"""So much of the next part's past is asked for: it began when the one before was replaced."""
 _BYTES_PER_SAMPLE: Final = 2
 _NOT_FOUND: Final = 404
 _FINAL_STATUS: Final = frozenset({400, 401, 403, _NOT_FOUND, 422, 501})
@@ -183,6 +185,10 @@ class ListenQuery:
         channels = 2 if self.track == "stereo" else 1
         return max(RECEIVE_BUFFER_BYTES, (self.rate or 0) * _BYTES_PER_SAMPLE * channels)
 
+    def for_next_part(self, sample_rate: int) -> ListenQuery:
+        """Return what to ask for where the stream goes on: all of the new part, at one rate."""
+        return replace(self, rate=self.rate or sample_rate, since=_NEXT_SECONDS, wait=1.0)
+
     def encoded(self, *, again: bool) -> str:
         """Return the URL's query; the past is asked for once, and nothing is waited for twice."""
         query: dict[str, object] = {"track": self.track, "format": "pcm16"}
@@ -308,7 +314,11 @@ async def listen_pcm(
     trust: ssl.SSLContext | str | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> AsyncGenerator[Event | PcmAudio, None]:
-    """Yield the same as `listen`, but audio as the bytes that came: this loads no numpy."""
+    """Yield the same as `listen`, but audio as the bytes that came: this loads no numpy.
+
+    A part of the stream that is replaced, as by one of another format, has no `Stopped` of its own
+    where the next one is found by the same name: `Started` follows, at the rate of the first.
+    """
     if not isinstance(trust, ssl.SSLContext):
         trust = trust_in(trust)
     redialer = _Redialer(token, trust, patience_seconds, query.second_bytes)
@@ -320,6 +330,15 @@ async def listen_pcm(
                 yield event
         finally:
             line.abort()
+        if decoder.replaced is not None:
+            query = query.for_next_part(decoder.sample_rate)
+            next_url = _with_query(url, query.encoded(again=False))
+            following = await redialer.dial_next(next_url) if decoder.stopped else None
+            if following is None:
+                yield decoder.replaced
+                return
+            line, decoder.stopped = following, False
+            continue
         if decoder.stopped:
             return
         known = bool(decoder.recording_id)  # or else nothing came, and we still wait for it
@@ -342,6 +361,7 @@ class _EventDecoder:
     position_ms: float = 0
     clock_starts_ms: float | None = None  # when the stream's clock began, since 1970
     stopped: bool = False
+    replaced: Stopped | None = None  # how it ended, while nothing of the next part has come
     gone: bool = False  # it ended while we were not connected
 
     def feed(self, message: bytes | str) -> Iterator[Event | PcmAudio]:
@@ -365,11 +385,15 @@ class _EventDecoder:
                 yield ClockReanchored(fields["track"], at_ms, shift_ms, wall_time, latency_ms)
             case "stopped":
                 self.stopped = True
-                yield Stopped(fields["reason"], *_times(fields))
+                ended = Stopped(fields["reason"], *_times(fields))
+                if ended.reason == EndReason.REPLACED.value:
+                    self.replaced = ended
+                else:
+                    yield ended
 
     def _started(self, fields: dict[str, Any]) -> Started | Gap:
         """Return `Started`, or where the same stream goes on, the gap in between."""
-        known_id, position_ms = self.recording_id, self.position_ms
+        known_id, position_ms, self.replaced = self.recording_id, self.position_ms, None
         self.recording_id, self.track = fields["recording_id"], fields["track"]
         self.channels, self.sample_rate = fields["channels"], fields["rate"]
         self.position_ms = fields["timestamp_ms"]
@@ -462,6 +486,13 @@ class _Redialer:
         )
         self._opened_at = self._clock()
         return line
+
+    async def dial_next(self, url: str) -> Line | None:
+        """Open a connection to the next part of a stream; `None` where there is none."""
+        try:
+            return await self.dial(url)
+        except DialError:
+            return None
 
     async def redial(self, url: str, *, known: bool) -> Line | None:
         """Open a connection again; `None` where a stream that was `known` has ended meanwhile."""

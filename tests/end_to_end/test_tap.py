@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import signal
@@ -17,9 +18,11 @@ import numpy as np
 import pytest
 import soundfile
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
 
 from receiver.auth.bearer import key_id
 from receiver.auth.tap_tokens import Scope, mint
+from receiver.listen import Event, ListenQuery, PcmAudio, Started, Stopped, listen_pcm
 from tests.bounds import fewer
 from tests.end_to_end import sender
 from tests.end_to_end.receiver_process import TOKEN, WAIT_SECONDS, ReceiverProcess
@@ -37,6 +40,7 @@ from tests.end_to_end.taps import (
     secret_file,
     send_chunks,
     start_call,
+    tap_url,
     tapped_receiver,
     texts_of,
     wait_for_sockets,
@@ -388,6 +392,36 @@ def test_waiting_for_a_call(receiver: ReceiverProcess) -> None:
             other.recv(timeout=WAIT_SECONDS)
     assert closed.value.rcvd is not None
     assert 4404 == closed.value.rcvd.code
+
+
+def test_a_listener_goes_on_where_the_format_changes(receiver: ReceiverProcess) -> None:
+    """At the rate with which it began, with all of both parts, and with one end."""
+
+    async def hear(call: ClientConnection) -> list[Event | PcmAudio]:
+        events: list[Event | PcmAudio] = []
+        query = ListenQuery(wait=WAIT_SECONDS)
+        async for event in listen_pcm(tap_url(receiver, CALL), query, token=TAP_TOKEN):
+            events.append(event)
+            if len(events) == 1:
+                send_chunks(call, range(1, 11))
+                sender.send_call(call, [sender.start(encoding="audio/x-L16", rate=16_000), *wide])
+            elif isinstance(event, Started):
+                call.send(sender.stop())
+        return events
+
+    wide = [
+        sender.media("inbound", number, b"\x40\x01" * 320, at_ms=20 * number - 20)
+        for number in range(11, 21)
+    ]
+    with start_call(receiver) as call:
+        events = asyncio.run(hear(call))
+    started = [event for event in events if isinstance(event, Started)]
+    assert [8000, 8000] == [event.sample_rate for event in started]
+    assert 2 == len({event.recording_id for event in started})
+    audio = b"".join(event.payload for event in events if isinstance(event, PcmAudio))
+    assert pcm("inbound", range(1, 11)) == audio[:3200]
+    assert 2 * 3200 == len(audio)
+    assert ["stop"] == [event.reason for event in events if isinstance(event, Stopped)]
 
 
 def test_all_streams_can_be_watched(receiver: ReceiverProcess) -> None:
