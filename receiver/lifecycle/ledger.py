@@ -104,6 +104,14 @@ class Wanted:
     since: str = ""  # RFC 3339 in UTC, as entries have it
     before: int | None = None  # the number of the first one that is not wanted any more
 
+    def needle(self) -> bytes:
+        """Return what stands in the line of every entry that is wanted; nothing for all."""
+        if self.recording:
+            return b'"recording":' + _json(self.recording)
+        if self.who:
+            return b'"who":' + _json(self.who)
+        return b'"what":' + _json(*self.what) if len(self.what) == 1 else b""
+
     def accepts(self, entry: Entry) -> bool:
         """Whether an entry agrees."""
         return (
@@ -178,9 +186,12 @@ class Ledger:
         Raises:
             UnreadableError: it cannot be read.
         """
-        needle = wanted.recording.encode()
+        try:
+            needle = wanted.needle()
+        except UnicodeEncodeError:  # half a character, which no entry has
+            return
         with _failures_as_unreadable(self._folder):
-            for line in _newest_first(self._folder, wanted.since):
+            for line in _newest_first(self._folder, wanted.since, needle):
                 entry = _decoded(line) if needle in line else None
                 if entry is not None and wanted.accepts(entry):
                     yield entry
@@ -230,16 +241,20 @@ def enter_published(recordings: Path, published: Published) -> None:
     document = published.recording
     with open_regular(published.folder / layout.RECORDING_JSON) as file:
         document_sha256 = sha256(file)
-    Ledger(recordings).append(
-        "published",
-        who="receiver",
-        via="publishing",
-        recording=document.id,
-        call=clipped(document.call_sid),
-        duration_ms=document.duration_ms,
-        complete=document.complete,
-        document_sha256=document_sha256,
-    )
+    try:
+        Ledger(recordings).append(
+            "published",
+            who="receiver",
+            via="publishing",
+            recording=document.id,
+            call=clipped(document.call_sid),
+            duration_ms=document.duration_ms,
+            complete=document.complete,
+            document_sha256=document_sha256,
+        )
+    except LedgerError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        raise LedgerError(f"its journal stays until the ledger takes it: {reason}") from error
 
 
 def _append(folder: int, head: FileIO, entry: Entry) -> Entry:
@@ -273,13 +288,18 @@ def _encoded(entry: Entry) -> bytes:
         LedgerError: it is too long, or no text.
     """
     try:
-        text = msgspec.json.encode(entry, order="sorted").decode()
+        line = _json(entry)
     except UnicodeEncodeError as error:
         raise LedgerError(f"the ledger takes no half characters: {error}") from error
-    line = visible(text, json_escape).encode()
     if len(line) > LONGEST_LINE:
         raise LedgerError(f"an entry of {len(line)} bytes is too long for the ledger")
     return line
+
+
+def _json(value: object) -> bytes:
+    """Return JSON with sorted keys, in which nothing is that a terminal would obey or not show."""
+    text = msgspec.json.encode(value, order="sorted").decode()
+    return visible(text, json_escape).encode()
 
 
 def _write_line(folder: int, name: str, line: bytes, *, is_new: bool) -> None:
@@ -311,24 +331,36 @@ def _end(folder: int, months: list[str]) -> tuple[bytes, bytes]:
     return before, bytes(torn) or torn_before
 
 
-def _newest_first(folder: Path, since: str = "") -> Iterator[bytes]:
-    """Yield whole lines of all months that may have entries of that time or later."""
+def _newest_first(folder: Path, since: str = "", needle: bytes = b"") -> Iterator[bytes]:
+    """Yield whole lines of all months that may have entries of that time or later.
+
+    Of lines without `needle` some are left out.
+    """
     month = len("YYYY-MM")
     for name in reversed(_months(folder)):
         if name[:month] < since[:month]:
             return  # a clock that was set back makes no month begin again
         with open_regular(folder / name) as file:
-            yield from _lines_backwards(file)
+            yield from _lines_backwards(file, needle=needle)
 
 
-def _lines_backwards(file: FileIO, torn: bytearray | None = None) -> Iterator[bytes]:
-    """Yield whole lines without their ends, the last one first; add what is behind to `torn`."""
+def _lines_backwards(
+    file: FileIO, torn: bytearray | None = None, needle: bytes = b""
+) -> Iterator[bytes]:
+    """Yield whole lines without their ends, the last one first; add what is behind to `torn`.
+
+    Blocks without `needle` are not even cut into lines, so that a whole ledger is soon searched.
+    """
     end, rest, is_last = os.fstat(file.fileno()).st_size, b"", True
     while end:
         start = max(0, end - BLOCK_BYTES)
-        rest, *lines = (os.pread(file.fileno(), end - start, start) + rest).split(b"\n")
+        block = os.pread(file.fileno(), end - start, start) + rest
+        rest, *lines = block.split(b"\n", -1 if needle in block else 1)
         end = start
         if not lines:
+            continue
+        if needle not in block:
+            is_last = False
             continue
         if is_last:
             is_last = False

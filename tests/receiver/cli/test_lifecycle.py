@@ -225,3 +225,12 @@ def test_what_recover_publishes_is_in_the_ledger(tmp_path: Path, run: Run) -> No
     assert hashlib.sha256(document).hexdigest() == entry["details"]["document_sha256"]
     assert json.loads(document)["id"] == entry["recording"]
     assert ("receiver", "publishing") == (entry["who"], entry["via"])
+
+
+def test_what_cannot_be_entered_is_one_line(recordings: Path, run: Run) -> None:
+    """And not done."""
+    (recordings / ".ledger" / "head").mkdir(parents=True)
+    code, out, err = run("hold", ID, "--reason", "case 1")
+    assert (3, "") == (code, out)
+    assert "receiver: the ledger cannot be written, nothing was done: Is a directory\n" == err
+    assert Annotations() == added(recordings)

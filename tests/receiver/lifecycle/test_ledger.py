@@ -22,8 +22,21 @@ from hypothesis import strategies as st
 
 from receiver.errors import LedgerError, UnreadableError, UnsafeFolderError
 from receiver.lifecycle import ledger as module
-from receiver.lifecycle.ledger import FIRST, Entry, Head, Ledger, Verified, Wanted, parse_head
+from receiver.lifecycle.ledger import (
+    FIRST,
+    Act,
+    Entry,
+    Head,
+    Ledger,
+    Verified,
+    Wanted,
+    enter_published,
+    parse_head,
+)
+from receiver.recording import store
+from receiver.recording.document import Published
 from tests.bounds import at_most
+from tests.receiver.helpers import recordings_builder as builder
 
 ID, OTHER = "00112233aabbccdd", "ffffffffffffffff"
 WRITER = """
@@ -151,6 +164,25 @@ def test_many_entries_are_read_in_blocks(ledger: Ledger, tmp_path: Path) -> None
     assert [*reversed(rest), *first] == list(ledger.read())
     assert month(tmp_path).stat().st_size > 2 * 2**17
     assert (41, []) == (ledger.verify().entries, ledger.verify().problems)
+
+
+@pytest.mark.parametrize("length", [100, 4099, 60_000])
+def test_few_among_many_are_found(ledger: Ledger, length: int) -> None:
+    """Wherever they are in the blocks in which the file is read."""
+    for number in range(60):
+        recording = f"{number % 7:016x}"
+        who = "Jörg\x1b" if number % 5 else "ann"
+        act: Act = "heard" if number % 3 else "held"
+        ledger.append(act, who=who, via="api", recording=recording, text="x" * length)
+    entries = list(ledger.read())
+    assert 60 == len(entries)
+    for wanted in (
+        *(Wanted(recording=f"{number:016x}") for number in range(8)),
+        *(Wanted(who=who) for who in ("Jörg\x1b", "ann", "x")),
+        *(Wanted(what=frozenset(what)) for what in (["held"], ["erased"], ["held", "heard"])),
+        Wanted(recording=f"{3:016x}", who="ann", what=frozenset(["held"])),
+    ):
+        assert [e for e in entries if wanted.accepts(e)] == list(ledger.read(wanted)), wanted
 
 
 def test_a_month_follows_the_one_before(
@@ -454,3 +486,26 @@ def test_others_cannot_lead_it_elsewhere(ledger: Ledger, tmp_path: Path) -> None
     for read in (ledger.verify, ledger.head, lambda: list(ledger.read())):
         with pytest.raises(UnreadableError, match="cannot be read"):
             read()
+
+
+def test_what_is_published_is_entered_or_tried_again(ledger: Ledger, tmp_path: Path) -> None:
+    """With the hash of its document; where that cannot be, the error says what follows."""
+    recordings = tmp_path / "recordings"
+    folder = builder.build(recordings)
+    published = Published(folder, store.read(folder).recording)
+    enter_published(recordings, published)
+    (entry,) = ledger.read()
+    assert ("published", "receiver", "publishing") == (entry.what, entry.who, entry.via)
+    assert builder.RECORDING_ID == entry.recording
+    assert builder.sha256(folder / "recording.json") == entry.details["document_sha256"]
+    path = month(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(LedgerError, match="journal stays until the ledger takes it: Is a dir"):
+        enter_published(recordings, published)
+
+
+def test_nobody_is_called_by_half_a_character(ledger: Ledger) -> None:
+    """As a terminal may give it that is not set to UTF-8."""
+    fill(ledger, 1)
+    assert [] == list(ledger.read(Wanted(who="\udcff")))

@@ -560,3 +560,21 @@ def test_recovery_goes_on_where_another_was_faster(
 
     monkeypatch.setattr(backlog, "waiting", list_both)
     assert 1 == len(list(recover(spool, tmp_path / "recordings", RenderOptions())))
+
+
+def test_a_journal_stays_until_its_recording_is_entered(tmp_path: Path, spool: Path) -> None:
+    """Whatever is done about a publication is done at least once, before the journal goes."""
+    live, recordings, entered = ended(spool), tmp_path / "recordings", list[Path]()
+
+    def enter(published: Published) -> None:
+        entered.append(published.folder)
+        if len(entered) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space"):
+        publish_journal(live, recordings, RenderOptions(), enter)
+    assert live.exists()
+    (outcome,) = recover(spool, recordings, RenderOptions(), enter)
+    assert isinstance(outcome, Published)
+    assert [outcome.folder] * 2 == entered
+    assert not live.exists()
