@@ -1,4 +1,4 @@
-"""What people do with a recording: in the ledger first, then done, then told to followers.
+"""What people do with a recording: in the ledger first, then done.
 
 The console, the API and the commands go this way, so that none of them forgets a part of it.
 Everything here waits for the disk: no event loop calls it.
@@ -16,7 +16,7 @@ from receiver.disk import layout
 from receiver.errors import AnnotationError, ConfigurationError, TapreelError
 from receiver.lifecycle.ledger import Act, Ledger
 from receiver.media import timestamp
-from receiver.recording import publication_log, store
+from receiver.recording import store
 from receiver.recording.annotations import (
     Annotations,
     Note,
@@ -48,7 +48,6 @@ class Acts:
     """
 
     def __init__(self, recordings: Path, *, who: str, via: str) -> None:
-        self._recordings = recordings
         self._ledger = Ledger(recordings)
         self._who = who
         self._via = via
@@ -106,24 +105,18 @@ class Acts:
     ) -> Annotations:
         """Change annotations, entered while no other writer is at work and if anything changes."""
         recording = layout.recording_id_of(folder) or ""
-        is_changed = False
 
         def entered(old: Annotations) -> Annotations:
-            nonlocal is_changed
             new = edit(old)
-            is_changed = new != old
-            if is_changed:
+            if new != old:
                 who, via = self._who, self._via
                 self._ledger.append(act, who=who, via=via, recording=recording, **details)
             return new
 
         try:
-            changed = change(folder, entered)
-            if is_changed:
-                publication_log.append(self._recordings, folder, publication_log.CHANGED)
+            return change(folder, entered)
         except TapreelError:
             raise
         except OSError as error:
             text = f"the annotations in {folder} cannot be written: {error.strerror or error}"
             raise ConfigurationError(text) from error
-        return changed
