@@ -9,7 +9,10 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 # Hundreds of processes start in a test run: where bytecode is not kept, each compiles all anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run unit test check format coverage faults accuracy bench bench-tap setup clean
+# Pictures of the console's pages, as the browser of its tests has seen them.
+export TAPREEL_SCREENSHOTS ?= $(CURDIR)/.screenshots
+
+.PHONY: help run unit test test-console check format coverage faults accuracy bench bench-tap setup clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,6 +25,9 @@ unit: setup  ## the tests that open no sockets and start no processes
 
 test: setup  ## all tests; TAPREEL_TEST_PATIENCE=3 waits three times as long for everything
 	$(BIN)/python $(PYTEST)
+
+test-console: setup  ## the console in a browser; pictures of its pages are in .screenshots
+	$(BIN)/python -m pytest --numprocesses $(CORES) tests/console
 
 check: setup  ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -61,4 +67,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:  ## remove the environment and all caches
-	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .screenshots .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

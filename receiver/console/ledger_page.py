@@ -91,6 +91,8 @@ def _exists(console: Console, who: Who, recording_id: str) -> bool:
 
 
 def _chain(head: str, who: Who) -> str:
+    if head.startswith("0:"):
+        return "Nothing was entered yet."
     if who.scope:
         return "Each entry names the hash of the one before it. You see those of your recordings."
     return (

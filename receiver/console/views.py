@@ -427,4 +427,4 @@ def downloads(tracks: Collection[str], recording_id: str) -> list[dict[str, str]
             {"text": "FLAC, stereo", "note": "exact, half the size", "url": f"{both}.flac"},
             {"text": "Opus, stereo", "note": "small", "url": f"{both}.opus"},
         ]
-    return [*found, {"text": "Everything", "note": "zip", "url": f"{base}.zip"}]
+    return [*found, {"text": "Everything", "note": "zip", "url": f"{base}/all.zip"}]

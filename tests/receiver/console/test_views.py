@@ -207,4 +207,4 @@ def test_downloads_are_of_what_is_there() -> None:
     urls = [item["url"] for item in views.downloads(["inbound"], "ab")]
     assert "/api/v1/recordings/ab/inbound.wav" in urls
     assert "/api/v1/recordings/ab/outbound.wav" not in urls
-    assert ["/api/v1/recordings/ab.zip"] == [item["url"] for item in views.downloads([], "ab")]
+    assert ["/api/v1/recordings/ab/all.zip"] == [item["url"] for item in views.downloads([], "ab")]
