@@ -96,10 +96,17 @@ def write_secret(path: Path, content: bytes) -> None:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
 
+CONSOLE: Final = "console"
+"""The name of the token with which a receiver's own console listens."""
 _TOKEN_BYTES: Final = 32
 _Secret = TypeVar("_Secret")
 _Parse = Callable[[str], tuple[_Secret, ...]]
 _Tokens = TypeVar("_Tokens")
+
+
+def new_token() -> str:
+    """Return a token that nobody can guess."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
 def demo_token_file(state: Path) -> Path:
@@ -125,8 +132,9 @@ def stream_tokens(config: Config) -> StreamTokens:
 
 
 def has_tap_tokens(config: Config) -> bool:
-    """Return whether a token or key for live taps is configured."""
-    given = (config.tap_tokens, config.tap_token_file, config.tap_key, config.tap_key_file)
+    """Return whether a token or key for live taps is configured, or the console has one."""
+    static = (config.tap_tokens, config.tap_token_file, config.console_token)
+    given = (*static, config.tap_key, config.tap_key_file)
     return any(value is not None for value in given)
 
 
@@ -141,6 +149,19 @@ def tap_tokens(config: Config) -> TapTokens:
     names, static = [name for name, _ in named], tuple(token for _, token in named)
     _keep_apart(_if_usable(_static_stream_tokens, config), static)
     return TapTokens(static, tap_keys(config), names)
+
+
+def first_tap_token(config: Config) -> str:
+    """Return the tap token with which we ask another receiver.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be used.
+    """
+    listed = _listed(config.tap_tokens, "TAPREEL_TAP_TOKENS", parse_tokens)
+    in_file = _in_file(config.tap_token_file, parse_named_tokens)
+    for token in (*listed, *(token for _, token in in_file)):
+        return token
+    raise ConfigurationError("no tap token is configured: --tap-token-file FILE")
 
 
 def read_again(
@@ -209,6 +230,8 @@ def _static_tap_tokens(config: Config) -> tuple[tuple[str, str], ...]:
     """Return tap tokens behind their names, which only those of a file may have."""
     listed = _listed(config.tap_tokens, "TAPREEL_TAP_TOKENS", parse_tokens)
     static = tuple(("", token) for token in listed)
+    if config.console_token is not None:
+        static += ((CONSOLE, config.console_token),)
     return static + _in_file(config.tap_token_file, parse_named_tokens)
 
 
@@ -254,5 +277,5 @@ def _generated(config: Config) -> tuple[str, ...]:
     state_folder(config.state)
     path = demo_token_file(config.state)
     if not path.exists():
-        write_secret(path, secrets.token_urlsafe(_TOKEN_BYTES).encode() + b"\n")
+        write_secret(path, new_token().encode() + b"\n")
     return _in_file(path, parse_tokens)

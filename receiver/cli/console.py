@@ -29,6 +29,7 @@ ROLES: Final = ("viewer", "listener", "manager", "admin")
 @click.command()
 @config_of(
     *("console_host", "console_port", "public_url", "console_user_header"),
+    *("tap_url", "tap_token_file", "tap_ca_file"),
     *("tls", "self_signed", "no_tls", "behind_proxy", "trusted_proxy"),
     *("recordings", "database_url", "state", "log_level"),
 )

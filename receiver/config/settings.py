@@ -284,6 +284,14 @@ class Config:
     console_user_header: Annotated[
         str | None, HEADER, "header in which a trusted proxy names the user that it has signed in"
     ] = None
+    tap_url: Annotated[
+        tuple[str, ...],
+        TEXTS,
+        "another receiver whose live calls the console shows, such as wss://HOST:8443; repeatable",
+    ] = ()
+    tap_ca_file: Annotated[
+        Path | None, PATH, "authorities that the console trusts at --tap-url"
+    ] = None
     log_level: Annotated[
         str, choice(("debug", "info", "warning", "error")), "least level that is logged"
     ] = "info"
@@ -300,6 +308,9 @@ class Config:
     forward_token: Annotated[str | None, SECRET, "bearer token that consumers get"] = field(
         default=None, repr=False
     )
+    # No settings: what a receiver gives to its own console.
+    console_token: str | None = field(default=None, repr=False)  # opens its taps
+    console_taps: tuple[str, ...] = ()  # where these are: of each worker
     sources: Mapping[str, Source] = field(
         default_factory=dict, repr=False
     )  # those that are not DEFAULT
@@ -462,6 +473,22 @@ def check_console(config: Config) -> None:
             "--console-user-header on a public address needs --trusted-proxy NETWORK:"
             " everybody else could name a user, too"
         )
+    for url in config.tap_url:
+        _check_tap_url(url)
+    if config.tap_url and config.tap_token_file is None and config.tap_tokens is None:
+        raise ConfigurationError("--tap-url needs --tap-token-file FILE, or TAPREEL_TAP_TOKENS")
+
+
+def _check_tap_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("ws", "wss") or parts.path.strip("/"):
+        raise ConfigurationError("--tap-url must be like wss://127.0.0.1:8443")
+    if parts.scheme == "ws" and not is_loopback(host):
+        raise ConfigurationError("a receiver elsewhere needs wss: ws sends the token in the clear")
 
 
 def _check_tls(config: Config, host: str, flag: str = "--host") -> None:

@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,7 +39,7 @@ from receiver.service import event_loop
 from receiver.service.admission import STREAMS_PATH
 from receiver.service.server import Server
 from receiver.service.shutdown_deadline import leave_disk
-from receiver.service.supervisor import COMMANDS, KeptChild, Supervisor
+from receiver.service.supervisor import COMMANDS, LOOPBACK, KeptChild, Supervisor
 from receiver.transports.listener import SocketListener
 
 ConsoleTarget = Callable[[Config, Connection], None]
@@ -239,6 +239,8 @@ def run(config: Config, console: ConsoleTarget | None = None) -> None:
         TapreelError: it cannot start with these settings.
     """
     os.umask(0o077)
+    if console is not None:
+        config = replace(config, console_token=credentials.new_token())
     config = raise_limit(config)
     if config.workers > 1:
         event_loop.run(_run_workers(config, console))
@@ -247,7 +249,10 @@ def run(config: Config, console: ConsoleTarget | None = None) -> None:
 
 
 class ConsoleChild:
-    """The console beside a receiver, from the moment that this listens; it may be none at all."""
+    """The console beside a receiver, from the moment that this listens; it may be none at all.
+
+    It gets the addresses of our taps and a token for them through the pipe that starts it.
+    """
 
     def __init__(self, config: Config, target: ConsoleTarget | None) -> None:
         self._config = config
@@ -255,10 +260,11 @@ class ConsoleChild:
         self._child: KeptChild | None = None
         self._draining = False
 
-    def start(self) -> None:
-        """Start it, and keep it alive."""
+    def start(self, *taps: str) -> None:
+        """Start it, and keep it alive; `taps` are where our live calls are."""
         if self._target is not None:
-            self._child = KeptChild("console", self._target, self._config, received=self._received)
+            config = replace(self._config, console_taps=taps)
+            self._child = KeptChild("console", self._target, config, received=self._received)
 
     def commanded(self, command: str) -> None:
         """Pass a command on; a first drain is the receiver's alone: the console serves on."""
@@ -280,10 +286,10 @@ async def _run_workers(config: Config, console_target: ConsoleTarget | None) -> 
     manager = ServiceManager(os.environ)
     console = ConsoleChild(config, console_target)
 
-    def listening(port: int) -> None:
+    def listening(port: int, own: Sequence[int]) -> None:
         _announce(config, port)
         manager.ready()
-        console.start()
+        console.start(*(_tap_root(config, LOOPBACK, each) for each in own))
 
     def commanded(command: str) -> None:
         manager.commanded(command)
@@ -295,6 +301,13 @@ async def _run_workers(config: Config, console_target: ConsoleTarget | None) -> 
     finally:
         feeding.cancel()
         await console.close()
+
+
+def _tap_root(config: Config, host: str, port: int) -> str:
+    """Return where our own console finds our taps, whichever addresses we listen on."""
+    host = {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104  no address to listen on
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{'ws' if config.no_tls else 'wss'}://{bracketed}:{port}"
 
 
 def _announce(config: Config, port: int) -> str:
@@ -330,7 +343,7 @@ async def _run(config: Config, console_target: ConsoleTarget | None) -> None:
     def listening(listener: SocketListener) -> None:
         url = _announce(config, listener.port)
         manager.ready()
-        console.start()
+        console.start(_tap_root(config, config.host, listener.port))
         if demo is not None:
             demo.start(url)
 

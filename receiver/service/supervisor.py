@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -45,6 +46,7 @@ COMMANDS: Final = {signal.SIGINT: "stop", signal.SIGTERM: "drain", signal.SIGHUP
 """What a parent sends its children, by the signal that it got itself."""
 SPAWNING: Final = multiprocessing.get_context("spawn")
 """How children are made: a fork would copy the event loop and locks."""
+LOOPBACK: Final = "127.0.0.1"
 LONGEST_DELAY_SECONDS: Final = 30.0
 """Between two starts of a child that keeps dying."""
 STEADY_SECONDS: Final = 60.0
@@ -313,7 +315,8 @@ class Supervisor:
 
     Args:
         config: the settings of all workers together.
-        listening: is called once, with the port, when all of them serve.
+        listening: is called once, when all of them serve, with the port, and the ports on
+            loopback at which the console finds each worker.
         commanded: is called with each command that all of them get, just before.
     """
 
@@ -321,7 +324,7 @@ class Supervisor:
         self,
         config: Config,
         *,
-        listening: Callable[[int], object],
+        listening: Callable[[int, Sequence[int]], object],
         commanded: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._config = config
@@ -347,7 +350,9 @@ class Supervisor:
         with FolderLock(config.spool), contextlib.ExitStack() as stack:
             _pass_on_journals(config.spool)
             self._sockets = await open_sockets(config.host, config.port)
-            for listening in self._sockets:
+            own = config.workers if config.console_token is not None else 0
+            self._own = [await open_sockets(LOOPBACK, 0) for _ in range(own)]
+            for listening in (*self._sockets, *itertools.chain(*self._own)):
                 stack.enter_context(listening)
             for number, command in COMMANDS.items():
                 asyncio.get_running_loop().add_signal_handler(number, self._send, command)
@@ -428,7 +433,8 @@ class Supervisor:
         settings = settings_of(self._config, place)
         ahead = settings_of(self._config, 0).max_streams - settings.max_streams
         self._counts[place] = ahead
-        shared = SharedPort(self._sockets, self._counts, place, ahead)
+        own = self._own[place] if self._own else []
+        shared = SharedPort(self._sockets, self._counts, place, ahead, own)
         try:
             worker = Worker(settings, shared)
         except OSError as error:
@@ -461,7 +467,8 @@ class Supervisor:
         before = len(self._served)
         self._served.add(place)
         if before < len(self._served) == self._config.workers:
-            self._listening(self._sockets[0].getsockname()[1])
+            own = [listening.getsockname()[1] for (listening,) in self._own]
+            self._listening(self._sockets[0].getsockname()[1], own)
 
 
 def _check(config: Config) -> None:

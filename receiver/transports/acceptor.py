@@ -140,6 +140,7 @@ class SharedPort:
     counts: MutableSequence[int]  # connections by process; below zero: it does not live
     place: int  # ours among the counts
     ahead: int = 0  # counted besides, because we have fewer places: all are full at one count
+    own: list[socket.socket] = field(default_factory=list)  # on which nobody else accepts
     carried: int = 0  # by us, of those that were upgraded
     _pending: int = 0  # of ours, not yet upgraded, at the last look
     _left_since: float = 0.0  # when we first left to the others what none has accepted since
@@ -200,7 +201,8 @@ class Acceptor:
         shared: SharedPort | None = None,
     ) -> None:
         self.names: list[Any] = [listening.getsockname() for listening in sockets]
-        self._sockets = sockets
+        self._own = shared.own if shared is not None else sockets
+        self._sockets = [*sockets, *shared.own] if shared is not None else sockets
         self._shared = shared
         self._pending = pending
         self._connect = connect
@@ -246,7 +248,7 @@ class Acceptor:
     def _accept(self, listening: socket.socket) -> None:
         """Accept what waits; the event loop calls again where that was not all."""
         for _ in range(_AT_ONCE):
-            if self._shared is not None and not self._shared.is_ours(len(self._pending)):
+            if listening not in self._own and not self._is_ours():
                 self._pause(_TURN_SECONDS)
                 return
             try:
@@ -262,6 +264,9 @@ class Acceptor:
             task = self._loop.create_task(self._make_transport(pending))
             self._connecting.add(task)
             task.add_done_callback(functools.partial(self._transport_made, pending))
+
+    def _is_ours(self) -> bool:
+        return self._shared is None or self._shared.is_ours(len(self._pending))
 
     def _log_failure(self, problem: str) -> None:
         """Log at most once a second; connections wait meanwhile, and are tried again sooner."""

@@ -23,6 +23,7 @@ import random
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -128,6 +129,18 @@ def trust_in(ca_file: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{ca_file} holds no usable certificate") from error
+
+
+def trust_only(certificate: Path) -> ssl.SSLContext:
+    """Return TLS settings that trust this very certificate, whatever name it has.
+
+    Raises:
+        ConfigurationError: the file holds no certificate.
+    """
+    context = trust_in(str(certificate))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it may be no authority's own
+    return context
 
 
 async def _connect_tcp(url: str, receive_buffer_bytes: int) -> socket.socket:

@@ -9,7 +9,16 @@ import jwt
 import pytest
 
 from receiver.auth.bearer import key_id
-from receiver.auth.credentials import demo_token_file, stream_tokens, tap_tokens
+from receiver.auth.credentials import (
+    demo_token_file,
+    first_tap_token,
+    has_tap_tokens,
+    new_token,
+    read_again,
+    stream_tokens,
+    tap_tokens,
+)
+from receiver.auth.tap_tokens import TapTokens
 from receiver.config.settings import Config
 from receiver.errors import ConfigurationError, Refused
 from tests.receiver.helpers.secret_files import secret
@@ -162,3 +171,27 @@ def test_bad_tap_tokens_do_not_affect_stream_tokens(tmp_path: Path) -> None:
     assert stream_tokens(config)
     with pytest.raises(ConfigurationError, match="shorter"):
         tap_tokens(config)
+
+
+def test_a_receivers_own_console_has_a_token_of_its_own() -> None:
+    """Called by its name, and valid beside all others; reading them again keeps it."""
+    config = Config(tap_tokens=f"{TOKEN}-tap", console_token=new_token())
+    assert has_tap_tokens(Config(console_token=new_token()))
+    assert not has_tap_tokens(Config())
+    for found in (
+        tap_tokens(config),
+        read_again(config, stream_tokens(config), tap_tokens(config))[1],
+    ):
+        assert isinstance(found, TapTokens)
+        grant = found.admit([f"Bearer {config.console_token}"], None, now=0)
+        assert ("console", "all") == (grant.name, str(grant.scope))
+        assert "token 1" == found.admit([f"Bearer {TOKEN}-tap"], None, now=0).name
+
+
+def test_the_first_tap_token_is_the_one_to_ask_with(tmp_path: Path) -> None:
+    """Of the variable or the file; without one there is an error."""
+    path = secret(tmp_path / "taps", f"reports: {TOKEN}-1\n{TOKEN}-2\n")
+    assert f"{TOKEN}-1" == first_tap_token(Config(tap_token_file=path))
+    assert f"{TOKEN}-3" == first_tap_token(Config(tap_tokens=f"{TOKEN}-3"))
+    with pytest.raises(ConfigurationError, match="no tap token"):
+        first_tap_token(Config())

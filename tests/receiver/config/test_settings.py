@@ -7,7 +7,16 @@ import sys
 
 import pytest
 
-from receiver.config.settings import ALTERNATIVES, PATH, SECRET, SETTINGS, Config, load
+from receiver.config.settings import (
+    ALTERNATIVES,
+    PATH,
+    SECRET,
+    SETTINGS,
+    Config,
+    check_console,
+    load,
+)
+from receiver.errors import ConfigurationError
 
 
 def test_secrets_are_not_in_the_text() -> None:
@@ -21,7 +30,8 @@ def test_secrets_are_not_in_the_text() -> None:
 
 def test_every_setting_has_a_line_of_help_and_a_field() -> None:
     """Flags, variables and TOML keys are derived from them."""
-    fields = {name for name in Config.__dataclass_fields__ if name != "sources"}
+    others = {"sources", "console_token", "console_taps"}  # which nobody sets
+    fields = {name for name in Config.__dataclass_fields__ if name not in others}
     assert fields == SETTINGS.keys()
     for name, setting in SETTINGS.items():
         assert name == setting.name
@@ -46,3 +56,26 @@ def test_settings_are_cheap_to_import() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "" == found.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://b", "must be like wss://"),
+        ("wss://", "must be like wss://"),
+        ("wss://b/tap", "must be like wss://"),
+        ("wss://b:x", "must be like wss://"),
+        ("ws://b:8443", "needs wss"),
+        ("wss://b", "needs --tap-token-file"),
+    ],
+)
+def test_the_console_is_told_of_receivers_that_it_can_ask(url: str, reason: str) -> None:
+    """By TLS where they are elsewhere, and with a token."""
+    with pytest.raises(ConfigurationError, match=reason):
+        check_console(Config(no_tls=True, tap_url=(url,)))
+    check_console(Config(no_tls=True, tap_url=("ws://[::1]:8443",), tap_tokens="x" * 16))
+
+
+def test_what_a_receiver_gives_to_its_console_is_not_printed() -> None:
+    """It is a secret like others."""
+    assert "hush" not in repr(Config(console_token="hush" * 8))
