@@ -27,8 +27,10 @@ from receiver.config.settings import Config
 from receiver.console import views
 from receiver.console.accounts import Accounts, ApiTokens, Sessions
 from receiver.console.audio import EncodedFiles, Sent
+from receiver.console.live import LiveCalls
 from receiver.console.problems import Problem
 from receiver.console.who import SignInThrottle, Who
+from receiver.errors import LedgerError, UnsafeFolderError
 from receiver.lifecycle.ledger import Act, Ledger
 
 P = ParamSpec("P")
@@ -129,6 +131,7 @@ class Console:
     sessions: Sessions
     tokens: ApiTokens
     ledger: Ledger
+    live: LiveCalls
     threads: Threads = field(default_factory=Threads)
     encoded: EncodedFiles = field(default_factory=EncodedFiles)
     sent: Sent = field(default_factory=Sent)
@@ -163,7 +166,10 @@ class Console:
             LedgerError: it cannot be entered, so it must not be done.
         """
         entry = functools.partial(self.ledger.append, act, who=who.name, via=who.way)
-        await self.threads.run(entry, recording=recording, **details)
+        try:
+            await self.threads.run(entry, recording=recording, **details)
+        except UnsafeFolderError as error:
+            raise LedgerError(str(error)) from error
 
     @property
     def is_secure(self) -> bool:

@@ -317,13 +317,7 @@ async def _help(_: Request) -> dict[str, Any]:
     return {"words": [{"name": name, "meaning": meaning} for name, meaning in _WORDS]}
 
 
-async def _live(request: Request) -> dict[str, Any]:
-    who = who_asks(request)
-    return {"user": who.name, "role": who.role}
-
-
 ENDPOINTS: Final = (
-    *page("/", "live.html", Role.VIEWER, _live),
     Endpoint(path="/recordings.csv", handler=_recordings_csv, role=Role.VIEWER),
     *page("/recordings", "recordings.html", Role.VIEWER, _recordings),
     *page("/recordings/{recording_id}", "recording.html", Role.VIEWER, _recording),

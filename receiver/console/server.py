@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Final
 
+import h11
 import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -29,6 +30,7 @@ from receiver.config.settings import Config, check_console
 from receiver.console.accounts import Accounts, ApiTokens, Sessions
 from receiver.console.app import Rates, application
 from receiver.console.context import Console
+from receiver.console.live import LiveCalls, tap_addresses
 from receiver.console.who import Role
 from receiver.disk.folders import make_recordings_folder
 from receiver.errors import ConfigurationError, TapreelError
@@ -57,6 +59,10 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._first_request = self.loop.call_later(HEAD_SECONDS, self._close_silent)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._first_request.cancel()  # it has come, and another protocol has the socket now
+        super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._first_request.cancel()
@@ -113,6 +119,7 @@ class Runner:
             Sessions(database),
             ApiTokens(database),
             Ledger(config.recordings),
+            LiveCalls(tap_addresses(config)),
         )
         self._follower = Follower(catalogue)
         self._server: _Server | None = None
@@ -147,7 +154,10 @@ class Runner:
         self._server.should_exit = self._stopping
         self._follower.start()
         log.info("console_listening", url=url)
-        await self._server.serve(sockets)
+        try:
+            await self._server.serve(sockets)
+        finally:
+            self.console.live.close()
 
     def stop(self) -> None:
         """End when the answers that are on their way are given, and soon; idempotent."""

@@ -10,12 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import httpx
 import pytest
 
+from receiver.catalogue.database import open_database
+from receiver.console.accounts import Accounts, ApiTokens
+from receiver.console.who import Role
 from tests.bounds import at_most
 from tests.end_to_end.receiver_process import ReceiverProcess
 
@@ -136,9 +140,49 @@ def test_the_demo_prints_a_link_that_signs_in(tmp_path: Path) -> None:
             answer = browser.post("/login/code", data=code)
             assert 303 == answer.status_code
             assert {"Secure", "HttpOnly"} <= set(answer.headers["set-cookie"].split("; "))
-            assert "admin" == browser.get("/.json").json()["role"]
+            assert {"hear": True} == browser.get("/.json").json()["may"]
+            assert 200 == browser.get("/users.json").status_code
             assert 401 == browser.post("/login/code", data=code).status_code
         assert 0 == receiver.stop(signal.SIGINT)
         assert "Traceback" not in receiver.raw_log
+    finally:
+        receiver.release()
+
+
+@pytest.mark.parametrize("options", [("--workers", "3"), ("--self-signed",)])
+def test_a_console_shows_the_calls_of_every_worker(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Behind whatever certificate; and a token of the receiver's making opens no stream."""
+    receiver = ReceiverProcess(tmp_path, "--console", "--console-port", "0", *options)
+    try:
+        url = console_line(receiver)
+        receiver.recordings.mkdir(exist_ok=True)
+        with closing(open_database(None, receiver.recordings)) as database:
+            accounts = Accounts(database)
+            accounts.add("ada", Role.ADMIN, {})
+            token, _ = ApiTokens(database).make("ada")
+        headers = {"Authorization": f"Bearer {token}"}
+        trust: ssl.SSLContext | bool = True
+        more: tuple[str, ...] = ()
+        if "--self-signed" in options:
+            certificate = tmp_path / ".tapreel" / "certificate.pem"
+            trust = ssl.create_default_context(cafile=certificate)
+            more = ("--ca-file", str(certificate))
+        command = (
+            *(sys.executable, "-m", "starter", "simulate", receiver.url, "--calls", "6"),
+            *("--demo", "--bearer-token-file", str(receiver.token_file), *more),
+        )
+        with (
+            httpx.Client(base_url=url, headers=headers, timeout=WAIT_SECONDS, verify=trust) as ada,
+            subprocess.Popen(command, stdout=subprocess.DEVNULL) as calls,
+        ):
+            until = time.monotonic() + WAIT_SECONDS
+            while len(found := ada.get("/.json").json()["calls"]) < 6:
+                assert time.monotonic() < until, found
+            assert 6 == len({call["id"] for call in found})
+            assert [] == ada.get("/.json").json()["problems"]
+            calls.terminate()
+        assert receiver.stop(signal.SIGINT) == 0
     finally:
         receiver.release()
