@@ -101,7 +101,7 @@ ONLY_IN = {
         *("receiver/audio/codec.py", "receiver/audio/meter.py"),
         *("receiver/timeline/track_index.py", "receiver/timeline/ordering.py"),
         *("receiver/timeline/anchoring.py", "receiver/timeline/clock.py"),
-        "receiver/timeline/numbering.py",
+        *("receiver/timeline/numbering.py", "receiver/timeline/ledger.py"),
         *("receiver/timeline/placement.py", "receiver/timeline/track_timeline.py"),
         "receiver/listen.py",  # samples as arrays are what it is for
         "receiver/tap/resampler.py",

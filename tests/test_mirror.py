@@ -35,6 +35,7 @@ TESTED_IN: Final = {
     "receiver/service/tap_setup": "end_to_end/test_tap.py",
     "receiver/tap/encoding/format": "receiver/tap/encoding/test_encoders.py",
     "receiver/tap/hub": "receiver/tap/test_local_hub.py",
+    "receiver/timeline/ledger": "receiver/timeline/test_numbering.py",
     "receiver/timeline/placement": "receiver/timeline/test_track_timeline.py",
     "receiver/timeline/track_index": "receiver/timeline/test_ordering.py",
     "receiver/transports/client": "receiver/test_listen.py",

@@ -224,7 +224,7 @@ def _rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRule | 
     if len(steps_ms) < _ENOUGH:
         return None
     usual_step = float(np.median(steps_ms / room_ms))
-    if _counts_samples(steps_ms / room_ms / (media.sample_rate / 1000)):
+    if counts_samples(steps_ms / room_ms / (media.sample_rate / 1000)):
         return ClockRule.SAMPLES
     # One chunk that is too long for its step is no slow clock, and neither is one that steps
     # in bursts: either the usual step or the whole way leaves enough room.
@@ -234,7 +234,7 @@ def _rule(index: TrackIndex, ordered: Order, media: MediaFormat) -> ClockRule | 
     return ClockRule.CHUNKS
 
 
-def _counts_samples(steps: NDArray[np.float64]) -> bool:
+def counts_samples(steps: NDArray[np.float64]) -> bool:
     """Return whether most steps, as shares of the samples in them, are about 1.
 
     A clock that jitters has no step that is, but their mean is: what one is too long, the next

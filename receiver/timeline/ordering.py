@@ -7,8 +7,10 @@ window. The plan of `order`:
    numbers repeat for half of the track, its sequence number serves instead; where that fails
    too, its timestamp; and where timestamps are missing or too much alike, nothing: then all
    chunks are kept as they came.
-2. A counter that restarted is made to go on (`_undo_restarts`). The numbers of chunks that were
+2. A counter that restarted is made to go on (`undo_restarts`). The numbers of chunks that were
    refused or dropped go through the same restarts, so that gaps can be explained by them.
+   A counter that counts audio (milliseconds, samples, bytes) counts chunks behind that
+   (`AudioCounter`).
 3. Chunks are sorted by identity. Of equal ones the first to arrive is kept; others are
    duplicates (equal bytes) or conflicts (other bytes).
 
@@ -46,12 +48,25 @@ WRAP: Final = 65_536
 WRAP_LOSS: Final = 3000
 """A 16-bit counter wraps from at most this many before its end to behind its beginning."""
 _SHORTEST_MS: Final = 5  # of a chunk
+_HALF: Final = 0.5  # of the shortest chunk: a longer gap has one
 _NEAR: Final = 50
 """No chunk is overtaken by more chunks than this."""
 _BEGINNING: Final = 50
 """Within so many chunks stragglers of an old count are looked for."""
 _SOON: Final = 8
 """Within so many chunks, and numbers, a counter that began anew goes on."""
+_LEAST_STEP: Final = 5
+"""A counter that adds less for each chunk of a track is shared by several tracks."""
+_AS_A_WHOLE: Final = 3
+"""A sender that repeats all of its counters is known by so many other chunks that follow."""
+
+
+class Count(NamedTuple):
+    """What a counter counted until it began anew: its lowest number, with restarts undone and as
+    it was sent."""
+
+    first: int
+    sent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,8 @@ class Order:
     duplicate: int = 0  # came again with equal bytes
     conflict: int = 0  # came again with other bytes
     restarts: int = 0  # how often the counter wrapped or began anew
+    counts: tuple[Count, ...] = ()  # the first one, and one more wherever the counter began anew
+    number_before: int | None = None  # of the last chunk in the recording before
     late: int = 0  # arrived behind one that belongs after them; these are chosen
     findings: tuple[Finding, ...] = ()
     proven: bool = False  # numbers are of `numbering`: just as many are missing as were lost
@@ -94,17 +111,93 @@ def order(index: TrackIndex) -> Order:
     for name, keys, bounds in columns:
         if (keys == MISSING).any():
             continue
-        unwrapped, not_kept_numbers, restarts = _unwrapped(keys, bounds, index)
+        audio = AudioCounter.of(keys, index) if name == "chunk" else None
+        unit = audio.unit if audio else 1
+        unwrapped, restarts, counts = undo_restarts(keys, arrivals_of(index), unit)
         found = sorted_by(unwrapped, index)
         if found.conflict > 2 and 2 * found.conflict >= len(index):
             text = f"the {name} numbers repeat"
             findings.append(Finding("counters_unusable", text, index.track))
             continue
         if name == "chunk":
-            known = unwrapped[found.chosen]
-            found = replace(found, numbers=known, not_kept_numbers=not_kept_numbers)
+            rows = index.not_kept_bounds
+            found = replace(
+                found,
+                numbers=unwrapped[found.chosen],
+                not_kept_numbers=like_neighbours(
+                    scaled(bounds, unit), rows, scaled(keys, unit), unwrapped
+                ),
+                counts=counts,
+                number_before=index.number_before,
+            )
+            found = audio.of_chunks(found, index.size) if audio else found
         return replace(found, findings=tuple(findings)).with_restarts(restarts, index.track)
     return replace(_without_numbers(index), findings=tuple(findings))
+
+
+@dataclass(frozen=True, slots=True)
+class AudioCounter:
+    """A counter that adds to each number how much audio the chunk before has.
+
+    It may count milliseconds, samples or bytes, of the call or of what was sent. Numbers are
+    scaled to the shortest chunk until restarts are undone, and count chunks then:
+
+        bytes     0  160  320  640  800
+        chunks    0    1    2    4    5
+    """
+
+    unit: int  # by how much the number grows for a chunk of the shortest size
+    shortest: float  # that size in bytes
+    expected: float  # what a chunk has on the average
+
+    @classmethod
+    def of(cls, numbers: Column, index: TrackIndex) -> AudioCounter | None:
+        """Return what the chunk numbers of a track count, if that is audio."""
+        steps, sizes = np.diff(numbers), index.size[:-1]
+        running = (steps > 0) & (sizes > 0)
+        if running.sum() < _LEAST_STEP:
+            return None
+        steps, sizes = steps[running], sizes[running]
+        by_byte = float(np.median(steps / sizes))
+        beside = abs(steps - by_byte * sizes) <= 1  # whole numbers are rounded
+        less = steps < by_byte * sizes - 1
+        shortest = float(np.quantile(index.size, MOST_CONFLICTS))
+        unit = round(by_byte * shortest)
+        if unit < _LEAST_STEP or 2 * beside.sum() < len(steps) or 10 * less.sum() > len(steps):
+            return None
+        return cls(unit, shortest, float(index.size.mean()))
+
+    def of_chunks(self, order: Order, sizes: NDArray[np.int32]) -> Order:
+        """Return an order of which scaled numbers, restarts undone, count chunks."""
+        units = order.numbers
+        assert units is not None  # noqa: S101  (the caller has them)
+        scale = self.shortest / self.expected
+        rest = np.diff(units) - sizes[order.chosen[:-1]] / self.shortest
+        missing = np.maximum(np.rint(rest * scale), rest >= _HALF).astype(np.int64)
+        numbers = np.cumsum(np.append(round(int(units[0]) * scale), 1 + missing))
+
+        def counted(known: Column) -> Column:
+            at = np.searchsorted(units, known, side="right") - 1
+            beyond = np.rint((known - units[at]) * scale).astype(np.int64)
+            return np.where(known == MISSING, MISSING, numbers[at] + beyond)
+
+        before = order.number_before
+        bounds = order.not_kept_numbers
+        return replace(
+            order,
+            numbers=numbers,
+            not_kept_numbers=None if bounds is None else counted(bounds),
+            number_before=None if before is None else round(before / self.unit * scale),
+            counts=tuple(
+                Count(int(counted(np.array([first]))[0]), round(sent * scale))
+                for first, sent in order.counts
+            ),
+        )
+
+
+def scaled(numbers: Column, unit: int) -> Column:
+    """Return numbers in units of a counter; missing ones stay so."""
+    return np.where(numbers == MISSING, MISSING, numbers // unit) if unit > 1 else numbers
 
 
 class Arrivals(NamedTuple):
@@ -119,12 +212,6 @@ def arrivals_of(index: TrackIndex) -> Arrivals:
     """Return what tells the chunks of a track apart."""
     content = index.size.astype(np.int64) << 32 | index.checksum
     return Arrivals(index.timestamp, index.sequence, content)
-
-
-def _unwrapped(keys: Column, bounds: Column, index: TrackIndex) -> tuple[Column, Column, int]:
-    """Return keys of chunks and of rows that were not kept, restarts undone, and their count."""
-    unwrapped, restarts = undo_restarts(keys, arrivals_of(index))
-    return unwrapped, like_neighbours(bounds, index.not_kept_bounds, keys, unwrapped), restarts
 
 
 def like_neighbours(bounds: Column, rows: Bounds, keys: Column, unwrapped: Column) -> Column:
@@ -144,34 +231,52 @@ def like_neighbours(bounds: Column, rows: Bounds, keys: Column, unwrapped: Colum
     return np.where(bounds == MISSING, MISSING, nearer)
 
 
-def undo_restarts(numbers: Column, arrivals: Arrivals) -> tuple[Column, int]:
-    """Return numbers that go on where the sender's counter began anew, and how often it did.
+class Unwrapped(NamedTuple):
+    """Numbers that go on where the sender's counter began anew; `restarts` are wraps, too."""
+
+    numbers: Column
+    restarts: int
+    counts: tuple[Count, ...]
+
+
+def undo_restarts(numbers: Column, arrivals: Arrivals, unit: int = 1) -> Unwrapped:
+    """Return numbers that go on where the sender's counter began anew.
 
     A counter of 16 bits wraps, which its numbers alone show (`undo_wraps`). Others begin anew
     wherever they like: see `_restart`. The lowest number of the new count gets the number behind
     the highest one so far, and so does, with the same shift, everything behind it that is no
     straggler of the old count. After too many restarts numbers are returned as they were.
+    Where a counter adds `unit` for each chunk, they are returned in such units.
     """
-    unwrapped, wraps = undo_wraps(numbers, arrivals.stamps)
+    unwrapped, wraps = undo_wraps(numbers, arrivals.stamps, unit)
+    numbers, unwrapped = scaled(numbers, unit), scaled(unwrapped, unit)
+    counts = [Count(int(unwrapped.min()), int(unwrapped.min()))]
     for restarts in range(_MOST_RESTARTS):
         first = _restart(unwrapped, arrivals)
         if first is None:
-            return unwrapped, wraps + restarts
-        unwrapped = _carried_on(unwrapped, arrivals, first)
-    return numbers, 0
+            return Unwrapped(unwrapped, wraps + restarts, tuple(counts))
+        carried = _carried_on(unwrapped, arrivals, first)
+        soon = slice(first, first + _SOON)
+        new = (carried[soon] != unwrapped[soon]) & (carried[soon] > unwrapped[:first].max())
+        begins = int(carried[soon][new].min())
+        counts.append(Count(begins, int(numbers[soon][carried[soon] == begins][0])))
+        unwrapped = carried
+    return Unwrapped(numbers, 0, ())
 
 
-def undo_wraps(numbers: Column, stamps: Column) -> tuple[Column, int]:
+def undo_wraps(numbers: Column, stamps: Column, unit: int = 1) -> tuple[Column, int]:
     """Return the numbers of a 16-bit counter as the nearest to their neighbours modulo 65,536.
 
     From near its end to near its beginning it wrapped, and back again is a straggler. A step over
-    many numbers needs a clock that has room for them: otherwise the counter began anew.
+    many numbers needs a clock that has room for them: otherwise the counter began anew. A counter
+    adds `unit` for each chunk.
     """
     if numbers.min() < 0 or numbers.max() >= WRAP or np.ptp(numbers) < WRAP - WRAP_LOSS:
         return numbers, 0
     steps = np.diff(numbers)
     skipped = (steps + WRAP // 2) % WRAP - WRAP // 2
     known = (stamps[1:] != MISSING) & (stamps[:-1] != MISSING)
+    skipped = skipped / unit
     no_room = known & (abs(skipped) > _NEAR) & (np.diff(stamps) < skipped * _SHORTEST_MS)
     across = (abs(steps) > WRAP - WRAP_LOSS) & ~no_room
     rounds = np.concatenate(([0], np.cumsum(np.where(across, -np.sign(steps), 0))))
@@ -186,7 +291,9 @@ def _restart(numbers: Column, arrivals: Arrivals) -> int | None:
     - it is more than `_RESTART` behind, and ahead of everything so far by timestamp; or
     - it came before with other bytes, or is ahead by timestamp, and neither sequence number nor
       timestamp say that it is the same chunk; and the next number follows soon, likewise; or
-    - it never came, is more than `_NEAR` behind, is not behind by timestamp, and is followed so.
+    - it never came, is more than `_NEAR` behind, and is not behind by timestamp, or ahead by
+      sequence number, and is followed so; or
+    - it came before with other bytes, and so did several that follow: all counters began anew.
     """
     highest, stamps = np.maximum.accumulate(numbers), arrivals.stamps
     distance = np.concatenate(([-1], highest[:-1] - numbers[1:]))
@@ -198,11 +305,16 @@ def _restart(numbers: Column, arrivals: Arrivals) -> int | None:
     far = ahead & (distance > _RESTART)
     again = behind & _other_chunk(numbers, arrivals, ahead)
     fresh = ~_came_before(numbers)[1] & (distance > _NEAR)
-    anew = again | (fresh & (ahead | (stamps == MISSING)))
+    anew = again | (fresh & (ahead | (stamps == MISSING) | _goes_on(arrivals.sequences)))
     far[-1] |= again[-1] and again.sum() == 1  # a chunk alone, and nothing behind it
-    for row in np.flatnonzero(far | anew).tolist():
-        if far[row] or _is_followed(numbers, anew, row):
-            return _beginning(numbers, arrivals, row, distance)
+    repeated = _came_with_other_bytes(numbers, arrivals) & (distance >= _SOON)
+    for row in np.flatnonzero(far | anew | repeated).tolist():
+        if (
+            far[row]
+            or (anew[row] and _followers(numbers, anew | ahead, row))
+            or (repeated[row] and _followers(numbers, repeated, row) >= _AS_A_WHOLE)
+        ):
+            return _beginning(numbers, arrivals, row, distance, ahead)
     return None
 
 
@@ -221,9 +333,7 @@ def _other_chunk(numbers: Column, arrivals: Arrivals, ahead: Flags) -> Flags:
     same_sequence = (sequences == sequences[rows]) & (sequences != MISSING)
     other_bytes = arrivals.content != arrivals.content[rows]
     # A sender that began anew as a whole repeats timestamps, too: only sequence numbers go on.
-    last = np.concatenate(([MISSING], np.maximum.accumulate(sequences)[:-1]))
-    goes_on = (sequences > last) & (last != MISSING)
-    differs = other_bytes & (~same_stamp | goes_on) & ~same_sequence
+    differs = other_bytes & (~same_stamp | _goes_on(sequences)) & ~same_sequence
     found: Flags = again & (differs | (ahead & ~same_sequence))
     return found
 
@@ -239,29 +349,50 @@ def _other_than_before(numbers: Column, arrivals: Arrivals, first: int) -> Flags
     return found
 
 
-def _is_followed(numbers: Column, anew: Flags, row: int) -> bool:
-    """Return whether the counter goes on from a row on."""
+def _goes_on(sequences: Column) -> Flags:
+    """Return which rows have a sequence number that is ahead of all before it."""
+    last = np.concatenate(([MISSING], np.maximum.accumulate(sequences)[:-1]))
+    found: Flags = (sequences > last) & (last != MISSING)
+    return found
+
+
+def _came_with_other_bytes(numbers: Column, arrivals: Arrivals) -> Flags:
+    """Return which rows have a number that came before with other bytes."""
+    rows, again = _came_before(numbers)
+    found: Flags = again & (arrivals.content != arrivals.content[rows])
+    return found
+
+
+def _followers(numbers: Column, anew: Flags, row: int) -> int:
+    """Return with how many of the next chunks the counter goes on from a row on."""
     soon = slice(row + 1, row + 1 + _SOON)
     steps = numbers[soon] - numbers[row]
-    return bool(((steps > 0) & (steps <= _SOON) & anew[soon]).any())
+    return int(((steps > 0) & (steps <= _SOON) & anew[soon]).sum())
 
 
-def _beginning(numbers: Column, arrivals: Arrivals, row: int, distance: Column) -> int:
+def _beginning(
+    numbers: Column, arrivals: Arrivals, row: int, distance: Column, ahead: Flags
+) -> int:
     """Return the earliest row of the new count: the next chunk may have overtaken its first.
 
-    `row` is of the new count, and each number is `distance` behind the highest before it.
+    `row` is of the new count, and each number is `distance` behind the highest before it, and
+    perhaps `ahead` of all before it by timestamp.
     """
     rows, again = _came_before(numbers)
+    other = _came_with_other_bytes(numbers, arrivals)
     stamps = np.where(arrivals.stamps == MISSING, 0, arrivals.stamps)
     step = np.median(np.diff(stamps))
     first, before, twin = row, row - 1, rows[row]
     while before > 0 and first - before <= _SOON:
         same = rows[before]
-        if distance[before] < 0:
-            new = False
+        leads_up = distance[before] > _SOON and numbers[before] < numbers[first]
+        if leads_up or distance[before] < 0:  # if it leads up and is equal, it is silence
+            near = numbers[first] - numbers[before] <= _SOON
+            new = bool(leads_up and (near or other[before]))
         elif again[before]:
             new = any(column[before] != column[same] for column in arrivals)
-            new &= bool(abs(numbers[before] - numbers[first]) <= _SOON)
+            near = abs(numbers[before] - numbers[first]) <= _SOON
+            new &= bool(near or (ahead[before] and numbers[before] < numbers[first]))
         else:
             new = distance[before] > _NEAR or numbers[before] < numbers[:before].min()
             stamp = stamps[before] - step * (numbers[before] - numbers[row])
@@ -308,15 +439,15 @@ def shared_order(indices: Sequence[TrackIndex], own: Sequence[Order]) -> list[Or
         return None
     if sum(map(len, indices)) < _FEWEST_SHARED:
         return None
-    most_restarts = max(found.restarts for found in own)
+    most_restarts = sum(found.restarts for found in own)  # some are seen on one track only
     if not most_restarts and not _are_distinct([index.number for index in indices]):
         return None
     owners, _, came = all_rows(indices)
     both = [arrivals_of(index) for index in indices]
     arrivals = Arrivals(*(np.concatenate(pair)[came] for pair in zip(*both, strict=True)))
     numbers = np.concatenate([index.number for index in indices])
-    unwrapped = np.empty_like(numbers, np.int64)
-    unwrapped[came], restarts = undo_restarts(numbers[came], arrivals)
+    unwrapped = np.empty_like(numbers)
+    unwrapped[came], restarts, counts = undo_restarts(numbers[came], arrivals)
     tracks = [unwrapped[owners == at] for at in range(2)]
     if restarts > most_restarts or not _are_distinct(tracks):
         return None
@@ -324,7 +455,7 @@ def shared_order(indices: Sequence[TrackIndex], own: Sequence[Order]) -> list[Or
         return None  # they count something else than chunks
     if _unused([unwrapped]) >= _unused([index.numbers for index in own]):
         return None  # each track's own numbers say as much
-    return [_by_shared(*pair, restarts) for pair in zip(indices, tracks, strict=True)]
+    return [_by_shared(*pair, restarts, counts) for pair in zip(indices, tracks, strict=True)]
 
 
 def _are_distinct(tracks: Sequence[Column]) -> bool:
@@ -342,11 +473,20 @@ def _unused(counters: Sequence[Column | None]) -> float:
     return unused
 
 
-def _by_shared(index: TrackIndex, unwrapped: Column, restarts: int) -> Order:
+def _by_shared(
+    index: TrackIndex, unwrapped: Column, restarts: int, counts: tuple[Count, ...]
+) -> Order:
     rows = index.not_kept_bounds
     found = sorted_by(unwrapped, index)
     bounds = like_neighbours(rows.numbers, rows, index.number, unwrapped)
-    known = replace(found, numbers=unwrapped[found.chosen], not_kept_numbers=bounds)
+    numbers = unwrapped[found.chosen]
+    known = replace(
+        found,
+        numbers=numbers,
+        not_kept_numbers=bounds,
+        counts=counts,
+        number_before=index.number_before,
+    )
     return known.with_restarts(restarts, index.track)
 
 

@@ -285,15 +285,20 @@ class TrackPlacer:
         lost, least = missing * self._usual, missing * self.times.shortest
         if min(lost, least) <= jump or not (self.anomalies.overlap.times or self.order.proven):
             return 0
-        if self._spend(first, lost):
-            return lost
+        return self._usual_loss(first)
+
+    def _usual_loss(self, first: int) -> int:
+        """Return the bytes of what is missing before `first` by the usual size of a chunk."""
+        missing = self._missing_before(first)
+        if self._spend(first, missing * self._usual):
+            return missing * self._usual
         self.untold += missing
         return 0
 
     def _append_off_clock(self, first: int, target: int) -> bool:
         """Append a run whose jump is absurd; follow its clock once two chunks agree on it."""
         self.anomalies.absurd.count((self.shift + target - self.cursor) / self.media.bytes_per_ms)
-        self.untold += self._missing_before(first)
+        self._add_gap(first, self._usual_loss(first))
         suggested = self.cursor - target
         steps, sizes = (
             np.diff(self.times.targets[first : first + 2]),
@@ -319,7 +324,7 @@ class TrackPlacer:
             return number - int(self.order.numbers[first - 1]) - 1
         if self.order.head is not None:
             return self.order.head
-        before = self.index.number_before
+        before = self.order.number_before
         if before is not None:
             return max(0, number - before - 1)
         return _missing_at_start(number, int(self.times.targets[0]), self._usual)

@@ -106,7 +106,7 @@ SCENARIOS: Final = (
     Scenario("a 16-bit counter wraps, chunks overtake", BOTH, Sender(
         wraps=True, first_number=65_500
     ), Network(swapped=0.1)),
-    Scenario("the counter begins again", BOTH, Sender(restarts_at_ms=5000)),
+    Scenario("the counter begins again", BOTH, Sender(restarts_at_ms=(5000,))),
     Scenario("a clock that starts with its own track", LATE, Sender(stamps=Stamps.OWN), first=True),
     Scenario("a clock that counts only what is sent", TURNS, Sender(stamps=Stamps.SENT)),
     Scenario("a clock of samples", TURNS, Sender(stamps=Stamps.SAMPLES)),

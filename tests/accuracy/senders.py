@@ -31,6 +31,8 @@ class Numbers(enum.Enum):
 
     TRACK = "a counter per track"
     SHARED = "one counter for both tracks"
+    MILLISECONDS = "milliseconds of the call"
+    BYTES_SENT = "bytes that the track has sent"
     NONE = "no chunk numbers"
 
 
@@ -53,11 +55,12 @@ class Sender:
     numbers: Numbers = Numbers.TRACK
     first_number: int = 1
     wraps: bool = False  # chunk numbers have 16 bits
-    restarts_at_ms: int | None = None  # chunk numbers begin anew
+    restarts_at_ms: tuple[int, ...] = ()  # chunk numbers begin anew
     stamps: Stamps = Stamps.CALL
     stamp_jitter_ms: int = 0  # at most, in either direction
     drift_ppm: float = 0.0  # stamps run ahead of the audio
     epoch_ms: int = 0  # what stamps begin with
+    stamps_restart: bool = False  # stamps begin anew, too, where chunk numbers do
     sequence: bool = True
     packets_ms: tuple[int, ...] = (20,)  # sizes; more than one is drawn anew for each packet
     ahead: bool = False  # a spurt is sent whole when it begins, as speech synthesis does
@@ -158,17 +161,24 @@ def _swapped(order: list[Spoken], network: Network, dice: random.Random) -> list
 def _count(order: Sequence[Spoken], sender: Sender) -> None:
     """Number chunks as they were spoken, and messages as they are sent."""
     in_time = sorted(order, key=lambda chunk: (chunk.at_ms, chunk.track.value))
-    counters = dict.fromkeys(Track, sender.first_number)
-    anew = set(Track)
+    counters: dict[tuple[Track, int], int] = {}
     for chunk in in_time if sender.numbers is not Numbers.NONE else ():
-        key = Track.INBOUND if sender.numbers is Numbers.SHARED else chunk.track
-        if sender.restarts_at_ms is not None and chunk.at_ms >= sender.restarts_at_ms:
-            counters[key] = sender.first_number if key in anew else counters[key]
-            anew.discard(key)
-        chunk.number = counters[key] % _WRAP if sender.wraps else counters[key]
-        counters[key] += 1
+        shared = sender.numbers is Numbers.SHARED
+        anew_ms = _restarted_at(chunk, sender)
+        key = Track.INBOUND if shared else chunk.track, anew_ms
+        number = counters.setdefault(key, sender.first_number)
+        is_bytes = sender.numbers is Numbers.BYTES_SENT
+        counters[key] += chunk.length_ms * BYTES_PER_MS if is_bytes else 1
+        if sender.numbers is Numbers.MILLISECONDS:
+            number = sender.first_number + chunk.at_ms - anew_ms
+        chunk.number = number % _WRAP if sender.wraps else number
     for sequence, chunk in enumerate(order, 2):
         chunk.sequence = sequence if sender.sequence else None
+
+
+def _restarted_at(chunk: Spoken, sender: Sender) -> int:
+    """Return since when in the call the sender's counters count at a chunk."""
+    return max((at for at in sender.restarts_at_ms if at <= chunk.at_ms), default=0)
 
 
 def _stamp(
@@ -191,6 +201,8 @@ def _stamp(
         sent_ms[chunk.track] += chunk.length_ms
         if exact is None:
             continue
+        if sender.stamps_restart:
+            exact -= _restarted_at(chunk, sender)
         jitter = dice.randint(-sender.stamp_jitter_ms, sender.stamp_jitter_ms)
         drifted = exact * (1 + sender.drift_ppm / 1e6)
         chunk.stamp = max(0, round(drifted) + jitter) + sender.epoch_ms

@@ -135,7 +135,7 @@ def test_a_short_stop_is_followed_where_the_other_track_goes_on(
 @pytest.mark.parametrize("seed", [1555, 2415])
 def test_a_late_track_in_a_network_that_jitters_has_the_clock_of_the_call(seed: int) -> None:
     """Its first timestamp is not where a clock of its own would begin."""
-    sender = Sender(packets_ms=(20,), restarts_at_ms=1200, first_number=77)
+    sender = Sender(packets_ms=(20,), restarts_at_ms=(1200,), first_number=77)
     found = recorded(LATE, sender, Network(jitter_ms=200), seed)
     assert (0, 0.0, 0.0) == (found.missing, found.worst_ms, found.duration_error_ms)
 

@@ -50,7 +50,7 @@ CASES: dict[str, tuple[dict[Track, Sequence[Spurt]], Sender, Network, float]] = 
         Network(swapped=0.1),
         0,
     ),
-    "a counter that restarts": (BOTH, Sender(restarts_at_ms=5000), Network(), 0),
+    "a counter that restarts": (BOTH, Sender(restarts_at_ms=(5000,)), Network(), 0),
     "a call that started with a stall": (BOTH, Sender(), Network(stalls=((0, 3000),)), 0),
 }
 

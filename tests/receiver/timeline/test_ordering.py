@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.journal.records import ChunkRecord
-from receiver.media import Track
+from receiver.journal.records import ChunkRecord, DroppedRecord
+from receiver.media import GapKind, Track
 from receiver.timeline.ordering import Order, order
 from receiver.timeline.track_index import TrackIndex
 from tests.receiver.helpers.journals import chunk
@@ -198,6 +198,74 @@ def test_silence_behind_a_restart_is_no_duplicate() -> None:
     found = ordered(chunk(n, b"....", timestamp_ms=20 * at) for at, n in enumerate(numbers))
     assert list(range(58)) == found.chosen.tolist()
     assert (0, 0) == (found.duplicate, found.conflict)
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("quiet", [0, 6, 40])
+def test_a_sender_that_begins_anew_as_a_whole_repeats_all_of_its_counters(
+    sequence: bool, quiet: int
+) -> None:
+    """Only the bytes are others, and those of the silence that it begins with are not."""
+    records = [
+        chunk(
+            n,
+            b"...." if n < quiet else b"%d-%02d" % (count, n),
+            timestamp_ms=20 * n,
+            sequence_number=n if sequence else None,
+        )
+        for count in range(3)
+        for n in range(count * 4, 60)  # and some are lost
+    ]
+    found = ordered(records)
+    assert list(range(len(records))) == found.chosen.tolist()
+    assert (0, 0) == (found.duplicate, found.conflict)
+
+
+def test_a_few_chunks_that_come_again_with_other_bytes_are_conflicts() -> None:
+    """Those behind them are as they were."""
+    records = [*numbered(*range(60)), *numbered(*range(43))[40:], *numbered(*range(61))[60:]]
+    records[60:63] = [
+        chunk(n, b"else", timestamp_ms=20 * n, sequence_number=None) for n in (40, 41, 42)
+    ]
+    found = ordered(records)
+    assert ([*range(60), 63], 3) == (found.chosen.tolist(), found.conflict)
+
+
+@pytest.mark.parametrize("unit", [20, 160, 320])
+@pytest.mark.parametrize("first", [0, 1, 77, 60_000])
+def test_a_counter_that_counts_audio_counts_chunks(unit: int, first: int) -> None:
+    """A lost chunk and a repeated one, a swap, a wrap and a restart are as with any other."""
+    sent = [0, 1, 2, 4, 3, 5, 8, 8, *range(9, 100), 40, *range(100, 140)]
+    numbers = [(first + unit * n) % 65_536 for n in sent] + [unit * n for n in range(50)]
+    payloads = [b"%04d" % n for n in [*sent, *range(200, 250)]]
+    stamps = [20 * n for n in [*sent, *range(140, 190)]]
+    records = [
+        chunk(n, payload, timestamp_ms=stamp)
+        for n, payload, stamp in zip(numbers, payloads, stamps, strict=True)
+    ]
+    found = ordered(records)
+    assert (2, 0) == (found.duplicate, found.conflict)
+    assert len(records) - 2 == len(found.chosen)
+    assert found.numbers is not None
+    steps = [1] * 5 + [3] + [1] * (len(found.chosen) - 7)
+    assert steps == (found.numbers[1:] - found.numbers[:-1]).tolist()
+
+
+def test_chunks_that_were_not_kept_have_their_place_among_those_of_a_counter_of_audio() -> None:
+    """So has the last one of the recording before."""
+    index = TrackIndex(Track.INBOUND)
+    index.number_before = 3 * 160
+    for n in [*range(5, 20), *range(23, 40)]:
+        if n == 23:
+            index.add_not_kept(
+                DroppedRecord(GapKind.DISK, Track.INBOUND, 3, 20 * 160, 22 * 160, None, None)
+            )
+        index.add(chunk(n * 160, b"%04d" % n * 40), 0)
+    found = order(index)
+    assert found.numbers is not None
+    assert found.not_kept_numbers is not None
+    assert ([20, 22], 3) == (found.not_kept_numbers.tolist(), found.number_before)
+    assert [*range(5, 20), *range(23, 40)] == found.numbers.tolist()
 
 
 @given(

@@ -390,6 +390,19 @@ def test_a_clock_that_was_set_anew_is_followed_from_there(offset: int) -> None:
     assert [(160, 180, GapKind.LOST)] == kinds(placement)
 
 
+@pytest.mark.parametrize("offset", [-3_000, 3_600_000])
+def test_what_is_lost_where_a_clock_was_set_anew_has_its_length(offset: int) -> None:
+    """The clock says nothing of it, but numbers do."""
+    records = call(range(5))
+    records += [
+        chunk(n, spoken(n), timestamp_ms=n * 20 + offset, arrival_ms=n * 20) for n in range(8, 12)
+    ]
+    line, placement = laid_out(records)
+    expected = [spoken(n) if n not in (5, 6, 7) else SILENCE * 160 for n in range(12)]
+    assert b"".join(expected) == line
+    assert [(100, 160, GapKind.LOST)] == kinds(placement)
+
+
 def test_two_chunks_are_enough_to_follow_a_clock_that_was_set_anew() -> None:
     """They agree on it, so one nonsense timestamp later it is still the clock to go by."""
     stamps = {n: n * 20 + (3_600_000 if n > 4 else 0) for n in range(10) if n != 8} | {7: -1000}
