@@ -21,6 +21,7 @@ from receiver.media import visible
 if TYPE_CHECKING:
     from receiver.catalogue.database import Database
     from receiver.console.accounts import ApiToken, User
+    from receiver.lifecycle.ledger import Act
 
 ROLES: Final = ("viewer", "listener", "manager", "admin")
 """Those of `receiver.console.who.Role`, which no other command has a use for."""
@@ -105,6 +106,7 @@ def add(
         raise click.UsageError("choose one of --password-file and --no-password")
     with _database(config) as database:
         password = None if no_password else _password(password_file)
+        _enter(config, "user_added", user=name, role=role, parameters=dict(scope))
         made = Accounts(database).add(name, Role(role), scope, password=password)
     click.echo(f"{made.name} is {made.role}{_limits(made.scope)}")
 
@@ -147,7 +149,10 @@ def role(
     if not (role or scope or no_limits) or (scope and no_limits):
         raise click.UsageError("give a ROLE, --param NAME=VALUE, or --no-limits")
     with _database(config) as database:
-        changed = Accounts(database).change(
+        accounts = Accounts(database)
+        about = {"role": role, "parameters": dict(scope) if scope or no_limits else None}
+        _enter(config, "user_changed", user=accounts.user(name).name, **about)
+        changed = accounts.change(
             name, role=Role(role) if role else None, scope=scope if scope or no_limits else None
         )
     click.echo(f"{changed.name} is {changed.role}{_limits(changed.scope)}")
@@ -163,8 +168,10 @@ def password(config: Config, name: str, password_file: Path | None) -> None:
 
     with _database(config) as database:
         accounts = Accounts(database)
-        accounts.user(name)  # before a password is asked for
-        changed = accounts.change(name, password=_password(password_file))
+        user = accounts.user(name)  # before a password is asked for
+        given = _password(password_file)
+        _enter(config, "user_changed", user=user.name, password=True)
+        changed = accounts.change(name, password=given)
     click.echo(f"{changed.name} has a new password, and is signed out everywhere")
 
 
@@ -176,7 +183,9 @@ def remove(config: Config, name: str) -> None:
     from receiver.console.accounts import Accounts
 
     with _database(config) as database:
-        removed = Accounts(database).remove(name)
+        accounts = Accounts(database)
+        _enter(config, "user_removed", user=accounts.user(name).name)
+        removed = accounts.remove(name)
     click.echo(f"{removed.name} is removed")
 
 
@@ -205,6 +214,7 @@ def token(
 
     expires_ms = None if days is None else time.time_ns() // 1_000_000 + days * 86_400_000
     with _database(config) as database:
+        _enter(config, "token_made", user=name, label=label)
         secret, made = ApiTokens(database).make(
             name, role=Role(role) if role else None, scope=scope, label=label, expires_ms=expires_ms
         )
@@ -220,6 +230,7 @@ def revoke(config: Config, token_id: str) -> None:
     from receiver.console.accounts import ApiTokens
 
     with _database(config) as database:
+        _enter(config, "token_revoked", token=token_id)
         revoked = ApiTokens(database).revoke(token_id)
     click.echo(f"token {revoked.id} of {revoked.user} is revoked")
 
@@ -232,7 +243,9 @@ def link(config: Config, name: str) -> None:
     from receiver.console.accounts import Accounts
 
     with _database(config) as database:
-        code = Accounts(database).make_link(name)
+        accounts = Accounts(database)
+        _enter(config, "link_made", user=accounts.user(name).name)
+        code = accounts.make_link(name)
     from receiver.console.server import url_of
 
     click.echo(f"{url_of(config, config.console_port)}login#{code}")
@@ -250,6 +263,18 @@ def _database(config: Config) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def _enter(config: Config, act: Act, **details: Any) -> None:
+    """Enter into the ledger what is about to be done.
+
+    Raises:
+        LedgerError: it cannot be entered, so it must not be done.
+    """
+    from receiver.cli.lifecycle import account
+    from receiver.lifecycle.ledger import Ledger
+
+    Ledger(config.recordings).append(act, who=account(), via="command", **details)
 
 
 def _password(file: Path | None) -> str:

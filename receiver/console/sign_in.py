@@ -9,6 +9,7 @@ Wrong passwords and codes are slowed down; see `SignInThrottle`.
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -22,8 +23,9 @@ from receiver.console.accounts import SESSION_MS, User
 from receiver.console.context import Console, console_of, page_response, who_asks
 from receiver.console.problems import Problem, too_many
 from receiver.console.routes import Endpoint
-from receiver.console.who import Role, Who
+from receiver.console.who import LONGEST_NAME, Role, Who
 from receiver.errors import NotFoundError
+from receiver.lifecycle.ledger import Act
 from receiver.transports.handshake import is_in
 
 MOST_FIELDS: Final = 600
@@ -133,13 +135,24 @@ def sign_in_path(request: Request) -> str:
 
 
 async def start_session(request: Request, user: User, method: str) -> str:
-    """Return the secret of a new session, which is in the log before it is used."""
+    """Return the secret of a new session, which is in the ledger before it is used.
+
+    Raises:
+        LedgerError: it cannot be entered, so nobody is signed in.
+    """
     console = console_of(request)
     agent = request.headers.get("user-agent", "")
+    await _enter(request, "signed_in", user.name, method=method)
     log.info("signed_in", user=user.name, address=request.state.address, method=method)
     return await console.threads.run(
         console.sessions.open, user.name, address=request.state.address, agent=agent
     )
+
+
+async def _enter(request: Request, act: Act, who: str, **details: str) -> None:
+    console, address = console_of(request), request.state.address
+    entry = functools.partial(console.ledger.append, act, who=who, via="console")
+    await console.threads.run(entry, address=address, **details)
 
 
 async def _login_page(request: Request) -> Response:
@@ -179,6 +192,7 @@ async def _signed_in(
     console, form = console_of(request), await form_of(request)
     next_path = form.get("next", "/")
     if user is None:
+        await _enter(request, "sign_in_failed", name[:LONGEST_NAME], method=method)
         log.warning("sign_in_failed", user=name, address=request.state.address, method=method)
         return _login(request, next_path=next_path, error=problem, status=401)
     console.throttle.give_back(name, request.state.address)
@@ -190,14 +204,14 @@ async def _logout(request: Request) -> Response:
     console, who = console_of(request), who_asks(request)
     if who.via == "session":
         await console.threads.run(console.sessions.close, who.key)
-    log.info("signed_out", user=who.name)
+    await _enter(request, "signed_out", who.name)
     return without_session(console, RedirectResponse("/login", 303))
 
 
 async def _logout_everywhere(request: Request) -> Response:
     console, who = console_of(request), who_asks(request)
     count = await console.threads.run(console.sessions.close_all, who.name)
-    log.info("signed_out_everywhere", user=who.name, sessions=count)
+    await _enter(request, "signed_out", who.name, sessions=str(count))
     return without_session(console, RedirectResponse("/login", 303))
 
 

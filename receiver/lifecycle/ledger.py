@@ -54,7 +54,9 @@ Act = (
     ]
     | Literal["labelled", "unlabelled", "noted", "note_removed", "held", "released"]
     | Literal["erased", "deleted", "paused", "resumed", "signed_in", "sign_in_failed", "signed_out"]
-    | Literal["user_added", "user_changed", "user_removed", "token_made", "token_revoked"]
+    | Literal[
+        "user_added", "user_changed", "user_removed", "token_made", "token_revoked", "link_made"
+    ]
 )
 """The words for what is done; a new one is added here and in the table of the README."""
 _MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}\.jsonl")

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -21,38 +20,10 @@ from receiver.catalogue.database import open_database
 from receiver.console.accounts import Accounts, ApiTokens
 from receiver.console.who import Role
 from tests.bounds import at_most
+from tests.end_to_end.console_process import children_of, console_line, is_healthy
 from tests.end_to_end.receiver_process import ReceiverProcess
 
 WAIT_SECONDS: Final = at_most(60)
-
-
-def children_of(pid: int) -> Iterator[int]:
-    """Yield the children of a process that run the console's code."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (folder / "status").read_text()
-            maps = (folder / "maps").read_text()
-        except OSError:
-            continue
-        if f"PPid:\t{pid}\n" in status and "sqlite" in maps:
-            yield int(folder.name)
-
-
-def console_line(receiver: ReceiverProcess) -> str:
-    """Return the URL of the next line about the console."""
-    assert receiver.process.stdout is not None
-    for line in receiver.process.stdout:
-        if line.startswith("console "):
-            return line.split()[1]
-    raise AssertionError(receiver.raw_log)
-
-
-def is_healthy(url: str) -> bool:
-    """Return whether a console answers."""
-    try:
-        return httpx.get(f"{url}healthz", timeout=at_most(10)).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def test_a_console_by_itself_serves_until_it_is_told_to_end(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tests import programs
-from tests.faults import catalogues, crashes, disks, floods, power, resets, signals
+from tests.faults import catalogues, consoles, crashes, disks, floods, power, resets, signals
 from tests.faults.accounting import Tally, summed
 
 COLUMNS = ("sent", "kept", "listed", "in_flight", "lost", "doubled", "misplaced", "foreign")
@@ -104,6 +104,7 @@ FAULTS = (
     Fault("the catalogue's disk is full", catalogues.disk_full, 0.05, 1, ("mount",)),
     Fault("PostgreSQL is away", catalogues.server_away, 0.05, 1, ("postgres", "initdb")),
     Fault("floods", floods.flood, 0.12, len(floods.FLOODS)),
+    Fault("the console attacked", consoles.attacked, 0.1, len(consoles.ATTACKS)),
 )
 
 
