@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Pictures of the console's pages, as the browser of its tests has seen them.
 export TAPREEL_SCREENSHOTS ?= $(CURDIR)/.screenshots
 
-.PHONY: help run unit test test-console check format coverage faults accuracy bench bench-tap setup clean
+.PHONY: help run unit test test-console check format coverage faults accuracy bench bench-catalogue bench-tap setup clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -55,6 +55,9 @@ SECONDS ?= 6
 
 bench: setup  ## CPU per chunk, memory, delays: 5 minutes; BENCH='--json', '--markdown FILE'
 	@$(BIN)/python -m tests.bench --calls $(CALLS) --seconds $(SECONDS) $(BENCH)
+
+bench-catalogue: setup  ## finding recordings among a million: 20 minutes; CATALOGUE='--count 50000'
+	@$(BIN)/python -m tests.bench.bench_catalogue $(CATALOGUE)
 
 bench-tap: setup  ## what live listeners cost, and how late messages reach them: 1 minute
 	@$(BIN)/python -m tests.bench.bench_tap

@@ -38,6 +38,8 @@ CONNECT_SECONDS: Final = 5
 STATEMENT_SECONDS: Final = 60
 """After this time PostgreSQL gives a statement up; the longest of ours is one page of a search."""
 _CACHE_KIB: Final = 65_536
+_CHECKPOINT_PAGES: Final = 4000
+"""16 MiB of what was written; the commit that reaches it takes longer than others."""
 _LOCK_KEY: Final = 0x7461_7072
 """Of PostgreSQL's advisory lock: one process at a time brings the schema up to date."""
 _WRITES: Final = "writes"
@@ -172,6 +174,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     for pragma in (
         "journal_mode = WAL",
         "foreign_keys = ON",
+        f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
         f"cache_size = -{_CACHE_KIB}",
         "temp_store = MEMORY",
     ):

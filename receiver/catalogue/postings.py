@@ -28,6 +28,10 @@ _INSERT: Final = {
         " VALUES (:n, array_to_tsvector(string_to_array(:tokens, ' ')))"
     ),
 }
+_KNOW: Final = {
+    "sqlite": sqlite.insert(vocabulary).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(vocabulary).on_conflict_do_nothing(),
+}
 _DELETE: Final = {
     # FTS5 has no text of its own here: it must be given what it was given.
     "sqlite": sa.text(
@@ -61,8 +65,7 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     connection.execute(_INSERT[connection.dialect.name], items)
     known = {token for row in rows for token in row["tokens"].split(" ")}
     if new := [{"token": token} for token in sorted(known) if tokens.has_prefixes(token)]:
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        connection.execute(dialect.insert(vocabulary).on_conflict_do_nothing(), new)
+        connection.execute(_KNOW[connection.dialect.name], new)
 
 
 def remove(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -44,6 +44,23 @@ _NAME: Final = "catalogue"
 _WRITER_KEY: Final = 0x7461_7073
 """Of PostgreSQL's advisory lock: in SQLite, too, one process writes at a time."""
 
+# Built once: building one takes longer than SQLite does to carry it out.
+_READ_MARK: Final = sa.select(marks).where(marks.c.name == _NAME)
+_MOVE_MARK: Final = (
+    sa.update(marks)
+    .where(
+        marks.c.name == _NAME,
+        marks.c.file == sa.bindparam("old_file"),
+        marks.c.position == sa.bindparam("old_position"),
+    )
+    .values(file=sa.bindparam("new_file"), position=sa.bindparam("new_position"))
+)
+_READ_ROWS: Final = sa.select(recordings).where(
+    recordings.c.id.in_(sa.bindparam("ids", expanding=True))
+    | recordings.c.n.in_(sa.bindparam("numbers", expanding=True))
+)
+_INSERT: Final = sa.insert(recordings)
+
 Progress = Callable[[int], None]
 """Called now and then with how many folders were read."""
 
@@ -252,7 +269,7 @@ def _folders(folder: Path, changes: Changes) -> Iterator[PurePath]:
 
 
 def _mark(connection: Connection) -> tuple[Mark, int] | None:
-    found = connection.execute(sa.select(marks).where(marks.c.name == _NAME)).first()
+    found = connection.execute(_READ_MARK).first()
     return None if found is None else (Mark(found.file, found.position), found.reconciled_ms)
 
 
@@ -264,9 +281,13 @@ def _set_mark(connection: Connection, mark: Mark, reconciled_ms: int) -> None:
 
 def _advance(connection: Connection, mark: Mark, behind: Mark) -> None:
     """Move the mark, unless another process has moved it meanwhile."""
-    ours = marks.c.name == _NAME, marks.c.file == mark.file, marks.c.position == mark.position
-    values = {"file": behind.file, "position": behind.position}
-    moved = connection.execute(sa.update(marks).where(*ours).values(values)).rowcount
+    values = {
+        "old_file": mark.file,
+        "old_position": mark.position,
+        "new_file": behind.file,
+        "new_position": behind.position,
+    }
+    moved = connection.execute(_MOVE_MARK, values).rowcount
     if not moved and _mark(connection) is None:
         _set_mark(connection, behind, 0)
 
@@ -348,9 +369,8 @@ def apply(
         changes: What was done is counted here.
     """
     ids = {*made, *(layout.recording_id_of(PurePath(name)) or "" for name in gone)}
-    numbers = [row["n"] for row in made.values()]
-    selected = sa.select(recordings).where(recordings.c.id.in_(ids) | recordings.c.n.in_(numbers))
-    there = [dict(row) for row in connection.execute(selected).mappings()]
+    wanted = {"ids": list(ids), "numbers": [row["n"] for row in made.values()]}
+    there = [dict(row) for row in connection.execute(_READ_ROWS, wanted).mappings()]
     old = [row for row in there if row["id"] in ids]
     same = {row["id"] for row in old if _is_same(row, made.get(row["id"]))}
     # A row of a folder that is gone stays if the recording is in another folder.
@@ -360,7 +380,7 @@ def apply(
     taken = {row["n"] for row in there if row["id"] not in replaced}
     new = _numbered(connection, [row for row in made.values() if row["id"] not in same], taken)
     if new:
-        connection.execute(sa.insert(recordings), new)
+        connection.execute(_INSERT, new)
         postings.add(connection, new)
     changes.changed += sum(row["id"] in replaced for row in new)
     changes.added += sum(row["id"] not in replaced for row in new)

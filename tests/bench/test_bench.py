@@ -11,7 +11,7 @@ import pytest
 from receiver.media import Chunk, Track
 from receiver.wire.parse import parse
 from tests.bench import __main__ as bench
-from tests.bench import table
+from tests.bench import bench_catalogue, table
 from tests.bench.load import masked_message, prepare_chunks
 from tests.bench.rounds import Figures
 from tests.bench.table import Report
@@ -101,3 +101,19 @@ def test_amounts_are_bounded(options: list[str]) -> None:
     """No benchmark runs for hours by mistake."""
     with pytest.raises(SystemExit):
         bench.main(options)
+
+
+@pytest.mark.integration
+def test_the_catalogue_is_measured_with_few_recordings_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every kind of search finds what it should, and the figures are those of this run."""
+    bench_catalogue.main(["--count", "3000", "--rebuilt", "500", "--keep", str(tmp_path)])
+    printed = capsys.readouterr().out
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")][1:]
+    found = {row[0][2:]: int(row[1]) for row in rows}
+    assert 0 == found["two values that never meet"] == found["nothing there"]
+    assert 50 == found["the newest"] == found["the longest of all"] == found["a word"]
+    assert 1 == found["one recording"] == found["a call"] == found["adding one"]
+    assert 3 == printed.count("ok      ") + printed.count("MISSED  ")
+    assert "3800 recordings with 4 parameters" in printed
