@@ -84,6 +84,11 @@ class SharedCounter:
         self._is_shared = False
         self._is_decided = False
 
+    @property
+    def is_shared(self) -> bool:
+        """Return whether the tracks are taken to be counted together."""
+        return self._is_shared
+
     def start_after(self, track: str, number: int | None) -> None:
         """Set the number that came before the first one of a track that is added."""
         if number is None:
@@ -146,16 +151,27 @@ class SharedCounter:
             runs.append([number, number])
 
     def _decide(self) -> None:
-        """Compare the numbers that came since both tracks did."""
-        start = max(self._first.values())
+        """Compare the numbers that came since both tracks did.
+
+        What one of them has yet to bring says nothing against a shared counter.
+        """
+        latest = [runs[-1][1] for runs in self._runs.values()]
+        for end in (max(latest), min(latest)):
+            share = self._share(max(self._first.values()), end)
+            self._is_decided = share is not None and (share >= _NEARLY_ALL or end == min(latest))
+            if self._is_decided:
+                self._is_shared = share is not None and share >= _NEARLY_ALL
+                return
+
+    def _share(self, start: int, end: int) -> float | None:
+        """Return which share of these numbers came, or `None` where too few did."""
         since = [
-            sum(max(0, last - max(first, start) + 1) for first, last in runs)
+            sum(max(0, min(last, end) - max(first, start) + 1) for first, last in runs)
             for runs in self._runs.values()
         ]
         if min(since) >= _ENOUGH_NUMBERS or (min(since) and sum(since) >= _MANY_NUMBERS):
-            span = max(last for runs in self._runs.values() for _, last in runs) - start + 1
-            self._is_shared = sum(since) >= _NEARLY_ALL * span
-            self._is_decided = True
+            return sum(since) / (end - start + 1)
+        return None
 
 
 class JitterBuffer:

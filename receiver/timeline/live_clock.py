@@ -187,6 +187,11 @@ class LiveClock:
             (level.ms for other, level in self._levels.items() if other is not track), default=None
         )
 
+    def ahead_ms(self, track: Track) -> float:
+        """Return how much earlier than the latest track one comes, if both have come."""
+        level = self._levels.get(track)
+        return 0.0 if level is None else self.level_ms - level.ms
+
     def _highest_ms(self, track: Track) -> float:
         """Return up to which level a track is waited for: beyond, it is to be anchored anew."""
         others_ms = self.level_of_others_ms(track)

@@ -130,6 +130,19 @@ def test_a_track_that_speaks_first_before_the_other_has_come(
     assert "lost" not in {reason for reason, *_ in result.gaps}
 
 
+@pytest.mark.parametrize("skew_ms", [80, 150, 200])
+@pytest.mark.parametrize("behind", [IN, OUT])
+@pytest.mark.parametrize("length_ms", [1000, 3000])
+def test_numbers_that_are_on_their_way_on_the_other_track_are_not_lost(
+    length_ms: int, behind: Track, skew_ms: int
+) -> None:
+    """Of one counter, at every turn: what a track skips, the one behind it has yet to bring."""
+    network = Network(skew_ms={behind: skew_ms})
+    result = heard(call(_turns(length_ms, 10), Sender(numbers=Numbers.SHARED), network))
+    assert (0, 0) == (result.missing, result.left_out)
+    assert {"sender_silence"} == {reason for reason, *_ in result.gaps}
+
+
 def test_a_loss_of_one_counter_is_noticed_on_one_track() -> None:
     """On that which had the turn; the other one's next turn lacks none of it."""
     lost = ((OUT, 7000, 7200), (IN, 13_000, 13_100))

@@ -141,7 +141,9 @@ class _AlignedTrack:
     ) -> None:
         self._media = output.media
         self.placer = _live_placer(subscribed, output, start)
-        wait_ms = ORDER_WAIT_MS if start is None else _WAIT_IN_THE_PAST_MS
+        self._counter = counter
+        self.order_wait_ms = ORDER_WAIT_MS if start is None else _WAIT_IN_THE_PAST_MS
+        wait_ms = self.order_wait_ms
         self.buffer = JitterBuffer(output.media, wait_ms, from_the_first=not self.placer.cursor)
         self.placer.elsewhere = self.buffer.elsewhere = counter.elsewhere(name)
         self.placer.on_lost = lambda numbers: counter.add_lost(name, numbers)
@@ -192,6 +194,16 @@ class _AlignedTrack:
         placer.tolerated_ms = max(0, clock.longest_ms - clock.wait_ms)
         placer.level_ms = clock.level_of_others_ms(name)
         return placer
+
+    def release_due(self, clock: LiveClock, name: Track, now_ms: int) -> list[tuple[Chunk, int]]:
+        """Return what has waited long enough for a chunk before it.
+
+        Of a shared counter, what is missing may be the other track's, and on its way.
+        """
+        if self._counter.is_shared:
+            ahead_ms = int(min(clock.ahead_ms(name), clock.longest_ms))
+            self.buffer.max_wait_ms = self.order_wait_ms + ahead_ms
+        return self.buffer.release_due(now_ms)
 
     @property
     def order_due_ms(self) -> float:
@@ -314,7 +326,7 @@ class AlignedEncoder:
         """Wait no longer than a live listener should."""
         self._least_wait_ms = 0
         for track in self._tracks.values():
-            track.buffer.max_wait_ms = ORDER_WAIT_MS
+            track.order_wait_ms = track.buffer.max_wait_ms = ORDER_WAIT_MS
 
     def _start_after(self, position: StreamPosition) -> None:
         for chunk in (*position.others, position.latest):
@@ -368,7 +380,7 @@ class AlignedEncoder:
         """Place what has waited long enough for a chunk of its own track."""
         for name, track in self._tracks.items():
             if track.buffer:
-                self._place(name, track.buffer.release_due(now_ms))
+                self._place(name, track.release_due(self._clock, name, now_ms))
             if track.placer.behind_since_ms is not None:
                 self._add_pieces(name, self._ready_placer(name, now_ms).release_due(now_ms))
                 track.add_arrival(now_ms, self._sent_to)
