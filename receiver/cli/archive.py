@@ -43,6 +43,7 @@ from receiver.recording.document import (
     json_escape,
 )
 from receiver.recording.store import Damaged, Kept, Wanted
+from receiver.recording.verdict import verdict
 from receiver.recording.verify import verify as problems_in
 
 DAMAGED: Final = UnreadableError.exit_code
@@ -279,6 +280,7 @@ def _facts(document: Recording) -> Iterator[str]:
         ("ended", f"{document.ended_at} ({document.end_reason.value})"),
         ("duration", _duration(document.duration_ms)),
         ("complete", "yes" if document.complete else "no, see findings"),
+        ("verdict", verdict(document).text),
         ("provider", document.provider),
         ("account", document.account_sid),
         ("call", document.call_sid),

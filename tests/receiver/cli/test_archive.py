@@ -238,6 +238,10 @@ def test_show_is_a_page(recordings: Path, run: Run) -> None:
         "ended       2026-11-22T20:30:01.000Z (stop)",
         "duration    0:01.00",
         "complete    no, see findings",
+        (
+            "verdict     Not complete. 20 ms of the caller are missing at 0:00.1: the packets never"
+            " arrived. Everything else that was sent is here."
+        ),
         f"call        {builder.CALL_SID}",
         f"account     {builder.ACCOUNT_SID}",
         "format      audio/x-mulaw, 8000 Hz",
