@@ -27,7 +27,7 @@ from receiver.console.who import Role, Who
 from receiver.errors import BadWord, UnreadableError
 from receiver.recording import annotations as notes
 from receiver.recording import store
-from receiver.recording.verdict import code_text, duration
+from receiver.recording.verdict import code_text, duration, is_loss
 
 _AGES: Final = (("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "last 30 days"))
 _WORDS: Final = (
@@ -153,12 +153,11 @@ def _sorts(query: Query) -> dict[str, dict[str, str]]:
 def _facets(query: Query, found: Facets) -> list[dict[str, Any]]:
     """Return the filters at the side: those that would narrow this search, with how far."""
     complete = {"yes": "complete", "no": "something missing"}
+    losses = [each for each in found.findings if is_loss(each.value)]
     sections = [
         {"title": "When", "values": [_age(query, age, text) for age, text in _AGES]},
         _facet(query, "Verdict", found.complete, complete),
-        _facet(
-            query, "Found", found.findings, {f.value: code_text(f.value) for f in found.findings}
-        ),
+        _facet(query, "What is missing", losses, {f.value: code_text(f.value) for f in losses}),
         *(_facet(query, name, values) for name, values in found.parameters.items()),
         _facet(query, "Label", found.labels),
     ]

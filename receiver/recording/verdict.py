@@ -110,6 +110,11 @@ def code_text(code: str) -> str:
     return _LOSSES[code].badge if code in _LOSSES else code.replace("_", " ")
 
 
+def is_loss(code: str) -> bool:
+    """Whether a finding of this code means that a listener misses something."""
+    return code in _LOSSES
+
+
 def lost_and_paused_ms(recording: Recording) -> tuple[float, float]:
     """Return how much of a recording is missing and how much was paused, of the worse track."""
     lost, paused = [0.0], [0.0]
