@@ -108,12 +108,13 @@ def test_the_catalogue_is_measured_with_few_recordings_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every kind of search finds what it should, and the figures are those of this run."""
-    bench_catalogue.main(["--count", "3000", "--rebuilt", "500", "--keep", str(tmp_path)])
+    bench_catalogue.main(["--count", "2000", "--rebuilt", "500", "--keep", str(tmp_path)])
     printed = capsys.readouterr().out
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")][1:]
     found = {row[0][2:]: int(row[1]) for row in rows}
     assert 0 == found["two values that never meet"] == found["nothing there"]
-    assert 50 == found["the newest"] == found["the longest of all"] == found["a word"]
+    assert 50 == found["the newest"] == found["the longest of all"]
+    assert 0 < found["a word"]
     assert 1 == found["one recording"] == found["a call"] == found["adding one"]
     assert 3 == printed.count("ok      ") + printed.count("MISSED  ")
-    assert "3800 recordings with 4 parameters" in printed
+    assert "2800 recordings with 4 parameters" in printed
