@@ -19,7 +19,7 @@ taps, the demo, and later a catalogue, an uploader, webhooks) is a callable in t
   disk, or call back into the queue; work of its own belongs into a task or thread of its own.
 - One that raises is logged, and holds back neither the other subscribers nor the queue.
 - A recording may be on disk and never be announced: by a process that was killed between both.
-  A subscriber that must miss none reads `recording.store` from a mark of its own at the start.
+  A subscriber that must miss none follows `recording.publication_log` from a mark of its own.
 """
 
 from __future__ import annotations
