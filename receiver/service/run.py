@@ -49,6 +49,8 @@ PER_STREAM: Final = 2
 RESERVE: Final = 128
 """For everything else: 24 when idle, the listening sockets among them, and 5 for each of up to 8
 rendering processes; the rest is for journals that a bad disk keeps open after their streams."""
+_PARAMETERS: Final = ("--param", "agent=Jane", "--param", "queue=sales")
+"""Of the demo call: a newcomer finds it by them."""
 
 log = structlog.get_logger("receiver.run")
 
@@ -158,6 +160,7 @@ class Demo:
         self._task: asyncio.Task[None] | None = None
         self._command: list[str] = []
         self._ending = False
+        self._advised = False
 
     def start(self, url: str) -> None:
         """Place the call at a receiver that listens on `url`."""
@@ -178,7 +181,7 @@ class Demo:
     async def _place(self) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "starter", *self._command),
+            *("-m", "starter", *self._command, *_PARAMETERS),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -195,10 +198,11 @@ class Demo:
             log.error("demo_call_failed", output=errors.decode("utf-8", "replace").strip())
 
     def published(self, outcome: Published) -> None:
-        """Print where the recording is, and how to place another call."""
+        """Print where the recording is, and once how to place another call."""
         _print(f"recording:    {outcome.folder}")
-        if self._ending:
-            return  # there is no receiver for another call
+        if self._advised or self._ending:
+            return  # at the end there is no receiver for another call
+        self._advised = True
         _print(f"token:        {self._token_file}")
         _print(f"another call: {shlex.join([_starter(), *self._command])}")
         _print("Ctrl-C ends the receiver.")

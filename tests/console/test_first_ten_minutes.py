@@ -46,7 +46,7 @@ def printed(receiver: ReceiverProcess, pattern: str) -> str:
 
 def place_call(receiver: ReceiverProcess, command: str) -> Recording:
     """Place a simulated call with a parameter, as fast as it goes; return its document."""
-    words = [*shlex.split(command), "--speed", "0", "--param", "agent=Jane"]
+    words = [*shlex.split(command), "--speed", "0", "--param", "agent=Noor"]
     subprocess.run(words, cwd=receiver.folder, check=True, timeout=WAIT_SECONDS)
     return receiver.published()[1]
 
@@ -110,9 +110,9 @@ def test_the_first_ten_minutes(browser: Browser, receiver: ReceiverProcess) -> N
 def find(page: Page, visit: Visit, document: Recording) -> None:
     """Search for a parameter, and open what is found."""
     page.keyboard.press("/")
-    page.keyboard.type("Jane")
+    page.keyboard.type("Noor")
     page.keyboard.press("Enter")
-    page.wait_for_url("**/recordings?q=Jane")
+    page.wait_for_url("**/recordings?q=Noor")
     visit.wait_until("document.querySelectorAll('tbody tr').length === 1")
     page.keyboard.press("j")
     page.keyboard.press("Enter")
