@@ -26,6 +26,7 @@ PACKAGES: Final = {
     "mkfs.ext4": "e2fsprogs",
     "mount": "mount",
     "nginx": "nginx-light",
+    "node": "nodejs npm",
     "postgres": "postgresql",
     "sox": "sox",
     "systemd-analyze": "systemd",

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from receiver.cli.options import FILE, config_of, need_extra
-from receiver.config.settings import Config, check_console
+from receiver.config.settings import Config
+from receiver.console import check_console
 from receiver.errors import ConfigurationError
 from receiver.media import visible
 
@@ -30,6 +31,7 @@ ROLES: Final = ("viewer", "listener", "manager", "admin")
 @click.command()
 @config_of(
     *("console_host", "console_port", "public_url", "console_user_header"),
+    *("oidc_issuer", "oidc_client_id", "oidc_client_secret_file", "oidc_user_claim"),
     *("tap_url", "tap_token_file", "tap_ca_file"),
     *("tls", "self_signed", "no_tls", "behind_proxy", "trusted_proxy"),
     *("recordings", "database_url", "state", "log_level"),
@@ -40,7 +42,7 @@ def console(config: Config) -> None:
     It needs no running receiver, and a receiver needs no console.
     """
     check_console(config)
-    need_extra("console")
+    need_extra("oidc" if config.oidc_issuer else "console")
     from receiver import logs
     from receiver.console import server
 

@@ -215,7 +215,7 @@ EXTRAS: Final = {
     "console": (
         *("sqlalchemy", "alembic", "argon2", "jinja2", "python_multipart", "starlette", "uvicorn"),
     ),
-    "oidc": ("authlib",),
+    "oidc": ("authlib", "uvicorn"),
 }
 """By extra of the package: what it brings, as it is imported."""
 

@@ -11,21 +11,32 @@ import click
 from receiver.auth import tls
 from receiver.cli.options import need_extra, settings
 from receiver.config.settings import SECRET, SETTINGS, Config, check_serving
+from receiver.console import check_console, run_child
 from receiver.errors import ConfigurationError
 from receiver.media import visible
+
+
+def _check(config: Config) -> None:
+    """Refuse settings that neither a receiver nor its console must start with.
+
+    Raises:
+        ConfigurationError: the text says what to choose.
+    """
+    check_serving(config)
+    if config.console:
+        check_console(config)
 
 
 @click.command()
 @settings
 def serve(config: Config) -> None:
     """Receive streams and record every track until Ctrl-C or SIGTERM."""
-    check_serving(config)
+    _check(config)
     from receiver import logs
-    from receiver.console import run_child
     from receiver.service import run
 
     if config.console:
-        need_extra("console")
+        need_extra("oidc" if config.oidc_issuer else "console")
     logs.configure(config.log_level)
     run.run(config, run_child if config.console else None)
 
@@ -51,7 +62,7 @@ def config(config: Config, as_json: bool) -> None:
         for name, value in shown.items():
             click.echo(visible(f"{name:<26}{_text(value):<33} {config.source(name)}".rstrip()))
     try:
-        check_serving(config)
+        _check(config)
         reason = tls.distrust(*config.tls) if config.tls is not None else ""
     except ConfigurationError as error:
         text = visible(_masked(str(error)))

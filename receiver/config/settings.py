@@ -147,6 +147,17 @@ def _origin(value: Any) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
+def _issuer(value: Any) -> str:
+    url = _text(value).rstrip("/")
+    parts = urlsplit(url)
+    is_safe = parts.scheme == "https" or (
+        parts.scheme == "http" and is_loopback(parts.hostname or "")
+    )
+    if not is_safe or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError(value)
+    return url
+
+
 def _header(value: Any) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", _text(value)):
         raise ValueError(value)
@@ -166,6 +177,7 @@ PAIR: Final = ValueType(
     "two paths, certificate and key", _pair, lambda text: text.split("," if "," in text else None)
 )
 ORIGIN: Final = ValueType("a URL of scheme, host and perhaps port, without a path", _origin)
+ISSUER: Final = ValueType("an https URL, or http on loopback", _issuer)
 HEADER: Final = ValueType("the name of an HTTP header", _header)
 SECRET: Final = ValueType("a text", str)
 
@@ -284,6 +296,12 @@ class Config:
     console_user_header: Annotated[
         str | None, HEADER, "header in which a trusted proxy names the user that it has signed in"
     ] = None
+    oidc_issuer: Annotated[str | None, ISSUER, "OpenID Connect provider that signs users in"] = None
+    oidc_client_id: Annotated[str | None, TEXT, "the console's name at that provider"] = None
+    oidc_client_secret_file: Annotated[
+        Path | None, PATH, "file of the console's secret at that provider"
+    ] = None
+    oidc_user_claim: Annotated[str, TEXT, "claim that names the account"] = "email"
     tap_url: Annotated[
         tuple[str, ...],
         TEXTS,
@@ -442,56 +460,21 @@ def check_serving(config: Config) -> None:
     Raises:
         ConfigurationError: the text says what to choose.
     """
-    _check_tls(config, config.host)
+    check_tls(config, config.host)
     if not config.has_credentials and not config.demo:
         raise ConfigurationError(
             "no token is configured, so no stream could be admitted: give --token-file FILE,"
             " --stream-key-file FILE, TAPREEL_TOKENS, or --demo"
         )
     _check_workers(config)
-    if config.console:
-        check_console(config)
 
 
-def check_console(config: Config) -> None:
-    """Refuse settings that the console must not start with.
+def check_tls(config: Config, host: str, flag: str = "--host") -> None:
+    """Refuse settings that say not, or twice, how an address is protected.
 
     Raises:
         ConfigurationError: the text says what to choose.
     """
-    _check_tls(config, config.console_host, "--console-host")
-    if config.console_user_header and not config.behind_proxy:
-        raise ConfigurationError(
-            "--console-user-header believes whoever connects: it needs --behind-proxy"
-        )
-    if (
-        config.console_user_header
-        and not config.trusted_proxy
-        and not is_loopback(config.console_host)
-    ):
-        raise ConfigurationError(
-            "--console-user-header on a public address needs --trusted-proxy NETWORK:"
-            " everybody else could name a user, too"
-        )
-    for url in config.tap_url:
-        _check_tap_url(url)
-    if config.tap_url and config.tap_token_file is None and config.tap_tokens is None:
-        raise ConfigurationError("--tap-url needs --tap-token-file FILE, or TAPREEL_TAP_TOKENS")
-
-
-def _check_tap_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("ws", "wss") or parts.path.strip("/"):
-        raise ConfigurationError("--tap-url must be like wss://127.0.0.1:8443")
-    if parts.scheme == "ws" and not is_loopback(host):
-        raise ConfigurationError("a receiver elsewhere needs wss: ws sends the token in the clear")
-
-
-def _check_tls(config: Config, host: str, flag: str = "--host") -> None:
     chosen = [name for name in ALTERNATIVES[0] if getattr(config, name)]
     if len(chosen) != 1:
         problem = "more than one of them is set" if chosen else "none of them is set"

@@ -28,6 +28,7 @@ from receiver.console import views
 from receiver.console.accounts import Accounts, ApiTokens, Sessions
 from receiver.console.audio import EncodedFiles, Sent
 from receiver.console.live import LiveCalls
+from receiver.console.oidc import Provider
 from receiver.console.problems import Problem
 from receiver.console.who import SignInThrottle, Who
 from receiver.errors import LedgerError, UnsafeFolderError
@@ -132,6 +133,7 @@ class Console:
     tokens: ApiTokens
     ledger: Ledger
     live: LiveCalls
+    provider: Provider | None = None  # of OpenID Connect
     threads: Threads = field(default_factory=Threads)
     encoded: EncodedFiles = field(default_factory=EncodedFiles)
     sent: Sent = field(default_factory=Sent)

@@ -24,13 +24,15 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from receiver import logs
-from receiver.auth import tls
+from receiver.auth import credentials, tls
 from receiver.catalogue.catalogue import Catalogue, Follower
-from receiver.config.settings import Config, check_console
+from receiver.config.settings import Config
+from receiver.console import check_console
 from receiver.console.accounts import Accounts, ApiTokens, Sessions
 from receiver.console.app import Rates, application
 from receiver.console.context import Console
 from receiver.console.live import LiveCalls, tap_addresses
+from receiver.console.oidc import Provider
 from receiver.console.who import Role
 from receiver.disk.folders import make_recordings_folder
 from receiver.errors import ConfigurationError, TapreelError
@@ -120,6 +122,7 @@ class Runner:
             ApiTokens(database),
             Ledger(config.recordings),
             LiveCalls(tap_addresses(config)),
+            provider=provider_of(config),
         )
         self._follower = Follower(catalogue)
         self._server: _Server | None = None
@@ -195,6 +198,18 @@ class Runner:
     def _ssl_context_factory(self) -> Callable[..., ssl.SSLContext] | None:
         context = self._ssl_context
         return None if context is None else lambda *_: context
+
+
+def provider_of(config: Config) -> Provider | None:
+    """Return the OpenID Connect provider that is configured, if there is one.
+
+    Raises:
+        ConfigurationError: the file of the secret cannot be used.
+    """
+    if config.oidc_issuer is None or config.oidc_client_secret_file is None:
+        return None
+    secret = credentials.read_secret(config.oidc_client_secret_file)
+    return Provider(config, secret.decode("utf-8", "replace").strip())
 
 
 def url_of(config: Config, port: int) -> str:

@@ -21,7 +21,8 @@ from starlette.responses import RedirectResponse, Response
 from receiver.config.settings import is_loopback
 from receiver.console.accounts import SESSION_MS, User
 from receiver.console.context import Console, console_of, page_response, who_asks
-from receiver.console.problems import Problem, too_many
+from receiver.console.oidc import CALLBACK, PATH, PENDING_SECONDS
+from receiver.console.problems import Problem, not_found, too_many
 from receiver.console.routes import Endpoint
 from receiver.console.who import LONGEST_NAME, Role, Who
 from receiver.errors import NotFoundError
@@ -162,7 +163,8 @@ async def _login_page(request: Request) -> Response:
 
 
 def _login(request: Request, *, next_path: str, error: str = "", status: int = 200) -> Response:
-    context = {"next": own_path(next_path), "error": error}
+    provider = console_of(request).provider is not None
+    context = {"next": own_path(next_path), "error": error, "provider": provider}
     return page_response(request, "login.html", context, status)
 
 
@@ -200,6 +202,56 @@ async def _signed_in(
     return with_session(console, RedirectResponse(own_path(next_path), 303), secret)
 
 
+async def _to_provider(request: Request) -> Response:
+    console = console_of(request)
+    if console.provider is None:
+        raise not_found()
+    next_path = own_path(request.query_params.get("next", "/"))
+    url, state = await console.provider.start(_callback_url(request), next_path)
+    response = RedirectResponse(url, 303)
+    # Lax: the browser comes back from another site, and Strict cookies stay behind.
+    response.set_cookie(
+        _state_cookie(console),
+        state,
+        max_age=int(PENDING_SECONDS),
+        secure=console.is_secure,
+        httponly=True,
+        samesite="lax",
+    )
+    return response
+
+
+async def _from_provider(request: Request) -> Response:
+    console = console_of(request)
+    if console.provider is None:
+        raise not_found()
+    state = request.cookies.get(_state_cookie(console), "")
+    subject, name, next_path = await console.provider.finish(
+        request.query_params, state, _callback_url(request)
+    )
+    issuer = str(console.config.oidc_issuer)
+    user = await console.threads.run(console.accounts.of_subject, issuer, subject, name)
+    if user is None:
+        await _enter(request, "sign_in_failed", name[:LONGEST_NAME], method="oidc")
+        raise Problem(403, f"There is no account {name[:LONGEST_NAME]!r} here: ask an admin.")
+    secret = await start_session(request, user, "oidc")
+    # A redirect would still come from the other site, and the new cookie would not be sent.
+    response = page_response(request, "signed_in.html", {"next": next_path})
+    response.delete_cookie(_state_cookie(console), secure=console.is_secure, httponly=True)
+    return with_session(console, response, secret)
+
+
+def _state_cookie(console: Console) -> str:
+    return f"{cookie_name(console)}-oidc"
+
+
+def _callback_url(request: Request) -> str:
+    console = console_of(request)
+    scheme = "https" if console.is_secure else "http"
+    own = console.config.public_url or f"{scheme}://{request.headers.get('host', '')}"
+    return f"{own}{CALLBACK}"
+
+
 async def _logout(request: Request) -> Response:
     console, who = console_of(request), who_asks(request)
     if who.via == "session":
@@ -229,6 +281,8 @@ ENDPOINTS: Final = (
     Endpoint(path="/login", handler=_login_page, role=None),
     Endpoint(path="/login", handler=_login_by_password, role=None, methods=("POST",)),
     Endpoint(path="/login/code", handler=_login_by_code, role=None, methods=("POST",)),
+    Endpoint(path=PATH, handler=_to_provider, role=None),
+    Endpoint(path=CALLBACK, handler=_from_provider, role=None),
     Endpoint(path="/logout", handler=_logout, role=Role.VIEWER, methods=("POST",)),
     Endpoint(
         path="/logout/everywhere", handler=_logout_everywhere, role=Role.VIEWER, methods=("POST",)

@@ -13,9 +13,9 @@ from receiver.config.settings import (
     SECRET,
     SETTINGS,
     Config,
-    check_console,
     load,
 )
+from receiver.console import check_console
 from receiver.errors import ConfigurationError
 
 
