@@ -223,14 +223,14 @@ class LiveCalls:
         """Count somebody who listens, until the end of the block."""
         counts = self.listening.setdefault(recording_id, Counter())
         counts[name] += 1
-        self._report()
+        self._report(levels_only=True)
         try:
             yield
         finally:
             counts[name] -= 1
             if not +counts:
                 self.listening.pop(recording_id, None)
-            self._report()
+            self._report(levels_only=True)
 
     async def _first_words(self) -> None:
         while len(self._known) < len(self.taps):

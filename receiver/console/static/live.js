@@ -46,17 +46,19 @@ function showAll(page) {
   document.getElementById("live-summary").textContent = page.summary;
   showProblems(page.problems);
   const known = cards();
-  for (const call of page.calls) {
-    const card = known.get(call.id) ?? newCard(call);
-    known.delete(call.id);
-    list.append(card); // in their order; one that is there is moved
-    move(call.id, call);
-  }
+  const shown = new Set(page.calls.map((call) => call.id));
   for (const [id, card] of known) {
+    if (shown.has(id)) continue;
     if (card.contains(document.activeElement)) document.getElementById("main").focus();
     card.remove();
     if (audio?.id === id) audio.ending = true;
   }
+  page.calls.forEach((call, place) => {
+    const card = known.get(call.id) ?? newCard(call);
+    // One that is in its place is not moved: it would lose the focus.
+    if (list.children[place] !== card) list.insertBefore(card, list.children[place] ?? null);
+    move(call.id, call);
+  });
   list.hidden = page.calls.length === 0;
   document.getElementById("live-empty").hidden = page.calls.length > 0;
 }
