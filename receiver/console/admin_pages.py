@@ -263,8 +263,8 @@ def _unsynced(
     console: Console, metrics: Mapping[str, float] | None, problems: list[str]
 ) -> dict[str, Any]:
     name = "Oldest audio not on disk"
-    if console.config.metrics_port is None:
-        return _figure(name, "not known", "give receiver and console the same --metrics-port")
+    if not console.config.metrics_port:
+        return _figure(name, "not known", "set TAPREEL_METRICS_PORT for the receiver and for this")
     if metrics is None or "spool_held_seconds" not in metrics:
         problems.append("The receiver does not answer: is it running?")
         return _figure(name, "not known", "the receiver does not answer")

@@ -6,6 +6,7 @@ answer goes out.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,13 @@ from receiver.console.problems import Problem
 from receiver.console.routes import Endpoint
 from receiver.console.sign_in import form_of
 from receiver.console.who import Role, Who
-from receiver.errors import AnnotationError, ConfigurationError, LedgerError, UnreadableError
+from receiver.errors import (
+    AnnotationError,
+    CatalogueError,
+    ConfigurationError,
+    LedgerError,
+    UnreadableError,
+)
 from receiver.lifecycle.acts import Acts
 
 Change = Callable[[Acts, Path], object]
@@ -65,7 +72,8 @@ def change(console: Console, who: Who, recording_id: str, act: Change) -> None:
         raise Problem(400, f"This cannot be kept: {error}.") from None
     except (LedgerError, UnreadableError, ConfigurationError) as error:
         raise Problem(503, f"Nothing was changed: {error}.") from error
-    console.catalogue.touch(row.id)
+    with contextlib.suppress(CatalogueError):  # it is done, and followers are told of it
+        console.catalogue.touch(row.id)
 
 
 async def _labels(request: Request) -> Response:

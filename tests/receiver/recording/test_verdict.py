@@ -28,6 +28,7 @@ from receiver.recording.verdict import (
     duration,
     gap_mark,
     gap_text,
+    is_loss,
     lost_and_paused_ms,
     verdict,
 )
@@ -174,12 +175,13 @@ def test_what_leaves_no_loss_stands_behind_the_rest() -> None:
     assert "The packet numbers of the agent began anew: 2 times." == found.sentences[-1].text
 
 
-@pytest.mark.parametrize(("code", "is_loss"), findings_described().items())
-def test_every_finding_has_its_sentence(code: str, is_loss: bool) -> None:
+@pytest.mark.parametrize(("code", "loses"), findings_described().items())
+def test_every_finding_has_its_sentence(code: str, loses: bool) -> None:
     """With its detail, or without need of one; and it is a loss where the page says so."""
-    found = verdict(recorded(Finding(code, "9 chunks of it", INBOUND), complete=not is_loss))
+    found = verdict(recorded(Finding(code, "9 chunks of it", INBOUND), complete=not loses))
     (sentence,) = [each for each in found.sentences if each.codes]
-    assert (is_loss, (code,)) == (sentence.is_loss, sentence.codes)
+    assert (loses, (code,)) == (sentence.is_loss, sentence.codes)
+    assert loses == is_loss(code)
     assert re.fullmatch(r"[A-Z].{15,}\.", sentence.text)
     assert code not in sentence.text, "it is a code, and no sentence"
     assert "9 packets" in sentence.text or code == "crashed"
