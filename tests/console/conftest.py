@@ -116,9 +116,13 @@ def watched(context: BrowserContext, url: str) -> Visit:
     return visit
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Yield the system's Chromium; each window has a profile of its own."""
+    """Yield the system's Chromium; each window has a profile of its own.
+
+    It ends with the module: as long as Playwright runs, its event loop does, and no test of
+    another module that is asynchronous could have one.
+    """
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         yield found
@@ -126,8 +130,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def console(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningConsole]:
-    """Yield a console of a process of its own, with one account of each role."""
+def samples_console(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, Path, dict[str, str]]]:
+    """Yield a console of a process of its own, with one account of each role.
+
+    It is its URL, the recordings folder, and the ids of the sample recordings by name.
+    """
     folder = tmp_path_factory.mktemp("console")
     recordings = folder / "recordings"
     recordings.mkdir(mode=0o700)
@@ -149,10 +158,16 @@ def console(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]
         try:
-            yield RunningConsole(url, recordings, ids, browser)
+            yield url, recordings, ids
         finally:
             process.terminate()
             process.wait(at_most(30))
+
+
+@pytest.fixture(scope="module")
+def console(browser: Browser, samples_console: tuple[str, Path, dict[str, str]]) -> RunningConsole:
+    """Return the console of sample recordings, and a browser for it."""
+    return RunningConsole(*samples_console, browser)
 
 
 @pytest.fixture
