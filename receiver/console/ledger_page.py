@@ -97,7 +97,7 @@ def _chain(head: str, who: Who) -> str:
         return "Each entry names the hash of the one before it. You see those of your recordings."
     return (
         f"Each entry names the hash of the one before it. The last is {head}: keep that elsewhere,"
-        " and `receiver ledger verify --head` says whether anything before it was changed."
+        " and receiver ledger verify --head says whether anything before it was changed."
     )
 
 
