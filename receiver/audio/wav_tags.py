@@ -3,6 +3,8 @@
 The INFO strings are what every reader shows. Custom parameters have no place there but the
 comment, so each also becomes an ID3 entry by its own name. `recording.json` stays the truth:
 what is cut short here is whole there.
+
+Written here and by no library: mutagen, which would do it, is under the GPL, so only tests use it.
 """
 
 from __future__ import annotations

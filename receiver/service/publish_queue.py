@@ -10,8 +10,8 @@ seconds, and in a thread of the serving process it would take the interpreter fr
 5 ms at a time. A journal that makes the process die costs no other one: the next one gets a new
 process.
 
-**The seam: subscribers of `published`.** What depends on finished recordings (counters, live
-taps, the demo, and later a catalogue, an uploader, webhooks) is a callable in that list.
+**The seam: subscribers of `published`.** What counts or announces finished recordings (counters,
+live taps, the demo) is a callable in that list.
 
 - Called once for each recording of this process, when it is on disk under its final name, was
   read back, and its journal has been disposed of; in the order of the list, before the log line.
