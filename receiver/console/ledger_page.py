@@ -26,6 +26,9 @@ _MOST_ENTRIES: Final = 5000
 _SPANS: Final = 3
 _NEARLY_ALL: Final = 0.97
 _JOINED_SECONDS: Final = 1.0
+_HEARINGS: Final = frozenset(
+    {"heard", "fetched", "downloaded", "exported", "listening_live", "listened_live"}
+)
 ACTS: Final = tuple(word for group in get_args(Act) for word in get_args(group) or (group,))
 _COLUMNS: Final = ("n", "at", "who", "what", "recording", "details", "via", "prev")
 
@@ -146,7 +149,7 @@ def read_heard(console: Console, recording_id: str, duration_ms: float) -> list[
     Raises:
         Problem: 503, the ledger cannot be read.
     """
-    wanted = Wanted(recording=recording_id, what=frozenset({"heard", "downloaded", "exported"}))
+    wanted = Wanted(recording=recording_id, what=_HEARINGS)
     try:
         entries = list(itertools.islice(console.ledger.read(wanted), _MOST_ENTRIES))
     except UnreadableError as error:
@@ -187,8 +190,11 @@ def _what_of(entries: Sequence[Entry], seconds: float) -> str:
             for start, stop in spans[:_SPANS]
         ]
         words += [f"{len(spans) - _SPANS} more parts"] * (len(spans) > _SPANS)
-    if any(entry.what != "heard" for entry in entries):
-        words.append("downloaded")
+    acts = {entry.what for entry in entries}
+    words += ["live"] * bool(acts & {"listening_live", "listened_live"})
+    words += ["downloaded"] * bool(acts & {"downloaded", "exported"})
+    if not words and "fetched" in acts:  # a player need not report what it played
+        words.append("loaded")
     return ", ".join(words)
 
 

@@ -56,6 +56,14 @@ def test_each_person_stands_once_the_last_first() -> None:
     assert "2026-12-01T09:00:00.000Z" == heard_by(found, 100)[0]["at"]
 
 
+def test_nobody_hears_it_without_being_named() -> None:
+    """Neither live, nor by a player that does not report what it played."""
+    loaded, live = entry("leo", "fetched", from_s=0, to_s=60), entry("amir", "listened_live")
+    played = [entry("jane", from_s=0, to_s=8), entry("jane", "fetched", from_s=0, to_s=60)]
+    expected = [("leo", "loaded"), ("amir", "live"), ("jane", "0:00 to 0:08")]
+    assert expected == heard(loaded, live, *played)
+
+
 def test_entries_of_a_later_version_break_nothing() -> None:
     """Their details may be anything."""
     assert [("jane", "")] == heard(entry("jane", from_s="soon", to_s=None))
