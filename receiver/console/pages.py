@@ -251,6 +251,8 @@ async def _recording(request: Request) -> dict[str, Any]:
     found = await console.threads.run(read)
     tracks = [track["track"] for track in found["tracks"]]
     recording_id = found["recording"]["id"]
+    if not may(who)["hear"]:  # a key may be a digit of a card, and is heard
+        found["events"] = [event for event in found["events"] if event["look"] != "key"]
     return {
         **found,
         "downloads": views.downloads(tracks, recording_id) if may(who)["hear"] else [],

@@ -128,11 +128,14 @@ async def test_a_viewer_has_nothing_to_play_or_to_change(served: Served) -> None
     async with served.browser(headers=served.token("vera", Role.VIEWER)) as browser:
         page = (await browser.get(f"/recordings/{ID}", headers=HTML)).text
         audible = (await browser.get(f"/recordings/{ID}", headers=HTML | listener)).text
+        twin = (await browser.get(f"/recordings/{ID}.json")).text
     for text in ('id="player"', "stereo.wav", "<canvas"):
         assert text not in page
         assert text in audible
     for text in ("/notes", "/hold", "Heard by"):
         assert text not in audible
+    assert "key 5" not in page + twin
+    assert "key 5" in audible
 
 
 async def test_markup_of_a_caller_stays_text(served: Served) -> None:
