@@ -256,11 +256,11 @@ def _figures(
         status = console.catalogue.status()
         behind = "follows" if not status.unread_bytes else f"{status.unread_bytes:,} bytes behind"
         yield _figure("Catalogue", f"{status.recordings:,}", f"recordings; {behind}")
-    yield _unsynced(console, metrics, problems)
+    yield _unsynced(console, who, metrics, problems)
 
 
 def _unsynced(
-    console: Console, metrics: Mapping[str, float] | None, problems: list[str]
+    console: Console, who: Who, metrics: Mapping[str, float] | None, problems: list[str]
 ) -> dict[str, Any]:
     name = "Oldest audio not on disk"
     if not console.config.metrics_port:
@@ -271,7 +271,9 @@ def _unsynced(
     held, live = metrics["spool_held_seconds"], metrics.get("streams_active", 0)
     if held > _UNSYNCED_SECONDS:
         problems.append(f"The disk is slow: audio of {duration(held * 1000)} waits in memory.")
-    return _figure(name, duration(held * 1000), f"{live:.0f} streams now")
+    # To somebody who sees some of the calls it would give the others away.
+    note = "of live calls" if who.scope else f"{live:.0f} streams now"
+    return _figure(name, duration(held * 1000), note)
 
 
 def _figure(name: str, value: str, note: str, **more: Any) -> dict[str, Any]:

@@ -131,11 +131,14 @@ async def test_health_reads_what_the_receiver_says_of_itself(tmp_path: Path) -> 
         served.browser(headers=served.token("max", Role.MANAGER)) as browser,
     ):
         slow = (await browser.get("/health.json")).json()
+        limited = served.token("sam", Role.MANAGER, {"queue": "sales"})
+        some = (await browser.get("/health.json", headers=limited)).json()
         server.close()
         await server.wait_closed()
         gone = (await browser.get("/health.json")).json()
     assert ["The disk is slow: audio of 7.5 s waits in memory."] == slow["problems"]
     assert "3 streams now" == slow["figures"][-1]["note"]
+    assert "of live calls" == some["figures"][-1]["note"]
     assert ["The receiver does not answer: is it running?"] == gone["problems"]
 
 
