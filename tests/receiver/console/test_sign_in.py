@@ -78,8 +78,8 @@ async def test_a_token_is_who_asks_whatever_the_cookie_says(served: Served) -> N
     headers = served.token("program", Role.VIEWER)
     served.add("jane", Role.ADMIN)
     async with await served.signed_in("jane") as browser:
-        assert "jane" == (await browser.get("/.json")).json()["user"]
-        assert "program" == (await browser.get("/.json", headers=headers)).json()["user"]
+        assert "jane" == (await browser.get("/api/v1/me")).json()["name"]
+        assert "program" == (await browser.get("/api/v1/me", headers=headers)).json()["name"]
         for bad in ("Bearer tapreel_" + "x" * 43, "Basic amFuZTp4", "Bearer", "", "Bearer ü"):
             sent = {"Authorization": bad.encode("latin-1")}
             assert 401 == (await browser.get("/.json", headers=sent)).status_code  # type: ignore[arg-type]
@@ -126,8 +126,8 @@ async def test_a_proxy_names_the_user_in_a_header(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"behind_proxy": True, "console_user_header": "x-user"}
     async with serving(tmp_path, **settings) as served, served.browser() as browser:
         served.add("jane", Role.MANAGER)
-        answer = await browser.get("/.json", headers={"X-User": "Jane"})
-        assert {"user": "jane", "role": "manager"} == answer.json()
+        answer = await browser.get("/api/v1/me", headers={"X-User": "Jane"})
+        assert ("jane", "manager") == (answer.json()["name"], answer.json()["role"])
         unknown = await browser.get("/.json", headers={"X-User": "john"})
         assert 403 == unknown.status_code
         assert "ask an admin" in unknown.json()["detail"]
