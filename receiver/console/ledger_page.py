@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, get_args
 from urllib.parse import urlencode
 
 from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 
 from receiver.console.context import Console, console_of, who_asks
 from receiver.console.problems import Problem
-from receiver.console.routes import page
+from receiver.console.routes import Endpoint, csv_text, page
 from receiver.console.views import length_text
 from receiver.console.who import Role, Who
 from receiver.errors import NotFoundError, UnreadableError
@@ -20,6 +21,8 @@ from receiver.media import json_text, visible
 
 ENTRIES: Final = 100
 """On one page."""
+_AT_ONCE: Final = 1000
+"""Read for the table, which has all."""
 HEARERS: Final = 20
 _MOST_ENTRIES: Final = 5000
 """Of one recording, the newest, so many are read for who has heard it."""
@@ -35,14 +38,7 @@ _COLUMNS: Final = ("n", "at", "who", "what", "recording", "details", "via", "pre
 
 async def _ledger(request: Request) -> dict[str, Any]:
     console, who = console_of(request), who_asks(request)
-    asked = {name: request.query_params.get(name, "").strip() for name in ("who", "what")}
-    asked["recording"] = request.query_params.get("recording", "").strip().lower()
-    wanted = Wanted(
-        recording=asked["recording"],
-        who=asked["who"],
-        what=frozenset({asked["what"]} - {""}),
-        before=_before(request),
-    )
+    asked, wanted = _asked(request)
     found, head = await console.threads.run(_read, console, who, wanted)
     words = [(name, value) for name, value in asked.items() if value]
     next_words = [*words, ("before", str(found[ENTRIES - 1].n))] if len(found) > ENTRIES else []
@@ -57,6 +53,18 @@ async def _ledger(request: Request) -> dict[str, Any]:
     }
 
 
+def _asked(request: Request) -> tuple[dict[str, str], Wanted]:
+    """Return the words of a request's address, and what they mean. Raises Problem."""
+    asked = {name: request.query_params.get(name, "").strip() for name in ("who", "what")}
+    asked["recording"] = request.query_params.get("recording", "").strip().lower()
+    return asked, Wanted(
+        recording=asked["recording"],
+        who=asked["who"],
+        what=frozenset({asked["what"]} - {""}),
+        before=_before(request),
+    )
+
+
 def _before(request: Request) -> int | None:
     text = request.query_params.get("before", "")
     if not text:
@@ -68,12 +76,16 @@ def _before(request: Request) -> int | None:
 
 def _read(console: Console, who: Who, wanted: Wanted) -> tuple[list[Entry], str]:
     try:
-        entries: Iterable[Entry] = console.ledger.read(wanted)
-        if who.scope:
-            entries = _in_scope(console, who, entries)
+        entries = _visible(console, who, wanted)
         return list(itertools.islice(entries, ENTRIES + 1)), str(console.ledger.head())
     except UnreadableError as error:
         raise Problem(503, f"The ledger cannot be read: {error}.") from error
+
+
+def _visible(console: Console, who: Who, wanted: Wanted) -> Iterator[Entry]:
+    """Return the entries that are wanted and may be seen, the newest first."""
+    entries = console.ledger.read(wanted)
+    return _in_scope(console, who, entries) if who.scope else entries
 
 
 def _in_scope(console: Console, who: Who, entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -137,10 +149,26 @@ def details_text(details: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _rows(context: dict[str, Any]) -> Iterator[Sequence[object]]:
-    yield _COLUMNS
-    for entry in context["entries"]:
-        yield [entry[name] for name in _COLUMNS]
+async def _ledger_csv(request: Request) -> Response:
+    """Send all entries that are wanted, some at a time, so that memory holds few."""
+    console, who = console_of(request), who_asks(request)
+    entries = _visible(console, who, _asked(request)[1])
+
+    def some() -> list[Entry]:
+        return list(itertools.islice(entries, _AT_ONCE))
+
+    first = await console.threads.run(some)
+
+    async def parts() -> AsyncIterator[str]:
+        yield csv_text([_COLUMNS])
+        found = first
+        while found:
+            views = map(_view, found)
+            yield csv_text([view[name] for name in _COLUMNS] for view in views)
+            found = await console.threads.run(some)
+
+    headers = {"Content-Disposition": 'attachment; filename="ledger.csv"'}
+    return StreamingResponse(parts(), headers=headers, media_type="text/csv")
 
 
 def read_heard(console: Console, recording_id: str, duration_ms: float) -> list[dict[str, str]]:
@@ -209,4 +237,7 @@ def _joined(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return found
 
 
-ENDPOINTS: Final = (*page("/ledger", "ledger.html", Role.ADMIN, _ledger, rows=_rows),)
+ENDPOINTS: Final = (
+    Endpoint(path="/ledger.csv", handler=_ledger_csv, role=Role.ADMIN),
+    *page("/ledger", "ledger.html", Role.ADMIN, _ledger),
+)
