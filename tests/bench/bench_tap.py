@@ -19,7 +19,7 @@ import struct
 import tempfile
 import time
 import timeit
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -97,12 +97,18 @@ class Calls:
     def listen(self) -> None:
         """Open one listener for each call."""
         for call in range(len(self._streams)):
-            path = f"/tap/call-{call}?format=payload&wait=10"
-            listener = self._dial(path, TAP_TOKEN)
-            listener.setblocking(False)
-            self._listeners[listener.fileno()] = listener
-            self._rest[listener.fileno()] = b""
-            self._poll.register(listener, select.EPOLLIN)
+            self._follow(f"/tap/call-{call}?format=payload&wait=10")
+
+    def watch(self) -> None:
+        """Ask for the levels of all calls, as a console does while a live page is open."""
+        self._follow("/tap/all?levels=yes")
+
+    def _follow(self, path: str) -> None:
+        listener = self._dial(path, TAP_TOKEN)
+        listener.setblocking(False)
+        self._listeners[listener.fileno()] = listener
+        self._rest[listener.fileno()] = b""
+        self._poll.register(listener, select.EPOLLIN)
 
     def run(self, seconds: float) -> None:
         """Send every call's chunks at their time, and receive what comes meanwhile."""
@@ -173,16 +179,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(calls: int, seconds: float, *, listening: bool) -> Outcome:
-    """Run one receiver with so many calls."""
+def measure(calls: int, seconds: float, prepare: Callable[[Calls], object]) -> Outcome:
+    """Run one receiver with so many calls, prepared in one of the ways below."""
     with tempfile.TemporaryDirectory(prefix="tapreel-bench-") as name:
         folder = Path(name)
         tap = secret_file(folder / "tap", TAP_TOKEN)
         with running_receiver(folder, "--tap-token-file", str(tap)) as process:
             _pin(process.process.pid, first=True)
             load = Calls(process.port, calls)
-            if listening:
-                load.listen()
+            prepare(load)
             load.run(0.5)  # warm up
             load.outcome = Outcome()
             before = cpu_seconds(process.process.pid)
@@ -190,6 +195,10 @@ def measure(calls: int, seconds: float, *, listening: bool) -> Outcome:
             load.outcome.cpu_seconds = cpu_seconds(process.process.pid) - before
             load.close()
             return load.outcome
+
+
+def nobody(_: Calls) -> None:
+    """Leave the calls to themselves."""
 
 
 def _pin(pid: int, *, first: bool) -> None:
@@ -252,17 +261,18 @@ def lines(calls: int, seconds: float, rounds: int) -> Iterator[str]:
     yield f"session, one chunk, no tap in the code      {without:8.2f} us"
     yield f"session, one chunk, nobody listens          {with_tap:8.2f} us   ratio {ratio:.3f}"
     _pin(0, first=False)
-    outcomes = [
-        (measure(calls, seconds, listening=False), measure(calls, seconds, listening=True))
-        for _ in range(rounds)
-    ]
-    alone = statistics.median(pair[0].cpu_us for pair in outcomes)
-    with_listeners = statistics.median(pair[1].cpu_us for pair in outcomes)
-    delays = sorted(delay for pair in outcomes for delay in pair[1].delays_ms)
-    missing = sum(pair[1].sent // 2 - pair[1].received for pair in outcomes)
-    more = f"ratio {with_listeners / alone:.2f}"
+    ways = (nobody, Calls.watch, Calls.listen)
+    outcomes = [[measure(calls, seconds, prepare) for prepare in ways] for _ in range(rounds)]
+    alone, watched, heard = (
+        statistics.median(outcome[way].cpu_us for outcome in outcomes) for way in range(len(ways))
+    )
+    delays = sorted(delay for outcome in outcomes for delay in outcome[-1].delays_ms)
+    missing = sum(outcome[-1].sent // 2 - outcome[-1].received for outcome in outcomes)
     yield f"{calls} calls, nobody listens: CPU per chunk    {alone:8.2f} us"
-    yield f"{calls} calls, {calls} listeners: CPU per chunk      {with_listeners:8.2f} us   {more}"
+    more = f"ratio {watched / alone:.2f}"
+    yield f"{calls} calls, an open live page: CPU per chunk {watched:8.2f} us   {more}"
+    more = f"ratio {heard / alone:.2f}"
+    yield f"{calls} calls, {calls} listeners: CPU per chunk      {heard:8.2f} us   {more}"
     for name, share in (("median", 0.5), ("99th percentile", 0.99), ("worst", 1.0)):
         delay = delays[min(len(delays) - 1, int(len(delays) * share))] if delays else 0.0
         yield f"socket in to socket out, {name:<15}    {delay:8.2f} ms"

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from websockets.sync.client import ClientConnection, connect
+
+from receiver.catalogue.database import open_database
+from receiver.console.accounts import Accounts, ApiTokens
+from receiver.console.who import Role
 from tests.bounds import at_most
 from tests.end_to_end.console_process import children_of, console_line, is_healthy
 from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess
 from tests.faults.accounting import Tally
 from tests.faults.calls import Callers
 from tests.faults.trial import Trial
+from tests.faults.watching import Watch
 
 STREAMS = 20
 SECONDS = 4.0
 """How long each of these goes on."""
 CONNECTIONS = 40
 REQUESTS_PER_SECOND = 5000
+LONGEST_ANSWER_SECONDS = at_most(1.0)
+"""The longest allowed wait for the receiver's `/healthz` meanwhile."""
 _REQUEST = b"GET /recordings HTTP/1.1\r\nHost: x\r\nCookie: tapreel=nobody\r\n\r\n"
 Attack = Callable[[ReceiverProcess, str], str]
 """Does it to the console of a receiver, at a URL; returns what can be said of it in figures."""
@@ -104,19 +113,47 @@ def _drain(tcp: socket.socket) -> None:
 ATTACKS = (killed, frozen, flooded, without_database)
 
 
+@contextlib.contextmanager
+def _somebody_looks(receiver: ReceiverProcess, url: str) -> Iterator[None]:
+    """Open a live page and listen to a call, and read no further."""
+    with contextlib.closing(open_database(None, receiver.recordings)) as database:
+        Accounts(database).add("leo", Role.LISTENER, {})
+        token, _ = ApiTokens(database).make("leo")
+    with contextlib.ExitStack() as stack:
+
+        def opened(path: str) -> ClientConnection:
+            address = url.replace("http:", "ws:") + path
+            headers = {"Authorization": f"Bearer {token}"}
+            dialled = connect(
+                address, additional_headers=headers, proxy=None, max_queue=2, close_timeout=0.1
+            )
+            return stack.enter_context(dialled)
+
+        calls = json.loads(opened("live/events").recv())["calls"]
+        assert "started" == json.loads(opened(f"live/audio/{calls[0]['id']}").recv())["event"]
+        yield
+
+
 def attacked(folder: Path, seed: int, *, streams: int = STREAMS) -> Tally:
-    """Twenty calls lose no chunk, and the console serves again afterwards."""
+    """Twenty calls lose no chunk, and the console serves again afterwards.
+
+    Somebody looks at them, and listens, when it happens: it is a listener that no longer reads.
+    The receiver answers meanwhile as fast as ever.
+    """
     attack = ATTACKS[seed % len(ATTACKS)]
     with Trial(folder) as trial:
         receiver = trial.start("--console", "--console-port", str(_free_port()))
         url = console_line(receiver)
         with Callers(receiver.url, streams, seed) as callers:
             callers.wait_for(50)
-            figure = attack(receiver, url)
+            with _somebody_looks(receiver, url), Watch(receiver) as watch:
+                figure = attack(receiver, url)
             callers.wait_for(len(callers.streams[0].chunks) + 50)
         trial.wait_until_published()
         tally = trial.account(callers.streams)
-        tally.figures.append(f"{attack.__name__}: {figure}")
+        tally.figures.append(f"{attack.__name__}: {figure}, {watch.figures}")
+        waited = watch.slowest_seconds
+        tally.expect(waited < LONGEST_ANSWER_SECONDS, f"{attack.__name__}: {waited:.1f} s")
         tally.expect(_serves_again(url), f"{attack.__name__}: the console is gone")
         return tally
 
