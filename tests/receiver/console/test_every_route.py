@@ -1,0 +1,135 @@
+"""Every route as every role, with and without limits, asked well and badly."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from receiver.console.app import endpoints
+from receiver.console.routes import SAFE, Endpoint
+from receiver.console.who import Role
+from tests.receiver.helpers import recordings_builder as builder
+from tests.receiver.helpers.consoles import Served, serving
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+MINE, HIDDEN = "00000000000000aa", "00000000000000bb"
+SECRET: Final = "zebra"
+"""Stands in the hidden recording alone, as a parameter's value and in its call's id."""
+MARKUP: Final = "<script>alert(1)</script>"
+LINK: Final = re.compile(r'(?:href|action)="(/[^"#]*)')
+MOST_PAGES: Final = 60
+HOSTILE: Final = (
+    *("..%2f..%2fetc%2fpasswd", "%00%FF", "%3Cscript%3Ealert(1)%3C/script%3E%0d%0aSet-Cookie:a=b"),
+    *(HIDDEN, "call-zebra"),
+)
+QUERIES: Final = (
+    "",
+    "q=%00&limit=-1&after=x&from=zzz&before=9e9&sort=x&t=NaN&said=x&what=%00&who=%FF",
+    "q=%3Cscript%3Ealert(1)%3C/script%3E&param.a%3Cb=%22%3E%3Cscript%3Ealert(1)%3C/script%3E",
+    "limit=99999999999999999999&before=99999999999999999999&t=1e999&page=2&from=9999-12-31",
+    "param.queue=zebra&call=call-zebra&q=zebra",
+)
+
+
+def publish(folder: Path) -> None:
+    """Put a recording into a folder that a limited caller may see, and one that is hidden."""
+    for recording_id, queue in ((MINE, "sales"), (HIDDEN, SECRET)):
+        builder.build(
+            folder / "recordings",
+            recording_id=recording_id,
+            started_at_ms=builder.STARTED_AT_MS + int(queue == SECRET),
+            parameters={"queue": queue, MARKUP: MARKUP},
+            call_sid=f"call-{queue}",
+        )
+
+
+def paths_of(row: Endpoint) -> list[str]:
+    """Return paths that a row answers: with each hostile word in the place of each parameter."""
+    pattern = re.sub(r"\{\w+(:\w+)?\}", "{}", row.path)
+    if "{}" not in pattern:
+        return [pattern]
+    return [pattern.replace("{}", word) for word in HOSTILE]
+
+
+def check(answer: httpx.Response, *, is_limited: bool) -> None:
+    """Fail where an answer is a mistake of ours, or says what it must not."""
+    asked = f"{answer.request.method} {answer.request.url}"
+    assert answer.status_code < 500 or answer.status_code == 503, (asked, answer.text[:300])
+    assert "set-cookie" not in answer.headers or "a=b" not in answer.headers["set-cookie"], asked
+    if "text/html" in answer.headers.get("content-type", ""):
+        assert MARKUP not in answer.text, asked
+    if is_limited:
+        # What was asked for may be repeated; nothing else may name what is hidden.
+        found = answer.text.replace(str(answer.request.url.query, "latin-1"), "")
+        repeated = SECRET in str(answer.request.url) or HIDDEN in str(answer.request.url)
+        assert repeated or (SECRET not in found and HIDDEN not in found), asked
+        if repeated and HIDDEN in answer.request.url.path:
+            assert answer.status_code in (400, 403, 404, 405, 415), asked
+
+
+async def crawl(browser: httpx.AsyncClient, *, is_limited: bool) -> int:
+    """Follow every link from the first page on; return how many pages there were."""
+    waiting, seen = ["/"], set[str]()
+    while waiting and len(seen) < MOST_PAGES:
+        path = waiting.pop(0)
+        if path in seen or path.startswith("/logout"):
+            continue
+        seen.add(path)
+        answer = await browser.get(path, headers={"Accept": "text/html"})
+        check(answer, is_limited=is_limited)
+        if "text/html" in answer.headers.get("content-type", ""):
+            waiting += [html.unescape(link) for link in LINK.findall(answer.text)]
+    return len(seen)
+
+
+@pytest.mark.parametrize(
+    ("role", "scope"),
+    [(Role.ADMIN, {}), *((role, {"queue": "sales"}) for role in Role)],
+    ids=["admin of all", *Role],
+)
+async def test_no_route_fails_or_tells_what_is_hidden(
+    tmp_path: Path, role: Role, scope: dict[str, str]
+) -> None:
+    """Pages that are linked, every row with hostile words, every change with rubbish."""
+    publish(tmp_path)
+    async with serving(tmp_path) as served:
+        await served.settled()
+        served.add("jane", role, scope)
+        async with await served.signed_in("jane") as browser:
+            browser.headers["X-CSRF-Token"] = csrf_of(served, browser)
+            pages = await crawl(browser, is_limited=bool(scope))
+            assert pages > 5
+            for row in endpoints():
+                if isinstance(row, Endpoint) and not row.path.startswith("/log"):
+                    await ask_badly(browser, row, is_limited=bool(scope))
+
+
+async def ask_badly(browser: httpx.AsyncClient, row: Endpoint, *, is_limited: bool) -> None:
+    """Ask for one row in every bad way that there is here."""
+    for path in paths_of(row):
+        for method in row.methods:
+            if method in SAFE:
+                for query in QUERIES if "{" not in row.path else QUERIES[:1]:
+                    answer = await browser.request(method, f"{path}?{query}")
+                    check(answer, is_limited=is_limited)
+                continue
+            rubbish: tuple[dict[str, object], ...] = (
+                {"content": b"\xff{", "headers": {"Content-Type": "application/json"}},
+                {"json": {"name": MARKUP, "text": MARKUP, "reason": MARKUP, "role": "x"}},
+                {"data": {"name": MARKUP, "text": "\0", "at": "NaN", "reason": "", "id": HIDDEN}},
+            )
+            for body in rubbish:
+                answer = await browser.request(method, path, **body)  # type: ignore[arg-type]
+                check(answer, is_limited=is_limited)
+
+
+def csrf_of(served: Served, browser: httpx.AsyncClient) -> str:
+    """Return the token that the forms of this browser have."""
+    who = served.console.sessions.who(browser.cookies["tapreel"])
+    assert who is not None
+    return who.csrf_token(served.console.secret)
