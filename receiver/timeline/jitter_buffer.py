@@ -18,7 +18,8 @@ An example, with a longest wait of 60 ms:
 Numbers may be shared by both tracks, so one that skips what the other track has (`elsewhere`), or
 where the clock has no room for a chunk (`_follows`), misses nothing. A number that falls far back
 is a counter that restarted: what is held goes first. Counters of 16 bits go on behind 65,535
-(`unwrapped`), with what was overtaken there.
+(`unwrapped`), with what was overtaken there. What only sequence numbers show to be missing is
+not waited for: `LiveLedger` says whose it was.
 """
 
 from __future__ import annotations
@@ -50,6 +51,13 @@ FEW_ON_THEIR_WAY: Final = 20
 """Numbers of the other track that have yet to come, where it is behind by up to 0.4 s."""
 _FAR: Final = 50
 """A counter that is further behind the other one is another one."""
+_FEWEST_MESSAGES: Final = 4
+_FEWEST_STEADY: Final = 50
+_LEAST_STEADY: Final = 0.1
+_MOSTLY: Final = 0.5
+"""Sequence numbers are believed if this share follows the one before, or at least so many do."""
+_NO_ROOM: Final = 1.5
+"""A step of timestamps that is shorter than so many of the shortest one leaves no room."""
 Arrived = tuple[Chunk, int]
 """A chunk, and when it arrived, in milliseconds since the recording opened."""
 
@@ -172,6 +180,101 @@ class SharedCounter:
         if min(since) >= _ENOUGH_NUMBERS or (min(since) and sum(since) >= _MANY_NUMBERS):
             return sum(since) / (end - start + 1)
         return None
+
+
+class LiveLedger:
+    """What sequence numbers say each track lacks so far: the live twin of `ledger`.
+
+    They count the messages of a stream, whatever they carry. Where some never come, and no other
+    track skips chunk numbers or time for them, they were chunks of the track that is silent:
+
+        sequence    2   3   4   5   6   -   8   -   10
+        track       in  out in  out in      in      in     two chunks of outbound have not come
+
+    Only a track that has come before is taken to have lost any, as in the recording.
+    `counter` is kept, too: it says whether chunk numbers are of both tracks together.
+
+    Args:
+        came: how many messages came before the first one that is added.
+        missing: how many never came before it, if that is known.
+    """
+
+    def __init__(self, came: int = 0, missing: int | None = None) -> None:
+        self.counter = SharedCounter()
+        self._highest: int | None = None
+        self._came = came
+        self._following = max(0, came - (missing or 0))  # of them, the one before
+        self._is_ledger = True
+        self._latest: dict[str, Chunk] = {}
+        self._steps: dict[str, int] = {}  # the shortest between timestamps of a track
+        self._missing: dict[str, int] = {}  # since the latest chunk of each track
+
+    def start_after(self, chunk: Chunk) -> None:
+        """Set the latest chunk of a track before the first message that is added."""
+        self.counter.start_after(chunk.track, chunk.chunk)
+        self._latest[chunk.track] = chunk
+        self._missing[chunk.track] = 0
+        if chunk.sequence_number is not None:
+            highest = self._highest or chunk.sequence_number
+            self._highest = max(highest, unwrapped(chunk.sequence_number, highest))
+
+    def add_chunk(self, chunk: Chunk) -> None:
+        """Record a chunk that came."""
+        self.counter.add(chunk.track, chunk.chunk)
+        if chunk.sequence_number is None:
+            self._is_ledger = False
+            return
+        if self.add(chunk.sequence_number):
+            self._claim(self._skipped(chunk))
+            self._missing[chunk.track] = 0
+            self._latest[chunk.track] = chunk
+
+    def add(self, number: int | None) -> bool:
+        """Record the sequence number of any message that came; return whether it is the newest."""
+        if number is None:
+            return False
+        if self._highest is None:
+            self._highest = number - 1
+        number = unwrapped(number, self._highest)
+        step = number - self._highest
+        self._came += 1
+        self._following += step == 1
+        if step > 1:
+            for track in self._missing:
+                self._missing[track] += step - 1
+        elif step < 0:
+            self._is_ledger = self._is_ledger and step > -_RESTART
+            self._claim(1)  # it came after all
+        self._highest = max(self._highest, number)
+        return step > 0
+
+    def missing(self, track: str) -> int:
+        """Return how many chunks of a track never came since its latest one; 0 if unknown."""
+        if not self._is_ledger or self._came < _FEWEST_MESSAGES:
+            return 0
+        fewest = max(_FEWEST_STEADY, _LEAST_STEADY * self._came)
+        if self._following < min(fewest, _MOSTLY * self._came):
+            return 0
+        return self._missing.get(track, 0)
+
+    def _claim(self, count: int) -> None:
+        for track, missing in self._missing.items() if count else ():
+            self._missing[track] = max(0, missing - count)
+
+    def _skipped(self, chunk: Chunk) -> int:
+        """Return how many chunks its own track lacks before a chunk, as far as that is known."""
+        latest = self._latest.get(chunk.track)
+        if latest is None:
+            return 0
+        if chunk.chunk is not None and latest.chunk is not None:
+            return 0 if self.counter.is_shared else max(0, chunk.chunk - latest.chunk - 1)
+        if chunk.timestamp_ms is None or latest.timestamp_ms is None:
+            return 0
+        step = chunk.timestamp_ms - latest.timestamp_ms
+        if step <= 0:
+            return 0
+        shortest = self._steps[chunk.track] = min(step, self._steps.get(chunk.track, step))
+        return 0 if step < _NO_ROOM * shortest else round(step / shortest) - 1
 
 
 class JitterBuffer:

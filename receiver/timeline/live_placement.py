@@ -25,6 +25,8 @@ An example, with chunks of 20 ms of mu-law (160 bytes):
     feed(chunk 2, 20 ms)        silence 320-320, late from 160 on; it was silent there
     feed(chunk 6, 100 ms)       silence 640-800, lost from 640 on; audio 800-960
 
+Where the numbers of other tracks say that chunks never came, `fill_up_to` reports them as lost.
+
 Of a track that is behind, chunks wait for 60 ms. Then the clock tells a stalled track, whose
 backlog comes at once, from one that counts from elsewhere:
 
@@ -37,7 +39,7 @@ Positions are bytes of payload from stream time 0 on, and are exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -101,6 +103,10 @@ JUDGED_AFTER_MS: Final = 60
 """How long chunks are behind before the track is anchored anew."""
 _STEADY_MS: Final = 100
 """Of chunks that are behind by the same amount; those of a backlog are behind by more."""
+_GROWN_MS: Final = 1000
+"""A loss that goes on is reported again for each second of it."""
+_FILLED: Final = 0.9
+"""Silence that the missing chunks fill to this share is no pause."""
 _MOST_REPORTED: Final = 250
 """Chunks that may still come too late, and are reported as such."""
 _MOST_COMPARED: Final = 65_536
@@ -189,12 +195,19 @@ class _LossReports:
     def __init__(self, begin: int, *, rounding: int) -> None:
         self._rounding = rounding  # bytes: timestamps are whole milliseconds
         self.reported_to = begin  # up to where `fill_silence` reported a loss
+        self._reported = 0  # bytes of the silence that goes on
         self._places: dict[int, int] = {}  # chunks that were reported as lost
         self._largest = 0  # payload so far
 
     def observe(self, chunk: Chunk) -> None:
         """Record how long a chunk is that came."""
         self._largest = max(self._largest, len(chunk.payload))
+
+    def report(self, start: int, end: int, gap_start: int, *, begins: bool) -> SilencePiece:
+        """Return the report that silence is lost from `gap_start` on."""
+        self._reported = end - gap_start + (0 if begins else self._reported)
+        self.reported_to = end
+        return SilencePiece(start, end, GapReason.LOST, gap_start)
 
     def late(self, chunk: Chunk) -> tuple[Piece, ...]:
         """Return the report of a chunk that comes after it was reported as lost; once."""
@@ -212,7 +225,8 @@ class _LossReports:
         self._remember(chunk, missing, silence)
         lost_from = silence.gap_start
         if silence.end - lost_from > missing * self._largest + self._rounding:
-            lost_from = silence.end - missing * len(chunk.payload)
+            lost_from = silence.end - max(0, missing * len(chunk.payload) - self._reported)
+        self._reported = 0
         pause_to = max(silence.start, lost_from)
         pause = SilencePiece(silence.start, pause_to, GapReason.SENDER_SILENCE, silence.start)
         gap_start = max(lost_from, self.reported_to)
@@ -232,7 +246,93 @@ class _LossReports:
             del self._places[next(iter(self._places))]
 
 
-class LivePlacer:
+class _Silences:
+    """Where a time line ends, and the silence that is given out where nothing comes."""
+
+    def __init__(self, media: MediaFormat, begin: int) -> None:
+        self.cursor = begin  # where what was given out so far ends
+        self._one_ms = media.bytes_per_ms
+        self._filled_from = begin  # where silence that was filled and not yet explained began
+        self._filled_to = begin  # and where it ends
+        self._losses = _LossReports(begin, rounding=media.bytes_per_ms)
+        self._half = b""  # of a sample, at the end of a chunk of an odd number of bytes
+        self._is_torn = False  # bytes are missing before the next one
+        self._is_lost = False  # what was filled, by the numbers of other tracks
+        self._latest: Chunk | None = None
+
+    def fill_silence(self, position: int, *, lost: bool = False) -> SilencePiece | None:
+        """Give out silence up to `position`, which nothing that comes later can take back.
+
+        Args:
+            position: in bytes, on a sample.
+            lost: whether chunks are known to be missing there.
+
+        Returns:
+            The silence if it begins here; `None` where it goes on, or where audio is that far.
+        """
+        start = self.cursor
+        if position <= start:
+            return None
+        begins = self._filled_to != start or self._filled_from == self._filled_to
+        if begins:
+            self._filled_from = start
+        self._half, self._is_torn = b"", True
+        self.cursor = self._filled_to = position
+        was_lost, self._is_lost = self._is_lost and not begins, False
+        if lost and begins:
+            return self._losses.report(start, position, start, begins=True)
+        if not begins and not was_lost:
+            return None
+        return SilencePiece(start, position, GapReason.SENDER_SILENCE, start)
+
+    def fill_up_to(self, position: int, *, missing: int, lost: bool) -> Iterator[SilencePiece]:
+        """Give out silence up to `position`, and yield what is to be reported of it.
+
+        Args:
+            position: in bytes, on a sample.
+            missing: how many chunks never came, as the numbers of other tracks say.
+            lost: whether chunks are missing before one that is held back.
+        """
+        if position <= self.cursor:
+            return
+        if lost or not self._is_filled_by(missing, position):
+            yield from self.report_loss()
+            if (silence := self.fill_silence(position, lost=lost)) is not None:
+                yield silence
+            return
+        start, was_lost = self.cursor, self._is_lost and self._is_in_silence
+        silence = self.fill_silence(position, lost=not self._is_in_silence)
+        self._is_lost = True
+        gap_start = max(self._filled_from, self._losses.reported_to)
+        if silence is not None and silence.reason is GapReason.LOST:
+            yield silence
+        elif not was_lost or position - gap_start >= _GROWN_MS * self._one_ms:
+            yield self._losses.report(start, position, gap_start, begins=not was_lost)
+
+    def report_loss(self) -> Iterator[SilencePiece]:
+        """Yield the report of what was lost up to here and has yet to be reported, if any."""
+        reported_to = self._losses.reported_to
+        if self._is_lost and self._is_in_silence and reported_to < self.cursor:
+            yield self._losses.report(self.cursor, self.cursor, reported_to, begins=False)
+
+    @property
+    def _is_in_silence(self) -> bool:
+        """Return whether what was given out last is silence, of which no chunk has told yet."""
+        return self._filled_from < self._filled_to == self.cursor
+
+    def _is_filled_by(self, missing: int, position: int) -> bool:
+        """Whether so many chunks would fill the silence up to `position`."""
+        if self._latest is None or not missing:
+            return False
+        continues = self._is_in_silence
+        length = position - (self._filled_from if continues else self.cursor)
+        size = len(self._latest.payload)
+        # The number that shows the latest may be on its way: what is lost goes on.
+        known = missing + (continues and self._is_lost)
+        return missing * size >= _FILLED * length or known * size >= length
+
+
+class LivePlacer(_Silences):
     """One track's live time line; the module's docstring has the rules and an example.
 
     Args:
@@ -250,7 +350,7 @@ class LivePlacer:
         arrival_ms: int = 0,
         starts_within: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
-        self.cursor = begin  # where what was given out so far ends
+        super().__init__(media, begin)
         self.left_out = 0  # chunks that came too late, or twice
         self.latest_end = begin  # where the latest chunk ends, or would, had it been in time
         self.elsewhere: Callable[[int], bool] = lambda _: False  # of the other track's numbers
@@ -259,16 +359,9 @@ class LivePlacer:
         self.level_ms: float | None = None  # how late the other track's audio comes, if known
         self._starts_within = starts_within
         self._behind: list[_Behind] = []
-        self._one_ms = media.bytes_per_ms
         self._sample = media.bytes_per_sample
-        self._filled_from = begin  # where silence that was filled and not yet explained began
-        self._filled_to = begin  # and where it ends
-        self._losses = _LossReports(begin, rounding=media.bytes_per_ms)
         self._clock = _SenderClock(media, arrival_ms)
-        self._half = b""  # of a sample, at the end of a chunk of an odd number of bytes
         self._shares_samples = False  # chunks have such halves
-        self._is_torn = False  # bytes are missing before the next one
-        self._latest: Chunk | None = None
 
     def set_origin(self, origin_ms: int, ticks_per_ms: int = 1) -> None:
         """Set the timestamp at which stream time begins, and its unit, before the first chunk."""
@@ -372,31 +465,6 @@ class LivePlacer:
         if chunk.timestamp_ms is None:
             return self.cursor
         return self._clock.position_of(chunk.timestamp_ms)
-
-    def fill_silence(self, position: int, *, lost: bool = False) -> SilencePiece | None:
-        """Give out silence up to `position`, which nothing that comes later can take back.
-
-        Args:
-            position: in bytes, on a sample.
-            lost: whether chunks are known to be missing there.
-
-        Returns:
-            The silence if it begins here; `None` where it goes on, or where audio is that far.
-        """
-        start = self.cursor
-        if position <= start:
-            return None
-        begins = self._filled_to != start or self._filled_from == self._filled_to
-        if begins:
-            self._filled_from = start
-        self._half, self._is_torn = b"", True
-        self.cursor = self._filled_to = position
-        if not begins:
-            return None
-        if lost:
-            self._losses.reported_to = position
-            return SilencePiece(start, position, GapReason.LOST, start)
-        return SilencePiece(start, position, GapReason.SENDER_SILENCE, start)
 
     def _append_late(self, chunk: Chunk, start: int, missing: int) -> tuple[Piece, ...]:
         """Return the audio of a chunk that belongs a little before the cursor, and any loss."""

@@ -419,9 +419,16 @@ def _inbound(played: Played) -> None:
 
 @right_live("T15-track-lost-to-end")
 def _until_it_is_lost(played: Played) -> None:
-    """Both are heard for as long as they come."""
+    """Both are heard for as long as they come, and what never comes is lost, as in the file."""
     for track in Track:
         hears(played, track)
+    assert played.heard is not None
+    lost = {track.value: 0.0 for track in Track}
+    for gap in played.heard.gaps:
+        assert "lost" == gap["reason"]
+        lost[gap["track"]] += gap["duration_ms"]
+    assert 0 == lost["inbound"]
+    assert abs(lost["outbound"] - 4000) <= PACKET_MS
 
 
 @right_live("T22-l16-odd-live")

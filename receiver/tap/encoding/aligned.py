@@ -37,6 +37,7 @@ from receiver.tap.encoding.format import (
     event_notices,
     gap_notice,
     reanchored_notice,
+    sequence_number,
     start_ms,
     stopped_notice,
 )
@@ -49,7 +50,7 @@ from receiver.tap.hub import (
     StreamPosition,
     Subscribed,
 )
-from receiver.timeline.jitter_buffer import JitterBuffer, SharedCounter
+from receiver.timeline.jitter_buffer import JitterBuffer, LiveLedger
 from receiver.timeline.jumps import live_origin_ms
 from receiver.timeline.live_clock import LiveClock
 from receiver.timeline.live_placement import (
@@ -137,11 +138,11 @@ class _AlignedTrack:
         output: SampleFormatter,
         start: float | None,
         name: Track,
-        counter: SharedCounter,
+        ledger: LiveLedger,
     ) -> None:
         self._media = output.media
         self.placer = _live_placer(subscribed, output, start)
-        self._counter = counter
+        self._name, self._ledger, counter = name, ledger, ledger.counter
         self.order_wait_ms = ORDER_WAIT_MS if start is None else _WAIT_IN_THE_PAST_MS
         wait_ms = self.order_wait_ms
         self.buffer = JitterBuffer(output.media, wait_ms, from_the_first=not self.placer.cursor)
@@ -165,6 +166,7 @@ class _AlignedTrack:
 
     def start_after(self, chunk: Chunk, arrival_ms: int) -> None:
         """Record what came just before: the next chunk shows what is missing in between."""
+        self._ledger.start_after(chunk)
         self.placer.start_after(chunk, arrival_ms)
         self.buffer.start_after(chunk)
 
@@ -183,6 +185,11 @@ class _AlignedTrack:
         up_to = int(end_ms * self._media.bytes_per_ms)
         self.placer.fill_silence(up_to - up_to % self._media.bytes_per_sample)
 
+    def fill_silence(self, position: int) -> Iterable[SilencePiece]:
+        """Make silence of what has not come before a position; what is held is behind a loss."""
+        missing = self._ledger.missing(self._name)
+        return self.placer.fill_up_to(position, missing=missing, lost=bool(self.buffer))
+
     def latest_span(self, chunk: Chunk) -> tuple[float, float]:
         """Return where a chunk that was placed ends, and how long it is, in milliseconds."""
         one_ms = self._media.bytes_per_ms
@@ -200,7 +207,7 @@ class _AlignedTrack:
 
         Of a shared counter, what is missing may be the other track's, and on its way.
         """
-        if self._counter.is_shared:
+        if self._ledger.counter.is_shared:
             ahead_ms = int(min(clock.ahead_ms(name), clock.longest_ms))
             self.buffer.max_wait_ms = self.order_wait_ms + ahead_ms
         return self.buffer.release_due(now_ms)
@@ -262,10 +269,10 @@ class AlignedEncoder:
         self._name = track
         self._least_wait_ms = 0 if start is None else _TRACK_WAIT_IN_THE_PAST_MS
         self._clock = LiveClock(Track, longest_wait_ms)
-        self._counter = counter = SharedCounter()
+        self._ledger = ledger = LiveLedger(subscribed.position.chunks, subscribed.position.missing)
         # What a track lacks at its end is sent as what all tracks were given.
         self._tracks = {
-            track: _AlignedTrack(subscribed, output, start, track, counter) for track in Track
+            track: _AlignedTrack(subscribed, output, start, track, ledger) for track in Track
         }
         self._sent = {t: self._tracks[t] for t in Track if track in (t.value, "stereo")}
         self._alone = next(iter(self._sent.values())) if len(self._sent) == 1 else None
@@ -305,6 +312,7 @@ class AlignedEncoder:
         if type(event) is LiveChunk:
             return self._feed_chunk(event.chunk, event.arrival_ms)
         if isinstance(event, LiveMessage):
+            self._ledger.add(sequence_number(event))
             # As in the recording: what has no time of its own is behind the latest chunk.
             now = max(track.placer.cursor for track in self._tracks.values())
             for notice in event_notices(event, self._output.milliseconds(now)):
@@ -313,7 +321,6 @@ class AlignedEncoder:
         if isinstance(event, StreamEnded):
             return self._end(event)
         if isinstance(event, PrecedingChunk):
-            self._counter.start_after(event.chunk.track, event.chunk.chunk)
             self._tracks[event.chunk.track].start_after(event.chunk, event.arrival_ms)
         return []
 
@@ -331,7 +338,6 @@ class AlignedEncoder:
     def _start_after(self, position: StreamPosition) -> None:
         for chunk in (*position.others, position.latest):
             if chunk is not None:
-                self._counter.start_after(chunk.track, chunk.chunk)
                 self._tracks[chunk.track].start_after(chunk, position.arrival_ms)
 
     def _end(self, event: StreamEnded) -> list[OutMessage]:
@@ -339,6 +345,9 @@ class AlignedEncoder:
             self._place(name, track.buffer.release_all())
             self._add_pieces(name, track.placer.release_due(event.arrival_ms, last=True))
         items = self._emit(max(track.placer.cursor for track in self._tracks.values()))
+        for name, track in self._sent.items():
+            self._add_pieces(name, track.placer.report_loss())
+        self._emit_notices(items)
         return [*items, stopped_notice(event.reason, self.position_ms)]
 
     def _set_origin(self, first: Chunk, arrival_ms: int) -> None:
@@ -350,7 +359,7 @@ class AlignedEncoder:
     def _feed_chunk(self, chunk: Chunk, arrival_ms: int) -> list[OutMessage]:
         if not self._has_origin:
             self._set_origin(chunk, arrival_ms)
-        self._counter.add(chunk.track, chunk.chunk)
+        self._ledger.add_chunk(chunk)
         self._release_due(arrival_ms)
         track = self._tracks[chunk.track]
         track.latest_ms, track.latest_size = arrival_ms, len(chunk.payload)
@@ -486,10 +495,7 @@ class AlignedEncoder:
         for name, track in self._sent.items():
             while track.buffer and track.placer.position_of(track.buffer.first) < limit:
                 self._place(name, track.buffer.release_first_run())
-            # What is held is behind a number that is missing.
-            silence = track.placer.fill_silence(limit, lost=bool(track.buffer))
-            if silence is not None:
-                self._add_piece(name, silence)
+            self._add_pieces(name, track.fill_silence(limit))
 
     def _segment(self, end: int) -> OutMessage:
         """Return what is between `_sent_to` and `end`, where no track changes in between."""

@@ -13,7 +13,7 @@ from receiver.errors import PeerError
 from receiver.media import Chunk, EndReason, GapReason, timestamp
 from receiver.tap.hub import LiveMessage, LiveStream, StreamEvent, Subscribed
 from receiver.wire import parse
-from receiver.wire.messages import DtmfMessage, MarkMessage
+from receiver.wire.messages import Connected, DtmfMessage, MarkMessage
 
 ORDER_WAIT_MS: Final = 60
 """How long a chunk waits for one before it of its own track."""
@@ -238,6 +238,15 @@ def event_notices(event: LiveMessage, timestamp_ms: float) -> list[OutMessage]:
     if not document:
         return []
     return [OutMessage(json_text(document | {"timestamp_ms": timestamp_ms}))]
+
+
+def sequence_number(event: LiveMessage) -> int | None:
+    """Return the sequence number of a message other than media, if it has one."""
+    try:
+        message = parse.parse(event.message)
+    except PeerError:
+        return None
+    return None if isinstance(message, Connected) else message.sequence_number
 
 
 def stopped_notice(reason: EndReason, timestamp_ms: float) -> OutMessage:

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from receiver.media import Chunk, MediaFormat, Track
-from receiver.timeline.jitter_buffer import JitterBuffer, SharedCounter, unwrapped
+from receiver.timeline.jitter_buffer import JitterBuffer, LiveLedger, SharedCounter, unwrapped
 
 PAYLOAD = bytes(160)
 
@@ -187,3 +187,47 @@ def test_tracks_that_are_counted_together_miss_nothing() -> None:
     """Every other number is the other track's: the clock leaves no room for it."""
     buffer = JitterBuffer(MediaFormat(), 60)
     assert [1, 3, 5] == [c.chunk for n in (1, 3, 5) for c, _ in buffer.feed(chunk(n, n * 10), 0)]
+
+
+def numbered(track: Track, number: int | None, sequence: int, at_ms: int | None = None) -> Chunk:
+    """Return a chunk of 20 ms."""
+    return Chunk(track, sequence, number, at_ms, bytes(160))
+
+
+@pytest.mark.parametrize("numbers", ["chunks", "timestamps", "shared", "wrapping"])
+def test_sequence_numbers_say_what_a_silent_track_lacks(numbers: str) -> None:
+    """Whatever else identifies chunks; not for longer than until it comes again."""
+    ledger, first = LiveLedger(), 65_500 if numbers == "wrapping" else 2
+    for at in range(60):
+        for side, track in enumerate(Track):
+            count = 2 * at + side if numbers == "shared" else at
+            chunk = None if numbers == "timestamps" else count + 1
+            if side == 0 or at < 40:
+                sequence = (first + 2 * at + side) % 65_536
+                ledger.add_chunk(numbered(track, chunk, sequence, at * 20))
+    assert [0, 19] == [ledger.missing(track) for track in Track]
+    ledger.add_chunk(numbered(Track.OUTBOUND, None, (first + 121) % 65_536, 1200))
+    assert 0 == ledger.missing(Track.OUTBOUND)
+
+
+def test_sequence_numbers_that_mostly_jump_say_nothing() -> None:
+    """The provider counts something else."""
+    ledger = LiveLedger()
+    ledger.add_chunk(numbered(Track.OUTBOUND, 1, 1))
+    for at in range(200):
+        ledger.add_chunk(numbered(Track.INBOUND, at + 1, 3 + 7 * at))
+    assert 0 == ledger.missing(Track.OUTBOUND)
+
+
+def test_other_messages_use_sequence_numbers() -> None:
+    """A key or a mark is no chunk that was lost; nor is one that is only late."""
+    ledger = LiveLedger()
+    for at in range(20):
+        ledger.add_chunk(numbered(Track.OUTBOUND, at + 1, at + 1))
+    for at, sequence in enumerate([21, 23, 24, 27]):
+        ledger.add_chunk(numbered(Track.INBOUND, at + 1, sequence))
+    ledger.add(28)
+    ledger.add(None)
+    assert 3 == ledger.missing(Track.OUTBOUND)
+    ledger.add(22)
+    assert 2 == ledger.missing(Track.OUTBOUND)

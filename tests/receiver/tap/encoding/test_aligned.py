@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from receiver.journal.records import ChunkRecord
 from receiver.media import ByteOrder, Encoding, EndReason, Track
 from receiver.recording.document import RenderOptions
-from receiver.tap.encoding.format import Format, OutMessage, OutputSpec
+from receiver.tap.encoding.format import Encoder, Format, OutMessage, OutputSpec
+from receiver.tap.hub import LiveChunk, StreamPosition
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.taps import (
     audio_bytes,
@@ -271,3 +272,100 @@ def test_a_loss_between_odd_payloads_tears_no_sample(spec: OutputSpec, size: int
     sent += encoder.feed(stream_ended(1000))
     assert 4 * (20 * size // 2) == len(audio_bytes(sent))
     assert {"lost"} <= {reason for reason, *_ in gaps(sent)}
+
+
+def alternating(
+    count: int, *, first: int = 1, outbound: bool = True, skipped: int = 1
+) -> list[LiveChunk]:
+    """Return chunks of both tracks by turns, 20 ms each, of one counter of messages.
+
+    Args:
+        count: of chunks of each track.
+        first: the number of the first chunk.
+        outbound: whether those of the outbound track come.
+        skipped: how many sequence numbers each of them uses, also where it does not come.
+    """
+    chunks = []
+    for number in range(first, first + count):
+        at = 2 + (number - 1) * 2 if skipped else 2 * first + number - first
+        chunks.append(live_chunk(number, LOUD, sequence=at, arrival_ms=number * 20))
+        if outbound:
+            other = live_chunk(
+                number, LOUD, track=Track.OUTBOUND, sequence=at + 1, arrival_ms=number * 20
+            )
+            chunks.append(other)
+    return chunks
+
+
+def heard(encoder: Encoder, chunks: list[LiveChunk]) -> list[OutMessage]:
+    """Return what a listener gets of chunks when they are due, and at the end behind them."""
+    items: list[OutMessage] = []
+    for chunk in chunks:
+        while (due := encoder.due_ms) is not None and due <= chunk.arrival_ms:
+            items += encoder.flush_due(due)
+        items += encoder.feed(chunk)
+    return [*items, *encoder.feed(stream_ended(chunks[-1].arrival_ms))]
+
+
+@pytest.mark.parametrize("track", ["stereo", "outbound"])
+def test_a_track_that_only_sequence_numbers_show_to_be_lost(track: str) -> None:
+    """It is told as it begins and as it goes on, and in sum it is all that never came."""
+    chunks = [*alternating(30), *alternating(150, first=31, outbound=False)]
+    found = gaps(heard(make_encoder(pcm(track)), chunks))
+    assert {("lost", "outbound")} == {gap[:2] for gap in found}
+    assert 600 == found[0][2]
+    assert [start + length for _, _, start, length in found[:-1]] == [
+        start for _, _, start, _ in found[1:]
+    ]
+    assert 3000 == sum(gap[3] for gap in found)
+    assert 4 >= len(found)
+
+
+def test_a_track_whose_messages_were_never_sent_pauses() -> None:
+    """Sequence numbers that follow each other exclude a loss."""
+    chunks = [*alternating(20), *alternating(50, first=21, outbound=False, skipped=0)]
+    assert [("sender_silence", "outbound")] == [
+        gap[:2] for gap in gaps(heard(make_encoder(STEREO), chunks))
+    ]
+
+
+def test_what_is_behind_a_loss_is_a_pause() -> None:
+    """As much is lost as numbers are missing, and hardly more."""
+    lost = alternating(25, first=31, outbound=False)
+    pause = [
+        msgspec.structs.replace(
+            each, chunk=msgspec.structs.replace(each.chunk, sequence_number=111 + at)
+        )
+        for at, each in enumerate(alternating(50, first=56, outbound=False))
+    ]
+    found = gaps(heard(make_encoder(STEREO), [*alternating(30), *lost, *pause]))
+    assert ["lost", "lost", "sender_silence"] == [gap[0] for gap in found]
+    lost_ms = sum(gap[3] for gap in found if gap[0] == "lost")
+    assert 500 <= found[-1][2] - 600 <= 560
+    assert lost_ms <= 560
+
+
+def test_what_the_other_track_lost_is_not_lost_twice() -> None:
+    """Its own chunk numbers say whose the missing messages were."""
+    chunks = alternating(60)
+    silent = [each for each in chunks if each.chunk.track == Track.INBOUND or each.arrival_ms < 400]
+    numbered = []
+    for at, each in enumerate(silent, start=2):
+        number = each.chunk.chunk or 0
+        chunk = msgspec.structs.replace(each.chunk, sequence_number=at)
+        if not (chunk.track == Track.INBOUND and 30 <= number < 40):
+            numbered.append(msgspec.structs.replace(each, chunk=chunk))
+    found = gaps(heard(make_encoder(STEREO), numbered))
+    assert {"inbound"} == {gap[1] for gap in found if gap[0] == "lost"}
+    assert {"sender_silence"} == {gap[0] for gap in found if gap[1] == "outbound"}
+
+
+def test_a_listener_who_joins_in_a_loss_is_told_of_it() -> None:
+    """The position says how steady the sequence numbers were, and what each track sent last."""
+    chunks = [*alternating(100), *alternating(50, first=101, outbound=False)]
+    latest, other = chunks[-1].chunk, chunks[199].chunk
+    position = StreamPosition(250, 1, 3000, latest, (other,), missing=49)
+    later = alternating(50, first=151, outbound=False)
+    found = gaps(heard(make_encoder(STEREO, position=position), later))
+    assert {("lost", "outbound")} == {gap[:2] for gap in found}
+    assert 980 <= sum(gap[3] for gap in found) <= 1000
