@@ -127,7 +127,7 @@ class TrackGap(msgspec.Struct, frozen=True):
     kind: GapKind
 
 
-class Ledger(msgspec.Struct, frozen=True):
+class ChunkCounts(msgspec.Struct, frozen=True):
     """What became of a track's chunks: received = written + duplicate + conflict + rejected.
 
     `late` chunks arrived out of order; they are among the written ones.

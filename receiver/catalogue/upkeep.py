@@ -34,7 +34,7 @@ from receiver.catalogue.tokens import Clause
 from receiver.disk import layout
 from receiver.errors import ConfigurationError, UnreadableError
 from receiver.recording import publication_log, store
-from receiver.recording.publication_log import Mark
+from receiver.recording.publication_log import LogMark
 
 BATCH: Final = 500
 MOST_NAMED: Final = 20
@@ -128,7 +128,7 @@ def status(database: Database, folder: Path, schema: str) -> Status:
     with database.reading() as connection:
         count = connection.execute(sa.select(sa.func.count()).select_from(recordings)).scalar_one()
         found = _mark(connection)
-    mark, reconciled_ms = found or (Mark(), 0)
+    mark, reconciled_ms = found or (LogMark(), 0)
     unread = publication_log.unread_bytes(folder, mark)
     return Status(database.where, schema, count, unread, reconciled_ms)
 
@@ -150,7 +150,7 @@ def catch_up(database: Database, folder: Path) -> Changes:
     changes = Changes()
     with database.reading() as connection:
         found = _mark(connection)
-    mark = found[0] if found else Mark()
+    mark = found[0] if found else LogMark()
     while True:
         entries, behind = publication_log.read(folder, mark)
         if behind == mark:
@@ -202,7 +202,7 @@ def rebuild(database: Database, folder: Path, progress: Progress = lambda _: Non
         _lock(connection)
         postings.clear(connection)
         connection.execute(sa.delete(recordings))
-        _set_mark(connection, Mark(), 0)
+        _set_mark(connection, LogMark(), 0)
     changes = reconcile(database, folder, progress)
     with database.writing(durable=False) as connection:
         postings.tidy(connection)
@@ -268,18 +268,18 @@ def _folders(folder: Path, changes: Changes) -> Iterator[PurePath]:
             changes.report(found.folder.relative_to(folder), found.problem)
 
 
-def _mark(connection: Connection) -> tuple[Mark, int] | None:
+def _mark(connection: Connection) -> tuple[LogMark, int] | None:
     found = connection.execute(_READ_MARK).first()
-    return None if found is None else (Mark(found.file, found.position), found.reconciled_ms)
+    return None if found is None else (LogMark(found.file, found.position), found.reconciled_ms)
 
 
-def _set_mark(connection: Connection, mark: Mark, reconciled_ms: int) -> None:
+def _set_mark(connection: Connection, mark: LogMark, reconciled_ms: int) -> None:
     connection.execute(sa.delete(marks).where(marks.c.name == _NAME))
     values = {"file": mark.file, "position": mark.position, "reconciled_ms": reconciled_ms}
     connection.execute(sa.insert(marks).values(name=_NAME, **values))
 
 
-def _advance(connection: Connection, mark: Mark, behind: Mark) -> None:
+def _advance(connection: Connection, mark: LogMark, behind: LogMark) -> None:
     """Move the mark, unless another process has moved it meanwhile."""
     values = {
         "old_file": mark.file,

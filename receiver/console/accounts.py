@@ -66,7 +66,7 @@ class ApiToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BrowserSession:
     """A signed-in browser."""
 
     user: str
@@ -288,13 +288,14 @@ class Sessions:
                 connection.execute(seen)
         return Who(row.name, Role(row.role), "session", digest, json.loads(row.scope))
 
-    def of(self, name: str) -> list[Session]:
+    def of(self, name: str) -> list[BrowserSession]:
         """Return the sessions of an account, the last used first."""
         mine = select(sessions).where(sessions.c.account == name)
         with self._database.reading() as connection:
             rows = connection.execute(mine.order_by(sessions.c.seen_ms.desc())).all()
         return [
-            Session(r.account, r.created_ms, r.seen_ms, r.address, r.agent, r.digest) for r in rows
+            BrowserSession(r.account, r.created_ms, r.seen_ms, r.address, r.agent, r.digest)
+            for r in rows
         ]
 
     def close(self, key: str) -> None:

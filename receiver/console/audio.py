@@ -1,8 +1,8 @@
 """What a recording sounds like, as bytes: tracks, both as stereo, other formats, all as a zip.
 
-A `Source` is something of known length that can be read from any place: a file as it is on disk, or
-two mono tracks woven into stereo while they are read. FLAC and Opus are encoded once into a
-temporary file without a name, which a cache keeps, so that players can seek in them.
+A `ByteSource` is something of known length that can be read from any place: a file as it is on
+disk, or two mono tracks woven into stereo while they are read. FLAC and Opus are encoded once into
+a temporary file without a name, which a cache keeps, so that players can seek in them.
 
 Called in threads: everything here waits for the disk, and encoding takes seconds.
 """
@@ -47,7 +47,7 @@ _MEMORY_SECONDS: Final = 3600.0
 _MOST_REMEMBERED: Final = 4096
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes that can be read from any place."""
 
     size: int
@@ -217,7 +217,7 @@ def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def open_source(encoded: EncodedFiles, folder: Path, row: Row, name: str, kind: str) -> Source:
+def open_source(encoded: EncodedFiles, folder: Path, row: Row, name: str, kind: str) -> ByteSource:
     """Return a track, or `stereo`, as `wav`, `flac` or `opus`.
 
     Raises:
@@ -241,7 +241,7 @@ def open_source(encoded: EncodedFiles, folder: Path, row: Row, name: str, kind: 
         wav.close()
 
 
-def _wav_source(folder: Path, document: Recording, row: Row, name: str) -> Source:
+def _wav_source(folder: Path, document: Recording, row: Row, name: str) -> ByteSource:
     try:
         if name != layout.STEREO:
             return _track_source(folder, document, name)
@@ -262,14 +262,14 @@ def _wav_source(folder: Path, document: Recording, row: Row, name: str) -> Sourc
         raise Problem(503, f"The recording cannot be read: {error}") from error
 
 
-def _track_source(folder: Path, document: Recording, name: str) -> Source:
+def _track_source(folder: Path, document: Recording, name: str) -> ByteSource:
     for track in document.tracks:
         if track.track == name:
             return FileSource(open_regular(folder / f"{track.track}.wav"), f'"{track.sha256}"')
     raise not_found()
 
 
-def _encode(wav: Source, file: IO[bytes], kind: str, rate: int, *, channels: int) -> None:
+def _encode(wav: ByteSource, file: IO[bytes], kind: str, rate: int, *, channels: int) -> None:
     container, subtype = _FORMATS[kind]
     start = _start_of_samples(wav)
     with soundfile.SoundFile(
@@ -281,7 +281,7 @@ def _encode(wav: Source, file: IO[bytes], kind: str, rate: int, *, channels: int
             place += len(block)
 
 
-def _start_of_samples(wav: Source) -> tuple[int, int]:
+def _start_of_samples(wav: ByteSource) -> tuple[int, int]:
     if isinstance(wav, StereoSource):
         return _HEADER.size, wav.size - _HEADER.size
     assert isinstance(wav, FileSource)  # noqa: S101  there is no third kind of WAV

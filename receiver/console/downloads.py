@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from receiver.catalogue.rows import Row
-from receiver.console.audio import MEDIA_TYPES, Source, names_of, open_source, zip_blocks
+from receiver.console.audio import MEDIA_TYPES, ByteSource, names_of, open_source, zip_blocks
 from receiver.console.context import Console, console_of, who_asks
 from receiver.console.problems import Problem, not_found
 from receiver.console.who import Who
@@ -34,7 +34,7 @@ _WINDOW_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedBytes:
     """The part of a file that is asked for: bytes from `start` to before `stop`."""
 
     start: int
@@ -42,13 +42,13 @@ class Wanted:
     is_part: bool
 
 
-def wanted_range(request: Request, size: int, etag: str) -> Wanted:
+def wanted_range(request: Request, size: int, etag: str) -> WantedBytes:
     """Return which bytes a request asks for (RFC 9110, section 14); several ranges are all of it.
 
     Raises:
         Problem: 416, it begins behind the end.
     """
-    whole = Wanted(0, size, is_part=False)
+    whole = WantedBytes(0, size, is_part=False)
     match = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
     if match is None or request.method != "GET":
         return whole
@@ -62,7 +62,7 @@ def wanted_range(request: Request, size: int, etag: str) -> Wanted:
     if start >= size or suffix == "0":
         text = f"The file ends at byte {size}."
         raise Problem(416, text, headers={"Content-Range": f"bytes */{size}"})
-    return Wanted(start, stop, is_part=True)
+    return WantedBytes(start, stop, is_part=True)
 
 
 def is_unchanged(request: Request, etag: str) -> bool:
@@ -90,7 +90,7 @@ async def track_response(request: Request, row: Row, name: str, kind: str) -> Re
 
 
 async def _source_response(
-    request: Request, row: Row, source: Source, name: str, media_type: str
+    request: Request, row: Row, source: ByteSource, name: str, media_type: str
 ) -> Response:
     """Enter what is asked for into the ledger, and return it."""
     console, who = console_of(request), who_asks(request)
@@ -120,7 +120,9 @@ async def _source_response(
     return StreamingResponse(body, 206 if wanted.is_part else 200, headers, media_type)
 
 
-async def _bytes_of(console: Console, source: Source, wanted: Wanted) -> AsyncIterator[bytes]:
+async def _bytes_of(
+    console: Console, source: ByteSource, wanted: WantedBytes
+) -> AsyncIterator[bytes]:
     try:
         place = wanted.start
         while place < wanted.stop:
@@ -135,7 +137,7 @@ async def _bytes_of(console: Console, source: Source, wanted: Wanted) -> AsyncIt
 
 
 async def _enter(
-    console: Console, who: Who, row: Row, name: str, wanted: Wanted, size: int
+    console: Console, who: Who, row: Row, name: str, wanted: WantedBytes, size: int
 ) -> None:
     """Enter a download, or the seconds that are in a part of a file, unless that is known."""
     if not wanted.is_part or (wanted.start, wanted.stop) == (0, size):

@@ -25,10 +25,10 @@ import msgspec
 from receiver.errors import UnreadableError
 from receiver.media import (
     ByteOrder,
+    ChunkCounts,
     ClockRule,
     EndReason,
     Finding,
-    Ledger,
     MediaFormat,
     Track,
     TrackGap,
@@ -62,7 +62,7 @@ class RecordedTrack(msgspec.Struct, frozen=True, omit_defaults=True):
     samples: int
     duration_ms: float
     sha256: str
-    chunks: Ledger
+    chunks: ChunkCounts
     silence_ms: float
     gaps: tuple[TrackGap, ...]
     first_timestamp_ms: int | None

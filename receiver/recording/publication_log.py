@@ -39,7 +39,7 @@ MOST_BYTES: Final = 1 << 20
 _MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}\.jsonl")
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class LogEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line: when (RFC 3339), which recording, and its folder below the recordings folder."""
 
     at: str
@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     what: str = PUBLISHED
 
 
-class Mark(NamedTuple):
+class LogMark(NamedTuple):
     """How far a follower has read: all files before `file`, and `position` bytes of it."""
 
     file: str = ""
@@ -56,7 +56,7 @@ class Mark(NamedTuple):
 
 
 _encoder: Final = msgspec.json.Encoder()
-_decoder: Final = msgspec.json.Decoder(Entry)
+_decoder: Final = msgspec.json.Decoder(LogEntry)
 
 
 def append(recordings: Path, folder: PurePath, what: str = PUBLISHED) -> None:
@@ -75,7 +75,7 @@ def append(recordings: Path, folder: PurePath, what: str = PUBLISHED) -> None:
     with _locked(recordings) as log:
         now = datetime.now(UTC)
         at = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = _encoder.encode(Entry(at, layout.recording_id_of(folder) or "", name, what))
+        line = _encoder.encode(LogEntry(at, layout.recording_id_of(folder) or "", name, what))
         newest = max(_months(log), default="")
         month = max(newest, f"{now:%Y-%m}.jsonl")  # a clock that was set back begins no old one
         _append_line(month, line + b"\n", log)
@@ -113,7 +113,7 @@ def _months(log: int | Path) -> list[str]:
     return []
 
 
-def read(recordings: Path, mark: Mark) -> tuple[list[Entry], Mark]:
+def read(recordings: Path, mark: LogMark) -> tuple[list[LogEntry], LogMark]:
     """Return some entries behind a mark, and the mark behind them; the same mark at the end.
 
     A line that cannot be read is passed over. A file that is shorter than the mark was replaced,
@@ -127,7 +127,7 @@ def read(recordings: Path, mark: Mark) -> tuple[list[Entry], Mark]:
     for name in _months(folder):
         if name >= mark.file:
             lines, start, end = _lines(folder / name, mark.position if name == mark.file else 0)
-            mark = Mark(name, end)
+            mark = LogMark(name, end)
             if end > start:
                 return [entry for line in lines for entry in _entry(line)], mark
     return [], mark
@@ -146,7 +146,7 @@ def _lines(path: Path, start: int) -> tuple[list[bytes], int, int]:
     return block[:end].splitlines(), start, start + end
 
 
-def _entry(line: bytes) -> Iterator[Entry]:
+def _entry(line: bytes) -> Iterator[LogEntry]:
     with contextlib.suppress(msgspec.MsgspecError):
         entry = _decoder.decode(line)
         path = PurePath(entry.folder)
@@ -154,7 +154,7 @@ def _entry(line: bytes) -> Iterator[Entry]:
             yield entry
 
 
-def end(recordings: Path) -> Mark:
+def end(recordings: Path) -> LogMark:
     """Return the mark behind all that is in the log now.
 
     Raises:
@@ -162,10 +162,10 @@ def end(recordings: Path) -> Mark:
     """
     folder = recordings / layout.PUBLISHED
     newest = max(_months(folder), default="")
-    return Mark(newest, (folder / newest).stat().st_size) if newest else Mark()
+    return LogMark(newest, (folder / newest).stat().st_size) if newest else LogMark()
 
 
-def unread_bytes(recordings: Path, mark: Mark) -> int:
+def unread_bytes(recordings: Path, mark: LogMark) -> int:
     """Return how many bytes of the log are behind a mark.
 
     Raises:

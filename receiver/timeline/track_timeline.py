@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from receiver.media import ClockRule, Finding, GapKind, Ledger, MediaFormat, Track, TrackGap
+from receiver.media import ChunkCounts, ClockRule, Finding, GapKind, MediaFormat, Track, TrackGap
 from receiver.timeline.anchoring import Anchors, anchors
 from receiver.timeline.clock import (
     SenderTimes,
@@ -57,7 +57,7 @@ class Placement:
     length: int
     clock_rule: ClockRule
     findings: tuple[Finding, ...]
-    ledger: Ledger
+    ledger: ChunkCounts
     first_timestamp_ms: int | None
     drift_ppm: float | None
     gaps: GapList
@@ -169,8 +169,8 @@ def milliseconds(position: int, media: MediaFormat) -> float:
     return exact if not rest else position / media.bytes_per_ms
 
 
-def _ledger(index: TrackIndex, ordered: Order) -> Ledger:
-    return Ledger(
+def _ledger(index: TrackIndex, ordered: Order) -> ChunkCounts:
+    return ChunkCounts(
         received=len(index) + index.rejected,
         written=len(ordered.chosen),
         duplicate=ordered.duplicate,

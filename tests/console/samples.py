@@ -15,7 +15,7 @@ import soundfile
 
 from receiver.audio import peaks
 from receiver.audio.meter import Meter
-from receiver.media import Finding, GapKind, Ledger, Track, TrackGap
+from receiver.media import ChunkCounts, Finding, GapKind, Track, TrackGap
 from receiver.recording import annotations as notes
 from receiver.recording import store
 from receiver.recording.annotations import Annotations
@@ -87,7 +87,7 @@ def _describe_both(folder: Path) -> None:
         gaps = track.gaps if track.track is Track.INBOUND else tuple(paused)
         missing = sum(round(gap.duration_ms / 20) for gap in gaps)
         came = round(track.duration_ms / 20) - missing
-        found = msgspec.structs.replace(track, gaps=gaps, chunks=Ledger(came, came))
+        found = msgspec.structs.replace(track, gaps=gaps, chunks=ChunkCounts(came, came))
         tracks.append(msgspec.structs.replace(found, silence_share=0.59, drift_ppm=74.0))
     recordings_builder.change_document(folder, tracks=tuple(tracks))
 

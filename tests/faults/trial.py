@@ -15,7 +15,7 @@ from typing import Self
 
 from receiver.disk import layout
 from receiver.recording import publication_log
-from receiver.recording.publication_log import Mark
+from receiver.recording.publication_log import LogMark
 from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess
 from tests.faults.accounting import Allowance, Sent, Tally, account
 from tests.faults.faulty_disk import Orders
@@ -122,7 +122,7 @@ class Trial:
 
     def logged(self) -> set[str]:
         """Return the folders that somebody who follows the publication log knows."""
-        found, mark = set[str](), Mark()
+        found, mark = set[str](), LogMark()
         while (read := publication_log.read(self.recordings, mark))[1] != mark:
             entries, mark = read
             found |= {entry.folder for entry in entries}

@@ -15,7 +15,7 @@ import soundfile
 from receiver.catalogue import rows
 from receiver.catalogue.rows import Row
 from receiver.console import audio as module
-from receiver.console.audio import EncodedFiles, Sent, Source, names_of, open_source, zip_blocks
+from receiver.console.audio import ByteSource, EncodedFiles, Sent, names_of, open_source, zip_blocks
 from receiver.console.problems import Problem
 from receiver.media import Track
 from receiver.recording import store
@@ -27,7 +27,7 @@ def row_of(folder: Path) -> Row:
     return rows.decoded(rows.read(folder.parents[3], folder.relative_to(folder.parents[3])))
 
 
-def content(source: Source, block: int = 1000) -> bytes:
+def content(source: ByteSource, block: int = 1000) -> bytes:
     """Return all bytes of a source, in blocks of any size, and close it."""
     found = b""
     while part := source.read(len(found), block):
@@ -38,7 +38,7 @@ def content(source: Source, block: int = 1000) -> bytes:
     return found
 
 
-def opened(folder: Path, name: str, kind: str, encoded: EncodedFiles | None = None) -> Source:
+def opened(folder: Path, name: str, kind: str, encoded: EncodedFiles | None = None) -> ByteSource:
     """Open a source of a recording."""
     return open_source(encoded or EncodedFiles(), folder, row_of(folder), name, kind)
 

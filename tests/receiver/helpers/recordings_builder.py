@@ -15,12 +15,12 @@ from receiver.audio import wav_tags
 from receiver.disk import layout
 from receiver.media import (
     ByteOrder,
+    ChunkCounts,
     ClockRule,
     Encoding,
     EndReason,
     Finding,
     GapKind,
-    Ledger,
     MediaFormat,
     Track,
     TrackGap,
@@ -146,7 +146,7 @@ def _track(
         samples=len(samples),
         duration_ms=len(samples) * 1000 / RATE,
         sha256=sha256(path),
-        chunks=Ledger(received=52, written=49, duplicate=1, late=2, conflict=1, rejected=1),
+        chunks=ChunkCounts(received=52, written=49, duplicate=1, late=2, conflict=1, rejected=1),
         silence_ms=sum(gap.duration_ms for gap in gaps),
         gaps=gaps,
         first_timestamp_ms=0,

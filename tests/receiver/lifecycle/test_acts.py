@@ -14,7 +14,7 @@ from receiver.lifecycle.ledger import Ledger
 from receiver.recording import publication_log
 from receiver.recording.annotations import Annotations
 from receiver.recording.annotations import read as read_annotations
-from receiver.recording.publication_log import CHANGED, Mark
+from receiver.recording.publication_log import CHANGED, LogMark
 from tests.receiver.helpers import recordings_builder as builder
 
 
@@ -47,7 +47,7 @@ def entered(recordings: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def followed(recordings: Path) -> list[str]:
     """Return what followers of the publication log get."""
-    return [entry.what for entry in publication_log.read(recordings, Mark())[0]]
+    return [entry.what for entry in publication_log.read(recordings, LogMark())[0]]
 
 
 def test_each_act_is_entered_done_and_told(recordings: Path, folder: Path, ann: Acts) -> None:

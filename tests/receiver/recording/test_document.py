@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from receiver.errors import UnreadableError
 from receiver.media import (
     ByteOrder,
+    ChunkCounts,
     ClockRule,
     Encoding,
     EndReason,
     Finding,
     GapKind,
-    Ledger,
     MediaFormat,
     Track,
     TrackGap,
@@ -44,7 +44,7 @@ TRACK = RecordedTrack(
     samples=8000,
     duration_ms=1000,
     sha256="0" * 64,
-    chunks=Ledger(received=50, written=48, duplicate=1, late=3, conflict=0, rejected=1),
+    chunks=ChunkCounts(received=50, written=48, duplicate=1, late=3, conflict=0, rejected=1),
     silence_ms=40.125,
     gaps=(TrackGap(100, 20, GapKind.LOST), TrackGap(200.125, 20.125, GapKind.REJECTED)),
     first_timestamp_ms=99,
@@ -230,7 +230,7 @@ def test_a_ledger_balances_when_every_chunk_is_accounted_for(
     """Late chunks are among the written ones; one chunk too many or too few is found."""
     received = written + duplicate + conflict + rejected
     for difference in (-1, 0, 1):
-        ledger = Ledger(received + difference, written, duplicate, late, conflict, rejected)
+        ledger = ChunkCounts(received + difference, written, duplicate, late, conflict, rejected)
         assert (difference == 0) is ledger.balanced
 
 
@@ -240,7 +240,7 @@ TIMED = RecordedTrack(
     samples=80_000,
     duration_ms=10_000,
     sha256="0" * 64,
-    chunks=Ledger(500, 500),
+    chunks=ChunkCounts(500, 500),
     silence_ms=30.25,
     gaps=(TrackGap(100.125, 20.125, GapKind.LOST), TrackGap(500, 10.125, GapKind.PAUSED)),
     first_timestamp_ms=0,

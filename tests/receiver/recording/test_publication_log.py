@@ -12,7 +12,7 @@ import pytest
 
 from receiver.disk import layout
 from receiver.recording import publication_log
-from receiver.recording.publication_log import CHANGED, DELETED, Entry, Mark
+from receiver.recording.publication_log import CHANGED, DELETED, LogEntry, LogMark
 
 FOLDER = PurePath("2026/12/01/20261201T090000Z-00112233aabbccdd")
 
@@ -22,9 +22,9 @@ def folder(number: int) -> PurePath:
     return FOLDER.with_name(f"20261201T090000Z-{number:016x}")
 
 
-def read_all(recordings: Path, mark: Mark = Mark()) -> list[Entry]:  # noqa: B008  immutable
+def read_all(recordings: Path, mark: LogMark = LogMark()) -> list[LogEntry]:  # noqa: B008  immutable
     """Return all entries behind a mark."""
-    found: list[Entry] = []
+    found: list[LogEntry] = []
     while True:
         entries, behind = publication_log.read(recordings, mark)
         if behind == mark:
@@ -63,10 +63,10 @@ def test_it_is_private(tmp_path: Path) -> None:
 
 def test_a_follower_goes_on_from_its_mark(tmp_path: Path) -> None:
     """And gets the same mark back where there is no more."""
-    assert ([], Mark()) == publication_log.read(tmp_path, Mark())
-    assert Mark() == publication_log.end(tmp_path)
+    assert ([], LogMark()) == publication_log.read(tmp_path, LogMark())
+    assert LogMark() == publication_log.end(tmp_path)
     publication_log.append(tmp_path, folder(1))
-    entries, mark = publication_log.read(tmp_path, Mark())
+    entries, mark = publication_log.read(tmp_path, LogMark())
     assert [str(folder(1))] == [entry.folder for entry in entries]
     assert mark == publication_log.end(tmp_path)
     assert ([], mark) == publication_log.read(tmp_path, mark)
@@ -75,7 +75,7 @@ def test_a_follower_goes_on_from_its_mark(tmp_path: Path) -> None:
     assert [str(folder(2))] == [entry.folder for entry in read_all(tmp_path, mark)]
     size = only_file(tmp_path).stat().st_size
     assert size - mark.position == publication_log.unread_bytes(tmp_path, mark)
-    assert size == publication_log.unread_bytes(tmp_path, Mark())
+    assert size == publication_log.unread_bytes(tmp_path, LogMark())
 
 
 def test_months_follow_each_other(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_more_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for number in range(20):
         publication_log.append(tmp_path, folder(number))
     monkeypatch.setattr(publication_log, "MOST_BYTES", 300)
-    entries, _ = publication_log.read(tmp_path, Mark())
+    entries, _ = publication_log.read(tmp_path, LogMark())
     assert 2 == len(entries)
     assert [str(folder(n)) for n in range(20)] == [e.folder for e in read_all(tmp_path)]
 
@@ -129,7 +129,7 @@ def test_half_a_line_is_not_read_before_it_is_whole(tmp_path: Path) -> None:
     path = only_file(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    entries, mark = publication_log.read(tmp_path, Mark())
+    entries, mark = publication_log.read(tmp_path, LogMark())
     assert [str(folder(1))] == [entry.folder for entry in entries]
     assert ([], mark) == publication_log.read(tmp_path, mark)
     path.write_bytes(whole)
@@ -140,7 +140,7 @@ def test_a_log_that_was_replaced_by_a_shorter_one_is_read_anew(tmp_path: Path) -
     """As from a backup."""
     publication_log.append(tmp_path, folder(1))
     mark = publication_log.end(tmp_path)
-    later = Mark(mark.file, mark.position + 1000)
+    later = LogMark(mark.file, mark.position + 1000)
     assert [str(folder(1))] == [entry.folder for entry in read_all(tmp_path, later)]
 
 

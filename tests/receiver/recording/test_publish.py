@@ -19,7 +19,7 @@ from receiver.journal.records import Header, NoteRecord, Record
 from receiver.media import EndReason, Track
 from receiver.recording import document, publication_log
 from receiver.recording.document import Discarded, Empty, Published, Quarantined, RenderOptions
-from receiver.recording.publication_log import Mark
+from receiver.recording.publication_log import LogMark
 from receiver.recording.publish import publish, publish_journal, recover
 from receiver.recording.verify import verify
 from tests.receiver.helpers.journals import (
@@ -77,7 +77,7 @@ def files(folder: Path) -> dict[str, bytes | None]:
 
 def logged(recordings: Path) -> list[str]:
     """Return the folders that the publication log names, in order."""
-    entries, _ = publication_log.read(recordings, Mark())
+    entries, _ = publication_log.read(recordings, LogMark())
     return [entry.folder for entry in entries]
 
 

@@ -21,11 +21,11 @@ from receiver.journal.records import (
 )
 from receiver.media import (
     ByteOrder,
+    ChunkCounts,
     ClockRule,
     EndReason,
     Finding,
     GapKind,
-    Ledger,
     RejectedChunk,
     Track,
     TrackGap,
@@ -38,7 +38,7 @@ from tests.receiver.helpers.journals import HEADER, chunk, records, start_messag
 
 PACKAGE = Path(receiver.__file__).parent
 CALL = [chunk(n, b"%04d" % n * 40, timestamp_ms=20 * n) for n in range(8)]
-TRACK = RecordedTrack(Track.INBOUND, "inbound.wav", 0, 0, "", Ledger(1, 1), 0, (), 0, None)
+TRACK = RecordedTrack(Track.INBOUND, "inbound.wav", 0, 0, "", ChunkCounts(1, 1), 0, (), 0, None)
 INBOUND = Track.INBOUND
 NOTHING = Rendered((), (), 0)
 
@@ -120,7 +120,7 @@ def test_gaps_are_summed_up_by_kind(kind: GapKind) -> None:
 
 
 def replace_track(
-    *, ledger: Ledger = TRACK.chunks, gaps: tuple[TrackGap, ...] = ()
+    *, ledger: ChunkCounts = TRACK.chunks, gaps: tuple[TrackGap, ...] = ()
 ) -> RecordedTrack:
     """Return a recorded track with another ledger or gaps."""
     return RecordedTrack(Track.INBOUND, "inbound.wav", 0, 0, "", ledger, 0, gaps, 0, None)
@@ -129,13 +129,15 @@ def replace_track(
 @pytest.mark.parametrize(
     ("ledger", "expected"),
     [
-        (Ledger(5, 4, duplicate=1), []),
-        (Ledger(5, 4, conflict=1), ["chunk_conflicts"]),
-        (Ledger(5, 4), ["ledger_mismatch"]),
-        (Ledger(5, 5, late=3), []),
+        (ChunkCounts(5, 4, duplicate=1), []),
+        (ChunkCounts(5, 4, conflict=1), ["chunk_conflicts"]),
+        (ChunkCounts(5, 4), ["ledger_mismatch"]),
+        (ChunkCounts(5, 5, late=3), []),
     ],
 )
-def test_a_ledger_that_does_not_balance_is_a_finding(ledger: Ledger, expected: list[str]) -> None:
+def test_a_ledger_that_does_not_balance_is_a_finding(
+    ledger: ChunkCounts, expected: list[str]
+) -> None:
     """So is a chunk that came again with other bytes; equal ones and late ones are fine."""
     rendered = replace(NOTHING, tracks=(replace_track(ledger=ledger),))
     document = reported(*whole(), rendered=rendered)

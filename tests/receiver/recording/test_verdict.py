@@ -10,11 +10,11 @@ import pytest
 
 import receiver
 from receiver.media import (
+    ChunkCounts,
     ClockRule,
     EndReason,
     Finding,
     GapKind,
-    Ledger,
     MediaFormat,
     Track,
     TrackGap,
@@ -53,7 +53,9 @@ def recorded(
 ) -> Recording:
     """Return the document of a recording of a minute with these findings and gaps."""
     tracks = tuple(
-        RecordedTrack(track, f"{track.value}.wav", 480000, 60000, "", Ledger(1, 1), 0, gaps, 0, 0)
+        RecordedTrack(
+            track, f"{track.value}.wav", 480000, 60000, "", ChunkCounts(1, 1), 0, gaps, 0, 0
+        )
         for track, gaps in ((INBOUND, inbound), (OUTBOUND, outbound))
     )
     return Recording(

@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from receiver.audio import peaks, wav_reader
-from receiver.media import EndReason, GapKind, Ledger, MediaFormat, Track, TrackGap
+from receiver.media import ChunkCounts, EndReason, GapKind, MediaFormat, Track, TrackGap
 from receiver.recording import store
 from receiver.recording.document import Published, RenderOptions
 from receiver.recording.publish import publish_journal
@@ -197,16 +197,16 @@ def test_another_recordings_document_is_found(recordings: Path) -> None:
     assert ("the document is of another recording, 'ffff000000000000'",) == problems_of(folder)
 
 
-GOOD_LEDGER = Ledger(received=52, written=49, duplicate=1, late=2, conflict=1, rejected=1)
+GOOD_LEDGER = ChunkCounts(received=52, written=49, duplicate=1, late=2, conflict=1, rejected=1)
 
 
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"chunks": Ledger(52, 50, 1, 2, 1, 1)}, "inbound: the ledger does not balance"),
-        ({"chunks": Ledger(52, 49, 1, 50, 1, 1)}, "inbound: the ledger does not balance"),
-        ({"chunks": Ledger(52, 53, -1, 0, 0, 0)}, "inbound: the ledger does not balance"),
-        ({"chunks": Ledger(1, 0, 1)}, "inbound: 160 samples of silence do not fit 0 chunks"),
+        ({"chunks": ChunkCounts(52, 50, 1, 2, 1, 1)}, "inbound: the ledger does not balance"),
+        ({"chunks": ChunkCounts(52, 49, 1, 50, 1, 1)}, "inbound: the ledger does not balance"),
+        ({"chunks": ChunkCounts(52, 53, -1, 0, 0, 0)}, "inbound: the ledger does not balance"),
+        ({"chunks": ChunkCounts(1, 0, 1)}, "inbound: 160 samples of silence do not fit 0 chunks"),
         ({"samples": 7999}, "the tracks differ in length"),
         ({"samples": 7999}, "inbound: a duration of 1000 ms is not 7999 samples"),
         ({"samples": 7999}, "inbound.wav: it holds 8000 samples, not 7999"),

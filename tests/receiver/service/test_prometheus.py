@@ -19,7 +19,7 @@ from receiver import __version__
 from receiver.counters import Counters, LiveCounts
 from receiver.errors import ConfigurationError
 from receiver.journal.spool import SpoolCounters
-from receiver.media import Ledger, Track
+from receiver.media import ChunkCounts, Track
 from receiver.recording import document as recording
 from receiver.recording.document import Recording
 from receiver.service import prometheus
@@ -194,7 +194,7 @@ def test_a_published_recording_is_counted_with_what_became_of_its_chunks(
     incomplete = document(tmp_path)
     count_published(parts.counters, incomplete)
     tracks = [
-        msgspec.structs.replace(track, chunks=Ledger(received=10, written=10))
+        msgspec.structs.replace(track, chunks=ChunkCounts(received=10, written=10))
         for track in incomplete.tracks
     ]
     count_published(
