@@ -18,7 +18,7 @@ import itertools
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 from urllib.parse import urlsplit
@@ -390,6 +390,45 @@ def load(
     if "recordings" in values:
         values.setdefault("spool", values["recordings"] / SPOOL)
     return Config(**values, sources=sources)
+
+
+def as_plain(config: Config) -> dict[str, Any]:
+    """Return the settings by name, for a process whose code may be of another version.
+
+    Values are texts, numbers and lists: nothing of ours is needed to unpickle them. Where each
+    came from is left out.
+    """
+    names = [each.name for each in fields(config) if each.name != "sources"]
+    return {name: _plain(getattr(config, name)) for name in names}
+
+
+def from_plain(values: Mapping[str, Any]) -> Config:
+    """Return the settings that `as_plain` wrote, of whichever version that was.
+
+    A name that is unknown here is left out, and one that is missing there has its default.
+
+    Raises:
+        ConfigurationError: a value that was good there is none here; the text names the setting.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    accepted = {
+        name: _accepted(setting, given[name], name)
+        for name, setting in SETTINGS.items()
+        if name in given
+    }
+    return Config(
+        **accepted,  # type: ignore[arg-type]
+        console_token=given.get("console_token"),
+        console_taps=tuple(given.get("console_taps", ())),
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, enum.Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, Any]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
+from typing import Any
 from urllib.parse import urlsplit
 
 from receiver.config.settings import Config, check_tls, is_loopback
 from receiver.errors import ConfigurationError
 
 
-def run_child(config: Config, channel: Connection) -> None:
+def run_child(settings: Mapping[str, Any], channel: Connection) -> None:
     """Run a console as a child of the receiver; the target of its process.
 
     It is here so that the receiver, which names it, loads nothing of the console's.
     """
     from receiver.console import server
 
-    server.run_child(config, channel)
+    server.run_child(settings, channel)
 
 
 def check_console(config: Config) -> None:

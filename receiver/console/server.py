@@ -14,9 +14,9 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import Any, Final
 
 import h11
 import structlog
@@ -26,7 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from receiver import logs
 from receiver.auth import credentials, tls
 from receiver.catalogue.catalogue import Catalogue, Follower
-from receiver.config.settings import Config
+from receiver.config.settings import Config, as_plain, from_plain
 from receiver.console import check_console
 from receiver.console.accounts import Accounts, ApiTokens, Sessions
 from receiver.console.app import Rates, application
@@ -242,8 +242,11 @@ def run(config: Config, listening: Callable[[str], None]) -> None:
         runner.close()
 
 
-def run_child(config: Config, channel: Connection) -> None:
+def run_child(settings: Mapping[str, Any], channel: Connection) -> None:
     """Run a console as a child of the receiver; the target of its process.
+
+    The settings come by name (`as_plain`): the receiver may have been started before an upgrade,
+    and this process imports what is on disk now.
 
     It sends ("listening", URL) or ("problem", text), and with a demo ("link", URL); it receives
     "stop" and "reload".
@@ -252,9 +255,13 @@ def run_child(config: Config, channel: Connection) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _COMMANDS)
     os.nice(NICENESS)
-    logs.configure(config.log_level)
     _prepare_process()
     try:
+        config = from_plain(settings)
+        logs.configure(config.log_level)
+        if unknown := sorted(settings.keys() - as_plain(config).keys()):
+            advice = "restart the receiver: it runs another version than its console"
+            log.warning("settings_ignored", names=unknown, advice=advice)
         _run_child(config, channel)
     except TapreelError as error:
         with contextlib.suppress(OSError):

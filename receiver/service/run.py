@@ -25,13 +25,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
 
 from receiver.auth import credentials, tls
-from receiver.config.settings import Config
+from receiver.config.settings import Config, as_plain
 from receiver.errors import DiskLeftError
 from receiver.media import visible
 from receiver.recording.document import Published
@@ -42,8 +42,9 @@ from receiver.service.shutdown_deadline import leave_disk
 from receiver.service.supervisor import COMMANDS, LOOPBACK, KeptChild, Supervisor
 from receiver.transports.listener import SocketListener
 
-ConsoleTarget = Callable[[Config, Connection], None]
-"""What runs the console in a process of its own: with the settings, and its end of a pipe."""
+ConsoleTarget = Callable[[Mapping[str, Any], Connection], None]
+"""What runs the console in a process of its own: with the settings by name (`as_plain`), which
+another version of the code can read, and its end of a pipe."""
 PER_STREAM: Final = 2
 """A socket and a journal."""
 RESERVE: Final = 128
@@ -267,8 +268,8 @@ class ConsoleChild:
     def start(self, *taps: str) -> None:
         """Start it, and keep it alive; `taps` are where our live calls are."""
         if self._target is not None:
-            config = replace(self._config, console_taps=taps)
-            self._child = KeptChild("console", self._target, config, received=self._received)
+            settings = as_plain(replace(self._config, console_taps=taps))
+            self._child = KeptChild("console", self._target, settings, received=self._received)
 
     def commanded(self, command: str) -> None:
         """Pass a command on; a first drain is the receiver's alone: the console serves on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -16,6 +17,7 @@ from typing import Final
 import httpx
 import pytest
 
+import receiver as package
 from receiver.catalogue.database import open_database
 from receiver.console.accounts import Accounts, ApiTokens
 from receiver.console.who import Role
@@ -61,6 +63,31 @@ def test_a_receiver_keeps_its_console_alive(tmp_path: Path, workers: str) -> Non
         assert not is_healthy(url)
         assert 0 == receiver.stop(signal.SIGINT)
         assert not is_healthy(again)
+        assert "Traceback" not in receiver.raw_log
+    finally:
+        receiver.release()
+
+
+def test_a_console_comes_back_after_an_upgrade_under_a_running_receiver(tmp_path: Path) -> None:
+    """It runs the code on disk, whose settings are others in another order than the receiver's."""
+    code = tmp_path / "receiver"
+    shutil.copytree(Path(package.__file__).parent, code)
+    receiver = ReceiverProcess(tmp_path, "--console", "--console-port", "0")
+    try:
+        assert is_healthy(console_line(receiver))
+        settings = code / "config" / "settings.py"
+        first = '    host: Annotated[str, TEXT, "address to listen on"] = "127.0.0.1"\n'
+        gone = '    demo: Annotated[bool, SWITCH, "generate a token and place one demo call"] ='
+        text = settings.read_text()
+        assert first in text
+        assert gone in text
+        text = text.replace(first, f'    colour: Annotated[str, TEXT, "new"] = "green"\n{first}')
+        settings.write_text(text.replace(gone, "    demo ="))
+        (console,) = children_of(receiver.process.pid)
+        os.kill(console, signal.SIGKILL)
+        assert ["demo"] == receiver.wait_for("settings_ignored")["names"]
+        assert is_healthy(console_line(receiver))
+        assert 0 == receiver.stop(signal.SIGINT)
         assert "Traceback" not in receiver.raw_log
     finally:
         receiver.release()

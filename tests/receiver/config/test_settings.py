@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +15,13 @@ from receiver.config.settings import (
     SECRET,
     SETTINGS,
     Config,
+    as_plain,
+    from_plain,
     load,
 )
 from receiver.console import check_console
 from receiver.errors import ConfigurationError
+from receiver.media import ByteOrder
 
 
 def test_secrets_are_not_in_the_text() -> None:
@@ -26,6 +31,34 @@ def test_secrets_are_not_in_the_text() -> None:
     assert "hush" not in repr(config)
     secrets = {"tokens", "stream_key", "tap_tokens", "tap_key", "forward_token"}
     assert secrets == {n for n, s in SETTINGS.items() if s.value_type is SECRET}
+
+
+def test_settings_by_name_are_the_same_settings() -> None:
+    """Secrets and what a console is given among them; no class of ours is needed to read them."""
+    config = Config(
+        recordings=Path("/srv/calls"),
+        tls=(Path("a.pem"), Path("b.pem")),
+        byte_order=ByteOrder.BIG,
+        trusted_proxy=("10.0.0.0/8",),
+        tokens="hush",
+        console_token="quiet",
+        console_taps=("wss://127.0.0.1:1", "wss://127.0.0.1:2"),
+    )
+    handed_over = pickle.dumps(as_plain(config))
+    assert b"receiver" not in handed_over
+    assert config == from_plain(pickle.loads(handed_over))  # noqa: S301  our own
+
+
+def test_settings_of_another_version_are_read_as_far_as_they_are_known() -> None:
+    """What is unknown is left out, and what is missing has its default."""
+    config = from_plain({"colour": "green", "console_port": 9000})
+    assert Config(console_port=9000) == config
+
+
+def test_a_setting_of_another_version_that_is_no_good_is_named() -> None:
+    """It is not used as it is."""
+    with pytest.raises(ConfigurationError, match="console_port must be a whole number"):
+        from_plain({"console_port": "ssh"})
 
 
 def test_every_setting_has_a_line_of_help_and_a_field() -> None:
