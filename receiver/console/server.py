@@ -127,6 +127,8 @@ class Runner:
         self._follower = Follower(catalogue)
         self._server: _Server | None = None
         self._stopping = False
+        self.port = config.console_port
+        """Where it listens; 0 until then, where it takes a free one."""
 
     async def run(self) -> None:
         """Serve until `stop`.
@@ -136,7 +138,8 @@ class Runner:
         """
         config = self._config
         sockets = await open_sockets(config.console_host, config.console_port)
-        url = url_of(config, sockets[0].getsockname()[1])
+        self.port = int(sockets[0].getsockname()[1])
+        url = url_of(config, self.port)
         serving = uvicorn.Config(
             application(self.console, self._rates),
             ssl_context_factory=self._ssl_context_factory(),
@@ -248,8 +251,8 @@ def run_child(settings: Mapping[str, Any], channel: Connection) -> None:
     The settings come by name (`as_plain`): the receiver may have been started before an upgrade,
     and this process imports what is on disk now.
 
-    It sends ("listening", URL) or ("problem", text), and with a demo ("link", URL); it receives
-    "stop" and "reload".
+    It sends ("port", digits) and ("listening", URL), or ("problem", text), and with a demo
+    ("link", URL); it receives "stop" and "reload".
     """
     for number in _COMMANDS:
         signal.signal(number, signal.SIG_IGN)
@@ -270,6 +273,7 @@ def run_child(settings: Mapping[str, Any], channel: Connection) -> None:
 
 def _run_child(config: Config, channel: Connection) -> None:
     def listening(url: str) -> None:
+        channel.send(("port", str(runner.port)))
         channel.send(("listening", url))
         if config.demo:
             channel.send(("link", f"{url}login#{runner.sign_in_link()}"))

@@ -263,13 +263,16 @@ class ConsoleChild:
         self._config = config
         self._target = target
         self._child: KeptChild | None = None
+        self._settings: dict[str, Any] = {}  # which each child gets as they are at its start
         self._draining = False
 
     def start(self, *taps: str) -> None:
         """Start it, and keep it alive; `taps` are where our live calls are."""
         if self._target is not None:
-            settings = as_plain(replace(self._config, console_taps=taps))
-            self._child = KeptChild("console", self._target, settings, received=self._received)
+            self._settings = as_plain(replace(self._config, console_taps=taps))
+            self._child = KeptChild(
+                "console", self._target, self._settings, received=self._received
+            )
 
     def commanded(self, command: str) -> None:
         """Pass a command on; a first drain is the receiver's alone: the console serves on."""
@@ -283,8 +286,11 @@ class ConsoleChild:
         if self._child is not None:
             await self._child.close()
 
-    def _received(self, _word: str, url: str) -> None:
-        _print(f"console {url}")
+    def _received(self, word: str, text: str) -> None:
+        if word == "port":  # it was perhaps a free one: the next child is found there, too
+            self._settings["console_port"] = int(text)
+        else:
+            _print(f"console {text}")
 
 
 async def _run_workers(config: Config, console_target: ConsoleTarget | None) -> None:
