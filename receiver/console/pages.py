@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -211,12 +212,18 @@ def _minute(ms: int | None) -> str:
 
 
 async def _recordings_csv(request: Request) -> Response:
-    """Send all recordings of a search, page by page, so that memory holds one."""
+    """Send all recordings of a search, page by page, so that memory holds one.
+
+    The ledger has it before the first byte.
+    """
     console, who = console_of(request), who_asks(request)
     query = replace(query_of(request), limit=MOST_ROWS)
     found = await console.threads.run(console.catalogue.page, query, who.scope)
     rows = [views.row_view(row) for row in found.rows]
     names = list(dict.fromkeys(name for row in rows for name in row["parameters"]))
+    await console.enter(
+        who, "exported", file="recordings.csv", search=urlencode(query_of(request).canonical())
+    )
 
     async def parts() -> AsyncIterator[str]:
         yield csv_text(itertools.chain([views.csv_head(names)], views.csv_lines(rows, names)))

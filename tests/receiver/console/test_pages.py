@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from receiver.console.who import Role
+from receiver.lifecycle.ledger import Wanted
 from receiver.recording.document import PreviousRecording
 from tests.receiver.helpers import recordings_builder
 from tests.receiver.helpers.consoles import Served
@@ -89,6 +90,17 @@ async def test_the_table_has_all_pages(served: Served) -> None:
     assert "text/csv; charset=utf-8" == answer.headers["content-type"]
     assert ["'=1+1"] * 3 == [line["param.queue"] for line in lines]
     assert [1, 2, 3] == [int(line["id"], 16) for line in lines]
+
+
+async def test_the_table_is_in_the_ledger_with_what_was_searched_for(served: Served) -> None:
+    """A search that cannot be used gives no table, and no entry."""
+    publish(served)
+    async with served.browser(headers=served.token("jane", Role.VIEWER)) as browser:
+        await browser.get("/recordings.csv?sort=oldest&q=sales")
+        assert 400 == (await browser.get("/recordings.csv?colour=red")).status_code
+    (entry,) = served.console.ledger.read(Wanted(what=frozenset({"exported"})))
+    assert ("jane", "") == (entry.who, entry.recording)
+    assert {"file": "recordings.csv", "search": "q=sales&sort=oldest"} == entry.details
 
 
 @pytest.mark.parametrize("path", ["/recordings", "/recordings.json", "/recordings.csv"])
