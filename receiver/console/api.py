@@ -153,6 +153,8 @@ async def _recording(request: Request) -> Response:
     folder = console.config.recordings / row.folder
     added = await console.threads.run(notes.read, folder)
     hears = who_asks(request).role.includes(Role.LISTENER)
+    if not hears:  # a note says what was said
+        added = msgspec.structs.replace(added, notes=[])
     details = Details(row, added, _paths_of(row) if hears else [])
     etag = f'"{hashlib.sha256(msgspec.json.encode(details)).hexdigest()[:32]}"'
     if downloads.is_unchanged(request, etag):

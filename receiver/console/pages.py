@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -253,6 +254,8 @@ async def _recording(request: Request) -> dict[str, Any]:
         heard = None
         if may(who)["manage"]:
             heard = ledger_page.read_heard(console, row.id, document.duration_ms)
+        if not may(who)["hear"]:  # a note says what was said
+            added = msgspec.structs.replace(added, notes=[])
         return views.recording_view(document, added) | {"heard": heard}
 
     found = await console.threads.run(read)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from receiver.console.who import Role
+from receiver.lifecycle.acts import Acts
 from receiver.lifecycle.ledger import Wanted
 from receiver.recording.document import PreviousRecording
 from tests.receiver.helpers import recordings_builder
@@ -148,6 +149,22 @@ async def test_a_viewer_has_nothing_to_play_or_to_change(served: Served) -> None
         assert text not in audible
     assert "key 5" not in page + twin
     assert "key 5" in audible
+
+
+async def test_a_viewer_reads_no_notes(served: Served) -> None:
+    """On the page, in its JSON, in the API; whoever may hear it reads them."""
+    folder = publish(served)
+    acts = Acts(served.console.config.recordings, who="mia", via="console")
+    acts.add_note(folder, "She named her doctor.", t_ms=None)
+    acts.add_note(folder, "Her doctor again.", t_ms=20)
+    await served.settled()
+    listener = served.token("leo", Role.LISTENER)
+    async with served.browser(headers=served.token("vera", Role.VIEWER)) as browser:
+        for path in (f"/recordings/{ID}", f"/recordings/{ID}.json", f"/api/v1/recordings/{ID}"):
+            assert "doctor" not in (await browser.get(path, headers=HTML)).text
+            assert "doctor" in (await browser.get(path, headers=HTML | listener)).text
+        (row,) = (await browser.get("/recordings.json")).json()["rows"]
+    assert 2 == row["notes"]
 
 
 async def test_markup_of_a_caller_stays_text(served: Served) -> None:
