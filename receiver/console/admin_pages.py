@@ -7,7 +7,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -84,6 +84,18 @@ def _token_view(token: ApiToken) -> dict[str, Any]:
         "used_at": None if token.used_ms is None else timestamp(token.used_ms),
         "expires_at": None if token.expires_ms is None else timestamp(token.expires_ms),
     }
+
+
+_USER_COLUMNS: Final = ("name", "role", "scope", "has_password", "seen_at")
+
+
+def _user_lines(shown: Mapping[str, Any]) -> Iterator[Sequence[object]]:
+    """Yield the accounts as lines of a table, below the names of its columns."""
+    yield _USER_COLUMNS
+    for user in shown["users"]:
+        scope = ", ".join(f"{name}={value}" for name, value in user["scope"].items())
+        has_password = "yes" if user["has_password"] else "no"
+        yield user["name"], user["role"], scope, has_password, user["seen_at"] or ""
 
 
 async def _add_user(request: Request) -> Response:
@@ -324,7 +336,7 @@ def size_text(size: float) -> str:
 
 
 ENDPOINTS: Final = (
-    *page("/users", "users.html", Role.ADMIN, _users),
+    *page("/users", "users.html", Role.ADMIN, _users, rows=_user_lines),
     *(
         Endpoint(path=f"/users/{name}", handler=handler, role=Role.ADMIN, methods=("POST",))
         for name, handler in (

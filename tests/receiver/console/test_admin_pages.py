@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,19 @@ async def test_users_come_change_and_go(served: Served) -> None:
         await send_form(browser, "/users/remove", name="leo")
     with pytest.raises(NotFoundError):
         accounts.user("leo")
+
+
+async def test_accounts_are_a_table_too(served: Served) -> None:
+    """With their limits; it has no secret."""
+    served.add("ada", Role.ADMIN)
+    served.add("leo", Role.LISTENER, {"queue": "sales", "site": "2"})
+    async with await served.signed_in("ada") as browser:
+        table = (await browser.get("/users.csv")).text
+        assert "/users.csv" in (await browser.get("/users")).text
+    ada, leo = csv.DictReader(io.StringIO(table))
+    assert ("ada", "admin", "", "no") == tuple(ada.values())[:4]
+    assert "T" in ada["seen_at"]
+    assert ["leo", "listener", "queue=sales, site=2", "no", ""] == list(leo.values())
 
 
 @pytest.mark.parametrize(
