@@ -42,11 +42,11 @@ _CREEP: Final = 0.0012
 _LONGEST_CREEP_MS: Final = 10_000
 """Over a longer pause, lags that fall back do so at once."""
 _LEAST_MS: Final = 500
-"""A clock that shows pauses hardly stops, and a network's delay may change for good."""
+"""Where no other track went on meanwhile: a network's delay may change by less for good."""
 _LEAST_SENT_MS: Final = 200
-"""Likewise, where timestamps show no pause, so that they may count only what was sent."""
+"""Likewise, of audio without timestamps: there is nothing but arrivals to go by."""
 _LEAST_KNOWN_MS: Final = 100
-"""Likewise, of a sender whose clocks are known to stop."""
+"""Likewise, of a sender whose clocks are known to stop, or where another track went on."""
 _STEP_MS: Final = 100
 """Lags that rise by less from chunk to chunk creep: a clock drifts, or a sender sends slowly."""
 _LATEST_FIRST_MS: Final = 1000
@@ -191,6 +191,7 @@ class _Lags:
         level = np.lib.stride_tricks.sliding_window_view(padded, _SOON + 1).min(axis=1)
         latest = lowest[-2 * _SOON :].min()  # for it may end with a backlog
         level[-_SOON:] = np.minimum(level[-_SOON:], latest)
+        level[1:] = np.minimum(level[1:], level[:-1])  # what came late at once is not sent late
         return at, np.maximum.accumulate(at - lag + level[second])
 
     def is_witnessed(self, start: int, size: float, margin_ms: float | None = None) -> bool:
@@ -217,8 +218,8 @@ class _Lags:
         """Return by how much lags rise at least where the clock stopped, and not the network."""
         if self._sent_ahead or not self._may_stop:
             return _LEAST_MS + 2 * self.noise
-        least = _LEAST_KNOWN_MS if known else _LEAST_SENT_MS
-        return least + 2 * self.noise
+        least = _LEAST_MS if self.stamped else _LEAST_SENT_MS
+        return (_LEAST_KNOWN_MS if known else least) + 2 * self.noise
 
     def latest_first(self, *, known: bool) -> float:
         """Return by how much a track may lag from its beginning because it is skewed."""
@@ -303,7 +304,8 @@ class _Lags:
 
         A burst at the very end is what a stall of the network leaves as well.
         """
-        if self._may_stop and self.is_witnessed(start, size):
+        rises_here = bool(self._steps[start] >= _STEP_MS)  # else what is witnessed came later
+        if self._may_stop and rises_here and self.is_witnessed(start, size):
             return True
         if size < least:
             return False

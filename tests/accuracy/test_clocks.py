@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -265,3 +266,18 @@ def test_what_is_lost_is_told_whatever_the_clock_does(
     assert 0 == found.told_lost_ms.get(OUT, 0)
     off_ms = abs(found.told_lost_ms[IN] - found.truly_lost_ms[IN])
     assert off_ms <= 1 + len(gone) * max(packets)  # before a pause nobody knows a chunk's size
+
+
+@pytest.mark.parametrize("jitter_ms", [0, 15])
+@pytest.mark.parametrize("longer_ms", [150, 220, 300, 450])
+@pytest.mark.parametrize("at_ms", [5000, 10_000, 11_000])
+def test_a_longer_way_through_the_network_moves_no_audio(
+    jitter_ms: int, longer_ms: int, at_ms: int
+) -> None:
+    """Both tracks come later from then on, and neither says that the network held nothing up."""
+    spoken = call(BOTH, _SENDER, Network(jitter_ms=jitter_ms), seed=3)
+    messages = [(at + longer_ms * (at >= at_ms), message) for at, message in spoken.messages]
+    with TemporaryDirectory() as folder:
+        found = outcome(replace(spoken, messages=messages), Path(folder))
+    assert (0, 0) == (found.missing, found.worst_ms)
+    assert "clock_reanchored" not in codes(found)
