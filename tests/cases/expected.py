@@ -425,10 +425,11 @@ def _until_it_is_lost(played: Played) -> None:
     assert played.heard is not None
     lost = {track.value: 0.0 for track in Track}
     for gap in played.heard.gaps:
-        assert "lost" == gap["reason"]
-        lost[gap["track"]] += gap["duration_ms"]
+        assert gap["reason"] in ("lost", "late"), played.heard.gaps  # late: a busy machine
+        if gap["reason"] == "lost":
+            lost[gap["track"]] += gap["duration_ms"]
     assert 0 == lost["inbound"]
-    assert abs(lost["outbound"] - 4000) <= PACKET_MS
+    assert abs(lost["outbound"] - 4000) <= PACKET_MS, played.heard.gaps
 
 
 @right_live("T22-l16-odd-live")
