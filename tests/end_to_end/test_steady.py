@@ -233,6 +233,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.needs("root")
 def test_a_call_on_hold_lives_and_one_that_has_vanished_ends_as_idle(tmp_path: Path) -> None:
     """A socket without a call ends as it always did."""
     options = ("--idle-timeout-seconds", "1")

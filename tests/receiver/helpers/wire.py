@@ -215,6 +215,7 @@ def vanish(sender: socket.socket) -> None:
     """Drop, in the kernel, all that comes for a socket, as if its host had lost its network.
 
     A filter that accepts no packet drops also what acknowledges ours: nothing is answered.
+    Newer kernels let only root put one on a TCP socket: such tests need `root`.
     """
     drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # return 0
     program = struct.pack("HxxxxxxP", 1, ctypes.addressof(drop_all))

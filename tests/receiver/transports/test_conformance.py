@@ -274,6 +274,7 @@ async def test_one_that_talks_is_not_pinged(start: Start) -> None:
         assert b"\x88\x00" == answer
 
 
+@pytest.mark.needs("root")
 async def test_an_end_that_has_vanished_does_not_answer(start: Start) -> None:
     """Neither by a pong nor by TCP, and the seconds add up from the first ping on."""
     async with start(limits=replace(LIMITS, ping_seconds=2)) as running:
