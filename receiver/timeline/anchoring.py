@@ -191,7 +191,8 @@ class _Lags:
         level = np.lib.stride_tricks.sliding_window_view(padded, _SOON + 1).min(axis=1)
         latest = lowest[-2 * _SOON :].min()  # for it may end with a backlog
         level[-_SOON:] = np.minimum(level[-_SOON:], latest)
-        level[1:] = np.minimum(level[1:], level[:-1])  # what came late at once is not sent late
+        rises = np.diff(level, prepend=level[0]) >= _STEP_MS / 2  # late, at first, is not sent late
+        level[rises] = np.roll(level, 1)[rises]
         return at, np.maximum.accumulate(at - lag + level[second])
 
     def is_witnessed(self, start: int, size: float, margin_ms: float | None = None) -> bool:
@@ -304,7 +305,7 @@ class _Lags:
 
         A burst at the very end is what a stall of the network leaves as well.
         """
-        rises_here = bool(self._steps[start] >= _STEP_MS)  # else what is witnessed came later
+        rises_here = bool(2 * self._steps[start] >= _STEP_MS)  # else what is witnessed came later
         if self._may_stop and rises_here and self.is_witnessed(start, size):
             return True
         if size < least:
