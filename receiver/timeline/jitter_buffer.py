@@ -239,6 +239,8 @@ class LiveLedger:
         step = number - self._highest
         self._came += 1
         self._following += step == 1
+        if step - 1 > self._came:  # more than all that ever came: it counts something else
+            self._is_ledger = False
         if step > 1:
             for track in self._missing:
                 self._missing[track] += step - 1
