@@ -98,8 +98,12 @@ def page(connection: Connection, query: Query, scope: Mapping[str, str]) -> Page
         BadWord: there are too many to be sorted as they should be, or `after` is of another sort.
     """
     query = limited(query, scope)
-    if query.sort in ("longest", "shortest"):
-        return _page_by_duration(connection, query)
+    by_duration = query.sort in ("longest", "shortest")
+    found = (_page_by_duration if by_duration else _page_by_time)(connection, query)
+    return msgspec.structs.replace(found, rows=_naming_only_known(connection, found.rows, scope))
+
+
+def _page_by_time(connection: Connection, query: Query) -> Page:
     source = _source(connection, query)
     order, beyond = source.number.desc(), None
     if query.sort == "oldest":
@@ -284,7 +288,25 @@ def get(connection: Connection, recording_id: str, scope: Mapping[str, str]) -> 
         raise NotFoundError(f"no recording {recording_id[:100]!r}")
     if len(found) > 1:
         raise NotFoundError(f"{recording_id[:100]!r} is ambiguous: {len(found)} recordings match")
-    return found[0]
+    return _naming_only_known(connection, found, scope)[0]
+
+
+def _naming_only_known(
+    connection: Connection, found: list[Row], scope: Mapping[str, str]
+) -> list[Row]:
+    """Return rows that do not name a part before them which is out of scope."""
+    named = {row.previous.id for row in found if row.previous is not None}
+    if not scope or not named:
+        return found
+    selected = sa.select(*_COLUMNS).where(recordings.c.id.in_(named))
+    parts = map(rows.decoded, map(dict, connection.execute(selected).mappings()))
+    known = {part.id for part in parts if part.agrees(scope)}
+    return [
+        row
+        if row.previous is None or row.previous.id in known
+        else msgspec.structs.replace(row, previous=None)
+        for row in found
+    ]
 
 
 def call(connection: Connection, call_sid: str, scope: Mapping[str, str]) -> list[Row]:

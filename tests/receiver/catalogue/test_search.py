@@ -14,6 +14,7 @@ from receiver.catalogue.query import parse
 from receiver.errors import BadWord, NotFoundError
 from receiver.media import Finding, Track
 from receiver.recording import annotations as notes
+from receiver.recording.document import PreviousRecording
 from tests.receiver.helpers import recordings_builder as builder
 
 HOUR_MS = 3_600_000
@@ -207,6 +208,27 @@ def test_what_is_out_of_scope_does_not_exist(catalogue: Catalogue, scope: dict[s
     assert recording_id(0) == catalogue.get(recording_id(0), scope).id
     with pytest.raises(NotFoundError, match="no recording"):
         catalogue.get(recording_id(3), scope)
+
+
+@pytest.mark.parametrize(("before", "is_named"), [("sales", True), ("support", False)])
+def test_a_part_before_that_is_out_of_scope_is_not_named(
+    url: str | None, recordings: Path, before: str, is_named: bool
+) -> None:
+    """By no row that may be seen: not in a list, by its id or in its call."""
+    earlier = PreviousRecording(recording_id(1), "stream-1", 400)
+    builder.put(recordings, recording_id(1), parameters={"queue": before})
+    builder.put(recordings, recording_id(0), parameters={"queue": "sales"}, previous=earlier)
+    with Catalogue(url, recordings) as catalogue:
+        catalogue.reconcile()
+        assert earlier == catalogue.get(recording_id(0), {}).previous
+        scope = {"queue": "sales"}
+        expected = earlier if is_named else None
+        assert expected == catalogue.get(recording_id(0), scope).previous
+        for sort in ("newest", "longest"):
+            rows = catalogue.page(parse([("sort", sort)], NOW), scope).rows
+            assert expected in [row.previous for row in rows if row.id == recording_id(0)]
+        rows = catalogue.call(builder.CALL_SID, scope)
+        assert expected in [row.previous for row in rows if row.id == recording_id(0)]
 
 
 def test_ids_may_be_shortened(catalogue: Catalogue) -> None:
