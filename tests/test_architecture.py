@@ -237,6 +237,18 @@ def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
     assert {} == left
 
 
+@pytest.mark.parametrize("package", ["receiver", "starter"])
+def test_no_two_classes_have_one_name(package: str) -> None:
+    """Whoever reads or searches a name finds one thing; the two programs never meet."""
+    names = Counter(
+        node.name
+        for file in modules(package)
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [] == [name for name, number in names.items() if number > 1]
+
+
 @pytest.mark.parametrize("module", WITHOUT_NUMPY)
 def test_the_live_half_loads_no_numpy(module: str) -> None:
     """Neither itself nor through what it imports."""

@@ -42,7 +42,7 @@ from receiver.recording.document import (
     has_hash,
     json_escape,
 )
-from receiver.recording.store import Damaged, Kept, Wanted
+from receiver.recording.store import Damaged, Kept, RecordingFilter
 from receiver.recording.verdict import verdict
 from receiver.recording.verify import verify as problems_in
 
@@ -362,7 +362,7 @@ def _remark(entry: Kept | Damaged) -> str:
 
 def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Damaged]:
     if recording_id is None:
-        entries = store.select(recordings, Wanted())
+        entries = store.select(recordings, RecordingFilter())
         first = next(entries, None)
         if first is None:
             _print_line(f"receiver: no recordings found in {recordings}", err=True)

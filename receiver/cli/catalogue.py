@@ -25,7 +25,7 @@ from receiver.disk import layout
 from receiver.errors import BadWord, CatalogueError, NotFoundError, UnreadableError
 from receiver.media import timestamp, visible
 from receiver.recording import store
-from receiver.recording.store import Damaged, Kept, Wanted
+from receiver.recording.store import Damaged, Kept, RecordingFilter
 
 if TYPE_CHECKING:
     from receiver.catalogue.catalogue import Catalogue
@@ -107,7 +107,7 @@ def select(
     yield from store.select(recordings, wanted)
 
 
-def _wanted(pairs: Pairs, query: Query) -> tuple[Wanted, list[str]]:
+def _wanted(pairs: Pairs, query: Query) -> tuple[RecordingFilter, list[str]]:
     """Return what can be asked of the folders, and the words that cannot."""
     since = None if query.since_ms is None else _EPOCH + timedelta(milliseconds=query.since_ms)
     parameters = {word: value for word, value in pairs if _is_whole_parameter(word, value)}
@@ -116,7 +116,7 @@ def _wanted(pairs: Pairs, query: Query) -> tuple[Wanted, list[str]]:
         word.removeprefix(PARAMETER): re.sub(r"\\\*\Z", "*", value)
         for word, value in parameters.items()
     }
-    return Wanted(dict(pairs).get("call"), whole, since), beyond
+    return RecordingFilter(dict(pairs).get("call"), whole, since), beyond
 
 
 def _is_whole_parameter(word: str, value: str) -> bool:

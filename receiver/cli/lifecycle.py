@@ -17,7 +17,7 @@ from receiver.cli.options import recordings_folder
 from receiver.disk import layout
 from receiver.errors import UnreadableError
 from receiver.lifecycle.acts import Acts
-from receiver.lifecycle.ledger import Entry, Head, Ledger, Wanted, parse_head
+from receiver.lifecycle.ledger import Entry, EntryFilter, Head, Ledger, parse_head
 from receiver.media import parameter_text, visible
 from receiver.recording import store
 from receiver.recording.document import json_escape
@@ -183,7 +183,7 @@ def show_ledger(
     as_json: bool,
 ) -> None:
     """Show the newest entries, of one recording or of all. ID may be the beginning of an id."""
-    wanted = Wanted(_full_id(recordings, recording_id), who, frozenset(what), since)
+    wanted = EntryFilter(_full_id(recordings, recording_id), who, frozenset(what), since)
     found = list(itertools.islice(Ledger(recordings).read(wanted), limit + 1))
     if as_json:
         lines = (

@@ -20,7 +20,7 @@ from receiver.console.openapi import Operation, query_word
 from receiver.console.problems import Problem
 from receiver.console.who import LONGEST_NAME, Role
 from receiver.errors import ConfigurationError
-from receiver.lifecycle.ledger import Act, Entry, Wanted
+from receiver.lifecycle.ledger import Act, Entry, EntryFilter
 from receiver.media import timestamp
 
 Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
@@ -108,7 +108,7 @@ async def ledger_page(request: Request, recording: str) -> Response:
     if not 1 <= limit <= MOST_ROWS:
         raise Problem(400, f"limit must be a number from 1 to {MOST_ROWS}.")
     what = frozenset(filter(None, words.get("what", "").split(",")))
-    wanted = Wanted(recording, words.get("who", ""), what, words.get("since", ""), before)
+    wanted = EntryFilter(recording, words.get("who", ""), what, words.get("since", ""), before)
     entries = await console.threads.run(lambda: list(islice(console.ledger.read(wanted), limit)))
     following = None
     if len(entries) == limit:

@@ -16,7 +16,7 @@ from receiver.console.routes import Endpoint, csv_text, page
 from receiver.console.views import length_text
 from receiver.console.who import Role, Who
 from receiver.errors import NotFoundError, UnreadableError
-from receiver.lifecycle.ledger import Act, Entry, Wanted
+from receiver.lifecycle.ledger import Act, Entry, EntryFilter
 from receiver.media import json_text, visible
 
 ENTRIES: Final = 100
@@ -53,11 +53,11 @@ async def _ledger(request: Request) -> dict[str, Any]:
     }
 
 
-def _asked(request: Request) -> tuple[dict[str, str], Wanted]:
+def _asked(request: Request) -> tuple[dict[str, str], EntryFilter]:
     """Return the words of a request's address, and what they mean. Raises Problem."""
     asked = {name: request.query_params.get(name, "").strip() for name in ("who", "what")}
     asked["recording"] = request.query_params.get("recording", "").strip().lower()
-    return asked, Wanted(
+    return asked, EntryFilter(
         recording=asked["recording"],
         who=asked["who"],
         what=frozenset({asked["what"]} - {""}),
@@ -74,7 +74,7 @@ def _before(request: Request) -> int | None:
     return int(text)
 
 
-def _read(console: Console, who: Who, wanted: Wanted) -> tuple[list[Entry], str]:
+def _read(console: Console, who: Who, wanted: EntryFilter) -> tuple[list[Entry], str]:
     try:
         entries = _visible(console, who, wanted)
         return list(itertools.islice(entries, ENTRIES + 1)), str(console.ledger.head())
@@ -82,7 +82,7 @@ def _read(console: Console, who: Who, wanted: Wanted) -> tuple[list[Entry], str]
         raise Problem(503, f"The ledger cannot be read: {error}.") from error
 
 
-def _visible(console: Console, who: Who, wanted: Wanted) -> Iterator[Entry]:
+def _visible(console: Console, who: Who, wanted: EntryFilter) -> Iterator[Entry]:
     """Return the entries that are wanted and may be seen, the newest first."""
     entries = console.ledger.read(wanted)
     return _in_scope(console, who, entries) if who.scope else entries
@@ -177,7 +177,7 @@ def read_heard(console: Console, recording_id: str, duration_ms: float) -> list[
     Raises:
         Problem: 503, the ledger cannot be read.
     """
-    wanted = Wanted(recording=recording_id, what=_HEARINGS)
+    wanted = EntryFilter(recording=recording_id, what=_HEARINGS)
     try:
         entries = list(itertools.islice(console.ledger.read(wanted), _MOST_ENTRIES))
     except UnreadableError as error:

@@ -35,7 +35,7 @@ SEARCHED_FOR_IDS: Final = 10
 log = structlog.get_logger("receiver.session")
 
 
-class Recordings:
+class ConnectionRecordings:
     """The recordings of one connection, of which at most one is open.
 
     `keep_chunk` is that of the open one. `continues` says of a chunk whether it needs nothing

@@ -12,7 +12,7 @@ import structlog
 
 from receiver.auth.bearer import Grant
 from receiver.ingest.recorder import Recorder
-from receiver.ingest.recordings import Recordings
+from receiver.ingest.recordings import ConnectionRecordings
 from receiver.ingest.stream import (
     ChunkRefused,
     PeerLimits,
@@ -52,7 +52,9 @@ class Session:
         self._grant = grant
         self._remote_address = remote_address
         self._stream = Stream()
-        self._recordings = Recordings(recorder, grant, self._stream, remote_address=remote_address)
+        self._recordings = ConnectionRecordings(
+            recorder, grant, self._stream, remote_address=remote_address
+        )
         self._connection: Connection | None = None
         self._limits = PeerLimits()
         self._is_stream = False  # a message came that only media streams have

@@ -97,7 +97,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EntryFilter:
     """Which entries are wanted: those that agree with everything that is set."""
 
     recording: str = ""
@@ -182,7 +182,7 @@ class Ledger:
                 fcntl.flock(head, fcntl.LOCK_EX)
                 yield folder, head
 
-    def read(self, wanted: Wanted = Wanted()) -> Iterator[Entry]:
+    def read(self, wanted: EntryFilter = EntryFilter()) -> Iterator[Entry]:
         """Yield the entries that are wanted, the newest first; what is no entry is passed over.
 
         Raises:
@@ -431,7 +431,7 @@ def _failures_as_unreadable(folder: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _LedgerLine:
     """A line of a ledger, and where it is."""
 
     where: str
@@ -446,7 +446,7 @@ class _Chain:
     def __init__(self, verified: Verified, known: list[Head]) -> None:
         self._verified = verified
         self._known = [head for head in known if head.n]
-        self._held: _Line | None = None
+        self._held: _LedgerLine | None = None
         self._has_part = False  # of a line, right before the next one
 
     def feed_file(self, name: str, path: Path) -> None:
@@ -455,9 +455,9 @@ class _Chain:
             for number, line in enumerate(iter(lambda: lines.readline(2 * LONGEST_LINE), b""), 1):
                 content = line.removesuffix(b"\n")
                 is_whole = len(content) < len(line)
-                self._feed(_Line(f"{name}:{number}", content, _decoded(content), is_whole))
+                self._feed(_LedgerLine(f"{name}:{number}", content, _decoded(content), is_whole))
 
-    def _feed(self, line: _Line) -> None:
+    def _feed(self, line: _LedgerLine) -> None:
         held, self._held = self._held, line
         if held is None:
             return
@@ -485,7 +485,7 @@ class _Chain:
             more = len(found.problems) - MOST_PROBLEMS
             found.problems[MOST_PROBLEMS:] = [f"and {more} more"]
 
-    def _judge(self, line: _Line) -> None:
+    def _judge(self, line: _LedgerLine) -> None:
         """Compare a line with the one before it."""
         before, sha256, entry = self._verified.head, _sha256(line.content), line.entry
         had_part, self._has_part = self._has_part, False

@@ -43,7 +43,7 @@ Enter = Callable[[Published], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PublishResult:
     """What was published of a journal, and what is to become of the journal."""
 
     disposal: Disposal
@@ -95,38 +95,38 @@ def publish_journal(
     """
     try:
         with backlog.claim(journal) as claimed:
-            verdict = publish(claimed, recordings, options)
-            if verdict.published is not None:
-                enter(verdict.published)
-                publication_log.append(recordings, verdict.published.folder)
-            return _disposed(journal, verdict)
+            result = publish(claimed, recordings, options)
+            if result.published is not None:
+                enter(result.published)
+                publication_log.append(recordings, result.published.folder)
+            return _disposed(journal, result)
     except JournalError as error:  # it cannot be opened
-        return _disposed(journal, Verdict(Disposal.QUARANTINE, str(error)))
+        return _disposed(journal, PublishResult(Disposal.QUARANTINE, str(error)))
 
 
-def publish(journal: ClaimedJournal, recordings: Path, options: RenderOptions) -> Verdict:
+def publish(journal: ClaimedJournal, recordings: Path, options: RenderOptions) -> PublishResult:
     """Publish below `recordings` what can be trusted of a journal, and read it back.
 
     Raises:
         OSError: reading or writing failed; nothing half published is left.
     """
     if journal.is_empty:
-        return Verdict(Disposal.REMOVE)
+        return PublishResult(Disposal.REMOVE)
     try:
         scanned = scan_file(journal.file)
         name = backlog.recording_folder(scanned.header)
     except UnprovenError as error:
-        return Verdict(Disposal.REMOVE, str(error))
+        return PublishResult(Disposal.REMOVE, str(error))
     except JournalError as error:
-        return Verdict(Disposal.QUARANTINE, str(error))
+        return PublishResult(Disposal.QUARANTINE, str(error))
     rendered = create_filled(
         recordings, name, lambda folder: render(journal.file, scanned, folder, options)
     )
     return _read_back(recordings / name, scanned, rendered)
 
 
-def _read_back(folder: Path, scanned: JournalScan, rendered: Recording | None) -> Verdict:
-    """Return the verdict on a journal whose recording is in `folder`.
+def _read_back(folder: Path, scanned: JournalScan, rendered: Recording | None) -> PublishResult:
+    """Return the result of a journal whose recording is in `folder`.
 
     Only if the files agree with the journal does it go. Of a recording that was `rendered` just
     now, the document must be as it was written. The SHA-256 of the other files in it came from
@@ -135,7 +135,7 @@ def _read_back(folder: Path, scanned: JournalScan, rendered: Recording | None) -
     try:
         kept = store.read(folder)
     except UnreadableError as error:
-        return Verdict(Disposal.QUARANTINE, f"{folder.name} cannot be read back: {error}")
+        return PublishResult(Disposal.QUARANTINE, f"{folder.name} cannot be read back: {error}")
     document = kept.recording
     problems = verify(folder, document, hashes=rendered is None)
     if rendered is not None and kept.document != encode(rendered):
@@ -143,11 +143,13 @@ def _read_back(folder: Path, scanned: JournalScan, rendered: Recording | None) -
     if document.journal_sha256 != scanned.sha256:
         problems = (*problems, "it was made from another journal")
     if problems:
-        return Verdict(Disposal.QUARANTINE, f"{folder.name} does not agree: {'; '.join(problems)}")
+        return PublishResult(
+            Disposal.QUARANTINE, f"{folder.name} does not agree: {'; '.join(problems)}"
+        )
     published = Published(folder, document)
     if reason := _why_kept(scanned):
-        return Verdict(Disposal.QUARANTINE, reason, published)
-    return Verdict(Disposal.REMOVE, published=published)
+        return PublishResult(Disposal.QUARANTINE, reason, published)
+    return PublishResult(Disposal.REMOVE, published=published)
 
 
 def _why_kept(scanned: JournalScan) -> str:
@@ -161,13 +163,13 @@ def _why_kept(scanned: JournalScan) -> str:
     return ""
 
 
-def _disposed(journal: Path, verdict: Verdict) -> Outcome:
+def _disposed(journal: Path, result: PublishResult) -> Outcome:
     """Dispose of a journal, and return what became of it."""
-    moved_to = backlog.dispose(journal, verdict.disposal, verdict.reason)
-    quarantined = None if moved_to is None else Quarantined(moved_to, verdict.reason)
-    if verdict.published is not None:
-        published = verdict.published
+    moved_to = backlog.dispose(journal, result.disposal, result.reason)
+    quarantined = None if moved_to is None else Quarantined(moved_to, result.reason)
+    if result.published is not None:
+        published = result.published
         return Published(published.folder, published.recording, quarantined)
     if quarantined is not None:
         return quarantined
-    return Discarded(journal, verdict.reason) if verdict.reason else Empty(journal)
+    return Discarded(journal, result.reason) if result.reason else Empty(journal)

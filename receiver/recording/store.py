@@ -64,7 +64,7 @@ class Damaged:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RecordingFilter:
     """Which recordings are wanted: those that agree with everything that is set."""
 
     call_sid: str | None = None
@@ -111,7 +111,7 @@ def parse_since(text: str, now: datetime) -> datetime:
         raise ValueError("not a date, an RFC 3339 time, or an age such as 2h or 3d") from None
 
 
-def select(recordings: Path, wanted: Wanted) -> Iterator[Kept | Damaged]:
+def select(recordings: Path, wanted: RecordingFilter) -> Iterator[Kept | Damaged]:
     """Yield the published recordings that are wanted, newest first, and what cannot be read."""
     for found in folders(recordings):
         if isinstance(found, Path) and not wanted.may_hold(found):

@@ -40,7 +40,7 @@ _OLDER_MS: Final = 1000
 
 
 @dataclass(slots=True)
-class Ledger:
+class NumberLedger:
     """Numbers in their order, and what came with each of them."""
 
     ids: Column
@@ -49,7 +49,7 @@ class Ledger:
     left: Column  # how many numbers are missing behind each, that no track has claimed
 
     @classmethod
-    def of(cls, ids: Column, owners: Column, rows: Column) -> Ledger:
+    def of(cls, ids: Column, owners: Column, rows: Column) -> NumberLedger:
         """Return the ledger of distinct numbers in any order."""
         by = np.argsort(ids, kind="stable")
         ids = ids[by]
@@ -69,7 +69,7 @@ class Ledger:
         return taken
 
 
-def of_numbers(orders: Sequence[Order]) -> Ledger:
+def of_numbers(orders: Sequence[Order]) -> NumberLedger:
     """Return the ledger of a shared counter of chunks."""
     ids, owners, rows = [], [], []
     for at, found in enumerate(orders):
@@ -77,12 +77,12 @@ def of_numbers(orders: Sequence[Order]) -> Ledger:
         ids.append(found.numbers)
         owners.append(np.full(len(found.numbers), at))
         rows.append(found.chosen)
-    return Ledger.of(np.concatenate(ids), np.concatenate(owners), np.concatenate(rows))
+    return NumberLedger.of(np.concatenate(ids), np.concatenate(owners), np.concatenate(rows))
 
 
 def of_sequences(
     indices: Sequence[TrackIndex], orders: Sequence[Order], messages: MessageIndex
-) -> Ledger | None:
+) -> NumberLedger | None:
     """Return the ledger of sequence numbers, from the first chunk to the last, or `None`.
 
     They are one if they behave as one: see the module's docstring.
@@ -115,7 +115,7 @@ def of_sequences(
     for at, found in enumerate(orders):
         dropped = ~np.isin(rows, found.chosen)
         owners = np.where((owners == at) & dropped, OTHERS, owners)
-    return Ledger.of(ids, owners, rows)
+    return NumberLedger.of(ids, owners, rows)
 
 
 def _is_steady(ids: Column) -> bool:
@@ -125,7 +125,7 @@ def _is_steady(ids: Column) -> bool:
 
 
 def missing_at_ends(
-    indices: Sequence[TrackIndex], ledger: Ledger, messages: MessageIndex, media: MediaFormat
+    indices: Sequence[TrackIndex], ledger: NumberLedger, messages: MessageIndex, media: MediaFormat
 ) -> tuple[int | None, int]:
     """Return how many messages are missing before the first chunk, if known, and after the last.
 
@@ -182,8 +182,8 @@ def is_joined(indices: Sequence[TrackIndex], media: MediaFormat) -> bool:
     return True
 
 
-def with_ends(ledger: Ledger, head: int, tail: int) -> Ledger:
+def with_ends(ledger: NumberLedger, head: int, tail: int) -> NumberLedger:
     """Return a ledger with an entry before and behind it, and what is missing at its ends."""
     ids = np.concatenate(([ledger.ids[0] - head - 1], ledger.ids, [ledger.ids[-1] + tail + 1]))
     owners = np.concatenate(([OTHERS], ledger.owners, [OTHERS]))
-    return Ledger.of(ids, owners, np.concatenate(([0], ledger.rows, [0])))
+    return NumberLedger.of(ids, owners, np.concatenate(([0], ledger.rows, [0])))

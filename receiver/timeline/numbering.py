@@ -30,7 +30,7 @@ from receiver.timeline.clock import counts_samples
 from receiver.timeline.jumps import LARGEST_JITTER_MS
 from receiver.timeline.ledger import (
     OTHERS,
-    Ledger,
+    NumberLedger,
     is_joined,
     missing_at_ends,
     of_numbers,
@@ -91,7 +91,7 @@ def number_tracks(
     ]
 
 
-def _count_lost_at_restarts(tracks: Sequence[_Track], shared: Ledger | None) -> None:
+def _count_lost_at_restarts(tracks: Sequence[_Track], shared: NumberLedger | None) -> None:
     """Count what is lost where a counter began anew, by the number that it begins with.
 
     Without a shared counter, each track has its own.
@@ -136,7 +136,7 @@ class _Shares:
     """
 
     def __init__(
-        self, tracks: Sequence[_Track], ledger: Ledger, *, own: bool, refused: bool
+        self, tracks: Sequence[_Track], ledger: NumberLedger, *, own: bool, refused: bool
     ) -> None:
         self._ledger, self._tracks = ledger, tracks
         for at, track in enumerate(tracks):
@@ -228,7 +228,7 @@ class _Track:
         self._noise_ms = np.inf
         self._free_ms = self._free(media)
 
-    def enter(self, at: int, ledger: Ledger) -> None:
+    def enter(self, at: int, ledger: NumberLedger) -> None:
         """Find the track's chunks in a ledger, which knows it by `at`."""
         self._mine = np.flatnonzero(ledger.owners == at)  # entries of the ledger
         places = np.full(len(self._index), -1)
@@ -274,7 +274,7 @@ class _Track:
             rank = self.rank_of(begun)
             self._lost[rank] = _lost_at_restart(begun.sent - lowest, self.room_at(rank))
 
-    def claim_by_clock(self, ledger: Ledger) -> None:
+    def claim_by_clock(self, ledger: NumberLedger) -> None:
         """Claim what fills a gap of the clock: as much is missing as the track would have sent.
 
         Where much less is missing, the sender paused there; where more is, others lost some, too.
@@ -290,7 +290,7 @@ class _Track:
             if _FILLED * most <= missing <= most + noise:
                 self._lost[rank] += ledger.take(first, last, missing)
 
-    def claim_what_came(self, ledger: Ledger, *, refused: bool) -> None:
+    def claim_what_came(self, ledger: NumberLedger, *, refused: bool) -> None:
         """Remove what came and was not kept from what is missing.
 
         Args:
@@ -308,7 +308,7 @@ class _Track:
                 if refused or row.kind is GapKind.DISK:
                     ledger.take(*self._around(rank, ledger), row.chunks)
 
-    def _around(self, rank: int, ledger: Ledger) -> tuple[int, int]:
+    def _around(self, rank: int, ledger: NumberLedger) -> tuple[int, int]:
         """Return between which entries of the ledger a chunk would be that has this rank."""
         before = int(self._places[rank - 1]) if rank else 0
         behind = int(self._places[rank]) if rank < self._count else len(ledger.ids) - 1
@@ -319,7 +319,7 @@ class _Track:
         """Return the first and the last entry of the ledger that are the track's."""
         return (int(self._mine[0]), int(self._mine[-1])) if len(self._mine) else (0, 0)
 
-    def own_claims(self, ledger: Ledger) -> Iterator[tuple[int, int, _Track]]:
+    def own_claims(self, ledger: NumberLedger) -> Iterator[tuple[int, int, _Track]]:
         """Yield where the track's own numbers skip some: up to which entry, and before which rank.
 
         What may be claimed of the fewest entries to come is to be claimed first.
@@ -333,7 +333,7 @@ class _Track:
             yield self._around(rank, ledger)[1], rank, self
             self._unused[rank] = int(numbers[rank] - numbers[rank - 1]) - 1 - self._came[rank]
 
-    def claim_own(self, rank: int, ledger: Ledger, inner: tuple[int, int]) -> None:
+    def claim_own(self, rank: int, ledger: NumberLedger, inner: tuple[int, int]) -> None:
         """Claim what own numbers skip before a rank; what nobody sent, they have never used.
 
         It is claimed first where all tracks were on (`inner`): elsewhere others may claim more.
@@ -345,13 +345,13 @@ class _Track:
         if self._came[rank]:
             self._unused[rank] = 0
 
-    def claim_swapped(self, rank: int, ledger: Ledger) -> None:
+    def claim_swapped(self, rank: int, ledger: NumberLedger) -> None:
         """Claim what own numbers skip and is missing nearby: the sender may have swapped two."""
         first, last = self._around(rank, ledger)
         near = max(0, first - _SWAPPED), min(len(ledger.ids) - 1, last + _SWAPPED)
         self._unused[rank] -= ledger.take(*near, max(0, int(self._unused[rank])))
 
-    def claim_beginnings(self, lowest: int, ledger: Ledger) -> None:
+    def claim_beginnings(self, lowest: int, ledger: NumberLedger) -> None:
         """Claim what own numbers lack where a count begins, if so much is missing there."""
         for begun in self.counts:
             rank = self.rank_of(begun)
@@ -367,17 +367,17 @@ class _Track:
             return np.inf
         return float(numbers[0] + self._rounds - self._lost[0] - self._came[0])
 
-    def may_have_wrapped(self, ledger: Ledger) -> bool:
+    def may_have_wrapped(self, ledger: NumberLedger) -> bool:
         """Return whether own numbers of 16 bits may have wrapped before they began, or later."""
         numbers = self._order.numbers
         wrapped = self._own and numbers is not None and int(numbers[-1]) >= WRAP - WRAP_LOSS
         return wrapped or self._begins_too_low(ledger)
 
-    def _begins_too_low(self, ledger: Ledger) -> bool:
+    def _begins_too_low(self, ledger: NumberLedger) -> bool:
         """Return whether more is missing before the track than numbers below its first one."""
         return 1 < self.begins_at() < int(ledger.left[: self.ends[0]].sum())
 
-    def begin_before_wrap(self, ledger: Ledger) -> None:
+    def begin_before_wrap(self, ledger: NumberLedger) -> None:
         """Count the first number as one behind a wrap, if it is too low for what is missing."""
         if self._begins_too_low(ledger):
             self._rounds = WRAP

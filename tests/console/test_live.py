@@ -14,7 +14,7 @@ from playwright.sync_api import Browser
 from receiver.catalogue.catalogue import Catalogue
 from receiver.console.accounts import Accounts
 from receiver.console.who import Role
-from receiver.lifecycle.ledger import Ledger, Wanted
+from receiver.lifecycle.ledger import EntryFilter, Ledger
 from tests.bounds import at_most
 from tests.console.conftest import RunningConsole, Visit
 from tests.console.speaker import Speaker
@@ -177,7 +177,7 @@ def test_listening_ends_when_it_is_stopped(visit: Visit, receiver: ReceiverProce
             "[...document.querySelectorAll('[data-field=listening_text]')]"
             ".every((text) => !text.textContent)"
         )
-    wanted = Wanted(who="ada", what=frozenset({"listened_live"}))
+    wanted = EntryFilter(who="ada", what=frozenset({"listened_live"}))
     calls = [entry.details["call"] for entry in Ledger(receiver.recordings).read(wanted)]
     assert ["call-9", "call-8"] == calls[:2]
 

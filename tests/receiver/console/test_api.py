@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from receiver.console.who import Role
-from receiver.lifecycle.ledger import Ledger, Wanted
+from receiver.lifecycle.ledger import EntryFilter, Ledger
 from tests.receiver.helpers import recordings_builder as builder
 from tests.receiver.helpers.consoles import Served, serving
 
@@ -34,7 +34,9 @@ def publish(folder: Path) -> None:
 def entered(served: Served, *what: str) -> list[tuple[str, str, dict[str, Any]]]:
     """Return what is in the ledger of these words, the oldest first."""
     ledger = Ledger(served.console.config.recordings)
-    found = [(e.who, e.recording, e.details) for e in ledger.read(Wanted(what=frozenset(what)))]
+    found = [
+        (e.who, e.recording, e.details) for e in ledger.read(EntryFilter(what=frozenset(what)))
+    ]
     return found[::-1]
 
 

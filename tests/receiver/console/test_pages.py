@@ -11,7 +11,7 @@ import pytest
 
 from receiver.console.who import Role
 from receiver.lifecycle.acts import Acts
-from receiver.lifecycle.ledger import Wanted
+from receiver.lifecycle.ledger import EntryFilter
 from receiver.recording.document import PreviousRecording
 from tests.receiver.helpers import recordings_builder
 from tests.receiver.helpers.consoles import Served
@@ -99,7 +99,7 @@ async def test_the_table_is_in_the_ledger_with_what_was_searched_for(served: Ser
     async with served.browser(headers=served.token("jane", Role.VIEWER)) as browser:
         await browser.get("/recordings.csv?sort=oldest&q=sales")
         assert 400 == (await browser.get("/recordings.csv?colour=red")).status_code
-    (entry,) = served.console.ledger.read(Wanted(what=frozenset({"exported"})))
+    (entry,) = served.console.ledger.read(EntryFilter(what=frozenset({"exported"})))
     assert ("jane", "") == (entry.who, entry.recording)
     assert {"file": "recordings.csv", "search": "q=sales&sort=oldest"} == entry.details
 

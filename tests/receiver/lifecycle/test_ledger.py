@@ -26,10 +26,10 @@ from receiver.lifecycle.ledger import (
     FIRST,
     Act,
     Entry,
+    EntryFilter,
     Head,
     Ledger,
     Verified,
-    Wanted,
     enter_published,
     parse_head,
 )
@@ -144,14 +144,14 @@ def test_entries_are_read_from_the_newest_on(ledger: Ledger) -> None:
     other = ledger.append("heard", who="ann", via="api", recording=OTHER)
     user = ledger.append("user_added", who="root", via="command", user=ID)
     for wanted, expected in (
-        (Wanted(), [user, other, held, heard]),
-        (Wanted(recording=ID), [held, heard]),
-        (Wanted(who="ann"), [other, heard]),
-        (Wanted(what=frozenset({"held", "user_added"})), [user, held]),
-        (Wanted(before=3), [held, heard]),
-        (Wanted(before=3, who="ann"), [heard]),
-        (Wanted(since=heard.at), [user, other, held, heard]),
-        (Wanted(since="9999-01-01T00:00:00.000Z"), []),
+        (EntryFilter(), [user, other, held, heard]),
+        (EntryFilter(recording=ID), [held, heard]),
+        (EntryFilter(who="ann"), [other, heard]),
+        (EntryFilter(what=frozenset({"held", "user_added"})), [user, held]),
+        (EntryFilter(before=3), [held, heard]),
+        (EntryFilter(before=3, who="ann"), [heard]),
+        (EntryFilter(since=heard.at), [user, other, held, heard]),
+        (EntryFilter(since="9999-01-01T00:00:00.000Z"), []),
     ):
         assert expected == list(ledger.read(wanted)), wanted
 
@@ -177,10 +177,10 @@ def test_few_among_many_are_found(ledger: Ledger, length: int) -> None:
     entries = list(ledger.read())
     assert 60 == len(entries)
     for wanted in (
-        *(Wanted(recording=f"{number:016x}") for number in range(8)),
-        *(Wanted(who=who) for who in ("Jörg\x1b", "ann", "x")),
-        *(Wanted(what=frozenset(what)) for what in (["held"], ["erased"], ["held", "heard"])),
-        Wanted(recording=f"{3:016x}", who="ann", what=frozenset(["held"])),
+        *(EntryFilter(recording=f"{number:016x}") for number in range(8)),
+        *(EntryFilter(who=who) for who in ("Jörg\x1b", "ann", "x")),
+        *(EntryFilter(what=frozenset(what)) for what in (["held"], ["erased"], ["held", "heard"])),
+        EntryFilter(recording=f"{3:016x}", who="ann", what=frozenset(["held"])),
     ):
         assert [e for e in entries if wanted.accepts(e)] == list(ledger.read(wanted)), wanted
 
@@ -197,7 +197,7 @@ def test_a_month_follows_the_one_before(
     assert ["2026-11.jsonl", "2026-12.jsonl", "head"] == sorted(p.name for p in folder.iterdir())
     assert (4, []) == (ledger.verify().entries, ledger.verify().problems)
     assert [4, 3, 2, 1] == [entry.n for entry in ledger.read()]
-    assert [4, 3] == [e.n for e in ledger.read(Wanted(since="2026-12-01T00:00:00.000Z"))]
+    assert [4, 3] == [e.n for e in ledger.read(EntryFilter(since="2026-12-01T00:00:00.000Z"))]
     (folder / "2026-11.jsonl").unlink()
     assert any("2 entries before 3 are missing" in p for p in ledger.verify().problems)
 
@@ -213,7 +213,7 @@ def test_a_clock_that_is_set_back_begins_no_old_month(
     assert "2026-12.jsonl" == month(tmp_path).name
     assert "2026-11-01T00:00:00.000Z" == entry.at
     assert [] == ledger.verify().problems
-    assert [2, 1] == [e.n for e in ledger.read(Wanted(since="2026-11-01T00:00:00.000Z"))]
+    assert [2, 1] == [e.n for e in ledger.read(EntryFilter(since="2026-11-01T00:00:00.000Z"))]
 
 
 LINES = 8
@@ -508,4 +508,4 @@ def test_what_is_published_is_entered_or_tried_again(ledger: Ledger, tmp_path: P
 def test_nobody_is_called_by_half_a_character(ledger: Ledger) -> None:
     """As a terminal may give it that is not set to UTF-8."""
     fill(ledger, 1)
-    assert [] == list(ledger.read(Wanted(who="\udcff")))
+    assert [] == list(ledger.read(EntryFilter(who="\udcff")))

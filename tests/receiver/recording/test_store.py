@@ -15,7 +15,7 @@ from receiver.errors import NotFoundError, UnreadableError
 from receiver.recording import document as recording
 from receiver.recording import store
 from receiver.recording.document import PreviousRecording, Recording
-from receiver.recording.store import Damaged, Kept, Wanted
+from receiver.recording.store import Damaged, Kept, RecordingFilter
 from receiver.recording.verify import verify
 from tests.receiver.helpers import recordings_builder as builder
 
@@ -56,12 +56,12 @@ def ids(found: Iterator[Kept | Damaged]) -> list[str]:
 
 def test_newest_comes_first(three: Path) -> None:
     """Within a day, between days, between years."""
-    assert ["aaaa1", "aaaa2", "bbbb3"] == ids(store.select(three, Wanted()))
+    assert ["aaaa1", "aaaa2", "bbbb3"] == ids(store.select(three, RecordingFilter()))
 
 
 def test_a_missing_folder_holds_nothing(tmp_path: Path) -> None:
     """Before the first call there may be no folder at all."""
-    assert [] == ids(store.select(tmp_path / "missing", Wanted()))
+    assert [] == ids(store.select(tmp_path / "missing", RecordingFilter()))
 
 
 def test_only_published_names_count(three: Path) -> None:
@@ -72,7 +72,7 @@ def test_only_published_names_count(three: Path) -> None:
     (day / "20261122T203000Z-aaaa555555555555").write_text("a file")
     (three / ".spool" / "11" / "22" / "20261122T203000Z-aaaa666666666666").mkdir(parents=True)
     (three / "README.md").write_text("hello")
-    assert 3 == len(ids(store.select(three, Wanted())))
+    assert 3 == len(ids(store.select(three, RecordingFilter())))
 
 
 def test_links_are_not_followed(three: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_links_are_not_followed(three: Path, tmp_path: Path) -> None:
     (three / "2026" / "12").symlink_to(elsewhere / "2026" / "11")
     target = next(elsewhere.glob("*/*/*/*"))
     (three / "2026" / "11" / "22" / target.name).symlink_to(target)
-    found = list(store.select(three, Wanted()))
+    found = list(store.select(three, RecordingFilter()))
     assert 3 == sum(isinstance(entry, Kept) for entry in found)
     links = {entry.folder.name: entry.problem for entry in found if isinstance(entry, Damaged)}
     assert (
@@ -97,7 +97,7 @@ def test_a_linked_document_is_not_followed(recordings: Path) -> None:
     folder = builder.build(recordings)
     (folder / "recording.json").rename(folder / "elsewhere.json")
     (folder / "recording.json").symlink_to(folder / "elsewhere.json")
-    (problem,) = ids(store.select(recordings, Wanted()))
+    (problem,) = ids(store.select(recordings, RecordingFilter()))
     assert os.strerror(errno.ELOOP) in problem
 
 
@@ -108,7 +108,7 @@ def test_a_damaged_document_hides_no_other_recording(three: Path, content: bytes
     """It is reported in its place, and the listing goes on."""
     folder = store.find(three, "aaaa2222")
     (folder / "recording.json").write_bytes(content)
-    first, second, third = store.select(three, Wanted())
+    first, second, third = store.select(three, RecordingFilter())
     assert isinstance(first, Kept)
     assert isinstance(second, Damaged)
     assert folder == second.folder
@@ -120,7 +120,7 @@ def test_a_missing_document_is_reported(recordings: Path) -> None:
     """A folder of a recording's name without a document is damage."""
     folder = builder.build(recordings)
     (folder / "recording.json").unlink()
-    (problem,) = ids(store.select(recordings, Wanted()))
+    (problem,) = ids(store.select(recordings, RecordingFilter()))
     assert "recording.json cannot be read: No such file or directory" == problem
 
 
@@ -129,14 +129,16 @@ def test_a_fifo_makes_nobody_wait(recordings: Path) -> None:
     folder = builder.build(recordings)
     (folder / "recording.json").unlink()
     os.mkfifo(folder / "recording.json")
-    (problem,) = ids(store.select(recordings, Wanted()))
+    (problem,) = ids(store.select(recordings, RecordingFilter()))
     assert "recording.json cannot be read: not a regular file" == problem
 
 
 def test_a_file_in_the_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     """That `--recordings` is a file is reported."""
     (tmp_path / "file").write_text("")
-    assert ["cannot be read: Not a directory"] == ids(store.select(tmp_path / "file", Wanted()))
+    assert ["cannot be read: Not a directory"] == ids(
+        store.select(tmp_path / "file", RecordingFilter())
+    )
 
 
 def test_the_document_is_handed_out_as_it_is(recordings: Path) -> None:
@@ -156,20 +158,20 @@ def test_the_document_is_handed_out_as_it_is(recordings: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        (Wanted(call_sid="first"), ["aaaa1"]),
-        (Wanted(call_sid="none"), []),
-        (Wanted(parameters={"n": "5"}), ["aaaa1", "aaaa2"]),
-        (Wanted(parameters={"n": "5", "Name": "Jörg"}), ["aaaa2"]),
-        (Wanted(parameters={"n": "50"}), []),
-        (Wanted(call_sid="first", parameters={"Name": "Jörg"}), []),
-        (Wanted(since=NOW - timedelta(minutes=31)), ["aaaa1"]),
-        (Wanted(since=NOW - timedelta(minutes=30)), ["aaaa1"]),
-        (Wanted(since=NOW - timedelta(minutes=30) + timedelta(milliseconds=1)), []),
-        (Wanted(since=NOW - timedelta(days=1)), ["aaaa1", "aaaa2"]),
-        (Wanted(since=NOW - timedelta(days=400)), ["aaaa1", "aaaa2", "bbbb3"]),
+        (RecordingFilter(call_sid="first"), ["aaaa1"]),
+        (RecordingFilter(call_sid="none"), []),
+        (RecordingFilter(parameters={"n": "5"}), ["aaaa1", "aaaa2"]),
+        (RecordingFilter(parameters={"n": "5", "Name": "Jörg"}), ["aaaa2"]),
+        (RecordingFilter(parameters={"n": "50"}), []),
+        (RecordingFilter(call_sid="first", parameters={"Name": "Jörg"}), []),
+        (RecordingFilter(since=NOW - timedelta(minutes=31)), ["aaaa1"]),
+        (RecordingFilter(since=NOW - timedelta(minutes=30)), ["aaaa1"]),
+        (RecordingFilter(since=NOW - timedelta(minutes=30) + timedelta(milliseconds=1)), []),
+        (RecordingFilter(since=NOW - timedelta(days=1)), ["aaaa1", "aaaa2"]),
+        (RecordingFilter(since=NOW - timedelta(days=400)), ["aaaa1", "aaaa2", "bbbb3"]),
     ],
 )
-def test_filters(three: Path, wanted: Wanted, expected: list[str]) -> None:
+def test_filters(three: Path, wanted: RecordingFilter, expected: list[str]) -> None:
     """Everything that is set must agree; a number is found by its text."""
     assert expected == ids(store.select(three, wanted))
 
@@ -179,7 +181,7 @@ def test_the_document_decides_where_names_are_coarse(recordings: Path) -> None:
     builder.build(recordings, started_at_ms=builder.STARTED_AT_MS + 900)
     started = datetime.fromtimestamp(builder.STARTED_AT_MS / 1000, UTC)
     for passed_ms, count in ((500, 1), (900, 1), (901, 0), (1000, 0)):
-        wanted = Wanted(since=started + timedelta(milliseconds=passed_ms))
+        wanted = RecordingFilter(since=started + timedelta(milliseconds=passed_ms))
         assert count == len(ids(store.select(recordings, wanted)))
 
 
