@@ -11,7 +11,8 @@ import click
 import pytest
 
 from receiver.cli.main import receiver
-from receiver.config.settings import SECRET, SETTINGS, Config
+from receiver.config import SECRET
+from receiver.config.settings import SETTINGS, Config
 from starter.cli import cli as starter
 
 ROOT: Final = Path(__file__).parent.parent

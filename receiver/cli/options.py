@@ -15,19 +15,8 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from receiver.config.settings import (
-    NETWORKS,
-    PAIR,
-    PATH,
-    SECRET,
-    SETTINGS,
-    SWITCH,
-    TEXTS,
-    Config,
-    Setting,
-    is_loopback,
-    load,
-)
+from receiver.config import NETWORKS, PAIR, PATH, SECRET, SWITCH, TEXTS, is_loopback
+from receiver.config.settings import SETTINGS, Config, Setting, load
 from receiver.errors import ConfigurationError
 
 Command = Callable[..., Any]

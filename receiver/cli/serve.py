@@ -10,7 +10,8 @@ import click
 
 from receiver.auth import tls
 from receiver.cli.options import need_extra, settings
-from receiver.config.settings import SECRET, SETTINGS, Config, check_serving
+from receiver.config import SECRET
+from receiver.config.settings import SETTINGS, Config, check_serving
 from receiver.console import check_console, run_child
 from receiver.errors import ConfigurationError
 from receiver.media import visible

@@ -7,7 +7,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 from urllib.parse import urlsplit
 
-from receiver.config.settings import Config, check_tls, is_loopback
+from receiver.config import is_loopback
+from receiver.config.settings import Config, check_tls
 from receiver.errors import ConfigurationError
 
 

@@ -18,7 +18,7 @@ import structlog
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 
-from receiver.config.settings import is_loopback
+from receiver.config import is_loopback
 from receiver.console.accounts import SESSION_MS, User
 from receiver.console.context import Console, console_of, page_response, who_asks
 from receiver.console.oidc import CALLBACK, PATH, PENDING_SECONDS

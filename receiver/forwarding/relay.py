@@ -30,7 +30,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import structlog
 
-from receiver.config.settings import is_loopback
+from receiver.config import is_loopback
 from receiver.counters import TapCounters
 from receiver.errors import ConfigurationError, DialError, LineClosed, PeerError
 from receiver.media import Chunk, MediaFormat

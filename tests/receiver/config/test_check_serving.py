@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from receiver.config.settings import Config, check_serving, is_loopback
+from receiver.config import is_loopback
+from receiver.config.settings import Config, check_serving
 from receiver.errors import ConfigurationError
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from receiver.config import PATH, SECRET
 from receiver.config.settings import (
     ALTERNATIVES,
-    PATH,
-    SECRET,
     SETTINGS,
     Config,
     as_plain,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.config.settings import (
+from receiver.config import (
     NETWORKS,
     PAIR,
     PATH,
