@@ -119,8 +119,12 @@ def config_of(*names: str) -> Callable[[Command], Command]:
 
 
 def settings(function: Command) -> Command:
-    """Add a flag for every setting that is no secret, and `--config`; pass `config: Config`."""
-    names = [name for name, setting in SETTINGS.items() if setting.value_type is not SECRET]
+    """Add a flag for every setting that can have one, and `--config`; pass `config: Config`."""
+    names = [
+        name
+        for name, setting in SETTINGS.items()
+        if setting.value_type is not SECRET and not setting.value_type.is_tables
+    ]
     decorated: Command = _with_settings(names, lambda config: {"config": config})(function)
     return decorated
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -79,10 +81,16 @@ def _shown(name: str, config: Config) -> object:
     if SETTINGS[name].value_type is SECRET and value is not None:
         return MASK
     if isinstance(value, tuple):
-        return [_masked(str(each)) for each in value]
+        return [_masked(_row(each) if is_dataclass(each) else str(each)) for each in value]
     if isinstance(value, str):
         return _masked(value)
     return str(value) if isinstance(value, Path) else value
+
+
+def _row(table: Any) -> str:
+    """Return a table of the file as one text, all that it gives."""
+    values = {each.name: getattr(table, each.name) for each in fields(table)}
+    return " ".join(f"{name}={value}" for name, value in values.items() if value)
 
 
 def _masked(text: str) -> str:

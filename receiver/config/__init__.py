@@ -6,12 +6,13 @@ parsed. `receiver.config.settings` has the list of settings, each with its type.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 from urllib.parse import urlsplit
 
 
@@ -22,6 +23,11 @@ class ValueType:
     expected: str  # completes "... must be"
     accept: Callable[[Any], object]
     parse: Callable[[str], object] = str  # text of the environment -> argument of accept
+    is_tables: bool = False  # tables of a file: it has neither a flag nor a variable
+
+
+class UnfitTable(ValueError):
+    """A table of a file cannot be used; the text says which one, and why."""
 
 
 def _number(low: float, high: float, types: tuple[type, ...]) -> Callable[[Any], object]:
@@ -78,6 +84,10 @@ def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(value)
     return tuple(_text(item) for item in value)
+
+
+def _text_or_texts(value: Any) -> tuple[str, ...]:
+    return _texts([value] if isinstance(value, str) else value)
 
 
 def _networks(value: Any) -> tuple[str, ...]:
@@ -145,6 +155,15 @@ def _issuer(value: Any) -> str:
     return url
 
 
+def _web_url(value: Any) -> str:
+    parts = urlsplit(_text(value))
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
+        raise ValueError(value)
+    if parts.username or parts.password or (parts.port == 0):
+        raise ValueError(value)
+    return str(_text(value))
+
+
 def _header(value: Any) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", _text(value)):
         raise ValueError(value)
@@ -156,6 +175,7 @@ SIZE: Final = ValueType("a number of bytes, or one with K, M, G or T behind it",
 SWITCH: Final = ValueType("true or false", _switch, _parse_switch)
 TEXT: Final = ValueType("a text", _text)
 TEXTS: Final = ValueType("a list of texts", _texts, str.split)
+TEXT_OR_TEXTS: Final = ValueType("a text, or a list of texts", _text_or_texts, str.split)
 NETWORKS: Final = ValueType(
     "a list of addresses or networks, such as 127.0.0.1 or 10.0.0.0/8", _networks, str.split
 )
@@ -164,9 +184,58 @@ PAIR: Final = ValueType(
     "two paths, certificate and key", _pair, lambda text: text.split("," if "," in text else None)
 )
 ORIGIN: Final = ValueType("a URL of scheme, host and perhaps port, without a path", _origin)
+WEB_URL: Final = ValueType("an https or http URL, without user and password", _web_url)
 ISSUER: Final = ValueType("an https URL, or http on loopback", _issuer)
 HEADER: Final = ValueType("the name of an HTTP header", _header)
 SECRET: Final = ValueType("a text", str)
+
+
+def tables(kind: type[Any]) -> ValueType:
+    """Return the type of a setting that is a list of tables, such as `[[webhook]]` in a file.
+
+    Each becomes a `kind`: a dataclass whose fields have types of values and meanings, as those of
+    `Config` have; a field without a default must be given.
+    """
+    types = {
+        name: hint.__metadata__[0]
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+    }
+    required = [
+        each.name
+        for each in fields(kind)
+        if each.default is MISSING and each.default_factory is MISSING
+    ]
+
+    def accept(value: Any) -> object:
+        if not isinstance(value, list | tuple):
+            raise ValueError(value)
+        return tuple(kind(**_table(n, each, types, required)) for n, each in enumerate(value, 1))
+
+    return ValueType("a list of tables", accept, is_tables=True)
+
+
+def _table(
+    number: int, given: Any, types: Mapping[str, ValueType], required: Iterable[str]
+) -> dict[str, object]:
+    """Return the values of one table. Its values are not quoted: they may be secrets."""
+    if not isinstance(given, dict):
+        raise UnfitTable(f"number {number} is no table")
+    for name in given:
+        if name not in types:
+            close = difflib.get_close_matches(name, types, 1)
+            advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(types)}"
+            raise UnfitTable(f"number {number}: unknown key {name[:40]!r}: {advice}")
+    if missing := [name for name in required if name not in given]:
+        raise UnfitTable(f"number {number} needs {' and '.join(missing)}")
+    cells = {name: value for name, value in given.items() if value is not None}
+    return {name: _cell(number, name, types[name], value) for name, value in cells.items()}
+
+
+def _cell(number: int, name: str, kind: ValueType, value: Any) -> object:
+    try:
+        return kind.accept(value)
+    except ValueError:
+        raise UnfitTable(f"number {number}: {name} must be {kind.expected}") from None
 
 
 def is_loopback(host: str) -> bool:

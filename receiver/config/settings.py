@@ -16,7 +16,7 @@ import enum
 import itertools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
@@ -32,6 +32,7 @@ from receiver.config import (
     SWITCH,
     TEXT,
     TEXTS,
+    UnfitTable,
     ValueType,
     choice,
     integer,
@@ -288,6 +289,8 @@ def _plain(value: object) -> object:
         return [_plain(each) for each in value]
     if isinstance(value, enum.Enum):
         return value.value
+    if is_dataclass(value):  # a table
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     return str(value) if isinstance(value, Path) else value
 
 
@@ -304,7 +307,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for name, setting in SETTINGS.items():
         variable = PREFIX + name.upper()
         text = environ.get(variable, "")
-        if text.strip():
+        if text.strip() and not setting.value_type.is_tables:
             values[name] = _accepted(setting, text, variable, parse=True)
     return values
 
@@ -339,6 +342,8 @@ def _accepted(setting: Setting, value: Any, called: str, *, parse: bool = False)
     # The value itself is never quoted: it may be a secret put in the wrong place.
     try:
         return setting.value_type.accept(setting.value_type.parse(value) if parse else value)
+    except UnfitTable as error:
+        raise ConfigurationError(f"{called}: {error}") from None
     except ValueError:
         message = f"{called} must be {setting.value_type.expected}"
         raise ConfigurationError(message) from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
@@ -13,11 +16,15 @@ from receiver.config import (
     SIZE,
     SWITCH,
     TEXT,
+    TEXT_OR_TEXTS,
     TEXTS,
+    WEB_URL,
+    UnfitTable,
     ValueType,
     choice,
     integer,
     seconds,
+    tables,
 )
 from receiver.media import ByteOrder
 
@@ -32,6 +39,9 @@ WORDS = choice([order.value for order in ByteOrder], ByteOrder)
         (seconds(0.5, 9), 0.5, 0.5),
         (seconds(0.5, 9), 9, 9),
         (WORDS, "big", ByteOrder.BIG),
+        (TEXT_OR_TEXTS, "a b", ("a b",)),
+        (TEXT_OR_TEXTS, ["a", "b"], ("a", "b")),
+        (WEB_URL, "https://example.com:8/hook?a=b", "https://example.com:8/hook?a=b"),
         (SIZE, 0, 0),
         (SIZE, "7", 7),
         (SIZE, " 3k ", 3 * 2**10),
@@ -68,6 +78,8 @@ def test_values_that_are_accepted(kind: ValueType, value: object, accepted: obje
         *((SWITCH, value) for value in (0, 1, "true", None)),
         *((TEXT, value) for value in ("", " ", "a\nb", "\x1b[1m", 1, None)),
         *((TEXTS, value) for value in ("a", ["a", ""], None)),
+        *((TEXT_OR_TEXTS, value) for value in ("", ["a", ""], None, 1)),
+        *((WEB_URL, u) for u in ("ftp://a", "https://", "https://a:b@c/", "https://a/#b", "a/b")),
         *((NETWORKS, value) for value in ("10.0.0.0/8", ["proxy"], ["10.0.0.0/33"], [""])),
         *((PATH, value) for value in ("", "a\0b", 1, None)),
         *((PAIR, value) for value in ("ab", ["a"], ["a", "b", "c"], {"cert": "a"}, ["a", ""])),
@@ -113,3 +125,35 @@ def test_each_type_has_words_for_what_it_expects() -> None:
     assert "a whole number from 1 to 9" == integer(1, 9).expected
     assert "a number of seconds from 0.5 to 9" == seconds(0.5, 9).expected
     assert "little or big or auto" == WORDS.expected
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A table of a file, as a setting may have some."""
+
+    match: Annotated[tuple[str, ...], TEXT_OR_TEXTS, "what it is about"]
+    days: Annotated[int, integer(1, 9), "for how long"] = 3
+
+
+def test_tables_become_what_they_are_of() -> None:
+    """A key without a value has its default."""
+    given = [{"match": "a=b"}, {"match": ["a", "b"], "days": 9}, {"match": "c", "days": None}]
+    rules = tables(Rule).accept(given)
+    assert (Rule(("a=b",)), Rule(("a", "b"), 9), Rule(("c",))) == rules
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ([{"match": "a", "day": 1}], "number 1: unknown key 'day': did you mean days?"),
+        ([{"match": "a"}, {"xyz": 1}], "number 2: unknown key 'xyz': there are match, days"),
+        ([{"days": 1}], "number 1 needs match"),
+        ([{"match": "a", "days": 10}], "number 1: days must be a whole number from 1 to 9"),
+        ([{"match": 7}], "number 1: match must be a text, or a list of texts"),
+        (["a"], "number 1 is no table"),
+    ],
+)
+def test_a_table_that_is_no_use_is_named(given: object, text: str) -> None:
+    """By its number; its values are not shown."""
+    with pytest.raises(UnfitTable, match=f"^{re.escape(text)}$"):
+        tables(Rule).accept(given)
