@@ -65,6 +65,18 @@ class EndReason(enum.StrEnum):
     REPLACED = "replaced"  # another stream started on the same socket
 
 
+class DtmfMode(enum.StrEnum):
+    """What is kept of keys that are pressed during a call."""
+
+    KEEP = "keep"  # which, when, how long
+    COUNT = "count"  # how many and when
+    DROP = "drop"  # nothing
+
+
+WITHHELD_DIGIT: Final = "?"
+"""In the place of a digit that is not kept."""
+
+
 class ByteOrder(enum.StrEnum):
     """Order of the two bytes of an L16 sample; AUTO compares how smooth both readings are."""
 

@@ -41,7 +41,7 @@ from receiver.config import (
 )
 from receiver.disk.layout import SPOOL
 from receiver.errors import ConfigurationError
-from receiver.media import ByteOrder
+from receiver.media import ByteOrder, DtmfMode
 
 LAST_PORT: Final = 65_535
 
@@ -114,6 +114,11 @@ class Config:
     byte_order: Annotated[
         ByteOrder, choice(ByteOrder, ByteOrder), "order of the two bytes of an L16 sample"
     ] = ByteOrder.LITTLE
+    dtmf: Annotated[
+        DtmfMode,
+        choice(DtmfMode, DtmfMode),
+        "keys that callers press: keep them, count them (never which), or drop them",
+    ] = DtmfMode.KEEP
     sync_interval_ms: Annotated[
         int, integer(0, 60_000), "audio is synced at most this much later; 0 syncs each batch"
     ] = 500

@@ -64,8 +64,8 @@ class EarlyMessages:
     _left_out: int = 0
 
     def keep(self, message: bytes, *, has_audio: bool = False) -> None:
-        """Keep a message for the journal of the recording that opens next."""
-        if len(self._messages) < (MOST_EARLY_AUDIO if has_audio else MOST_EARLY):
+        """Keep a message for the journal of the recording that opens next; count an empty one."""
+        if message and len(self._messages) < (MOST_EARLY_AUDIO if has_audio else MOST_EARLY):
             self._messages.append(message)
         else:
             self._left_out += 1
@@ -145,10 +145,13 @@ class LiveRecording:
         self.journal.append(records.encode(MessageRecord(self.arrival_ms(), message)))
 
     def keep_rejected(self, rejected: MessageRejected, message: bytes) -> None:
-        """Put what is known of an unusable message into the journal."""
+        """Put what is known of an unusable message into the journal.
+
+        One of which nothing may be kept is empty.
+        """
         self.rejected += 1
         self._numbered += bool(self.chunks)  # as most are
-        if rejected.chunk is None and not rejected.audio:
+        if message and rejected.chunk is None and not rejected.audio:
             self.keep(message)  # verbatim, and rejected again whenever it is read
         else:
             record = RejectedRecord(

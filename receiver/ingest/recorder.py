@@ -55,7 +55,7 @@ from receiver.journal.records import (
 )
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
-from receiver.media import EndReason, Track
+from receiver.media import DtmfMode, EndReason, Track
 from receiver.rate_limit import LogThrottle, RefusalThrottle
 from receiver.recording.store import REMEMBERED_SECONDS
 from receiver.tap.hub import Hub
@@ -372,6 +372,7 @@ class Recorder:
         changed: is called with the number of open sessions whenever it has changed.
         now: a clock that never goes back, in seconds.
         elsewhere: where the streams of other processes stood.
+        dtmf: what is kept of keys that are pressed.
     """
 
     def __init__(
@@ -384,8 +385,10 @@ class Recorder:
         changed: Callable[[int], None] = lambda _: None,
         now: Callable[[], float] = time.monotonic,
         elsewhere: PartStore | None = None,
+        dtmf: DtmfMode = DtmfMode.KEEP,
     ) -> None:
         self.hub = hub
+        self.dtmf = dtmf
         self.counters = counters
         self.now = now
         self.journal_ended = journal_ended

@@ -20,7 +20,7 @@ from receiver.ingest.stream import (
     RecordingOpened,
     Stream,
 )
-from receiver.media import Chunk, EndReason
+from receiver.media import Chunk, DtmfMode, EndReason
 from receiver.rate_limit import LogThrottle
 from receiver.transports.interface import FAILURES, Connection
 from receiver.wire import messages, parse
@@ -121,6 +121,7 @@ class Session:
         self._is_stream = True
         if not isinstance(parsed, Chunk):
             self._limits.count_other(self._now())
+            parsed, message = parse.without_keys(parsed, message, self._recorder.dtmf)
             self._keep_early(parsed, message)
         for event in self._stream.receive(parsed):
             if isinstance(event, ChunkRefused):
@@ -196,6 +197,8 @@ class Session:
             log.warning(
                 "message_rejected", code=rejected.code, times=times, **self._recordings.names()
             )
+        if self._recorder.dtmf is not DtmfMode.KEEP and not rejected.audio:
+            message = b""  # nobody knows what is in it: it may be a key
         if self._recordings.open is None:
             self._recordings.early.keep(message, has_audio=bool(rejected.audio))
         else:
@@ -222,6 +225,11 @@ class Session:
             )
         self.close(EndReason.PROTOCOL_ERROR, code=violation.close_code, text=violation.detail)
 
+    def _beginning(self, message: bytes) -> str:
+        """Return what the log shows of a message: nothing where it may be a key."""
+        shown = message[:_SHOWN] if self._recorder.dtmf is DtmfMode.KEEP else b""
+        return ascii(shown.decode("latin-1"))[1:-1]
+
     def _refuse_other(self, message: bytes) -> None:
         """Close a connection whose first message is of no media stream."""
         looks, named = parse.description(message)
@@ -236,7 +244,7 @@ class Session:
                 call_sid=call_sid,
                 looks=looks,
                 length=len(message),
-                beginning=ascii(message[:_SHOWN].decode("latin-1"))[1:-1],
+                beginning=self._beginning(message),
                 times=times,
             )
         text = f"no media stream: {looks}"

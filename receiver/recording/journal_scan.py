@@ -39,6 +39,7 @@ from receiver.wire import parse
 from receiver.wire.messages import (
     FORMAT_ASSUMED,
     FORMAT_REFUSED,
+    OMITTED,
     OTHER_STREAM,
     DtmfMessage,
     MarkMessage,
@@ -267,8 +268,8 @@ class JournalScan:
                 self._feed_start(parsed)
             case DtmfMessage() | MarkMessage():
                 self.events.append((self._position(), self._affordable(parsed)))
-            case Unknown():
-                self.unknown_events += 1
+            case Unknown(event=event):
+                self.unknown_events += event != OMITTED
 
     def _affordable(self, event: DtmfMessage | MarkMessage) -> DtmfMessage | MarkMessage:
         """Return a key or mark, with a short name once all names are more than memory is for."""

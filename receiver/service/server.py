@@ -14,7 +14,7 @@ import ipaddress
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -89,7 +89,7 @@ class Server:
             self.counters,
             journal_ended=self._submit,
             changed=self._sessions_changed,
-            elsewhere=PartStore(_common_folder(config, shared) / PARTS, config.spool),
+            **_recorder_options(config, _common_folder(config, shared)),
         )
         self._admission = Admission(
             tokens,
@@ -310,6 +310,11 @@ def _places(config: Config) -> tuple[Path, Path]:
 def _common_folder(config: Config, shared: SharedPort | None) -> Path:
     """Return the folder above what each worker has of its own."""
     return config.spool.parent if shared else config.spool
+
+
+def _recorder_options(config: Config, folder: Path) -> dict[str, Any]:
+    """Return what of recording is a matter of settings; `folder` is common to all workers."""
+    return {"elsewhere": PartStore(folder / PARTS, config.spool), "dtmf": config.dtmf}
 
 
 def log_left(folders: Mapping[Path, str]) -> None:

@@ -18,6 +18,9 @@ UNKNOWN_TRACK: Final = "unknown_track"
 """The code with which a chunk is refused that is of neither track: it has no place of its own."""
 
 
+OMITTED: Final = "tapreel:omitted"
+"""The event of what we keep in the place of a message that is not kept: its sequence number."""
+
 FORMAT_ASSUMED: Final = "format_assumed"
 """The finding that a start message does not say, or only in part, how audio is encoded."""
 FORMAT_REFUSED: Final = "format_refused"

@@ -40,7 +40,9 @@ import msgspec
 
 from receiver.media import (
     SAMPLE_RATES,
+    WITHHELD_DIGIT,
     Chunk,
+    DtmfMode,
     Encoding,
     Finding,
     MediaFormat,
@@ -51,6 +53,7 @@ from receiver.media import (
 )
 from receiver.wire.any_json import MOST_CONTAINERS, read_object
 from receiver.wire.messages import (
+    OMITTED,
     UNKNOWN_TRACK,
     Connected,
     DtmfMessage,
@@ -272,6 +275,35 @@ def ids(message: bytes) -> tuple[str, str, str]:
     except MessageRejected:
         return "", "", ""
     return _ids(_by_name(document))
+
+
+def without_keys(parsed: Message, message: bytes, mode: DtmfMode) -> tuple[Message, bytes]:
+    """Return a message as it may be kept where keys are not, and its typed form.
+
+    It is written anew, from what is known of it: a digit may stand in it more than once, and in
+    an event of another name. What is left of it has its sequence number, so that no message
+    seems to be lost.
+
+    Args:
+        parsed: What `parse` returned for it.
+        message: One WebSocket message, other than media.
+        mode: Whether keys are kept, counted or dropped.
+    """
+    if mode is DtmfMode.KEEP or not isinstance(parsed, DtmfMessage | Unknown):
+        return parsed, message
+    kept: Message = Unknown(OMITTED, parsed.sequence_number)
+    fields: dict[str, Any] = {"event": OMITTED}
+    if isinstance(parsed, Unknown):
+        kept = Unknown(parsed.event, parsed.sequence_number)
+        fields["event"] = parsed.event
+    elif mode is DtmfMode.COUNT:
+        kept = DtmfMessage(WITHHELD_DIGIT, None, parsed.sequence_number)
+        sid, _, _ = ids(message)
+        fields = {"event": "dtmf", **({"streamSid": sid} if sid else {})}
+        fields["dtmf"] = {"digit": WITHHELD_DIGIT}
+    if parsed.sequence_number is not None:
+        fields["sequenceNumber"] = str(parsed.sequence_number)
+    return kept, msgspec.json.encode(fields)
 
 
 _OTHERS: Final = (

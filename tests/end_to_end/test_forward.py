@@ -5,24 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import trustme
-from websockets.sync.server import Server, ServerConnection, serve
 
 from tests.end_to_end import sender
+from tests.end_to_end.media_server import Consumer, rest_of
 from tests.end_to_end.receiver_process import (
     TOKEN,
     WAIT_SECONDS,
@@ -42,54 +39,6 @@ CONSUMERS = Path(__file__).parent / "consumers"
 CONSUMER_PYTHON = Path(sys.prefix).parent / ".venv-consumers" / "bin" / "python"
 CODES = {"inbound": b"\x10" * 160, "outbound": b"\x90" * 160}
 LONG_QUEUE = ("--tap-queue-seconds", "60")
-
-
-class Consumer:
-    """A media-stream server of the test: keeps messages, closes on request."""
-
-    def __init__(self) -> None:
-        self.calls: queue.Queue[queue.Queue[dict[str, Any] | None]] = queue.Queue()
-        self.tokens: list[str | None] = []
-        self.sockets: list[ServerConnection] = []
-        self._server: Server | None = None
-        self._socket = socket.socket()  # bound from now on, though not listening yet
-        self._socket.bind(("127.0.0.1", 0))
-        self.url = f"ws://127.0.0.1:{self._socket.getsockname()[1]}/stream"
-
-    def start(self) -> None:
-        """Listen."""
-        self._socket.listen()
-        self._server = serve(self._take, sock=self._socket, compression=None)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        """Listen no more."""
-        if self._server is not None:
-            self._server.shutdown()
-        self._socket.close()
-
-    def _take(self, connection: ServerConnection) -> None:
-        assert connection.request is not None
-        self.tokens.append(connection.request.headers.get("Authorization"))
-        self.sockets.append(connection)
-        messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.calls.put(messages)
-        with contextlib.suppress(Exception):
-            for message in connection:
-                messages.put(json.loads(message))
-        messages.put(None)
-
-    def call(self) -> queue.Queue[dict[str, Any] | None]:
-        """Wait for the next connection; return its messages as they come."""
-        return self.calls.get(timeout=WAIT_SECONDS)
-
-
-def rest_of(messages: queue.Queue[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    """Return everything up to the end of a connection."""
-    found = []
-    while (message := messages.get(timeout=WAIT_SECONDS)) is not None:
-        found.append(message)
-    return found
 
 
 def free_port() -> int:

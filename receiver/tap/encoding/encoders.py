@@ -243,6 +243,8 @@ class MessageEncoder:
         parsed = _parsed(message)
         if parsed is None or isinstance(parsed, messages.Connected | messages.Start):
             return []  # every listener got its own at the beginning
+        if isinstance(parsed, messages.Unknown) and parsed.event == messages.OMITTED:
+            return []
         self._stopped = self._stopped or isinstance(parsed, messages.Stop)
         number = self._numbered(parsed.sequence_number)
         if number != parsed.sequence_number:
