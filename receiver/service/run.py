@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -50,6 +51,7 @@ PER_STREAM: Final = 2
 RESERVE: Final = 128
 """For everything else: 24 when idle, the listening sockets among them, and 5 for each of up to 8
 rendering processes; the rest is for journals that a bad disk keeps open after their streams."""
+_NOTIFY_AGAIN_SECONDS: Final = 0.05
 _PARAMETERS: Final = ("--param", "agent=Jane", "--param", "queue=sales")
 """Of the demo call: a newcomer finds it by them."""
 
@@ -111,7 +113,8 @@ class ServiceManager:
 
     Messages are datagrams to the socket that NOTIFY_SOCKET names: READY=1 when streams can come,
     STOPPING=1 and RELOADING=1 with the commands, and WATCHDOG=1 from the event loop, three times
-    within the time after which the manager takes a process for hung (WATCHDOG_USEC).
+    within the time after which the manager takes a process for hung (WATCHDOG_USEC). What finds the
+    manager's queue full is sent again soon: a lost READY=1 would never be made good.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -121,6 +124,7 @@ class ServiceManager:
         is_ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._watchdog_seconds = int(environ.get("WATCHDOG_USEC", 0)) / 1e6 if is_ours else 0.0
         self._stopping = False
+        self._unsent: deque[bytes] = deque()
 
     def ready(self) -> None:
         """Streams can come."""
@@ -139,18 +143,29 @@ class ServiceManager:
     async def feed_watchdog(self) -> None:
         """Show that the event loop runs, for ever; return where nobody watches."""
         while self._address and self._watchdog_seconds:
-            self._notify("WATCHDOG=1")
+            if not self._unsent:  # else it has enough to read, and the state comes first
+                self._notify("WATCHDOG=1")
             await asyncio.sleep(self._watchdog_seconds / 3)
 
     def _notify(self, *lines: str) -> None:
-        if not self._address:
-            return
-        with (
-            contextlib.suppress(OSError),  # nobody is there any more, or does not read
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to_manager,
-        ):
+        if self._address:
+            self._unsent.append("\n".join(lines).encode())
+            if len(self._unsent) == 1:  # else they are being sent again already
+                self._send()
+
+    def _send(self) -> None:
+        """Send, in order, what is not sent yet; again soon where the manager's queue is full."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to_manager:
             to_manager.setblocking(False)
-            to_manager.sendto("\n".join(lines).encode(), self._address)
+            while self._unsent:
+                try:
+                    to_manager.sendto(self._unsent[0], self._address)
+                except BlockingIOError:
+                    asyncio.get_running_loop().call_later(_NOTIFY_AGAIN_SECONDS, self._send)
+                    return
+                except OSError:
+                    pass  # nobody is there any more
+                self._unsent.popleft()
 
 
 class Demo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -27,8 +28,9 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 
 def message(manager: socket.socket, *, but: str = "WATCHDOG=1") -> str:
     """Return the next message that is another one than `but`."""
+    deadline = time.monotonic() + WAIT_SECONDS
     while (received := manager.recv(4096).decode()) == but:
-        pass
+        assert time.monotonic() < deadline, f"nothing but {but}"
     return received
 
 
@@ -45,6 +47,24 @@ def test_a_service_manager_is_notified(
         first, second = message(manager).split("\n")
         assert ("RELOADING=1", "MONOTONIC_USEC") == (first, second.partition("=")[0])
         assert "READY=1" == message(manager)
+        receiver.process.send_signal(signal.SIGTERM)
+        assert "STOPPING=1" == message(manager)
+        assert 0 == receiver.ended()
+
+
+@WORKERS
+def test_a_manager_whose_queue_is_full_is_notified_later(
+    tmp_path: Path, manager: socket.socket, options: tuple[str, ...]
+) -> None:
+    """As where it is busy itself while the machine starts."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"another service's", str(tmp_path / "notify"))
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    with running_receiver(tmp_path, *options, environment=environment) as receiver:
+        assert "READY=1" == message(manager, but="another service's")
         receiver.process.send_signal(signal.SIGTERM)
         assert "STOPPING=1" == message(manager)
         assert 0 == receiver.ended()
