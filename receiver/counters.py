@@ -36,6 +36,7 @@ class Counters:
     quarantined: int = 0
     discarded: int = 0  # journals
     failed: int = 0  # attempts to publish
+    without_parameter: int = 0  # streams that were not recorded, because they lack one
     renderer_deaths: int = 0
     worst_lag_seconds: float = 0.0  # of the event loop, since the last scrape
     free_bytes: int = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -192,6 +192,22 @@ def parameter_text(value: object) -> str:
     A text is itself, anything else is JSON: `true`, `null`, `5`, `["a", 1]`.
     """
     return value if isinstance(value, str) else json_text(value)
+
+
+def lacking(required: Iterable[str], parameters: Mapping[str, object]) -> tuple[str, ...]:
+    """Return which of the required parameters a stream lacks.
+
+    Args:
+        required: `NAME`, which must be there and not be an empty text, or `NAME=VALUE`.
+        parameters: custom parameters, by name.
+    """
+
+    def has(wanted: str) -> bool:
+        name, equals, value = wanted.partition("=")
+        found = parameter_text(parameters[name]) if name in parameters else ""
+        return found == value if equals else bool(found)
+
+    return tuple(wanted for wanted in required if not has(wanted))
 
 
 _INVISIBLE: Final = re.compile(

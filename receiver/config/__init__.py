@@ -90,6 +90,13 @@ def _text_or_texts(value: Any) -> tuple[str, ...]:
     return _texts([value] if isinstance(value, str) else value)
 
 
+def _parameters(value: Any) -> tuple[str, ...]:
+    found = _texts(value)
+    if not all(text.partition("=")[0].strip() for text in found):
+        raise ValueError(value)
+    return found
+
+
 def _networks(value: Any) -> tuple[str, ...]:
     return tuple(str(_network(text)) for text in _texts(value))
 
@@ -176,6 +183,9 @@ SWITCH: Final = ValueType("true or false", _switch, _parse_switch)
 TEXT: Final = ValueType("a text", _text)
 TEXTS: Final = ValueType("a list of texts", _texts, str.split)
 TEXT_OR_TEXTS: Final = ValueType("a text, or a list of texts", _text_or_texts, str.split)
+PARAMETERS: Final = ValueType(
+    "a list of names of parameters, or NAME=VALUE", _parameters, str.split
+)
 NETWORKS: Final = ValueType(
     "a list of addresses or networks, such as 127.0.0.1 or 10.0.0.0/8", _networks, str.split
 )

@@ -26,6 +26,7 @@ from receiver.config import (
     NETWORKS,
     ORIGIN,
     PAIR,
+    PARAMETERS,
     PATH,
     SECRET,
     SIZE,
@@ -119,6 +120,11 @@ class Config:
         choice(DtmfMode, DtmfMode),
         "keys that callers press: keep them, count them (never which), or drop them",
     ] = DtmfMode.KEEP
+    require_param: Annotated[
+        tuple[str, ...],
+        PARAMETERS,
+        "record only streams that have this parameter, NAME or NAME=VALUE; repeatable",
+    ] = ()
     sync_interval_ms: Annotated[
         int, integer(0, 60_000), "audio is synced at most this much later; 0 syncs each batch"
     ] = 500

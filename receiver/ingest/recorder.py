@@ -55,7 +55,8 @@ from receiver.journal.records import (
 )
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
-from receiver.media import DtmfMode, EndReason, Track
+from receiver.lifecycle.ledger_thread import LedgerThread
+from receiver.media import DtmfMode, EndReason, Track, clipped
 from receiver.rate_limit import LogThrottle, RefusalThrottle
 from receiver.recording.store import REMEMBERED_SECONDS
 from receiver.tap.hub import Hub
@@ -373,6 +374,8 @@ class Recorder:
         now: a clock that never goes back, in seconds.
         elsewhere: where the streams of other processes stood.
         dtmf: what is kept of keys that are pressed.
+        required: parameters without which nothing is recorded, as `NAME` or `NAME=VALUE`.
+        ledger: where it is entered that a stream was not recorded.
     """
 
     def __init__(
@@ -386,9 +389,13 @@ class Recorder:
         now: Callable[[], float] = time.monotonic,
         elsewhere: PartStore | None = None,
         dtmf: DtmfMode = DtmfMode.KEEP,
+        required: tuple[str, ...] = (),
+        ledger: LedgerThread | None = None,
     ) -> None:
         self.hub = hub
         self.dtmf = dtmf
+        self.required = required
+        self.ledger = ledger
         self.counters = counters
         self.now = now
         self.journal_ended = journal_ended
@@ -437,6 +444,13 @@ class Recorder:
     def open_journal(self, header: Header) -> JournalWriter:
         """Open a journal in the spool; its file is made by the writer's thread."""
         return self._spool.open(header)
+
+    def count_unwanted(self, call_sid: str, missing: tuple[str, ...], times: int) -> None:
+        """Count a stream that lacks required parameters; enter it, where it is logged, too."""
+        self.counters.without_parameter += 1
+        if self.ledger is not None and times:
+            about = {"call": clipped(call_sid), "lacks": list(missing), "times": times}
+            self.ledger.submit("not_recorded", who="receiver", via="stream", **about)
 
     def session_opened(self, session: LiveSession) -> None:
         """Add a session whose socket is open."""

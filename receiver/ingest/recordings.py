@@ -88,7 +88,8 @@ class ConnectionRecordings:
         recording = self.open
         if recording is None:
             return
-        if self._grant.call_sid is not None and (recording.start or self._stream.start) is None:
+        is_bound = self._grant.call_sid is not None or self._recorder.required
+        if is_bound and (recording.start or self._stream.start) is None:
             self.discard(event.reason)
             return
         if event.assumed is not None and recording.start is None:
@@ -100,9 +101,9 @@ class ConnectionRecordings:
         self._forget(recording, event.reason, detail)
 
     def discard(self, reason: EndReason) -> None:
-        """Remove what came of a stream that nothing showed to be the token's call."""
+        """Remove what came of a stream that nothing showed to be one that may be recorded."""
         if self.open is not None:
-            detail = "not kept: no start message named the call of the token"
+            detail = "not kept: no start message showed that it may be"
             self.open.end(reason, detail, Path.unlink)
             self._forget(self.open, reason, detail)
 
@@ -122,7 +123,7 @@ class ConnectionRecordings:
         header = new_header(self._recorder.utc_ms())
         self._ids.add(header.recording_id)
         journal = self._recorder.open_journal(header)
-        self._claim_call(journal)
+        self._note_conditions(journal)
         self._recorder.counters.started += 1
         tracks = self._stream.latest_of_tracks
         recording = self.open = LiveRecording(
@@ -136,11 +137,14 @@ class ConnectionRecordings:
         if self._stream.state is not State.STARTED:  # else its start message is logged
             log.info("audio_before_start", **self.names(), remote_address=self._remote_address)
 
-    def _claim_call(self, journal: JournalWriter) -> None:
-        """Write into the journal that nothing has shown it to be the token's call, so far.
+    def _note_conditions(self, journal: JournalWriter) -> None:
+        """Write into the journal what its start message must show: the call, and parameters.
 
         What is discarded at the end must not be published after a crash.
         """
+        if required := self._recorder.required:
+            detail = msgspec.json.encode(required).decode()
+            journal.append(records.encode(NoteRecord(0, records.REQUIRED_PARAMETERS, detail)))
         call_sid = self._grant.call_sid
         if call_sid is not None and self._stream.start is None:
             text = call_sid.encode("utf-8", "replace").decode()  # a signer may write anything

@@ -15,12 +15,13 @@ from receiver.ingest.recorder import Recorder
 from receiver.ingest.recordings import ConnectionRecordings
 from receiver.ingest.stream import (
     ChunkRefused,
+    ParameterMissing,
     PeerLimits,
     RecordingEnded,
     RecordingOpened,
     Stream,
 )
-from receiver.media import Chunk, DtmfMode, EndReason
+from receiver.media import Chunk, DtmfMode, EndReason, lacking
 from receiver.rate_limit import LogThrottle
 from receiver.transports.interface import FAILURES, Connection
 from receiver.wire import messages, parse
@@ -168,6 +169,7 @@ class Session:
         if isinstance(parsed, Start):
             self._recordings.named = parsed
             self._check_call(parsed)
+            self._check_parameters(parsed)
             early.start = message
         elif isinstance(parsed, messages.Connected):
             early.connected = message
@@ -181,11 +183,21 @@ class Session:
         What came under a start message that named it is that call's, and is kept.
         """
         if self._grant.call_sid is not None and start.call_sid != self._grant.call_sid:
-            recording = self._recordings.open
-            if recording is not None and recording.start is None:
-                self._recordings.discard(EndReason.PROTOCOL_ERROR)
-                self._stream.closed(EndReason.PROTOCOL_ERROR)
+            self._discard_nameless()
             raise ProtocolViolation("the token is for another call")
+
+    def _check_parameters(self, start: Start) -> None:
+        """Refuse a stream that lacks a required parameter; what was recorded with it is kept."""
+        if missing := lacking(self._recorder.required, start.parameters):
+            self._discard_nameless()
+            raise ParameterMissing(missing)
+
+    def _discard_nameless(self) -> None:
+        """Remove what came before any start message."""
+        recording = self._recordings.open
+        if recording is not None and recording.start is None:
+            self._recordings.discard(EndReason.PROTOCOL_ERROR)
+            self._stream.closed(EndReason.PROTOCOL_ERROR)
 
     def _reject(self, rejected: MessageRejected, message: bytes) -> None:
         """Count an unusable message; too many of them in a row end the stream."""
@@ -223,6 +235,8 @@ class Session:
                 remote_address=self._remote_address,
                 times=times,
             )
+        if isinstance(violation, ParameterMissing):
+            self._recorder.count_unwanted(names["call_sid"] or "", violation.missing, times)
         self.close(EndReason.PROTOCOL_ERROR, code=violation.close_code, text=violation.detail)
 
     def _beginning(self, message: bytes) -> str:

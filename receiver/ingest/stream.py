@@ -297,6 +297,14 @@ class Stream:
         return RecordingEnded(reason, assumed, self.latest_of_tracks())
 
 
+class ParameterMissing(ProtocolViolation):
+    """The start message lacks custom parameters without which nothing is recorded."""
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        super().__init__(f"not recorded: the start message lacks {', '.join(missing)}")
+        self.missing = missing
+
+
 MOST_REJECTED: Final = 50
 """More unusable messages than this within `REJECTED_WINDOW_SECONDS` end the stream."""
 REJECTED_WINDOW_SECONDS: Final = 10.0

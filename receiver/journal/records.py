@@ -50,6 +50,10 @@ detail is a `PreviousPart`, as JSON."""
 REPEATED_IDS: Final = "ids_repeated"
 """Code of a note of ids that the start message lacks and other messages have: JSON, an array of
 the ids of stream, call and account."""
+REQUIRED_PARAMETERS: Final = "params_required"
+"""Code of a note that opens the journal where streams must have custom parameters. Its detail is a
+JSON array of them, as `NAME` or `NAME=VALUE`. Without a start message that has them all, the
+journal is not published."""
 LONGEST_RECORD_BYTES: Final = 4 * 2**20
 """No record is longer (messages are bounded well below); a larger length is damage."""
 
@@ -111,7 +115,7 @@ class EndRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class NoteRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """What happened to the journal itself. Notes become findings, but for `CLAIMED_CALL`."""
+    """What happened to the journal itself. Notes become findings, but for the codes above."""
 
     arrival_ms: int
     code: str

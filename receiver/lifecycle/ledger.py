@@ -53,7 +53,16 @@ Act = (
         "published", "heard", "fetched", "downloaded", "exported", "listening_live", "listened_live"
     ]
     | Literal["labelled", "unlabelled", "noted", "note_removed", "held", "released"]
-    | Literal["erased", "deleted", "paused", "resumed", "signed_in", "sign_in_failed", "signed_out"]
+    | Literal[
+        "not_recorded",
+        "erased",
+        "deleted",
+        "paused",
+        "resumed",
+        "signed_in",
+        "sign_in_failed",
+        "signed_out",
+    ]
     | Literal[
         "user_added", "user_changed", "user_removed", "token_made", "token_revoked", "link_made"
     ]

@@ -150,6 +150,7 @@ class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: RefusedAudio | None = None
     previous: PreviousRecording | None = None
     peaks: dict[str, str] | None = None  # {"file": "peaks.dat", "sha256": ...}; with tracks only
+    consent: dict[str, Any] | None = None  # parameters that were required, as they came
     timeline: dict[str, str] | None = None  # {"file": "timeline.json", "sha256": ...}
 
 

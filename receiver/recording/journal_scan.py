@@ -11,7 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -31,7 +31,7 @@ from receiver.journal.records import (
     Record,
     RejectedRecord,
 )
-from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track
+from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track, lacking
 from receiver.timeline.jumps import continued_origin_ms
 from receiver.timeline.track_index import MISSING, Column, MessageIndex, TrackIndex
 from receiver.timeline.track_timeline import EventPosition
@@ -142,6 +142,8 @@ class JournalScan:
     repeated_ids: tuple[str, str, str] = ("", "", "")  # of stream, call and account
     token_call: str | None = None  # that no start message had named when the journal was opened
     calls: set[str] = field(default_factory=set)  # that start messages name
+    required: tuple[str, ...] = ()  # parameters, as `NAME` or `NAME=VALUE`
+    lacking: tuple[str, ...] = ()  # those that no start message had
     messages: MessageIndex = field(default_factory=MessageIndex)
     last_arrival_ms: int = 0
     trusted_bytes: int = 0
@@ -174,9 +176,21 @@ class JournalScan:
         return self.end.reason if self.end else EndReason.CRASH
 
     @property
-    def unproven(self) -> bool:
-        """Whether no start message named the call that the stream's token is for."""
-        return self.token_call is not None and self.token_call not in self.calls
+    def unproven(self) -> str:
+        """Return why nothing of it may be kept; empty where it may."""
+        if self.token_call is not None and self.token_call not in self.calls:
+            return "no start message named the call of the token"
+        if self.lacking:
+            return f"no start message had the required parameters: {', '.join(self.lacking)}"
+        return ""
+
+    @property
+    def consent(self) -> dict[str, Any] | None:
+        """Return the parameters that were required, as they came; nothing where none were."""
+        if not self.required or self.start is None:
+            return None
+        names = [wanted.partition("=")[0] for wanted in self.required]
+        return {name: self.start.parameters.get(name) for name in names}
 
     @property
     def ended_at_ms(self) -> int:
@@ -213,6 +227,8 @@ class JournalScan:
                 self.token_call = note.detail
             case journal.REPEATED_IDS:
                 self.repeated_ids = _decoded(note.detail, tuple[str, str, str]) or ("", "", "")
+            case journal.REQUIRED_PARAMETERS:
+                self.required = self.lacking = _decoded(note.detail, tuple[str, ...]) or ()
             case journal.PREVIOUS_PART:
                 self.previous = _decoded(note.detail, PreviousPart)
             case _:
@@ -263,6 +279,7 @@ class JournalScan:
         self.messages.add(getattr(parsed, "sequence_number", None), end)
         if isinstance(parsed, Start):
             self.calls.add(parsed.call_sid)
+            self.lacking = lacking(self.lacking, parsed.parameters)
         match parsed:
             case Start():
                 self._feed_start(parsed)
@@ -323,38 +340,39 @@ class JournalScan:
         counts = [after - before for before, after in itertools.pairwise(borders)]
         return self.starts[counts.index(max(counts))][0]
 
-    def findings(self) -> list[Finding]:
-        """Return what the journal as a whole has to report."""
-        found = list(self.notes)
-        if self.end is None:
-            found.append(Finding("crashed", "the receiver ended without closing the journal"))
-        elif self.end.reason in _CUT_SHORT:
-            text = self.end.detail or _CUT_SHORT[self.end.reason]
-            found.append(Finding("cut_short", text))
-        elif self.end.detail:
-            found.append(Finding("connection_lost", self.end.detail))
-        if self.damage:
-            found.append(Finding("journal_damaged", self.damage))
-        if self.start is None:
-            found.append(Finding("start_missing", _NO_START))
-        else:
-            found += self.start.findings
-        if len(self.starts) > 1:
-            text = f"start messages of {len(self.starts)} streams; the one with most audio counts"
-            found.append(Finding("streams_mixed", text))
-        if self.restated:
-            text = "later start messages had other parameters; the first counts"
-            found.append(Finding("start_restated", text))
-        if self.reformatted:
-            text = "later start messages named another format; the first one's is that of all audio"
-            found.append(Finding("format_restated", text))
-        if self.unknown_events:
-            found.append(Finding("unknown_events", f"{self.unknown_events} times; ignored"))
-        found += [
-            Finding("messages_rejected", f"{count} times {code}")
-            for code, count in sorted(self.rejected.items())
-        ]
-        return found
+
+def findings_of(scanned: JournalScan) -> list[Finding]:
+    """Return what the journal as a whole has to report."""
+    found = list(scanned.notes)
+    if scanned.end is None:
+        found.append(Finding("crashed", "the receiver ended without closing the journal"))
+    elif scanned.end.reason in _CUT_SHORT:
+        text = scanned.end.detail or _CUT_SHORT[scanned.end.reason]
+        found.append(Finding("cut_short", text))
+    elif scanned.end.detail:
+        found.append(Finding("connection_lost", scanned.end.detail))
+    if scanned.damage:
+        found.append(Finding("journal_damaged", scanned.damage))
+    if scanned.start is None:
+        found.append(Finding("start_missing", _NO_START))
+    else:
+        found += scanned.start.findings
+    if len(scanned.starts) > 1:
+        text = f"start messages of {len(scanned.starts)} streams; the one with most audio counts"
+        found.append(Finding("streams_mixed", text))
+    if scanned.restated:
+        text = "later start messages had other parameters; the first counts"
+        found.append(Finding("start_restated", text))
+    if scanned.reformatted:
+        text = "later start messages named another format; the first one's is that of all audio"
+        found.append(Finding("format_restated", text))
+    if scanned.unknown_events:
+        found.append(Finding("unknown_events", f"{scanned.unknown_events} times; ignored"))
+    found += [
+        Finding("messages_rejected", f"{count} times {code}")
+        for code, count in sorted(scanned.rejected.items())
+    ]
+    return found
 
 
 def joint(scanned: JournalScan) -> Joint | None:
@@ -403,13 +421,12 @@ def scan_file(file: FileIO) -> JournalScan:
     """Return what the journal in `file` holds, which is read from its start, once.
 
     Raises:
-        UnprovenError: nothing of it may be kept: it may not be the call of its token.
+        UnprovenError: nothing of it may be kept: see `JournalScan.unproven`.
         JournalError: it does not start with a header that this version can read.
     """
     file.seek(0)
     scanned = scan(blocks_of(file))
-    if scanned.unproven:
-        text = "no start message named the call of the token"
+    if text := scanned.unproven:
         if scanned.damage:  # it may be behind the damage
             raise JournalError(f"{text} up to {scanned.damage}")
         raise UnprovenError(text)

@@ -18,7 +18,7 @@ from receiver.recording.document import (
     Recording,
     RefusedAudio,
 )
-from receiver.recording.journal_scan import Joint, JournalScan
+from receiver.recording.journal_scan import Joint, JournalScan, findings_of
 from receiver.timeline import track_timeline
 from receiver.timeline.gaps import chunks_not_kept
 from receiver.timeline.jumps import LONGEST_JUMP_MS
@@ -100,6 +100,7 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
         refused=rendered.refused,
         previous=_previous(scanned, rendered.joint),
         peaks=rendered.peaks,
+        consent=scanned.consent,
     )
 
 
@@ -123,7 +124,7 @@ def _between_parts(joint: Joint) -> Iterator[Finding]:
 
 
 def _findings(scanned: JournalScan, rendered: Rendered) -> Iterator[Finding]:
-    yield from scanned.findings()
+    yield from findings_of(scanned)
     if rendered.byte_order_chosen and rendered.byte_order is not None:
         yield Finding("byte_order_chosen", f"{rendered.byte_order.value} is the smoother reading")
     if rendered.joint is not None:

@@ -80,6 +80,8 @@ class _Collector:
         yield _gauge("streams_active", "Streams that are being recorded", live.streams)
         yield _counter("streams_started", "Streams begun", {(): counters.started})
         yield _counter("streams_ended", "Streams ended", _by(counters.ended), ("reason",))
+        text = "Streams not recorded, because a parameter is required that they lack"
+        yield _counter("streams_without_parameter", text, {(): counters.without_parameter})
         yield _counter("chunks_received", "Chunks received", {(): received})
         yield _counter("handshakes_refused", "Upgrades refused", _by(self._refused), ("reason",))
 

@@ -29,6 +29,7 @@ from receiver.ingest.recorder import PartStore, Recorder
 from receiver.ingest.session import Session
 from receiver.journal import backlog
 from receiver.journal.spool import Spool
+from receiver.lifecycle.ledger_thread import LedgerThread
 from receiver.recording.document import Published, Recording, RenderOptions
 from receiver.service import event_loop
 from receiver.service.admission import Admission, DiskWatch
@@ -89,7 +90,7 @@ class Server:
             self.counters,
             journal_ended=self._submit,
             changed=self._sessions_changed,
-            **_recorder_options(config, _common_folder(config, shared)),
+            **_recorder_options(config, _common_folder(config, shared), self._taps.ledger),
         )
         self._admission = Admission(
             tokens,
@@ -312,9 +313,14 @@ def _common_folder(config: Config, shared: SharedPort | None) -> Path:
     return config.spool.parent if shared else config.spool
 
 
-def _recorder_options(config: Config, folder: Path) -> dict[str, Any]:
+def _recorder_options(config: Config, folder: Path, ledger: LedgerThread) -> dict[str, Any]:
     """Return what of recording is a matter of settings; `folder` is common to all workers."""
-    return {"elsewhere": PartStore(folder / PARTS, config.spool), "dtmf": config.dtmf}
+    return {
+        "elsewhere": PartStore(folder / PARTS, config.spool),
+        "dtmf": config.dtmf,
+        "required": config.require_param,
+        "ledger": ledger,
+    }
 
 
 def log_left(folders: Mapping[Path, str]) -> None:

@@ -36,7 +36,7 @@ from receiver.journal.records import (
 from receiver.journal.spool import Spool
 from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, Track, TrackGap
 from receiver.recording.document import Recording, RefusedPart
-from receiver.recording.journal_scan import scan
+from receiver.recording.journal_scan import findings_of, scan
 from receiver.recording.verify import verify
 from receiver.tap.hub import (
     LifecycleEvent,
@@ -345,7 +345,7 @@ def test_audio_of_the_next_stream_is_never_the_last_ones(recorder: MovedRecorder
     calls = [CALL_SID, CALL_SID, "call B"]
     assert list(zip(calls, reasons, [2, 1, 2], strict=True)) == rows
     assert {"who": "B"} == (found[2].start.parameters if found[2].start else None)
-    assert [[], [], []] == [row.findings() for row in found]
+    assert [[], [], []] == [findings_of(row) for row in found]
     formats = [MediaFormat(), MediaFormat(), MediaFormat(Encoding.L16, 16000)]
     assert list(zip(calls, formats, strict=True)) == started
     assert calls == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
@@ -444,7 +444,7 @@ def test_audio_without_a_name_after_a_stop_has_a_finding(recorder: MovedRecorder
     assert [CALL_SID] == [line["call_sid"] for line in lines if line["event"] == "stream_ended"]
     found = scan([b"".join(map(journal.encode, journals(recorder)[1]))])
     assert CALL_SID == (found.start.call_sid if found.start else "")
-    assert ["start_assumed"] == [finding.code for finding in found.findings()]
+    assert ["start_assumed"] == [finding.code for finding in findings_of(found)]
 
 
 def test_a_chunk_of_another_stream_is_rejected_and_never_too_many(recorder: MovedRecorder) -> None:
@@ -461,7 +461,7 @@ def test_a_chunk_of_another_stream_is_rejected_and_never_too_many(recorder: Move
     assert 1 == len(found.tracks[Track.INBOUND])
     assert 0 == found.tracks[Track.INBOUND].rejected
     text = f"{2 * stream.MOST_REJECTED} times other_stream"
-    assert [Finding("messages_rejected", text)] == found.findings()
+    assert [Finding("messages_rejected", text)] == findings_of(found)
 
 
 @pytest.mark.parametrize("count", [3, 200])
@@ -479,7 +479,7 @@ def test_unknown_events_before_start_are_counted(recorder: MovedRecorder, count:
     if count > kept:
         text = f"{count - kept} messages before the recording"
         expected.insert(0, Finding("messages_not_kept", text))
-    assert expected == found.findings()
+    assert expected == findings_of(found)
 
 
 def test_what_came_before_one_recording_is_not_in_the_next(recorder: MovedRecorder) -> None:
@@ -814,7 +814,7 @@ def test_a_missing_track_is_the_only_one_of_the_start(
     found = scan([b"".join(map(journal.encode, recorder.journal()))])
     assert {expected: 2} == {track: len(index) for track, index in found.tracks.items()}
     text = f"messages name no track; {expected.value} was assumed"
-    assert [Finding("track_assumed", text)] == found.findings()
+    assert [Finding("track_assumed", text)] == findings_of(found)
 
 
 def test_ids_that_every_message_repeats_are_ids(recorder: MovedRecorder) -> None:
@@ -836,7 +836,7 @@ def test_ids_that_every_message_repeats_are_ids(recorder: MovedRecorder) -> None
         *(found.start.stream_sid, found.start.call_sid),
         len(found.tracks[Track.INBOUND]),
     )
-    assert [] == found.findings()
+    assert [] == findings_of(found)
 
 
 def sent(track: str, number: int | None, at_ms: int) -> bytes:

@@ -17,7 +17,7 @@ from receiver.journal.records import (
     RejectedRecord,
 )
 from receiver.media import Encoding, EndReason, Finding, GapKind, MediaFormat, RejectedChunk, Track
-from receiver.recording.journal_scan import JournalScan, audio_aside, scan
+from receiver.recording.journal_scan import JournalScan, audio_aside, findings_of, scan
 from receiver.timeline.track_timeline import EventPosition
 from receiver.wire.messages import DtmfMessage, MarkMessage
 from tests.receiver.helpers.journals import HEADER, STARTED_AT_MS, chunk, records, start_message
@@ -35,14 +35,14 @@ def message(event: str, at_ms: int = 0, **body: object) -> MessageRecord:
 
 def codes(found: JournalScan) -> list[str]:
     """Return the codes of a journal's findings."""
-    return [finding.code for finding in found.findings()]
+    return [finding.code for finding in findings_of(found)]
 
 
 def test_a_whole_journal_has_nothing_to_report() -> None:
     """Header, start, chunks of two tracks, end."""
     chunks = [chunk(1, b"a", timestamp_ms=0), chunk(1, b"b", track=Track.OUTBOUND)]
     found = scanned(*records(chunks, reason=EndReason.STOP)[1:])
-    assert [] == found.findings()
+    assert [] == findings_of(found)
     assert (HEADER, EndReason.STOP) == (found.header, found.end_reason)
     assert {Track.INBOUND: 1, Track.OUTBOUND: 1} == {t: len(i) for t, i in found.tracks.items()}
     assert STARTED_AT_MS + 10_000 == found.ended_at_ms
@@ -184,7 +184,7 @@ def test_an_end_that_was_not_the_senders_is_a_finding(
 ) -> None:
     """What we or the network cut short may miss something."""
     found = scanned(MessageRecord(0, start_message()), EndRecord(9, reason, detail))
-    assert ([expected] if expected else []) == found.findings()
+    assert ([expected] if expected else []) == findings_of(found)
 
 
 def test_what_was_rejected_is_counted_by_code_and_kept_by_track() -> None:
@@ -202,7 +202,7 @@ def test_what_was_rejected_is_counted_by_code_and_kept_by_track() -> None:
     assert [
         Finding("messages_rejected", "1 times bad_base64"),
         Finding("messages_rejected", "2 times not_json"),
-    ] == found.findings()
+    ] == findings_of(found)
 
 
 def test_what_happened_to_the_journal_itself_is_passed_on() -> None:
@@ -212,7 +212,7 @@ def test_what_happened_to_the_journal_itself_is_passed_on() -> None:
     found = scanned(*records([], reason=EndReason.STOP)[1:], note, row)
     assert [row] == found.tracks[Track.INBOUND].not_kept
     assert 0 == found.tracks[Track.INBOUND].rejected
-    assert [Finding("journal_rewritten", "why")] == found.findings()
+    assert [Finding("journal_rewritten", "why")] == findings_of(found)
 
 
 def test_a_stream_without_a_start_says_so() -> None:
@@ -224,7 +224,7 @@ def test_a_format_that_cannot_be_decoded_names_its_stream() -> None:
     """The ids of the audio count, whatever it is; a stream that is understood counts more."""
     odd = MessageRecord(0, start_message(encoding="audio/opus", who="A"))
     found = scanned(chunk(1, b"x"), odd)
-    *_, last = found.findings()
+    *_, last = findings_of(found)
     assert ("format_refused", True) == (last.code, "audio/opus" in last.detail)
     assert {"who": "A"} == (found.start.parameters if found.start else None)
     assert MediaFormat() == found.media_format
@@ -258,7 +258,7 @@ def test_ids_that_messages_repeat_fill_in_those_of_the_start(
     found = scanned(MessageRecord(0, start), *notes, EndRecord(1, EndReason.STOP, ""))
     assert found.start is not None
     assert expected == (found.start.stream_sid, found.start.call_sid, found.start.account_sid)
-    assert [] == found.findings()
+    assert [] == findings_of(found)
 
 
 def test_a_kept_message_that_makes_no_sense_is_counted() -> None:
