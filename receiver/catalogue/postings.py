@@ -110,7 +110,11 @@ def _expanded(connection: Connection, clause: Clause) -> list[tuple[str, bool]]:
     """Return the tokens of which a recording must have one, and whether each is a prefix."""
     if not clause.is_prefix:
         return [(token, False) for token in clause.tokens]
-    (prefix,) = clause.tokens
+    return [each for prefix in clause.tokens for each in _begun(connection, prefix)]
+
+
+def _begun(connection: Connection, prefix: str) -> list[tuple[str, bool]]:
+    """Return the tokens that there are with this beginning, or the beginning where it is many."""
     found = connection.execute(
         sa.select(vocabulary.c.token)
         .where(vocabulary.c.token >= prefix, vocabulary.c.token < prefix + _LAST)

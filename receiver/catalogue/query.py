@@ -7,7 +7,8 @@ label, finding, track     may come several times; all must agree
 complete, held            yes or no
 min_duration, max_duration   seconds, or with a unit: 90, 90s, 5m, 1h
 state                     live, present, archived, deleted or missing
-q                         words, or beginnings of words, in parameters, labels and notes
+q                         words, or beginnings of words, in parameters, labels and, for who may
+                          read them, notes
 sort                      newest (the default), oldest, longest or shortest
 after, limit              the next page: what the page before gave; how many rows, at most 500
 """
@@ -96,21 +97,23 @@ class _Reading:
     """What was read of a query so far."""
 
     asked_at: datetime
+    in_notes: bool
     query: Query = field(default_factory=Query)
     clauses: list[Clause] = field(default_factory=list)
 
 
-def parse(pairs: Iterable[tuple[str, str]], now: datetime) -> Query:
+def parse(pairs: Iterable[tuple[str, str]], now: datetime, *, in_notes: bool = False) -> Query:
     """Return the query that words mean; what has no value is as if it were not there.
 
     Args:
         pairs: words and values, as in the query of a URL.
         now: what ages count back from.
+        in_notes: whether `q` finds by the words of notes, too: for who may read these.
 
     Raises:
         BadWord: a word is unknown, comes twice, or its value cannot be used.
     """
-    reading = _Reading(now)
+    reading = _Reading(now, in_notes)
     given: dict[tuple[str, str], None] = {}
     for word, value in pairs:
         if value.strip():
@@ -201,7 +204,7 @@ def _choice(kind: str, values: tuple[str, ...]) -> _Reader:
 
 
 def _words(reading: _Reading, word: str, value: str) -> None:
-    clauses = list(tokens.search(value))
+    clauses = list(tokens.search(value, in_notes=reading.in_notes))
     if not clauses:
         raise BadWord(word, "there is no letter or digit in it to look for")
     reading.clauses += clauses

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -28,6 +28,8 @@ from receiver.recording.verdict import lost_and_paused_ms, verdict
 PRESENT: Final = "present"
 _SHIFT: Final = 10
 _READ_FROM: Final = (layout.RECORDING_JSON, layout.ANNOTATIONS_JSON)
+_NOTED: Final = "2:"
+"""How a row is made of annotations; with another one, those that have some are made again."""
 _FIRST_YEAR_MS: Final = 0
 _LAST_YEAR_MS: Final = 1 << 43
 
@@ -115,7 +117,7 @@ def fingerprint(folder: Path) -> str:
     parts = [f"{document.st_size}.{document.st_mtime_ns}"]
     with contextlib.suppress(FileNotFoundError):
         added = (folder / _READ_FROM[1]).lstat()
-        parts.append(f"{added.st_size}.{added.st_mtime_ns}")
+        parts.append(f"{_NOTED}{added.st_size}.{added.st_mtime_ns}")
     return " ".join(parts)
 
 
@@ -173,7 +175,7 @@ def columns(kept: store.Kept, added: Annotations | None, folder: PurePath) -> di
         "previous": document.previous,
         "sha256": hashlib.sha256(kept.document).hexdigest(),
     }
-    found = _tokens(values, [] if added is None else [note.text for note in added.notes])
+    found = _tokens(values, () if added is None else [note.text for note in added.notes])
     for name in JSON_COLUMNS:
         values[name] = msgspec.json.encode(values[name]).decode()
     number = row_number(_started_ms(document), document.id)
@@ -189,10 +191,10 @@ def _annotations(folder: Path) -> Annotations | None:
         return None
 
 
-def _tokens(values: Mapping[str, Any], texts: list[str]) -> list[str]:
+def _tokens(values: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
     return tokens.of_recording(
         recording_id=values["id"],
-        texts=texts,
+        notes=notes,
         **{
             name: values[name]
             for name in (

@@ -11,11 +11,15 @@ that a beginning of a value is a beginning of its token.
 
 Prefixes. Of words and values, beginnings of up to `EDGE` characters are tokens, too. A longer
 prefix is looked up among all tokens there are (`vocabulary`), or asked of the index.
+
+Notes. A note says what was said, and not everybody may read that. So the words of notes are
+tokens of their own kind, which a search looks for only where it is told to.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
 import unicodedata
@@ -32,6 +36,8 @@ MOST_WORDS: Final = 5000
 _LONGEST: Final = 64
 """Characters of a value that are in its token as they are; a hash of all of it follows."""
 _BUCKETS: Final = 40
+_NOTE: Final = "m"
+"""Before the token of a word that stands in a note."""
 _NAME_BYTES: Final = 6
 
 _PRIVATE: Final = 0xE000
@@ -57,7 +63,7 @@ _ID: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A recording agrees if it has any of these tokens; or one that begins with the only one."""
+    """A recording agrees if it has any of these tokens; or one that begins with any of them."""
 
     tokens: tuple[str, ...]
     is_prefix: bool = False
@@ -79,6 +85,8 @@ def _edges(token: str) -> Iterator[str]:
 
 def _start_of_text(token: str) -> int:
     """Return where the text of a token begins that can be searched for by prefix, or 0."""
+    if token[0] == _NOTE:
+        return 2 if token[1] == "w" else 0
     return {"w": 1, "p": 1 + 2 * _NAME_BYTES}.get(token[0], 0)
 
 
@@ -87,11 +95,11 @@ def has_prefixes(token: str) -> bool:
     return bool(_start_of_text(token)) and len(token) - _start_of_text(token) > EDGE
 
 
-def beginning(token: str) -> Clause:
-    """Return the clause for what begins as a token of a word or value does."""
-    if len(token) - _start_of_text(token) <= EDGE:
-        return Clause(("x" + token,))
-    return Clause((token,), is_prefix=True)
+def beginning(*tokens: str) -> Clause:
+    """Return the clause for what begins as any of these does, which are one word or value."""
+    if len(tokens[0]) - _start_of_text(tokens[0]) <= EDGE:
+        return Clause(tuple("x" + token for token in tokens))
+    return Clause(tokens, is_prefix=True)
 
 
 def exact(kind: str, value: str) -> str:
@@ -152,17 +160,26 @@ def words(text: str) -> Iterator[str]:
             yield from (f"g{run[at : at + 2]}" for at in range(len(run) - 1))
 
 
-def search(text: str) -> Iterator[Clause]:
-    """Yield the clauses for what somebody wrote into a search field: all words must be there."""
+def search(text: str, *, in_notes: bool) -> Iterator[Clause]:
+    """Yield the clauses for what somebody wrote into a search field: all words must be there.
+
+    Args:
+        text: what was written.
+        in_notes: whether the words of notes are looked for, too.
+    """
+
+    def places(token: str) -> tuple[str, ...]:
+        return (token, _NOTE + token) if in_notes else (token,)
+
     for part in text.split():
-        if _ID.fullmatch(part):
-            yield Clause(tuple(exact(kind, part) for kind in "ikr") + tuple(words(part))[:1])
-            continue
         found = list(dict.fromkeys(words(part)))
+        if _ID.fullmatch(part):
+            yield Clause((*(exact(kind, part) for kind in "ikr"), *places(found[0])))
+            continue
         grams = [token for token in found if token[0] == "g"]
         pairs = [token for token in grams if len(token) > 2]
-        yield from (beginning(token) for token in found if token[0] == "w")
-        yield from (Clause((token,)) for token in pairs or grams)
+        yield from (beginning(*places(token)) for token in found if token[0] == "w")
+        yield from (Clause(places(token)) for token in pairs or grams)
 
 
 def of_recording(
@@ -178,9 +195,9 @@ def of_recording(
     findings: Iterable[str],
     labels: Collection[str],
     parameters: Mapping[str, Any],
-    texts: Iterable[str] = (),
+    notes: Iterable[str] = (),
 ) -> list[str]:
-    """Return all tokens of a recording, without edges; `texts` are what else has words."""
+    """Return all tokens of a recording, without edges; `notes` are the texts of its notes."""
     values = {name: parameter_text(value) for name, value in parameters.items()}
     found = [
         *(exact("r", recording_id), exact("i", call_sid), exact("k", stream_sid)),
@@ -192,9 +209,10 @@ def of_recording(
         *(parameter_name(name) for name in values),
         *(parameter(name, value) for name, value in values.items()),
     ]
-    spoken = (token for text in (*values.values(), *labels, *texts) for token in words(text))
+    named = (token for text in (*values.values(), *labels) for token in words(text))
+    noted = (_NOTE + token for text in notes for token in words(text))
     folded = dict.fromkeys(found)
-    for token in spoken:
+    for token in itertools.chain(named, noted):
         folded[token] = None
         if len(folded) >= len(found) + MOST_WORDS:
             break

@@ -90,7 +90,7 @@ def select(
         TapreelError: the catalogue cannot be used.
     """
     try:
-        query = parse(pairs, datetime.now(UTC))
+        query = parse(pairs, datetime.now(UTC), in_notes=True)
     except BadWord as error:
         raise click.UsageError(str(error)) from None
     wanted, beyond = _wanted(pairs, query)

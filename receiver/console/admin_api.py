@@ -16,6 +16,7 @@ from starlette.responses import Response
 from receiver.catalogue.query import MOST_ROWS
 from receiver.console.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, ApiToken, User
 from receiver.console.context import Console, console_of, json_response, who_asks
+from receiver.console.ledger_page import before, entries_for, place_of
 from receiver.console.openapi import Operation, query_word
 from receiver.console.problems import Problem
 from receiver.console.who import LONGEST_NAME, Role
@@ -30,7 +31,10 @@ Parameters = dict[
 
 
 class LedgerPage(msgspec.Struct, frozen=True):
-    """Entries of the ledger, the newest first; `next` is the path of the page behind it."""
+    """Entries of the ledger, the newest first; `next` is the path of the page behind it.
+
+    To who is limited the number `n` of each entry is 0.
+    """
 
     entries: list[Entry]
     next: str | None
@@ -103,25 +107,27 @@ async def _ledger(request: Request) -> Response:
 async def ledger_page(request: Request, recording: str) -> Response:
     """Return a page of the ledger, of one recording where its id is given."""
     console, words = console_of(request), request.query_params
-    before, limit = (_number(request, name) for name in ("before", "limit"))
-    limit = 100 if limit is None else limit
-    if not 1 <= limit <= MOST_ROWS:
-        raise Problem(400, f"limit must be a number from 1 to {MOST_ROWS}.")
+    who, limit = who_asks(request), _limit(request)
+    number, behind = before(request)
     what = frozenset(filter(None, words.get("what", "").split(",")))
-    wanted = EntryFilter(recording, words.get("who", ""), what, words.get("since", ""), before)
-    entries = await console.threads.run(lambda: list(islice(console.ledger.read(wanted), limit)))
+    wanted = EntryFilter(recording, words.get("who", ""), what, words.get("since", ""), number)
+    entries = await console.threads.run(
+        lambda: list(islice(entries_for(console, who, wanted, behind), limit))
+    )
     following = None
     if len(entries) == limit:
         kept = [(k, v) for k, v in words.multi_items() if k != "before"]
-        following = f"{request.url.path}?{urlencode([*kept, ('before', entries[-1].n)])}"
+        following = (
+            f"{request.url.path}?{urlencode([*kept, ('before', place_of(who, entries[-1]))])}"
+        )
     return json_response(request, LedgerPage(entries, following))
 
 
-def _number(request: Request, name: str) -> int | None:
-    text = request.query_params.get(name, "")
-    if text and not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise Problem(400, f"{name} must be a number.")
-    return int(text) if text else None
+def _limit(request: Request) -> int:
+    text = request.query_params.get("limit", "") or "100"
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_ROWS):
+        raise Problem(400, f"limit must be a number from 1 to {MOST_ROWS}.")
+    return int(text)
 
 
 async def _accounts(request: Request) -> Response:
@@ -233,7 +239,12 @@ LEDGER_WORDS: Final = (
     query_word("who", "the account"),
     query_word("what", "words for what was done, with commas between"),
     query_word("since", "RFC 3339 in UTC"),
-    query_word("before", "the number of an entry", type="integer", minimum=0, maximum=10**15 - 1),
+    query_word(
+        "before",
+        "as in `next` of the page before",
+        type="string",
+        pattern="^([0-9]{1,15}|[0-9a-f]{64})?$",
+    ),
     query_word("limit", "how many", type="integer", minimum=1, maximum=MOST_ROWS),
 )
 OPERATIONS: Final = (

@@ -19,7 +19,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.catalogue.query import LONGEST_VALUE, MOST_ROWS, SORTS, STATES, parse
+from receiver.catalogue.query import LONGEST_VALUE, MOST_ROWS, SORTS, STATES
 from receiver.catalogue.rows import Row
 from receiver.catalogue.search import Facets
 from receiver.console import admin_api, downloads
@@ -119,7 +119,7 @@ async def _me(request: Request) -> Response:
 async def _recordings(request: Request) -> Response:
     console, who = console_of(request), who_asks(request)
     with _bad_words():
-        query = parse(request.query_params.multi_items(), datetime.now(UTC))
+        query = who.search(request.query_params.multi_items(), datetime.now(UTC))
         page = await console.threads.run(console.catalogue.page, query, who.scope)
     following = None
     if page.next_after is not None:
@@ -132,7 +132,7 @@ async def _recordings(request: Request) -> Response:
 async def _facets(request: Request) -> Response:
     console, who = console_of(request), who_asks(request)
     with _bad_words():
-        query = parse(request.query_params.multi_items(), datetime.now(UTC))
+        query = who.search(request.query_params.multi_items(), datetime.now(UTC))
         return json_response(
             request, await console.threads.run(console.catalogue.facets, query, who.scope)
         )
@@ -151,11 +151,9 @@ class _bad_words:  # noqa: N801  it is used as a function
 async def _recording(request: Request) -> Response:
     console, row = console_of(request), await row_of(request)
     folder = console.config.recordings / row.folder
-    added = await console.threads.run(notes.read, folder)
-    hears = who_asks(request).role.includes(Role.LISTENER)
-    if not hears:  # a note says what was said
-        added = msgspec.structs.replace(added, notes=[])
-    details = Details(row, added, _paths_of(row) if hears else [])
+    who = who_asks(request)
+    added = who.seen(await console.threads.run(notes.read, folder))
+    details = Details(row, added, _paths_of(row) if who.hears else [])
     etag = f'"{hashlib.sha256(msgspec.json.encode(details)).hexdigest()[:32]}"'
     if downloads.is_unchanged(request, etag):
         return downloads.not_modified(etag)

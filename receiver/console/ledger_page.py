@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, get_args
 from urllib.parse import urlencode
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -33,15 +35,18 @@ _HEARINGS: Final = frozenset(
     {"heard", "fetched", "downloaded", "exported", "listening_live", "listened_live"}
 )
 ACTS: Final = tuple(word for group in get_args(Act) for word in get_args(group) or (group,))
+_PLACE: Final = re.compile(r"[0-9a-f]{64}")
 _COLUMNS: Final = ("n", "at", "who", "what", "recording", "details", "via", "prev")
 
 
 async def _ledger(request: Request) -> dict[str, Any]:
     console, who = console_of(request), who_asks(request)
-    asked, wanted = _asked(request)
-    found, head = await console.threads.run(_read, console, who, wanted)
+    asked, wanted, behind = _asked(request)
+    found, head = await console.threads.run(_read, console, who, wanted, behind)
     words = [(name, value) for name, value in asked.items() if value]
-    next_words = [*words, ("before", str(found[ENTRIES - 1].n))] if len(found) > ENTRIES else []
+    next_words = []
+    if len(found) > ENTRIES:
+        next_words = [*words, ("before", place_of(who, found[ENTRIES - 1]))]
     return {
         "entries": [_view(entry) for entry in found[:ENTRIES]],
         "wanted": asked,
@@ -53,49 +58,83 @@ async def _ledger(request: Request) -> dict[str, Any]:
     }
 
 
-def _asked(request: Request) -> tuple[dict[str, str], EntryFilter]:
-    """Return the words of a request's address, and what they mean. Raises Problem."""
+def _asked(request: Request) -> tuple[dict[str, str], EntryFilter, str]:
+    """Return the words of a request's address, and what they mean; see `entries_for`.
+
+    Raises:
+        Problem: 400.
+    """
+    number, behind = before(request)
     asked = {name: request.query_params.get(name, "").strip() for name in ("who", "what")}
     asked["recording"] = request.query_params.get("recording", "").strip().lower()
-    return asked, EntryFilter(
+    wanted = EntryFilter(
         recording=asked["recording"],
         who=asked["who"],
         what=frozenset({asked["what"]} - {""}),
-        before=_before(request),
+        before=number,
     )
+    return asked, wanted, behind
 
 
-def _before(request: Request) -> int | None:
+def place_of(who: Who, entry: Entry) -> str:
+    """Return the word `before` of the page behind an entry.
+
+    It is the entry's number, or, for who is limited, the hash that it names: the number would
+    tell how much was done that does not exist for him.
+    """
+    return entry.prev if who.scope else str(entry.n)
+
+
+def before(request: Request) -> tuple[int | None, str]:
+    """Return what `before` is in a request: a number, or the hash that an entry names, or nothing.
+
+    Raises:
+        Problem: 400, it is not what the page before gave.
+    """
     text = request.query_params.get("before", "")
     if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise Problem(400, "The word `before` must be the number of an entry.")
-    return int(text)
+        return None, ""
+    if _PLACE.fullmatch(text):
+        return None, text
+    if who_asks(request).scope or not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise Problem(400, "The word `before` must be what the page before gave.")
+    return int(text), ""
 
 
-def _read(console: Console, who: Who, wanted: EntryFilter) -> tuple[list[Entry], str]:
+def _read(console: Console, who: Who, wanted: EntryFilter, behind: str) -> tuple[list[Entry], str]:
     try:
-        entries = _visible(console, who, wanted)
+        entries = entries_for(console, who, wanted, behind)
         return list(itertools.islice(entries, ENTRIES + 1)), str(console.ledger.head())
     except UnreadableError as error:
         raise Problem(503, f"The ledger cannot be read: {error}.") from error
 
 
-def _visible(console: Console, who: Who, wanted: EntryFilter) -> Iterator[Entry]:
-    """Return the entries that are wanted and may be seen, the newest first."""
+def entries_for(
+    console: Console, who: Who, wanted: EntryFilter, behind: str = ""
+) -> Iterator[Entry]:
+    """Return the entries that are wanted and may be seen, the newest first. Waits for the disk.
+
+    Args:
+        console: the console.
+        who: who asks; to who is limited no entry has its number.
+        wanted: which are wanted.
+        behind: where there is one, only what stands behind the entry that names this hash.
+    """
     entries = console.ledger.read(wanted)
+    if behind:
+        entries = itertools.dropwhile(lambda entry: entry.prev != behind, entries)
+        next(entries, None)
     return _in_scope(console, who, entries) if who.scope else entries
 
 
 def _in_scope(console: Console, who: Who, entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield the entries about recordings that somebody may see."""
+    """Yield the entries about recordings that somebody may see, without their numbers."""
     known: dict[str, bool] = {}
     for entry in entries:
         if entry.recording and entry.recording not in known:
             known[entry.recording] = _exists(console, who, entry.recording)
         if known.get(entry.recording):
-            yield entry
+            yield msgspec.structs.replace(entry, n=0)
 
 
 def _exists(console: Console, who: Who, recording_id: str) -> bool:
@@ -152,7 +191,8 @@ def details_text(details: Mapping[str, Any]) -> str:
 async def _ledger_csv(request: Request) -> Response:
     """Send all entries that are wanted, some at a time, so that memory holds few."""
     console, who = console_of(request), who_asks(request)
-    entries = _visible(console, who, _asked(request)[1])
+    _, wanted, behind = _asked(request)
+    entries = entries_for(console, who, wanted, behind)
 
     def some() -> list[Entry]:
         return list(itertools.islice(entries, _AT_ONCE))

@@ -132,8 +132,11 @@ class LiveCall:
             for name, value in scope.items()
         )
 
-    def matter(self) -> tuple[str, str]:
-        """Return in words what matters most, and its tone."""
+    def matter(self, scope: Mapping[str, str]) -> tuple[str, str]:
+        """Return in words what matters most to somebody, and its tone.
+
+        That there is another part is said to nobody for whom that part may not exist.
+        """
         if self.ms - self.came_ms >= NOTHING_MS:
             return f"nothing has come for {length_text(self.ms - self.came_ms)}", "bad"
         if self.lost_ms:
@@ -147,7 +150,7 @@ class LiveCall:
         if silent:
             sides = "both" if len(silent) > 1 else side(next(iter(silent)))
             return f"{sides} silent for {length_text(min(silent.values()))}", ""
-        if self.about.get("continues"):
+        if self.about.get("continues") and not scope:
             return "another part of this call", ""
         return ("nothing missing", "") if self.lost_ms == 0 else ("", "")
 

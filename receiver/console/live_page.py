@@ -59,7 +59,7 @@ def page_context(console: Console, who: Who) -> dict[str, Any]:
     live = console.live
     calls = live.visible_to(who.scope)
     return {
-        "calls": [_view(live, recording_id, call) for recording_id, call in calls.items()],
+        "calls": [_view(live, who, recording_id, call) for recording_id, call in calls.items()],
         "heading": _heading(len(calls)),
         "summary": _summary(console, who, calls.values()),
         "problems": [
@@ -67,7 +67,7 @@ def page_context(console: Console, who: Who) -> dict[str, Any]:
             for url, problem in live.problems.items()
         ],
         "is_connected": bool(live.taps),
-        "may": {"hear": who.role.includes(Role.LISTENER)},
+        "may": {"hear": who.hears},
         "bars_shown": BARS,
         "json_url": "/.json",
     }
@@ -89,7 +89,7 @@ def _summary(console: Console, who: Who, calls: Iterable[LiveCall]) -> str:
     return " · ".join(parts)
 
 
-def _view(live: LiveCalls, recording_id: str, call: LiveCall) -> dict[str, Any]:
+def _view(live: LiveCalls, who: Who, recording_id: str, call: LiveCall) -> dict[str, Any]:
     about = call.about
     shown = list(about["parameters"].items())[: views.MOST_CHIPS]
     return {
@@ -102,13 +102,13 @@ def _view(live: LiveCalls, recording_id: str, call: LiveCall) -> dict[str, Any]:
         "chips": [views.chip(name, parameter_text(value)) for name, value in shown],
         "sides": [{"track": track, "side": side(track)} for track in call.tracks],
         "levels": {track: list(call.levels.get(track, ())) for track in call.tracks},
-        **_moving(live, recording_id, call),
+        **_moving(live, who, recording_id, call),
     }
 
 
-def _moving(live: LiveCalls, recording_id: str, call: LiveCall) -> dict[str, Any]:
+def _moving(live: LiveCalls, who: Who, recording_id: str, call: LiveCall) -> dict[str, Any]:
     """Return of a call what changes from one moment to the next."""
-    text, tone = call.matter()
+    text, tone = call.matter(who.scope)
     own = live.listening.get(recording_id, Counter())
     others = max(0, call.listeners - own.total())
     return {
@@ -165,7 +165,7 @@ async def _send_changes(socket: WebSocket, console: Console, who: Who) -> None:
         message: dict[str, Any] = {
             "event": "levels",
             "summary": _summary(console, who, calls.values()),
-            "calls": _levels(live, calls),
+            "calls": _levels(live, who, calls),
         }
         if live.changes != changes:
             message = {"event": "calls", **page_context(console, who)}
@@ -175,10 +175,10 @@ async def _send_changes(socket: WebSocket, console: Console, who: Who) -> None:
             await live.change()
 
 
-def _levels(live: LiveCalls, calls: Mapping[str, LiveCall]) -> dict[str, Any]:
+def _levels(live: LiveCalls, who: Who, calls: Mapping[str, LiveCall]) -> dict[str, Any]:
     return {
         recording_id: {
-            **_moving(live, recording_id, call),
+            **_moving(live, who, recording_id, call),
             "levels": {track: levels[-1] for track, levels in call.levels.items()},
         }
         for recording_id, call in calls.items()

@@ -13,11 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from receiver.catalogue.query import MOST_ROWS, Query, parse
+from receiver.catalogue.query import MOST_ROWS, Query
 from receiver.catalogue.rows import Row
 from receiver.catalogue.search import Facet, Facets, Page
 from receiver.console import ledger_page, views
@@ -50,7 +49,7 @@ _WORDS: Final = (
 
 def may(who: Who) -> dict[str, bool]:
     """Return what the buttons of a page depend on."""
-    return {"hear": who.role.includes(Role.LISTENER), "manage": who.role.includes(Role.MANAGER)}
+    return {"hear": who.hears, "manage": who.manages}
 
 
 def query_of(request: Request) -> Query:
@@ -61,7 +60,7 @@ def query_of(request: Request) -> Query:
     """
     given = [(name, value) for name, value in request.query_params.multi_items() if name != "said"]
     try:
-        return parse(given, datetime.now(UTC))
+        return who_asks(request).search(given, datetime.now(UTC))
     except BadWord as error:
         raise Problem(400, f"The search cannot be used: {error}.") from None
 
@@ -231,7 +230,7 @@ async def _recordings_csv(request: Request) -> Response:
         after = found.next_after
         while after:
             words = [*query.canonical(), ("after", after)]
-            following = parse([w for w in words if w[0] != "from"], datetime.now(UTC))
+            following = who.search([w for w in words if w[0] != "from"], datetime.now(UTC))
             following = replace(following, since_ms=query.since_ms, until_ms=query.until_ms)
             more = await console.threads.run(console.catalogue.page, following, who.scope)
             yield csv_text(views.csv_lines([views.row_view(row) for row in more.rows], names))
@@ -248,24 +247,22 @@ async def _recording(request: Request) -> dict[str, Any]:
         row = console.catalogue.get(request.path_params["recording_id"], who.scope)
         folder = console.catalogue.recordings / row.folder
         try:
-            document, added = store.read(folder).recording, notes.read(folder)
+            document, added = store.read(folder).recording, who.seen(notes.read(folder))
         except UnreadableError as error:
             raise _unreadable(row, error) from None
         heard = None
-        if may(who)["manage"]:
+        if who.manages:
             heard = ledger_page.read_heard(console, row.id, document.duration_ms)
-        if not may(who)["hear"]:  # a note says what was said
-            added = msgspec.structs.replace(added, notes=[])
         return views.recording_view(document, added) | {"heard": heard}
 
     found = await console.threads.run(read)
     tracks = [track["track"] for track in found["tracks"]]
     recording_id = found["recording"]["id"]
-    if not may(who)["hear"]:  # a key may be a digit of a card, and is heard
+    if not who.hears:  # a key may be a digit of a card, and is heard
         found["events"] = [event for event in found["events"] if event["look"] != "key"]
     return {
         **found,
-        "downloads": views.downloads(tracks, recording_id) if may(who)["hear"] else [],
+        "downloads": views.downloads(tracks, recording_id) if who.hears else [],
         "json_url": f"{found['recording']['url']}.json",
         "may": may(who),
         "said": said_of(request),

@@ -2,6 +2,9 @@
 
 Pure. A role includes those below it. A scope names custom parameters with the value that a
 recording must have; what it leaves out does not exist for who is limited by it.
+
+What a role may not see is decided here (`Who.hears`, `Who.search`, `Who.seen`), and what a limit
+hides, by the scope that every read of the catalogue takes; handlers ask, and decide nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +13,17 @@ import enum
 import hashlib
 import hmac
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
+import msgspec
+
+from receiver.catalogue.query import Query, parse
 from receiver.media import visible
 from receiver.rate_limit import TokenBuckets
+from receiver.recording.annotations import Annotations, Hold
 
 LONGEST_NAME: Final = 100
 
@@ -57,6 +65,38 @@ class Who:
     def way(self) -> str:
         """Which way it comes, as the ledger has it: by a page, or as a program by its token."""
         return "console" if self.is_ambient else f"api, {self.via}"
+
+    @property
+    def hears(self) -> bool:
+        """Whether he hears recordings, and reads what was said: notes, keys, why it is held."""
+        return self.role.includes(Role.LISTENER)
+
+    @property
+    def manages(self) -> bool:
+        """Whether he changes what people add to recordings, and sees who has heard them."""
+        return self.role.includes(Role.MANAGER)
+
+    def search(self, pairs: Iterable[tuple[str, str]], now: datetime) -> Query:
+        """Return the query that words mean; who may read no notes finds nothing by their words.
+
+        Args:
+            pairs: words and values, as in the query of a URL.
+            now: what ages count back from.
+
+        Raises:
+            BadWord: a word cannot be used.
+        """
+        return parse(pairs, now, in_notes=self.hears)
+
+    def seen(self, added: Annotations) -> Annotations:
+        """Return of what people added to a recording that which he may see.
+
+        A viewer sees its labels, and that it is held, but not why.
+        """
+        if self.hears:
+            return added
+        hold = None if added.hold is None else Hold("", "", "")
+        return msgspec.structs.replace(added, notes=(), hold=hold)
 
     def is_csrf_token(self, given: str, secret: bytes) -> bool:
         """Return whether a form brings back what it got."""

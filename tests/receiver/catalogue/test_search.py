@@ -58,7 +58,7 @@ def catalogue(url: str | None, recordings: Path) -> Iterator[Catalogue]:
 
 def found(catalogue: Catalogue, words: Words, scope: dict[str, str] | None = None) -> list[int]:
     """Return the numbers of the recordings that a search finds, in order."""
-    page = catalogue.page(parse(words, NOW), scope or {})
+    page = catalogue.page(parse(words, NOW, in_notes=True), scope or {})
     assert (len(page.rows), True) == (page.total, page.total_is_exact)
     return [int(row.id[:2], 16) for row in page.rows]
 
@@ -194,6 +194,20 @@ def test_labels_notes_and_holds_are_found(catalogue: Catalogue) -> None:
     catalogue.touch(recording_id(2))
     assert [] == found(catalogue, [("label", "To check")])
     catalogue.touch("ffffffffffffffff")  # nothing of ours
+
+
+def test_notes_are_searched_only_for_who_may_read_them(catalogue: Catalogue) -> None:
+    """By short and long beginnings, and in scripts without spaces; facets do not tell, either."""
+    folder = catalogue.recordings / catalogue.get(recording_id(2), {}).folder
+    text = "asked for a hospitalization 病院"
+    notes.change(folder, lambda now: notes.add_note(now, text, note_id="1", by="ana", at=AT))
+    catalogue.touch(recording_id(2))
+    for searched in ("asked", "hospitaliz", "病院", "院"):
+        words = [("q", searched)]
+        assert [2] == found(catalogue, words)
+        assert 1 == catalogue.facets(parse(words, NOW, in_notes=True), {}, NOW).counted
+        assert [] == catalogue.page(parse(words, NOW), {}).rows
+        assert 0 == catalogue.facets(parse(words, NOW), {}, NOW).counted
 
 
 @pytest.mark.parametrize("scope", [{"queue": "sales"}, {"queue": "sales", "agent": "Ana García"}])

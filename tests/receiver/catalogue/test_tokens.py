@@ -37,7 +37,7 @@ def finds(clauses: list[Clause], indexed: list[str]) -> bool:
     """Whether a recording with these tokens meets all clauses, as the databases decide."""
     known = set(tokens.with_edges(indexed))
     return all(
-        any(token.startswith(clause.tokens[0]) for token in known)
+        any(token.startswith(clause.tokens) for token in known)
         if clause.is_prefix
         else any(token in known for token in clause.tokens)
         for clause in clauses
@@ -45,8 +45,13 @@ def finds(clauses: list[Clause], indexed: list[str]) -> bool:
 
 
 def finds_words(searched: str, text: str) -> bool:
-    """Whether a search for words finds a note with this text."""
-    return finds(list(tokens.search(searched)), recording(texts=[text]))
+    """Whether a search for words finds a value with this text; a note with it only if it may."""
+    named, noted = recording(parameters={"n": text}), recording(notes=[text])
+    everywhere, elsewhere = (list(tokens.search(searched, in_notes=may)) for may in (True, False))
+    assert not finds(elsewhere, noted)
+    found = finds(everywhere, noted)
+    assert (found, found) == (finds(everywhere, named), finds(elsewhere, named))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -94,7 +99,7 @@ def test_other_words_are_not_found(searched: str, text: str) -> None:
 
 def test_what_has_no_word_searches_for_nothing() -> None:
     """So it can be refused."""
-    assert [] == list(tokens.search(" -- !? "))
+    assert [] == list(tokens.search(" -- !? ", in_notes=True))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +108,12 @@ def test_what_has_no_word_searches_for_nothing() -> None:
 def test_an_id_that_was_pasted_is_found_as_a_whole(searched: str) -> None:
     """It is of a call, a stream or a recording, or stands in a note."""
     indexed = recording(recording_id=searched, call_sid=searched)
-    assert finds(list(tokens.search(searched)), indexed)
-    assert not finds(list(tokens.search(searched)), recording(recording_id="x", call_sid="y"))
+    noted = recording(recording_id="x", call_sid="y", notes=[f"as in {searched}"])
+    for in_notes in (True, False):
+        clauses = list(tokens.search(searched, in_notes=in_notes))
+        assert finds(clauses, indexed)
+        assert in_notes == finds(clauses, noted)
+        assert not finds(clauses, recording(recording_id="x", call_sid="y"))
 
 
 VALUES = st.text(max_size=100)
@@ -139,7 +148,7 @@ def test_long_values_differ_by_their_ends() -> None:
 @given(st.text(max_size=80), st.text(max_size=30))
 def test_no_tokenizer_takes_tokens_apart(value: str, name: str) -> None:
     """FTS5 finds in what it was given exactly these tokens; quotes would end a token elsewhere."""
-    indexed = tokens.with_edges(recording(parameters={name: value}, labels=[value], texts=[value]))
+    indexed = tokens.with_edges(recording(parameters={name: value}, labels=[value], notes=[value]))
     assert not [token for token in indexed if re.search("[^a-z0-9\x80-\U0010ffff]", token)]
     database = sqlite3.connect(":memory:")
     database.execute(
@@ -176,7 +185,7 @@ def test_durations_are_found_by_their_magnitude(
 
 def test_a_recording_has_so_many_words_and_no_more() -> None:
     """A note of a million words costs what one of five thousand does."""
-    found = recording(texts=[" ".join(map(str, range(tokens.MOST_WORDS * 2)))])
+    found = recording(notes=[" ".join(map(str, range(tokens.MOST_WORDS * 2)))])
     assert tokens.MOST_WORDS + 20 > len(found)
 
 

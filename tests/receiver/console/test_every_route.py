@@ -10,9 +10,12 @@ from typing import Final
 import httpx
 import pytest
 
+from receiver.console.accounts import User
 from receiver.console.app import endpoints
 from receiver.console.routes import SAFE, Endpoint
 from receiver.console.who import Role
+from receiver.lifecycle.acts import Acts
+from receiver.recording import store
 from tests.receiver.helpers import recordings_builder as builder
 from tests.receiver.helpers.consoles import Served, serving
 
@@ -20,6 +23,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 MINE, HIDDEN = "00000000000000aa", "00000000000000bb"
 SECRET: Final = "zebra"
 """Stands in the hidden recording alone, as a parameter's value and in its call's id."""
+NOTED: Final = "wombat"
+REASON: Final = "gazelle"
+"""A word of a note, and of the reason of a hold: nothing for who does not hear recordings."""
 MARKUP: Final = "<script>alert(1)</script>"
 LINK: Final = re.compile(r'(?:href|action)="(/[^"#]*)')
 MOST_PAGES: Final = 60
@@ -46,6 +52,10 @@ def publish(folder: Path) -> None:
             parameters={"queue": queue, MARKUP: MARKUP},
             call_sid=f"call-{queue}",
         )
+    acts = Acts(folder / "recordings", who="mia", via="test")
+    mine = store.find(folder / "recordings", MINE)
+    acts.add_note(mine, f"She said {NOTED}.", t_ms=None)
+    acts.hold(mine, f"{REASON} against gnu")
 
 
 def paths_of(row: Endpoint) -> list[str]:
@@ -56,8 +66,9 @@ def paths_of(row: Endpoint) -> list[str]:
     return [pattern.replace("{}", word) for word in HOSTILE]
 
 
-def check(answer: httpx.Response, *, is_limited: bool) -> None:
+def check(answer: httpx.Response, user: User) -> None:
     """Fail where an answer is a mistake of ours, or says what it must not."""
+    is_limited = bool(user.scope)
     asked = f"{answer.request.method} {answer.request.url}"
     assert answer.status_code < 500 or answer.status_code == 503, (asked, answer.text[:300])
     assert "set-cookie" not in answer.headers or "a=b" not in answer.headers["set-cookie"], asked
@@ -71,8 +82,13 @@ def check(answer: httpx.Response, *, is_limited: bool) -> None:
         if repeated and HIDDEN in answer.request.url.path:
             assert answer.status_code in (400, 403, 404, 405, 415), asked
 
+    if not user.role.includes(Role.LISTENER):
+        assert REASON not in answer.text, asked
+        assert NOTED not in answer.text or NOTED in asked, asked
+        assert MINE not in answer.text or NOTED not in asked or MINE in asked, asked
 
-async def crawl(browser: httpx.AsyncClient, *, is_limited: bool) -> int:
+
+async def crawl(browser: httpx.AsyncClient, user: User) -> int:
     """Follow every link from the first page on; return how many pages there were."""
     waiting, seen = ["/"], set[str]()
     while waiting and len(seen) < MOST_PAGES:
@@ -81,7 +97,7 @@ async def crawl(browser: httpx.AsyncClient, *, is_limited: bool) -> int:
             continue
         seen.add(path)
         answer = await browser.get(path, headers={"Accept": "text/html"})
-        check(answer, is_limited=is_limited)
+        check(answer, user)
         if "text/html" in answer.headers.get("content-type", ""):
             waiting += [html.unescape(link) for link in LINK.findall(answer.text)]
     return len(seen)
@@ -99,24 +115,40 @@ async def test_no_route_fails_or_tells_what_is_hidden(
     publish(tmp_path)
     async with serving(tmp_path) as served:
         await served.settled()
-        served.add("jane", role, scope)
+        user = served.add("jane", role, scope)
         async with await served.signed_in("jane") as browser:
             browser.headers["X-CSRF-Token"] = csrf_of(served, browser)
-            pages = await crawl(browser, is_limited=bool(scope))
-            assert pages > 5
+            assert await crawl(browser, user) > 5
             for row in endpoints():
                 if isinstance(row, Endpoint) and not row.path.startswith("/log"):
-                    await ask_badly(browser, row, is_limited=bool(scope))
+                    await ask_badly(browser, row, user)
 
 
-async def ask_badly(browser: httpx.AsyncClient, row: Endpoint, *, is_limited: bool) -> None:
+async def test_a_role_reads_no_more_than_it_may(tmp_path: Path) -> None:
+    """Also where all recordings exist for it: pages that are linked, and every row that is read."""
+    publish(tmp_path)
+    async with serving(tmp_path) as served:
+        await served.settled()
+        for role in (Role.VIEWER, Role.LISTENER, Role.MANAGER):
+            user = served.add(role, role)
+            async with await served.signed_in(role) as browser:
+                assert await crawl(browser, user) > 5
+                for row in endpoints():
+                    if isinstance(row, Endpoint) and "GET" in row.methods:
+                        path = re.sub(r"\{\w+(:\w+)?\}", MINE, row.path)
+                        answer = await browser.get(f"{path}?q={NOTED}")
+                        check(answer, user)
+                        found = MINE in answer.text and path.startswith("/recordings.")
+                        assert not found or role.includes(Role.LISTENER), path
+
+
+async def ask_badly(browser: httpx.AsyncClient, row: Endpoint, user: User) -> None:
     """Ask for one row in every bad way that there is here."""
     for path in paths_of(row):
         for method in row.methods:
             if method in SAFE:
                 for query in QUERIES if "{" not in row.path else QUERIES[:1]:
-                    answer = await browser.request(method, f"{path}?{query}")
-                    check(answer, is_limited=is_limited)
+                    check(await browser.request(method, f"{path}?{query}"), user)
                 continue
             rubbish: tuple[dict[str, object], ...] = (
                 {"content": b"\xff{", "headers": {"Content-Type": "application/json"}},
@@ -125,7 +157,7 @@ async def ask_badly(browser: httpx.AsyncClient, row: Endpoint, *, is_limited: bo
             )
             for body in rubbish:
                 answer = await browser.request(method, path, **body)  # type: ignore[arg-type]
-                check(answer, is_limited=is_limited)
+                check(answer, user)
 
 
 def csrf_of(served: Served, browser: httpx.AsyncClient) -> str:

@@ -130,6 +130,33 @@ async def test_what_is_out_of_scope_is_not_in_it(served: Served) -> None:
 
 
 @pytest.mark.integration
+async def test_no_number_tells_how_much_others_did(served: Served) -> None:
+    """Whoever is limited leafs by hashes, on the page, in the table and in the API."""
+    recordings = served.console.catalogue.recordings
+    recordings_builder.build(recordings, parameters={"queue": "sales"})
+    served.console.catalogue.reconcile()
+    for number in range(210):  # every other one is of what does not exist for them
+        recording = (ID, "11" * 8)[number % 2]
+        served.console.ledger.append("heard", who="jane", via="test", recording=recording)
+    headers = served.token("sam", Role.ADMIN, {"queue": "sales"})
+    async with served.browser(headers=headers) as browser:
+        first = (await browser.get("/ledger.json")).json()
+        second = (await browser.get(first["next_url"].replace("?", ".json?"))).json()
+        table = (await browser.get("/ledger.csv")).text
+        api = f"/api/v1/recordings/{ID}/ledger"
+        page = (await browser.get(f"{api}?limit=60")).json()
+        last = (await browser.get(page["next"])).json()
+        assert 400 == (await browser.get("/ledger?before=7")).status_code
+        assert 400 == (await browser.get(f"{api}?before=7")).status_code
+    shown = [*first["entries"], *second["entries"]]
+    assert [100, 5, None] == [*(len(p["entries"]) for p in (first, second)), second["next_url"]]
+    assert 105 == len({each["prev"] for each in shown})
+    assert {0} == {each["n"] for each in shown + page["entries"] + last["entries"]}
+    assert {"0"} == {line["n"] for line in csv.DictReader(io.StringIO(table))}
+    assert [60, 45] == [len(page["entries"]), len(last["entries"])]
+
+
+@pytest.mark.integration
 async def test_a_recording_says_who_has_heard_it(served: Served) -> None:
     """To managers."""
     recordings_builder.build(served.console.catalogue.recordings)

@@ -41,30 +41,31 @@ def test_what_matters_is_said_in_words() -> None:
     """Nothing at all first, then what was lost, then who is silent."""
     found = call()
     found.feed(levels(1000))
-    assert ("nothing missing", "") == found.matter()
+    assert ("nothing missing", "") == found.matter({})
     found.feed(levels(1000 + SILENT_MS, inbound=-70.0))
-    assert ("caller silent for 0:10", "") == found.matter()
+    assert ("caller silent for 0:10", "") == found.matter({})
     found.feed(levels(2000 + 2 * SILENT_MS, inbound=-70.0, outbound=-60.0))
-    assert ("both silent for 0:11", "") == found.matter()
+    assert ("both silent for 0:11", "") == found.matter({})
     found.feed(levels(32_000, inbound=-70.0, lost_ms=1200))
-    assert ("1.2 s lost at 0:32", "bad") == found.matter()
+    assert ("1.2 s lost at 0:32", "bad") == found.matter({})
     found.feed(levels(33_000, inbound=None, outbound=None, lost_ms=1200))
-    assert ("1.2 s lost at 0:32", "bad") == found.matter()
+    assert ("1.2 s lost at 0:32", "bad") == found.matter({})
     found.feed(levels(33_000 + NOTHING_MS, inbound=None, outbound=None, lost_ms=1200))
-    assert ("nothing has come for 0:04", "bad") == found.matter()
+    assert ("nothing has come for 0:04", "bad") == found.matter({})
 
 
 def test_what_nobody_can_know_is_not_said() -> None:
     """Where nothing is numbered; and when it was, for what was lost before somebody looked."""
     found = call(continues=True)
     found.feed(levels(1000, lost_ms=None))
-    assert ("another part of this call", "") == found.matter()
+    assert ("another part of this call", "") == found.matter({})
+    assert ("", "") == found.matter({"queue": "sales"})  # the other part may be nothing of theirs
     plain = call()
     plain.feed(levels(1000, lost_ms=None))
-    assert ("", "") == plain.matter()
+    assert ("", "") == plain.matter({})
     late = call()
     late.feed(levels(600_000, lost_ms=40, inbound=None))
-    assert ("40 ms lost", "bad") == late.matter()
+    assert ("40 ms lost", "bad") == late.matter({})
 
 
 def test_a_track_that_there_is_not_is_not_silent() -> None:
@@ -72,7 +73,7 @@ def test_a_track_that_there_is_not_is_not_silent() -> None:
     found = call(tracks=["outbound"])
     found.feed(levels(1000, inbound=None))
     found.feed(levels(60_000, inbound=None))
-    assert ("nothing missing", "") == found.matter()
+    assert ("nothing missing", "") == found.matter({})
     assert ["outbound"] == found.tracks
     assert ["inbound", "outbound"] == call(tracks=[]).tracks
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -21,7 +22,14 @@ from receiver.media import Chunk, Track
 from receiver.tap.hub import StreamPosition
 from tests.bounds import at_most
 from tests.receiver.helpers.consoles import Served, serving
-from tests.receiver.helpers.serving import CHUNK, TOKEN, TapServer, serving_taps
+from tests.receiver.helpers.serving import (
+    CHUNK,
+    TOKEN,
+    FixedSource,
+    TapServer,
+    serving_taps,
+)
+from tests.receiver.helpers.taps import live_stream
 
 pytestmark = pytest.mark.integration
 POSITION = StreamPosition(5, 1, 65_000, Chunk(Track.INBOUND, 5, 5, 80, CHUNK), (), 0, 2)
@@ -121,6 +129,35 @@ async def test_every_socket_needs_its_role_and_our_own_page(served: Served) -> N
         with pytest.raises(InvalidStatus) as refused:
             await opened(served, path, given)
         assert status == refused.value.response.status_code, path
+
+
+async def test_each_role_finds_in_the_sockets_what_exists_for_it(
+    served: Served, server: TapServer
+) -> None:
+    """Every role sees the calls of its scope, and from listeners on hears them, and no others."""
+    shown = server.open_stream(POSITION, queue="sales").live
+    hidden = msgspec.structs.replace(
+        live_stream(queue="support"), recording_id="ff" * 8, call_sid="other"
+    )
+    server.hub.open(hidden, FixedSource(POSITION))
+    for role in Role:
+        for scope in ({}, {"queue": "sales"}):
+            headers = served.token(f"{role}{len(scope)}", role, scope)
+            exist = {shown.recording_id, *([] if scope else [hidden.recording_id])}
+            async with opened(served, "live/events", headers) as socket:
+                calls = (await read(socket, is_event("calls")))["calls"]
+                assert exist == {call["id"] for call in calls}
+                assert exist == set((await read(socket, is_event("levels")))["calls"])
+            for recording_id in (shown.recording_id, hidden.recording_id):
+                path = f"live/audio/{recording_id}"
+                if role is not Role.VIEWER and recording_id in exist:
+                    async with opened(served, path, headers) as socket:
+                        await read(socket, is_event("started"))
+                    continue
+                with pytest.raises(InvalidStatus) as refused:
+                    await opened(served, path, headers)
+                status = 403 if role is Role.VIEWER else 404
+                assert status == refused.value.response.status_code
 
 
 async def test_somebody_with_limits_finds_no_other_call(served: Served, server: TapServer) -> None:

@@ -152,19 +152,42 @@ async def test_a_viewer_has_nothing_to_play_or_to_change(served: Served) -> None
 
 
 async def test_a_viewer_reads_no_notes(served: Served) -> None:
-    """On the page, in its JSON, in the API; whoever may hear it reads them."""
+    """On the page, in its JSON, in the API, nor why it is held; whoever may hear it reads all."""
     folder = publish(served)
     acts = Acts(served.console.config.recordings, who="mia", via="console")
     acts.add_note(folder, "She named her doctor.", t_ms=None)
     acts.add_note(folder, "Her doctor again.", t_ms=20)
+    acts.hold(folder, "The court asked.")
     await served.settled()
     listener = served.token("leo", Role.LISTENER)
     async with served.browser(headers=served.token("vera", Role.VIEWER)) as browser:
         for path in (f"/recordings/{ID}", f"/recordings/{ID}.json", f"/api/v1/recordings/{ID}"):
-            assert "doctor" not in (await browser.get(path, headers=HTML)).text
-            assert "doctor" in (await browser.get(path, headers=HTML | listener)).text
+            seen = (await browser.get(path, headers=HTML)).text
+            heard = (await browser.get(path, headers=HTML | listener)).text
+            for secret in ("doctor", "court", "mia"):
+                assert secret not in seen
+                assert secret in heard
         (row,) = (await browser.get("/recordings.json")).json()["rows"]
-    assert 2 == row["notes"]
+        assert (2, True) == (row["notes"], row["held"])
+        assert "It is held" in (await browser.get(f"/recordings/{ID}", headers=HTML)).text
+
+
+async def test_a_viewer_finds_nothing_by_notes(served: Served) -> None:
+    """In the list, its table, its totals and facets, and in the API."""
+    folder = publish(served)
+    acts = Acts(served.console.config.recordings, who="mia", via="console")
+    acts.add_note(folder, "She named her doctor.", t_ms=None)
+    await served.settled()
+    listener = served.token("leo", Role.LISTENER)
+    async with served.browser(headers=served.token("vera", Role.VIEWER)) as browser:
+        for path in ("/recordings.json", "/recordings.csv", "/api/v1/recordings"):
+            assert ID not in (await browser.get(f"{path}?q=doctor")).text
+            assert ID in (await browser.get(f"{path}?q=doctor", headers=listener)).text
+        facets = [
+            (await browser.get("/api/v1/facets?q=doctor&from=2000-01-01", headers=given)).json()
+            for given in ({}, listener)
+        ]
+    assert [0, 1] == [found["counted"] for found in facets]
 
 
 async def test_markup_of_a_caller_stays_text(served: Served) -> None:
