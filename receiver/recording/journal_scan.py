@@ -244,6 +244,8 @@ class JournalScan:
             row = DroppedRecord(GapKind.REJECTED, track, 1, number, number, stamp, stamp)
             self.track(track).add_not_kept(row)
             self.messages.add(record.chunk.sequence_number, end)
+        else:
+            self.messages.unnumbered += 1
 
     def _keep_aside(self, kind: tuple[str, str], record: RejectedRecord, end: int) -> None:
         """Add audio that was refused; of what has too many names, all that is left is one."""
@@ -275,6 +277,7 @@ class JournalScan:
             parsed = parse.parse(message)
         except MessageRejected as rejected:
             self.rejected[rejected.code] += 1
+            self.messages.unnumbered += 1
             return
         self.messages.add(getattr(parsed, "sequence_number", None), end)
         if isinstance(parsed, Start):
@@ -287,6 +290,7 @@ class JournalScan:
                 self.events.append((self._position(), self._affordable(parsed)))
             case Unknown(event=event):
                 self.unknown_events += event != OMITTED
+                self.messages.unnumbered += parsed.sequence_number is None
 
     def _affordable(self, event: DtmfMessage | MarkMessage) -> DtmfMessage | MarkMessage:
         """Return a key or mark, with a short name once all names are more than memory is for."""

@@ -70,6 +70,7 @@ class _Audio:
     byte_order: ByteOrder
     origin_ms: int  # the timestamp at which the time line starts
     joint: Joint | None = None  # with the recording before this one
+    unclaimed: int | None = None  # messages that never came, and are of no track that has audio
 
     @property
     def media(self) -> MediaFormat:
@@ -156,6 +157,7 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
         stereo=_write_stereo(audio, folder) if options.stereo and audio.placements else None,
         refused=_write_refused(audio, folder),
         joint=audio.joint,
+        unclaimed=audio.unclaimed,
         peaks=_write_peaks(audio, [measured for _, measured in written], folder),
     )
     for index in scanned.tracks.values():
@@ -177,7 +179,7 @@ def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Aud
             index.number_before = before.number if before else None
     continued_ms = joint.origin_ms if joint else None
     origin_ms = clock.origin_ms(present) if continued_ms is None else continued_ms
-    placed = track_timeline.place_tracks(
+    placed, unclaimed = track_timeline.place_tracks(
         present, media, origin_ms=origin_ms, messages=scanned.messages
     )
     placements = {placement.track: placement for placement in placed}
@@ -188,7 +190,9 @@ def _place(source: FileIO, scanned: JournalScan, options: RenderOptions) -> _Aud
     if not length:  # chunks came, but not one whole sample: there is nothing to write
         placements = {}
     reader = _PayloadReader(source)
-    audio = _Audio(reader, scanned, placements, length, options.byte_order, origin_ms, joint)
+    audio = _Audio(
+        *(reader, scanned, placements, length, options.byte_order, origin_ms, joint, unclaimed)
+    )
     if options.byte_order is ByteOrder.AUTO:
         audio = replace(audio, byte_order=_smoother_byte_order(audio))
     return audio

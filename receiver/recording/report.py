@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import receiver
-from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat, timestamp
+from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat, Track, timestamp
 from receiver.recording.document import (
     SCHEMA_VERSION,
     DtmfPress,
@@ -39,6 +39,7 @@ _HARMLESS: Final = frozenset(
     | {"journal_rewritten", "track_assumed", "audio_kept_aside", "parameters_not_kept"}
     | {"messages_not_kept", "unknown_events", "clock_origin", "start_restated"}
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
+    | {"track_silent"}
 )
 """Findings that leave out nothing a listener would miss."""
 _WHY: Final = {
@@ -61,6 +62,7 @@ class Rendered:
     stereo: dict[str, str] | None = None
     refused: RefusedAudio | None = None
     joint: Joint | None = None  # with the recording before this one
+    unclaimed: int | None = None  # messages that never came, and are of no track that has audio
     origin_ms: int = 0  # the timestamp at which the time line starts
     peaks: dict[str, str] | None = None
     events_at_ms: Sequence[int] = ()  # where the keys and marks of a scanned journal are
@@ -137,6 +139,7 @@ def _findings(scanned: JournalScan, rendered: Rendered) -> Iterator[Finding]:
     for track in rendered.tracks:
         yield from _track_findings(track)
     yield from _audio_missing(scanned, rendered.placements)
+    yield from _silent_tracks(scanned, rendered.unclaimed)
     if rendered.refused is not None:
         chunks = sum(part.chunks for part in rendered.refused.parts)
         text = f"{chunks} payloads are in {rendered.refused.file}, as they came"
@@ -163,6 +166,28 @@ def _track_findings(track: RecordedTrack) -> Iterator[Finding]:
         yield Finding("chunk_conflicts", text, track.track)
     if not ledger.balanced:
         yield Finding("ledger_mismatch", f"{ledger}", track.track)
+
+
+def _silent_tracks(scanned: JournalScan, unclaimed: int | None) -> Iterator[Finding]:
+    """Yield a finding for each track that the start message names and of which nothing came.
+
+    Providers name a party that never speaks, too. Only numbers that are missing, and that no
+    other track may have lost, say that any of it was sent. Where no audio came at all, the
+    recording says so by itself.
+    """
+    named = scanned.start.tracks if scanned.start else ()
+    silent = [track for track in Track if track in named and track not in scanned.tracks]
+    if unclaimed and not scanned.tracks:
+        yield Finding("audio_lost", f"{unclaimed} messages never came, and no audio did")
+    if scanned.refused_format or not scanned.tracks:
+        return
+    for track in silent:
+        if unclaimed:
+            yield Finding("audio_lost", f"all {unclaimed} chunks never came", track)
+        else:
+            proof = "nothing is missing by" if unclaimed == 0 else "it cannot be told by"
+            text = f"the start message names it, and nothing came; {proof} sequence numbers"
+            yield Finding("track_silent", text, track)
 
 
 def _audio_missing(scanned: JournalScan, placements: Iterable[Placement]) -> Iterator[Finding]:

@@ -269,6 +269,7 @@ _NOTES: Final = {
     "counters_restarted": "The packet numbers of {side} began anew: {detail}.",
     "counters_unusable": "The packet numbers of {side} were of no use: {detail}.",
     "journal_rewritten": "The disk failed for a while, and all was written again: {detail}.",
+    "track_silent": "There is nothing of {side}: {detail}.",
     "track_assumed": "The provider did not say whose audio this is: {detail}.",
     "audio_kept_aside": "Audio that could not be used is kept beside the recording: {detail}.",
     "parameters_not_kept": "The parameters were too many to keep: {detail}.",

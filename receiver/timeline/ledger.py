@@ -37,6 +37,7 @@ _MOST_TIMES: Final = 10
 """No more is missing at an end than so many times what came, unless there was time for it."""
 _OLDER_MS: Final = 1000
 """A stream is joined in its middle if its clock is ahead of the arrivals by more."""
+_SHORTEST_MS: Final = 10  # between two messages: chunks of 20 ms of two tracks
 
 
 @dataclass(slots=True)
@@ -158,6 +159,25 @@ def missing_at_ends(
     tail = int(after[-1]) - last - len(after)
     in_time = each_ms * tail <= messages.ended_ms - ends + _OLDER_MS
     return head, tail if in_time or tail <= _MOST_TIMES * chunks else 0
+
+
+def missing_without_ledger(
+    indices: Sequence[TrackIndex], messages: MessageIndex, media: MediaFormat
+) -> int | None:
+    """Return how many messages never came of a stream that has no ledger, if that is known.
+
+    So it is where nothing of a track came that has each second number, or nothing at all. They
+    are believed as far as there was time for so many chunks, and where hardly any is there twice.
+    """
+    columns = [*(index.sequence for index in indices), messages.sequences]
+    ids, counts = np.unique(np.concatenate(columns), return_counts=True)
+    if not len(ids) or ids[0] == MISSING or (counts - 1).sum() > MOST_CONFLICTS * counts.sum():
+        return None
+    sizes = [float(np.median(index.size)) for index in indices]
+    each_ms = min(sizes, default=0.0) / media.bytes_per_ms or _SHORTEST_MS
+    missing = max(0, int(ids[-1] - ids[0]) + 1 - len(ids) - messages.unnumbered)
+    in_time = missing * each_ms <= messages.ended_ms - messages.started_ms + _OLDER_MS
+    return missing if in_time else None
 
 
 def _continues(indices: Sequence[TrackIndex]) -> bool:

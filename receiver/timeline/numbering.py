@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from receiver.timeline.ledger import (
     NumberLedger,
     is_joined,
     missing_at_ends,
+    missing_without_ledger,
     of_numbers,
     of_sequences,
     with_ends,
@@ -56,9 +57,19 @@ _FILLED: Final = 0.9
 """A gap of the clock that the missing chunks fill to this share is no pause."""
 
 
+class Numbered(NamedTuple):
+    """The order of each track, and how many messages are missing that were chunks of none.
+
+    The latter is `None` where no sequence numbers say so.
+    """
+
+    orders: list[Order]
+    unclaimed: int | None
+
+
 def number_tracks(
     indices: Sequence[TrackIndex], messages: MessageIndex, media: MediaFormat
-) -> list[Order]:
+) -> Numbered:
     """Return the order of each track, with what the numbers of all of them say is missing.
 
     Args:
@@ -67,7 +78,7 @@ def number_tracks(
         media: the format of the payloads.
     """
     if not indices:
-        return []
+        return Numbered([], missing_without_ledger([], messages, media))
     orders = [order(index) for index in indices]
     shared = shared_order(indices, orders)
     orders = shared or orders
@@ -80,15 +91,19 @@ def number_tracks(
     tracks = [_Track(index, found, media) for index, found in zip(indices, orders, strict=True)]
     if not sequences:
         _count_lost_at_restarts(tracks, ledger)
+    unclaimed = None if messages.incomplete else missing_without_ledger(indices, messages, media)
     if ledger is None:
-        return [replace(track.counted(), head=head) for track in tracks]
+        return Numbered([replace(track.counted(), head=head) for track in tracks], unclaimed)
     ledger = with_ends(ledger, head or 0, tail)
-    _Shares(tracks, ledger, own=not shared, refused=by_numbers).distribute()
+    left = _Shares(tracks, ledger, own=not shared, refused=by_numbers).distribute()
+    if sequences and not by_numbers:
+        unclaimed = max(0, left - messages.unnumbered)
     latest = [int(index.arrival.max()) for index in indices]
-    return [
+    numbered = [
         track.numbered(max(latest) - at, head_known=head is not None)
         for track, at in zip(tracks, latest, strict=True)
     ]
+    return Numbered(numbered, unclaimed)
 
 
 def _count_lost_at_restarts(tracks: Sequence[_Track], shared: NumberLedger | None) -> None:
@@ -163,11 +178,15 @@ class _Shares:
         for track in tracks:
             track.claim_beginnings(_lowest(tracks), ledger)
 
-    def distribute(self) -> None:
+    def distribute(self) -> int:
         """Give what is missing and unclaimed to the tracks that may have lost it.
 
         Of two tracks, the turn is that of the number two before it, or else of one behind it.
+
+        Returns:
+            How many none of them may have lost.
         """
+        others = 0
         ledger = self._ledger
         turns = np.full(int(ledger.ids[-1] - ledger.ids[0]) + 1, OTHERS)
         turns[ledger.ids - ledger.ids[0]] = ledger.owners
@@ -175,7 +194,9 @@ class _Shares:
             first = int(ledger.ids[at] - ledger.ids[0]) + 1
             for number in range(first, first + int(ledger.left[at])):
                 turns[number] = self._give(at, _turn(turns, number))
+                others += int(turns[number] == OTHERS)
             ledger.left[at] = 0
+        return others
 
     def _give(self, at: int, turn: int) -> int:
         """Give one missing chunk to the track whose turn it is, if it may have lost it.

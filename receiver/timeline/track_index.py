@@ -103,6 +103,7 @@ class MessageIndex:
 
     def __init__(self) -> None:
         self.incomplete = False  # some came that are not in the journal
+        self.unnumbered = 0  # came, and may have used a number that is not known
         self.started_ms = 0  # when the first one arrived
         self.ended_ms = 0  # when the stream ended
         self._sequences = array("q")

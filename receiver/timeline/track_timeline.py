@@ -17,6 +17,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -72,8 +73,19 @@ class Placement:
 
 def place(index: TrackIndex, media: MediaFormat, *, origin_ms: int = 0) -> Placement:
     """Return the time line of a recording's only track, as `place_tracks` does."""
-    (placement,) = place_tracks([index], media, origin_ms=origin_ms)
+    ((placement,), _) = place_tracks([index], media, origin_ms=origin_ms)
     return placement
+
+
+class TimeLines(NamedTuple):
+    """The time lines of all tracks that have chunks.
+
+    `unclaimed` is how many messages of the stream never came that were chunks of none of them;
+    `None` where no numbers say so.
+    """
+
+    placements: list[Placement]
+    unclaimed: int | None
 
 
 def place_tracks(
@@ -82,7 +94,7 @@ def place_tracks(
     *,
     origin_ms: int = 0,
     messages: MessageIndex | None = None,
-) -> list[Placement]:
+) -> TimeLines:
     """Return the time lines of all tracks of a recording.
 
     Args:
@@ -91,7 +103,7 @@ def place_tracks(
         origin_ms: the timestamp at which stream time begins (`clock.origin_ms`).
         messages: what else came; by default nothing.
     """
-    orders = number_tracks(indices, messages or MessageIndex(), media)
+    orders, unclaimed = number_tracks(indices, messages or MessageIndex(), media)
     ordered = [
         without_useless_numbers(index, found, media)
         for index, found in zip(indices, orders, strict=True)
@@ -109,7 +121,7 @@ def place_tracks(
     placed = []
     for index, found, at in zip(indices, ordered, stops, strict=True):
         placed.append(_placed(index, found, times.pop(0), at))  # and free the columns of its times
-    return placed
+    return TimeLines(placed, unclaimed)
 
 
 def _placed(index: TrackIndex, ordered: Order, times: SenderTimes, stops: Anchors) -> Placement:

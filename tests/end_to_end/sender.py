@@ -61,9 +61,9 @@ def media(track: str, number: int, payload: bytes, *, sequence: int = 0, at_ms: 
     return json.dumps({"event": "media", "sequenceNumber": str(sequence), "media": body})
 
 
-def stop() -> str:
+def stop(sequence: int = 999) -> str:
     """Return a stop message."""
-    return json.dumps({"event": "stop", "sequenceNumber": "999"})
+    return json.dumps({"event": "stop", "sequenceNumber": str(sequence)})
 
 
 def send_call(socket: ClientConnection, messages: Iterable[str]) -> None:

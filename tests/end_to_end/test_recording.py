@@ -18,7 +18,7 @@ import trustme
 
 from receiver.disk import layout
 from receiver.journal.records import ChunkRecord, Reader
-from receiver.media import EndReason, GapKind
+from receiver.media import EndReason, GapKind, Track
 from receiver.recording.document import Recording
 from tests.bounds import at_most
 from tests.end_to_end import sender
@@ -100,6 +100,25 @@ def test_every_mulaw_code_comes_out_exact(receiver: ReceiverProcess) -> None:
         folder, document = receiver.published()
     assert decoded(codes) == samples(folder / "inbound.wav")
     assert document.complete
+
+
+@pytest.mark.parametrize(
+    ("step", "finding", "complete"), [(1, "track_silent", True), (2, "audio_lost", False)]
+)
+def test_a_track_that_is_named_and_never_comes_is_told(
+    receiver: ReceiverProcess, step: int, finding: str, complete: bool
+) -> None:
+    """It was lost if each second message never came, and silent if none is missing."""
+    audio = [(number, random.Random(number).randbytes(160)) for number in range(1, 51)]
+    with sender.dial(receiver.url) as socket:
+        socket.send(sender.start())
+        for number, payload in audio:
+            socket.send(sender.media("inbound", number, payload, sequence=2 + step * (number - 1)))
+        socket.send(sender.stop(2 + step * len(audio)))
+        folder, document = receiver.published()
+    assert ["inbound.wav"] == [file.name for file in folder.glob("*.wav")]
+    assert [(finding, Track.OUTBOUND)] == [(one.code, one.track) for one in document.findings]
+    assert complete == document.complete
 
 
 def test_ninety_parameters_are_complete(receiver: ReceiverProcess) -> None:

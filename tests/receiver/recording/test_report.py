@@ -181,7 +181,39 @@ def test_what_no_gap_stands_for_is_reported_as_well() -> None:
         Finding("audio_rejected", "1 chunks were refused; no gap says where", INBOUND),
     } <= set(document.findings)
     assert not document.complete
-    assert [] == codes(reported(*whole([listed]), rendered=placed(20, listed)))
+    assert ["track_silent"] == codes(reported(*whole([listed]), rendered=placed(20, listed)))
+
+
+SILENT = (
+    "the start message names it, and nothing came; nothing is missing by sequence numbers",
+    "the start message names it, and nothing came; it cannot be told by sequence numbers",
+)
+
+
+@pytest.mark.parametrize(
+    ("unclaimed", "finding", "complete"),
+    [
+        (0, Finding("track_silent", SILENT[0], Track.OUTBOUND), True),
+        (None, Finding("track_silent", SILENT[1], Track.OUTBOUND), True),
+        (3, Finding("audio_lost", "all 3 chunks never came", Track.OUTBOUND), False),
+    ],
+)
+def test_a_track_of_which_nothing_came_is_told(
+    unclaimed: int | None, finding: Finding, complete: bool
+) -> None:
+    """It was lost where numbers are missing that the other track has not lost, or else silent."""
+    rendered = replace(placed(20), unclaimed=unclaimed)
+    document = reported(*whole([*CALL]), rendered=rendered)
+    assert (complete, (finding,)) == (document.complete, document.findings)
+
+
+def test_a_call_of_which_no_audio_came_is_complete_if_none_was_sent() -> None:
+    """What was lost before anybody was heard is told without a track."""
+    document = reported(*whole(), rendered=replace(NOTHING, unclaimed=0))
+    assert (True, ()) == (document.complete, document.findings)
+    document = reported(*whole(), rendered=replace(NOTHING, unclaimed=300))
+    lost = Finding("audio_lost", "300 messages never came, and no audio did")
+    assert (False, (lost,)) == (document.complete, document.findings)
 
 
 def placed(step_ms: int, *more: Record) -> Rendered:

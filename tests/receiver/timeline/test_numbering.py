@@ -35,7 +35,7 @@ def numbered(events: Iterable[Event], *, ended_ms: int = 0) -> dict[Track, Order
             index.add(event, end)
     messages.ended_ms = ended_ms
     present = [index for index in tracks.values() if len(index)]
-    orders = number_tracks(present, messages, MULAW)
+    orders, _ = number_tracks(present, messages, MULAW)
     return dict(zip((index.track for index in present), orders, strict=True))
 
 
@@ -273,3 +273,44 @@ def test_a_track_that_begins_late_has_lost_nothing_before() -> None:
     found = numbered([1, *early[:20], *early[21:], *moved, 152])
     assert [0, 1, 0] == lost(found[IN])
     assert [0, 0, 0] == lost(found[OUT])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "ends", "unclaimed"),
+    [
+        (range(2, 42), (1, 42), 0),
+        (range(2, 42, 2), (1, 42), 20),  # each second one was another track's
+        ([2, 3], (1, 4), 0),  # too few for a ledger, and none is missing
+        ([2, 5], (1, 6), 2),
+        ([0] * 30, (1, 999), None),  # they count nothing
+    ],
+)
+def test_what_the_only_track_cannot_have_lost_is_left(
+    sequences: Sequence[int], ends: tuple[int, int], unclaimed: int | None
+) -> None:
+    """Its own numbers have no gap, so what is missing was of a track that never came."""
+    index, messages = TrackIndex(IN), MessageIndex()
+    messages.add(ends[0], 1)
+    for place, sequence in enumerate(sequences):
+        payload = b"%08d" % place * 20
+        row = chunk(place + 1, payload, timestamp_ms=20 * place, sequence_number=sequence)
+        index.add(row, place + 2)
+    messages.add(ends[1], len(index) + 2)
+    messages.ended_ms = 20 * len(index)
+    assert unclaimed == number_tracks([index], messages, MULAW).unclaimed
+    messages.unnumbered = 2
+    known = None if unclaimed is None else max(0, unclaimed - 2)
+    assert known == number_tracks([index], messages, MULAW).unclaimed
+
+
+@pytest.mark.parametrize(("stop", "unclaimed"), [(2, 0), (302, 300), (99_999, None)])
+def test_where_no_chunk_came_what_is_missing_is_believed_if_there_was_time(
+    stop: int, unclaimed: int | None
+) -> None:
+    """A stop message may have any number."""
+    messages = MessageIndex()
+    messages.add(1, 1)
+    messages.add(stop, 2)
+    messages.ended_ms = 3000
+    assert ([], unclaimed) == number_tracks([], messages, MULAW)
+    assert number_tracks([], MessageIndex(), MULAW).unclaimed is None

@@ -265,7 +265,7 @@ def test_lost_chunks_that_would_make_an_absurd_file_are_counted() -> None:
         record = chunk(number, spoken(number), timestamp_ms=20 * number, sequence_number=2 + number)
         index.add(record, 2 + number)
     messages.add(4402, 500)
-    (placement,) = place_tracks([index], MULAW, messages=messages)
+    ((placement,), _) = place_tracks([index], MULAW, messages=messages)
     assert 400 * 160 == placement.length
     assert {GapKind.LOST: 4000} == placement.unshown
 
@@ -871,7 +871,7 @@ def test_tracks_that_count_from_beginnings_of_their_own_are_placed_by_arrivals()
         )[0]
         for base, late in ((1_234_000, 0), (3_400_000, 6000))
     ]
-    first, second = place_tracks(indices, MULAW, origin_ms=1_234_000)
+    (first, second), _ = place_tracks(indices, MULAW, origin_ms=1_234_000)
     assert [(0, 0)] == [(run.first, run.start) for run in first.runs]
     assert [(0, 6000 * 8)] == [(run.first, run.start) for run in second.runs]
     assert ["clock_reanchored"] == [finding.code for finding in second.findings]
