@@ -21,7 +21,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,7 +31,7 @@ import structlog
 
 from receiver import logs
 from receiver.auth import credentials, tls
-from receiver.config.settings import Config
+from receiver.config.settings import Config, as_plain, from_plain
 from receiver.disk import layout
 from receiver.disk.folders import FolderLock, make_private_folder, make_recordings_folder
 from receiver.errors import ConfigurationError, DiskLeftError, TapreelError
@@ -234,7 +234,7 @@ class Worker(ChildProcess):
     """
 
     def __init__(self, config: Config, shared: SharedPort) -> None:
-        super().__init__(_work, config, shared)
+        super().__init__(_work, as_plain(config), shared.handed_over())
         self.problem = ""  # why it could not start
 
     async def served(self, *, ready: Callable[[], None]) -> int | None:
@@ -270,15 +270,23 @@ def _share(number: int, workers: int, place: int) -> int:
     return max(1, each + (place < rest))
 
 
-def _work(config: Config, shared: SharedPort, channel: Connection) -> None:
-    """Run a worker until it ends; the target of its process."""
+def _work(settings: Mapping[str, Any], port: Mapping[str, Any], channel: Connection) -> None:
+    """Run a worker until it ends; the target of its process.
+
+    Settings and port come by name: the parent may have been started before an upgrade, and this
+    process imports what is on disk now.
+    """
     for number in COMMANDS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, COMMANDS)
     os.umask(0o077)
-    logs.configure(config.log_level)
-    structlog.contextvars.bind_contextvars(worker=shared.place + 1)
     try:
+        config, shared = from_plain(settings), SharedPort.of(port)
+        logs.configure(config.log_level)
+        structlog.contextvars.bind_contextvars(worker=shared.place + 1)
+        if unknown := sorted(settings.keys() - as_plain(config).keys()):
+            advice = "restart the receiver: it runs another version than its workers"
+            log.warning("settings_ignored", names=unknown, advice=advice)
         event_loop.run(_serve(config, shared, channel))
     except TapreelError as error:
         channel.send(str(error))

@@ -19,9 +19,9 @@ import functools
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, MutableSequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, MutableSequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Self
 
 from receiver.errors import ConfigurationError
 from receiver.rate_limit import LogThrottle
@@ -146,6 +146,16 @@ class SharedPort:
     _left_since: float = 0.0  # when we first left to the others what none has accepted since
     _left_at: float = 0.0  # ... and the last time that we did
     _seen: list[tuple[int, int]] = field(default_factory=list)  # who carried less then
+
+    def handed_over(self) -> dict[str, Any]:
+        """Return it by name, for a process whose code may be of another version; see `of`."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Return what `handed_over` gave, of whichever version that was."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if name in known})
 
     def carry(self, connections: int) -> None:
         """Publish how many upgraded connections this process has."""
