@@ -173,6 +173,30 @@ def write_at(file: FileIO, content: bytes, start: int) -> int:
     return start
 
 
+def append_line(name: str, line: bytes, *, within: int) -> None:
+    """Append a line, given without its end, to a private file, which is made; sync it.
+
+    One writer at a time. Half a line that a crash left before it stays, as a line of its own. The
+    entry of a new file in its folder is not synced.
+
+    Raises:
+        OSError: the disk failed; nothing of the line is left, unless it fails again.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(name, flags, FILE_MODE, dir_fd=within), "r+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        starts_line = end == 0 or os.pread(file.fileno(), 1, end - 1) == b"\n"
+        whole = (b"" if starts_line else b"\n") + line + b"\n"
+        try:
+            if file.write(whole) != len(whole):
+                raise OSError(f"{name} took only a part of a line")
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
+
+
 def try_out(folder: Path, *, sync: bool = False) -> None:
     """Write a small file without a name, which leaves nothing: whether the disk takes one.
 
@@ -221,6 +245,17 @@ def open_folder(
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def names_in(folder: Path | int) -> list[str]:
+    """Return the names of all that is in a folder, sorted; none where there is no folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries)
+    return []
 
 
 _SYNCFS_REPORTS_ERRORS: Final = (5, 8)

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from receiver.disk import layout
-from receiver.disk.files import FILE_MODE, open_regular
+from receiver.disk.files import append_line, open_regular
 from receiver.disk.folders import folder_within
 
 PUBLISHED: Final = "published"
@@ -78,7 +78,7 @@ def append(recordings: Path, folder: PurePath, what: str = PUBLISHED) -> None:
         line = _encoder.encode(LogEntry(at, layout.recording_id_of(folder) or "", name, what))
         newest = max(_months(log), default="")
         month = max(newest, f"{now:%Y-%m}.jsonl")  # a clock that was set back begins no old one
-        _append_line(month, line + b"\n", log)
+        append_line(month, line, within=log)
         if month != newest:
             os.fsync(log)
 
@@ -88,22 +88,6 @@ def _locked(recordings: Path) -> Iterator[int]:
     with folder_within(recordings, PurePath(layout.PUBLISHED)) as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         yield log
-
-
-def _append_line(name: str, line: bytes, within: int) -> None:
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(name, flags, FILE_MODE, dir_fd=within), "r+b", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
-            line = b"\n" + line  # half a line: the power failed, or the disk was full
-        try:
-            if file.write(line) != len(line):
-                raise OSError(f"{name} took only a part of a line")
-            os.fsync(file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                file.truncate(end)
-            raise
 
 
 def _months(log: int | Path) -> list[str]:
