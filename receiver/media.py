@@ -42,6 +42,7 @@ class GapKind(enum.StrEnum):
     DISK = "disk"  # the disk was full for longer than memory could bridge
     PAUSED = "paused"  # recording was paused on request
     CRASH = "crash"  # the receiver was not running
+    ERASED = "erased"  # it was recorded, and erased on request
 
 
 class GapReason(enum.StrEnum):

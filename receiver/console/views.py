@@ -40,7 +40,11 @@ MOST_SPANS, MOST_GAPS, MOST_EVENTS = 4000, 30, 200
 MOST_CHIPS, LONGEST_VALUE, LONGEST_TITLE = 5, 80, 60
 _FIRST_NAMES: Final = ("agent", "queue", "name", "caller", "case")
 """Parameters that name a recording best, where it has them."""
-_LOOKS: Final = {GapKind.PAUSED: "paused", GapKind.SENDER_SILENCE: "silent"}
+_LOOKS: Final = {
+    GapKind.PAUSED: "paused",
+    GapKind.ERASED: "paused",
+    GapKind.SENDER_SILENCE: "silent",
+}
 _PROVIDERS: Final = {"signalwire": "SignalWire", "twilio": "Twilio"}
 _ENCODINGS: Final = {Encoding.PCMU: "mu-law", Encoding.PCMA: "A-law", Encoding.L16: "16-bit linear"}
 _ENDS: Final = {

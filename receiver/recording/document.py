@@ -118,11 +118,23 @@ class PreviousRecording(msgspec.Struct, frozen=True):
     gap_ms: int
 
 
+class ErasedSpan(msgspec.Struct, frozen=True):
+    """What was erased after publication: whole samples of some tracks, and who asked for it."""
+
+    from_ms: float
+    to_ms: float
+    tracks: tuple[Track, ...]
+    at: str
+    by: str
+    reason: str
+
+
 class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
     """The whole document. `byte_order` is there for L16 only, `stereo` where it was asked for.
 
     `refused` is there where audio came that could not be used or decoded, `previous` where the
-    stream began in another recording. Earlier versions have neither `peaks` nor `timeline`.
+    stream began in another recording, `erased` where some of it was erased since. Earlier versions
+    have neither `peaks` nor `timeline`.
     """
 
     schema_version: int
@@ -152,6 +164,7 @@ class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
     peaks: dict[str, str] | None = None  # {"file": "peaks.dat", "sha256": ...}; with tracks only
     consent: dict[str, Any] | None = None  # parameters that were required, as they came
     timeline: dict[str, str] | None = None  # {"file": "timeline.json", "sha256": ...}
+    erased: tuple[ErasedSpan, ...] = ()
 
 
 _decoder = msgspec.json.Decoder(Recording)

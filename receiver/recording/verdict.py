@@ -121,7 +121,7 @@ def lost_and_paused_ms(recording: Recording) -> tuple[float, float]:
     for track in recording.tracks:
         missed = [gap for gap in track.gaps if gap.kind in _GAPS]
         paused.append(sum(gap.duration_ms for gap in missed if gap.kind is GapKind.PAUSED))
-        lost.append(sum(gap.duration_ms for gap in missed) - paused[-1])
+        lost.append(sum(gap.duration_ms for gap in missed if gap.kind not in _ON_REQUEST))
     return max(lost), max(paused)
 
 
@@ -159,8 +159,11 @@ _GAPS: Final = {
     GapKind.DISK: _Gap("the receiver's disk took nothing", "disk full"),
     GapKind.PAUSED: _Gap("on request", "paused"),
     GapKind.CRASH: _Gap("the receiver was not running", "receiver down"),
+    GapKind.ERASED: _Gap("on request", "erased"),
 }
 """All kinds but the silence of a sender, of which a listener misses nothing."""
+_ON_REQUEST: Final = {GapKind.PAUSED: "paused", GapKind.ERASED: "erased"}
+"""What is missing because somebody asked for it, and what he did."""
 
 
 def gap_text(gap: TrackGap, side: str) -> str:
@@ -173,8 +176,8 @@ def gap_text(gap: TrackGap, side: str) -> str:
     told, length = _GAPS.get(gap.kind), duration(gap.duration_ms)
     if told is None:
         return f"{length} in which {side} sent nothing"
-    if gap.kind is GapKind.PAUSED:
-        return f"{length} of {side} paused on request"
+    if gap.kind in _ON_REQUEST:
+        return f"{length} of {side} {_ON_REQUEST[gap.kind]} on request"
     return f"{length} of {side} missing: {told.why}"
 
 
@@ -201,8 +204,8 @@ def _gap_sentences(recording: Recording) -> Iterator[Sentence]:
 
 def _gaps_text(kind: GapKind, side: str, gaps: Sequence[TrackGap]) -> str:
     total, places = duration(sum(gap.duration_ms for gap in gaps)), _places(gaps)
-    if kind is GapKind.PAUSED:
-        return f"{total} of {side} were paused on request {places}."
+    if kind in _ON_REQUEST:
+        return f"{total} of {side} were {_ON_REQUEST[kind]} on request {places}."
     return f"{total} of {side} are missing {places}: {_GAPS[kind].why}."
 
 
