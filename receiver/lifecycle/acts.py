@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from receiver.disk import layout
-from receiver.errors import AnnotationError, ConfigurationError, TapreelError
+from receiver.errors import (
+    AnnotationError,
+    ConfigurationError,
+    NotFoundError,
+    TapreelError,
+)
 from receiver.lifecycle.ledger import Act, Ledger
 from receiver.media import timestamp
 from receiver.recording import store
@@ -117,6 +122,10 @@ class Acts:
             return change(folder, entered)
         except TapreelError:
             raise
+        except FileNotFoundError as error:
+            if not folder.is_dir():
+                raise NotFoundError(f"no recording {folder.name}: it was deleted") from error
+            raise ConfigurationError(f"the annotations in {folder} cannot be written") from error
         except OSError as error:
             text = f"the annotations in {folder} cannot be written: {error.strerror or error}"
             raise ConfigurationError(text) from error

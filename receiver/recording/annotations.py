@@ -10,8 +10,11 @@ that none takes back what another one has added.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -30,8 +33,6 @@ LONGEST_REASON: Final = 1000
 """Characters, after white space at both ends was removed."""
 MOST_LABELS: Final = 100
 MOST_NOTES: Final = 1000
-_BELOW_RECORDINGS: Final = 4
-"""Parts of a recording's name below the recordings folder: year, month, day and its own."""
 _CONTROL: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of Unicode that no text here has: control, half a character, separators of lines."""
 
@@ -115,17 +116,14 @@ def change(folder: Path, edit: Callable[[Annotations], Annotations]) -> Annotati
             raises, or returns what it was given, nothing is written.
 
     Raises:
+        FileNotFoundError: there is no such recording any more.
         UnreadableError: what stands there cannot be read; it is left as it is.
         AnnotationError: it is of a later version, of which parts would be lost.
         UnsafeFolderError: others could put things into one of the folders.
         OSError: the disk failed; what stood there still does, unless syncing its entry or
             the publication log failed.
     """
-    above = folder.parents[_BELOW_RECORDINGS - 1]
-    with (
-        folder_within(above, PurePath(*folder.parts[-_BELOW_RECORDINGS:]), make=False) as entry,
-        replacing(layout.ANNOTATIONS_JSON, within=entry) as file,
-    ):
+    with locked(folder) as file:
         before = read(folder)
         if before.version > VERSION:
             text = f"{layout.ANNOTATIONS_JSON} is of a later version of tapreel: update this one"
@@ -135,8 +133,33 @@ def change(folder: Path, edit: Callable[[Annotations], Annotations]) -> Annotati
             encoded = msgspec.json.format(msgspec.json.encode(after), indent=2)
             write_all(file, encoded + b"\n")
     if after != before:
+        above = folder.parents[layout.LEVELS - 1]
         publication_log.append(above, folder, publication_log.CHANGED)  # the file is there by now
     return after
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[FileIO]:
+    """Keep all others from changing annotations of a recording, or its folder, during the block.
+
+    The file that is yielded takes their place if anything is written into it. While somebody
+    waits here, the folder may be exchanged for another one, or renamed: then it is waited for
+    the one that has the name by then.
+
+    Raises:
+        FileNotFoundError: there is no such recording any more.
+        UnsafeFolderError: others could put things into one of the folders.
+        OSError: the disk failed.
+    """
+    above = folder.parents[layout.LEVELS - 1]
+    while True:
+        with (
+            folder_within(above, PurePath(*folder.parts[-layout.LEVELS :]), make=False) as entry,
+            replacing(layout.ANNOTATIONS_JSON, within=entry) as file,
+        ):
+            if os.path.samestat(os.fstat(entry), folder.lstat()):
+                yield file
+                return
 
 
 def add_label(annotations: Annotations, name: str, *, by: str, at: str) -> Annotations:
@@ -145,7 +168,7 @@ def add_label(annotations: Annotations, name: str, *, by: str, at: str) -> Annot
     Raises:
         AnnotationError: the name is empty, too long or no line of text, or there are too many.
     """
-    name = _checked(name, "a label", LONGEST_LABEL)
+    name = checked_text(name, "a label", LONGEST_LABEL)
     if any(label.name == name for label in annotations.labels):
         return annotations
     if len(annotations.labels) >= MOST_LABELS:
@@ -183,7 +206,7 @@ def add_note(
     Raises:
         AnnotationError: the text is empty, too long or no text; or there are too many notes.
     """
-    text = _checked(text.replace("\r\n", "\n"), "a note", LONGEST_NOTE, allowed="\n\t")
+    text = checked_text(text.replace("\r\n", "\n"), "a note", LONGEST_NOTE, allowed="\n\t")
     if t_ms is not None and t_ms < 0:
         raise AnnotationError("a note stands at a position of 0 or more")
     if len(annotations.notes) >= MOST_NOTES:
@@ -213,7 +236,7 @@ def set_hold(annotations: Annotations, reason: str, *, by: str, at: str) -> Anno
         AnnotationError: the reason is empty, too long or no line of text; or the recording is
             held for another one, and releasing either would release both.
     """
-    reason = _checked(reason, "a reason", LONGEST_REASON)
+    reason = checked_text(reason, "a reason", LONGEST_REASON)
     held = annotations.hold
     if held is not None and held.reason != reason:
         text = f"it is held already, by {held.by} since {held.at}: {held.reason}"
@@ -232,7 +255,7 @@ def release_hold(annotations: Annotations) -> Annotations:
     return msgspec.structs.replace(annotations, hold=None)
 
 
-def _checked(text: str, what: str, longest: int, *, allowed: str = "") -> str:
+def checked_text(text: str, what: str, longest: int, *, allowed: str = "") -> str:
     """Return a text as it is kept: composed (NFC), without white space around it.
 
     Raises:
