@@ -7,6 +7,7 @@ TapreelError                      1  unexpected
 │   └── FolderInUseError          3  ... a folder that another receiver has
 ├── NotFoundError                 5  no such recording
 ├── AnnotationError               6  a label, note or hold that cannot be added
+├── RemovalError                  6  a recording that may not, or cannot, be erased or deleted
 ├── LedgerError                   3  the ledger takes no entry, so nothing is done (an OSError, too)
 ├── UnreadableError               6  a file that was given is not what it should be
 │   └── JournalError              6  ... and it is a journal
@@ -65,6 +66,12 @@ class NotFoundError(TapreelError):
 
 class AnnotationError(TapreelError):
     """A label, note or hold cannot be added; the text says why."""
+
+    exit_code = 6
+
+
+class RemovalError(TapreelError):
+    """A recording may not be erased or deleted, as when it is held; nothing was done."""
 
     exit_code = 6
 

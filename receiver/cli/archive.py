@@ -24,6 +24,7 @@ from receiver.disk.files import open_folder
 from receiver.disk.folders import FolderLock, make_recordings_folder
 from receiver.errors import ConfigurationError, UnreadableError
 from receiver.journal.backlog import open_whole
+from receiver.lifecycle.delete import finish_alone
 from receiver.lifecycle.ledger import enter_published
 from receiver.media import ByteOrder, TrackGap, parameter_text, visible
 from receiver.recording import store
@@ -386,7 +387,12 @@ def _problems(entry: Kept | Damaged) -> tuple[str, ...]:
 @click.command()
 @named_settings("recordings", "spool", "byte_order", "stereo")
 def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: bool) -> None:
-    """Publish the journals that a receiver which is no longer running left in its spool."""
+    """Publish the journals that a receiver which is no longer running left in its spool.
+
+    What a crash left of erasing and deleting is finished, too.
+    """
+    if finished := finish_alone(recordings, spool):
+        click.echo(f"finished {finished} that were being erased or deleted")
     if not spool.exists():
         click.echo("nothing to recover")
         return
@@ -404,7 +410,7 @@ def recover(recordings: Path, spool: Path, byte_order: ByteOrder, *, stereo: boo
             failed += _report(outcome)
     if failed:
         raise UnreadableError(f"not published: {failed}, see above")
-    if not recovered:
+    if not recovered and not finished:
         click.echo("nothing to recover")
 
 

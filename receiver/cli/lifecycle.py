@@ -1,4 +1,4 @@
-"""What people do with recordings (`label`, `note`, `hold`, `release`), and `receiver ledger`."""
+"""What people do with recordings (`label`, `note`, `hold`, `erase`, …), and `receiver ledger`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from typing import Any, Final
 import click
 import msgspec
 
-from receiver.cli.options import recordings_folder
+from receiver.cli.options import config_of, recordings_folder
+from receiver.config.settings import Config
 from receiver.disk import layout
-from receiver.errors import UnreadableError
+from receiver.errors import TapreelError, UnreadableError
 from receiver.lifecycle.acts import Acts
+from receiver.lifecycle.delete import Remover
 from receiver.lifecycle.ledger import Entry, EntryFilter, Head, Ledger, parse_head
-from receiver.media import parameter_text, visible
+from receiver.media import Track, parameter_text, visible
 from receiver.recording import store
 from receiver.recording.document import json_escape
 
 _POSITION: Final = re.compile(r"(?:(?:([0-9]{1,3}):)?([0-9]{1,2}):)?([0-9]{1,7}(?:\.[0-9]{1,3})?)")
 _VIA: Final = "command"
+_TRACKS: Final = [track.value for track in Track]
 _ENTRY: Final = "{:>7}  {:<20}  {:<14}  {:<20}  {:<16}  {}"
 _HEADING: Final = ("N", "AT", "WHAT", "WHO (VIA)", "RECORDING", "DETAILS")
 
@@ -113,6 +116,73 @@ def release(recordings: Path, recording_id: str) -> None:
     acts, folder = _acts(recordings, recording_id)
     acts.release(folder)
     click.echo("released")
+
+
+def _remover(config: Config) -> Remover:
+    return Remover(config.recordings, config.spool, who=account(), via=_VIA)
+
+
+@click.command()
+@click.argument("recording_id", metavar="ID")
+@click.option(
+    "--from", "from_ms", type=_Position(), required=True, metavar="S", help="where it begins"
+)
+@click.option("--to", "to_ms", type=_Position(), required=True, metavar="S", help="where it ends")
+@click.option(
+    "--track", "tracks", multiple=True, type=click.Choice(_TRACKS), help="only this track"
+)
+@click.option("--reason", required=True, metavar="TEXT", help="why; it stays in the ledger")
+@config_of("recordings", "spool")
+def erase(
+    config: Config,
+    recording_id: str,
+    *,
+    from_ms: int,
+    to_ms: int,
+    tracks: tuple[str, ...],
+    reason: str,
+) -> None:
+    """Replace a span of a recording by silence, for ever.
+
+    Positions are seconds, M:SS or H:MM:SS. Keys that the caller pressed in the span go with the
+    inbound track, marks with the outbound one. What is held is left as it is.
+    """
+    from receiver.lifecycle.erase import (
+        erase as erase_span,
+    )  # numpy: not for delete, nor for --help
+
+    folder = store.find(config.recordings, recording_id)
+    chosen = [Track(track) for track in tracks]
+    done = erase_span(_remover(config), folder, from_ms, to_ms, reason, tracks=chosen)
+    sides = " and ".join(track.value for track in done.tracks)
+    span = f"from {(done.from_ms or 0) / 1000:g} s to {(done.to_ms or 0) / 1000:g} s"
+    click.echo(visible(f"erased {sides} {span} of {done.id}"))
+
+
+@click.command()
+@click.argument("recording_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--reason", required=True, metavar="TEXT", help="why; it stays in the ledger")
+@config_of("recordings", "spool")
+@click.pass_context
+def delete(
+    context: click.Context, config: Config, recording_ids: tuple[str, ...], *, reason: str
+) -> None:
+    """Delete recordings, for ever. What is held is left as it is.
+
+    A tombstone stays of each: ids, hashes, who, when and why. Where one cannot be deleted, the
+    others are all the same.
+    """
+    remover, failed = _remover(config), 0
+    for recording_id in recording_ids:
+        try:
+            done = remover.delete(store.find(config.recordings, recording_id), reason)
+        except TapreelError as error:
+            failed = failed or error.exit_code
+            click.echo("receiver: " + visible(str(error)), err=True)
+        else:
+            click.echo(f"deleted {done.id}")
+    if failed:
+        context.exit(failed)
 
 
 @click.group()

@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "note": ("receiver.cli.lifecycle:note", "Write a note about a recording."),
     "hold": ("receiver.cli.lifecycle:hold", "Keep a recording from being deleted or erased."),
     "release": ("receiver.cli.lifecycle:release", "End the hold of a recording."),
+    "erase": ("receiver.cli.lifecycle:erase", "Replace a span of a recording by silence."),
+    "delete": ("receiver.cli.lifecycle:delete", "Delete recordings."),
     "ledger": ("receiver.cli.lifecycle:ledger", "Show or check what was done with recordings."),
     "render": ("receiver.cli.archive:render", "Turn one journal into a recording."),
     "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),

@@ -9,6 +9,8 @@ from the descriptor of the folder above, so what was checked to be ours is what 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -164,6 +166,33 @@ def create_filled(root: Path, name: PurePath, fill: Callable[[int], T]) -> T | N
         os.rename(hidden, name.name, src_dir_fd=above, dst_dir_fd=above)
         os.fsync(above)
         return filled
+
+
+_NO_EXCHANGE: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_RENAME_EXCHANGE: Final = 2
+
+
+def exchange(name: str, other: str, *, within: int) -> bool:
+    """Exchange the names of two folders in another one, in one step (Linux: renameat2).
+
+    Returns:
+        Whether it is done: not every file system can, such as NFS.
+
+    Raises:
+        OSError: it failed, and nothing changed.
+    """
+    if _renameat2 is None:
+        return False
+    if _renameat2(within, os.fsencode(name), within, os.fsencode(other), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        if number in _NO_EXCHANGE:
+            return False
+        raise OSError(number, os.strerror(number), name)
+    return True
+
+
+_renameat2: Final = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+"""Of glibc since 2.28."""
 
 
 def _is_folder(name: str, within: int) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import Final
+from typing import Final, TypeVar
 
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 RECORDING_JSON: Final = "recording.json"
 STEREO: Final = "stereo"
 STEREO_WAV: Final = f"{STEREO}.wav"
@@ -28,6 +29,8 @@ QUARANTINE: Final = "quarantine"
 
 LEDGER: Final = ".ledger"
 """Inside the recordings folder: what was done with recordings; see `lifecycle.ledger`."""
+TOMBSTONES: Final = ".tombstones"
+"""Inside the recordings folder: what is left of recordings that were erased or deleted."""
 PUBLISHED: Final = ".published"
 """The folder of the publication log inside the recordings folder."""
 CATALOGUE: Final = ".catalogue"
@@ -50,6 +53,16 @@ def recording_folder(recording_id: str, started_at_ms: int) -> PurePath:
 def hidden_folder(folder: PurePath) -> PurePath:
     """Return the name under which `folder` is rendered before it is published."""
     return folder.with_name(f".{folder.name}.partial")
+
+
+def erasing_folder(folder: AnyPath) -> AnyPath:
+    """Return the name under which a new rendition is made; the old one has it behind the change."""
+    return folder.with_name(f".{folder.name}.erasing")
+
+
+def removed_folder(folder: AnyPath) -> AnyPath:
+    """Return the name that `folder` has when it is no recording any more, until it is gone."""
+    return folder.with_name(f".{folder.name}.removed")
 
 
 def replacement_name(name: str) -> str:

@@ -18,16 +18,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from io import BufferedReader
 from pathlib import Path, PurePath
-from typing import Final
+from typing import Final, Literal
+
+import msgspec
 
 from receiver.disk import layout
-from receiver.disk.files import open_regular
+from receiver.disk.files import names_in, open_regular
 from receiver.errors import NotFoundError, UnreadableError
-from receiver.media import parameter_text, timestamp
+from receiver.media import Track, parameter_text, timestamp
 from receiver.recording import document as recording
 from receiver.recording.document import Recording
 
@@ -205,3 +208,68 @@ def find(recordings: Path, recording_id: str) -> Path:
     if len(found) > 1:
         raise NotFoundError(f"{recording_id!r} is ambiguous: {len(found)} recordings match")
     return found[0]
+
+
+class Tombstone(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line. Times are RFC 3339 in UTC; `folder` is relative to the recordings folder.
+
+    `before` and `after` are the SHA-256 of the files, by name; after a deletion there are none.
+    `rule` is the retention rule that asked for it, if it was one.
+    """
+
+    at: str
+    what: Literal["erased", "deleted"]
+    who: str
+    via: str
+    reason: str
+    id: str
+    folder: str
+    call_sid: str = ""
+    stream_sid: str = ""
+    account_sid: str = ""
+    provider: str = ""
+    started_at: str = ""
+    duration_ms: float = 0
+    from_ms: float | None = None
+    to_ms: float | None = None
+    tracks: tuple[Track, ...] = ()  # of which something was erased
+    rule: str = ""
+    before: dict[str, str] = {}  # msgspec copies it
+    after: dict[str, str] = {}
+
+
+def tombstones(recordings: Path) -> Iterator[Tombstone]:
+    """Yield what is left of what was erased and deleted, by months; what is none is passed over.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    folder = recordings / layout.TOMBSTONES
+    for name in filter(_MONTH.fullmatch, names_in(folder)):
+        with open_regular(folder / name) as file, BufferedReader(file) as lines:
+            yield from filter(None, map(_tombstone, lines))
+
+
+def deletions(recordings: Path, recording_ids: Container[str]) -> dict[str, Tombstone]:
+    """Return the tombstones of those of some recordings that were deleted, by their ids.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    return {
+        each.id: each
+        for each in tombstones(recordings)
+        if each.what == "deleted" and each.id in recording_ids
+    }
+
+
+def _tombstone(line: bytes) -> Tombstone | None:
+    try:
+        found = _tombstone_decoder.decode(line)
+    except (ValueError, RecursionError):  # msgspec's errors, and bad UTF-8
+        return None
+    return found if layout.is_recording_folder(PurePath(found.folder)) else None
+
+
+_MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}\.jsonl")
+_tombstone_decoder: Final = msgspec.json.Decoder(Tombstone)

@@ -4,7 +4,7 @@
 
        call action argument path
 
-   call: fdatasync, fsync, syncfs, pwrite, rename, unlink. action: delay (ms), error (errno),
+   call: fdatasync, fsync, syncfs, pwrite, rename, exchange, unlink. action: delay (ms), error (errno),
    before and after (SIGKILL to the whole process group; the argument is not used). path: part
    of the file's name that the order is for ("/" is in all of them). */
 
@@ -72,6 +72,7 @@ typedef int by_descriptor(int);
 typedef int by_path(const char *);
 typedef int by_paths(const char *, const char *);
 typedef int by_paths_at(int, const char *, int, const char *);
+typedef int exchanging(int, const char *, int, const char *, unsigned);
 typedef ssize_t writing(int, const void *, size_t, off_t);
 
 int fdatasync(int fd) { FOLLOWING("fdatasync", path_of(fd), REAL(by_descriptor *, fdatasync)(fd)); }
@@ -88,6 +89,10 @@ int rename(const char *from, const char *to) {
 
 int renameat(int within, const char *from, int into, const char *to) {
     FOLLOWING("rename", from, REAL(by_paths_at *, renameat)(within, from, into, to));
+}
+
+int renameat2(int within, const char *from, int into, const char *to, unsigned flags) {
+    FOLLOWING("exchange", from, REAL(exchanging *, renameat2)(within, from, into, to, flags));
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t count, off_t offset) {

@@ -1,0 +1,88 @@
+"""`receiver erase` and `delete`: what they change, print and refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from receiver.cli import main
+from receiver.recording import store
+from tests.receiver.helpers import recordings_builder as builder
+
+ID = builder.RECORDING_ID
+OTHER = "ffff000011112222"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Return a folder with two recordings of a second."""
+    builder.build(tmp_path / "recordings")
+    builder.build(tmp_path / "recordings", recording_id=OTHER)
+    return tmp_path / "recordings"
+
+
+@pytest.fixture
+def run(
+    recordings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Return what runs `receiver`, and returns exit code, stdout and stderr."""
+    monkeypatch.delenv("TAPREEL_CONFIG", raising=False)
+    monkeypatch.setenv("TAPREEL_RECORDINGS", str(recordings))
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = main.main(arguments)
+        return (code, *capsys.readouterr())
+
+    return command
+
+
+def test_a_span_is_erased_and_verified(recordings: Path, run: Run) -> None:
+    """Of the tracks that were asked for; it is printed what was done."""
+    words = ("--from", "0:00.2", "--to", "0.7", "--reason", "card number")
+    done = run("erase", ID[:4], *words, "--track", "outbound")
+    assert (0, f"erased outbound from 0.2 s to 0.7 s of {ID}\n", "") == done
+    assert 0 == run("verify", ID)[0]
+    assert "erased" in run("show", ID)[1]
+    document = store.read(store.find(recordings, ID)).recording
+    assert ["outbound"] == [track.value for track in document.erased[0].tracks]
+
+
+def test_several_are_deleted_and_what_cannot_be_is_said(recordings: Path, run: Run) -> None:
+    """The others go all the same; the exit code is that of the first error."""
+    assert 0 == run("hold", ID, "--reason", "case 1")[0]
+    code, said, errors = run("delete", ID, "0000", OTHER, "--reason", "asked for")
+    assert (6, f"deleted {OTHER}\n") == (code, said)
+    held, missing = errors.splitlines()
+    assert "is held by" in held
+    assert "case 1" in held
+    assert "no recording '0000'" in missing
+    assert 0 == run("release", ID)[0]
+    assert (0, f"deleted {ID}\n", "") == run("delete", ID, "--reason", "asked for")
+    assert [] == list(store.folders(recordings))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("erase", ID, "--from", "1", "--to", "2"),
+        ("erase", ID, "--from", "x", "--to", "2", "--reason", "r"),
+        ("erase", ID, "--from", "1", "--to", "2", "--reason", "r", "--track", "third"),
+        ("delete", ID),
+        ("delete", "--reason", "r"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(run: Run, words: tuple[str, ...]) -> None:
+    """Nothing is erased or deleted without a reason."""
+    assert 2 == run(*words)[0]
+
+
+def test_what_is_held_is_not_erased(run: Run) -> None:
+    """One line says by whom it is held, and why."""
+    run("hold", ID, "--reason", "case 1")
+    code, _, error = run("erase", ID, "--from", "0", "--to", "1", "--reason", "r")
+    assert 6 == code
+    assert 1 == len(error.splitlines())
+    assert "case 1; nothing of it may be erased or deleted until it is released" in error
