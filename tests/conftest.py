@@ -18,6 +18,9 @@ from hypothesis import HealthCheck, settings
 from tests import bounds, programs
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the commands do; many processes start
+# Where bytecode is not kept, each of hundreds of processes compiles all of our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Property tests are not judged by the clock of a busy machine.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
