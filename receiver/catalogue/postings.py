@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from receiver.catalogue import tokens
@@ -28,10 +27,9 @@ _INSERT: Final = {
         " VALUES (:n, array_to_tsvector(string_to_array(:tokens, ' ')))"
     ),
 }
-_KNOW: Final = {
-    "sqlite": sqlite.insert(vocabulary).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(vocabulary).on_conflict_do_nothing(),
-}
+_KNOW: Final = sa.text("INSERT INTO vocabulary (token) VALUES (:token) ON CONFLICT DO NOTHING")
+"""As text, since SQLAlchemy has it in its dialects alone, and that of PostgreSQL takes longer to
+import than most commands run."""
 _DELETE: Final = {
     # FTS5 has no text of its own here: it must be given what it was given.
     "sqlite": sa.text(
@@ -65,7 +63,7 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     connection.execute(_INSERT[connection.dialect.name], items)
     known = {token for row in rows for token in row["tokens"].split(" ")}
     if new := [{"token": token} for token in sorted(known) if tokens.has_prefixes(token)]:
-        connection.execute(_KNOW[connection.dialect.name], new)
+        connection.execute(_KNOW, new)
 
 
 def remove(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:

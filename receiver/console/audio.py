@@ -22,8 +22,6 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Final, Protocol
 
-import soundfile
-
 from receiver.audio.wav_reader import samples_in
 from receiver.catalogue.rows import Row
 from receiver.console.problems import Problem, not_found
@@ -270,6 +268,8 @@ def _track_source(folder: Path, document: Recording, name: str) -> ByteSource:
 
 
 def _encode(wav: ByteSource, file: IO[bytes], kind: str, rate: int, *, channels: int) -> None:
+    import soundfile  # only here: with numpy, it is a quarter of what the console would map
+
     container, subtype = _FORMATS[kind]
     start = _start_of_samples(wav)
     with soundfile.SoundFile(

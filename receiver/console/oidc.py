@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import httpx
 import structlog
 
 from receiver.config.settings import Config
@@ -171,6 +170,8 @@ class Provider:
         return found
 
     async def _json(self, method: str, url: str, **options: Any) -> dict[str, Any]:
+        import httpx  # only here: few consoles ask a provider
+
         try:
             async with httpx.AsyncClient(timeout=_ANSWER_SECONDS) as client:
                 answer = await client.request(method, url, **options)
