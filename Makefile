@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Many tests wait for real processes, so there are more at work than cores; the longest are first.
-PYTEST := -m pytest --numprocesses 4 --dist load --maxschedchunk 1
+PYTEST := -m pytest --numprocesses 4 --dist loadscope
 CORES := $(shell nproc 2>/dev/null || echo 2)
 # Hundreds of processes start in a test run: where bytecode is not kept, each compiles all anew.
 export PYTHONDONTWRITEBYTECODE :=

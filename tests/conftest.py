@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import bounds, programs
 
@@ -40,6 +41,8 @@ PROCESS_SECONDS: Final = 360
 This one needs no Python: it prints the stacks and ends the process, and with it the run fails."""
 INTEGRATION: Final = ("console", "end_to_end", "faults")
 """All tests of these folders start processes."""
+LONGEST: Final = ("console", "cases", "faults", "end_to_end", "bench")
+"""Tests of these folders go first: no worker is left with a long one when the others are done."""
 TESTS: Final = Path(__file__).parent
 STARTS_A_PROCESS: Final = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
@@ -121,6 +124,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         own = item.get_closest_marker("timeout")
         seconds = own.args[0] if own else TEST_SECONDS
         item.add_marker(pytest.mark.timeout(bounds.at_most(seconds)), append=False)
+
+    items.sort(key=lambda item: _rank(item.path.relative_to(TESTS).parts[0]))
+
+
+def _rank(folder: str) -> int:
+    return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+
+
+class Schedule(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Gives workers one test function after the other, with all of its parameters.
+
+    A file in `console` stays with one worker, since each starts a browser.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        browser = nodeid.startswith("tests/console/")
+        return nodeid.partition("::" if browser else "[")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Schedule:
+    """Distribute tests as `Schedule` does, in the order in which they were collected."""
+    config.option.loadscopereorder = False
+    return Schedule(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
