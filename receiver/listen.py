@@ -33,11 +33,13 @@ PATIENCE_SECONDS: Final = 60.0
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
 _NO_SUCH_STREAM: Final = 4404
+_NOT_DECODED: Final = 4422
 _NEXT_SECONDS: Final = 30.0
 """So much of the next part's past is asked for: it began when the one before was replaced."""
 _BYTES_PER_SAMPLE: Final = 2
 _NOT_FOUND: Final = 404
-_FINAL_STATUS: Final = frozenset({400, 401, 403, _NOT_FOUND, 422, 501})
+_REJECTED: Final = 422
+_FINAL_STATUS: Final = frozenset({400, 401, 403, _NOT_FOUND, _REJECTED, 501})
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,6 +453,8 @@ async def _events(line: Line, decoder: _EventDecoder) -> AsyncIterator[Event | P
             decoder.gone = closed.code == _NO_SUCH_STREAM
             if decoder.gone and not decoder.recording_id:
                 raise DialError("no such stream", status=_NOT_FOUND) from closed
+            if closed.code == _NOT_DECODED:
+                raise DialError(closed.reason, status=_REJECTED) from closed
             return
         for event in decoder.feed(message):
             yield event

@@ -44,7 +44,7 @@ from receiver.tap.hub import (
     StreamStopped,
     Unsubscribe,
 )
-from receiver.tap.listener import DONE, NO_SUCH_STREAM, ListenerLimits, Sender
+from receiver.tap.listener import DONE, NO_SUCH_STREAM, NOT_DECODED, ListenerLimits, Sender
 from receiver.tap.query import matches
 from receiver.tap.queue import SendQueue
 from receiver.transports.client import Backoff, Line, dial
@@ -401,7 +401,7 @@ class RemoteSource:
             try:
                 self._receive(await self._line.receive())
             except LineClosed as closed:
-                status = 404 if closed.code == NO_SUCH_STREAM else None
+                status = {NO_SUCH_STREAM: 404, NOT_DECODED: 422}.get(closed.code or 0)
                 raise DialError(closed.reason or "the receiver is gone", status=status) from closed
 
     async def run(self) -> bool:

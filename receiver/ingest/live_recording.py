@@ -278,7 +278,7 @@ class LiveRecording:
         return max(0, highest - self.first_sequence + 1 - self.chunks - self._numbered)
 
     def announce(self, hub: Hub, start: Start) -> None:
-        """Name the recording; the first time its stream is opened at the hub."""
+        """Name the recording; the first time its stream is opened at the hub, or refused there."""
         self.start = start
         if self.live is not SILENT:
             return
@@ -295,7 +295,8 @@ class LiveRecording:
             start_message=self.early.start,
             continues_ms=self.continues_ms,
         )
-        self.live = hub.open(described, self)
+        refused = start.refused_format
+        self.live = hub.refuse(described, refused) if refused else hub.open(described, self)
         if not isinstance(self.tap, _FirstChunksTap):
             self.tap = self.live
 

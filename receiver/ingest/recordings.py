@@ -179,7 +179,7 @@ class ConnectionRecordings:
         )
 
     def _name(self, recording: LiveRecording, start: Start) -> None:
-        """Open a stream to listeners by its name, if its audio can be decoded.
+        """Make a stream known to listeners by its name: open, or why nobody can listen to it.
 
         The journal says which recording has what came of the stream before.
         """
@@ -190,8 +190,7 @@ class ConnectionRecordings:
         if previous is not None:
             same_socket = previous.id in self._ids
             recording.continue_part(msgspec.structs.replace(previous, same_socket=same_socket))
-        if not start.refused_format:
-            recording.announce(self._recorder.hub, start)
+        recording.announce(self._recorder.hub, start)
 
     def _found_elsewhere(self, recording: LiveRecording, part: PreviousPart) -> None:
         """Go on with a part that another process knows, unless a newer one is known here."""

@@ -127,6 +127,16 @@ class StreamStopped(msgspec.Struct, frozen=True, tag="stopped"):
     reason: EndReason
 
 
+class StreamRefused(msgspec.Struct, frozen=True, tag="refused"):
+    """A stream came that nobody can listen to, and why: its audio cannot be decoded.
+
+    It is recorded as it comes, and what `live` says of its format means nothing.
+    """
+
+    live: LiveStream
+    reason: str
+
+
 class RecordingPublished(msgspec.Struct, frozen=True, tag="published"):
     """A recording was published: in which folder, and whether nothing of it is missing."""
 
@@ -142,7 +152,7 @@ PublishedEvent = LiveChunk | LiveMessage | StreamEnded
 """What a session publishes of its stream."""
 StreamEvent = Subscribed | PublishedEvent
 """What a subscriber of one stream gets."""
-LifecycleEvent = StreamStarted | StreamStopped | RecordingPublished
+LifecycleEvent = StreamStarted | StreamStopped | StreamRefused | RecordingPublished
 """What a watcher of all streams gets."""
 
 
@@ -183,6 +193,14 @@ class Hub(Protocol):
         """
         ...
 
+    def refuse(self, live: LiveStream, reason: str) -> Tap:
+        """Make a stream known that nobody can listen to, until `StreamEnded` is published to it.
+
+        Watchers are called with `StreamRefused` before this returns; nobody gets what is
+        published.
+        """
+        ...
+
     def recording_published(self, event: RecordingPublished) -> None:
         """Pass to watchers what became of a stream."""
         ...
@@ -194,6 +212,10 @@ class Hub(Protocol):
 
     def streams(self) -> Iterable[LiveStream]:
         """Return the streams that are being received, oldest first."""
+        ...
+
+    def refused(self) -> Iterable[StreamRefused]:
+        """Return the streams that are being received and that nobody can listen to."""
         ...
 
     def position(self, recording_id: str) -> StreamPosition | None:

@@ -29,7 +29,14 @@ from receiver.media import GapReason
 from receiver.rate_limit import TokenBucket
 from receiver.tap import query
 from receiver.tap.encoding.format import Format, OutMessage, OutputSpec, gap_notice, opening, timed
-from receiver.tap.hub import LifecycleEvent, LiveStream, RecordingPublished, StreamStarted
+from receiver.tap.hub import (
+    LifecycleEvent,
+    LiveStream,
+    RecordingPublished,
+    StreamRefused,
+    StreamStarted,
+    StreamStopped,
+)
 from receiver.tap.query import TapQuery
 from receiver.tap.queue import LIMIT_BYTES, LIMIT_MS, SendQueue
 from receiver.transports.interface import Connection
@@ -127,6 +134,7 @@ DONE: Final = 1000
 FAILED: Final = 1011
 TRY_AGAIN_LATER: Final = 1013
 NO_SUCH_STREAM: Final = 4404
+NOT_DECODED: Final = 4422
 _POLICY: Final = 1008
 _MESSAGES_AT_ONCE: Final = 100
 _MESSAGES_PER_SECOND: Final = 10.0
@@ -328,6 +336,10 @@ class Listener:
         """Close: there is no such stream, or not for this listener."""
         self.queue.close(NO_SUCH_STREAM, "no such stream")
 
+    def refuse_audio(self, reason: str) -> None:
+        """Close: nobody can listen to the stream, because its audio cannot be decoded."""
+        self.queue.close(NOT_DECODED, f"nobody can listen: {reason}")
+
     def fail(self) -> None:
         """Close because of an error of ours, once everything is sent."""
         self.queue.close(FAILED, "internal error")
@@ -425,6 +437,8 @@ class Watcher:
         self._queue.clear()
 
     def _on_event(self, event: LifecycleEvent) -> None:
+        if isinstance(event, StreamRefused):
+            return  # there is nothing to watch before it is recorded
         about = event if isinstance(event, RecordingPublished) else event.live
         if self._request.matches(about) and self._lease.is_valid() and not self.closed_slow:
             self._send(event)
@@ -463,6 +477,7 @@ class Watcher:
             fields = msgspec.to_builtins(event)
             del fields["type"]
             return {"event": "recorded", **fields}
+        assert isinstance(event, StreamStopped)  # noqa: S101  the others do not wait
         live = event.live
         return {
             "event": "stopped",

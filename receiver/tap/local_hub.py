@@ -29,6 +29,7 @@ from receiver.tap.hub import (
     StreamEnded,
     StreamEvent,
     StreamPosition,
+    StreamRefused,
     StreamSource,
     StreamStarted,
     StreamStopped,
@@ -66,6 +67,7 @@ class LocalHub:
         self._scheduler = scheduler
         self._taps: dict[str, _LocalTap] = {}  # of streams that are being received
         self._ending: dict[str, _LocalTap] = {}  # ended, and not everything was delivered
+        self._refused: dict[str, StreamRefused] = {}  # being received, and nobody can listen
         self._subscribed: set[_LocalTap] = set()  # those with subscribers
         self._watchers: list[_Subscriber] = []
 
@@ -75,6 +77,12 @@ class LocalHub:
         opened = self._taps[live.recording_id] = _LocalTap(self, live, source, scheduler)
         self._notify(StreamStarted(live))
         return opened
+
+    def refuse(self, live: LiveStream, reason: str) -> Tap:
+        """Make a stream known that nobody can listen to, until it has ended."""
+        event = self._refused[live.recording_id] = StreamRefused(live, reason)
+        self._notify(event)
+        return _RefusedTap(lambda: self._refused.pop(live.recording_id, None))
 
     def recording_published(self, event: RecordingPublished) -> None:
         """Pass to watchers what became of a stream."""
@@ -88,6 +96,10 @@ class LocalHub:
     def streams(self) -> Iterable[LiveStream]:
         """Return the streams that are being received, oldest first."""
         return [tap.live for tap in self._taps.values()]
+
+    def refused(self) -> Iterable[StreamRefused]:
+        """Return the streams that are being received and that nobody can listen to."""
+        return tuple(self._refused.values())
 
     def position(self, recording_id: str) -> StreamPosition | None:
         """Return how far a stream has come that is being received."""
@@ -167,6 +179,20 @@ class _Subscriber:
             self._on_event(event)
         except Exception:  # what fails for a listener must not fail for the recording
             log.exception("listener_failed")
+
+
+class _RefusedTap:
+    """The tap of a stream that nobody can listen to; `ended` is called at its end."""
+
+    has_subscribers = False
+
+    def __init__(self, ended: Callable[[], object]) -> None:
+        self._ended = ended
+
+    def publish(self, event: PublishedEvent) -> None:
+        """Drop an event; the last one says that the stream has ended."""
+        if isinstance(event, StreamEnded):
+            self._ended()
 
 
 class _LocalTap:

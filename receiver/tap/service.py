@@ -28,7 +28,7 @@ from receiver.rate_limit import LogThrottle
 from receiver.tap import query as tap_query
 from receiver.tap.encoding.format import LONGEST_WAIT_MS, Format
 from receiver.tap.feed import Feed, Feeds, LevelMeter
-from receiver.tap.hub import Hub, LifecycleEvent, LiveStream, StreamStarted
+from receiver.tap.hub import Hub, LifecycleEvent, LiveStream, StreamRefused, StreamStarted
 from receiver.tap.listener import (
     Leases,
     Listener,
@@ -123,7 +123,9 @@ class TapService:
             watched = WatchRequest(*tap_query.parse_watch(query), grant, upgrade.remote_address)
             return Watcher(watched, self)
         request = ListenRequest(name, tap_query.parse(query), grant, upgrade.remote_address)
-        live = self._find(request)
+        live = _find(self.hub, request)
+        if isinstance(live, StreamRefused):
+            return HttpAnswer(422, f"nobody can listen to this stream: {live.reason}\n")
         if live is None and not request.query.wait_seconds:
             return _NOT_HERE if self.options.among_workers else _NO_STREAM
         if self.options.ledger is None and self._is_ready(request):
@@ -193,7 +195,7 @@ class TapService:
         listener.lease = self.leases.start(request.grant, dismiss=listener.dismiss)
         self.listeners.add(listener)
         self.counters.listeners = len(self.listeners)
-        live = self._find(request)
+        live = _find(self.hub, request)
         if live is not None:
             self._subscribe(listener, live)
         elif request.query.wait_seconds:
@@ -242,21 +244,13 @@ class TapService:
 
     # How listeners get their stream.
 
-    def _find(self, request: ListenRequest) -> LiveStream | None:
-        """Return the newest stream that is asked for: a call may have several."""
-        found = None
-        for live in self.hub.streams():
-            if request.matches(live):
-                found = live
-        return found
-
     def _wait(self, listener: Listener) -> None:
         request = listener.request
 
         def on_event(event: LifecycleEvent) -> None:
-            if isinstance(event, StreamStarted) and request.matches(event.live):
+            if isinstance(event, StreamStarted | StreamRefused) and request.matches(event.live):
                 listener.unsubscribe()
-                self._subscribe(listener, event.live)
+                self._subscribe(listener, _find(self.hub, request) or event.live)
 
         unwatch = self.hub.watch(on_event)
         loop = asyncio.get_running_loop()
@@ -268,9 +262,12 @@ class TapService:
 
         listener.unsubscribe = stop
 
-    def _subscribe(self, listener: Listener, live: LiveStream) -> None:
-        """Start to send a stream to a listener, if its token is still valid."""
+    def _subscribe(self, listener: Listener, live: LiveStream | StreamRefused) -> None:
+        """Start to send a stream to a listener, if its token is still valid and anybody can."""
         if not listener.lease.is_valid():
+            return
+        if isinstance(live, StreamRefused):
+            listener.refuse_audio(live.reason)
             return
         listener.lease.keep_until_closed()
         self._listening[live.recording_id] += 1
@@ -327,6 +324,18 @@ class TapService:
             stop()
 
         listener.unsubscribe = unsubscribe
+
+
+def _find(hub: Hub, request: ListenRequest) -> LiveStream | StreamRefused | None:
+    """Return the newest stream that is asked for, or one of it that nobody can listen to.
+
+    A call may have several.
+    """
+    found: list[LiveStream | StreamRefused] = [
+        event for event in hub.refused() if request.matches(event.live)
+    ]
+    found += [live for live in hub.streams() if request.matches(live)]
+    return found[-1] if found else None
 
 
 def _count_started(listener: Listener, counters: TapCounters) -> None:

@@ -108,7 +108,7 @@ def test_a_second_sigterm_publishes_what_is_left(receiver: ReceiverProcess) -> N
         assert 0 == receiver.stop(signal.SIGTERM)
     _, document = receiver.published()
     assert document.end_reason is EndReason.SHUTDOWN
-    assert ["cut_short"] == [finding.code for finding in document.findings]
+    assert ["cut_short", "track_silent"] == [finding.code for finding in document.findings]
     assert not document.complete
     assert 1 == document.tracks[0].chunks.written
 

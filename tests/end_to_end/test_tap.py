@@ -394,6 +394,21 @@ def test_waiting_for_a_call(receiver: ReceiverProcess) -> None:
     assert 4404 == closed.value.rcvd.code
 
 
+def test_whoever_waits_for_a_call_that_cannot_be_decoded_is_told_at_once(
+    receiver: ReceiverProcess,
+) -> None:
+    """With the reason; the call is recorded as it comes."""
+    with open_tap(receiver, f"{CALL}?wait=60") as listener, sender.dial(receiver.url) as call:
+        call.send(sender.start(encoding="audio/opus"))
+        with pytest.raises(ConnectionClosed, match=r"nobody can listen.*audio/opus") as closed:
+            listener.recv(timeout=WAIT_SECONDS)
+        with pytest.raises(InvalidStatus, match="422"), open_tap(receiver, f"{CALL}?wait=60"):
+            pass
+        call.send(sender.stop())
+    assert closed.value.rcvd is not None
+    assert 4422 == closed.value.rcvd.code
+
+
 def test_a_listener_goes_on_where_the_format_changes(receiver: ReceiverProcess) -> None:
     """At the rate with which it began, with all of both parts, and with one end."""
 

@@ -88,7 +88,7 @@ def test_a_stream_goes_on_in_another_worker(two_workers: ReceiverProcess) -> Non
         document = two_workers.published()[1]
     assert document.previous is not None
     assert (parts[0][2], 100) == (document.previous.id, document.previous.gap_ms)
-    assert ["audio_lost"] == [finding.code for finding in document.findings]
+    assert ["audio_lost", "track_silent"] == [finding.code for finding in document.findings]
 
 
 def wait_until_written(receiver: ReceiverProcess, recording_id: str, size: int) -> None:

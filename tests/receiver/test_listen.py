@@ -25,8 +25,8 @@ from tests.receiver.helpers.tap_messages import SAMPLES, STOPPED, gap, started
 
 pytestmark = pytest.mark.integration
 
-Script = list[bytes | dict[str, Any] | int]
-"""What one connection of a made-up tap sends; a number closes it with that code."""
+Script = list[bytes | dict[str, Any] | int | tuple[int, str]]
+"""What one connection of a made-up tap sends; a code, or one with its reason, closes it."""
 
 
 class Tap:
@@ -52,8 +52,8 @@ class Tap:
     async def play(self, connection: ServerConnection) -> None:
         """Send what the script says."""
         for line in self.scripts.pop(0):
-            if isinstance(line, int):
-                await connection.close(line)
+            if isinstance(line, int | tuple):
+                await connection.close(*(line if isinstance(line, tuple) else (line,)))
                 return
             await connection.send(line if isinstance(line, bytes) else json.dumps(line))
 
@@ -236,6 +236,7 @@ def test_lines_that_break_at_once_are_dialled_ever_more_slowly() -> None:
         ([400], 6, "refused with 400"),
         ([503], 7, "refused with 503"),
         ([4404], 5, "no such stream"),
+        ([(4422, "nobody can listen")], 6, "nobody can listen"),
     ],
 )
 async def test_refusals_say_why(script: Script, exit_code: int, reason: str) -> None:

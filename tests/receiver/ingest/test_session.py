@@ -700,10 +700,14 @@ def test_audio_of_an_unknown_encoding_is_kept_and_told(
     """As it came, from before and behind the start message; nobody can listen to it."""
     made, socket = opened(recorder, grant)
     with capture_logs() as lines:
-        for message in (MEDIA, start_message(encoding="audio/G722", who="A"), MEDIA, STOP):
+        for message in (MEDIA, start_message(encoding="audio/G722", who="A"), MEDIA):
             made.message_received(message)
+        (refused,) = recorder.hub.refused()
+        assert (CALL_SID, True) == (refused.live.call_sid, "unsupported" in refused.reason)
+        made.message_received(STOP)
     named = [line["call_sid"] for line in lines if line["event"] == "format_refused"]
     assert ([CALL_SID], [], []) == (named, socket.closings, list(recorder.hub.streams()))
+    assert [] == list(recorder.hub.refused())
     path = recorder.ended.get(timeout=WAIT_SECONDS)
     folder = tmp_path / "rendered"
     folder.mkdir(0o700)

@@ -16,6 +16,7 @@ from receiver.tap.hub import (
     StreamEnded,
     StreamEvent,
     StreamPosition,
+    StreamRefused,
     StreamStarted,
     StreamStopped,
     Subscribed,
@@ -302,3 +303,16 @@ def test_a_stream_without_a_name_has_no_subscribers() -> None:
     """Audio before `start` is published to nobody."""
     assert not SILENT.has_subscribers
     SILENT.publish(STOPPED)
+
+
+def test_a_stream_that_nobody_can_listen_to_is_known_until_it_ends() -> None:
+    """Watchers are told at once; it is none of those that can be subscribed to."""
+    hub, seen = LocalHub(ManualScheduler()), list[LifecycleEvent]()
+    hub.watch(seen.append)
+    tap = hub.refuse(LIVE, "unsupported encoding")
+    refused = StreamRefused(LIVE, "unsupported encoding")
+    assert ([refused], [refused], []) == (seen, [*hub.refused()], [*hub.streams()])
+    tap.publish(live_chunk(1, b"x"))
+    assert ([refused], False) == ([*hub.refused()], tap.has_subscribers)
+    tap.publish(STOPPED)
+    assert ([refused], []) == (seen, [*hub.refused()])

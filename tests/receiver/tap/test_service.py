@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from receiver.auth.tap_tokens import TapTokens
+from receiver.auth.tap_tokens import Scope, TapTokens, mint
 from receiver.lifecycle.ledger import Entry, Ledger
+from receiver.media import Encoding, EndReason
+from receiver.tap.hub import StreamEnded
 from receiver.tap.listener import Listener
 from receiver.transports.interface import UpgradeRequest
 from tests.bounds import at_most
@@ -28,6 +31,7 @@ from tests.receiver.helpers.serving import (
     read_until_closed,
     serving_taps,
 )
+from tests.receiver.helpers.taps import live_stream
 
 pytestmark = pytest.mark.integration
 
@@ -94,6 +98,45 @@ async def test_what_a_listener_did_not_read_is_in_its_last_line(strict_server: T
     lost = strict_server.taps.counters.dropped["slow_listener"]
     assert (lost, 20 * lost, "token 1") == (ended["lost"], ended["lost_ms"], ended["token_name"])
     assert {"token 1": lost} == strict_server.taps.counters.lost
+
+
+async def test_a_stream_that_cannot_be_decoded_is_refused_at_once(server: TapServer) -> None:
+    """Whoever waits for it is told why, and so is who comes later, until it ends."""
+    live = live_stream(Encoding.PCMU, 8000)
+    async with server.connect("all") as watcher, server.connect("other?wait=60") as other:
+        async with server.connect(f"{live.call_sid}?wait=60") as waiting:
+            while len(server.taps.listeners) < 2:  # noqa: ASYNC110  no event for it
+                await asyncio.sleep(0)
+            tap = server.hub.refuse(live, "unsupported encoding 'audio/x'")
+            with pytest.raises(ConnectionClosed) as closed:
+                await waiting.recv()
+        assert closed.value.rcvd is not None
+        said = "nobody can listen: unsupported encoding 'audio/x'"
+        assert (4422, said) == (closed.value.rcvd.code, closed.value.rcvd.reason)
+        for query in ("", "?wait=60"):
+            with pytest.raises(InvalidStatus, match="422") as refused:
+                await server.connect(live.call_sid + query)
+            assert b"unsupported encoding 'audio/x'\n" in (refused.value.response.body or b"")
+        tap.publish(StreamEnded(EndReason.STOP, 0))
+        with pytest.raises(InvalidStatus, match="404"):
+            await server.connect(live.call_sid)
+        assert 1 == len(server.taps.listeners), "another call is still waited for"
+        stream = server.open_stream()
+        news = await read_text(watcher)
+        assert ("started", stream.live.call_sid) == (news["event"], news["call_sid"])
+        await other.close()
+
+
+async def test_a_stream_outside_of_a_token_is_refused_as_if_it_were_none(
+    server: TapServer,
+) -> None:
+    """Nobody finds out that there is something which may not be heard."""
+    key, live = "k" * 32, live_stream(Encoding.PCMU, 8000)
+    server.taps.tokens = TapTokens([], [key])
+    server.hub.refuse(live, "unsupported")
+    token = mint(key, Scope(call_sid="another"), now=time.time(), ttl_seconds=300)
+    with pytest.raises(InvalidStatus, match="404"):
+        await server.connect(live.call_sid, token=token)
 
 
 async def test_watchers_are_logged_by_the_name_of_their_token(server: TapServer) -> None:
