@@ -71,7 +71,7 @@ PURE = (
         *("audio/codec", "audio/meter", "audio/peaks", "audio/wav_tags"),
     ),
     *("recording/document", "recording/journal_scan", "recording/report", "recording/verdict"),
-    *("catalogue/query", "catalogue/tokens"),
+    *("catalogue/query", "catalogue/tokens", "lifecycle/retention"),
     *("auth/bearer", "auth/tap_tokens"),
     *("ingest/stream", "tap/queue"),
     "console/views",

@@ -69,6 +69,17 @@ class Clause:
     is_prefix: bool = False
 
 
+def agrees(clause: Clause, tokens: Collection[str]) -> bool:
+    """Whether a recording with these tokens, without edges, agrees with a clause."""
+    if clause.is_prefix:
+        return any(each.startswith(clause.tokens) for each in tokens)
+    return any(token in tokens or _is_edge(token, tokens) for token in clause.tokens)
+
+
+def _is_edge(token: str, tokens: Iterable[str]) -> bool:
+    return token.startswith("x") and any(each.startswith(token[1:]) for each in tokens)
+
+
 def with_edges(tokens: Iterable[str]) -> list[str]:
     """Return tokens together with the beginnings that are tokens, too."""
     found = dict.fromkeys(tokens)

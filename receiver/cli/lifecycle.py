@@ -8,12 +8,12 @@ import pwd
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
-from receiver.cli.options import config_of, recordings_folder
+from receiver.cli.options import config_of, need_extra, recordings_folder
 from receiver.config.settings import Config
 from receiver.disk import layout
 from receiver.errors import TapreelError, UnreadableError
@@ -23,6 +23,9 @@ from receiver.lifecycle.ledger import Entry, EntryFilter, Head, Ledger, parse_he
 from receiver.media import Track, parameter_text, visible
 from receiver.recording import store
 from receiver.recording.document import json_escape
+
+if TYPE_CHECKING:
+    from receiver.lifecycle.expiry import Plan
 
 _POSITION: Final = re.compile(r"(?:(?:([0-9]{1,3}):)?([0-9]{1,2}):)?([0-9]{1,7}(?:\.[0-9]{1,3})?)")
 _VIA: Final = "command"
@@ -183,6 +186,51 @@ def delete(
             click.echo(f"deleted {done.id}")
     if failed:
         context.exit(failed)
+
+
+@click.command()
+@click.argument("act", type=click.Choice(["run"]), required=False, metavar="[run]")
+@click.option("--dry-run", is_flag=True, help="print what would be deleted, and why")
+@click.option(
+    "--max-share", type=click.IntRange(0, 100), help="percent that may be deleted, this time"
+)
+@config_of("recordings", "spool", "database_url")
+def retention(config: Config, act: str | None, *, dry_run: bool, max_share: int | None) -> None:
+    """Delete recordings that are kept no longer, as [[retention]] in the settings says.
+
+    A console does so once an hour by itself. What is held stays, and what somebody heard within
+    the last hour, and all that is younger than a day.
+    """
+    if bool(act) == dry_run:
+        raise click.UsageError("give --dry-run, or run")
+    need_extra("catalogue")
+    from receiver.catalogue.catalogue import Catalogue
+    from receiver.lifecycle.expiry import Retention
+
+    with Catalogue(config.database_url, config.recordings) as catalogue:
+        if not catalogue.is_reconciled():
+            catalogue.reconcile()
+        kept = Retention(config, catalogue, who=account())
+        if not kept.is_asked_for:
+            click.echo("receiver: no setting asks for anything to be deleted", err=True)
+            return
+        if dry_run:
+            _print_plan(kept.plan())
+            return
+        outcome = kept.run(max_share=max_share)
+    left = outcome.kept + outcome.failed
+    click.echo(f"deleted {outcome.deleted} recordings; {left} stayed for now")
+
+
+def _print_plan(plan: Plan) -> None:
+    """Print what would be deleted, one recording in each line, the oldest first."""
+    for state, found in (("", plan.expired), ("in use: ", plan.in_use)):
+        for each in found:
+            click.echo(visible(f"{each.facts.id}  {each.facts.folder}  {state}{each.rule}"))
+    if plan.wanting:
+        text = f"{plan.wanting} bytes cannot be freed: holds and rules protect the rest"
+        click.echo(f"receiver: {text}", err=True)
+    click.echo(f"{len(plan.expired)} of {plan.total} recordings would be deleted")
 
 
 @click.group()

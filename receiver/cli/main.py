@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "release": ("receiver.cli.lifecycle:release", "End the hold of a recording."),
     "erase": ("receiver.cli.lifecycle:erase", "Replace a span of a recording by silence."),
     "delete": ("receiver.cli.lifecycle:delete", "Delete recordings."),
+    "retention": ("receiver.cli.lifecycle:retention", "Delete what is kept no longer."),
     "ledger": ("receiver.cli.lifecycle:ledger", "Show or check what was done with recordings."),
     "render": ("receiver.cli.archive:render", "Turn one journal into a recording."),
     "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),

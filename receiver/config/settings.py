@@ -32,6 +32,7 @@ from receiver.config import (
     SIZE,
     SWITCH,
     TEXT,
+    TEXT_OR_TEXTS,
     TEXTS,
     UnfitTable,
     ValueType,
@@ -39,6 +40,7 @@ from receiver.config import (
     integer,
     is_loopback,
     seconds,
+    tables,
 )
 from receiver.disk.layout import SPOOL
 from receiver.errors import ConfigurationError
@@ -63,6 +65,16 @@ class Setting:
     name: str
     value_type: ValueType
     meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionRule:
+    """How long some recordings are kept: one `[[retention]]` of the file."""
+
+    keep: Annotated[str, TEXT, "how long, such as 90d, 12w or 7y; or forever"]
+    match: Annotated[
+        tuple[str, ...], TEXT_OR_TEXTS, "words of a search that all must agree; default: all"
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +158,18 @@ class Config:
     min_free: Annotated[int, SIZE, "no new streams while less space is free, for example 500M"] = (
         134_217_728
     )
+    retention: Annotated[
+        tuple[RetentionRule, ...], tables(RetentionRule), "how long recordings are kept"
+    ] = ()
+    retention_min_free: Annotated[
+        int | None, SIZE, "delete the oldest that no rule protects while less space is free"
+    ] = None
+    retention_max_bytes: Annotated[
+        int | None, SIZE, "delete the oldest that no rule protects while all take more than this"
+    ] = None
+    retention_max_share: Annotated[
+        int, integer(0, 100), "percent of all recordings that may be deleted at once"
+    ] = 10
     workers: Annotated[int, integer(1, 256), "processes that share the port"] = 1
     max_waiting: Annotated[
         int,

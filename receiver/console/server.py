@@ -36,6 +36,7 @@ from receiver.console.oidc import Provider
 from receiver.console.who import Role
 from receiver.disk.folders import make_recordings_folder
 from receiver.errors import ConfigurationError, TapreelError
+from receiver.lifecycle.expiry import Retention, RetentionThread
 from receiver.lifecycle.ledger import Ledger
 from receiver.service import event_loop
 from receiver.transports.acceptor import open_sockets
@@ -125,6 +126,7 @@ class Runner:
             provider=provider_of(config),
         )
         self._follower = Follower(catalogue)
+        self._retention = RetentionThread(config, Retention(config, catalogue))
         self._server: _Server | None = None
         self._stopping = False
         self.port = config.console_port
@@ -159,6 +161,7 @@ class Runner:
         self._server = _Server(serving, lambda: self._listening(url))
         self._server.should_exit = self._stopping
         self._follower.start()
+        self._retention.start()
         log.info("console_listening", url=url)
         try:
             await self._server.serve(sockets)
@@ -184,6 +187,7 @@ class Runner:
 
     def close(self) -> None:
         """Close the database; a process whose threads hang ends without waiting for them."""
+        self._retention.close()
         self._follower.close()
         if self.console.threads.close() and self.console.encoding.close():
             self.console.catalogue.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,3 +87,45 @@ def test_what_is_held_is_not_erased(run: Run) -> None:
     assert 6 == code
     assert 1 == len(error.splitlines())
     assert "case 1; nothing of it may be erased or deleted until it is released" in error
+
+
+RULES = """
+retention_max_share = 100
+
+[[retention]]
+match = "param.Name=Jane"
+keep = "1d"
+"""
+
+
+def test_retention_says_what_would_go_and_deletes_it(
+    recordings: Path, run: Run, tmp_path: Path
+) -> None:
+    """By the rules of the file of settings; without any, nothing is asked for."""
+    error = "receiver: no setting asks for anything to be deleted\n"
+    assert (0, "", error) == run("retention", "run")
+    settings = tmp_path / "settings.toml"
+    settings.write_text(RULES)
+    dry_run = ("retention", "--dry-run", "--config", str(settings))
+    assert (0, "0 of 2 recordings would be deleted\n", "") == run(*dry_run)
+    for number, folder in enumerate(store.folders(recordings)):
+        assert isinstance(folder, Path)
+        if number == 0:
+            os.utime(folder / "recording.json", (builder.STARTED_AT_MS / 1000 - 9e8,) * 2)
+            builder.change_document(folder, started_at="2026-01-01T00:00:00.000Z")
+            os.utime(folder / "recording.json", (1.7e9, 1.7e9))
+    assert 0 == run("catalogue", "rebuild")[0]
+    code, said, _ = run(*dry_run)
+    assert code == 0
+    first, last = said.splitlines()
+    assert first.endswith("  param.Name=Jane: 1d")
+    assert "1 of 2 recordings would be deleted" == last
+    done = run("retention", "run", "--config", str(settings))
+    assert (0, "deleted 1 recordings; 0 stayed for now\n", "") == done
+    assert 1 == len(list(store.folders(recordings)))
+    settings.write_text(RULES.replace("param.Name", "parm.Name"))
+    code, _, error = run(*dry_run)
+    assert 3 == code
+    assert "retention 1: match: 'parm.Name' is none of" in error
+    assert 2 == run("retention")[0]
+    assert 2 == run("retention", "run", "--dry-run")[0]
