@@ -36,6 +36,8 @@ class Counters:
     quarantined: int = 0
     discarded: int = 0  # journals
     failed: int = 0  # attempts to publish
+    pauses: int = 0  # that began here
+    chunks_withheld: int = 0  # during pauses that ended
     without_parameter: int = 0  # streams that were not recorded, because they lack one
     renderer_deaths: int = 0
     worst_lag_seconds: float = 0.0  # of the event loop, since the last scrape

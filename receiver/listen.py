@@ -147,7 +147,27 @@ class ClockReanchored:
     latency_ms: float = 0
 
 
-Event = Started | Audio | Gap | Dtmf | Mark | ClockReanchored | Stopped
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """From here on all audio is silence, as somebody asked for, at the longest until `until`."""
+
+    reason: str
+    until: str
+    timestamp_ms: float
+    wall_time: str = ""
+    latency_ms: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A pause is over."""
+
+    timestamp_ms: float
+    wall_time: str = ""
+    latency_ms: float = 0
+
+
+Event = Started | Audio | Gap | Dtmf | Mark | ClockReanchored | Paused | Resumed | Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +372,12 @@ async def listen_pcm(
         line = found
 
 
+def _pause(fields: dict[str, Any]) -> Paused | Resumed:
+    if fields["event"] == "resumed":
+        return Resumed(*_times(fields))
+    return Paused(fields["reason"], fields["until"], *_times(fields))
+
+
 @dataclass(slots=True)
 class _EventDecoder:
     """Turns messages into events; keeps which stream they are of, and how far it has come."""
@@ -381,6 +407,8 @@ class _EventDecoder:
                 yield Dtmf(fields["digit"], fields["duration_ms"], *_times(fields))
             case "mark":
                 yield Mark(fields["name"], *_times(fields))
+            case "paused" | "resumed":
+                yield _pause(fields)
             case "clock_reanchored":
                 at_ms, wall_time, latency_ms = _times(fields)
                 shift_ms = fields["shift_ms"]

@@ -33,6 +33,9 @@ class Encoding(enum.StrEnum):
     L16 = "audio/x-L16"
 
 
+_SILENT_BYTE: Final = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.L16: b"\0"}
+
+
 class GapKind(enum.StrEnum):
     """Why samples are missing. A closed set: programs may match on it."""
 
@@ -52,6 +55,16 @@ class GapReason(enum.StrEnum):
     SENDER_SILENCE = "sender_silence"  # numbers are contiguous, the clock jumped
     LATE = "late"  # the chunk came after its place was filled with silence
     SLOW_LISTENER = "slow_listener"  # the listener did not read
+
+
+class PauseEnd(enum.StrEnum):
+    """What ended a pause of a recording."""
+
+    RESUMED = "resumed"  # somebody asked for it
+    EXPIRED = "expired"  # its time was over
+    RENEWED = "renewed"  # another pause took its place
+    STREAM_ENDED = "stream_ended"
+    CRASH = "crash"  # the receiver ended without being asked
 
 
 class EndReason(enum.StrEnum):
@@ -111,6 +124,10 @@ class MediaFormat(msgspec.Struct, frozen=True):
         """Return how many payload bytes one millisecond takes."""
         return self.sample_rate // 1000 * self.bytes_per_sample
 
+    def silence(self, size: int) -> bytes:
+        """Return so many payload bytes of digital silence."""
+        return _SILENT_BYTE[self.encoding] * size
+
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):  # it can be in no circle
     """One media payload. `None` stands for a counter that is missing or makes no sense."""
@@ -132,12 +149,13 @@ class RejectedChunk(msgspec.Struct, frozen=True):
     timestamp_ms: int | None = None
 
 
-class TrackGap(msgspec.Struct, frozen=True):
+class TrackGap(msgspec.Struct, frozen=True, omit_defaults=True):
     """Silence put in the place of missing chunks, in milliseconds of the stream's clock."""
 
     start_ms: float
     duration_ms: float
     kind: GapKind
+    reason: str = ""  # that was given for a pause
 
 
 class ChunkCounts(msgspec.Struct, frozen=True):

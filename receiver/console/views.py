@@ -250,7 +250,9 @@ def recording_view(recording: Recording, annotations: Annotations) -> dict[str, 
             ],
         },
         "more_to_know": [
-            visible(each.text) for each in found.sentences if each.codes and not each.is_loss
+            visible(each.text)
+            for each in found.sentences
+            if each.codes and not (each.is_loss or each.is_asked)
         ],
         "parameters": [chip(name, parameter_text(v)) for name, v in recording.parameters.items()],
         "spans": [_span(track, gap) for track, gap in gaps[:MOST_SPANS]],

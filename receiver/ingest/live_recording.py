@@ -14,21 +14,34 @@ import receiver
 from receiver.journal import records
 from receiver.journal.records import (
     ChunkRecord,
+    DroppedRecord,
     EndRecord,
     Header,
     MessageRecord,
     NoteRecord,
     PartEnd,
+    PauseRecord,
     PreviousPart,
     RejectedRecord,
+    ResumeRecord,
 )
-from receiver.journal.writer import JournalWriter
-from receiver.media import Chunk, EndReason, MediaFormat, Track, timestamp
+from receiver.journal.writer import DroppedChunks, JournalWriter
+from receiver.media import (
+    Chunk,
+    EndReason,
+    GapKind,
+    MediaFormat,
+    PauseEnd,
+    RejectedChunk,
+    Track,
+    timestamp,
+)
 from receiver.tap.hub import (
     SILENT,
     Hub,
     LiveChunk,
     LiveMessage,
+    LivePause,
     LiveStream,
     StreamEnded,
     StreamPosition,
@@ -73,6 +86,9 @@ class EarlyMessages:
     def hand_over(self, recording: LiveRecording) -> None:
         """Put what was kept into a recording that has opened; the next one starts without it."""
         for message in self._messages:
+            if recording.withheld is not None and message != self.connected:
+                recording.withheld.add_message(None)
+                continue
             try:
                 parse.parse(message)
             except MessageRejected as rejected:
@@ -83,6 +99,47 @@ class EarlyMessages:
             recording.note("messages_not_kept", f"{self._left_out} messages before the recording")
         self._messages = [self.connected] if self.connected else []
         self._left_out = 0
+
+
+_FLUSH_SECONDS: Final = 1.0
+"""So often the journal gets the bounds of what came during a pause: a crash loses no more."""
+
+
+class Withheld:
+    """What comes during a pause: counted, and thrown away. Its bounds go into the journal.
+
+    Everything is silence by the time it gets here: see `Session`.
+    """
+
+    def __init__(self, reason: str, until_ms: int) -> None:
+        self.reason = reason
+        self.until_ms = until_ms
+        self.chunks = 0
+        self.messages = 0  # other than media
+        self._rows = DroppedChunks(GapKind.PAUSED)
+        self._sequences: list[int] = []  # of messages other than media
+        self._flushed_at = 0.0
+
+    def add_chunk(self, chunk: Chunk | RejectedChunk) -> None:
+        """Count a chunk."""
+        self.chunks += 1
+        self._rows.add(chunk)
+
+    def add_message(self, sequence_number: int | None) -> None:
+        """Count a message that is not media."""
+        self.messages += 1
+        if sequence_number is not None:
+            self._sequences.append(sequence_number)
+
+    def is_due(self, now: float) -> bool:
+        """Whether the journal is to get what has come, for the first time or again."""
+        return now - self._flushed_at >= _FLUSH_SECONDS
+
+    def drain(self, now: float) -> tuple[list[DroppedRecord], list[bytes]]:
+        """Return the rows of chunks, and in the place of each other message what is left of it."""
+        self._flushed_at = now
+        sequences, self._sequences = self._sequences, []
+        return self._rows.drain(), [parse.omitted(sequence) for sequence in sequences]
 
 
 @dataclass(slots=True)
@@ -115,8 +172,10 @@ class LiveRecording:
     messages: int = 0
     rejected: int = 0
     first_sequence: int | None = None  # that of the first chunk
+    withheld: Withheld | None = None  # while the call is paused
     _numbered: int = 0  # messages since then, other than chunks, that a sequence number counts
     _noted: set[str] = field(default_factory=set)
+    _pause_records: int = 0
 
     def __post_init__(self) -> None:
         self.opened_at = self.now()
@@ -134,6 +193,56 @@ class LiveRecording:
         self.latest = chunk
         if self.tap.has_subscribers:
             self.tap.publish(LiveChunk(chunk, arrival_ms))
+
+    def withhold_chunk(self, chunk: Chunk) -> None:
+        """Count a chunk that came during a pause; listeners get its silence."""
+        assert self.withheld is not None  # noqa: S101  nobody calls it otherwise
+        now = self.now()
+        arrival_ms = self.latest_ms = int((now - self.opened_at) * 1000)
+        self.withheld.add_chunk(chunk)
+        self._numbered += chunk.sequence_number is not None
+        self.latest = chunk
+        if self.tap.has_subscribers:
+            self.tap.publish(LiveChunk(chunk, arrival_ms))
+        if self.withheld.is_due(now):
+            self._flush_withheld()
+
+    def pause(self, reason: str, until_ms: int) -> None:
+        """Keep nothing from now on; a pause that lasts is replaced."""
+        self._flush_withheld()
+        before, self.withheld = self.withheld, Withheld(reason, until_ms)
+        if before is not None:
+            self.withheld.chunks, self.withheld.messages = before.chunks, before.messages
+        self._append_counted(PauseRecord(self.arrival_ms(), reason, until_ms))
+        self.live.publish(LivePause(b"", self.arrival_ms(), reason, until_ms))
+
+    def resume(self, end: PauseEnd) -> None:
+        """Keep again what comes."""
+        ended = self.withheld
+        if ended is not None:
+            self._flush_withheld()
+            self.withheld = None
+            arrival_ms = self.arrival_ms()
+            self._append_counted(ResumeRecord(arrival_ms, end, ended.chunks, ended.messages))
+            over = LivePause(b"", arrival_ms, ended.reason, ended.until_ms, is_over=True)
+            self.live.publish(over)
+
+    def _flush_withheld(self) -> None:
+        """Put into the journal what is known of everything that came during a pause."""
+        if self.withheld is not None:
+            rows, messages = self.withheld.drain(self.now())
+            for row in rows:
+                self._append_counted(row)
+            if rows:
+                self.keep(parse.omitted(None))  # when that was: a crash leaves nothing later
+            for message in messages:
+                self.keep(message)
+                self.publish_message(message)
+
+    def _append_counted(self, record: DroppedRecord | PauseRecord | ResumeRecord) -> None:
+        """Append a record of a pause: replays of the past count these as messages."""
+        self._pause_records += 1
+        self.journal.append(records.encode(record))
 
     def keep(self, message: bytes) -> None:
         """Put a message other than media into the journal, verbatim."""
@@ -207,10 +316,8 @@ class LiveRecording:
             latest: the latest chunk of each track; without it, those of the stream.
             reason: why the recording has ended, if it has.
         """
-        start, latest = (
-            self.start or NAMELESS,
-            self.latest_of_tracks() if latest is None else latest,
-        )
+        start = self.start or NAMELESS
+        latest = self.latest_of_tracks() if latest is None else latest
         own = {chunk.track: part_end(chunk, start.media_format) for chunk in latest}
         numbers = [chunk.sequence_number or 0 for chunk in latest]
         return PreviousPart(
@@ -248,6 +355,7 @@ class LiveRecording:
 
     def end(self, reason: EndReason, detail: str, ended: Callable[[Path], None]) -> None:
         """Write the last records; `ended` is called, in a thread, once all is on disk."""
+        self._flush_withheld()
         if self.messages > MOST_MESSAGES:
             text = f"{self.messages - MOST_MESSAGES} messages other than media"
             self.note("messages_not_kept", text)
@@ -257,13 +365,15 @@ class LiveRecording:
 
     def position(self) -> StreamPosition:
         """Return the position of the stream, for those who start to listen."""
-        kept = min(self.messages, MOST_MESSAGES)
+        self._flush_withheld()
+        kept = min(self.messages, MOST_MESSAGES) + self._pause_records
         latest, tracks = self.latest, self.latest_of_tracks()
         others = tuple(chunk for chunk in tracks if latest and chunk.track is not latest.track)
         return StreamPosition(
             *(self.chunks, kept, self.arrival_ms(), latest, others, self.origin_ms),
             missing=self._missing(tracks),
             ticks_per_ms=self.ticks_per_ms,
+            paused=(self.withheld.reason, self.withheld.until_ms) if self.withheld else None,
         )
 
     def _missing(self, latest: tuple[Chunk, ...]) -> int | None:

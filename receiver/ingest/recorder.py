@@ -43,6 +43,7 @@ from receiver.journal.backlog import open_journal, waiting
 from receiver.journal.records import (
     REPEATED_IDS,
     ChunkRecord,
+    DroppedRecord,
     EndRecord,
     Header,
     MessageRecord,
@@ -56,7 +57,8 @@ from receiver.journal.records import (
 from receiver.journal.spool import Spool
 from receiver.journal.writer import JournalWriter
 from receiver.lifecycle.ledger_thread import LedgerThread
-from receiver.media import DtmfMode, EndReason, Track, clipped
+from receiver.lifecycle.pauses import Pause, Pauses
+from receiver.media import DtmfMode, EndReason, GapKind, PauseEnd, Track, clipped
 from receiver.rate_limit import LogThrottle, RefusalThrottle
 from receiver.recording.store import REMEMBERED_SECONDS
 from receiver.tap.hub import Hub
@@ -109,6 +111,19 @@ class LiveSession(Protocol):
         While a recording is open that is for how long the other end answers no pings, however
         silent the call is; without one, for how long there is none.
         """
+        ...
+
+    def pause(self, pause: Pause) -> LiveRecording | None:
+        """Keep nothing from now on, if this is the call; return the recording that is paused."""
+        ...
+
+    def resume(self, call_sid: str, end: PauseEnd) -> LiveRecording | None:
+        """Keep again what comes, if this is the call; return the recording that goes on."""
+        ...
+
+    @property
+    def call_sid(self) -> str:
+        """Return the call, as far as it is known."""
         ...
 
     def close(self, reason: EndReason, *, code: int, text: str) -> None:
@@ -349,7 +364,10 @@ def _part_in(
             end = part_end(record, start.media_format)
             latest_ms, tracks[record.track] = record.arrival_ms, end
             numbers.append(record.sequence_number or 0)
-        elif isinstance(record, EndRecord):
+        if isinstance(record, DroppedRecord) and record.kind is GapKind.PAUSED:
+            stamp = record.last_timestamp_ms
+            tracks[record.track] = PartEnd(record.last_chunk, stamp, stamp)
+        if isinstance(record, EndRecord):
             reason = record.reason
     return PreviousPart(
         id=header.recording_id,
@@ -400,6 +418,7 @@ class Recorder:
         self.now = now
         self.journal_ended = journal_ended
         self.sessions: set[LiveSession] = set()
+        self.pauses = Pauses(self.utc_ms)
         self.parts = Parts(now)  # of streams, so that they can go on on another socket
         self.refusals = RefusalThrottle(
             REFUSALS_SECONDS
@@ -444,6 +463,29 @@ class Recorder:
     def open_journal(self, header: Header) -> JournalWriter:
         """Open a journal in the spool; its file is made by the writer's thread."""
         return self._spool.open(header)
+
+    def pause(self, pause: Pause) -> list[LiveRecording]:
+        """Keep nothing of a call from now on; return its recordings that are open.
+
+        A stream of it that starts while the pause lasts starts paused.
+        """
+        self.pauses.add(pause)
+        self.counters.pauses += 1
+        found = [session.pause(pause) for session in list(self.sessions)]
+        return [recording for recording in found if recording is not None]
+
+    def resume(self, call_sid: str, end: PauseEnd) -> list[LiveRecording]:
+        """Keep again what comes of a call; return its recordings that go on."""
+        self.pauses.remove(call_sid)
+        found = [session.resume(call_sid, end) for session in list(self.sessions)]
+        return [recording for recording in found if recording is not None]
+
+    def has_call(self, call_sid: str) -> bool:
+        """Whether a call is being recorded."""
+        return any(
+            session.call_sid == call_sid and session.recording_id is not None
+            for session in self.sessions
+        )
 
     def count_unwanted(self, call_sid: str, missing: tuple[str, ...], times: int) -> None:
         """Count a stream that lacks required parameters; enter it, where it is logged, too."""

@@ -11,7 +11,13 @@ import msgspec
 import structlog
 
 from receiver.auth.bearer import Grant
-from receiver.ingest.live_recording import EarlyMessages, LiveRecording, names, new_header
+from receiver.ingest.live_recording import (
+    NAMELESS,
+    EarlyMessages,
+    LiveRecording,
+    names,
+    new_header,
+)
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.stream import (
     ChunkReceived,
@@ -25,9 +31,10 @@ from receiver.ingest.stream import (
 from receiver.journal import records
 from receiver.journal.records import NoteRecord, PreviousPart
 from receiver.journal.writer import JournalWriter
-from receiver.media import Chunk, EndReason
+from receiver.lifecycle.pauses import Pause
+from receiver.media import Chunk, EndReason, PauseEnd
 from receiver.wire import parse
-from receiver.wire.messages import Start
+from receiver.wire.messages import Connected, Message, MessageRejected, Start, Stop
 
 SEARCHED_FOR_IDS: Final = 10
 """In so many messages of a stream an id is searched for that its start message lacks."""
@@ -56,6 +63,66 @@ class ConnectionRecordings:
         self._remote_address = remote_address
         self._search_ids = 0  # in so many messages more
         self._ids: set[str] = set()  # of all recordings of this connection
+
+    @property
+    def call_sid(self) -> str:
+        """Return the call that all of it is of, as far as it is known."""
+        named = (self.open and self.open.start) or self._stream.start
+        return (named.call_sid if named else "") or self._grant.call_sid or ""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may be kept of what comes now."""
+        if self.open is not None:
+            return self.open.withheld is not None
+        return self._recorder.pauses.of(self.call_sid) is not None
+
+    def pause(self, pause: Pause) -> LiveRecording | None:
+        """Keep nothing of the open recording from now on; return it, if there is one."""
+        recording = self.open
+        if recording is not None:
+            recording.pause(pause.reason, pause.until_ms)
+            self.keep_chunk, self.continues = recording.withhold_chunk, _never
+        return recording
+
+    def resume(self, end: PauseEnd) -> LiveRecording | None:
+        """Keep again what comes; return the open recording, if it was paused."""
+        recording = self.open
+        if recording is None or recording.withheld is None:
+            return None
+        self._recorder.counters.chunks_withheld += recording.withheld.chunks
+        recording.resume(end)
+        self.keep_chunk = recording.keep_chunk
+        self.continues = _never if self._search_ids else self._stream.continues_stream
+        return recording
+
+    def withhold(self, parsed: Message) -> Message | None:
+        """Return what may go on during a pause: silence, starts and stops; else count it."""
+        if isinstance(parsed, Chunk):
+            media = ((self.open and self.open.start) or self._stream.start or NAMELESS).media_format
+            return msgspec.structs.replace(parsed, payload=media.silence(len(parsed.payload)))
+        if isinstance(parsed, Connected | Start | Stop):
+            return parsed
+        self.withhold_message(parsed.sequence_number)
+        return None
+
+    def withhold_message(self, sequence_number: int | None) -> None:
+        """Count a message other than media that came during a pause."""
+        if self.open is not None and self.open.withheld is not None:
+            self.open.withheld.add_message(sequence_number)
+
+    def withhold_rejected(self, rejected: MessageRejected) -> None:
+        """Count an unusable message that came during a pause."""
+        if rejected.chunk is None:
+            self.withhold_message(None)
+        elif self.open is not None and self.open.withheld is not None:
+            self.open.withheld.add_chunk(rejected.chunk)
+
+    def _begin_paused(self, recording: LiveRecording) -> None:
+        """Pause a recording whose call is paused, if it is not already."""
+        pause = self._recorder.pauses.of(self.call_sid)
+        if pause is not None and recording.withheld is None:
+            self.pause(pause)
 
     @property
     def had_any(self) -> bool:
@@ -115,7 +182,8 @@ class ConnectionRecordings:
         found = self.open is None or self.open.adopt_ids(*parse.ids(message))
         if not found and self._search_ids:
             return
-        self._search_ids, self.continues = 0, self._stream.continues_stream
+        self._search_ids = 0
+        self.continues = _never if self.is_paused else self._stream.continues_stream
         if self.open is not None and self.open.start is not None:
             self._announce(self.open, self.open.start)
 
@@ -130,6 +198,8 @@ class ConnectionRecordings:
             header, journal, self._recorder.now, self.early, tracks
         )
         self.keep_chunk = recording.keep_chunk
+        self.continues = self._stream.continues_stream
+        self._begin_paused(recording)
         self.early.hand_over(recording)
         if event.followed is not None:
             recording.keep(self.early.start)
@@ -159,6 +229,7 @@ class ConnectionRecordings:
                 self._announce(recording, start)
             return
         recording.start, recording.has_start_message = start, True
+        self._begin_paused(recording)
         if start.stream_sid and start.call_sid:
             self._announce(recording, start)
         else:
@@ -184,6 +255,7 @@ class ConnectionRecordings:
         The journal says which recording has what came of the stream before.
         """
         recording.start = start
+        self._begin_paused(recording)
         found = functools.partial(self._found_elsewhere, recording)
         key = recording.key
         previous = self._recorder.part_started(key, recording, found) if key else None
@@ -202,6 +274,8 @@ class ConnectionRecordings:
     def _forget(self, recording: LiveRecording, reason: EndReason, detail: str) -> None:
         self._recorder.counters.ended[reason.value] += 1
         self._recorder.counters.chunks_received += recording.chunks
+        if recording.withheld is not None:
+            self._recorder.counters.chunks_withheld += recording.withheld.chunks
         log.info(
             "stream_ended",
             **recording.names(),
@@ -211,6 +285,7 @@ class ConnectionRecordings:
             rejected=recording.rejected,
         )
         self.open, self.keep_chunk = None, _keep_nothing
+        self.continues = self._stream.continues_stream
 
 
 def _never(_: Chunk) -> bool:

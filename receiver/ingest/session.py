@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from receiver.auth.bearer import Grant
+from receiver.ingest.live_recording import LiveRecording
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.recordings import ConnectionRecordings
 from receiver.ingest.stream import (
@@ -21,7 +22,8 @@ from receiver.ingest.stream import (
     RecordingOpened,
     Stream,
 )
-from receiver.media import Chunk, DtmfMode, EndReason, lacking
+from receiver.lifecycle.pauses import Pause
+from receiver.media import Chunk, DtmfMode, EndReason, PauseEnd, lacking
 from receiver.rate_limit import LogThrottle
 from receiver.transports.interface import FAILURES, Connection
 from receiver.wire import messages, parse
@@ -83,6 +85,19 @@ class Session:
         """Return how many chunks came for the recording that is open."""
         return self._recordings.open.chunks if self._recordings.open else 0
 
+    def pause(self, pause: Pause) -> LiveRecording | None:
+        """Keep nothing from now on, if this is the call; return the recording that is paused."""
+        return self._recordings.pause(pause) if self.call_sid == pause.call_sid else None
+
+    def resume(self, call_sid: str, end: PauseEnd) -> LiveRecording | None:
+        """Keep again what comes, if this is the call; return the recording that goes on."""
+        return self._recordings.resume(end) if self.call_sid == call_sid else None
+
+    @property
+    def call_sid(self) -> str:
+        """Return the call, as far as it is known."""
+        return self._recordings.call_sid
+
     def unanswered_seconds(self, passed: float) -> float:
         """Count `passed` seconds; return for how long nothing shows that the call is there.
 
@@ -123,7 +138,24 @@ class Session:
         if not isinstance(parsed, Chunk):
             self._limits.count_other(self._now())
             parsed, message = parse.without_keys(parsed, message, self._recorder.dtmf)
+        if self._recordings.is_paused:
+            self._receive_paused(parsed, message)
+            return
+        if not isinstance(parsed, Chunk):
             self._keep_early(parsed, message)
+        self._follow(parsed, message)
+
+    def _receive_paused(self, parsed: Message, message: bytes) -> None:
+        """Handle a message during a pause: of audio there is silence from here on, and no more."""
+        kept = self._recordings.withhold(parsed)
+        if isinstance(kept, Chunk):
+            self._follow(kept, b"")
+        elif kept is not None:
+            self._keep_early(kept, message)
+            self._follow(kept, message)
+
+    def _follow(self, parsed: Message, message: bytes) -> None:
+        """Do what a message means for the stream, and for its recordings."""
         for event in self._stream.receive(parsed):
             if isinstance(event, ChunkRefused):
                 self._reject(event.rejection, message)
@@ -209,6 +241,9 @@ class Session:
             log.warning(
                 "message_rejected", code=rejected.code, times=times, **self._recordings.names()
             )
+        if self._recordings.is_paused:
+            self._recordings.withhold_rejected(rejected)
+            return
         if self._recorder.dtmf is not DtmfMode.KEEP and not rejected.audio:
             message = b""  # nobody knows what is in it: it may be a key
         if self._recordings.open is None:
@@ -239,11 +274,6 @@ class Session:
             self._recorder.count_unwanted(names["call_sid"] or "", violation.missing, times)
         self.close(EndReason.PROTOCOL_ERROR, code=violation.close_code, text=violation.detail)
 
-    def _beginning(self, message: bytes) -> str:
-        """Return what the log shows of a message: nothing where it may be a key."""
-        shown = message[:_SHOWN] if self._recorder.dtmf is DtmfMode.KEEP else b""
-        return ascii(shown.decode("latin-1"))[1:-1]
-
     def _refuse_other(self, message: bytes) -> None:
         """Close a connection whose first message is of no media stream."""
         looks, named = parse.description(message)
@@ -258,8 +288,14 @@ class Session:
                 call_sid=call_sid,
                 looks=looks,
                 length=len(message),
-                beginning=self._beginning(message),
+                beginning=_beginning(message, self._recorder.dtmf),
                 times=times,
             )
         text = f"no media stream: {looks}"
         self.close(EndReason.PROTOCOL_ERROR, code=1003, text=text)
+
+
+def _beginning(message: bytes, mode: DtmfMode) -> str:
+    """Return what the log shows of a message: nothing where it may be a key."""
+    shown = message[:_SHOWN] if mode is DtmfMode.KEEP else b""
+    return ascii(shown.decode("latin-1"))[1:-1]

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from receiver.disk.files import blocks_of
-from receiver.media import Chunk, EndReason, GapKind, RejectedChunk, Track
+from receiver.media import Chunk, EndReason, GapKind, PauseEnd, RejectedChunk, Track
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -138,6 +138,27 @@ class DroppedRecord(msgspec.Struct, frozen=True, array_like=True, tag=6):
     last_timestamp_ms: int | None
 
 
+class PauseRecord(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """From here on nothing that comes is kept, but for starts and stops: somebody asked for it.
+
+    It ends with a `ResumeRecord`, another one of these, or the journal. Rows of dropped chunks of
+    the kind `PAUSED` say what came; a message that is not media leaves its sequence number.
+    """
+
+    arrival_ms: int
+    reason: str
+    until_ms: int  # when it ends by itself, UTC in milliseconds since 1970
+
+
+class ResumeRecord(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """A pause has ended; what came meanwhile is counted."""
+
+    arrival_ms: int
+    end: PauseEnd
+    chunks: int
+    messages: int  # other than media
+
+
 class PartEnd(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last chunk of one track in a part of a stream: its number, and the clock at its end."""
 
@@ -159,7 +180,15 @@ class PreviousPart(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 Record = (
-    Header | MessageRecord | ChunkRecord | RejectedRecord | EndRecord | NoteRecord | DroppedRecord
+    Header
+    | MessageRecord
+    | ChunkRecord
+    | RejectedRecord
+    | EndRecord
+    | NoteRecord
+    | DroppedRecord
+    | PauseRecord
+    | ResumeRecord
 )
 decode_body: Final[Callable[[bytes | memoryview], Record]] = msgspec.msgpack.Decoder(Record).decode
 """Returns the record that has this body; raises ValueError or RecursionError for any other."""
@@ -192,7 +221,7 @@ def decode(record: bytes) -> Record:
     return decode_body(memoryview(record)[PREFIX.size :])
 
 
-_BODY_START: Final = re.compile(rb"[\x90-\x9f][\x00-\x06]")  # MessagePack: an array, and its kind
+_BODY_START: Final = re.compile(rb"[\x90-\x9f][\x00-\x08]")  # MessagePack: an array, and its kind
 _MOST_CHECKED_BYTES: Final = 2**27
 """A rest that was made to look like records costs a tenth of a second, and counts as damage."""
 

@@ -53,7 +53,7 @@ from receiver.journal.records import (
     NoteRecord,
     RejectedRecord,
 )
-from receiver.media import GapKind, Track
+from receiver.media import Chunk, GapKind, RejectedChunk, Track
 
 _ROW_BYTES: Final = 64
 _MOST_ROWS: Final = 8
@@ -74,9 +74,13 @@ class DroppedChunks:
 
     The event loop adds, the writer's thread drains. `lock` also guards the change between
     keeping and dropping, so that no chunk falls between the two.
+
+    Args:
+        kind: Why they are not kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: GapKind = GapKind.DISK) -> None:
+        self._kind = kind
         self.lock = threading.Lock()
         self._by_track: dict[Track, list[DroppedRecord]] = {}
 
@@ -88,11 +92,11 @@ class DroppedChunks:
         """Return about how many bytes the rows will be."""
         return _ROW_BYTES * len(self)
 
-    def add(self, record: ChunkRecord) -> None:
+    def add(self, record: ChunkRecord | Chunk | RejectedChunk) -> None:
         """Count one chunk."""
         with self.lock:
             rows = self._by_track.setdefault(record.track, [])
-            row = _row_of(record)
+            row = _row_of(record, self._kind)
             near = (at for at, before in enumerate(rows) if _are_near(before, row))
             at = next(near, len(rows))
             if at < len(rows):
@@ -109,9 +113,9 @@ class DroppedChunks:
             return list(itertools.chain.from_iterable(drained))
 
 
-def _row_of(record: ChunkRecord) -> DroppedRecord:
+def _row_of(record: ChunkRecord | Chunk | RejectedChunk, kind: GapKind) -> DroppedRecord:
     number, stamp = record.chunk, record.timestamp_ms
-    return DroppedRecord(GapKind.DISK, record.track, 1, number, number, stamp, stamp)
+    return DroppedRecord(kind, record.track, 1, number, number, stamp, stamp)
 
 
 def _are_near(row: DroppedRecord, other: DroppedRecord) -> bool:
@@ -265,6 +269,11 @@ class JournalWriter:
         """Whether the disk holds the last record."""
         if not self.ended:  # first: the event loop may append, and end, during this
             return False
+        return self.is_synced
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether the disk holds everything that was appended; for any thread."""
         return not (self._queue or self._unwritten or self._unsynced or self._dropped)
 
     @property

@@ -30,6 +30,7 @@ from receiver.media import (
     EndReason,
     Finding,
     MediaFormat,
+    PauseEnd,
     Track,
     TrackGap,
     visible,
@@ -84,6 +85,15 @@ class MarkPassed(msgspec.Struct, frozen=True):
 
     at_ms: int
     name: str
+
+
+class PausedSpan(msgspec.Struct, frozen=True):
+    """A pause; `at_ms` is on the stream's clock, how long it lasted on the receiver's."""
+
+    at_ms: int
+    duration_ms: int
+    reason: str
+    end: PauseEnd
 
 
 class RefusedPart(msgspec.Struct, frozen=True):
@@ -162,6 +172,8 @@ class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: RefusedAudio | None = None
     previous: PreviousRecording | None = None
     peaks: dict[str, str] | None = None  # {"file": "peaks.dat", "sha256": ...}; with tracks only
+    paused_ms: int = 0  # all pauses together
+    pauses: tuple[PausedSpan, ...] = ()
     consent: dict[str, Any] | None = None  # parameters that were required, as they came
     timeline: dict[str, str] | None = None  # {"file": "timeline.json", "sha256": ...}
     erased: tuple[ErasedSpan, ...] = ()
@@ -248,8 +260,9 @@ SHORTEST_SILENCE_MS: Final = 2000
 class TimelineEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something from `t_ms` to `end_ms` of the recording; both are the same for a moment in it.
 
-    `kind` is that of a gap (`GapKind`), or `silence`, `dtmf` (with `digit`), `mark` (with `name`).
-    Later versions add kinds. `track` is null for what is of the whole call.
+    `kind` is that of a gap (`GapKind`; a pause has its `reason`), or `silence`, `dtmf` (with
+    `digit`), `mark` (with `name`). Later versions add kinds. `track` is null for what is of the
+    whole call.
     """
 
     t_ms: float
@@ -258,6 +271,7 @@ class TimelineEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str
     digit: str | None = None
     name: str | None = None
+    reason: str = ""
 
 
 class Timeline(msgspec.Struct, frozen=True):
@@ -289,7 +303,8 @@ def _gaps(tracks: Sequence[RecordedTrack]) -> Iterator[TimelineEvent]:
     for track in tracks:
         for gap in track.gaps:
             end_ms = round(gap.start_ms + gap.duration_ms, 6)
-            yield TimelineEvent(gap.start_ms, end_ms, track.track, gap.kind.value)
+            kind, reason = gap.kind.value, gap.reason
+            yield TimelineEvent(gap.start_ms, end_ms, track.track, kind, reason=reason)
 
 
 def _silences(

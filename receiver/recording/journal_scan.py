@@ -26,12 +26,14 @@ from receiver.journal.records import (
     MessageRecord,
     NoteRecord,
     PartEnd,
+    PauseRecord,
     PreviousPart,
     Reader,
     Record,
     RejectedRecord,
+    ResumeRecord,
 )
-from receiver.media import EndReason, Finding, GapKind, MediaFormat, Track, lacking
+from receiver.media import EndReason, Finding, GapKind, MediaFormat, PauseEnd, Track, lacking
 from receiver.timeline.jumps import continued_origin_ms
 from receiver.timeline.track_index import MISSING, Column, MessageIndex, TrackIndex
 from receiver.timeline.track_timeline import EventPosition
@@ -122,6 +124,17 @@ def _is_behind(index: TrackIndex, end: PartEnd) -> bool:
 
 
 @dataclass(slots=True)
+class ScannedPause:
+    """A pause: behind which chunk it began, and from when to when it lasted by arrivals."""
+
+    at: EventPosition
+    since_ms: int
+    reason: str
+    ended_ms: int = 0
+    end: PauseEnd | None = None  # none while it lasts
+
+
+@dataclass(slots=True)
 class JournalScan:
     """What a journal holds. `trusted_bytes` is how much of it counts, `sha256` is of these."""
 
@@ -130,6 +143,7 @@ class JournalScan:
     end: EndRecord | None = None
     tracks: dict[Track, TrackIndex] = field(default_factory=dict)
     events: list[tuple[EventPosition, DtmfMessage | MarkMessage]] = field(default_factory=list)
+    pauses: list[ScannedPause] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     notes: list[Finding] = field(default_factory=list)
     unknown_events: int = 0
@@ -215,10 +229,20 @@ class JournalScan:
                 self.end = record
             case DroppedRecord():
                 self.track(record.track).add_not_kept(record)
+            case PauseRecord():
+                self._end_pause(record.arrival_ms, PauseEnd.RENEWED)
+                self.pauses.append(ScannedPause(self._position(), record.arrival_ms, record.reason))
+            case ResumeRecord():
+                self._end_pause(record.arrival_ms, record.end)
             case NoteRecord():
                 self._feed_note(record)
         arrival_ms = getattr(record, "arrival_ms", 0)
         self.last_arrival_ms = max(self.last_arrival_ms, arrival_ms)
+
+    def _end_pause(self, arrival_ms: int, end: PauseEnd) -> None:
+        """End the pause that lasts, if there is one."""
+        if self.pauses and self.pauses[-1].end is None:
+            self.pauses[-1].ended_ms, self.pauses[-1].end = arrival_ms, end
 
     def _feed_note(self, note: NoteRecord) -> None:
         """Add what a note is about; one of no known code is a finding."""
@@ -327,6 +351,8 @@ class JournalScan:
         Today each gets a journal of its own; older ones may hold stragglers of another stream.
         """
         self.messages.ended_ms = self.last_arrival_ms
+        ended = PauseEnd.STREAM_ENDED if self.end else PauseEnd.CRASH
+        self._end_pause(self.last_arrival_ms, ended)
         self.messages.incomplete = any(note.code == "messages_not_kept" for note in self.notes)
         if len(self.starts) > 1:
             self.start = self._start_with_most_audio()

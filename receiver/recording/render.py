@@ -144,7 +144,8 @@ def render(journal: FileIO, scanned: JournalScan, folder: int, options: RenderOp
     """
     audio = _place(journal, scanned, options)
     placements = tuple(audio.placements.values())
-    positions = (position for position, _ in scanned.events)
+    positions = [position for position, _ in scanned.events]
+    positions += [pause.at for pause in scanned.pauses]
     written = [_write_track(audio, track, folder) for track in audio.placements]
     rendered = Rendered(
         placements=placements,

@@ -7,12 +7,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 import receiver
-from receiver.media import ByteOrder, ClockRule, Finding, GapKind, MediaFormat, Track, timestamp
+from receiver.media import (
+    ByteOrder,
+    ClockRule,
+    Finding,
+    GapKind,
+    MediaFormat,
+    PauseEnd,
+    Track,
+    TrackGap,
+    timestamp,
+)
 from receiver.recording.document import (
     SCHEMA_VERSION,
     DtmfPress,
     MarkPassed,
+    PausedSpan,
     PreviousRecording,
     RecordedTrack,
     Recording,
@@ -37,6 +50,7 @@ _HARMLESS: Final = frozenset(
         "counters_unusable",
     }
     | {"journal_rewritten", "track_assumed", "audio_kept_aside", "parameters_not_kept"}
+    | {"audio_paused"}  # somebody asked for it, and the document says so
     | {"messages_not_kept", "unknown_events", "clock_origin", "start_restated"}
     | {"messages_rejected", "timestamps_missing", "timestamps_overlap", "timestamps_absurd"}
     | {"track_silent"}
@@ -46,6 +60,7 @@ _WHY: Final = {
     GapKind.REJECTED: "were refused",
     GapKind.DISK: "came while the disk took none",
     GapKind.LOST: "never came",
+    GapKind.PAUSED: "came while recording was paused",
 }
 _MISSED_KINDS: Final = frozenset(GapKind) - {GapKind.SENDER_SILENCE}
 
@@ -65,7 +80,7 @@ class Rendered:
     unclaimed: int | None = None  # messages that never came, and are of no track that has audio
     origin_ms: int = 0  # the timestamp at which the time line starts
     peaks: dict[str, str] | None = None
-    events_at_ms: Sequence[int] = ()  # where the keys and marks of a scanned journal are
+    events_at_ms: Sequence[int] = ()  # where keys and marks of a scanned journal are, then pauses
 
 
 def report(scanned: JournalScan, rendered: Rendered) -> Recording:
@@ -73,7 +88,8 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
     media, start = scanned.media_format, scanned.start or UNNAMED
     findings = tuple(_findings(scanned, rendered))
     messages = [message for _, message in scanned.events]
-    events = list(zip(rendered.events_at_ms, messages, strict=True))
+    events = list(zip(rendered.events_at_ms[: len(messages)], messages, strict=True))
+    pauses = _pauses(scanned, rendered.events_at_ms[len(messages) :])
     return Recording(
         schema_version=SCHEMA_VERSION,
         id=scanned.header.recording_id,
@@ -90,7 +106,7 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
         media_format=media,
         duration_ms=track_timeline.milliseconds(rendered.length, media),
         clock_rule=_clock_rule(rendered.placements),
-        tracks=rendered.tracks,
+        tracks=tuple(_with_reasons(track, pauses) for track in rendered.tracks),
         dtmf=tuple(
             DtmfPress(at, m.digit, m.duration_ms) for at, m in events if type(m) is DtmfMessage
         ),
@@ -102,8 +118,30 @@ def report(scanned: JournalScan, rendered: Rendered) -> Recording:
         refused=rendered.refused,
         previous=_previous(scanned, rendered.joint),
         peaks=rendered.peaks,
+        paused_ms=sum(pause.duration_ms for pause in pauses),
+        pauses=pauses,
         consent=scanned.consent,
     )
+
+
+def _pauses(scanned: JournalScan, at_ms: Sequence[int]) -> tuple[PausedSpan, ...]:
+    return tuple(
+        PausedSpan(at, each.ended_ms - each.since_ms, each.reason, each.end or PauseEnd.CRASH)
+        for at, each in zip(at_ms, scanned.pauses, strict=True)
+    )
+
+
+def _with_reasons(track: RecordedTrack, pauses: Sequence[PausedSpan]) -> RecordedTrack:
+    """Return a track whose paused gaps have the reason of the pause that began nearest to them."""
+
+    def with_reason(gap: TrackGap) -> TrackGap:
+        nearest = min(pauses, key=lambda pause: abs(pause.at_ms - gap.start_ms))
+        return msgspec.structs.replace(gap, reason=nearest.reason)
+
+    if not pauses:
+        return track
+    gaps = (with_reason(gap) if gap.kind is GapKind.PAUSED else gap for gap in track.gaps)
+    return msgspec.structs.replace(track, gaps=tuple(gaps))
 
 
 def _provider(start: Start) -> str:

@@ -53,6 +53,7 @@ class Sentence:
     codes: tuple[str, ...] = ()
     is_loss: bool = False  # whether a listener misses something for it
     is_open: bool = False  # whether nobody can say how much
+    is_asked: bool = False  # whether somebody asked that it be missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,17 @@ class Verdict:
     @property
     def text(self) -> str:
         """Return all of it as one line, without what leaves no loss."""
-        told = [each.text for each in self.sentences if each.is_loss or not each.codes]
+        told = [
+            each.text for each in self.sentences if each.is_loss or each.is_asked or not each.codes
+        ]
         return " ".join([f"{self.headline}.", *told])
 
 
 def verdict(recording: Recording) -> Verdict:
     """Return the verdict on a recording."""
     found = [*_gap_sentences(recording), *_other_sentences(recording)]
-    losses = [each for each in found if each.is_loss]
-    notes = [each for each in found if not each.is_loss]
+    losses = [each for each in found if each.is_loss or each.is_asked]
+    notes = [each for each in found if not (each.is_loss or each.is_asked)]
     closing = Sentence(_closing(losses) if recording.tracks else "No audio was recorded.")
     return Verdict(recording.complete, (*losses, closing, *notes))
 
@@ -112,7 +115,7 @@ def code_text(code: str) -> str:
 
 def is_loss(code: str) -> bool:
     """Whether a finding of this code means that a listener misses something."""
-    return code in _LOSSES
+    return code in _LOSSES and code != _PAUSED
 
 
 def lost_and_paused_ms(recording: Recording) -> tuple[float, float]:
@@ -199,7 +202,9 @@ def _gap_sentences(recording: Recording) -> Iterator[Sentence]:
         for side, gaps in of_side.items():
             if gaps:
                 text = _gaps_text(kind, side, gaps)
-                yield Sentence(text, (f"audio_{kind.value}",), is_loss=True)
+                asked = kind is GapKind.PAUSED
+                codes = (f"audio_{kind.value}",)
+                yield Sentence(text, codes, is_loss=not asked, is_asked=asked)
 
 
 def _gaps_text(kind: GapKind, side: str, gaps: Sequence[TrackGap]) -> str:
@@ -305,10 +310,13 @@ def _sentence(finding: Finding, recording: Recording) -> Sentence:
     detail = _CHUNKS.sub("packets", finding.detail).rstrip(". ")
     side = SIDES[finding.track] if finding.track else "no known side"
     # What a later version finds is a loss where nothing that is known explains the verdict.
-    is_loss = loss is not None or not (finding.code in _NOTES or recording.complete)
+    is_asked = finding.code == _PAUSED
+    is_loss = not is_asked and (
+        loss is not None or not (finding.code in _NOTES or recording.complete)
+    )
     text = form.format(detail=detail, side=side, code=finding.code)
     is_open = loss is not None and loss.is_open
-    return Sentence(text, (finding.code,), is_loss=is_loss, is_open=is_open)
+    return Sentence(text, (finding.code,), is_loss=is_loss, is_open=is_open, is_asked=is_asked)
 
 
 def _closing(losses: Sequence[Sentence]) -> str:

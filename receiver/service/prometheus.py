@@ -80,6 +80,9 @@ class _Collector:
         yield _gauge("streams_active", "Streams that are being recorded", live.streams)
         yield _counter("streams_started", "Streams begun", {(): counters.started})
         yield _counter("streams_ended", "Streams ended", _by(counters.ended), ("reason",))
+        yield _counter("pauses", "Pauses of calls, by orders", {(): counters.pauses})
+        text = "Chunks thrown away during pauses, counted when they end"
+        yield _counter("chunks_withheld", text, {(): counters.chunks_withheld})
         text = "Streams not recorded, because a parameter is required that they lack"
         yield _counter("streams_without_parameter", text, {(): counters.without_parameter})
         yield _counter("chunks_received", "Chunks received", {(): received})

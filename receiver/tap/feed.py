@@ -344,7 +344,8 @@ class LevelMeter:
             track.value: encoders.dbfs(loudest[track.value]) if track.value in loudest else None
             for track in Track
         }
-        return {"ms": position.arrival_ms, **levels, "lost_ms": _lost_ms(live, position)}
+        found = {"ms": position.arrival_ms, **levels, "lost_ms": _lost_ms(live, position)}
+        return {**found, "paused": position.pause} if position.paused else found
 
 
 def _lost_ms(live: LiveStream, position: StreamPosition) -> int | None:

@@ -27,7 +27,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from receiver.media import Chunk, EndReason, MediaFormat
+from receiver.media import Chunk, EndReason, MediaFormat, timestamp
 
 _NOT_SHOWN: Final = ("connected_message", "start_message", "continues_ms")
 
@@ -62,7 +62,8 @@ class StreamPosition(msgspec.Struct, frozen=True):
     the recording's start; stream time is 0 where timestamps are `origin_ms`, which the first
     chunk decides. `missing` are messages whose sequence numbers have not come, up to now; `None`
     where the provider numbers none. Timestamps count so many ticks per millisecond: more than 1
-    are samples.
+    are samples. `paused` is the reason of a pause that lasts, and when it ends by itself, UTC in
+    milliseconds since 1970.
     """
 
     chunks: int
@@ -73,6 +74,14 @@ class StreamPosition(msgspec.Struct, frozen=True):
     origin_ms: int = 0
     missing: int | None = None
     ticks_per_ms: int = 1
+    paused: tuple[str, int] | None = None
+
+    @property
+    def pause(self) -> dict[str, str] | None:
+        """Return the pause that lasts, as listeners see it: its reason, and when it ends."""
+        if self.paused is None:
+            return None
+        return {"reason": self.paused[0], "until": timestamp(self.paused[1])}
 
     def stream_ms(self, stamp: int) -> float:
         """Return where on the stream's clock a timestamp is."""
@@ -105,6 +114,17 @@ class LiveMessage(msgspec.Struct, frozen=True, tag="message"):
 
     message: bytes
     arrival_ms: int
+
+
+class LivePause(LiveMessage, frozen=True, tag="pause"):
+    """From here on everything is silence, as somebody asked for; or that is over.
+
+    `message` is empty: nothing of it came from the provider.
+    """
+
+    reason: str
+    until_ms: int  # when it ends by itself, UTC in milliseconds since 1970
+    is_over: bool = False
 
 
 class StreamEnded(msgspec.Struct, frozen=True, tag="ended"):

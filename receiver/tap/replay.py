@@ -25,9 +25,19 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from receiver.disk.files import BLOCK_BYTES, open_regular
-from receiver.journal.records import ChunkRecord, EndRecord, MessageRecord, Reader
-from receiver.media import Chunk, EndReason, MediaFormat, Track
+from receiver.journal.records import (
+    ChunkRecord,
+    DroppedRecord,
+    EndRecord,
+    MessageRecord,
+    PauseRecord,
+    Reader,
+    ResumeRecord,
+)
+from receiver.media import Chunk, EndReason, GapKind, MediaFormat, Track
 from receiver.tap.encoding.format import start_ms
 from receiver.tap.feed import Feed
 from receiver.tap.hub import (
@@ -35,6 +45,7 @@ from receiver.tap.hub import (
     Hub,
     LiveChunk,
     LiveMessage,
+    LivePause,
     PrecedingChunk,
     StreamEnded,
     StreamEvent,
@@ -45,6 +56,8 @@ from receiver.tap.hub import (
 from receiver.tap.listener import Listener
 
 JournalEvent = LiveChunk | LiveMessage
+_USUAL_MS: Final = 20
+_LONGEST_SILENCE_BYTES: Final = 2**16
 
 
 class JournalTail:
@@ -77,6 +90,7 @@ class JournalTail:
         self.end_reason: EndReason | None = None  # why the stream ended, once that was read
         self.at_end = False  # whether the latest `read` found nothing new in the file
         self._records = Reader(self._blocks())
+        self._paused = _PausedChunks(media)
         self._chunks = 0  # read so far
         self._messages = 0
         self._reached = start_ms <= 0  # what is asked for; messages have no timestamp
@@ -101,6 +115,8 @@ class JournalTail:
             self._add(record, found)
             if until is not None and self.has_reached(until):
                 break
+        for silent in self._paused.chunks() if until is not None else ():
+            self._add_chunk(silent, found)  # nothing more of them comes before the present
         found.extend(_event(PrecedingChunk, before) for before in self._before.values() if before)
         return found
 
@@ -128,13 +144,32 @@ class JournalTail:
         return known and record.arrival_ms > until.arrival_ms  # type: ignore[attr-defined]  # both have one
 
     def _add(self, record: object, found: list[JournalEvent]) -> None:
+        if isinstance(record, DroppedRecord) and record.kind is GapKind.PAUSED:
+            self._messages += 1
+            self._paused.add(record)
+            return
+        for silent in self._paused.chunks():
+            self._add_chunk(silent, found)
         if isinstance(record, ChunkRecord):
             self._chunks += 1
+            self._paused.follow(record)
             self._add_chunk(record, found)
         elif isinstance(record, MessageRecord):
             self._messages += 1
             if self._reached:
                 found.append(LiveMessage(record.message, record.arrival_ms))
+        elif isinstance(record, PauseRecord | ResumeRecord):
+            self._messages += 1
+            self._add_pause(record, found)
+
+    def _add_pause(self, record: PauseRecord | ResumeRecord, found: list[JournalEvent]) -> None:
+        if isinstance(record, PauseRecord):
+            self._paused.begin(record)
+        lasting = self._paused.lasting
+        if self._reached and lasting is not None:
+            over = isinstance(record, ResumeRecord)
+            about = (lasting.reason, lasting.until_ms, over)
+            found.append(LivePause(b"", record.arrival_ms, *about))
 
     def _add_chunk(self, record: ChunkRecord, found: list[JournalEvent]) -> None:
         stamp = record.timestamp_ms
@@ -180,6 +215,75 @@ class JournalTail:
             except FileNotFoundError:
                 return b""  # the first batch has yet to be written
         return self._file.read(BLOCK_BYTES)
+
+
+class _PausedChunks:
+    """Makes silence of the rows that a journal has in the place of what came during a pause.
+
+    Rows of all tracks that were written together are one stretch: their chunks come in the order
+    in which they did, as far as their clocks say.
+    """
+
+    def __init__(self, media: MediaFormat) -> None:
+        self.lasting: PauseRecord | None = None  # the latest one
+        self._media = media
+        self._rows: list[DroppedRecord] = []
+        self._before: dict[Track, ChunkRecord] = {}  # the latest chunk of each track
+        self._sequence: int | None = None  # the highest so far
+
+    def begin(self, pause: PauseRecord) -> None:
+        """Begin a pause."""
+        self.lasting = pause
+
+    def follow(self, record: ChunkRecord) -> None:
+        """Record a chunk: what comes behind it goes on from there."""
+        self._before[record.track] = record
+        if record.sequence_number is not None:
+            self._sequence = max(self._sequence or 0, record.sequence_number)
+
+    def add(self, row: DroppedRecord) -> None:
+        """Add a row of chunks."""
+        self._rows.append(row)
+
+    def chunks(self) -> list[ChunkRecord]:
+        """Return all rows as silent chunks, once."""
+        rows, self._rows = self._rows, []
+        made = [chunk for row in rows for chunk in self._chunks_of(row)]
+        found = []
+        for chunk in sorted(made, key=lambda chunk: chunk.arrival_ms):
+            if self._sequence is not None:
+                chunk = msgspec.structs.replace(chunk, sequence_number=self._sequence + 1)
+            self.follow(chunk)
+            found.append(chunk)
+        return found
+
+    def _chunks_of(self, row: DroppedRecord) -> Iterator[ChunkRecord]:
+        before, one_ms = self._before.get(row.track), self._media.bytes_per_ms
+        size = len(before.payload) if before else _USUAL_MS * one_ms
+        first, last = row.first_timestamp_ms, row.last_timestamp_ms
+        if first is not None and last is not None and row.chunks > 1:
+            size = (last - first) * one_ms // (row.chunks - 1)
+        arrival_ms, stamp = self._base(before)
+        for at in range(row.chunks):
+            number = _between(row.first_chunk, row.last_chunk, at, row.chunks)
+            at_ms = _between(first, last, at, row.chunks)
+            waited = at * size // one_ms if at_ms is None or stamp is None else at_ms - stamp
+            came_ms = arrival_ms + max(0, waited)
+            silence = self._media.silence(min(size, _LONGEST_SILENCE_BYTES))
+            yield ChunkRecord(row.track, None, number, at_ms, came_ms, silence)
+
+    def _base(self, before: ChunkRecord | None) -> tuple[int, int | None]:
+        """Return when the chunk before came, and what time it was by its clock."""
+        if before is not None:
+            return before.arrival_ms, before.timestamp_ms
+        return (self.lasting.arrival_ms if self.lasting else 0), None
+
+
+def _between(first: int | None, last: int | None, at: int, count: int) -> int | None:
+    """Return a counter between two bounds, if there are any."""
+    if first is None or last is None:
+        return None
+    return first + at * (last - first) // max(1, count - 1)
 
 
 def _event(event_type: type[LiveChunk], record: ChunkRecord) -> LiveChunk:

@@ -29,6 +29,8 @@ from receiver.media import GapKind, MediaFormat
 from receiver.timeline.track_index import MISSING
 
 _KINDS: Final = tuple(GapKind)
+_OUTAGES: Final = (GapKind.DISK, GapKind.PAUSED)
+"""While they last nothing is kept, so a pause of the sender in one is part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class GapList:
         end = stop
         usual = self._usual_bytes  # half of one more is jitter of the clock
         most = max(count * self._longest, count * usual + usual // 2)
-        if not (outage and outage.kind is GapKind.DISK) and stop - start > most:
+        if not (outage and outage.kind in _OUTAGES) and stop - start > most:
             end = start + count * usual // self._sample * self._sample
         self._add_parts(start, end, parts, longest)
         self.add(end, stop, GapKind.SENDER_SILENCE)

@@ -326,7 +326,7 @@ class _Track:
             self._row_ranks.append(rank)
             if row.kind is not GapKind.SENDER_SILENCE:
                 self._came[rank] += row.chunks
-                if refused or row.kind is GapKind.DISK:
+                if refused or row.kind in (GapKind.DISK, GapKind.PAUSED):
                     ledger.take(*self._around(rank, ledger), row.chunks)
 
     def _around(self, rank: int, ledger: NumberLedger) -> tuple[int, int]:

@@ -277,6 +277,14 @@ def ids(message: bytes) -> tuple[str, str, str]:
     return _ids(_by_name(document))
 
 
+def omitted(sequence_number: int | None) -> bytes:
+    """Return what is kept in the place of a message that is not kept."""
+    fields: dict[str, Any] = {"event": OMITTED}
+    if sequence_number is not None:
+        fields["sequenceNumber"] = str(sequence_number)
+    return msgspec.json.encode(fields)
+
+
 def without_keys(parsed: Message, message: bytes, mode: DtmfMode) -> tuple[Message, bytes]:
     """Return a message as it may be kept where keys are not, and its typed form.
 
@@ -291,12 +299,13 @@ def without_keys(parsed: Message, message: bytes, mode: DtmfMode) -> tuple[Messa
     """
     if mode is DtmfMode.KEEP or not isinstance(parsed, DtmfMessage | Unknown):
         return parsed, message
-    kept: Message = Unknown(OMITTED, parsed.sequence_number)
-    fields: dict[str, Any] = {"event": OMITTED}
+    if mode is DtmfMode.DROP and isinstance(parsed, DtmfMessage):
+        return Unknown(OMITTED, parsed.sequence_number), omitted(parsed.sequence_number)
+    kept: Message = parsed
+    fields: dict[str, Any]
     if isinstance(parsed, Unknown):
-        kept = Unknown(parsed.event, parsed.sequence_number)
-        fields["event"] = parsed.event
-    elif mode is DtmfMode.COUNT:
+        fields = {"event": parsed.event}
+    else:
         kept = DtmfMessage(WITHHELD_DIGIT, None, parsed.sequence_number)
         sid, _, _ = ids(message)
         fields = {"event": "dtmf", **({"streamSid": sid} if sid else {})}

@@ -11,7 +11,7 @@ import msgspec
 
 from receiver.errors import PeerError
 from receiver.media import Chunk, EndReason, GapReason, timestamp
-from receiver.tap.hub import LiveMessage, LiveStream, StreamEvent, Subscribed
+from receiver.tap.hub import LiveMessage, LivePause, LiveStream, StreamEvent, Subscribed
 from receiver.wire import parse
 from receiver.wire.messages import Connected, DtmfMessage, MarkMessage
 
@@ -224,8 +224,18 @@ def start_message(live: LiveStream, track: str) -> str:
     return msgspec.json.encode(start).decode()
 
 
+def pause_notice(reason: str, until_ms: int, timestamp_ms: float, is_over: bool) -> str:
+    """Return the notice that silence follows, as somebody asked for, or that it is over."""
+    document: dict[str, Any] = {"event": "resumed"}
+    if not is_over:
+        document = {"event": "paused", "reason": reason, "until": timestamp(until_ms)}
+    return json_text({**document, "timestamp_ms": timestamp_ms})
+
+
 def event_notices(event: LiveMessage, timestamp_ms: float) -> list[OutMessage]:
-    """Return the notice of a key press or a mark; none of any other message."""
+    """Return the notice of a key press, a mark or a pause; none of any other message."""
+    if isinstance(event, LivePause):
+        return [OutMessage(pause_notice(event.reason, event.until_ms, timestamp_ms, event.is_over))]
     try:
         message = parse.parse(event.message)
     except PeerError:

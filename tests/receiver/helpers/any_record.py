@@ -11,10 +11,12 @@ from receiver.journal.records import (
     Header,
     MessageRecord,
     NoteRecord,
+    PauseRecord,
     Record,
     RejectedRecord,
+    ResumeRecord,
 )
-from receiver.media import EndReason, GapKind, RejectedChunk, Track
+from receiver.media import EndReason, GapKind, PauseEnd, RejectedChunk, Track
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 COUNTER = st.none() | st.integers(-(2**53), 2**53)
@@ -33,5 +35,7 @@ RECORD: st.SearchStrategy[Record] = st.one_of(
     st.builds(EndRecord, ARRIVAL, st.sampled_from(EndReason), TEXT),
     st.builds(NoteRecord, ARRIVAL, TEXT, TEXT),
     st.builds(DroppedRecord, st.sampled_from(GapKind), TRACK, ARRIVAL, *[COUNTER] * 4),
+    st.builds(PauseRecord, ARRIVAL, TEXT, st.integers(0, 2**50)),
+    st.builds(ResumeRecord, ARRIVAL, st.sampled_from(PauseEnd), ARRIVAL, ARRIVAL),
 )
 RECORDS = st.lists(RECORD, max_size=12)

@@ -20,7 +20,8 @@ from receiver.ingest.recorder import Parts as StreamParts
 from receiver.ingest.recorder import PartStore, Recorder
 from receiver.journal.records import EndRecord, Header, PartEnd, PreviousPart
 from receiver.journal.spool import Spool
-from receiver.media import EndReason, Track
+from receiver.lifecycle.pauses import Pause
+from receiver.media import EndReason, PauseEnd, Track
 from receiver.recording.store import REMEMBERED_SECONDS
 from receiver.tap.local_hub import LocalHub
 from tests.bounds import at_most
@@ -35,6 +36,7 @@ class Stream:
     recording_id: str | None = None
     may_still_record: bool = False
     chunks: int = 0
+    call_sid: str = ""
     unanswered: float = 0.0
     passed: list[float] = field(default_factory=list)
     closings: list[tuple[EndReason, int]] = field(default_factory=list)
@@ -46,6 +48,12 @@ class Stream:
     def close(self, reason: EndReason, *, code: int, text: str) -> None:
         assert text
         self.closings.append((reason, code))
+
+    def pause(self, pause: Pause) -> None:
+        """Do nothing: there is no recording."""
+
+    def resume(self, call_sid: str, end: PauseEnd) -> None:
+        """Do nothing: there is no recording."""
 
 
 class Parts:

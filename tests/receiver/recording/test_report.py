@@ -109,14 +109,15 @@ def test_rejected_messages_are_reported_but_nothing_is_missed() -> None:
 
 @pytest.mark.parametrize("kind", GapKind)
 def test_gaps_are_summed_up_by_kind(kind: GapKind) -> None:
-    """Silence of the sender was sent; anything else is missing."""
+    """Silence of the sender was sent, and a pause was asked for; anything else is missing."""
     gaps = (TrackGap(0, 20, kind), TrackGap(100, 7.5, kind))
     track = replace_track(gaps=gaps)
     document = reported(*whole(), rendered=replace(NOTHING, tracks=(track,)))
     was_sent = kind is GapKind.SENDER_SILENCE
     text = "27.5 ms in 2 gaps"
     expected = () if was_sent else (Finding(f"audio_{kind.value}", text, Track.INBOUND),)
-    assert (was_sent, expected) == (document.complete, document.findings)
+    complete = was_sent or kind is GapKind.PAUSED
+    assert (complete, expected) == (document.complete, document.findings)
 
 
 def replace_track(

@@ -107,7 +107,7 @@ def test_a_pause_of_both_sides_is_one_sentence() -> None:
     told = [Finding("audio_paused", "2100 ms in 1 gaps", track) for track in Track]
     found = verdict(recorded(*told, inbound=gaps, outbound=gaps))
     assert ["2.1 s of both sides were paused on request at 0:12.2."] == [
-        each.text for each in found.sentences if each.is_loss
+        each.text for each in found.sentences if each.is_asked
     ]
 
 
