@@ -14,13 +14,15 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
 )
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The newest step in `migrations/versions`: what this version reads and writes."""
 
 metadata: Final = MetaData()
@@ -129,3 +131,43 @@ login_links: Final = Table(
     Column("expires_ms", BigInteger, nullable=False),
 )
 """Accounts of the console are in no file: `rebuild` leaves these tables alone."""
+
+outbox_events: Final = Table(
+    "outbox_events",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("recording_id", Text, nullable=False),
+    Column("call_sid", Text, nullable=False),
+    Column("body", Text, nullable=False),  # JSON, as it is sent
+    Column("created_ms", BigInteger, nullable=False, index=True),
+)
+deliveries: Final = Table(
+    "deliveries",
+    metadata,
+    Column("n", RowNumber, primary_key=True, autoincrement=True),
+    Column(
+        "event",
+        Text,
+        ForeignKey("outbox_events.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("endpoint", Text, nullable=False),  # its name
+    Column("state", Text, nullable=False),  # waiting, delivered or dead
+    Column("attempts", Integer, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),  # of what waits: when it is to be tried next
+    Column("since_ms", BigInteger, nullable=False),  # when it began to wait
+    Column("attempted_ms", BigInteger),  # the last time
+    Column("status", Integer),  # of HTTP, or a command's exit code
+    Column("problem", Text, nullable=False),  # of the last attempt
+    UniqueConstraint("event", "endpoint"),
+    Index("ix_deliveries_due", "state", "endpoint", "due_ms"),
+    sqlite_autoincrement=True,  # the number of one that was removed is not given again
+)
+announced: Final = Table(
+    "announced",
+    metadata,
+    Column("about", Text, primary_key=True),  # a recording, or a journal in the quarantine
+    Column("value", Text, nullable=False),
+)
+"""What programs elsewhere are told, and how far that is; `rebuild` leaves it alone, too."""

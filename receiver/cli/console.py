@@ -34,7 +34,8 @@ ROLES: Final = ("viewer", "listener", "manager", "admin")
     *("oidc_issuer", "oidc_client_id", "oidc_client_secret_file", "oidc_user_claim"),
     *("tap_url", "tap_token_file", "tap_ca_file"),
     *("tls", "self_signed", "no_tls", "behind_proxy", "trusted_proxy"),
-    *("recordings", "database_url", "state", "log_level"),
+    *("on_published", "on_published_seconds"),
+    *("recordings", "spool", "database_url", "state", "log_level"),
 )
 def console(config: Config) -> None:
     """Serve the console until Ctrl-C or SIGTERM: pages for people, the API for programs.

@@ -37,6 +37,10 @@ COMMANDS: Final = {
     "token": ("receiver.cli.listen:token", "Mint tokens for live listeners."),
     "console": ("receiver.cli.console:console", "Serve the console: pages and the API."),
     "user": ("receiver.cli.console:user", "Manage the accounts of the console."),
+    "webhook": (
+        "receiver.cli.notifications:webhook",
+        "Show, resend or try out what other programs are told.",
+    ),
     "config": ("receiver.cli.serve:config", "Print the effective settings."),
 }
 """Module and function of each subcommand, and its line in `receiver --help`."""

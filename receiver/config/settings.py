@@ -34,6 +34,7 @@ from receiver.config import (
     TEXT,
     TEXT_OR_TEXTS,
     TEXTS,
+    WEB_URL,
     UnfitTable,
     ValueType,
     choice,
@@ -75,6 +76,25 @@ class RetentionRule:
     match: Annotated[
         tuple[str, ...], TEXT_OR_TEXTS, "words of a search that all must agree; default: all"
     ] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """A program elsewhere that is told of events: one `[[webhook]]` of the file."""
+
+    url: Annotated[str, WEB_URL, "address that events are posted to"]
+    secret_file: Annotated[Path, PATH, "file of the secrets that sign them, one per line"]
+    name: Annotated[str | None, TEXT, "what it is called; default: the URL's host"] = None
+    events: Annotated[tuple[str, ...], TEXTS, "which ones; default: all"] = ()
+    match: Annotated[
+        tuple[str, ...], TEXT_OR_TEXTS, "words of a search, such as param.queue=sales"
+    ] = ()
+    ca_file: Annotated[Path | None, PATH, "authorities that are trusted; default: the system's"] = (
+        None
+    )
+    allow_private: Annotated[bool, SWITCH, "whether its address may be private, or loopback"] = (
+        False
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +226,13 @@ class Config:
     tap_ca_file: Annotated[
         Path | None, PATH, "authorities that the console trusts at --tap-url"
     ] = None
+    webhook: Annotated[
+        tuple[Webhook, ...], tables(Webhook), "programs elsewhere that are told of events"
+    ] = ()
+    on_published: Annotated[
+        str | None, TEXT, "program that gets each published recording as JSON on its stdin"
+    ] = None
+    on_published_seconds: Annotated[float, seconds(1, 3600), "how long that program may take"] = 60
     log_level: Annotated[
         str, choice(("debug", "info", "warning", "error")), "least level that is logged"
     ] = "info"

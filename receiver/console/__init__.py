@@ -50,6 +50,10 @@ def check_console(config: Config) -> None:
         )
     for url in config.tap_url:
         _check_tap_url(url)
+    if config.webhook or config.on_published:
+        from receiver.notifications.webhooks import endpoints_of  # only where there are some
+
+        endpoints_of(config)
     if config.tap_url and config.tap_token_file is None and config.tap_tokens is None:
         raise ConfigurationError("--tap-url needs --tap-token-file FILE, or TAPREEL_TAP_TOKENS")
 

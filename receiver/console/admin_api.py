@@ -18,11 +18,14 @@ from receiver.console.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, ApiTo
 from receiver.console.context import Console, console_of, json_response, who_asks
 from receiver.console.ledger_page import before, entries_for, place_of
 from receiver.console.openapi import Operation, query_word
-from receiver.console.problems import Problem
+from receiver.console.problems import Problem, not_found
+from receiver.console.routes import number_in
 from receiver.console.who import LONGEST_NAME, Role
 from receiver.errors import ConfigurationError
 from receiver.lifecycle.ledger import Act, Entry, EntryFilter
 from receiver.media import timestamp
+from receiver.notifications import outbox
+from receiver.notifications.outbox import DeliveryReport
 
 Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
 Parameters = dict[
@@ -229,6 +232,49 @@ async def _revoke_token(request: Request) -> Response:
     return Response(status_code=204)
 
 
+class Deliveries(msgspec.Struct, frozen=True):
+    """Deliveries of events to webhooks, the newest first; `next` is the path of the next page."""
+
+    deliveries: list[DeliveryReport]
+    next: str | None
+
+
+async def _deliveries(request: Request) -> Response:
+    console, words = console_of(request), request.query_params
+    limit = _limit(request)
+    state = words.get("state", "")
+    if state and state not in outbox.STATES:
+        raise Problem(400, f"state must be one of {', '.join(outbox.STATES)}.")
+    found = await console.threads.run(
+        console.notifier.outbox.page,
+        states=[state] if state else outbox.STATES,
+        endpoint=words.get("webhook", ""),
+        recording=words.get("recording", ""),
+        before=number_in(request, "before"),
+        limit=limit + 1,
+    )
+    following = None
+    if len(found) > limit:
+        given = {name: words[name] for name in _DELIVERY_FILTERS if words.get(name)}
+        rest = urlencode({**given, "before": found[limit - 1].n, "limit": limit})
+        following = f"{request.url.path}?{rest}"
+    shown = [DeliveryReport.of(each) for each in found[:limit]]
+    return json_response(request, Deliveries(shown, following))
+
+
+async def _resend(request: Request) -> Response:
+    console, text = console_of(request), request.path_params["delivery"]
+    if not (text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER):
+        raise not_found()
+    delivery = await console.threads.run(console.notifier.outbox.resend, int(text))
+    console.notifier.wake()
+    return json_response(request, DeliveryReport.of(delivery), 202)
+
+
+_DELIVERY_FILTERS: Final = ("state", "webhook", "recording")
+_LONGEST_NUMBER: Final = 16
+
+
 async def _known_account(request: Request) -> str:
     console, name = console_of(request), request.path_params["account"]
     user: User = await console.threads.run(console.accounts.user, name)
@@ -257,6 +303,33 @@ OPERATIONS: Final = (
         is_unlimited=True,
         result=LedgerPage,
         query=(query_word("recording", "the id of one"), *LEDGER_WORDS),
+    ),
+    Operation(
+        method="GET",
+        path="/deliveries",
+        summary="What webhooks are told, and what came of it",
+        handler=_deliveries,
+        role=Role.MANAGER,
+        is_unlimited=True,
+        result=Deliveries,
+        query=(
+            query_word("state", "only these", enum=[*outbox.STATES, ""]),
+            query_word("webhook", "the name of one"),
+            query_word("recording", "the id of one"),
+            query_word("before", "a number", type="integer", minimum=0, maximum=10**15 - 1),
+            query_word("limit", "how many", type="integer", minimum=1, maximum=MOST_ROWS),
+        ),
+    ),
+    Operation(
+        method="POST",
+        path="/deliveries/{delivery}/resend",
+        summary="Let a delivery be made again",
+        handler=_resend,
+        role=Role.MANAGER,
+        is_unlimited=True,
+        result=DeliveryReport,
+        status=202,
+        errors=(404,),
     ),
     *(
         Operation(

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from urllib.parse import urlencode
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -22,12 +24,14 @@ from receiver.console.accounts import SHORTEST_PASSWORD, ApiToken, User
 from receiver.console.changes import said_of
 from receiver.console.context import Console, console_of, who_asks
 from receiver.console.problems import Problem
-from receiver.console.routes import Endpoint, page
+from receiver.console.routes import Endpoint, number_in, page
 from receiver.console.sign_in import form_of
 from receiver.console.who import Role, Who
 from receiver.errors import ConfigurationError
 from receiver.lifecycle.ledger import Act
-from receiver.media import timestamp
+from receiver.media import timestamp, visible
+from receiver.notifications import outbox
+from receiver.notifications.outbox import Delivery, DeliveryReport, Totals
 from receiver.recording.verdict import duration
 
 DAYS: Final = 14
@@ -39,6 +43,7 @@ _UNSYNCED_SECONDS: Final = 5
 _METRICS_SECONDS: Final = 1
 _METRIC: Final = re.compile(r"^tapreel_(\w+) ([0-9.e+-]+)$", re.MULTILINE)
 _DAY_MS: Final = 86_400_000
+_LONGEST_NUMBER: Final = 16
 
 
 # Users.
@@ -181,12 +186,86 @@ async def _done(request: Request, what: str, act: Any, *args: Any, **named: Any)
     return RedirectResponse(f"/users?said={what}", 303)
 
 
-async def _deliveries(_: Request) -> dict[str, Any]:
+# Deliveries.
+
+
+async def _deliveries(request: Request) -> dict[str, Any]:
+    console, words = console_of(request), request.query_params
+    asked = {name: words.get(name, "").strip() for name in ("state", "webhook", "recording")}
+    if asked["state"] and asked["state"] not in outbox.STATES:
+        raise Problem(400, f"The state must be one of {', '.join(outbox.STATES)}.")
+    outbox_of, before = console.notifier.outbox, number_in(request, "before")
+
+    def read() -> tuple[list[Delivery], Mapping[str, Totals]]:
+        found = outbox_of.page(
+            states=[asked["state"]] if asked["state"] else outbox.STATES,
+            endpoint=asked["webhook"],
+            recording=asked["recording"],
+            before=before,
+            limit=outbox.PAGE + 1,
+        )
+        return found, outbox_of.totals()
+
+    found, totals = await console.threads.run(read)
+    given = [(name, value) for name, value in asked.items() if value]
+    shown, more = found[: outbox.PAGE], len(found) > outbox.PAGE
+    next_words = [*given, ("before", str(shown[-1].n))] if more else []
     return {
-        "deliveries": [],
-        "month": f"{datetime.now(UTC):%Y-%m}",
-        "json_url": "/deliveries.json",
+        "deliveries": [_delivery_view(delivery) for delivery in shown],
+        "webhooks": list(_webhook_views(console, totals)),
+        "asked": asked,
+        "states": list(outbox.STATES),
+        "next_url": f"/deliveries?{urlencode(next_words)}" if next_words else None,
+        "csv_url": f"/deliveries.csv?{urlencode(given)}" if given else "/deliveries.csv",
+        "json_url": f"/deliveries.json?{urlencode(given)}" if given else "/deliveries.json",
+        "said": said_of(request),
     }
+
+
+def _delivery_view(delivery: Delivery) -> dict[str, Any]:
+    tones = {outbox.DELIVERED: "good", outbox.DEAD: "bad"}
+    return {
+        **msgspec.structs.asdict(DeliveryReport.of(delivery)),
+        "problem": visible(delivery.problem),
+        "call_sid": visible(delivery.call_sid),
+        "tone": tones.get(delivery.state, "neutral"),
+    }
+
+
+def _webhook_views(console: Console, totals: Mapping[str, Totals]) -> Iterator[dict[str, Any]]:
+    """Yield those who are told of events, and those who were and have deliveries still."""
+    configured = {endpoint.name: endpoint for endpoint in console.notifier.endpoints}
+    for name in dict.fromkeys((*configured, *totals)):
+        endpoint = configured.get(name)
+        yield {
+            "name": visible(name),
+            "where": visible(endpoint.where) if endpoint else "not configured any more",
+            "events": sorted(endpoint.types) if endpoint else [],
+            **msgspec.structs.asdict(totals.get(name, Totals())),
+        }
+
+
+_DELIVERY_COLUMNS: Final = (
+    *("number", "event", "type", "recording_id", "call_sid", "webhook", "state", "attempts"),
+    *("since", "due", "attempted", "status", "problem"),
+)
+
+
+def _delivery_lines(shown: Mapping[str, Any]) -> Iterator[Sequence[object]]:
+    """Yield deliveries as lines of a table, below the names of its columns."""
+    yield _DELIVERY_COLUMNS
+    for delivery in shown["deliveries"]:
+        yield [delivery[name] for name in _DELIVERY_COLUMNS]
+
+
+async def _resend(request: Request) -> Response:
+    form, console = await form_of(request), console_of(request)
+    text = form.get("number", "")
+    if not (text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER):
+        raise Problem(400, "Choose a delivery by its number.")
+    await console.threads.run(console.notifier.outbox.resend, int(text))
+    console.notifier.wake()
+    return RedirectResponse("/deliveries?said=resent", 303)
 
 
 # Health.
@@ -346,6 +425,20 @@ ENDPOINTS: Final = (
             ("revoke", _revoke_token),
         )
     ),
-    *page("/deliveries", "deliveries.html", Role.MANAGER, _deliveries),
+    *page(
+        "/deliveries",
+        "deliveries.html",
+        Role.MANAGER,
+        _deliveries,
+        rows=_delivery_lines,
+        is_unlimited=True,
+    ),
+    Endpoint(
+        path="/deliveries/resend",
+        handler=_resend,
+        role=Role.MANAGER,
+        methods=("POST",),
+        is_unlimited=True,
+    ),
     *page("/health", "health.html", Role.MANAGER, _health),
 )

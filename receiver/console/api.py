@@ -447,6 +447,7 @@ OPERATIONS: Final = (
 """Every operation of the API."""
 _PATH_WORDS: Final = {
     "recording_id": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+    "delivery": {"type": "string", "pattern": "^[0-9]{1,15}$"},
     **{
         name: {"type": "string", "minLength": 1}
         for name in ("call_sid", "label", "note_id", "account", "token_id")

@@ -42,6 +42,7 @@ _SAID: Final = {
     "user_changed": "The role is changed; it counts from the next request on.",
     "user_removed": "The user is removed.",
     "token_revoked": "The token is revoked.",
+    "resent": "It is sent again now.",
 }
 
 

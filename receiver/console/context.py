@@ -33,6 +33,7 @@ from receiver.console.problems import Problem
 from receiver.console.who import SignInThrottle, Who
 from receiver.errors import LedgerError, UnsafeFolderError
 from receiver.lifecycle.ledger import Act, Ledger
+from receiver.notifications.notifier import Notifier
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -133,6 +134,7 @@ class Console:
     tokens: ApiTokens
     ledger: Ledger
     live: LiveCalls
+    notifier: Notifier
     provider: Provider | None = None  # of OpenID Connect
     threads: Threads = field(default_factory=Threads)
     encoded: EncodedFiles = field(default_factory=EncodedFiles)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from receiver.console.context import json_response, page_response, text_response
+from receiver.console.problems import Problem
 from receiver.console.who import Role
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -24,6 +25,7 @@ Context = Callable[[Request], Awaitable[dict[str, Any]]]
 Rows = Callable[[dict[str, Any]], Iterable[Sequence[object]]]
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
+_LONGEST_NUMBER: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,20 @@ def page(
         Endpoint(path=at, handler=handler, role=role, is_unlimited=is_unlimited)
         for at, handler in forms
     )
+
+
+def number_in(request: Request, word: str) -> int | None:
+    """Return the number that a word of the address is, or `None` where it is not there.
+
+    Raises:
+        Problem: 400, it is no number.
+    """
+    text = request.query_params.get(word, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER):
+        raise Problem(400, f"The word `{word}` must be the number of an entry.")
+    return int(text)
 
 
 def csv_text(lines: Iterable[Sequence[object]]) -> str:

@@ -38,6 +38,7 @@ from receiver.disk.folders import make_recordings_folder
 from receiver.errors import ConfigurationError, TapreelError
 from receiver.lifecycle.expiry import Retention, RetentionThread
 from receiver.lifecycle.ledger import Ledger
+from receiver.notifications.notifier import Notifier
 from receiver.service import event_loop
 from receiver.transports.acceptor import open_sockets
 
@@ -114,7 +115,7 @@ class Runner:
         self._rates = rates
         self._ssl_context = tls.serving(config)
         catalogue = Catalogue(config.database_url, config.recordings)
-        database = catalogue.database
+        database, taps = catalogue.database, tap_addresses(config)
         self.console = Console(
             config,
             catalogue,
@@ -122,7 +123,8 @@ class Runner:
             Sessions(database),
             ApiTokens(database),
             Ledger(config.recordings),
-            LiveCalls(tap_addresses(config)),
+            LiveCalls(taps),
+            Notifier(config, database, [tap.dial for tap in taps]),
             provider=provider_of(config),
         )
         self._follower = Follower(catalogue)
@@ -162,11 +164,15 @@ class Runner:
         self._server.should_exit = self._stopping
         self._follower.start()
         self._retention.start()
+        self.console.notifier.base_url = url
+        notifying = asyncio.create_task(self.console.notifier.run())
         log.info("console_listening", url=url)
         try:
             await self._server.serve(sockets)
         finally:
             self.console.live.close()
+            notifying.cancel()
+            await asyncio.wait([notifying], timeout=LAST_ANSWERS_SECONDS)
 
     def stop(self) -> None:
         """End when the answers that are on their way are given, and soon; idempotent."""
@@ -175,7 +181,8 @@ class Runner:
             self._server.should_exit = True
 
     def reload(self) -> None:
-        """Read the certificate again; a bad one leaves the old one in force."""
+        """Read certificate and secrets again; a bad one leaves the old one in force."""
+        self.console.notifier.reload()
         if self._ssl_context is None:
             return
         try:
@@ -259,7 +266,7 @@ def run_child(settings: Mapping[str, Any], channel: Connection) -> None:
     ("link", URL); it receives "stop" and "reload".
     """
     for number in _COMMANDS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _ignored)  # unlike SIG_IGN, it is not handed down to commands
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _COMMANDS)
     os.nice(NICENESS)
     _prepare_process()
@@ -302,6 +309,10 @@ def _run_child(config: Config, channel: Connection) -> None:
         event_loop.run(serve())
     finally:
         runner.close()
+
+
+def _ignored(*_: object) -> None:
+    """Do nothing about a signal: the parent decides."""
 
 
 def _prepare_process() -> None:

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from receiver.config.settings import Webhook
 from receiver.console.admin_pages import size_text
 from receiver.console.who import Role
 from receiver.errors import NotFoundError
-from tests.receiver.helpers import recordings_builder
+from receiver.notifications.events import OutboxEvent
+from receiver.notifications.outbox import Outbox, add
+from tests.bounds import at_most
+from tests.receiver.helpers import hooks, recordings_builder
 from tests.receiver.helpers.consoles import PASSWORD, Served, send_form, serving
 
 pytestmark = pytest.mark.integration
@@ -102,6 +106,45 @@ async def test_deliveries_say_what_there_is_instead(served: Served) -> None:
         twin = (await browser.get("/deliveries.json")).json()
     assert "Nothing is delivered" in page.text
     assert [] == twin["deliveries"]
+
+
+async def attempted(outbox: Outbox) -> None:
+    """Wait until the first delivery was attempted."""
+    async with asyncio.timeout(at_most(20)):
+        while not (await asyncio.to_thread(outbox.page))[0].attempts:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_deliveries_are_shown_and_sent_again(tmp_path: Path) -> None:
+    """With what came of each; a limited account has no such page."""
+    table = {**hooks.table("http://127.0.0.1:1/very-secret", tmp_path), "name": "crm"}
+    async with serving(tmp_path, webhook=(Webhook(**table),)) as served:
+        outbox = served.console.notifier.outbox
+        event = OutboxEvent("evt_1", "recording.published", "now", {"recording_id": "0a" * 8})
+        with served.console.catalogue.database.writing() as connection:
+            add(connection, [event], served.console.notifier.endpoints)
+        await attempted(outbox)
+        found = outbox.page()
+        served.add("max", Role.MANAGER)
+        async with await served.signed_in("max") as browser:
+            page = (await browser.get("/deliveries", headers=HTML)).text
+            answer = await send_form(browser, "/deliveries/resend", number=f"{found[0].n}")
+            assert "/deliveries?said=resent" == answer.headers["location"]
+            rows = list(csv.DictReader(io.StringIO((await browser.get("/deliveries.csv")).text)))
+            for words, count in (("state=dead", 0), ("webhook=crm", 1), ("recording=x", 0)):
+                twin = (await browser.get(f"/deliveries.json?{words}")).json()
+                assert count == len(twin["deliveries"]), words
+            for number in ("999", "x", ""):
+                refused = await send_form(browser, "/deliveries/resend", number=number)
+                assert refused.status_code in (400, 404)
+            assert 400 == (await browser.get("/deliveries?state=lost")).status_code
+        served.add("lim", Role.MANAGER, {"queue": "sales"})
+        async with await served.signed_in("lim") as browser:
+            assert 403 == (await browser.get("/deliveries", headers=HTML)).status_code
+            assert "/deliveries" not in (await browser.get("/recordings", headers=HTML)).text
+    assert "no connection" in page
+    assert "secret" not in page
+    assert ["evt_1", "crm"] == [rows[0]["event"], rows[0]["webhook"]]
 
 
 async def test_health_counts_what_is_missing_per_day(served: Served) -> None:

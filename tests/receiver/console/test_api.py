@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
+from receiver.config.settings import Webhook
 from receiver.console.who import Role
 from receiver.lifecycle.ledger import EntryFilter, Ledger
+from receiver.notifications.events import OutboxEvent
+from receiver.notifications.outbox import add
+from tests.receiver.helpers import hooks
 from tests.receiver.helpers import recordings_builder as builder
 from tests.receiver.helpers.consoles import Served, serving
 
@@ -293,6 +297,33 @@ async def test_accounts_are_managed_by_programs_too(served: Served) -> None:
         assert 404 == (await program.delete("/api/v1/users/jane")).status_code
         words = {entry["what"] for entry in (await program.get("/api/v1/ledger")).json()["entries"]}
         assert {"user_added", "user_changed", "token_made", "token_revoked"} <= words
+
+
+async def test_deliveries_are_listed_and_sent_again(tmp_path: Path) -> None:
+    """Page by page."""
+    table = {**hooks.table("http://127.0.0.1:1/", tmp_path), "name": "crm"}
+    async with serving(tmp_path, webhook=(Webhook(**table),)) as served:
+        found = [OutboxEvent(f"evt_{n}", "hold.changed", "now", {}) for n in range(3)]
+        with served.console.catalogue.database.writing() as connection:
+            add(connection, found, served.console.notifier.endpoints)
+        async with served.browser(headers=served.token("max", Role.MANAGER)) as program:
+            first = (await program.get("/api/v1/deliveries?limit=2&webhook=crm")).json()
+            second = (await program.get(first["next"])).json()
+            events = [each["event"] for each in (*first["deliveries"], *second["deliveries"])]
+            assert ["evt_2", "evt_1", "evt_0"] == events
+            assert second["next"] is None
+            number = first["deliveries"][0]["number"]
+            again = await program.post(f"/api/v1/deliveries/{number}/resend")
+            assert (202, "waiting") == (again.status_code, again.json()["state"])
+            statuses = [
+                (await program.post(f"/api/v1/deliveries/{each}/resend")).status_code
+                for each in ("999", "x")
+            ]
+            assert [404, 404] == statuses
+            for words in ("state=lost", "limit=0", "before=x"):
+                assert 400 == (await program.get(f"/api/v1/deliveries?{words}")).status_code
+        async with served.browser(headers=served.token("leo", Role.LISTENER)) as program:
+            assert 403 == (await program.get("/api/v1/deliveries")).status_code
 
 
 async def test_many_may_ask_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""Webhooks of a real receiver with its console, which are killed in the midst of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.bounds import at_most
+from tests.end_to_end import sender
+from tests.end_to_end.console_process import console_line
+from tests.end_to_end.receiver_process import ReceiverProcess
+from tests.receiver.helpers import hooks
+from tests.receiver.helpers.hooks import SECRET, Hook, hook
+from tests.receiver.helpers.secret_files import secret
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+WAIT_SECONDS = at_most(90)
+ALL = {"stream.started", "stream.ended", "recording.published"}
+
+
+def settings(folder: Path, made: Hook) -> tuple[str, ...]:
+    """Write settings with a webhook and a command; return the options that name them."""
+    path = secret(folder / "webhook-secret", SECRET)
+    file = folder / "tapreel.toml"
+    file.write_text(
+        f"on_published = \"sh -c 'cat >> {folder}/told; echo >> {folder}/told'\"\n"
+        f'[[webhook]]\nurl = "{made.url}"\nsecret_file = "{path}"\nallow_private = true\n'
+    )
+    return ("--console", "--console-port", "0", "--config", str(file))
+
+
+def place_call(receiver: ReceiverProcess) -> None:
+    """Send a call of one chunk, and wait until it is published."""
+    with sender.dial(receiver.url) as call:
+        call.send(sender.connected())
+        call.send(sender.start({"queue": "sales"}))
+        call.send(sender.media("inbound", 1, bytes(160)))
+    receiver.published()
+
+
+async def until_told(made: Hook, types: set[str]) -> None:
+    """Wait until events of these types have come."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not types <= {event["type"] for event in made.events}:
+            made.came.clear()
+            await made.came.wait()
+
+
+async def test_the_outbox_outlives_every_process(tmp_path: Path) -> None:
+    """Killed with everything that it had started, while the other end was down."""
+    async with hook(hooks.status(503)) as made:
+        options = settings(tmp_path, made)
+        receiver = await asyncio.to_thread(ReceiverProcess, tmp_path, *options)
+        try:
+            await asyncio.to_thread(console_line, receiver)
+            await asyncio.to_thread(place_call, receiver)
+            await until_told(made, ALL)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(receiver.process.pid, signal.SIGKILL)
+            await asyncio.to_thread(receiver.release)
+        before = dict(zip(made.ids, made.events, strict=True))
+        made.bodies.clear()
+        made.headers.clear()
+        made.answer = hooks.status(200)
+        again = await asyncio.to_thread(ReceiverProcess, tmp_path, *options)
+        try:
+            await until_told(made, ALL)
+        finally:
+            again.stop(signal.SIGINT)
+            again.release()
+    assert dict(zip(made.ids, made.events, strict=True)).items() <= before.items()
+    (published,) = (e for e in made.verified() if e["type"] == "recording.published")
+    assert {"queue": "sales"} == published["data"]["parameters"]
+    assert "recording.published" in (tmp_path / "told").read_text()
+    assert "Traceback" not in receiver.raw_log + again.raw_log
