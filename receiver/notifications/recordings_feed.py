@@ -176,6 +176,11 @@ class RecordingsFeed:
             hold = msgspec.json.decode(read.hold) if read.hold else None
             about = f"{read.entry.at} {read.hold}"
             yield self._of(events.HOLD_CHANGED, row, read.entry.at, about, hold=hold)
+        erased = _json(document.erased) if document.erased else ""
+        if erased != (_announced(connection, f"erased {row.id}") or ""):
+            _announce(connection, f"erased {row.id}", erased)
+            spans = msgspec.json.decode(erased or "[]")
+            yield self._of(events.ERASED, row, read.entry.at, erased, erased=spans)
 
     def _of(self, kind: str, row: Row, at: str, about: str, **more: Any) -> OutboxEvent:
         return events.of_recording(kind, row, at, self._links(row.id), about=about, **more)

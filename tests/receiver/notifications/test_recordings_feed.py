@@ -13,6 +13,8 @@ from receiver.catalogue.catalogue import Catalogue
 from receiver.catalogue.database import Database
 from receiver.disk import layout
 from receiver.lifecycle.acts import Acts
+from receiver.lifecycle.delete import Remover
+from receiver.lifecycle.erase import erase
 from receiver.notifications import events, recordings_feed
 from receiver.notifications.http_client import PostAnswer
 from receiver.notifications.outbox import Outbox
@@ -144,6 +146,21 @@ def test_a_hold_is_told_when_it_changes(database: Database, recordings: Path) ->
         change["hold"] and change["hold"]["reason"] for change in changes
     ]
     assert [True, False, True] == [change["held"] for change in changes]
+
+
+def test_what_was_erased_is_told_once(database: Database, recordings: Path) -> None:
+    """Each time that there is more of it, and not with whatever else changes."""
+    feed = a_feed(database, recordings)
+    folder = publish(recordings, gaps=())
+    acts = Acts(recordings, who="ann", via="test")
+    ann = Remover(recordings, recordings / ".spool", who="ann", via="test")
+    for start_ms in (100, 500):
+        erase(ann, folder, start_ms, start_ms + 100, "card number")
+        feed.catch_up([ABOUT_RECORDINGS])
+        acts.add_label(folder, f"l{start_ms}")
+        feed.catch_up([ABOUT_RECORDINGS])
+    changes = [event["data"] for event in told(database) if event["type"] == "recording.erased"]
+    assert [1, 2] == [len(change["erased"]) for change in changes]
 
 
 @pytest.mark.parametrize("has_row", [False, True])
