@@ -51,6 +51,13 @@ async def until_told(made: Hook, types: set[str]) -> None:
             await made.came.wait()
 
 
+async def until_written(path: Path) -> None:
+    """Wait until the command has written what it read; it may have been killed with the others."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not await asyncio.to_thread(path.exists):  # noqa: ASYNC110  another process makes it
+            await asyncio.sleep(0.05)
+
+
 async def test_the_outbox_outlives_every_process(tmp_path: Path) -> None:
     """Killed with everything that it had started, while the other end was down."""
     async with hook(hooks.status(503)) as made:
@@ -71,6 +78,7 @@ async def test_the_outbox_outlives_every_process(tmp_path: Path) -> None:
         again = await asyncio.to_thread(ReceiverProcess, tmp_path, *options)
         try:
             await until_told(made, ALL)
+            await until_written(tmp_path / "told")
         finally:
             again.stop(signal.SIGINT)
             again.release()
