@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from receiver.auth import credentials
+from receiver.auth.bearer import digest
 from receiver.auth.tap_tokens import TapTokens
 from receiver.config.settings import Config
 from receiver.counters import TapCounters
@@ -60,6 +61,7 @@ class LiveTaps:
             among_workers=config.workers > 1,
             counters=counters,
             ledger=self.ledger,
+            entered_elsewhere=digest(config.console_token) if config.console_token else b"",
         )
         tokens = credentials.tap_tokens(config)
         self.taps = TapService(self.hub, feeds, tokens, options=options)

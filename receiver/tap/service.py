@@ -67,6 +67,7 @@ class TapOptions:
     among_workers: bool = False  # other processes have streams that are not known here
     counters: TapCounters = field(default_factory=TapCounters)
     ledger: LedgerThread | None = None  # that has who listens to what
+    entered_elsewhere: bytes = b""  # digest of the console's token: it enters people by name
 
 
 class TapService:
@@ -128,9 +129,14 @@ class TapService:
             return HttpAnswer(422, f"nobody can listen to this stream: {live.reason}\n")
         if live is None and not request.query.wait_seconds:
             return _NOT_HERE if self.options.among_workers else _NO_STREAM
-        if self.options.ledger is None and self._is_ready(request):
+        if self._ledger_for(grant) is None and self._is_ready(request):
             return Listener(request, self)
         return self._prepare_and_admit(upgrade, request, live)
+
+    def _ledger_for(self, grant: TapGrant) -> LedgerThread | None:
+        """Return the ledger that is to have a listener, unless whoever dials has entered it."""
+        own = self.options.entered_elsewhere
+        return None if own and grant.token_digest == own else self.options.ledger
 
     def _is_ready(self, request: ListenRequest) -> bool:
         return request.query.spec.format is Format.MESSAGES or self._has_decoders
@@ -148,9 +154,10 @@ class TapService:
             await loop.run_in_executor(None, importlib.import_module, module)
         self._has_decoders |= request.query.spec.format is not Format.MESSAGES
         listener = Listener(request, self)
-        if self.options.ledger is not None:
+        ledger = self._ledger_for(request.grant)
+        if ledger is not None:
             try:
-                await self.options.ledger.append("listening_live", **_entry(listener, live))
+                await ledger.append("listening_live", **_entry(listener, live))
             except LedgerError:
                 self._count_refused("ledger", upgrade)
                 return _NOT_ENTERED
@@ -209,16 +216,16 @@ class TapService:
         It is in the ledger already, unless it waited for the call without knowing which it is.
         """
         _count_started(listener, self.counters)
-        live = listener.live
-        if self.options.ledger and live and live.recording_id != listener.entered:
-            self.options.ledger.submit("listening_live", **_entry(listener, live))
+        live, ledger = listener.live, self._ledger_for(listener.request.grant)
+        if ledger and live and live.recording_id != listener.entered:
+            ledger.submit("listening_live", **_entry(listener, live))
 
     def listener_closed(self, listener: Listener) -> None:
         """Remove a listener."""
         if listener.live is not None:
             part = _count_ended(listener, self.counters)
-            if self.options.ledger:
-                self.options.ledger.submit("listened_live", **_entry(listener, listener.live, part))
+            if ledger := self._ledger_for(listener.request.grant):
+                ledger.submit("listened_live", **_entry(listener, listener.live, part))
         self.listeners.discard(listener)
         listener.lease.release()
         self.counters.listeners = len(self.listeners)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import fcntl
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from receiver.auth.bearer import digest
 from receiver.auth.tap_tokens import Scope, TapTokens, mint
 from receiver.lifecycle.ledger import Entry, Ledger
 from receiver.media import Encoding, EndReason
@@ -200,6 +202,23 @@ async def test_who_listened_to_what_is_in_the_ledger(entering: TapServer, tmp_pa
     assert {**names, "format": "payload", "address": "127.0.0.1"} == started.details
     assert ("listened_live", live.recording_id) == (ended.what, ended.recording)
     assert {**names, "from_s": 0, "to_s": 0.1} == ended.details
+
+
+async def test_whom_the_console_has_entered_is_not_entered_again(
+    entering: TapServer, tmp_path: Path
+) -> None:
+    """It has people by their names, and listens with a token of its own."""
+    own, taps = "console-" * 4, entering.taps
+    taps.tokens = TapTokens([TOKEN, own], names=["support", "console"])
+    taps.options = dataclasses.replace(taps.options, entered_elsewhere=digest(own))
+    stream = entering.open_stream()
+    for token in (own, TOKEN):
+        async with entering.connect(stream.live.call_sid, token=token) as listener:
+            await read_text(listener)
+            stream.publish(5)
+    stream.end()
+    entries = await entered(entering, tmp_path, 2)
+    assert ["listening_live", "listened_live"] == [entry.what for entry in entries]
 
 
 async def test_who_waits_for_a_call_is_entered_before_it_comes(
