@@ -31,6 +31,8 @@ from receiver.errors import CatalogueError
 from receiver.rate_limit import LogThrottle
 
 POLL_SECONDS: Final = 0.5
+CLOSE_SECONDS: Final = 2.0
+"""For a follower to end what it does; what is cut off is done again by whoever is next."""
 _BACK_OFF_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 _LOG_SECONDS: Final = 60.0
 
@@ -142,11 +144,15 @@ class Follower:
         """Begin to follow."""
         self._thread.start()
 
-    def close(self) -> None:
-        """End between two transactions, and return when it has ended; idempotent."""
+    def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """End between two transactions; return whether it has ended by then. Idempotent.
+
+        A disk or database that hangs may hold it for ever: whoever ends need not wait for that.
+        """
         self._closing.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._closing.is_set():

@@ -195,9 +195,9 @@ class Runner:
     def close(self) -> None:
         """Close the database; a process whose threads hang ends without waiting for them."""
         self._retention.close()
-        self._follower.close()
-        if self.console.threads.close() and self.console.encoding.close():
-            self.console.catalogue.close()
+        console = self.console
+        if all([self._follower.close(), console.threads.close(), console.encoding.close()]):
+            console.catalogue.close()
             return
         log.error("threads_left_behind", busy=self.console.threads.busy)
         os._exit(0)

@@ -57,8 +57,8 @@ def followed(
     follower = Follower(catalogue)
     follower.start()
     yield catalogue
-    follower.close()
-    follower.close()
+    assert follower.close(WAIT_SECONDS)
+    assert follower.close(WAIT_SECONDS)
     catalogue.close()
 
 
@@ -97,6 +97,20 @@ def test_what_is_published_does_not_wait_for_the_comparison(
         follower.close()
         with pytest.raises(module._Closed):
             follower._between_batches(1)
+
+
+def test_whoever_closes_it_waits_for_no_database(recordings: Path) -> None:
+    """One that is locked, or a disk that hangs, holds the thread and nobody else."""
+    recordings.mkdir(0o700)
+    put(recordings, 1)
+    with Catalogue(None, recordings) as catalogue:
+        other = sqlite3.connect(recordings / database.FOLDER / database.FILE)
+        other.execute("BEGIN IMMEDIATE")
+        follower = Follower(catalogue)
+        follower.start()
+        assert not follower.close(0.05)
+        other.close()
+        assert follower.close(WAIT_SECONDS)
 
 
 def test_a_locked_database_is_waited_for(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
