@@ -136,18 +136,27 @@ def sign_in_path(request: Request) -> str:
 
 
 async def start_session(request: Request, user: User, method: str) -> str:
-    """Return the secret of a new session, which is in the ledger before it is used.
+    """Return the secret of a new session, which is in the ledger before anybody has the secret.
+
+    The session is made first: where the database takes none, nobody is said to have signed in.
 
     Raises:
-        LedgerError: it cannot be entered, so nobody is signed in.
+        CatalogueError: the database takes none, so nothing is entered.
+        LedgerError: it cannot be entered, so the session is closed, and nobody is signed in.
     """
     console = console_of(request)
     agent = request.headers.get("user-agent", "")
-    await _enter(request, "signed_in", user.name, method=method)
-    log.info("signed_in", user=user.name, address=request.state.address, method=method)
-    return await console.threads.run(
+    secret = await console.threads.run(
         console.sessions.open, user.name, address=request.state.address, agent=agent
     )
+    try:
+        await _enter(request, "signed_in", user.name, method=method)
+    except Exception:
+        if who := await console.threads.run(console.sessions.who, secret):
+            await console.threads.run(console.sessions.close, who.key)
+        raise
+    log.info("signed_in", user=user.name, address=request.state.address, method=method)
+    return secret
 
 
 async def _enter(request: Request, act: Act, who: str, **details: str) -> None:

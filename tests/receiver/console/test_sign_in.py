@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from receiver.catalogue import database
 from receiver.console.sign_in import own_path
 from receiver.console.who import Role
 from tests.receiver.helpers.consoles import PASSWORD, Served, serving
@@ -29,6 +32,28 @@ async def test_a_password_signs_in(served: Served) -> None:
         assert 200 == page.status_code
         assert "jane" in page.text
         assert 303 == (await browser.get("/login")).status_code
+
+
+async def test_nobody_is_said_to_have_signed_in_who_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while the database is locked, nor by a session that the ledger does not have."""
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    form = {"name": "jane", "password": PASSWORD}
+    async with serving(tmp_path) as served, served.browser() as browser:
+        console, recordings = served.console, tmp_path / "recordings"
+        console.accounts.add("jane", Role.VIEWER, {}, password=PASSWORD)
+        with contextlib.closing(sqlite3.connect(recordings / database.FOLDER / database.FILE)) as o:
+            await served.settled()
+            o.execute("BEGIN IMMEDIATE")
+            assert 503 == (await browser.post("/login", data=form)).status_code
+        assert [] == [entry.what for entry in console.ledger.read()]
+        assert 303 == (await browser.post("/login", data=form)).status_code
+        assert ["signed_in"] == [entry.what for entry in console.ledger.read()]
+        (recordings / ".ledger").rename(recordings / ".moved")
+        (recordings / ".ledger").write_text("in the way")
+        assert 503 == (await browser.post("/login", data=form)).status_code
+        assert 1 == len(console.sessions.of("jane"))
 
 
 async def test_wrong_passwords_get_one_answer_and_are_slowed_down(served: Served) -> None:
