@@ -73,6 +73,15 @@ class Details(msgspec.Struct, frozen=True):
     files: list[str]
 
 
+class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Several recordings, by their ids."""
+
+    ids: Annotated[
+        list[Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]],
+        Meta(min_length=1, max_length=MOST_ROWS),
+    ]
+
+
 class NewLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A label to be put on a recording."""
 
@@ -184,7 +193,13 @@ def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]
 
 
 async def _zip(request: Request) -> Response:
-    return await downloads.zip_response(request, await row_of(request))
+    row = await row_of(request)
+    return await downloads.zip_response(request, [row], f"{row.id}.zip")
+
+
+async def _zip_of_many(request: Request, body: Selection) -> Response:
+    rows = await downloads.rows_of(request, body.ids)
+    return await downloads.zip_response(request, rows, "recordings.zip")
 
 
 async def _heard(request: Request, body: Heard) -> Response:
@@ -341,6 +356,15 @@ OPERATIONS: Final = (
         handler=_call,
         role=Role.VIEWER,
         result=list[Row],
+        errors=(404,),
+    ),
+    _post(
+        path="/recordings/recordings.zip",
+        summary="All files of several recordings",
+        handler=_zip_of_many,
+        role=Role.LISTENER,
+        body=Selection,
+        media=("application/zip",),
         errors=(404,),
     ),
     _get(

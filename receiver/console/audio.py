@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -40,9 +40,8 @@ _SAMPLE_BYTES: Final = 2
 _EARLIEST_IN_ZIP: Final = (1980, 1, 1, 0, 0, 0)
 _HEADER: Final = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _LARGEST_RIFF: Final = 2**32 - 64
-_MEMORY_SECONDS: Final = 3600.0
-"""How long it is remembered what of a file somebody was sent, so that each part is entered once."""
-_MOST_REMEMBERED: Final = 4096
+_LATELY_SECONDS: Final = 60.0
+_MOST_REMEMBERED: Final = 16_384
 
 
 class ByteSource(Protocol):
@@ -181,38 +180,35 @@ class EncodedFiles:
             self._made = {}
 
 
-@dataclass(slots=True)
-class Sent:
-    """What of which file was entered for whom already: spans in seconds, and when the last was."""
+class LoadedMinutes:
+    """Which minutes of what a page loads were entered lately: each is entered once a minute.
 
-    spans: dict[tuple[str, str, str], list[tuple[float, float]]] = field(default_factory=dict)
-    at: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    A player asks for a few seconds at a time. What it asks for again later is entered again.
+    """
 
-    def is_new(self, key: tuple[str, str, str], span: tuple[float, float], now: float) -> bool:
-        """Return whether a span goes beyond what was entered lately; it is remembered then."""
-        if now - self.at.get(key, now) > _MEMORY_SECONDS:
-            self.spans.pop(key, None)
-        known = self.spans.setdefault(key, [])
-        if any(start <= span[0] and span[1] <= end for start, end in known):
-            return False
-        known.append(span)
-        self.spans[key] = _merged(known)
-        self.at[key] = now
-        while len(self.spans) > _MOST_REMEMBERED:
-            oldest = next(iter(self.spans))
-            del self.spans[oldest]
-            self.at.pop(oldest, None)
-        return True
+    def __init__(self) -> None:
+        self._entered: dict[tuple[str, ...], float] = {}
 
+    def is_new(self, key: tuple[str, ...], minutes: range, now: float) -> bool:
+        """Return whether some of these minutes were not entered within the last one.
 
-def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    merged: list[tuple[float, float]] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+        Args:
+            key: who loads what.
+            minutes: of the recording.
+            now: a monotonic time.
+        """
+        return any(
+            now - self._entered.get((*key, str(minute)), now - _LATELY_SECONDS) >= _LATELY_SECONDS
+            for minute in minutes
+        )
+
+    def add(self, key: tuple[str, ...], minutes: range, now: float) -> None:
+        """Remember that these minutes are entered; the oldest are forgotten where they are many."""
+        for minute in minutes:
+            self._entered.pop((*key, str(minute)), None)
+            self._entered[*key, str(minute)] = now
+        while len(self._entered) > _MOST_REMEMBERED:
+            del self._entered[next(iter(self._entered))]
 
 
 def open_source(encoded: EncodedFiles, folder: Path, row: Row, name: str, kind: str) -> ByteSource:
@@ -295,17 +291,45 @@ def names_of(document: Recording) -> tuple[str, ...]:
     return (layout.RECORDING_JSON, *tracks, *fixed, layout.REFUSED_RAW)
 
 
-def zip_blocks(folder: Path, names: Iterable[str]) -> Generator[bytes, None, None]:
-    """Yield a zip archive of those files of a folder that are there, block by block."""
+@dataclass(frozen=True, slots=True)
+class ZipFolder:
+    """What an archive has of one recording: files of its folder, and contents that are in no file.
+
+    Of `names` those are in it that are there; one that is in `contents`, too, is not read.
+    """
+
+    folder: Path
+    names: Sequence[str] = ()
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def zip_blocks(folders: Iterable[ZipFolder]) -> Generator[bytes, None, None]:
+    """Yield a zip archive of files of some folders, block by block.
+
+    A folder is asked for when those before it are packed. Every block has something in it.
+    """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                yield from _member_blocks(archive, sink, folder, name)
+        for each in folders:
+            yield from _folder_blocks(archive, sink, each)
     yield sink.drain()
 
 
-def _member_blocks(
+def _folder_blocks(
+    archive: zipfile.ZipFile, sink: _Sink, packed: ZipFolder
+) -> Generator[bytes, None, None]:
+    for name in packed.names:
+        if name not in packed.contents:
+            with contextlib.suppress(FileNotFoundError):
+                yield from _file_blocks(archive, sink, packed.folder, name)
+    for name, content in packed.contents.items():
+        entry = zipfile.ZipInfo(f"{packed.folder.name}/{name}", time.gmtime()[:6])
+        entry.external_attr = FILE_MODE << 16
+        archive.writestr(entry, content)
+        yield sink.drain()
+
+
+def _file_blocks(
     archive: zipfile.ZipFile, sink: _Sink, folder: Path, name: str
 ) -> Generator[bytes, None, None]:
     with open_regular(folder / name) as file:
@@ -316,6 +340,44 @@ def _member_blocks(
             for block in blocks_of(file):
                 member.write(block)
                 yield sink.drain()
+
+
+class BlockStream:
+    """BlockStream that one thread after the other asks for, and an end that waits for none of them.
+
+    Whoever gets them may be gone while a thread makes the next one: then that thread closes what
+    they are made of, behind it, so that no file is closed while it is read.
+
+    Args:
+        blocks: is asked for the next one at a time.
+        close: closes what they are made of; is called once.
+    """
+
+    def __init__(self, blocks: Iterator[bytes], close: Callable[[], object]) -> None:
+        self._blocks = blocks
+        self._close = close
+        self._lock = threading.Lock()
+        self._is_closing = self._is_closed = False
+
+    def next(self) -> bytes:
+        """Return the next block, or none at the end and once it is closed. Waits for the disk."""
+        try:
+            with self._lock:
+                return b"" if self._is_closing else next(self._blocks, b"")
+        finally:
+            if self._is_closing:
+                self.close()
+
+    def close(self) -> None:
+        """Close when no block is being made; idempotent, and does not wait."""
+        self._is_closing = True
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._is_closed:
+                    self._is_closed = True
+                    self._close()
+            finally:
+                self._lock.release()
 
 
 class _Sink:

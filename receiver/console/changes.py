@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
@@ -15,7 +16,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from receiver.console import views
+from receiver.console import downloads, views
 from receiver.console.context import Console, console_of, who_asks
 from receiver.console.problems import Problem
 from receiver.console.routes import Endpoint
@@ -26,11 +27,14 @@ from receiver.errors import (
     CatalogueError,
     ConfigurationError,
     LedgerError,
+    NotFoundError,
     UnreadableError,
 )
 from receiver.lifecycle.acts import Acts
 
 Change = Callable[[Acts, Path], object]
+SAID: Final = ("said", "done", "of")
+"""Words of an address that say what the page before did."""
 _SAID: Final = {
     "labelled": "The label is there.",
     "unlabelled": "The label is removed.",
@@ -47,9 +51,19 @@ _SAID: Final = {
 
 
 def said_of(request: Request) -> dict[str, str] | None:
-    """Return what the page before did, in words; its name is in the address."""
+    """Return what the page before did, in words; its name is in the address, and how often."""
     text = _SAID.get(request.query_params.get("said", ""))
-    return None if text is None else {"text": text, "tone": "good"}
+    if text is None:
+        return None
+    done, of = (_count(request.query_params.get(name, "")) for name in ("done", "of"))
+    if of < 2 and done == of:
+        return {"text": text, "tone": "good"}
+    left = f" {of - done:,} could not be changed: open them to see why." if done < of else ""
+    return {"text": f"{done:,} of {of:,}: {text}{left}", "tone": "bad" if left else "good"}
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
 
 
 def change(console: Console, who: Who, recording_id: str, act: Change) -> None:
@@ -126,10 +140,11 @@ async def _selected(request: Request) -> Response:
     if not ids:
         raise Problem(400, "No recording was selected.")
     said, act = _act_on_many(texts)
-    await console.threads.run(_change_all, console, who, ids, act)
+    done = await _change_all(console, who, ids, act)
     back = texts.get("back", "")
     back = back if back.startswith("/recordings") else "/recordings"
-    return RedirectResponse(f"{back}{'&' if '?' in back else '?'}{urlencode({'said': said})}", 303)
+    words = urlencode({"said": said, "done": done, "of": len(ids)})
+    return RedirectResponse(f"{back}{'&' if '?' in back else '?'}{words}", 303)
 
 
 def _act_on_many(form: Mapping[str, str]) -> tuple[str, Change]:
@@ -140,9 +155,36 @@ def _act_on_many(form: Mapping[str, str]) -> tuple[str, Change]:
     return "labelled", lambda acts, folder: acts.add_label(folder, name)
 
 
-def _change_all(console: Console, who: Who, ids: Sequence[str], act: Change) -> None:
+async def _change_all(console: Console, who: Who, ids: Sequence[str], act: Change) -> int:
+    """Change one recording after the other, each within its own time; return how many could be.
+
+    Raises:
+        Problem: nothing could be changed; or 503, in the midst of it, which says how many were.
+        NotFoundError: none is there.
+    """
+    done, first = 0, None
     for recording_id in ids:
-        change(console, who, recording_id, act)
+        try:
+            await console.threads.run(change, console, who, recording_id, act)
+            done += 1
+        except (Problem, NotFoundError) as error:
+            if isinstance(error, Problem) and error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                text = f"{done} of {len(ids)} are changed, and then: {error.detail}"
+                raise Problem(503, text, headers=error.headers) from None
+            first = first or error
+    if first is not None and not done:
+        raise first
+    return done
+
+
+async def _selected_zip(request: Request) -> Response:
+    """Send all files of the recordings that were selected in a list."""
+    form = await request.form()
+    ids = [value for value in form.getlist("id") if isinstance(value, str)]
+    if not ids:
+        raise Problem(400, "No recording was selected.")
+    rows = await downloads.rows_of(request, ids)
+    return await downloads.zip_response(request, rows, "recordings.zip")
 
 
 ENDPOINTS: Final = (
@@ -161,4 +203,10 @@ ENDPOINTS: Final = (
         )
     ),
     Endpoint(path="/recordings/selected", handler=_selected, role=Role.MANAGER, methods=("POST",)),
+    Endpoint(
+        path="/recordings/selected.zip",
+        handler=_selected_zip,
+        role=Role.LISTENER,
+        methods=("POST",),
+    ),
 )

@@ -26,7 +26,7 @@ from receiver.catalogue.catalogue import Catalogue
 from receiver.config.settings import Config
 from receiver.console import views
 from receiver.console.accounts import Accounts, ApiTokens, Sessions
-from receiver.console.audio import EncodedFiles, Sent
+from receiver.console.audio import EncodedFiles, LoadedMinutes
 from receiver.console.live import LiveCalls
 from receiver.console.oidc import Provider
 from receiver.console.problems import Problem
@@ -138,7 +138,7 @@ class Console:
     provider: Provider | None = None  # of OpenID Connect
     threads: Threads = field(default_factory=Threads)
     encoded: EncodedFiles = field(default_factory=EncodedFiles)
-    sent: Sent = field(default_factory=Sent)
+    loaded: LoadedMinutes = field(default_factory=LoadedMinutes)
     encoding: Threads = field(default_factory=lambda: Threads(2, most_waiting=16, seconds=900.0))
     static: Mapping[str, StaticFile] = field(default_factory=static_files)
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
@@ -169,9 +169,12 @@ class Console:
         Raises:
             LedgerError: it cannot be entered, so it must not be done.
         """
-        entry = functools.partial(self.ledger.append, act, who=who.name, via=who.way)
+        await self.threads.run(self.enter_now, who, act, recording, **details)
+
+    def enter_now(self, who: Who, act: Act, recording: str = "", **details: Any) -> None:
+        """Do what `enter` does, in the thread that calls, which waits for the disk."""
         try:
-            await self.threads.run(entry, recording=recording, **details)
+            self.ledger.append(act, who=who.name, via=who.way, recording=recording, **details)
         except UnsafeFolderError as error:
             raise LedgerError(str(error)) from error
 

@@ -1,36 +1,47 @@
 """Audio and other files of a recording over HTTP: ranges, what changed, and the ledger before it.
 
-Who hears what is in the ledger before the first byte goes out: `downloaded` for a whole file,
-`heard` for the part of it that a program asks for, `fetched` for what a page's player loads ahead;
-what of that was played, the player reports.
+Who hears what is in the ledger before the first byte goes out, each time: `downloaded` for a whole
+file, `heard` for the part of it that a program asks for, `fetched` for what a page's player loads
+ahead, in whole minutes and each once a minute; what of that was played, the player reports.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from receiver.catalogue.rows import Row
-from receiver.console.audio import MEDIA_TYPES, ByteSource, names_of, open_source, zip_blocks
+from receiver.console.audio import (
+    MEDIA_TYPES,
+    BlockStream,
+    ByteSource,
+    ZipFolder,
+    names_of,
+    open_source,
+    zip_blocks,
+)
 from receiver.console.context import Console, console_of, who_asks
 from receiver.console.problems import Problem, not_found
 from receiver.console.who import Who
+from receiver.disk import layout
 from receiver.disk.files import BLOCK_BYTES, open_regular
-from receiver.lifecycle.ledger import Act
+from receiver.errors import UnreadableError
 from receiver.recording import store
+from receiver.recording.document import Recording, decode, encode
 
 KEPT: Final = "private, no-cache"
 """Kept by the browser alone, and asked for again each time: who may hear it can change."""
 _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
-_WINDOW_SECONDS: Final = 60.0
-"""What a player fetches is entered in whole minutes: it asks for a few seconds at a time."""
+_MINUTE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,43 +127,54 @@ async def _source_response(
     if request.method == "HEAD":
         source.close()
         return Response(None, 200, headers, media_type)
-    body = _bytes_of(console, source, wanted)
+    body = _sent(console, BlockStream(_blocks_of(source, wanted), source.close))
     return StreamingResponse(body, 206 if wanted.is_part else 200, headers, media_type)
 
 
-async def _bytes_of(
-    console: Console, source: ByteSource, wanted: WantedBytes
-) -> AsyncIterator[bytes]:
+def _blocks_of(source: ByteSource, wanted: WantedBytes) -> Iterator[bytes]:
+    place = wanted.start
+    while place < wanted.stop:
+        block = source.read(place, min(BLOCK_BYTES, wanted.stop - place))
+        if not block:
+            raise OSError("the file became shorter while it was read")
+        place += len(block)
+        yield block
+
+
+async def _sent(console: Console, blocks: BlockStream, first: bytes = b"") -> AsyncIterator[bytes]:
+    """Yield blocks that are made in threads; close behind them, also if whoever reads is gone."""
     try:
-        place = wanted.start
-        while place < wanted.stop:
-            length = min(BLOCK_BYTES, wanted.stop - place)
-            block = await console.threads.run(source.read, place, length)
-            if not block:
-                raise OSError("the file became shorter while it was read")
-            place += len(block)
+        if first:
+            yield first
+        while block := await console.threads.run(blocks.next):
             yield block
     finally:
-        source.close()
+        blocks.close()
 
 
 async def _enter(
     console: Console, who: Who, row: Row, name: str, wanted: WantedBytes, size: int
 ) -> None:
-    """Enter a download, or the seconds that are in a part of a file, unless that is known."""
+    """Enter what goes out now: a download, or the seconds that are in a part of a file.
+
+    What a page loads is entered in whole minutes, each once a minute.
+    """
     if not wanted.is_part or (wanted.start, wanted.stop) == (0, size):
         await console.enter(who, "downloaded", row.id, file=name)
         return
     seconds = row.duration_ms / 1000
-    span = (wanted.start / size * seconds, wanted.stop / size * seconds)
-    if who.is_ambient:
-        end = -(-span[1] // _WINDOW_SECONDS) * _WINDOW_SECONDS
-        span = (span[0] // _WINDOW_SECONDS * _WINDOW_SECONDS, min(seconds, end))
-    if not console.sent.is_new((who.key, row.id, name), span, time.monotonic()):
+    start_s, stop_s = wanted.start / size * seconds, wanted.stop / size * seconds
+    if not who.is_ambient:
+        part = {"from_s": round(start_s, 3), "to_s": round(stop_s, 3)}
+        await console.enter(who, "heard", row.id, file=name, **part)
         return
-    from_s, to_s = round(span[0], 3), round(span[1], 3)
-    act: Act = "fetched" if who.is_ambient else "heard"
-    await console.enter(who, act, row.id, file=name, from_s=from_s, to_s=to_s)
+    minutes = range(int(start_s // _MINUTE), max(1, math.ceil(stop_s / _MINUTE)))
+    key, now = (who.key, row.id, name), time.monotonic()
+    if console.loaded.is_new(key, minutes, now):
+        to_s = round(min(seconds, minutes.stop * _MINUTE), 3)
+        from_s = minutes.start * _MINUTE
+        await console.enter(who, "fetched", row.id, file=name, from_s=from_s, to_s=to_s)
+        console.loaded.add(key, minutes, now)  # only now: what was refused is asked for again
 
 
 async def file_response(request: Request, row: Row, name: str, media_type: str) -> Response:
@@ -164,9 +186,12 @@ async def file_response(request: Request, row: Row, name: str, media_type: str) 
         try:
             with open_regular(folder / name) as file:
                 status = os.fstat(file.fileno())
-                return file.read(), f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+                content, etag = file.read(), f"{status.st_mtime_ns:x}-{status.st_size:x}"
         except FileNotFoundError:
             raise not_found() from None
+        if name == layout.RECORDING_JSON and (shown := _without_hidden(row, decode(content))):
+            return shown, f'"{etag}-{len(shown):x}"'
+        return content, f'"{etag}"'
 
     content, etag = await console.threads.run(read)
     if is_unchanged(request, etag):
@@ -179,25 +204,70 @@ async def file_response(request: Request, row: Row, name: str, media_type: str) 
     return Response(part, 206 if wanted.is_part else 200, headers, media_type)
 
 
-async def zip_response(request: Request, row: Row) -> Response:
-    """Return all files of a recording as one zip archive, which is made while it is sent."""
+def _without_hidden(row: Row, document: Recording) -> bytes | None:
+    """Return a document that does not name a part before it which is out of the reader's scope.
+
+    `None` is that it names none, so that the file is sent as it is.
+    """
+    if document.previous is None or row.previous is not None:
+        return None
+    return encode(msgspec.structs.replace(document, previous=None))
+
+
+async def zip_response(request: Request, rows: Sequence[Row], name: str) -> Response:
+    """Return all files of some recordings as one zip archive, which is made while it is sent.
+
+    Each recording is in the ledger before its first byte goes out. One that cannot be read is
+    told of in the archive, where there are others.
+
+    Raises:
+        LedgerError: nothing can be entered.
+        UnreadableError: the only one cannot be read.
+    """
     console, who = console_of(request), who_asks(request)
-    folder = console.config.recordings / row.folder
-    document = (await console.threads.run(store.read, folder)).recording
     headers = {
         "Cache-Control": "no-store",
-        "Content-Disposition": f'attachment; filename="{row.id}.zip"',
+        "Content-Disposition": f'attachment; filename="{name}"',
     }
     if request.method == "HEAD":
         return Response(None, 200, headers, "application/zip")
-    await console.enter(who, "downloaded", row.id, file="all.zip")
-    blocks = zip_blocks(folder, names_of(document))
+    packed = zip_blocks(_folders(console, who, rows))
+    blocks = BlockStream(packed, packed.close)
+    try:
+        first = await console.threads.run(blocks.next)
+    except BaseException:
+        blocks.close()
+        raise
+    return StreamingResponse(_sent(console, blocks, first), 200, headers, "application/zip")
 
-    async def body() -> AsyncIterator[bytes]:
+
+def _folders(console: Console, who: Who, rows: Sequence[Row]) -> Iterator[ZipFolder]:
+    """Yield what an archive has of each recording, behind its entry. Waits for the disk."""
+    for row in rows:
+        folder = console.config.recordings / row.folder
         try:
-            while block := await console.threads.run(next, blocks, b""):
-                yield block
-        finally:
-            blocks.close()
+            document = store.read(folder).recording
+        except UnreadableError as error:
+            if len(rows) == 1:
+                raise
+            text = f"This recording cannot be read: {error}.\n"
+            yield ZipFolder(folder, contents={"unreadable.txt": text.encode()})
+            continue
+        console.enter_now(who, "downloaded", row.id, file="all.zip")
+        shown = _without_hidden(row, document)
+        contents = {} if shown is None else {layout.RECORDING_JSON: shown}
+        yield ZipFolder(folder, names_of(document), contents)
 
-    return StreamingResponse(body(), 200, headers, "application/zip")
+
+async def rows_of(request: Request, ids: Sequence[str]) -> list[Row]:
+    """Return the rows of several recordings, each once.
+
+    Raises:
+        NotFoundError: one of them does not exist for who asks.
+    """
+    console, scope = console_of(request), who_asks(request).scope
+
+    def read() -> list[Row]:
+        return [console.catalogue.get(recording_id, scope) for recording_id in dict.fromkeys(ids)]
+
+    return await console.threads.run(read)

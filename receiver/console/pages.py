@@ -20,7 +20,7 @@ from receiver.catalogue.query import MOST_ROWS, Query
 from receiver.catalogue.rows import Row
 from receiver.catalogue.search import Facet, Facets, Page
 from receiver.console import ledger_page, views
-from receiver.console.changes import said_of
+from receiver.console.changes import SAID, said_of
 from receiver.console.context import console_of, who_asks
 from receiver.console.problems import Problem, not_found
 from receiver.console.routes import Endpoint, csv_text, page
@@ -58,7 +58,7 @@ def query_of(request: Request) -> Query:
     Raises:
         Problem: 400, a word cannot be used.
     """
-    given = [(name, value) for name, value in request.query_params.multi_items() if name != "said"]
+    given = [(n, value) for n, value in request.query_params.multi_items() if n not in SAID]
     try:
         return who_asks(request).search(given, datetime.now(UTC))
     except BadWord as error:

@@ -4,6 +4,7 @@ import { clockText, isPressable, isTyping, reportHeard } from "./console.js";
 import { Player } from "./player.js";
 import { WavFile } from "./wav.js";
 
+const PORTION = 25;
 const RECENT = "recordings in the list";
 
 class RecordingList {
@@ -141,6 +142,7 @@ class RecordingList {
       all.checked = chosen > 0 && chosen === boxes.length;
       all.indeterminate = chosen > 0 && chosen < boxes.length;
     };
+    bar.closest("form").addEventListener("submit", (event) => this.#changeInPortions(event, boxes));
     all.hidden = false;
     all.addEventListener("change", () => {
       for (const box of boxes) box.checked = all.checked;
@@ -148,6 +150,43 @@ class RecordingList {
     });
     for (const box of boxes) box.addEventListener("change", show);
     show();
+  }
+
+  /** Send a large selection some at a time, and show how far it is: each is synced to the disk. */
+  async #changeInPortions(event, boxes) {
+    const ids = boxes.filter((box) => box.checked).map((box) => box.value);
+    if (!event.submitter?.name || ids.length <= PORTION || event.defaultPrevented) return;
+    event.preventDefault();
+    const form = event.target;
+    const line = document.getElementById("chosen");
+    const said = { said: "", done: 0, of: ids.length };
+    let reason = "";
+    form.querySelectorAll("button").forEach((button) => (button.disabled = true));
+    for (let at = 0; at < ids.length; at += PORTION) {
+      line.textContent = `${at} of ${ids.length} …`;
+      const body = new URLSearchParams(new FormData(form));
+      body.delete("id");
+      body.set("act", event.submitter.value);
+      for (const id of ids.slice(at, at + PORTION)) body.append("id", id);
+      const headers = { Accept: "application/problem+json" };
+      const answer = await fetch(form.action, { method: "POST", headers, body }).catch(() => null);
+      const words = new URL(answer?.url ?? form.action, location.href).searchParams;
+      if (answer?.ok && words.has("said")) {
+        said.said = words.get("said");
+        said.done += Number(words.get("done"));
+      } else {
+        reason = (await answer?.json().catch(() => null))?.detail ?? "The console does not answer.";
+        if (![400, 404].includes(answer?.status)) break; // others may be changed nevertheless
+      }
+    }
+    if (reason && (!said.done || !said.said)) {
+      line.textContent = `Nothing is changed. ${reason}`;
+      form.querySelectorAll("button").forEach((button) => (button.disabled = false));
+      return;
+    }
+    const target = new URL(form.elements.back.value, location.href);
+    for (const [name, value] of Object.entries(said)) target.searchParams.set(name, value);
+    location.assign(target);
   }
 
   #prepareFacets() {

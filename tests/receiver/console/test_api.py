@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from receiver.console.who import Role
 from receiver.lifecycle.ledger import EntryFilter, Ledger
 from receiver.notifications.events import OutboxEvent
 from receiver.notifications.outbox import add
+from receiver.recording.document import PreviousRecording, has_hash, is_intact
 from tests.receiver.helpers import hooks
 from tests.receiver.helpers import recordings_builder as builder
 from tests.receiver.helpers.consoles import Served, serving
@@ -66,7 +69,7 @@ async def test_recordings_are_found_page_by_page(tmp_path: Path) -> None:
 
 
 async def test_a_track_is_fetched_whole_and_in_parts(tmp_path: Path) -> None:
-    """What goes out is in the ledger first: each second once."""
+    """What goes out is in the ledger first, each time."""
     publish(tmp_path)
     async with serving(tmp_path) as served, served.browser() as program:
         await served.settled()
@@ -111,7 +114,10 @@ async def test_a_track_is_fetched_whole_and_in_parts(tmp_path: Path) -> None:
             heard[0][2]["to_s"],
         ]
         assert 1.0 == heard[1][2]["to_s"]
-        assert 2 == len(heard)
+        assert 3 == len(heard)
+        assert 206 == (await program.get(path, headers={"Range": "bytes=0-99"})).status_code
+        again = entered(served, "heard")
+        assert (4, heard[0]) == (len(again), again[3])
         assert 8 == len(entered(served, "downloaded"))
 
 
@@ -161,6 +167,56 @@ async def test_other_files_and_formats(tmp_path: Path) -> None:
         for path in details["files"]:
             assert (await program.get(path)).status_code in (200, 404), path
         assert f"{AT}/{SALES}/stereo.flac" in details["files"]
+
+
+async def test_several_are_fetched_as_one_archive(tmp_path: Path) -> None:
+    """Each is in the ledger; one that cannot be read is told of, and costs the others nothing."""
+    publish(tmp_path)
+    async with serving(tmp_path) as served, served.browser() as program:
+        await served.settled()
+        program.headers.update(served.token("program", Role.LISTENER))
+        path = f"{AT}/recordings.zip"
+        answer = await program.post(path, json={"ids": [SALES, SUPPORT, SALES]})
+        assert (200, "application/zip") == (answer.status_code, answer.headers["content-type"])
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert archive.testzip() is None
+            folders = [Path(name).parent.name[-16:] for name in archive.namelist()]
+        assert {SALES, SUPPORT} == set(folders)
+        assert [SALES, SUPPORT] == [each[1] for each in entered(served, "downloaded")]
+        (document,) = (tmp_path / "recordings").rglob(f"*-{SALES}/recording.json")
+        document.write_text("{")
+        answer = await program.post(path, json={"ids": [SALES, SUPPORT]})
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            (told,) = (name for name in archive.namelist() if name.endswith("unreadable.txt"))
+            assert SALES in told
+            assert b"cannot be read" in archive.read(told)
+        assert [SALES, SUPPORT, SUPPORT] == [each[1] for each in entered(served, "downloaded")]
+        assert 503 == (await program.post(path, json={"ids": [SALES]})).status_code
+        assert 404 == (await program.post(path, json={"ids": [SUPPORT, "0" * 16]})).status_code
+        for bad in ([], ["x"], ["0" * 16] * 501):
+            assert 400 == (await program.post(path, json={"ids": bad})).status_code
+
+
+async def test_a_part_before_that_is_hidden_is_in_no_file(tmp_path: Path) -> None:
+    """The document that is sent names it not, and is whole nevertheless."""
+    recordings, before = tmp_path / "recordings", PreviousRecording(SUPPORT, "hidden-sid", 7)
+    builder.build(recordings, recording_id=SUPPORT, parameters={"queue": "support"})
+    builder.build(recordings, recording_id=SALES, parameters={"queue": "sales"}, previous=before)
+    async with serving(tmp_path) as served, served.browser() as program:
+        await served.settled()
+        everything = served.token("all", Role.LISTENER)
+        limited = served.token("limited", Role.LISTENER, {"queue": "sales"})
+        for name in ("recording.json", "all.zip"):
+            path = f"{AT}/{SALES}/{name}"
+            seen = (await program.get(path, headers=limited)).content
+            known = (await program.get(path, headers=everything)).content
+            assert (False, True) == (b"hidden-sid" in seen, b"hidden-sid" in known)
+        answer = await program.get(f"{AT}/{SALES}/recording.json", headers=limited)
+        assert is_intact(answer.content)
+        assert has_hash(answer.content)
+        headers = everything | {"If-None-Match": answer.headers["etag"]}
+        again = await program.get(f"{AT}/{SALES}/recording.json", headers=headers)
+        assert 200 == again.status_code  # what another one has kept is not the same
 
 
 async def test_nothing_goes_out_that_the_ledger_does_not_take(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,10 +17,20 @@ import soundfile
 from receiver.catalogue import rows
 from receiver.catalogue.rows import Row
 from receiver.console import audio as module
-from receiver.console.audio import ByteSource, EncodedFiles, Sent, names_of, open_source, zip_blocks
+from receiver.console.audio import (
+    BlockStream,
+    ByteSource,
+    EncodedFiles,
+    LoadedMinutes,
+    ZipFolder,
+    names_of,
+    open_source,
+    zip_blocks,
+)
 from receiver.console.problems import Problem
 from receiver.media import Track
 from receiver.recording import store
+from tests.bounds import at_most
 from tests.receiver.helpers import recordings_builder as builder
 
 
@@ -138,7 +150,9 @@ def test_an_archive_has_every_file_as_it_is(tmp_path: Path) -> None:
     (folder / "annotations.json").write_text("{}")
     (folder / "stray.txt").write_text("not ours")
     document = store.read(folder).recording
-    packed = b"".join(zip_blocks(folder, names_of(document)))
+    blocks = list(zip_blocks([ZipFolder(folder, names_of(document))]))
+    assert all(blocks)
+    packed = b"".join(blocks)
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert archive.testzip() is None
         found = {Path(name).name: archive.read(name) for name in archive.namelist()}
@@ -148,20 +162,60 @@ def test_an_archive_has_every_file_as_it_is(tmp_path: Path) -> None:
     assert on_disk == found
 
 
-def test_what_was_sent_is_entered_once_and_again_when_it_is_long_ago() -> None:
-    """Parts that touch become one; another person's is another."""
-    sent, key = Sent(), ("jane", "id", "inbound.wav")
-    spans = [(0.0, 10.0), (2.0, 5.0), (10.0, 20.0), (5.0, 15.0), (5.0, 25.0)]
-    assert [True, False, True, False, True] == [sent.is_new(key, span, 1.0) for span in spans]
-    assert sent.is_new(("john", "id", "inbound.wav"), (2.0, 5.0), 1.0)
-    assert not sent.is_new(key, (0.0, 25.0), 3600.0)
-    assert sent.is_new(key, (0.0, 25.0), 3602.0)
+def test_an_archive_of_several_takes_contents_in_the_place_of_files(tmp_path: Path) -> None:
+    """A folder is asked for only when those before it are packed."""
+    folder, asked = builder.build(tmp_path), list[int]()
+
+    def folders() -> Iterator[ZipFolder]:
+        for number in range(2):
+            asked.append(number)
+            yield ZipFolder(folder.with_name(f"r{number}"), ["a.txt", "gone"], {"a.txt": b"new"})
+
+    blocks = zip_blocks(folders())
+    first = next(blocks)
+    assert [0] == asked
+    with zipfile.ZipFile(io.BytesIO(first + b"".join(blocks))) as archive:
+        assert {"r0/a.txt": b"new", "r1/a.txt": b"new"} == {
+            name: archive.read(name) for name in archive.namelist()
+        }
 
 
-def test_memory_of_what_was_sent_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_closed_while_a_block_is_made() -> None:
+    """Whoever is gone does not wait; the thread that makes it closes behind it, once."""
+    making, go_on, closed = threading.Event(), threading.Event(), list[int]()
+
+    def made() -> Iterator[bytes]:
+        making.set()
+        go_on.wait(at_most(10))
+        assert not closed
+        yield b"last"
+
+    blocks = BlockStream(made(), lambda: closed.append(1))
+    with ThreadPoolExecutor(1) as pool:
+        block = pool.submit(blocks.next)
+        making.wait(at_most(10))
+        blocks.close()
+        assert [] == closed
+        go_on.set()
+        assert b"last" == block.result(at_most(10))
+    blocks.close()
+    assert ([1], b"") == (closed, blocks.next())
+
+
+def test_each_minute_is_entered_once_a_minute() -> None:
+    """Another person's is another; what is asked for again later is entered again."""
+    loaded, jane = LoadedMinutes(), ("jane", "id", "inbound.wav")
+    assert loaded.is_new(jane, range(2), 5.0)
+    loaded.add(jane, range(2), 5.0)
+    asked = [(range(1), 6.0), (range(1, 2), 64.9), (range(1, 3), 7.0), (range(1), 65.0)]
+    assert [False, False, True, True] == [loaded.is_new(jane, *each) for each in asked]
+    assert loaded.is_new(("john", *jane[1:]), range(1), 6.0)
+
+
+def test_memory_of_what_was_loaded_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is forgotten, and would be entered once more."""
     monkeypatch.setattr(module, "_MOST_REMEMBERED", 2)
-    sent = Sent()
+    loaded = LoadedMinutes()
     for name in "abc":
-        assert sent.is_new((name, "", ""), (0.0, 1.0), 1.0)
-    assert [True, False] == [sent.is_new((name, "", ""), (0.0, 1.0), 1.0) for name in "ac"]
+        loaded.add((name,), range(1), 1.0)
+    assert [True, False] == [loaded.is_new((name,), range(1), 1.0) for name in "ac"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -105,23 +107,63 @@ async def test_many_are_changed_at_once(served: Served, folder: Path) -> None:
         answer = await send_form(
             browser, "/recordings/selected", id=[ID, OTHER], act="label", label="a", back=back
         )
-        assert f"{back}&said=labelled" == answer.headers["location"]
-        assert 200 == (await browser.get(answer.headers["location"])).status_code
+        assert f"{back}&said=labelled&done=2&of=2" == answer.headers["location"]
+        led_to = await browser.get(answer.headers["location"])
+        assert (200, True) == (led_to.status_code, "2 of 2: The label is there." in led_to.text)
         away = await send_form(
             browser, "/recordings/selected", id=ID, act="hold", reason="r", back="//evil.example"
         )
         nothing = await send_form(browser, "/recordings/selected", act="label", label="a")
-    assert "/recordings?said=held" == away.headers["location"]
+    assert "/recordings?said=held&done=1&of=1" == away.headers["location"]
     assert 400 == nothing.status_code
     for each in (folder, other):
         assert ["a"] == [label.name for label in notes.read(each).labels]
 
 
-async def test_a_full_list_can_be_selected(served: Served, folder: Path) -> None:
-    """As many as the longest list has."""
+async def test_one_that_cannot_be_changed_keeps_no_other_from_it(
+    served: Served, folder: Path
+) -> None:
+    """As many may be selected as the longest list has; it is told how many could be changed."""
     served.add("jane", Role.MANAGER)
     ids = [ID, *(f"{number:016x}" for number in range(1, 500))]
     async with await served.signed_in("jane") as browser:
         answer = await send_form(browser, "/recordings/selected", id=ids, act="label", label="a")
-    assert 404 == answer.status_code, "only the first one is there"
+        assert "/recordings?said=labelled&done=1&of=500" == answer.headers["location"]
+        page = await browser.get(answer.headers["location"])
+        assert "1 of 500: The label is there. 499 could not be changed" in page.text
+        bad = await send_form(browser, "/recordings/selected", id=ids[:2], act="label", label="")
+        assert 400 == bad.status_code
     assert ["a"] == [label.name for label in notes.read(folder).labels]
+
+
+async def test_a_disk_that_fails_in_the_midst_says_how_far_it_came(
+    served: Served, folder: Path
+) -> None:
+    """Nothing more is tried."""
+    served.add("jane", Role.MANAGER)
+    ledger = served.console.config.recordings / ".ledger"
+    async with await served.signed_in("jane") as browser:
+        ledger.rename(ledger.with_name("moved"))
+        ledger.write_text("in the way")
+        answer = await send_form(browser, "/recordings/selected", id=ID, act="label", label="a")
+    assert 503 == answer.status_code
+    assert "0 of 1 are changed, and then: Nothing was changed" in answer.text
+    assert not (folder / "annotations.json").exists()
+
+
+async def test_the_selected_are_downloaded_as_one(served: Served, folder: Path) -> None:
+    """By whoever hears them, and of these what exists for them."""
+    recordings_builder.build(
+        served.console.catalogue.recordings, recording_id=OTHER, parameters={"queue": "sales"}
+    )
+    served.console.catalogue.reconcile()
+    for name, scope, status in (("leo", {}, 200), ("sam", {"queue": "sales"}, 404)):
+        served.add(name, Role.LISTENER, scope)
+        async with await served.signed_in(name) as browser:
+            answer = await send_form(browser, "/recordings/selected.zip", id=[ID, OTHER])
+            assert status == answer.status_code
+            nothing = await send_form(browser, "/recordings/selected.zip", act="label")
+            assert 400 == nothing.status_code
+            if status == 200:
+                names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
+                assert {folder.name[-16:], OTHER} == {Path(n).parent.name[-16:] for n in names}
