@@ -69,6 +69,11 @@ class TapOptions:
     ledger: LedgerThread | None = None  # that has who listens to what
     entered_elsewhere: bytes = b""  # digest of the console's token: it enters people by name
 
+    def ledger_for(self, grant: TapGrant) -> LedgerThread | None:
+        """Return the ledger that is to have a listener, unless whoever dials has entered it."""
+        own = self.entered_elsewhere
+        return None if own and grant.token_digest == own else self.ledger
+
 
 class TapService:
     """Decides about requests under `/tap`, and connects listeners with their streams."""
@@ -129,14 +134,9 @@ class TapService:
             return HttpAnswer(422, f"nobody can listen to this stream: {live.reason}\n")
         if live is None and not request.query.wait_seconds:
             return _NOT_HERE if self.options.among_workers else _NO_STREAM
-        if self._ledger_for(grant) is None and self._is_ready(request):
+        if self.options.ledger_for(grant) is None and self._is_ready(request):
             return Listener(request, self)
         return self._prepare_and_admit(upgrade, request, live)
-
-    def _ledger_for(self, grant: TapGrant) -> LedgerThread | None:
-        """Return the ledger that is to have a listener, unless whoever dials has entered it."""
-        own = self.options.entered_elsewhere
-        return None if own and grant.token_digest == own else self.options.ledger
 
     def _is_ready(self, request: ListenRequest) -> bool:
         return request.query.spec.format is Format.MESSAGES or self._has_decoders
@@ -154,7 +154,7 @@ class TapService:
             await loop.run_in_executor(None, importlib.import_module, module)
         self._has_decoders |= request.query.spec.format is not Format.MESSAGES
         listener = Listener(request, self)
-        ledger = self._ledger_for(request.grant)
+        ledger = self.options.ledger_for(request.grant)
         if ledger is not None:
             try:
                 await ledger.append("listening_live", **_entry(listener, live))
@@ -216,7 +216,7 @@ class TapService:
         It is in the ledger already, unless it waited for the call without knowing which it is.
         """
         _count_started(listener, self.counters)
-        live, ledger = listener.live, self._ledger_for(listener.request.grant)
+        live, ledger = listener.live, self.options.ledger_for(listener.request.grant)
         if ledger and live and live.recording_id != listener.entered:
             ledger.submit("listening_live", **_entry(listener, live))
 
@@ -224,7 +224,7 @@ class TapService:
         """Remove a listener."""
         if listener.live is not None:
             part = _count_ended(listener, self.counters)
-            if ledger := self._ledger_for(listener.request.grant):
+            if ledger := self.options.ledger_for(listener.request.grant):
                 ledger.submit("listened_live", **_entry(listener, listener.live, part))
         self.listeners.discard(listener)
         listener.lease.release()
