@@ -19,7 +19,7 @@ from typing import Any, Final
 import click
 
 from receiver.cli import catalogue as search
-from receiver.cli.options import FILE, named_settings, recordings_folder
+from receiver.cli.options import FILE, named_settings
 from receiver.disk.files import open_folder
 from receiver.disk.folders import FolderLock, make_recordings_folder
 from receiver.errors import ConfigurationError, UnreadableError
@@ -189,10 +189,10 @@ def _print_line(line: str, *, err: bool = False, newline: bool = True) -> None:
 @click.command()
 @click.argument("recording_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="print recording.json as it is")
-@recordings_folder
-def show(recordings: Path, recording_id: str, *, as_json: bool) -> None:
+@named_settings("recordings", "database_url")
+def show(recordings: Path, database_url: str | None, recording_id: str, *, as_json: bool) -> None:
     """Show one recording. ID may be the first characters of an id, 4 at least."""
-    kept = store.read(store.find(recordings, recording_id))
+    kept = store.read(search.find(recordings, database_url, recording_id))
     if as_json:
         click.echo(_shown(kept.document), nl=False)
         return
@@ -336,15 +336,17 @@ def _finding_line(document: Recording, index: int) -> str:
 
 @click.command()
 @click.argument("recording_id", metavar="[ID]", required=False)
-@recordings_folder
+@named_settings("recordings", "database_url")
 @click.pass_context
-def verify(context: click.Context, recordings: Path, recording_id: str | None) -> None:
+def verify(
+    context: click.Context, recordings: Path, database_url: str | None, recording_id: str | None
+) -> None:
     """Read recordings again: hashes, lengths, counts of chunks. Without ID, all of them.
 
     Ends with exit code 6 when anything is damaged.
     """
     damaged = 0
-    for entry in _to_verify(recordings, recording_id):
+    for entry in _to_verify(recordings, database_url, recording_id):
         problems = _problems(entry)
         damaged += bool(problems)
         remark = "; ".join(problems) or _remark(entry)
@@ -361,7 +363,9 @@ def _remark(entry: Kept | Damaged) -> str:
     return "recording.json is of an earlier version, without a hash of its own"
 
 
-def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Damaged]:
+def _to_verify(
+    recordings: Path, database_url: str | None, recording_id: str | None
+) -> Iterator[Kept | Damaged]:
     if recording_id is None:
         entries = store.select(recordings, RecordingFilter())
         first = next(entries, None)
@@ -371,7 +375,7 @@ def _to_verify(recordings: Path, recording_id: str | None) -> Iterator[Kept | Da
         yield first
         yield from entries
         return
-    folder = store.find(recordings, recording_id)
+    folder = search.find(recordings, database_url, recording_id)
     try:
         yield store.read(folder)
     except UnreadableError as error:

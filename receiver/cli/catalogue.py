@@ -6,6 +6,7 @@ none of it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -105,6 +106,26 @@ def select(
         advice = "leave --disk out" if disk else "`receiver catalogue rebuild` makes one"
         raise click.UsageError(f"{', '.join(beyond)}: only a catalogue knows; {advice}")
     yield from store.select(recordings, wanted)
+
+
+def find(recordings: Path, url: str | None, recording_id: str) -> Path:
+    """Return the folder of the recording with this id, prefix of an id, or folder name.
+
+    Where there is a catalogue, it is asked: walking a million folders takes seconds. What it does
+    not know, or has at another place, is looked for in the folders.
+
+    Raises:
+        NotFoundError: there is none, or more than one; or the prefix is too short.
+    """
+    if _is_there(url, recordings):
+        with (
+            contextlib.suppress(NotFoundError, CatalogueError),
+            _opened(recordings, url) as catalogue,
+        ):
+            folder = recordings / catalogue.get(recording_id, {}).folder
+            if folder.is_dir():
+                return folder
+    return store.find(recordings, recording_id)
 
 
 def _wanted(pairs: Pairs, query: Query) -> tuple[RecordingFilter, list[str]]:

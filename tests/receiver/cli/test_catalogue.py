@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from receiver.catalogue.catalogue import Catalogue
 from receiver.cli import catalogue as module
 from receiver.cli import main
 from receiver.disk import layout
-from receiver.recording import publication_log
+from receiver.recording import publication_log, store
 from receiver.recording.annotations import add_label, change
 from tests.receiver.helpers import recordings_builder as builder
 
@@ -185,6 +185,28 @@ def test_list_has_what_was_published_a_moment_ago(rebuilt: Run, recordings: Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upkeep, "RECONCILE_SECONDS", 0)
         assert [0, 1, 2, 8, 9] == listed(rebuilt("list", "--json"))
+
+
+def test_one_is_found_without_walking_through_all(
+    rebuilt: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the catalogue does not know is looked for in the folders, and so is all without one."""
+    walked, folders = list[Path](), store.folders
+
+    def seen(folder: Path) -> Iterator[Path | store.Damaged]:
+        walked.append(folder)
+        yield from folders(folder)
+
+    monkeypatch.setattr(store, "folders", seen)
+    for command in ("show", "verify"):
+        assert "0001000000000000" in rebuilt(command, "0001").out
+    assert [] == walked
+    put(recordings, 9)
+    assert "0009000000000000" in rebuilt("show", "0009").out
+    assert 5 == rebuilt("show", "ffff").code
+    shutil.rmtree(recordings / ".catalogue")
+    assert "0001000000000000" in rebuilt("show", "0001").out
+    assert 3 == len(walked)
 
 
 def test_list_goes_through_all_pages(rebuilt: Run, monkeypatch: pytest.MonkeyPatch) -> None:
