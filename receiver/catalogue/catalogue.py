@@ -179,6 +179,12 @@ class Follower:
                     removed=changes.removed,
                     unreadable=changes.unreadable,
                 )
+            if changes.kept:
+                log.error(
+                    "recordings_gone",
+                    rows=changes.kept,
+                    advice="is their disk mounted? If they are to go, receiver catalogue rebuild",
+                )
         self._catalogue.catch_up()
 
     def _between_batches(self, _: int) -> None:

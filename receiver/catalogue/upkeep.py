@@ -40,6 +40,10 @@ BATCH: Final = 500
 MOST_NAMED: Final = 20
 """Of the problems of one kind, so many are named, and all are counted."""
 RECONCILE_SECONDS: Final = 3600
+MOST_GONE: Final = 10
+MOST_GONE_SHARE: Final = 0.5
+"""Rows whose folders are gone are removed, if they are not more than both: hands remove some
+recordings, and most of them are gone where their disk is not there."""
 _NAME: Final = "catalogue"
 _WRITER_KEY: Final = 0x7461_7073
 """Of PostgreSQL's advisory lock: in SQLite, too, one process writes at a time."""
@@ -74,6 +78,7 @@ class Changes:
     added: int = 0
     changed: int = 0
     removed: int = 0
+    kept: int = 0  # rows without a folder, so many that it is no removal by hand
     unreadable: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -419,12 +424,20 @@ def _exists(connection: Connection, n: int) -> bool:
 
 
 def _remove_left_over(database: Database, folder: Path, seen: int, changes: Changes) -> None:
-    """Remove rows without a folder; there are none where rows are as many as folders."""
+    """Remove rows without a folder; there are none where rows are as many as folders.
+
+    Where most folders are gone, it is a disk that is not mounted: the rows stay.
+    """
     with database.reading() as connection:
         count = connection.execute(sa.select(sa.func.count()).select_from(recordings)).scalar_one()
-    if count + changes.unreadable != seen or changes.unreadable:
-        for batch in _batches(map(PurePath, _left_over(database, folder))):
-            update(database, folder, batch, changes)
+    if count + changes.unreadable == seen and not changes.unreadable:
+        return
+    gone = sum(1 for _ in _left_over(database, folder))
+    if gone > max(MOST_GONE, MOST_GONE_SHARE * count):
+        changes.kept = gone
+        return
+    for batch in _batches(map(PurePath, _left_over(database, folder))):
+        update(database, folder, batch, changes)
 
 
 def _left_over(database: Database, folder: Path) -> Iterator[str]:

@@ -32,6 +32,7 @@ from receiver.lifecycle.ledger import Act
 from receiver.media import timestamp, visible
 from receiver.notifications import outbox
 from receiver.notifications.outbox import Delivery, DeliveryReport, Totals
+from receiver.recording import store
 from receiver.recording.verdict import duration
 
 DAYS: Final = 14
@@ -345,6 +346,11 @@ def _figures(
     yield _figure("Something missing", f"{bad:,}", note)
     if not who.scope:
         status = console.catalogue.status()
+        if status.recordings and next(store.folders(console.catalogue.recordings), None) is None:
+            problems.append(
+                f"The folder has no recording, and the catalogue has {status.recordings:,}:"
+                " is the disk of recordings mounted?"
+            )
         behind = "follows" if not status.unread_bytes else f"{status.unread_bytes:,} bytes behind"
         yield _figure("Catalogue", f"{status.recordings:,}", f"recordings; {behind}")
     yield _unsynced(console, who, metrics, problems)

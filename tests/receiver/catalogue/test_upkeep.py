@@ -196,6 +196,29 @@ def test_a_thousand_files_put_there_by_hand_appear(catalogue: Catalogue, recordi
     assert [recording_id(77)] == ids(catalogue, ("param.number", "77"))
 
 
+def test_a_disk_that_is_not_mounted_takes_no_row_away(
+    catalogue: Catalogue, recordings: Path
+) -> None:
+    """Most folders are gone at once; hands remove a few, and those of them go."""
+    folders = [put(recordings, number) for number in range(30)]
+    catalogue.reconcile()
+    (year,) = (each for each in recordings.iterdir() if each.name.isdigit())
+    year.rename(recordings / "elsewhere")
+    changes = catalogue.reconcile()
+    assert (30, 0, 30) == (changes.kept, changes.total, catalogue.status().recordings)
+    assert catalogue.is_reconciled()
+    (recordings / "elsewhere").rename(year)
+    changes = catalogue.reconcile()
+    assert (0, 0, 30) == (changes.kept, changes.total, catalogue.status().recordings)
+    for folder in folders[:12]:
+        shutil.rmtree(folder)
+    changes = catalogue.reconcile()
+    assert (0, 12, 18) == (changes.kept, changes.removed, catalogue.status().recordings)
+    year.rename(recordings / "elsewhere")
+    assert 18 == catalogue.reconcile().kept
+    assert (0, 0) == (catalogue.rebuild().kept, catalogue.status().recordings)
+
+
 def test_what_cannot_be_read_is_told_and_hides_nothing(
     catalogue: Catalogue, recordings: Path
 ) -> None:

@@ -172,6 +172,21 @@ async def test_health_counts_what_is_missing_per_day(served: Served) -> None:
     }
 
 
+async def test_health_says_that_a_disk_may_not_be_mounted(served: Served) -> None:
+    """The catalogue has recordings, and their folder has none."""
+    recordings = served.console.catalogue.recordings
+    recordings_builder.build(recordings)
+    served.console.catalogue.reconcile()
+    headers = served.token("max", Role.MANAGER)
+    async with served.browser(headers=headers) as browser:
+        told = [(await browser.get("/health.json")).json()["problems"]]
+        (year,) = (each for each in recordings.iterdir() if each.name.isdigit())
+        year.rename(recordings / "elsewhere")
+        told.append((await browser.get("/health.json")).json()["problems"])
+    assert ([], 1) == (told[0], len(told[1]))
+    assert "is the disk of recordings mounted?" in told[1][0]
+
+
 async def test_health_reads_what_the_receiver_says_of_itself(tmp_path: Path) -> None:
     """And says so where it does not answer."""
     text = b"tapreel_spool_held_seconds 7.5\ntapreel_streams_active 3.0\n"
