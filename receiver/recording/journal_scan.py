@@ -313,8 +313,9 @@ class JournalScan:
             case DtmfMessage() | MarkMessage():
                 self.events.append((self._position(), self._affordable(parsed)))
             case Unknown(event=event):
-                self.unknown_events += event != OMITTED
-                self.messages.unnumbered += parsed.sequence_number is None
+                is_foreign = event != OMITTED
+                self.unknown_events += is_foreign
+                self.messages.unnumbered += is_foreign and parsed.sequence_number is None
 
     def _affordable(self, event: DtmfMessage | MarkMessage) -> DtmfMessage | MarkMessage:
         """Return a key or mark, with a short name once all names are more than memory is for."""

@@ -299,17 +299,29 @@ class _Track:
         """Claim what fills a gap of the clock: as much is missing as the track would have sent.
 
         Where much less is missing, the sender paused there; where more is, others lost some, too.
+        Own numbers say less than all where they skip some and began anew within what was lost.
         """
-        if self._free_ms is None or self._own:
+        if self._free_ms is None:
             return
         free_ms = np.where(np.isinf(self._free_ms), 0, self._free_ms)
         room = (free_ms / self._usual_ms + 0.5).astype(np.int64) - self._came[1:-1]
         noise = _NOISES * self._noise_ms / self._usual_ms
-        for rank in (np.flatnonzero(room >= max(1.0, noise)) + 1).tolist():
+        known = self._skipped() if self._own else np.zeros_like(room)
+        asked = (room >= np.maximum(known + 1, noise)) & ((known > 0) | (not self._own))
+        for rank in (np.flatnonzero(asked) + 1).tolist():
             first, last = self._around(rank, ledger)
             missing, most = int(ledger.left[first:last].sum()), int(room[rank - 1])
-            if _FILLED * most <= missing <= most + noise:
+            claimed = int(known[rank - 1])
+            if _FILLED * most <= missing + claimed <= most + noise:
                 self._lost[rank] += ledger.take(first, last, missing)
+                self._anew[rank] |= self._own
+
+    def _skipped(self) -> Column:
+        """Return how many chunks own numbers say to be missing before each but the first."""
+        assert self._order.numbers is not None  # noqa: S101  (they are its own)
+        skipped: Column = np.diff(self._order.numbers) - 1 - self._unused[1:]
+        skipped[self._anew[1:-1]] = self._lost[1:-1][self._anew[1:-1]]
+        return skipped - self._came[1:-1]
 
     def claim_what_came(self, ledger: NumberLedger, *, refused: bool) -> None:
         """Remove what came and was not kept from what is missing.

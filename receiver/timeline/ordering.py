@@ -25,7 +25,7 @@ An example, of a 16-bit counter that wraps while two chunks overtake each other:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -57,6 +57,8 @@ _SOON: Final = 8
 """Within so many chunks, and numbers, a counter that began anew goes on."""
 _LEAST_STEP: Final = 5
 """A counter that adds less for each chunk of a track is shared by several tracks."""
+_LATEST_MS: Final = 3000
+"""No chunk comes later, by its timestamp, than one that it should have come before."""
 _AS_A_WHOLE: Final = 3
 """A sender that repeats all of its counters is known by so many other chunks that follow."""
 
@@ -239,7 +241,9 @@ class Unwrapped(NamedTuple):
     counts: tuple[Count, ...]
 
 
-def undo_restarts(numbers: Column, arrivals: Arrivals, unit: int = 1) -> Unwrapped:
+def undo_restarts(
+    numbers: Column, arrivals: Arrivals, unit: int = 1, *, tracks: int = 1
+) -> Unwrapped:
     """Return numbers that go on where the sender's counter began anew.
 
     A counter of 16 bits wraps, which its numbers alone show (`undo_wraps`). Others begin anew
@@ -248,8 +252,53 @@ def undo_restarts(numbers: Column, arrivals: Arrivals, unit: int = 1) -> Unwrapp
     straggler of the old count. After too many restarts numbers are returned as they were.
     Where a counter adds `unit` for each chunk, they are returned in such units.
     """
-    unwrapped, wraps = undo_wraps(numbers, arrivals.stamps, unit)
-    numbers, unwrapped = scaled(numbers, unit), scaled(unwrapped, unit)
+    wrapped, wraps = undo_wraps(numbers, arrivals.stamps, unit)
+    numbers, unwrapped = scaled(numbers, unit), scaled(wrapped, unit)
+    by = _least_disorder(unwrapped, arrivals, tracks)
+    arrivals = Arrivals(*(column[by] for column in arrivals))
+    found = _undo_restarts(numbers[by], unwrapped[by], arrivals, wraps)
+    in_place = np.empty_like(numbers)
+    in_place[by] = found.numbers
+    return found._replace(numbers=in_place)
+
+
+def _least_disorder(numbers: Column, arrivals: Arrivals, tracks: int) -> Column | slice:
+    """Return the order of rows in which numbers fall back least, by default that of arrival.
+
+    What overtook another on its way is in order again by timestamp or sequence number, so that
+    numbers fall back only where the counter began anew.
+    """
+    best: Column | slice = slice(None)
+    falls = int((np.diff(numbers) < 0).sum())
+    for by in _other_orders(numbers, arrivals, tracks) if falls else ():
+        fewer = int((np.diff(numbers[by]) < 0).sum())
+        if fewer < falls:
+            falls, best = fewer, by
+    return best
+
+
+def _other_orders(numbers: Column, arrivals: Arrivals, tracks: int) -> Iterator[Column]:
+    """Yield the orders of rows by those counters that did not begin anew, too.
+
+    Two tracks that are counted together have a chunk each for a timestamp: the numbers say which
+    is the first.
+    """
+    if _is_one_count(arrivals.stamps, _LATEST_MS, tracks):
+        yield np.argsort(arrivals.stamps, kind="stable")
+        yield np.lexsort((numbers, arrivals.stamps))
+    if _is_one_count(arrivals.sequences, _NEAR, 1) and (arrivals.sequences != numbers).any():
+        yield np.argsort(arrivals.sequences, kind="stable")
+
+
+def _is_one_count(counter: Column, most_behind: int, most_alike: int) -> bool:
+    """Return whether a counter tells chunks apart, and never falls far back."""
+    if (counter == MISSING).any() or (np.maximum.accumulate(counter) - counter).max() > most_behind:
+        return False
+    return int(np.unique(counter, return_counts=True)[1].max()) <= most_alike
+
+
+def _undo_restarts(numbers: Column, unwrapped: Column, arrivals: Arrivals, wraps: int) -> Unwrapped:
+    """Return `unwrapped` numbers without restarts, of rows in the order in which they are."""
     counts = [Count(int(unwrapped.min()), int(unwrapped.min()))]
     for restarts in range(_MOST_RESTARTS):
         first = _restart(unwrapped, arrivals)
@@ -293,7 +342,10 @@ def _restart(numbers: Column, arrivals: Arrivals) -> int | None:
       timestamp say that it is the same chunk; and the next number follows soon, likewise; or
     - it never came, is more than `_NEAR` behind, and is not behind by timestamp, or ahead by
       sequence number, and is followed so; or
-    - it came before with other bytes, and so did several that follow: all counters began anew.
+    - it came before with other bytes, and so did several that follow: all counters began anew; or
+    - it is the highest so far once more, of another chunk that is ahead, and the next one follows:
+      the count before had a single number; or it is of another chunk that is ahead, right before
+      a number that begins anew: of a counter for both tracks, one has a single chunk of a count.
     """
     highest, stamps = np.maximum.accumulate(numbers), arrivals.stamps
     distance = np.concatenate(([-1], highest[:-1] - numbers[1:]))
@@ -308,10 +360,14 @@ def _restart(numbers: Column, arrivals: Arrivals) -> int | None:
     anew = again | (fresh & (ahead | (stamps == MISSING) | _goes_on(arrivals.sequences)))
     far[-1] |= again[-1] and again.sum() == 1  # a chunk alone, and nothing behind it
     repeated = _came_with_other_bytes(numbers, arrivals) & (distance >= _SOON)
+    between = again & ahead & np.append(anew[1:], False)
+    alone = (distance == 0) & again & (ahead | _goes_on(arrivals.sequences))
     for row in np.flatnonzero(far | anew | repeated).tolist():
         if (
             far[row]
             or (anew[row] and _followers(numbers, anew | ahead, row))
+            or (alone[row] and _is_followed(numbers, row))
+            or (between[row] and _followers(numbers, anew | ahead, row + 1))
             or (repeated[row] and _followers(numbers, repeated, row) >= _AS_A_WHOLE)
         ):
             return _beginning(numbers, arrivals, row, distance, ahead)
@@ -368,6 +424,14 @@ def _followers(numbers: Column, anew: Flags, row: int) -> int:
     soon = slice(row + 1, row + 1 + _SOON)
     steps = numbers[soon] - numbers[row]
     return int(((steps > 0) & (steps <= _SOON) & anew[soon]).sum())
+
+
+def _is_followed(numbers: Column, row: int) -> bool:
+    """Return whether a number came twice, and several of the next chunks have the next ones."""
+    soon = np.unique(numbers[row + 1 : row + 1 + _SOON])
+    once = len(soon) == min(_SOON, len(numbers) - row - 1)
+    once &= row < 2 or bool(numbers[row - 2] != numbers[row])
+    return bool(once and len(soon) >= _AS_A_WHOLE and numbers[row] + 1 in soon)
 
 
 def _beginning(
@@ -447,13 +511,15 @@ def shared_order(indices: Sequence[TrackIndex], own: Sequence[Order]) -> list[Or
     arrivals = Arrivals(*(np.concatenate(pair)[came] for pair in zip(*both, strict=True)))
     numbers = np.concatenate([index.number for index in indices])
     unwrapped = np.empty_like(numbers)
-    unwrapped[came], restarts, counts = undo_restarts(numbers[came], arrivals)
+    unwrapped[came], restarts, counts = undo_restarts(numbers[came], arrivals, tracks=2)
     tracks = [unwrapped[owners == at] for at in range(2)]
     if restarts > most_restarts or not _are_distinct(tracks):
         return None
     if 2 * (np.diff(np.unique(unwrapped)) == 1).sum() < len(unwrapped):
         return None  # they count something else than chunks
-    if _unused([unwrapped]) >= _unused([index.numbers for index in own]):
+    own_counts = [count for found in own for count in found.counts]
+    together = _unused([unwrapped]) + _skipped(counts, own_counts)
+    if together >= _unused([found.numbers for found in own]) + _skipped(own_counts, own_counts):
         return None  # each track's own numbers say as much
     return [_by_shared(*pair, restarts, counts) for pair in zip(indices, tracks, strict=True)]
 
@@ -471,6 +537,15 @@ def _unused(counters: Sequence[Column | None]) -> float:
             return np.inf
         unused += float(np.maximum(np.diff(np.unique(numbers)) - 1, 0).sum())
     return unused
+
+
+def _skipped(counts: Sequence[Count], known: Sequence[Count]) -> int:
+    """Return how many numbers counts lack at their beginnings, if the lowest known one lacks none.
+
+    Where a counter of both tracks begins anew, each track goes on with some number of its own.
+    """
+    lowest = min((count.sent for count in (*counts, *known)), default=0)
+    return sum(count.sent - lowest for count in counts)
 
 
 def _by_shared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -243,6 +244,56 @@ def test_counters_and_clocks_that_begin_anew_hide_no_loss(
         assert told <= true + PACKET_MS
         assert told >= true - PACKET_MS or not (sequence or inner)
     assert found.recording.complete == (told == 0)
+
+
+def _drawn(seed: int, *, overtaking: bool) -> tuple[Speech, Sender, Network]:
+    """Return a sender whose counter begins anew up to five times, wherever it likes.
+
+    Chunks overtake each other by up to seconds, or some are lost. Where no sequence numbers go
+    on, nobody knows what is missing beside a restart or a pause, so nothing is lost there.
+    """
+    dice = random.Random(f"{seed} {overtaking}")
+    speech = dice.choice([TALKING, TURNS, LATE, HOLD])
+    anew = [PACKET_MS * dice.randrange(10, 300) for _ in range(dice.randint(1, 5))]
+    sender = Sender(
+        numbers=dice.choice([Numbers.TRACK, Numbers.SHARED]),
+        first_number=dice.choice([0, 1, 77]),
+        restarts_at_ms=tuple(sorted(anew)),
+        sequence=dice.random() < 0.5,
+    )
+    if overtaking:
+        return (
+            speech,
+            sender,
+            Network(
+                jitter_ms=dice.choice([15, 200]),
+                swapped=dice.choice([0, 0.1]),
+                skew_ms=dice.choice([{}, {OUT: 200}]),
+            ),
+        )
+    at = PACKET_MS * dice.randrange(240)
+    window = at, at + PACKET_MS * dice.choice([1, 5, 25])
+    edges = {*anew, *(edge for spurts in speech.values() for spurt in spurts for edge in spurt)}
+    if not sender.sequence and any(window[0] <= edge <= window[1] for edge in edges):
+        return speech, sender, CALM
+    lost = dice.choice([(IN,), (OUT,), (IN, OUT)])
+    return speech, sender, Network(lost=tuple((track, *window) for track in lost))
+
+
+@pytest.mark.parametrize("overtaking", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_a_counter_may_begin_anew_again_and_again(seed: int, overtaking: bool) -> None:
+    """However chunks overtake each other meanwhile, nothing is dropped, and all loss is told."""
+    is_right(recorded(*_drawn(seed, overtaking=overtaking), seed))
+
+
+@pytest.mark.parametrize("numbers", [Numbers.TRACK, Numbers.SHARED])
+@pytest.mark.parametrize("first", [0, 77])
+def test_a_restart_within_what_is_lost_hides_none_of_it(numbers: Numbers, first: int) -> None:
+    """Numbers behind it skip few; sequence numbers and the clock's room say how many."""
+    sender = Sender(numbers=numbers, first_number=first, restarts_at_ms=(4600, 5400))
+    network = Network(lost=((IN, 4780, 5980),))
+    is_right(recorded(HOLD, sender, network))
 
 
 def test_a_pause_beside_a_lost_chunk_is_no_loss() -> None:

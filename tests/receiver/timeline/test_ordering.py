@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,6 +191,35 @@ def test_numbers_that_come_again_with_other_chunks_are_a_counter_that_began_anew
     assert list(chosen) == found.chosen.tolist()
     assert (0, 0) == (found.duplicate, found.conflict)
     assert "counters_restarted" == found.findings[0].code
+
+
+def test_a_count_of_a_single_number_is_one() -> None:
+    """The highest number comes again, with another chunk, and the next ones follow it."""
+    found = ordered(numbered(1, 2, 3, 1, 1, 2, 3, 4))
+    assert (list(range(8)), 0) == (found.chosen.tolist(), found.conflict)
+    found = ordered(numbered(7, 7, 8, 9, 10))
+    assert [("counters_restarted", "1 times")] == codes(found)
+    assert found.numbers is not None
+    assert [7, 8, 9, 10, 11] == found.numbers.tolist()
+
+
+@pytest.mark.parametrize("by", ["timestamp", "sequence"])
+def test_a_restart_is_found_however_chunks_overtake_each_other(by: str) -> None:
+    """By the timestamps, or the sequence numbers, in whose order numbers fall back only there."""
+    sent = [*range(1, 121), *range(1, 91)]
+    rows = [
+        chunk(number, b"%04d" % place, timestamp_ms=20 * place, sequence_number=place + 2)
+        for place, number in enumerate(sent)
+    ]
+    other = {"timestamp": "sequence_number", "sequence": "timestamp_ms"}[by]
+    rows = [msgspec.structs.replace(row, **{other: None}) for row in rows]
+    dice = random.Random(5)
+    arrived = sorted(range(210), key=lambda place: place + dice.expovariate(1 / 6))
+    found = ordered([rows[place] for place in arrived])
+    assert sent == [sent[arrived[row]] for row in found.chosen]
+    assert (0, 0) == (found.conflict, found.duplicate)
+    assert found.numbers is not None
+    assert list(range(1, 211)) == found.numbers.tolist()
 
 
 def test_silence_behind_a_restart_is_no_duplicate() -> None:
