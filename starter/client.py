@@ -1,4 +1,4 @@
-"""Client of the provider's REST API for streams. The only module that sends HTTP requests."""
+"""Client of the provider's REST API for streams. The only module that sends requests to it."""
 
 from __future__ import annotations
 

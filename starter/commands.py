@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from starter.config import Credentials, Settings, load_settings
-from starter.errors import one_line
+from starter.errors import StarterError, one_line
 from starter.models import (
     MASK,
     CallbackMethod,
@@ -40,6 +40,18 @@ _BEARER = (
     click.option("--bearer-token-file", type=FILE, help="File with the receiver's token."),
     click.option("--stream-key-file", type=FILE, help="Key to sign a token for this call with."),
 )
+_EXPECT = (
+    click.option(
+        "--expect-url", metavar="URL", help="Console that is told which stream is to come."
+    ),
+    click.option("--expect-token-file", type=FILE, help="File of a token of the console's API."),
+    click.option("--expect-ca-file", type=FILE, help="Certificate of the console to trust."),
+    click.option(
+        "--expect-database-url",
+        metavar="URL",
+        help="The catalogue's database, to be told instead of a console.",
+    ),
+)
 _STREAM = (
     click.option("--url", metavar="WSS_URL", help="Address to which the provider sends the audio."),
     choice("--track", kind=Track, help="Directions to stream.  [default: both_tracks]"),
@@ -64,6 +76,9 @@ _STREAM = (
 )
 
 
+_EXPECT_NAMES = ("expect_url", "expect_token_file", "expect_ca_file", "expect_database_url")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _StreamOptions:
     """The options of `start` about the stream, before other settings are merged in."""
@@ -82,7 +97,7 @@ class _StreamOptions:
 
 @click.command()
 @click.argument("sid", metavar="CALL_SID")
-@with_options(*_STREAM, *_BEARER, _conference, _config)
+@with_options(*_STREAM, *_BEARER, *_EXPECT, _conference, _config)
 @click.option("--dry-run", is_flag=True, help="Print the request instead of sending it.")
 @_json
 def start(
@@ -95,13 +110,14 @@ def start(
     settings = load_settings(config, os.environ)
     target = _target(conference)
     target.check_sid(sid)
+    expect = {name: options.pop(name) for name in _EXPECT_NAMES}
     request = _request(settings, _StreamOptions(**options), sid)
     form = request.form(target)
     credentials = settings.credentials(token_needed=not dry_run)
     if dry_run:
         _show_request(credentials.streams_url(target, sid), masked(form), as_json=as_json)
         return
-    handle = _send(credentials, _start_on(target, sid, request))
+    handle = _announced(settings, expect, credentials, target, sid, request)
     show_handle(handle, as_json=as_json)
     if not as_json:
         option = " --conference" if conference else ""
@@ -179,6 +195,29 @@ def _start_on(target: Target, sid: str, request: StreamRequest) -> _Request:
     if target is Target.CONFERENCE:
         return lambda client: client.start_conference(sid, request)
     return lambda client: client.start(sid, request)
+
+
+def _announced(
+    settings: Settings,
+    expect: Mapping[str, str | None],
+    credentials: Credentials,
+    target: Target,
+    sid: str,
+    request: StreamRequest,
+) -> StreamHandle:
+    """Start a stream, and write before and after it what is expected, if that is asked for."""
+    from starter.expectations import Announcement, store_of
+
+    given = [settings.text(name, expect[name]) for name in _EXPECT_NAMES]
+    announcement = Announcement(store_of(*given))
+    announcement.ask(sid, request)
+    try:
+        handle = _send(credentials, _start_on(target, sid, request))
+    except StarterError as error:
+        announcement.failed(error)
+        raise
+    announcement.answered(handle)
+    return handle
 
 
 def _stop_on(target: Target, sid: str, stream: str) -> _Request:

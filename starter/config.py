@@ -37,6 +37,10 @@ _VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
         "track": "TAPREEL_TRACK",
         "status_callback": "TAPREEL_STATUS_CALLBACK",
         "status_callback_method": "TAPREEL_STATUS_CALLBACK_METHOD",
+        "expect_url": "TAPREEL_EXPECT_URL",
+        "expect_token_file": "TAPREEL_EXPECT_TOKEN_FILE",
+        "expect_ca_file": "TAPREEL_EXPECT_CA_FILE",
+        "expect_database_url": "TAPREEL_EXPECT_DATABASE_URL",
     }
 )
 _API_PATH: Final = "/api/laml/2010-04-01"

@@ -85,6 +85,7 @@ STARTER_PURE = (
 )
 STARTER_ORDER = (
     *("errors", "validation", "models", "responses", "tokens", "retry", "config", "client"),
+    "expectations",
     *("options", "simulator", "commands", "cli", "__main__"),
 )
 MOST_LINES, MOST_CLASS_LINES, MOST_FUNCTION_LINES, MOST_NESTED = 400, 200, 40, 3
@@ -97,7 +98,7 @@ ONLY_IN = {
         "receiver/console/audio.py",
         "starter/simulator/audio.py",
     },
-    "httpx": {"starter/client.py", "receiver/console/oidc.py"},
+    "httpx": {"starter/client.py", "starter/expectations.py", "receiver/console/oidc.py"},
     "numpy": {
         *("receiver/audio/codec.py", "receiver/audio/meter.py"),
         *("receiver/timeline/track_index.py", "receiver/timeline/ordering.py"),

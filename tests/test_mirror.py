@@ -20,6 +20,7 @@ TESTED_IN: Final = {
     "receiver/catalogue/migrations/versions/v0001_recordings": "receiver/catalogue/test_schema.py",
     "receiver/catalogue/migrations/versions/v0002_accounts": "receiver/catalogue/test_schema.py",
     "receiver/catalogue/migrations/versions/v0003_outbox": "receiver/catalogue/test_schema.py",
+    "receiver/catalogue/migrations/versions/v0004_expected": "receiver/catalogue/test_schema.py",
     "receiver/console/admin_api": "receiver/console/test_api.py",
     "receiver/console/downloads": "receiver/console/test_api.py",
     "receiver/console/middleware": "receiver/console/test_app.py",

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The newest step in `migrations/versions`: what this version reads and writes."""
 
 metadata: Final = MetaData()
@@ -171,3 +171,22 @@ announced: Final = Table(
     Column("value", Text, nullable=False),
 )
 """What programs elsewhere are told, and how far that is; `rebuild` leaves it alone, too."""
+
+expectations: Final = Table(
+    "expectations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("call_sid", Text, nullable=False, index=True),
+    Column("name", Text, nullable=False, index=True),  # of the stream, which is unique
+    Column("token_id", Text, nullable=False),  # of the signed token that the stream brings
+    Column("stream_sid", Text, nullable=False, index=True),  # empty until the provider gave it
+    Column("parameters", Text, nullable=False),  # JSON: an object
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_ms", BigInteger, nullable=False, index=True),
+    Column("due_ms", BigInteger, nullable=False),  # then it is missing
+    Column("changed_ms", BigInteger, nullable=False),
+    Column("recording_id", Text, nullable=False),
+    Index("ix_expectations_due", "state", "due_ms"),
+)
+"""Streams that were asked for. `starter` writes here, too, where it is given the database."""

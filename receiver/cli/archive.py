@@ -73,6 +73,11 @@ _HEADING: Final = ("ID", "STARTED", "DURATION", "TRACKS", "CALL", "COMPLETE")
     metavar="WHEN",
     help="a date, an RFC 3339 time, or an age (2h, 3d)",
 )
+@click.option(
+    "--state",
+    type=click.Choice(("present", "missing")),
+    help="state=present; missing: streams that were asked for and did not come",
+)
 @click.option("--disk", is_flag=True, help="read the folders, also where there is a catalogue")
 @named_settings("recordings", "database_url")
 def list_recordings(
@@ -82,6 +87,7 @@ def list_recordings(
     *,
     as_json: bool,
     disk: bool,
+    state: str | None,
     **options: Any,
 ) -> None:
     """List recordings, newest first.
@@ -95,6 +101,12 @@ def list_recordings(
     param.NAME and from can be asked for. `receiver catalogue rebuild` makes one.
     """
     pairs = [*search.pairs_of(words), *search.pairs_of_options(**options)]
+    if state == "missing" or ("state", "missing") in pairs:
+        from receiver.cli.notifications import print_missing
+
+        print_missing(recordings, database_url, pairs, as_json=as_json)
+        return
+    pairs += [("state", state)] if state else []
     found = _readable(search.select(recordings, database_url, pairs, disk=disk), recordings)
     if as_json:
         _print_array(found)

@@ -34,7 +34,7 @@ ROLES: Final = ("viewer", "listener", "manager", "admin")
     *("oidc_issuer", "oidc_client_id", "oidc_client_secret_file", "oidc_user_claim"),
     *("tap_url", "tap_token_file", "tap_ca_file"),
     *("tls", "self_signed", "no_tls", "behind_proxy", "trusted_proxy"),
-    *("on_published", "on_published_seconds"),
+    *("on_published", "on_published_seconds", "expect_seconds"),
     *("recordings", "spool", "database_url", "state", "log_level"),
 )
 def console(config: Config) -> None:

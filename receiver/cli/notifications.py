@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -120,6 +121,45 @@ def test(config: Config, name: str) -> None:
     if not answer.is_success:
         raise DialError(f"{endpoints[name].where} did not accept it: {answer.problem}")
     _print(f"{endpoints[name].where} answered {answer.status} in {seconds:.2f} s")
+
+
+def print_missing(
+    recordings: Path, url: str | None, pairs: Sequence[tuple[str, str]], *, as_json: bool
+) -> None:
+    """Print the streams that were asked for and did not come, the newest first.
+
+    Args:
+        recordings: The recordings folder.
+        url: The database's.
+        pairs: Words of `receiver list`; `call` and `param.NAME` are possible.
+        as_json: Whether to print a JSON array.
+    """
+    asked = dict(pairs)
+    scope = {k.removeprefix("param."): v for k, v in asked.items() if k.startswith("param.")}
+    call_sid = asked.pop("call", "")
+    if unusable := [k for k in asked if k != "state" and not k.startswith("param.")]:
+        raise click.UsageError(f"{unusable[0]}: of missing streams, only call and param.NAME")
+    need_extra("console")
+    from receiver.notifications.expectations import (
+        MISSING,
+        MOST_ROWS,
+        ExpectationReport,
+        Expectations,
+    )
+
+    with _outbox(Config(recordings=recordings, database_url=url)) as outbox:
+        kept = Expectations(outbox.database, Config().expect_seconds)
+        found = [
+            each
+            for each in kept.page([MISSING], scope=scope, limit=MOST_ROWS)
+            if call_sid in ("", each.call_sid)
+        ]
+    if as_json:
+        reports = [ExpectationReport.of(each) for each in found]
+        click.echo(msgspec.json.format(msgspec.json.encode(reports), indent=2))
+        return
+    for each in found:
+        _print(f"{timestamp(each.asked_ms)}  {each.call_sid}  {each.name}  {each.reason}")
 
 
 def _endpoints(config: Config) -> tuple[WebhookEndpoint, ...]:

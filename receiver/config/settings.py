@@ -233,6 +233,9 @@ class Config:
         str | None, TEXT, "program that gets each published recording as JSON on its stdin"
     ] = None
     on_published_seconds: Annotated[float, seconds(1, 3600), "how long that program may take"] = 60
+    expect_seconds: Annotated[
+        float, seconds(1, 3600), "a stream that was asked for is missing after this time"
+    ] = 30
     log_level: Annotated[
         str, choice(("debug", "info", "warning", "error")), "least level that is logged"
     ] = "info"

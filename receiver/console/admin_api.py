@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
 import msgspec
@@ -24,7 +24,8 @@ from receiver.console.who import LONGEST_NAME, Role
 from receiver.errors import ConfigurationError
 from receiver.lifecycle.ledger import Act, Entry, EntryFilter
 from receiver.media import timestamp
-from receiver.notifications import outbox
+from receiver.notifications import expectations, outbox
+from receiver.notifications.expectations import Expectation, ExpectationReport
 from receiver.notifications.outbox import DeliveryReport
 
 Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
@@ -275,6 +276,63 @@ _DELIVERY_FILTERS: Final = ("state", "webhook", "recording")
 _LONGEST_NUMBER: Final = 16
 
 
+class NewExpectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stream that a provider is about to be asked for."""
+
+    call_sid: Annotated[str, Meta(min_length=1, max_length=200)]
+    name: Annotated[str, Meta(max_length=200)] = ""
+    token_id: Annotated[str, Meta(max_length=200)] = ""
+    parameters: Parameters = {}  # msgspec copies it
+
+
+class ExpectationAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the provider answered: it accepted with the sid of a stream, or said why not."""
+
+    state: Literal["accepted", "refused", "failed"]
+    stream_sid: Annotated[str, Meta(max_length=200)] = ""
+    reason: Annotated[str, Meta(max_length=2000)] = ""
+
+
+async def _expect(request: Request, body: NewExpectation) -> Response:
+    console, who = console_of(request), who_asks(request)
+    if any(body.parameters.get(name) != value for name, value in who.scope.items()):
+        raise Problem(403, "You are limited to parameters that this stream has not.")
+    made = await console.threads.run(
+        console.notifier.expectations.add,
+        body.call_sid,
+        name=body.name,
+        token_id=body.token_id,
+        parameters=body.parameters,
+    )
+    return json_response(request, ExpectationReport.of(made), 201)
+
+
+async def _answer(request: Request, body: ExpectationAnswer) -> Response:
+    console, who = console_of(request), who_asks(request)
+    expectation_id, kept = request.path_params["expectation"], console.notifier.expectations
+
+    def answer() -> Expectation:
+        kept.get(expectation_id, who.scope)
+        return kept.answer(
+            expectation_id, body.state, stream_sid=body.stream_sid, reason=body.reason
+        )
+
+    return json_response(request, ExpectationReport.of(await console.threads.run(answer)))
+
+
+async def _expectations(request: Request) -> Response:
+    console, state = console_of(request), request.query_params.get("state", "")
+    if state and state not in expectations.STATES:
+        raise Problem(400, f"state must be one of {', '.join(expectations.STATES)}.")
+    found = await console.threads.run(
+        console.notifier.expectations.page,
+        [state] if state else expectations.STATES,
+        scope=who_asks(request).scope,
+        limit=_limit(request),
+    )
+    return json_response(request, [ExpectationReport.of(each) for each in found])
+
+
 async def _known_account(request: Request) -> str:
     console, name = console_of(request), request.path_params["account"]
     user: User = await console.threads.run(console.accounts.user, name)
@@ -319,6 +377,38 @@ OPERATIONS: Final = (
             query_word("before", "a number", type="integer", minimum=0, maximum=10**15 - 1),
             query_word("limit", "how many", type="integer", minimum=1, maximum=MOST_ROWS),
         ),
+    ),
+    Operation(
+        method="GET",
+        path="/expectations",
+        summary="Streams that were asked for, and whether they came; the newest first",
+        handler=_expectations,
+        role=Role.VIEWER,
+        result=list[ExpectationReport],
+        query=(
+            query_word("state", "only these", enum=[*expectations.STATES, ""]),
+            query_word("limit", "how many", type="integer", minimum=1, maximum=MOST_ROWS),
+        ),
+    ),
+    Operation(
+        method="POST",
+        path="/expectations",
+        summary="Expect a stream, before the provider is asked for it",
+        handler=_expect,
+        role=Role.MANAGER,
+        body=NewExpectation,
+        result=ExpectationReport,
+        status=201,
+    ),
+    Operation(
+        method="PATCH",
+        path="/expectations/{expectation}",
+        summary="Say what the provider answered",
+        handler=_answer,
+        role=Role.MANAGER,
+        body=ExpectationAnswer,
+        result=ExpectationReport,
+        errors=(404,),
     ),
     Operation(
         method="POST",

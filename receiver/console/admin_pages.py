@@ -269,6 +269,32 @@ async def _resend(request: Request) -> Response:
     return RedirectResponse("/deliveries?said=resent", 303)
 
 
+# Metrics.
+
+
+async def _metrics_text(request: Request) -> Response:
+    """Return what Prometheus asks for; the receiver's own metrics are at its `--metrics-port`."""
+    console = console_of(request)
+
+    def read() -> str:
+        kept = console.notifier.expectations
+        lines = [
+            "# TYPE tapreel_streams_missing_total counter",
+            f"tapreel_streams_missing_total {kept.missing_total()}",
+            "# TYPE tapreel_streams_expected gauge",
+            f"tapreel_streams_expected {kept.open_count()}",
+            "# TYPE tapreel_deliveries gauge",
+        ]
+        for name, totals in console.notifier.outbox.totals().items():
+            label = name.replace("\\", "\\\\").replace('"', '\\"')
+            for state, number in msgspec.structs.asdict(totals).items():
+                lines.append(f'tapreel_deliveries{{webhook="{label}",state="{state}"}} {number}')
+        return "\n".join([*lines, ""])
+
+    text = await console.threads.run(read)
+    return Response(text, media_type="text/plain; version=0.0.4")
+
+
 # Health.
 
 
@@ -446,5 +472,6 @@ ENDPOINTS: Final = (
         methods=("POST",),
         is_unlimited=True,
     ),
+    Endpoint(path="/metrics", handler=_metrics_text, role=Role.VIEWER, is_unlimited=True),
     *page("/health", "health.html", Role.MANAGER, _health),
 )

@@ -474,7 +474,7 @@ _PATH_WORDS: Final = {
     "delivery": {"type": "string", "pattern": "^[0-9]{1,15}$"},
     **{
         name: {"type": "string", "minLength": 1}
-        for name in ("call_sid", "label", "note_id", "account", "token_id")
+        for name in ("call_sid", "expectation", "label", "note_id", "account", "token_id")
     },
 }
 

@@ -216,6 +216,10 @@ class LiveCalls:
         """Wait until anything changes."""
         await self._changed.wait()
 
+    def announce(self) -> None:
+        """Send all of it anew to every open page, because something beside the calls changed."""
+        self._report()
+
     def visible_to(self, scope: Mapping[str, str]) -> dict[str, LiveCall]:
         """Return the calls that exist for somebody, the longest first, by recording id."""
         found = [(key, call) for key, call in self.calls.items() if call.permits(scope)]

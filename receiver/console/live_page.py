@@ -28,7 +28,8 @@ from receiver.console.routes import Endpoint, SocketEndpoint
 from receiver.console.sign_in import identify
 from receiver.console.who import Role, Who
 from receiver.errors import DialError, LedgerError, LineClosed
-from receiver.media import Track, parameter_text, visible
+from receiver.media import Track, parameter_text, timestamp, visible
+from receiver.notifications.expectations import Expectation
 from receiver.recording.verdict import duration
 from receiver.transports.client import Line
 
@@ -38,6 +39,8 @@ MOST_UNREAD_BYTES: Final = 65_536
 """Of audio that a browser has not reported as read: two seconds of both tracks at 8 kHz."""
 STALL_SECONDS: Final = 30.0
 """A browser that reads nothing for so long is closed."""
+MOST_NOT_COME: Final = 10
+"""Streams that did not come and are shown above the calls."""
 _DONE, _POLICY, _FAILED, _TRY_AGAIN = 1000, 1008, 1011, 1013
 
 _BLANK: Final[dict[str, Any]] = {
@@ -66,10 +69,28 @@ def page_context(console: Console, who: Who) -> dict[str, Any]:
             {"receiver": url if who.role.includes(Role.ADMIN) else "", "text": visible(problem)}
             for url, problem in live.problems.items()
         ],
+        "not_come": [
+            _not_come_view(each) for each in console.notifier.not_come if each.permits(who.scope)
+        ][:MOST_NOT_COME],
         "is_connected": bool(live.taps),
         "may": {"hear": who.hears},
         "bars_shown": BARS,
         "json_url": "/.json",
+    }
+
+
+def _not_come_view(expectation: Expectation) -> dict[str, Any]:
+    """Return of a stream that was asked for and did not come what stands above the calls."""
+    name = views.title_of(expectation.parameters, expectation.call_sid)
+    return {
+        "id": expectation.id,
+        "state": expectation.state,
+        "head": f"{visible(name)} is not recorded.",
+        "text": visible(
+            f"Its stream is {expectation.state}: {expectation.reason or 'no reason is known'}."
+        ),
+        "call_sid": visible(expectation.call_sid),
+        "asked_at": timestamp(expectation.asked_ms),
     }
 
 

@@ -127,6 +127,7 @@ class Runner:
             Notifier(config, database, [tap.dial for tap in taps]),
             provider=provider_of(config),
         )
+        self.console.notifier.on_not_come = self.console.live.announce
         self._follower = Follower(catalogue)
         self._retention = RetentionThread(config, Retention(config, catalogue))
         self._server: _Server | None = None

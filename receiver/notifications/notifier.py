@@ -26,8 +26,17 @@ import structlog
 from receiver.catalogue.database import Database
 from receiver.config.settings import Config
 from receiver.errors import CatalogueError, ConfigurationError
-from receiver.notifications import commands, events, http_client, outbox, signing, streams_feed
+from receiver.notifications import (
+    commands,
+    events,
+    expectations,
+    http_client,
+    outbox,
+    signing,
+    streams_feed,
+)
 from receiver.notifications.events import OutboxEvent
+from receiver.notifications.expectations import Expectation, Expectations
 from receiver.notifications.http_client import PostAnswer
 from receiver.notifications.outbox import Delivery, Outbox
 from receiver.notifications.recordings_feed import RecordingsFeed
@@ -39,6 +48,8 @@ AT_ONCE: Final = 4
 """Deliveries of one endpoint that are on their way; the command has one."""
 POLL_SECONDS: Final = 0.5
 TIDY_SECONDS: Final = 3600.0
+SHOWN_SECONDS: Final = 3600.0
+"""For so long a stream that did not come stands on the live page."""
 MOST_PENDING: Final = 10_000
 """Events of streams that wait for a database that is away; what is more comes with publication."""
 _BACK_OFF_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
@@ -95,7 +106,10 @@ class Notifier:
     ) -> None:
         self.endpoints = endpoints_of(config)
         self.outbox = Outbox(database)
+        self.expectations = Expectations(database, config.expect_seconds)
         self.base_url = "/"  # where people open the console; links begin with it
+        self.not_come: list[Expectation] = []  # streams that did not come lately
+        self.on_not_come: Callable[[], None] = lambda: None  # is called when these change
         self._config = config
         self._database = database
         self._dials = dials
@@ -103,6 +117,7 @@ class Notifier:
         self._feed = RecordingsFeed(database, config.recordings, config.spool, self._links)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="notifications")
         self._woken = asyncio.Event()
+        self._following: list[asyncio.Task[None]] = []  # taps of receivers
         self._sending: dict[str, set[asyncio.Task[None]]] = {}  # by endpoint
         self._pending: deque[OutboxEvent] = deque(maxlen=MOST_PENDING)
         self._throttle = LogThrottle(_LOG_SECONDS)
@@ -123,15 +138,13 @@ class Notifier:
 
     async def run(self) -> None:
         """Feed and send until it is cancelled; what is on its way then is sent again later."""
-        wants_streams = any(_STREAM_TYPES & set(each.types) for each in self.endpoints)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._repeat(self._feed_once))
                 tasks.create_task(self._repeat(self._send_once))
-                for dial in self._dials if wants_streams else ():
-                    tasks.create_task(streams_feed.follow(dial, self._put))
         finally:
             on_their_way = [task for tasks in self._sending.values() for task in tasks]
+            on_their_way += self._following
             for task in on_their_way:
                 task.cancel()
             await asyncio.gather(*on_their_way, return_exceptions=True)
@@ -170,13 +183,38 @@ class Notifier:
 
     async def _feed_once(self) -> None:
         await self._flush()
+        await self._follow_streams()
+        for missing in await self._run(self.expectations.sweep, self.endpoints):
+            about = {"call_sid": missing.call_sid, "name": missing.name, "reason": missing.reason}
+            log.error("stream_missing", expectation=missing.id, **about)
+            self.wake()
+        since_ms = outbox.now_ms() - round(SHOWN_SECONDS * 1000)
+        not_come = await self._run(self.expectations.page, expectations.NOT_COME, since_ms=since_ms)
+        if not_come != self.not_come:
+            self.not_come = not_come
+            self.on_not_come()
         if await self._run(self._feed.catch_up, self.endpoints):
             self.wake()
         if time.monotonic() - self._tidied_at > TIDY_SECONDS:
             names = [endpoint.name for endpoint in self.endpoints]
             if dead := await self._run(self.outbox.tidy, names):
                 log.warning("deliveries_dead", count=dead, reason="no such webhook any more")
+            await self._run(self.expectations.tidy)
             self._tidied_at = time.monotonic()
+
+    async def _follow_streams(self) -> None:
+        """Subscribe to taps while somebody wants to know of streams, or waits for one."""
+        is_wanted = any(_STREAM_TYPES & set(each.types) for each in self.endpoints)
+        if not is_wanted and self._dials:
+            is_wanted = bool(await self._run(self.expectations.open_count))
+        if is_wanted and not self._following:
+            self._following = [
+                asyncio.create_task(streams_feed.follow(dial, self._put)) for dial in self._dials
+            ]
+        elif not is_wanted and self._following:
+            for task in self._following:
+                task.cancel()
+            self._following = []
 
     async def _put(self, event: OutboxEvent) -> None:
         self._pending.append(event)
@@ -196,6 +234,7 @@ class Notifier:
 
     def _add(self, found: Sequence[OutboxEvent]) -> None:
         with self._database.writing() as connection:
+            expectations.join(connection, found)
             outbox.add(connection, found, self.endpoints)
 
     def _links(self, recording_id: str) -> dict[str, str]:

@@ -34,7 +34,7 @@ from receiver.catalogue.schema import announced, deliveries, marks, outbox_event
 from receiver.disk import layout
 from receiver.disk.files import open_regular
 from receiver.errors import UnreadableError
-from receiver.notifications import events, outbox
+from receiver.notifications import events, expectations, outbox
 from receiver.notifications.events import OutboxEvent
 from receiver.notifications.webhooks import WebhookEndpoint
 from receiver.recording import annotations as notes
@@ -127,7 +127,9 @@ class RecordingsFeed:
         added = 0
         with self._database.writing() as connection:
             for each in found:
-                added += outbox.add(connection, self._events(connection, each), endpoints)
+                told = list(self._events(connection, each))
+                expectations.join(connection, told)
+                added += outbox.add(connection, told, endpoints)
             if moves_to is not None:
                 _move(connection, moves_to)
         return added

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from receiver.catalogue.database import open_database
+from receiver.notifications.expectations import CONNECTED, RECORDED, Expectations
 from tests.bounds import at_most
 from tests.end_to_end import sender
 from tests.end_to_end.console_process import console_line
@@ -87,3 +89,36 @@ async def test_the_outbox_outlives_every_process(tmp_path: Path) -> None:
     assert {"queue": "sales"} == published["data"]["parameters"]
     assert "recording.published" in (tmp_path / "told").read_text()
     assert "Traceback" not in receiver.raw_log + again.raw_log
+
+
+async def test_a_stream_that_is_expected_is_connected_then_recorded(tmp_path: Path) -> None:
+    """By what the taps say while it lives, and the publication log behind it."""
+    receiver = await asyncio.to_thread(
+        ReceiverProcess, tmp_path, "--console", "--console-port", "0"
+    )
+    try:
+        await asyncio.to_thread(console_line, receiver)
+        database = await asyncio.to_thread(open_database, None, receiver.recordings)
+        kept = Expectations(database, 600)
+        expected = await asyncio.to_thread(kept.add, sender.CALL_SID)
+
+        async def until(state: str) -> None:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while (  # noqa: ASYNC110  it is in a database
+                    await asyncio.to_thread(kept.get, expected.id, {})
+                ).state != state:
+                    await asyncio.sleep(0.05)
+
+        with contextlib.ExitStack() as call:
+            opened = await asyncio.to_thread(call.enter_context, sender.dial(receiver.url))
+            for message in (sender.connected(), sender.start({"queue": "sales"})):
+                await asyncio.to_thread(opened.send, message)
+            await until(CONNECTED)
+        await until(RECORDED)
+        recording = (await asyncio.to_thread(kept.get, expected.id, {})).recording_id
+        assert recording in (await asyncio.to_thread(receiver.published))[0].name
+        database.close()
+        assert 0 == await asyncio.to_thread(receiver.stop, signal.SIGINT)
+        assert "Traceback" not in receiver.raw_log
+    finally:
+        await asyncio.to_thread(receiver.release)

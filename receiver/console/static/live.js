@@ -45,6 +45,7 @@ function showAll(page) {
   document.getElementById("live-heading").textContent = page.heading;
   document.getElementById("live-summary").textContent = page.summary;
   showProblems(page.problems);
+  showNotCome(page.not_come);
   const known = cards();
   const shown = new Set(page.calls.map((call) => call.id));
   for (const [id, card] of known) {
@@ -78,6 +79,19 @@ function showProblems(problems) {
     return line;
   });
   document.getElementById("live-problems").replaceChildren(...lines);
+}
+
+function showNotCome(found) {
+  const lines = found.map(({ head, text }) => {
+    const line = document.createElement("p");
+    line.className = "note bad";
+    line.setAttribute("role", "alert");
+    const strong = document.createElement("strong");
+    strong.textContent = head;
+    line.append(strong, ` ${text}`);
+    return line;
+  });
+  document.getElementById("live-not-come").replaceChildren(...lines);
 }
 
 function newCard(call) {

@@ -14,6 +14,7 @@ from receiver.catalogue.database import open_database
 from receiver.cli import main
 from receiver.notifications import events, outbox
 from receiver.notifications.events import OutboxEvent
+from receiver.notifications.expectations import MISSING, Expectations
 from receiver.notifications.http_client import PostAnswer
 from receiver.notifications.outbox import Outbox
 from receiver.notifications.webhooks import WebhookEndpoint
@@ -128,6 +129,31 @@ def test_a_webhook_is_tried_out(run: Run, tmp_path: Path, served: Hook) -> None:
     assert (7, f"receiver: {served.url} did not accept it: it answered 500\n") == (code, err)
     code, _, err = run("test", "other")
     assert (5, "receiver: there is no webhook 'other'; there are: crm\n") == (code, err)
+
+
+def test_streams_that_did_not_come_are_listed(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By `receiver list --state missing`, of one call or one parameter."""
+    database = open_database(None, tmp_path / "recordings")
+    kept = Expectations(database, 0.0)
+    for number in (1, 2):
+        kept.add(f"c{number}", name="n", parameters={"queue": f"q{number}"})
+    while len(kept.page([MISSING])) < 2:
+        kept.sweep([])
+    kept.add("c3")
+    database.close()
+
+    def listed(*arguments: str) -> str:
+        assert 0 == main.main(("list", *arguments))
+        return capsys.readouterr().out
+
+    assert 2 == len(listed("--state", "missing").splitlines())
+    assert "nobody said what the provider answered" in listed("state=missing", "call=c1")
+    (found,) = json.loads(listed("--state", "missing", "--param", "queue=q2", "--json"))
+    assert "c2" == found["call_sid"]
+    assert 2 == main.main(("list", "--state", "missing", "label=x"))
+    assert "only call and param.NAME" in capsys.readouterr().err
 
 
 def test_settings_without_webhooks(run: Run, tmp_path: Path) -> None:

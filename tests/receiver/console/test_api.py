@@ -355,6 +355,38 @@ async def test_accounts_are_managed_by_programs_too(served: Served) -> None:
         assert {"user_added", "user_changed", "token_made", "token_revoked"} <= words
 
 
+async def test_streams_are_expected_by_programs(tmp_path: Path) -> None:
+    """Within the limits of who asks."""
+    async with serving(tmp_path) as served:
+        limited = served.token("sam", Role.MANAGER, {"queue": "sales"})
+        async with served.browser(headers=limited) as program:
+            at = "/api/v1/expectations"
+            body = {"call_sid": "c1", "parameters": {"queue": "support"}}
+            assert 403 == (await program.post(at, json=body)).status_code
+            body = {"call_sid": "c1", "name": "n1", "parameters": {"queue": "sales"}}
+            made = await program.post(at, json=body)
+            assert (201, "asked") == (made.status_code, made.json()["state"])
+            mine = made.json()["id"]
+            accepted = {"state": "accepted", "stream_sid": "s1"}
+            answer = await program.patch(f"{at}/{mine}", json=accepted)
+            assert ("accepted", "s1") == (answer.json()["state"], answer.json()["stream_sid"])
+            for path, sent, code in (
+                (f"{at}/exp_x", accepted, 404),
+                (f"{at}/{mine}", {"state": "recorded"}, 400),
+            ):
+                assert code == (await program.patch(path, json=sent)).status_code
+        async with served.browser(headers=served.token("bot", Role.MANAGER)) as program:
+            other = (await program.post(at, json={"call_sid": "c2"})).json()["id"]
+            assert [other, mine] == [each["id"] for each in (await program.get(at)).json()]
+        async with served.browser(headers=limited) as program:
+            assert 404 == (await program.patch(f"{at}/{other}", json=accepted)).status_code
+            assert [mine] == [each["id"] for each in (await program.get(at)).json()]
+            assert [] == (await program.get(f"{at}?state=missing")).json()
+            assert 400 == (await program.get(f"{at}?state=lost")).status_code
+        async with served.browser(headers=served.token("leo", Role.LISTENER)) as program:
+            assert 403 == (await program.post(at, json={"call_sid": "c1"})).status_code
+
+
 async def test_deliveries_are_listed_and_sent_again(tmp_path: Path) -> None:
     """Page by page."""
     table = {**hooks.table("http://127.0.0.1:1/", tmp_path), "name": "crm"}

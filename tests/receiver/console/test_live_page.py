@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from receiver.console.live_page import listening_text
 from receiver.console.routes import SocketEndpoint
 from receiver.console.who import Role
 from receiver.media import Chunk, Track
+from receiver.notifications.expectations import CONNECTED, came
 from receiver.tap.hub import StreamPosition
 from tests.bounds import at_most
 from tests.receiver.helpers.consoles import Served, serving
@@ -100,6 +102,30 @@ async def test_the_page_has_a_card_for_every_call(served: Served, server: TapSer
         assert "Jane, &lt;b&gt;sales" in page
         assert "data-listen" in page
         assert 'http-equiv="refresh"' in page
+
+
+async def test_what_was_asked_for_and_did_not_come_stands_on_top(tmp_path: Path) -> None:
+    """For those who may know of it; it goes when the stream comes late."""
+    async with serving(tmp_path, expect_seconds=0.1) as served:
+        kept = served.console.notifier.expectations
+        one = await asyncio.to_thread(
+            functools.partial(kept.add, "c1", parameters={"agent": "<b>Jane", "queue": "sales"})
+        )
+        await until(lambda: bool(served.console.notifier.not_come))
+        for scope, count in (({}, 1), ({"queue": "sales"}, 1), ({"queue": "support"}, 0)):
+            name = f"u{len(scope)}{count}"
+            async with served.browser(headers=served.token(name, Role.VIEWER, scope)) as browser:
+                document = (await browser.get("/.json")).json()
+                assert count == len(document["not_come"]), scope
+                page = (await browser.get("/", headers={"Accept": "text/html"})).text
+                assert bool(count) is ("&lt;b&gt;Jane, sales is not recorded." in page)
+        async with served.browser(headers=served.token("ops", Role.VIEWER)) as browser:
+            metrics = (await browser.get("/metrics")).text
+        assert "tapreel_streams_missing_total 1\n" in metrics
+        assert "tapreel_streams_expected 0\n" in metrics
+        with served.console.catalogue.database.writing() as connection:
+            assert one.id == came(connection, CONNECTED, stream_sid="s1", call_sid="c1")
+        await until(lambda: not served.console.notifier.not_come)
 
 
 async def test_a_viewer_sees_and_cannot_hear(served: Served, server: TapServer) -> None:
