@@ -16,8 +16,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from receiver.auth.self_signed import LIFETIME, RENEWED_BEFORE, self_signed
-from receiver.auth.tls import distrust, reload, ssl_context
+from receiver.auth.tls import (
+    LIFETIME,
+    RENEWED_BEFORE,
+    distrust,
+    reload,
+    self_signed,
+    ssl_context,
+)
 from receiver.errors import ConfigurationError
 
 AUTHORITY = trustme.CA()
