@@ -111,7 +111,7 @@ class DialError(TapreelError):
         super().__init__(detail)
         self.status = status
         if status is not None:
-            self.exit_code = {401: 4, 403: 4, 404: 5, 400: 6, 422: 6, 501: 6}.get(status, 7)
+            self.exit_code = {401: 4, 403: 4, 404: 5, 400: 6, 409: 6, 422: 6, 501: 6}.get(status, 7)
 
 
 class LineClosed(TapreelError):

@@ -228,6 +228,90 @@ def _secrets(text: str, what: str, shortest: int) -> tuple[str, ...]:
     return tuple(found)
 
 
+CONTROL_AUDIENCE: Final = "control"
+ANY_CALL: Final = "*"
+LONGEST_CONTROL_SECONDS: Final = 300
+"""How long a control token may live: it is minted for one order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlGrant:
+    """The right to give one order about one call, or any; and by whom it is given, which way."""
+
+    call_sid: str  # or `ANY_CALL`
+    jti: str
+    expires_at: float
+    who: str
+    via: str
+
+    def permits(self, call_sid: str) -> bool:
+        """Whether an order may be about this call."""
+        return self.call_sid in (ANY_CALL, call_sid)
+
+
+class ControlTokens:
+    """The keys that sign control tokens. A token is a JWT with `aud` "control", `sub` (a call sid,
+    or `*`), `jti`, `iat` and `exp`; `who` and `via` are for the ledger.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self._keys = keys_by_id(keys)
+
+    def __bool__(self) -> bool:
+        """Whether any token could be admitted at all."""
+        return bool(self._keys)
+
+    def __repr__(self) -> str:
+        """Return how many keys there are, and nothing else."""
+        return f"<ControlTokens: {len(self._keys)} keys>"
+
+    def admit(self, authorization_values: Sequence[str], *, now: float) -> ControlGrant:
+        """Return what the caller may order; that it is used once is the caller's to check.
+
+        Raises:
+            Refused: the caller has no valid token.
+        """
+        token = bearer_token(authorization_values)
+        required = ("sub", "jti", "iat")
+        claims = verified_claims(token, self._keys, audience=CONTROL_AUDIENCE, required=required)
+        expires_at = expiry(claims, now=now)
+        lifetime = seconds(claims["exp"]) - seconds(claims["iat"])
+        left = expires_at - LEEWAY_SECONDS - now
+        if not 0 < lifetime <= LONGEST_CONTROL_SECONDS >= left - LEEWAY_SECONDS:
+            raise Refused(RefusalReason.UNSUITABLE)
+        who = claim_text(claims.get("who", f"key {signing_key_id(token)}"))
+        via = claim_text(claims.get("via", "command"))
+        call_sid, jti = claim_text(claims["sub"]), claim_text(claims["jti"])
+        return ControlGrant(call_sid, jti, expires_at, who, via)
+
+
+def mint_control(
+    key: str, call_sid: str, *, jti: str, who: str, now: float, ttl_seconds: int, via: str = ""
+) -> str:
+    """Return a signed token for one order about a call, or about any (`ANY_CALL`).
+
+    Args:
+        key: the key that signs it.
+        call_sid: the call.
+        jti: any text that no other token has.
+        who: the user that the ledger names; empty for the key's id.
+        now: seconds since 1970.
+        ttl_seconds: until it expires.
+        via: which way the order comes; empty for `command`.
+
+    Raises:
+        ConfigurationError: it would live too long, or not at all.
+    """
+    if not 0 < ttl_seconds <= LONGEST_CONTROL_SECONDS:
+        raise ConfigurationError(f"a control token lives for 1 to {LONGEST_CONTROL_SECONDS} s")
+    claims = {"aud": CONTROL_AUDIENCE, "sub": call_sid, "jti": jti, "iat": int(now)}
+    named = {"who": who, "via": via}
+    claims |= {"exp": int(now) + ttl_seconds, **{k: text for k, text in named.items() if text}}
+    return encode(claims, key)
+
+
 AUDIENCE: Final = "receiver"
 
 

@@ -5,6 +5,7 @@ Secret files are refused where others can read them, and written for their owner
 
 from __future__ import annotations
 
+import hmac
 import os
 import re
 import secrets
@@ -206,6 +207,24 @@ def tap_keys(config: Config) -> tuple[str, ...]:
     """
     keys = _listed(config.tap_key, "TAPREEL_TAP_KEY", parse_keys)
     return keys + _in_file(config.tap_key_file, parse_keys)
+
+
+def control_keys(config: Config) -> tuple[str, ...]:
+    """Return the keys that sign control tokens, the one to sign with first.
+
+    A receiver and its own console have one more, made of what they share.
+
+    Raises:
+        ConfigurationError: one of them cannot be used; the text names no secret.
+    """
+    keys = _listed(config.control_key, "TAPREEL_CONTROL_KEY", parse_keys)
+    keys += _in_file(config.control_key_file, parse_keys)
+    return keys if config.console_token is None else (*keys, console_key(config.console_token))
+
+
+def console_key(console_token: str) -> str:
+    """Return the key with which a receiver's own console signs its orders."""
+    return hmac.digest(console_token.encode(), b"control", "sha256").hex()
 
 
 def forward_token(config: Config) -> str | None:

@@ -14,13 +14,20 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from receiver.cli.options import FILE, receiver_options, tap_token, tap_url
+from receiver.cli.options import (
+    FILE,
+    control_token,
+    order_options,
+    receiver_options,
+    tap_token,
+    tap_url,
+)
 from receiver.errors import ConfigurationError
 from receiver.media import visible
 
@@ -279,9 +286,67 @@ def forward(
     asyncio.run(carry_call(source, consumer, options, token=token, trust=trust))
 
 
+@click.command()
+@click.argument("call_sid")
+@click.option("--reason", default="", help="why, for the recording and the ledger")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(1, 86_400),
+    default=300.0,
+    show_default=True,
+    help="seconds after which recording goes on by itself",
+)
+@order_options
+def pause(
+    call_sid: str, reason: str, max_seconds: float, give: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Keep nothing of a live call, until it is resumed or the time is over.
+
+    Audio, key presses and marks are counted and thrown away: they reach no file and no listener.
+    """
+    order = {"order": "pause", "call_sid": call_sid, "reason": reason, "max_seconds": max_seconds}
+    answer = give(order)
+    click.echo(visible(f"paused {call_sid} until {answer['until']}"))
+
+
+@click.command()
+@click.argument("call_sid")
+@order_options
+def resume(call_sid: str, give: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Go on recording a call that is paused."""
+    give({"order": "resume", "call_sid": call_sid})
+    click.echo(visible(f"resumed {call_sid}"))
+
+
 @click.group()
 def token() -> None:
-    """Mint tokens for live listeners."""
+    """Mint tokens for live listeners, and for orders about live calls."""
+
+
+@token.command()
+@click.option("--call", "call_sid", metavar="CALL_SID", help="orders about one call")
+@click.option("--all", "everything", is_flag=True, help="orders about any call")
+@click.option("--who", default="", help="who gives the order, for the ledger")
+@click.option(
+    "--ttl",
+    type=click.IntRange(1, 300),
+    default=60,
+    show_default=True,
+    help="seconds until it expires; it is used once",
+)
+@click.option(
+    "--control-key-file",
+    type=FILE,
+    help="file of the receiver's control keys; else TAPREEL_CONTROL_KEY or"
+    " TAPREEL_CONTROL_KEY_FILE",
+)
+def control(
+    call_sid: str | None, *, everything: bool, who: str, ttl: int, control_key_file: Path | None
+) -> None:
+    """Print a signed token for one order: to pause a call, or to resume it."""
+    if everything == (call_sid is not None) or call_sid == "":
+        raise click.UsageError("choose one of --call CALL_SID and --all")
+    click.echo(control_token(control_key_file, call_sid or "*", ttl_seconds=ttl, who=who))
 
 
 @token.command()

@@ -34,7 +34,9 @@ COMMANDS: Final = {
     "render": ("receiver.cli.archive:render", "Turn one journal into a recording."),
     "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),
     "forward": ("receiver.cli.listen:forward", "Send a live call on to another server."),
-    "token": ("receiver.cli.listen:token", "Mint tokens for live listeners."),
+    "pause": ("receiver.cli.listen:pause", "Keep nothing of a live call for a while."),
+    "resume": ("receiver.cli.listen:resume", "Go on recording a call that is paused."),
+    "token": ("receiver.cli.listen:token", "Mint tokens for listeners and orders."),
     "console": ("receiver.cli.console:console", "Serve the console: pages and the API."),
     "user": ("receiver.cli.console:user", "Manage the accounts of the console."),
     "webhook": (

@@ -132,24 +132,90 @@ def settings(function: Command) -> Command:
 DEFAULT_RECEIVER: Final = "wss://127.0.0.1:8443"
 
 
+_address_option = click.option(
+    "--receiver",
+    "address",
+    default=DEFAULT_RECEIVER,
+    envvar="TAPREEL_RECEIVER",
+    show_default=True,
+    metavar="URL",
+    help="address of the receiver: wss://HOST:PORT, or ws:// on this machine",
+)
+_ca_option = click.option(
+    "--ca-file",
+    type=FILE,
+    help="certificate to trust, such as that of a self-signed receiver",
+)
+
+
+def order_options(function: Command) -> Command:
+    """Add how a receiver is reached and an order is signed; pass `give`, which gives one."""
+
+    @_address_option
+    @click.option(
+        "--control-key-file",
+        type=FILE,
+        help="file of the receiver's control keys; else TAPREEL_CONTROL_KEY or"
+        " TAPREEL_CONTROL_KEY_FILE",
+    )
+    @click.option("--token-file", type=FILE, help="file of a control token, in place of a key")
+    @_ca_option
+    @functools.wraps(function)
+    def command(
+        *arguments: Any,
+        address: str,
+        control_key_file: Path | None,
+        token_file: Path | None,
+        ca_file: Path | None,
+        **options: Any,
+    ) -> Any:
+        def give(order: dict[str, Any]) -> dict[str, Any]:
+            import asyncio
+
+            from receiver.auth.bearer import parse_tokens
+            from receiver.auth.credentials import read_secret
+            from receiver.transports.client import give_order, trust_in
+
+            url = _root(address)
+            if token_file is not None:
+                token = parse_tokens(read_secret(token_file).decode("latin-1"))[0]
+            else:
+                token = control_token(control_key_file, order["call_sid"], ttl_seconds=60)
+            trust = trust_in(str(ca_file)) if ca_file else None
+            return asyncio.run(give_order(url, order, token=token, trust=trust))
+
+        return function(*arguments, give=give, **options)
+
+    return command
+
+
+def control_token(key_file: Path | None, call_sid: str, *, ttl_seconds: int, who: str = "") -> str:
+    """Return a signed token for one order about a call.
+
+    Raises:
+        ConfigurationError: there is no key, or it cannot be used.
+    """
+    import secrets
+    import time
+
+    from receiver.auth.bearer import mint_control
+    from receiver.auth.credentials import control_keys
+
+    keys = control_keys(load({"control_key_file": key_file}, environ=os.environ))
+    if not keys:
+        text = "no control key: give --control-key-file FILE, or TAPREEL_CONTROL_KEY"
+        raise ConfigurationError(text)
+    jti = secrets.token_urlsafe(16)
+    now = time.time()
+    return mint_control(keys[0], call_sid, jti=jti, who=who, now=now, ttl_seconds=ttl_seconds)
+
+
 def receiver_options(function: Command) -> Command:
     """Add `--receiver`, `--token-file` and `--ca-file`; pass `tap: str`, `token` and `ca_file`."""
 
-    @click.option(
-        "--receiver",
-        "address",
-        default=DEFAULT_RECEIVER,
-        envvar="TAPREEL_RECEIVER",
-        show_default=True,
-        metavar="URL",
-        help="address of the receiver: wss://HOST:PORT, or ws:// on this machine",
-    )
+    @_address_option
     @click.option("--token-file", type=FILE, help="file of a tap token")
-    @click.option(
-        "--ca-file",
-        type=FILE,
-        help="certificate to trust, such as that of a self-signed receiver",
-    )
+    @_ca_option
     @functools.wraps(function)
     def command(
         *arguments: Any,
@@ -158,7 +224,7 @@ def receiver_options(function: Command) -> Command:
         ca_file: Path | None,
         **options: Any,
     ) -> Any:
-        options |= {"tap": _tap_root(address), "token": tap_token(token_file)}
+        options |= {"tap": f"{_root(address)}/tap", "token": tap_token(token_file)}
         return function(*arguments, **options, ca_file=str(ca_file) if ca_file else None)
 
     return command
@@ -190,7 +256,8 @@ def tap_token(file: Path | None) -> str:
     return tokens[0]
 
 
-def _tap_root(address: str) -> str:
+def _root(address: str) -> str:
+    """Return scheme, host and port of a receiver."""
     try:
         parts = urlsplit(address)
         host, _ = parts.hostname, parts.port
@@ -200,7 +267,7 @@ def _tap_root(address: str) -> str:
         raise ConfigurationError(f"--receiver must be like {DEFAULT_RECEIVER}")
     if parts.scheme == "ws" and not is_loopback(host):
         raise ConfigurationError("a receiver elsewhere needs wss: ws sends the token in the clear")
-    return f"{parts.scheme}://{parts.netloc}/tap"
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 EXTRAS: Final = {

@@ -134,6 +134,12 @@ class Config:
         "milliseconds that one track of a live call is waited for at the most by the other",
     ] = 240
     max_listeners: Annotated[int, integer(0, 100_000), "live listeners at the same time"] = 1000
+    control_key_file: Annotated[
+        Path | None, PATH, "file of keys that sign tokens for /control, which pauses calls"
+    ] = None
+    longest_pause: Annotated[
+        float, seconds(1, 86_400), "seconds that a call may be paused for by one order"
+    ] = 3600
     forward: Annotated[
         tuple[str, ...],
         TEXTS,
@@ -249,6 +255,9 @@ class Config:
     tap_key: Annotated[str | None, SECRET, "keys that sign tap tokens"] = field(
         default=None, repr=False
     )
+    control_key: Annotated[str | None, SECRET, "keys that sign control tokens"] = field(
+        default=None, repr=False
+    )
     forward_token: Annotated[str | None, SECRET, "bearer token that consumers get"] = field(
         default=None, repr=False
     )
@@ -282,6 +291,7 @@ ALTERNATIVES: Final = (
     ("stream_key_file", "stream_key"),
     ("tap_token_file", "tap_tokens"),
     ("tap_key_file", "tap_key"),
+    ("control_key_file", "control_key"),
     ("forward_token_file", "forward_token"),
 )
 """Settings that stand for one decision: the highest source that names one of them decides."""

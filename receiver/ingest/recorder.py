@@ -126,6 +126,11 @@ class LiveSession(Protocol):
         """Return the call, as far as it is known."""
         ...
 
+    @property
+    def recording(self) -> LiveRecording | None:
+        """Return the recording that is open, if any."""
+        ...
+
     def close(self, reason: EndReason, *, code: int, text: str) -> None:
         """End the open recording and ask the peer to close the socket."""
         ...
@@ -482,10 +487,12 @@ class Recorder:
 
     def has_call(self, call_sid: str) -> bool:
         """Whether a call is being recorded."""
-        return any(
-            session.call_sid == call_sid and session.recording_id is not None
-            for session in self.sessions
-        )
+        return bool(self.recordings_of(call_sid))
+
+    def recordings_of(self, call_sid: str) -> list[LiveRecording]:
+        """Return the open recordings of a call."""
+        found = [each.recording for each in self.sessions if each.call_sid == call_sid]
+        return [recording for recording in found if recording is not None]
 
     def count_unwanted(self, call_sid: str, missing: tuple[str, ...], times: int) -> None:
         """Count a stream that lacks required parameters; enter it, where it is logged, too."""

@@ -98,6 +98,11 @@ class Session:
         """Return the call, as far as it is known."""
         return self._recordings.call_sid
 
+    @property
+    def recording(self) -> LiveRecording | None:
+        """Return the recording that is open, if any."""
+        return self._recordings.open
+
     def unanswered_seconds(self, passed: float) -> float:
         """Count `passed` seconds; return for how long nothing shows that the call is there.
 

@@ -26,6 +26,8 @@ from receiver.disk import files, folders
 from receiver.errors import Refused
 from receiver.journal.spool import STALLED_SECONDS
 from receiver.rate_limit import RefusalThrottle
+from receiver.service.control import PATH as CONTROL_PATH
+from receiver.service.control import ControlService
 from receiver.tap.query import is_tap
 from receiver.tap.service import TapService
 from receiver.transports.interface import Decision, HttpAnswer, Peer, UpgradeRequest
@@ -57,6 +59,7 @@ class Admission:
             and of ended streams; twice as many as there are places are too many.
         stalled: returns whether journals are held in memory because the disk does not take them.
         taps: serves listeners; `None` where there are none.
+        control: carries out orders; `None` where there are none.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Admission:
         unsynced: Callable[[], int] = lambda: 0,
         stalled: Callable[[], bool] = lambda: False,
         taps: TapService | None = None,
+        control: ControlService | None = None,
     ) -> None:
         self.tokens = tokens
         self.streams = 0  # with an open socket
@@ -84,6 +88,7 @@ class Admission:
         self._unsynced = unsynced
         self._stalled = stalled
         self._taps = taps
+        self._control = control
         self._closed_for = _STARTING
         self._throttle = RefusalThrottle(longest_seconds=_LONGEST_UNLOGGED_SECONDS)
 
@@ -130,6 +135,8 @@ class Admission:
             return _unavailable(reason) if reason else _READY
         if self._taps is not None and is_tap(request.path):
             return self._taps.admit(request)
+        if self._control is not None and request.path == CONTROL_PATH:
+            return self._admit_order(self._control, request)
         if request.path != STREAMS_PATH:
             self._count(request, "not_found")
             return _NOT_FOUND
@@ -146,6 +153,13 @@ class Admission:
             self._count(request, "bad_request", grant)
             return request.no_upgrade  # the token is for the request that will be one
         return self._admit_once(grant, grant.jti, request)
+
+    def _admit_order(self, control: ControlService, request: UpgradeRequest) -> Decision:
+        try:
+            return control.admit(request)
+        except Refused as refused:
+            self._count(request, refused.reason.value)
+            return _UNAUTHORIZED
 
     def _admit_now(self, grant: Grant, request: UpgradeRequest) -> Decision:
         if reason := self.closed_for:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from receiver.auth import credentials, tls
-from receiver.auth.bearer import StreamTokens
+from receiver.auth.bearer import ControlTokens, StreamTokens
 from receiver.auth.replay_store import ReplayStore
 from receiver.config.settings import Config
 from receiver.counters import Counters
@@ -30,9 +30,11 @@ from receiver.ingest.session import Session
 from receiver.journal import backlog
 from receiver.journal.spool import Spool
 from receiver.lifecycle.ledger_thread import LedgerThread
+from receiver.lifecycle.pauses import PauseStore
 from receiver.recording.document import Published, Recording, RenderOptions
 from receiver.service import event_loop
 from receiver.service.admission import Admission, DiskWatch
+from receiver.service.control import ControlService
 from receiver.service.event_loop import ReadCoalescer
 from receiver.service.publish_queue import IN_TIME_SECONDS, PublishQueue
 from receiver.service.shutdown_deadline import ShutdownDeadline
@@ -45,6 +47,8 @@ USED_TOKENS: Final = "used-tokens"
 """The folder in the spool with a file for each single-use token that was used."""
 PARTS: Final = "parts"
 """The folder in the spool with a file for each stream of the last hour: where it stood."""
+PAUSED: Final = "paused"
+"""The folder in the spool with a file for each call that is paused."""
 _WATCH_SECONDS: Final = 1.0
 _LAST_EVENTS_SECONDS: Final = 1.5
 """For what is on its way to consumers, once the shutdown deadline runs."""
@@ -68,6 +72,9 @@ class Server:
         ConfigurationError: a folder, token or certificate cannot be used.
     """
 
+    _listener: SocketListener | None = None
+    _draining_until: float | None = None
+
     def __init__(
         self,
         config: Config,
@@ -77,11 +84,12 @@ class Server:
     ) -> None:
         folders.make_recordings_folder(config.recordings)
         self._config, self._shared = config, shared
+        folder = _common_folder(config, shared)
         self._on_published = published
         self._ssl_context = tls.serving(config)
         tokens = credentials.stream_tokens(config)
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
-        self._used_tokens = ReplayStore(_common_folder(config, shared) / USED_TOKENS)
+        self._used_tokens = ReplayStore(folder / USED_TOKENS)
         self.counters = Counters()
         self._taps = LiveTaps(config, flush=self._spool.flush, counters=self.counters.taps)
         self.recorder = Recorder(
@@ -90,24 +98,23 @@ class Server:
             self.counters,
             journal_ended=self._submit,
             changed=self._sessions_changed,
-            **_recorder_options(config, _common_folder(config, shared), self._taps.ledger),
+            **_recorder_options(config, folder, self._taps.ledger),
         )
+        self.control = _control(config, folder, self.recorder, self._used_tokens, self._spool)
         self._admission = Admission(
             tokens,
             self._used_tokens,
             open_session=lambda grant, host: Session(self.recorder, grant, remote_address=host),
-            max_streams=config.max_streams,
-            min_free=config.min_free,
+            **{name: getattr(config, name) for name in ("max_streams", "min_free")},
             unsynced=self._spool.__len__,
             stalled=lambda: self._spool.counters.stalled or self._disks[0].hangs,
             taps=self._taps.taps,
+            control=self.control,
         )
         self._disks = [DiskWatch(at, checked=self._disk_checked) for at in _places(config)]
         self._record_certificate()
-        self._listener: SocketListener | None = None
         self._stopping = asyncio.Event()
         self.deadline = ShutdownDeadline()
-        self._draining_until: float | None = None
 
     async def run(self, *, listening: Callable[[SocketListener], None]) -> None:
         """Serve until `stop` or a finished `drain`; all that arrived is published on return.
@@ -133,6 +140,8 @@ class Server:
             stack.callback(self.recorder.close)
             log_left(backlog.gather(config.spool))
             await asyncio.to_thread(self.recorder.load_parts)
+            await self.control.start()
+            stack.callback(self.control.close)
             for journal in backlog.waiting(config.spool):
                 self._queue.submit(journal)
             await asyncio.gather(*(disk.check() for disk in self._disks))
@@ -187,6 +196,10 @@ class Server:
         }
         if credentials.has_tap_tokens(self._config):
             parts["tap tokens"] = lambda: self._taps.replace_tokens(taps)
+        if self._config.control_key_file is not None:
+            parts["control keys"] = lambda: self.control.replace_keys(
+                credentials.control_keys(self._config)
+            )
         if self._config.forward_token_file is not None:
             parts["forward token"] = self._taps.reload_forward_token
         if self._ssl_context is not None:
@@ -321,6 +334,20 @@ def _recorder_options(config: Config, folder: Path, ledger: LedgerThread) -> dic
         "required": config.require_param,
         "ledger": ledger,
     }
+
+
+def _control(
+    config: Config, folder: Path, recorder: Recorder, used: ReplayStore, spool: Spool
+) -> ControlService:
+    """Return what carries out orders; `folder` is common to all workers."""
+    return ControlService(
+        recorder,
+        used,
+        tokens=ControlTokens(credentials.control_keys(config)),
+        store=PauseStore(folder / PAUSED),
+        longest_seconds=config.longest_pause,
+        flush=spool.flush,
+    )
 
 
 def log_left(folders: Mapping[Path, str]) -> None:

@@ -37,6 +37,7 @@ from receiver.disk.folders import FolderLock, make_private_folder, make_recordin
 from receiver.errors import ConfigurationError, DiskLeftError, TapreelError
 from receiver.journal import backlog
 from receiver.service import event_loop
+from receiver.service.control import Colleagues
 from receiver.service.server import Server, log_left
 from receiver.service.shutdown_deadline import ShutdownDeadline, leave_disk
 from receiver.transports.acceptor import SharedPort, open_sockets
@@ -90,8 +91,8 @@ class ChildProcess:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
 
-    def send(self, command: str) -> None:
-        """Send a command; a process that has just ended gets none."""
+    def send(self, command: str | tuple[Any, ...]) -> None:
+        """Send a command, or what another child says; a process that has just ended gets none."""
         with contextlib.suppress(OSError):
             self._channel.send(command)
 
@@ -237,16 +238,22 @@ class Worker(ChildProcess):
         super().__init__(_work, as_plain(config), shared.handed_over())
         self.problem = ""  # why it could not start
 
-    async def served(self, *, ready: Callable[[], None]) -> int | None:
+    async def served(
+        self, *, ready: Callable[[], None], passed_on: Callable[[tuple[Any, ...]], object]
+    ) -> int | None:
         """Wait until the process has ended, and return its exit code.
 
         Args:
             ready: is called once, when it serves.
+            passed_on: is called with what it says to the other workers.
         """
 
-        def received(problem: str) -> None:
-            self.problem = problem
-            if problem == _READY:
+        def received(message: str | tuple[Any, ...]) -> None:
+            if not isinstance(message, str):
+                passed_on(message)
+                return
+            self.problem = message
+            if message == _READY:
                 ready()
 
         return await self.ended(received)
@@ -298,9 +305,16 @@ async def _serve(config: Config, shared: SharedPort, channel: Connection) -> Non
     loop = asyncio.get_running_loop()
     commands = {"stop": server.stop, "drain": server.drain, "reload": server.reload}
 
+    colleagues = Colleagues(channel.send)
+    server.control.serve_colleagues(colleagues)
+
     def receive() -> None:
         try:
-            commands[channel.recv()]()
+            message = channel.recv()
+            if isinstance(message, str):
+                commands[message]()
+            else:
+                colleagues.receive(message)
         except (EOFError, OSError):  # the parent is gone, and with it the port
             loop.remove_reader(channel.fileno())
             server.stop()
@@ -452,7 +466,10 @@ class Supervisor:
         if self._ending.is_set():
             worker.send("drain")  # it publishes what it finds, and ends
         try:
-            code = await worker.served(ready=functools.partial(self._worker_serves, place))
+            code = await worker.served(
+                ready=functools.partial(self._worker_serves, place),
+                passed_on=functools.partial(self._pass_on, place),
+            )
         finally:
             del self._workers[place]
             self._counts[place] = _DEAD
@@ -462,6 +479,20 @@ class Supervisor:
             log.error("worker_refused_to_start", worker=place + 1, problem=worker.problem)
             return None
         return code
+
+    def _pass_on(self, place: int, message: tuple[Any, ...]) -> None:
+        """Pass on what one worker asks the others, and what one answers; see `Colleagues`."""
+        word, *rest = message
+        if word == "answer":
+            asking, number, found = rest
+            if asking in self._workers:
+                self._workers[asking].send(("answer", number, found))
+            return
+        number, what = rest
+        others = [worker for at, worker in self._workers.items() if at != place]
+        self._workers[place].send(("asking", number, len(others)))
+        for worker in others:
+            worker.send(("asked", place, number, what))
 
     def _not_started(self, place: int, error: OSError) -> None:
         self._counts[place] = _DEAD

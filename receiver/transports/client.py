@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
+import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.frames import Frame, Opcode
@@ -37,6 +38,9 @@ from receiver.transports.interface import Connection, Limits
 from receiver.transports.tcp import prepare_dialling
 
 OPEN_TIMEOUT_SECONDS: Final = 10.0
+ANSWER_TIMEOUT_SECONDS: Final = 15.0
+"""For a receiver to carry an order out; it takes at most 5 s for its disk, and asks others."""
+_OK: Final = 200
 CLOSE_TIMEOUT_SECONDS: Final = 10.0
 """From our close message to the end of the socket."""
 FINAL_CLOSE_SECONDS: Final = 30.0
@@ -117,6 +121,34 @@ async def dial(
     except (OSError, WebSocketException, ValueError) as error:
         raise DialError(f"no connection: {str(error) or type(error).__name__}") from error
     return _Line(cast(_ClientSocket, connection))
+
+
+async def give_order(
+    url: str, order: dict[str, Any], *, token: str, trust: ssl.SSLContext | None = None
+) -> dict[str, Any]:
+    """Give a receiver one order, and return its answer.
+
+    Args:
+        url: of the receiver: scheme, host and port.
+        order: `order` ("pause" or "resume"), `call_sid`, and what else the order has.
+        token: a control token for it.
+        trust: for wss; by default the system's authorities.
+
+    Raises:
+        DialError: the receiver cannot be reached, or refuses; `status` is why.
+    """
+    line = await dial(f"{url}/control", token=token, trust=trust)
+    try:
+        line.send(msgspec.json.encode(order).decode())
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+            answer: dict[str, Any] = msgspec.json.decode(await line.receive())
+    except (LineClosed, TimeoutError, msgspec.DecodeError) as error:
+        raise DialError(f"no answer: {str(error) or 'it took too long'}") from error
+    finally:
+        line.abort()
+    if answer["status"] != _OK:
+        raise DialError(str(answer.get("error", "refused")), status=answer["status"])
+    return answer
 
 
 def trust_in(ca_file: str | None) -> ssl.SSLContext:

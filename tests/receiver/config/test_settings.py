@@ -29,6 +29,7 @@ def test_secrets_are_not_in_the_text() -> None:
     config = load({}, environ=environ)
     assert "hush" not in repr(config)
     secrets = {"tokens", "stream_key", "tap_tokens", "tap_key", "forward_token"}
+    secrets |= {"control_key"}
     assert secrets == {n for n, s in SETTINGS.items() if s.value_type is SECRET}
 
 

@@ -37,6 +37,7 @@ class Stream:
     may_still_record: bool = False
     chunks: int = 0
     call_sid: str = ""
+    recording: None = None
     unanswered: float = 0.0
     passed: list[float] = field(default_factory=list)
     closings: list[tuple[EndReason, int]] = field(default_factory=list)

@@ -1,0 +1,353 @@
+"""A call is paused by command: what is sent meanwhile is nowhere, whatever happens to us."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from websockets.sync.client import connect
+
+from receiver.auth.bearer import mint_control
+from receiver.lifecycle.ledger import Ledger
+from receiver.recording.document import Recording
+from tests.bounds import at_most
+from tests.end_to_end import sender
+from tests.end_to_end.media_server import Consumer, rest_of
+from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess
+from tests.end_to_end.taps import secret_file, tapped_receiver
+from tests.end_to_end.withheld import Listeners, metrics_of, places_of
+
+KEY = "a-control-key-for-tests-of-32-letters"
+DIGITS = "4929-0661-7733"
+TONE_HZ = 1234
+MARKER = bytes((i * 37 + 11) % 128 for i in range(160))
+"""A chunk that may be nowhere; its bytes are in no other one."""
+SPEECH = bytes(128 + (i * 53 + 7) % 128 for i in range(160))
+
+pytestmark = pytest.mark.integration
+
+
+class Live:
+    """A call whose sender never stops: a thread sends 20 ms of both tracks, each at its time."""
+
+    def __init__(self, receiver: ReceiverProcess, *, call_sid: str = sender.CALL_SID) -> None:
+        self.payload = SPEECH
+        self.numbers: dict[bytes, list[int]] = {SPEECH: [], MARKER: []}
+        self._receiver = receiver
+        self._ending = threading.Event()
+        self._sequence, self._number = 1, 0
+        self.socket = connect(
+            receiver.url,
+            additional_headers={"Authorization": f"Bearer {TOKEN}"},
+            compression=None,
+            proxy=None,
+            legacy=True,  # no `with`: it lives as long as the call
+        )
+        start = sender.start({"queue": "sales"}, call_sid=call_sid)
+        sender.send_call(self.socket, [sender.connected(), start])
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
+
+    def _send(self) -> None:
+        began, ahead = time.monotonic(), 0
+        with contextlib.suppress(Exception):  # the receiver was killed
+            while not self._ending.wait(max(0.0, began + ahead * 0.02 - time.monotonic())):
+                ahead += 1
+                with self._lock:
+                    self._send_chunk()
+
+    def _send_chunk(self) -> None:
+        self._number += 1
+        for track in ("inbound", "outbound"):
+            self._sequence += 1
+            text = sender.media(track, self._number, self.payload, sequence=self._sequence)
+            self.socket.send(text)
+        self.numbers[self.payload].append(self._number)
+
+    def press(self) -> None:
+        """Press a key, and pass a mark of the same name."""
+        for body in ({"event": "dtmf", "dtmf": {"digit": DIGITS}},):
+            with self._lock:
+                self._sequence += 1
+                self.socket.send(json.dumps({**body, "sequenceNumber": str(self._sequence)}))
+
+    def burst(self, count: int) -> None:
+        """Send many chunks at once, as after a stall of the network."""
+        with self._lock:
+            for _ in range(count):
+                self._send_chunk()
+
+    def wait_for(self, payload: bytes, count: int) -> None:
+        """Wait until so many chunks of one kind were sent."""
+        deadline = time.monotonic() + at_most(60)
+        while len(self.numbers[payload]) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def hang_up(self) -> None:
+        """Send stop, and close."""
+        self._ending.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):
+            self._sequence += 1
+            stop = {"event": "stop", "sequenceNumber": str(self._sequence)}
+            self.socket.send(json.dumps(stop))
+            self.socket.close()
+
+
+@contextlib.contextmanager
+def paused_receiver(folder: Path, *options: str) -> Iterator[ReceiverProcess]:
+    """Run a receiver that takes orders."""
+    key = secret_file(folder / "control-keys", KEY)
+    with tapped_receiver(folder, "--control-key-file", str(key), *options) as receiver:
+        yield receiver
+
+
+def command(
+    receiver: ReceiverProcess, *words: str, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours against a receiver."""
+    url = receiver.url.removesuffix("/audio")
+    done = subprocess.run(
+        [sys.executable, "-m", "receiver", *words, "--receiver", url],
+        cwd=receiver.folder,
+        env={"TAPREEL_CONTROL_KEY": KEY, "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=at_most(60),
+        check=False,
+    )
+    assert code == done.returncode, done.stderr
+    return done
+
+
+def order(receiver: ReceiverProcess, token: str, document: dict[str, Any]) -> dict[str, Any]:
+    """Give an order with a token."""
+    url = receiver.url.removesuffix("/audio") + "/control"
+    headers = {"Authorization": f"Bearer {token}"}
+    with connect(url, additional_headers=headers, proxy=None, compression=None) as socket:
+        socket.send(json.dumps(document))
+        answer: dict[str, Any] = json.loads(socket.recv(timeout=at_most(30)))
+        return answer
+
+
+def token(call_sid: str = sender.CALL_SID, *, jti: str | None = None, ttl: int = 60) -> str:
+    """Return a control token."""
+    now = time.time()
+    jti = jti or str(time.monotonic_ns())
+    return mint_control(KEY, call_sid, jti=jti, who="ann", now=now, ttl_seconds=ttl)
+
+
+def has_marker(folder: Path) -> list[str]:
+    """Return which WAV files have the marker, decoded; payloads are mu-law."""
+    from tests.receiver.helpers.g711 import MULAW
+
+    wanted = np.array([MULAW[byte] for byte in MARKER[:40]], np.int16).tobytes()
+    found = []
+    for path in folder.rglob("*.wav"):
+        samples, _ = soundfile.read(path, dtype="int16")
+        if wanted in samples.tobytes():
+            found.append(str(path))
+    return found
+
+
+def assert_nowhere(folder: Path, **others: bytes) -> None:
+    """Find the marker neither in any file, nor in what anybody was given."""
+    markers = [MARKER[i : i + 40] for i in (0, 60, 120)] + [DIGITS.encode()]
+    assert [] == places_of(markers, folder, **others)
+    assert [] == has_marker(folder)
+
+
+def test_a_pause_by_command_leaves_nothing_anywhere(tmp_path: Path) -> None:
+    """Journal, spool, recording, peaks, time line, log, metrics, listeners, consumers."""
+    consumer = Consumer()
+    consumer.start()
+    options = ("--forward", consumer.url, "--metrics-port", "0", "--log-level", "debug")
+    with paused_receiver(tmp_path, *options) as receiver:
+        call = Live(receiver)
+        receiver.wait_for("stream_started")
+        listening = Listeners(receiver)
+        call.wait_for(SPEECH, 50)
+        said = command(receiver, "pause", sender.CALL_SID, "--reason", "card").stdout
+        assert said.startswith(f"paused {sender.CALL_SID} until 20")
+        call.payload = MARKER
+        call.press()
+        call.wait_for(MARKER, 60)
+        call.burst(50)
+        call.press()
+        later = Listeners(receiver, since="&since=60")
+        call.wait_for(MARKER, 120)
+        spooled = {"journals": b"".join(p.read_bytes() for p in receiver.spool.rglob("*.journal"))}
+        call.payload = SPEECH
+        sent = len(call.numbers[SPEECH])
+        call.wait_for(SPEECH, sent + 10)
+        assert f"resumed {sender.CALL_SID}\n" == command(receiver, "resume", sender.CALL_SID).stdout
+        call.wait_for(SPEECH, sent + 100)
+        metrics = metrics_of(receiver)
+        call.hang_up()
+        heard = listening.ended() + later.ended()
+        forwarded = json.dumps(rest_of(consumer.call())).encode()
+        folder, document = receiver.published()
+    consumer.stop()
+    log = receiver.raw_log.encode()
+    others = {"heard": heard, "forwarded": forwarded, "metrics": metrics, "log": log, **spooled}
+    assert_nowhere(tmp_path, **others)
+    check_paused(document, "card", "resumed")
+    assert document.complete, document.findings
+    acts = [(each.what, each.who) for each in Ledger(receiver.recordings).read()]
+    by_key = {who for what, who in acts if what in ("paused", "resumed")}
+    assert 1 == len(by_key)
+    assert ["resumed", "paused"] == [what for what, _ in acts if what in ("paused", "resumed")]
+    assert b'"event":"paused"' in heard
+    assert b'"event":"resumed"' in heard
+    assert b"tapreel_pauses_total 1.0" in metrics
+    assert folder.exists()
+
+
+def check_paused(document: Recording, reason: str, end: str) -> None:
+    """Find a pause in a recording, and a gap for it on both tracks."""
+    (pause,) = document.pauses
+    assert (reason, end) == (pause.reason, pause.end)
+    assert document.paused_ms > 0
+    for track in document.tracks:
+        assert reason in {gap.reason for gap in track.gaps if gap.kind == "paused"}
+
+
+def test_a_pause_survives_a_kill(tmp_path: Path) -> None:
+    """The recovered recording shows it, and the stream that starts again starts paused."""
+    with paused_receiver(tmp_path) as receiver:
+        call = Live(receiver)
+        receiver.wait_for("stream_started")
+        call.wait_for(SPEECH, 50)
+        assert 200 == order(receiver, token(), pausing(reason="card"))["status"]
+        call.payload = MARKER
+        call.wait_for(MARKER, 100)
+        receiver.process.kill()
+        receiver.ended()
+    call.hang_up()
+    first = receiver.raw_log.encode()
+    with paused_receiver(tmp_path) as receiver:
+        _, recovered = receiver.published()
+        again = Live(receiver)
+        again.payload = MARKER
+        receiver.wait_for("stream_started")
+        again.wait_for(MARKER, 30)
+        again.payload = SPEECH
+        sent = len(again.numbers[SPEECH])
+        again.wait_for(SPEECH, sent + 10)
+        assert 200 == order(receiver, token(), resuming())["status"]
+        again.wait_for(SPEECH, sent + 50)
+        again.hang_up()
+        _, document = receiver.published()
+    check_paused(recovered, "card", "crash")
+    check_paused(document, "card", "resumed")
+    assert_nowhere(tmp_path, first=first, second=receiver.raw_log.encode())
+
+
+def pausing(**more: Any) -> dict[str, Any]:
+    """Return an order to pause the call."""
+    return {"order": "pause", "call_sid": sender.CALL_SID, **more}
+
+
+def resuming() -> dict[str, Any]:
+    """Return an order to resume it."""
+    return {"order": "resume", "call_sid": sender.CALL_SID}
+
+
+def test_a_pause_ends_by_itself(tmp_path: Path) -> None:
+    """With a line in the log and in the ledger."""
+    with paused_receiver(tmp_path) as receiver:
+        call = Live(receiver)
+        receiver.wait_for("stream_started")
+        call.wait_for(SPEECH, 25)
+        command(receiver, "pause", sender.CALL_SID, "--max-seconds", "2")
+        line = receiver.wait_for("resumed")
+        sent = len(call.numbers[SPEECH])
+        call.wait_for(SPEECH, sent + 25)
+        call.hang_up()
+        _, document = receiver.published()
+    assert "expired" == line["end"]
+    (pause,) = document.pauses
+    assert "expired" == pause.end
+    assert 1900 <= pause.duration_ms <= 1000 * at_most(6)
+    (entry,) = [each for each in Ledger(receiver.recordings).read() if each.what == "resumed"]
+    assert ("receiver", "expired") == (entry.who, entry.details["end"])
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    """Tokens of other calls or used before, calls that are not there, pauses that are too long."""
+    with paused_receiver(tmp_path) as receiver:
+        call = Live(receiver)
+        receiver.wait_for("stream_started")
+        call.wait_for(SPEECH, 5)
+        statuses = {
+            "another call": order(receiver, token("CA1"), pausing())["status"],
+            "no such call": order(receiver, token("CA1"), {**pausing(), "call_sid": "CA1"})[
+                "status"
+            ],
+            "too long": order(receiver, token(), pausing(max_seconds=3601))["status"],
+            "no order": order(receiver, token(), {"order": "erase", "call_sid": "x"})["status"],
+            "not paused": order(receiver, token(), resuming())["status"],
+            "any call": order(receiver, token("*"), pausing())["status"],
+        }
+        assert {
+            "another call": 403,
+            "no such call": 404,
+            "too long": 400,
+            "no order": 400,
+            "not paused": 409,
+            "any call": 200,
+        } == statuses
+        used = token(jti="once")
+        assert 200 == order(receiver, used, resuming())["status"]
+        with pytest.raises(Exception, match="401"):
+            order(receiver, used, pausing())
+        for bad in ("wrong", token()[:-2]):
+            with pytest.raises(Exception, match="401"):
+                order(receiver, bad, pausing())
+        assert "no such call" in command(receiver, "pause", "CA1", code=5).stderr
+        assert "not paused" in command(receiver, "resume", sender.CALL_SID, code=6).stderr
+        call.hang_up()
+        receiver.published()
+
+
+def test_without_a_key_there_is_no_control(tmp_path: Path) -> None:
+    """The path does not exist."""
+    with tapped_receiver(tmp_path) as receiver, pytest.raises(Exception, match="404"):
+        order(receiver, token(), pausing())
+
+
+def test_any_worker_takes_the_order(tmp_path: Path) -> None:
+    """Whichever has the call: orders of many connections reach both."""
+    with paused_receiver(tmp_path, "--workers", "2") as receiver:
+        call = Live(receiver)
+        receiver.wait_for("stream_started")
+        call.wait_for(SPEECH, 25)
+        for _ in range(6):
+            answer = order(receiver, token(), pausing(reason="card"))
+            assert (200, 1) == (answer["status"], answer.get("streams")), answer
+        call.payload = MARKER
+        call.wait_for(MARKER, 25)
+        call.payload = SPEECH
+        sent = len(call.numbers[SPEECH])
+        call.wait_for(SPEECH, sent + 10)
+        answer = order(receiver, token(), resuming())
+        assert {"status": 200, "call_sid": sender.CALL_SID, "streams": 1} == answer
+        call.wait_for(SPEECH, sent + 25)
+        call.hang_up()
+        _, document = receiver.published()
+        assert 0 == receiver.stop(signal.SIGINT)
+    assert {"card"} == {pause.reason for pause in document.pauses}
+    assert_nowhere(tmp_path, log=receiver.raw_log.encode())
