@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -41,8 +38,6 @@ _BAR: Final = 100
 _FREE_SHARE: Final = 0.05
 _EXPIRES_SOON_DAYS: Final = 14
 _UNSYNCED_SECONDS: Final = 5
-_METRICS_SECONDS: Final = 1
-_METRIC: Final = re.compile(r"^tapreel_(\w+) ([0-9.e+-]+)$", re.MULTILINE)
 _DAY_MS: Final = 86_400_000
 _LONGEST_NUMBER: Final = 16
 
@@ -309,14 +304,14 @@ class _Day:
 
 async def _health(request: Request) -> dict[str, Any]:
     console, who = console_of(request), who_asks(request)
-    return await console.threads.run(_read_health, console, who)
+    async with console.live.watched():
+        return await console.threads.run(_read_health, console, who)
 
 
 def _read_health(console: Console, who: Who) -> dict[str, Any]:
     days = [_day(console, who, back) for back in reversed(range(DAYS))]
-    metrics = _metrics(console)
     problems: list[str] = []
-    figures = [*_figures(console, who, days, metrics, problems)]
+    figures = [*_figures(console, who, days, problems)]
     most = max([day.count for day in days] + [1])
     return {
         "summary": "all is well" if not problems else f"{len(problems)} to look at",
@@ -359,7 +354,6 @@ def _figures(
     console: Console,
     who: Who,
     days: list[_Day],
-    metrics: Mapping[str, float] | None,
     problems: list[str],
 ) -> Iterator[dict[str, Any]]:
     space = shutil.disk_usage(console.catalogue.recordings)
@@ -379,41 +373,31 @@ def _figures(
             )
         behind = "follows" if not status.unread_bytes else f"{status.unread_bytes:,} bytes behind"
         yield _figure("Catalogue", f"{status.recordings:,}", f"recordings; {behind}")
-    yield _unsynced(console, who, metrics, problems)
+    yield _unsynced(console, who, problems)
 
 
-def _unsynced(
-    console: Console, who: Who, metrics: Mapping[str, float] | None, problems: list[str]
-) -> dict[str, Any]:
-    name = "Oldest audio not on disk"
-    if not console.config.metrics_port:
-        return _figure(name, "not known", "set TAPREEL_METRICS_PORT for the receiver and for this")
-    if metrics is None or "spool_held_seconds" not in metrics:
-        problems.append("The receiver does not answer: is it running?")
-        return _figure(name, "not known", "the receiver does not answer")
-    held, live = metrics["spool_held_seconds"], metrics.get("streams_active", 0)
-    if held > _UNSYNCED_SECONDS:
-        problems.append(f"The disk is slow: audio of {duration(held * 1000)} waits in memory.")
+def _unsynced(console: Console, who: Who, problems: list[str]) -> dict[str, Any]:
+    """Return how old the oldest audio is that no disk holds, of all receivers that are known."""
+    name, live = "Oldest audio not on disk", console.live
+    if not live.taps:
+        return _figure(name, "not known", "the console knows no receiver: give it --tap-url")
+    for url, problem in live.problems.items():
+        text = f"The receiver {url} does not answer: {visible(problem)}"
+        problems.append("A receiver does not answer: is it running?" if who.scope else text)
+    if len(live.unsynced_ms) < len(live.taps):
+        return _figure(name, "not known", "a receiver does not answer, or is of an older version")
+    held_ms = max(live.unsynced_ms.values())
+    if held_ms > _UNSYNCED_SECONDS * 1000:
+        problems.append(f"The disk is slow: audio of {duration(held_ms)} waits in memory.")
     # To somebody who sees some of the calls it would give the others away.
-    note = "of live calls" if who.scope else f"{live:.0f} streams now"
-    return _figure(name, duration(held * 1000), note)
+    count = len(live.calls)
+    shown = "1 stream now" if count == 1 else f"{count} streams now"
+    note = "of live calls" if who.scope else shown
+    return _figure(name, duration(held_ms), note)
 
 
 def _figure(name: str, value: str, note: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "value": value, "note": note, **more}
-
-
-def _metrics(console: Console) -> dict[str, float] | None:
-    """Return what the receiver says of itself, where it has a port for that; the first worker's."""
-    if not console.config.metrics_port:
-        return None
-    url = f"http://127.0.0.1:{console.config.metrics_port}/metrics"
-    try:
-        with urllib.request.urlopen(url, timeout=_METRICS_SECONDS) as answer:
-            text = answer.read(1 << 20).decode("utf-8", "replace")
-    except (OSError, urllib.error.URLError):
-        return None
-    return {name: float(value) for name, value in _METRIC.findall(text)}
 
 
 def _facts(console: Console, problems: list[str]) -> Iterator[dict[str, str]]:

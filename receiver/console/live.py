@@ -170,6 +170,9 @@ class LiveCalls:
         self.taps = tuple(taps)
         self.calls: dict[str, LiveCall] = {}
         self.problems: dict[str, str] = {}  # by the receiver's address: why it shows nothing
+        self.unsynced_ms: dict[
+            str, int
+        ] = {}  # by the receiver's address: its oldest audio in memory
         self.listening: dict[str, Counter[str]] = {}  # who hears what by this console
         self.round = 0  # counts everything that changed
         self.changes = 0  # counts what is not levels alone
@@ -211,6 +214,7 @@ class LiveCalls:
         self._known.clear()
         self.calls.clear()
         self.problems.clear()
+        self.unsynced_ms.clear()
 
     async def change(self) -> None:
         """Wait until anything changes."""
@@ -283,6 +287,8 @@ class LiveCalls:
                     if recording_id in self.calls:
                         self.calls[recording_id].feed(levels)
                 self._known.add(tap.url)
+                if "unsynced_ms" in event:
+                    self.unsynced_ms[tap.url] = event["unsynced_ms"]
                 is_back = self.problems.pop(tap.url, None) is not None
                 self._report(levels_only=not is_back)
                 return
@@ -290,6 +296,7 @@ class LiveCalls:
 
     def _drop(self, tap: TapAddress) -> None:
         self.calls = {key: call for key, call in self.calls.items() if call.tap is not tap}
+        self.unsynced_ms.pop(tap.url, None)
 
     def _report(self, *, levels_only: bool = False) -> None:
         self.round += 1

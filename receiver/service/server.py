@@ -91,7 +91,7 @@ class Server:
         self._spool = Spool(config.spool, sync_interval_ms=config.sync_interval_ms)
         self._used_tokens = ReplayStore(folder / USED_TOKENS)
         self.counters = Counters()
-        self._taps = LiveTaps(config, flush=self._spool.flush, counters=self.counters.taps)
+        self._taps = LiveTaps(config, self._spool, counters=self.counters.taps)
         self.recorder = Recorder(
             self._spool,
             self._taps.hub,

@@ -5,7 +5,6 @@ The hub is chosen here and nowhere else: another one may carry the same events f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from receiver.config.settings import Config
 from receiver.counters import TapCounters
 from receiver.disk import layout
 from receiver.errors import ConfigurationError
+from receiver.journal.spool import Spool
 from receiver.lifecycle.ledger_thread import LedgerThread
 from receiver.recording.document import Recording
 from receiver.tap.feed import Feeds
@@ -35,13 +35,13 @@ log = structlog.get_logger("receiver.taps")
 class LiveTaps:
     """The hub, the taps for listeners, and the forwarder for consumers.
 
-    `flush` writes the journals now.
+    `spool` has the journals of live calls.
 
     Raises:
         ConfigurationError: a token, key or consumer cannot be used.
     """
 
-    def __init__(self, config: Config, *, flush: Callable[[], None], counters: TapCounters) -> None:
+    def __init__(self, config: Config, spool: Spool, *, counters: TapCounters) -> None:
         self.hub: Hub = LocalHub()
         self._config = config
         feeds = Feeds(
@@ -53,7 +53,8 @@ class LiveTaps:
         self.ledger = LedgerThread(config.recordings)
         options = TapOptions(
             journal_of=lambda recording_id: config.spool / layout.journal_name(recording_id),
-            flush=flush,
+            flush=spool.flush,
+            unsynced_seconds=lambda: spool.counters.held_seconds,
             byte_order=config.byte_order,
             longest_wait_ms=config.tap_wait_ms,
             limits=ListenerLimits(queue_ms=config.tap_queue_seconds * 1000),

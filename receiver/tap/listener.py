@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
-from receiver.auth.tap_tokens import TapGrant, TapTokens
+from receiver.auth.tap_tokens import Scope, TapGrant, TapTokens
 from receiver.media import GapReason
 from receiver.rate_limit import TokenBucket
 from receiver.tap import query
@@ -455,7 +455,9 @@ class Watcher:
             for live, levels in measured
             if self._request.matches(live)
         }
-        document = {"event": "levels", "streams": streams}
+        document: dict[str, Any] = {"event": "levels", "streams": streams}
+        if self._request.grant.scope == Scope():  # to others it would tell of calls beyond it
+            document["unsynced_ms"] = round(self._service.options.unsynced_seconds() * 1000)
         self._queue.put(OutMessage(msgspec.json.encode(document).decode()))
 
     def _send(self, *events: LifecycleEvent) -> None:

@@ -60,6 +60,7 @@ class TapOptions:
 
     journal_of: Callable[[str], Path]  # where a live recording's journal is
     flush: Callable[[], None] = lambda: None  # writes journals now
+    unsynced_seconds: Callable[[], float] = lambda: 0.0  # how old the oldest audio in memory is
     byte_order: ByteOrder = ByteOrder.LITTLE
     longest_wait_ms: int = LONGEST_WAIT_MS  # of one track for the other
     limits: ListenerLimits = field(default_factory=ListenerLimits)

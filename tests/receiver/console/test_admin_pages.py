@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
+import dataclasses
 import io
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from receiver.notifications.outbox import Outbox, add
 from tests.bounds import at_most
 from tests.receiver.helpers import hooks, recordings_builder
 from tests.receiver.helpers.consoles import PASSWORD, Served, send_form, serving
+from tests.receiver.helpers.serving import TOKEN, serving_taps
 
 pytestmark = pytest.mark.integration
 HTML = {"Accept": "text/html"}
@@ -188,31 +191,30 @@ async def test_health_says_that_a_disk_may_not_be_mounted(served: Served) -> Non
 
 
 async def test_health_reads_what_the_receiver_says_of_itself(tmp_path: Path) -> None:
-    """And says so where it does not answer."""
-    text = b"tapreel_spool_held_seconds 7.5\ntapreel_streams_active 3.0\n"
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text)
-        writer.write(head + text)
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with (
-        serving(tmp_path, metrics_port=port) as served,
-        served.browser(headers=served.token("max", Role.MANAGER)) as browser,
-    ):
+    """Over its taps, whether a live page is open or not; and says so where it does not answer."""
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving_taps(tmp_path / "x.journal"))
+        server.taps.options = dataclasses.replace(server.taps.options, unsynced_seconds=lambda: 7.5)
+        server.open_stream()
+        taps = (f"ws://127.0.0.1:{server.transport.port}",)
+        served = await stack.enter_async_context(
+            serving(tmp_path, console_token=TOKEN, console_taps=taps)
+        )
+        headers = served.token("max", Role.MANAGER)
+        browser = await stack.enter_async_context(served.browser(headers=headers))
         slow = (await browser.get("/health.json")).json()
         limited = served.token("sam", Role.MANAGER, {"queue": "sales"})
         some = (await browser.get("/health.json", headers=limited)).json()
-        server.close()
-        await server.wait_closed()
+        await server.transport.close()
+        served.console.live.close()
         gone = (await browser.get("/health.json")).json()
+        hidden = (await browser.get("/health.json", headers=limited)).json()
     assert ["The disk is slow: audio of 7.5 s waits in memory."] == slow["problems"]
-    assert "3 streams now" == slow["figures"][-1]["note"]
+    assert ("7.5 s", "1 stream now") == tuple(slow["figures"][-1][n] for n in ("value", "note"))
     assert "of live calls" == some["figures"][-1]["note"]
-    assert ["The receiver does not answer: is it running?"] == gone["problems"]
+    assert "not known" == gone["figures"][-1]["value"]
+    assert [True, False] == [taps[0] in each["problems"][0] for each in (gone, hidden)]
+    assert "A receiver does not answer: is it running?" == hidden["problems"][0]
 
 
 @pytest.mark.parametrize(
