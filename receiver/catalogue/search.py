@@ -8,7 +8,7 @@ follows one sorted list, or the intersection of several.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -217,12 +217,16 @@ def facets(connection: Connection, query: Query, scope: Mapping[str, str], now: 
 
 
 def _counted(sample: Sequence[sa.Row[Any]], since_ms: int) -> Facets:
+    names = [column.name for column in _SAMPLED]
+    found = zip(*sample, strict=True) if sample else [()] * len(names)
+    columns = dict(zip(names, found, strict=True))
     values: dict[str, Counter[str]] = {
-        word: _values(column, Counter(getattr(row, column) for row in sample))
-        for word, column in _JSON_FACETS.items()
+        word: _values(column, Counter(columns[column])) for word, column in _JSON_FACETS.items()
     }
-    values["complete"] = Counter("yes" if row.complete else "no" for row in sample)
-    telling = {name: found for name, found in _parameters(sample).items() if _is_telling(found)}
+    complete = Counter(map(bool, columns["complete"]))
+    values["complete"] = +Counter({"yes": complete[True], "no": complete[False]})
+    parameters = _parameters(columns["parameters"])
+    telling = {name: found for name, found in parameters.items() if _is_telling(found)}
     used = sorted(telling, key=lambda name: (-telling[name].total(), name))[:_NAMES]
     return Facets(
         since=timestamp(since_ms),
@@ -243,16 +247,14 @@ def _values(column: str, texts: Counter[str]) -> Counter[str]:
     return counted
 
 
-def _parameters(sample: Sequence[sa.Row[Any]]) -> dict[str, Counter[str]]:
-    """Return how often each value of each parameter comes."""
-    pairs: Counter[tuple[str, str]] = Counter()
-    for row in sample:
-        given = rows.decoded_column("parameters", row.parameters)
-        pairs.update((name, parameter_text(value)) for name, value in given.items())
-    names: dict[str, Counter[str]] = {}
-    for (name, value), count in pairs.items():
-        names.setdefault(name, Counter())[value] = count
-    return names
+def _parameters(texts: Iterable[str]) -> dict[str, Counter[str]]:
+    """Return how often each value of each parameter comes, of columns of objects."""
+    values: dict[str, list[str]] = {}
+    for text in texts:
+        for name, value in rows.decoded_column("parameters", text).items():
+            shown = value if isinstance(value, str) else parameter_text(value)
+            values.setdefault(name, []).append(shown)
+    return {name: Counter(found) for name, found in values.items()}
 
 
 def _is_telling(values: Counter[str]) -> bool:
