@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, settings
-from schemathesis import Case
 
 from receiver.console.api import OPERATIONS, described
 from receiver.console.openapi import API
 from receiver.console.who import Role
-from tests.bounds import at_most
-from tests.receiver.helpers import recordings_builder as builder
+from tests.bounds import at_most, examples
+from tests.receiver.helpers import recordings_builder
 from tests.receiver.helpers.consoles import serving
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
-EXAMPLES = 8
 
 
 def test_every_operation_is_described_once() -> None:
@@ -49,7 +47,7 @@ class Serving:
         assert self._started.wait(at_most(60))
 
     async def _serve(self) -> None:
-        builder.build(self._folder / "recordings")
+        recordings_builder.build(self._folder / "recordings")
         async with serving(self._folder) as served:
             await served.settled()
             self.url, self.headers = served.url, served.token("boss", Role.ADMIN)
@@ -70,21 +68,42 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     found.close()
 
 
-schema = schemathesis.openapi.from_dict(described())
+@functools.cache
+def operations() -> dict[str, Any]:
+    """Return the operations by label, as the library has them.
+
+    It is imported, and thinks of its cases, only where they are used: every process that collects
+    tests would do so else, also where it runs others.
+    """
+    import schemathesis
+
+    schema: Any = schemathesis.openapi.from_dict(described())
+    return {each.ok().label: each.ok() for each in schema.get_all_operations()}
 
 
-@schema.parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-def test_the_server_is_as_it_is_described(case: Case[Any], console: Serving) -> None:
+LABELS: Final = sorted(f"{o.method.upper()} {API}{o.described_path}" for o in OPERATIONS)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_server_is_as_it_is_described(label: str, console: Serving) -> None:
     """Whatever is sent, good or bad: status, type, body and headers are as described."""
-    case.call_and_validate(base_url=console.url, headers=console.headers, timeout=at_most(30))
+    from schemathesis.generation.hypothesis import builder
+
+    @settings(
+        max_examples=examples(4),
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: Any) -> None:
+        case.call_and_validate(base_url=console.url, headers=console.headers, timeout=at_most(30))
+
+    operation = operations()[label]
+    modes = list(builder.HypothesisTestMode)
+    config = builder.HypothesisTestConfig(project=operation.schema.config, modes=modes)
+    builder.create_test(operation=operation, test_func=ask, config=config)()
 
 
 def test_the_description_is_served_to_everybody(console: Serving) -> None:
