@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import statistics
 from collections import Counter
@@ -119,6 +120,12 @@ WITHOUT_NUMPY = (
 """What a live stream needs of the time line: the serving process has no use for numpy's memory."""
 
 
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    """Return the tree of a source; many tests look at the same, and none changes it."""
+    return ast.parse(text)
+
+
 def modules(package: str) -> list[Path]:
     """Return a package's source files."""
     return sorted((ROOT / package).rglob("*.py"))
@@ -142,7 +149,7 @@ def for_types(tree: ast.AST) -> set[ast.AST]:
 
 def imports(text: str, *, with_types: bool = True) -> Iterator[str]:
     """Yield every name that a source imports, the module before what is taken from it."""
-    tree = ast.parse(text)
+    tree = parsed(text)
     left_out = set() if with_types else for_types(tree)
     for node in ast.walk(tree):
         if node in left_out:
@@ -177,7 +184,7 @@ def places_imported(text: str, package: str) -> set[str]:
 
 def impurities(text: str) -> list[str]:
     """Return what of a source could reach outside, or wait: as lines."""
-    tree = ast.parse(text)
+    tree = parsed(text)
     left_out = for_types(tree)
     return [
         ast.unparse(node) for node in ast.walk(tree) if node not in left_out and is_impure(node)
@@ -245,7 +252,7 @@ def test_no_two_classes_have_one_name(package: str) -> None:
     names = Counter(
         node.name
         for file in modules(package)
-        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        for node in ast.walk(parsed(file.read_text("utf-8")))
         if isinstance(node, ast.ClassDef)
     )
     assert [] == [name for name, number in names.items() if number > 1]
@@ -334,7 +341,7 @@ def test_nothing_outgrows_its_budget(package: str) -> None:
     functions = []
     for file in modules(package):
         text = file.read_text("utf-8")
-        tree = ast.parse(text)
+        tree = parsed(text)
         lines = code_lines(tree, text)
         assert len(lines) <= MOST_LINES, file
         for node in ast.walk(tree):
@@ -352,7 +359,7 @@ def test_nothing_outgrows_its_budget(package: str) -> None:
 
 def test_the_server_stays_small() -> None:
     """It wires parts together; what any of them can do by itself is theirs."""
-    tree = ast.parse((ROOT / "receiver/service/server.py").read_text("utf-8"))
+    tree = parsed((ROOT / "receiver/service/server.py").read_text("utf-8"))
     (server,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
     methods = [n for n in server.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert len(methods) <= MOST_SERVER_METHODS
