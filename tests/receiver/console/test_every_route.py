@@ -33,6 +33,8 @@ HOSTILE: Final = (
     *("..%2f..%2fetc%2fpasswd", "%00%FF", "%3Cscript%3Ealert(1)%3C/script%3E%0d%0aSet-Cookie:a=b"),
     *(HIDDEN, "call-zebra"),
 )
+NAMING_THE_HIDDEN: Final = 2
+"""So many of them at the end name what is hidden."""
 QUERIES: Final = (
     "",
     "q=%00&limit=-1&after=x&from=zzz&before=9e9&sort=x&t=NaN&said=x&what=%00&who=%FF",
@@ -58,12 +60,21 @@ def publish(folder: Path) -> None:
     acts.hold(mine, f"{REASON} against gnu")
 
 
-def paths_of(row: Endpoint) -> list[str]:
+def asks_for_all(user: User) -> bool:
+    """Whether it is asked in every bad way: as an admin, who reaches all of the code.
+
+    Of the others, those are enough that name what is hidden: they are refused before that.
+    """
+    return user.role is Role.ADMIN
+
+
+def paths_of(row: Endpoint, user: User) -> list[str]:
     """Return paths that a row answers: with each hostile word in the place of each parameter."""
     pattern = re.sub(r"\{\w+(:\w+)?\}", "{}", row.path)
     if "{}" not in pattern:
         return [pattern]
-    return [pattern.replace("{}", word) for word in HOSTILE]
+    words = HOSTILE if asks_for_all(user) else HOSTILE[-NAMING_THE_HIDDEN:]
+    return [pattern.replace("{}", word) for word in words]
 
 
 def check(answer: httpx.Response, user: User) -> None:
@@ -144,10 +155,11 @@ async def test_a_role_reads_no_more_than_it_may(tmp_path: Path) -> None:
 
 async def ask_badly(browser: httpx.AsyncClient, row: Endpoint, user: User) -> None:
     """Ask for one row in every bad way that there is here."""
-    for path in paths_of(row):
+    queries = QUERIES if asks_for_all(user) else QUERIES[-1:]
+    for path in paths_of(row, user):
         for method in row.methods:
             if method in SAFE:
-                for query in QUERIES if "{" not in row.path else QUERIES[:1]:
+                for query in queries if "{" not in row.path else QUERIES[:1]:
                     check(await browser.request(method, f"{path}?{query}"), user)
                 continue
             rubbish: tuple[dict[str, object], ...] = (
@@ -155,7 +167,7 @@ async def ask_badly(browser: httpx.AsyncClient, row: Endpoint, user: User) -> No
                 {"json": {"name": MARKUP, "text": MARKUP, "reason": MARKUP, "role": "x"}},
                 {"data": {"name": MARKUP, "text": "\0", "at": "NaN", "reason": "", "id": HIDDEN}},
             )
-            for body in rubbish:
+            for body in rubbish if asks_for_all(user) else rubbish[-1:]:
                 answer = await browser.request(method, path, **body)  # type: ignore[arg-type]
                 check(answer, user)
 
