@@ -24,7 +24,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 # Property tests are not judged by the clock of a busy machine.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "busy",
+    deadline=None,
+    max_examples=bounds.examples(60),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 # In CI a run repeats: its examples are drawn from the test itself, not by chance. What chance finds
 # is found by `make test`, and becomes an example of its own.
 settings.register_profile("ci", settings.get_profile("busy"), derandomize=True)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from receiver.media import GapKind, Track
 from tests.accuracy.recorded import Outcome, outcome
 from tests.accuracy.senders import Network, Sender, Spurt, Stamps, call
+from tests.bounds import examples
 
 Speech = dict[Track, Sequence[Spurt]]
 
@@ -173,7 +174,7 @@ def test_timestamps_that_jitter_leave_no_silence_in_speech(jitter: int, seed: in
     ahead=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_what_the_network_does_moves_no_audio(
     jitter: int,
     stalls: list[tuple[int, int]],
@@ -228,7 +229,7 @@ STOPPING = [Stamps.OWN, Stamps.SENT, Stamps.SAMPLES_SENT, Stamps.NONE]
     ppm=st.sampled_from([0, 200]),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_clocks_that_stop_are_followed_by_arrivals(
     speech: Speech, stamps: Stamps, packets: tuple[int, ...], jitter: int, ppm: int, seed: int
 ) -> None:
@@ -249,7 +250,7 @@ def test_clocks_that_stop_are_followed_by_arrivals(
     lost=st.sets(st.integers(1, 60), min_size=1, max_size=5),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_what_is_lost_is_told_whatever_the_clock_does(
     speech: Speech,
     stamps: Stamps,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from receiver.media import Track
 from tests.accuracy.heard import heard
 from tests.accuracy.senders import Network, Numbers, Sender, Spurt, Stamps, call
+from tests.bounds import examples
 
 IN, OUT = Track.INBOUND, Track.OUTBOUND
 BOTH: dict[Track, Sequence[Spurt]] = {IN: [(0, 12_000)], OUT: [(0, 12_000)]}
@@ -199,7 +200,7 @@ def senders(draw: st.DrawFn) -> Sender:
 
 
 @given(senders(), networks(), st.sampled_from([BOTH, TURNS, LATE]), st.integers(0, 5))
-@settings(max_examples=40, deadline=None, phases=(Phase.reuse, Phase.generate))
+@settings(max_examples=examples(20), deadline=None, phases=(Phase.reuse, Phase.generate))
 def test_whatever_the_sender_and_the_network_do(
     sender: Sender, network: Network, speech: dict[Track, Sequence[Spurt]], seed: int
 ) -> None:

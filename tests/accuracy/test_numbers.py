@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from receiver.media import Track
 from tests.accuracy.recorded import Outcome, outcome
 from tests.accuracy.senders import Network, Numbers, Sender, Spurt, call
+from tests.bounds import examples
 
 IN, OUT = Track.INBOUND, Track.OUTBOUND
 CALM = Network()
@@ -92,7 +93,7 @@ def test_a_shared_counter_is_found_however_the_tracks_overtake_each_other(
     ),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(40))
 def test_what_is_said_to_be_lost_is_what_was(
     speech: Speech,
     numbers: Numbers,
@@ -163,7 +164,7 @@ def test_chunks_that_are_lost_with_the_wrap_of_their_numbers_are_counted(
     sequence=st.booleans(),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_a_counter_that_begins_anew_hides_no_loss(
     numbers: Numbers, at: int, first: int, lost: int, behind: int, sequence: bool, seed: int
 ) -> None:
@@ -210,7 +211,7 @@ def test_numbers_that_count_audio_say_whose_the_loss_is(numbers: Numbers, speech
     count=st.sampled_from([0, 1, 5, 12, 25]),
     both=st.booleans(),
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(40))
 def test_counters_and_clocks_that_begin_anew_hide_no_loss(
     speech: Speech,
     numbers: Numbers,

@@ -40,6 +40,7 @@ from receiver.timeline import track_timeline
 from receiver.timeline.track_timeline import Placement
 from receiver.wire import parse
 from receiver.wire.messages import Message, MessageRejected, ProtocolViolation, Start
+from tests.bounds import examples
 from tests.receiver.helpers.journals import STARTED_AT_MS
 
 SOCKETS = 3
@@ -391,7 +392,7 @@ class Core(RuleBasedStateMachine):
         assert not any(payload in other for payload in payloads for other in others)
 
 
-Core.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Core.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=40, deadline=None)
 TestCore = pytest.mark.timeout(180)(Core.TestCase)
 
 

@@ -32,6 +32,7 @@ from receiver.recording.document import (
     decode_timeline,
 )
 from receiver.recording.verify import verify
+from tests.bounds import examples
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.g711 import MULAW
 from tests.receiver.helpers.journals import chunk, records, start_message, write
@@ -263,7 +264,7 @@ def happened(events: list[tuple[Any, ...]], track: Track, *, numbered: bool) -> 
     media=st.sampled_from(FORMATS),
     numbered=st.booleans(),
 )
-@settings(max_examples=200)
+@settings(max_examples=examples(80))
 def test_whatever_happened_the_files_agree_with_their_document(
     inbound: list[Any], outbound: list[Any], media: tuple[str, int], numbered: bool
 ) -> None:

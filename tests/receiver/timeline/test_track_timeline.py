@@ -14,6 +14,7 @@ from receiver.journal.records import ChunkRecord, DroppedRecord
 from receiver.media import ClockRule, Encoding, GapKind, MediaFormat, RejectedChunk, Track
 from receiver.timeline.track_index import MessageIndex, TrackIndex
 from receiver.timeline.track_timeline import Placement, gaps_in_ms, place, place_tracks
+from tests.bounds import examples
 from tests.receiver.helpers.journals import chunk
 
 MULAW = MediaFormat()
@@ -527,7 +528,7 @@ def trembling(numbers: Iterable[int], jitter_ms: int, seed: int) -> list[ChunkRe
 
 
 @given(jitter=st.integers(0, 300), seed=st.integers(0, 2**32), sent=st.integers(100, 1000))
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_timestamps_that_jitter_make_no_longer_and_longer_recording(
     jitter: int, seed: int, sent: int
 ) -> None:
@@ -564,7 +565,7 @@ def test_a_pause_between_jittering_timestamps_is_kept(jitter: int) -> None:
 
 
 @given(jitter=st.integers(0, 100), seed=st.integers(0, 2**32))
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_what_is_lost_between_jittering_timestamps_is_listed(jitter: int, seed: int) -> None:
     """Chunk numbers say so, whatever the timestamps say."""
     source = random.Random(seed)
@@ -837,7 +838,7 @@ def test_gaps_of_one_kind_that_touch_are_one_row() -> None:
 
 
 @given(seed=st.integers(0, 2**32), lost=st.sets(st.integers(5, 150), max_size=20))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_mixed_sizes_lose_what_the_clock_leaves(seed: int, lost: set[int]) -> None:
     """Chunks of 10 to 160 ms, whose timestamps say how long those were that are missing."""
     source = random.Random(seed)

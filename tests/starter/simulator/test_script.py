@@ -14,6 +14,7 @@ from starter.models import Codec
 from starter.simulator.dialects import SignalWireDialect
 from starter.simulator.script import Delivery, Faults, Plan, Step, write_script
 from starter.simulator.stream_info import MEDIA_FORMATS, Identity, Keypress, TrackAudio
+from tests.bounds import examples
 
 INBOUND = bytes(range(250)) + bytes(range(250))
 OUTBOUND = bytes(reversed(range(256))) * 2
@@ -118,7 +119,7 @@ def test_timestamps_may_begin_later() -> None:
 
 
 @given(faults)
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_faults_keep_the_numbers(given_faults: Faults) -> None:
     """Whatever befalls them, chunks keep numbers, times and bytes of the faultless call."""
     plain = {step.sequence: step for step in write_script(PLAN)}
@@ -135,7 +136,7 @@ def test_faults_keep_the_numbers(given_faults: Faults) -> None:
 
 
 @given(faults)
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_reordered_means_overtaken(given_faults: Faults) -> None:
     """A chunk is marked reordered exactly if a later one was sent before it."""
     highest = 0
@@ -147,7 +148,7 @@ def test_reordered_means_overtaken(given_faults: Faults) -> None:
 
 
 @given(faults)
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 def test_a_seed_gives_one_script(given_faults: Faults) -> None:
     """The same plan gives the same script."""
     plan = replace(PLAN, faults=given_faults)

@@ -16,6 +16,7 @@ from receiver.media import ByteOrder, Encoding, EndReason, Track
 from receiver.recording.document import RenderOptions
 from receiver.tap.encoding.format import Encoder, Format, OutMessage, OutputSpec
 from receiver.tap.hub import LiveChunk, StreamPosition
+from tests.bounds import examples
 from tests.receiver.helpers import journals
 from tests.receiver.helpers.taps import (
     audio_bytes,
@@ -106,7 +107,7 @@ def calls(draw: st.DrawFn) -> tuple[list[ChunkRecord], Encoding, int]:
 
 
 @given(calls(), st.sampled_from([None, 0.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_it_equals_the_recording(
     call: tuple[list[ChunkRecord], Encoding, int], since: float | None
 ) -> None:
