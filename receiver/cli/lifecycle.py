@@ -6,6 +6,7 @@ import itertools
 import os
 import pwd
 import re
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from receiver.cli.options import config_of, need_extra, recordings_folder
+from receiver.cli.options import FILE, config_of, need_extra, recordings_folder
 from receiver.config.settings import Config
 from receiver.disk import layout
-from receiver.errors import TapreelError, UnreadableError
+from receiver.disk.files import open_regular
+from receiver.errors import ConfigurationError, TapreelError, UnreadableError
 from receiver.lifecycle.acts import Acts
 from receiver.lifecycle.delete import Remover
 from receiver.lifecycle.ledger import Entry, EntryFilter, Head, Ledger, parse_head
@@ -249,14 +251,28 @@ def _head(context: click.Context, option: click.Parameter, given: str | None) ->
 @click.option(
     "--head", "known", callback=_head, metavar="N:HASH", help="a head that was kept elsewhere"
 )
+@click.option("--checkpoint", "note", type=FILE, metavar="FILE", help="a checkpoint that was kept")
+@click.option("--key", metavar="KEY", help="the key that signed it, as `checkpoint --key` shows it")
 @recordings_folder
 @click.pass_context
-def verify(context: click.Context, recordings: Path, known: Head | None) -> None:
+def verify(
+    context: click.Context,
+    recordings: Path,
+    *,
+    known: Head | None,
+    note: Path | None,
+    key: str | None,
+) -> None:
     """Check that no entry was changed, left out, put in or moved.
 
     Prints the head, which is worth keeping elsewhere: with it, another time, --head shows whether
-    somebody made the whole ledger anew. Ends with exit code 6 when something is wrong.
+    somebody made the whole ledger anew. So does --checkpoint with one that was signed. Ends with
+    exit code 6 when something is wrong.
     """
+    if (note is None) != (key is None) or (note is not None and known is not None):
+        raise click.UsageError("give --head, or --checkpoint and --key, or neither")
+    if note is not None and key is not None:
+        known = _kept_head(note, key)
     found = Ledger(recordings).verify(known)
     for line in (*found.problems, *(f"remark: {remark}" for remark in found.remarks)):
         click.echo(visible(line))
@@ -264,6 +280,53 @@ def verify(context: click.Context, recordings: Path, known: Head | None) -> None
     click.echo(f"{verdict}: {found.entries} entries, head {found.head}")
     if found.problems:
         context.exit(UnreadableError.exit_code)
+
+
+def _kept_head(note: Path, key: str) -> Head:
+    """Return the head that a checkpoint in a file is of."""
+    from receiver.lifecycle.checkpoint import LONGEST, VerifierKey, head_of
+
+    try:
+        verifier = VerifierKey.parse(key)
+    except ValueError as error:
+        raise click.UsageError(f"--key: {error}") from None
+    try:
+        with open_regular(note, follow_links=True) as file:
+            text = file.read(LONGEST).decode("utf-8", "replace")
+    except OSError as error:
+        raise ConfigurationError(f"{note} cannot be read: {error.strerror}") from error
+    try:
+        return head_of(text, verifier)
+    except UnreadableError as error:
+        raise UnreadableError(f"{note}: {error}") from None
+
+
+@ledger.command("checkpoint")
+@click.option(
+    "--origin",
+    default=f"{socket.gethostname()}/tapreel",
+    metavar="NAME",
+    help="whose ledger it is; default: this host's name",
+)
+@click.option("--key", "show_key", is_flag=True, help="print the public key instead")
+@config_of("recordings", "ledger_key_file")
+def checkpoint_head(config: Config, *, origin: str, show_key: bool) -> None:
+    """Print the head, signed, for somebody outside to keep: a C2SP checkpoint.
+
+    `receiver ledger verify --checkpoint FILE --key KEY` compares it with the ledger, another time.
+    """
+    from receiver.auth.credentials import read_secret
+    from receiver.lifecycle.checkpoint import checkpoint, signer_of
+
+    file = config.ledger_key_file
+    if file is None:
+        raise ConfigurationError("no key signs: give --ledger-key-file FILE")
+    signer = signer_of(file, read_secret(file), origin)
+    if show_key:
+        click.echo(str(signer.verifier))
+    else:
+        head = Ledger(config.recordings).head()
+        click.echo(checkpoint(head, signer), nl=False)
 
 
 def _since(context: click.Context, option: click.Parameter, given: str | None) -> str:

@@ -242,6 +242,9 @@ class Config:
     expect_seconds: Annotated[
         float, seconds(1, 3600), "a stream that was asked for is missing after this time"
     ] = 30
+    ledger_key_file: Annotated[
+        Path | None, PATH, "Ed25519 key in PEM that signs checkpoints of the ledger"
+    ] = None
     log_level: Annotated[
         str, choice(("debug", "info", "warning", "error")), "least level that is logged"
     ] = "info"

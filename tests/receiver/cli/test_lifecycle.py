@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import pwd
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from receiver.cli import main
 from receiver.media import EndReason
@@ -234,3 +237,37 @@ def test_what_cannot_be_entered_is_one_line(recordings: Path, run: Run) -> None:
     assert (3, "") == (code, out)
     assert "receiver: the ledger cannot be written, nothing was done: Is a directory\n" == err
     assert Annotations() == added(recordings)
+
+
+def test_a_signed_head_shows_a_ledger_that_was_made_anew(
+    recordings: Path, run: Run, tmp_path: Path
+) -> None:
+    """To whoever has kept it, and the public key; whatever else agrees with itself."""
+    key = Ed25519PrivateKey.generate()
+    file = tmp_path / "ledger.pem"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    file.chmod(0o600)
+    signing = ("ledger", "checkpoint", "--ledger-key-file", str(file), "--origin", "here")
+    run("label", ID, "one")
+    code, verifier, _ = run(*signing, "--key")
+    assert (0, True) == (code, verifier.startswith("here+"))
+    note = tmp_path / "kept.checkpoint"
+    note.write_text(run(*signing)[1])
+    witness = ("ledger", "verify", "--checkpoint", str(note), "--key", verifier.strip())
+    run("label", ID, "two")
+    assert 0 == run(*witness)[0]
+    shutil.rmtree(recordings / ".ledger")
+    run("label", ID, "three")
+    assert 0 == run("ledger", "verify")[0]
+    code, said, _ = run(*witness)
+    assert 6 == code
+    assert "entry 1 is not the one that was there" in said
+    note.write_text(note.read_text().replace("\n1\n", "\n2\n"))
+    code, _, error = run(*witness)
+    assert 6 == code
+    assert "kept.checkpoint: its signature is wrong" in error
+    assert 2 == run("ledger", "verify", "--checkpoint", str(note))[0]
+    assert 2 == run(*witness[:-1], "nokey")[0]
+    assert 3 == run("ledger", "checkpoint")[0]
+    missing = ("ledger", "verify", "--checkpoint", "missing", "--key", verifier.strip())
+    assert 3 == run(*missing)[0]
