@@ -19,7 +19,8 @@ from typing import Any, Final
 import click
 
 from receiver.cli import catalogue as search
-from receiver.cli.options import FILE, named_settings
+from receiver.cli.options import FILE, config_of, named_settings
+from receiver.config.settings import Config
 from receiver.disk.files import open_folder
 from receiver.disk.folders import FolderLock, make_recordings_folder
 from receiver.errors import ConfigurationError, UnreadableError
@@ -201,15 +202,23 @@ def _print_line(line: str, *, err: bool = False, newline: bool = True) -> None:
 @click.command()
 @click.argument("recording_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="print recording.json as it is")
-@named_settings("recordings", "database_url")
-def show(recordings: Path, database_url: str | None, recording_id: str, *, as_json: bool) -> None:
+@config_of("recordings", "database_url")
+def show(config: Config, recording_id: str, *, as_json: bool) -> None:
     """Show one recording. ID may be the first characters of an id, 4 at least."""
-    kept = store.read(search.find(recordings, database_url, recording_id))
+    recordings = config.recordings
+    kept = store.read(search.find(recordings, config.database_url, recording_id))
     if as_json:
         click.echo(_shown(kept.document), nl=False)
         return
     for line in _page(kept, store.next_part(recordings, kept.recording)):
         _print_line(line)
+    if config.retention:
+        from receiver.lifecycle import expiry, retention
+
+        folder = kept.folder.relative_to(recordings)
+        rules, facts = retention.rules_of(config), expiry.facts_of(recordings, folder)
+        if text := retention.kept_text(rules, facts):
+            _print_line(f"{'kept':<12}{visible(text)}")
 
 
 def _shown(document: bytes) -> bytes | str:

@@ -22,7 +22,15 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from receiver.console import admin_pages, api, changes, ledger_page, live_page, pages, sign_in
+from receiver.console import (
+    admin_pages,
+    api,
+    changes,
+    ledger_page,
+    live_page,
+    pages,
+    sign_in,
+)
 from receiver.console.context import Console, console_of, page_response, takes_gzip
 from receiver.console.middleware import Outermost
 from receiver.console.problems import (

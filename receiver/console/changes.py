@@ -1,4 +1,4 @@
-"""What managers change of a recording in its page, or of many in the list.
+"""What managers change of a recording in its page, or of many in the list; erasing and deleting.
 
 Each change is in the ledger before it is made (`lifecycle.acts`), and in the catalogue before the
 answer goes out.
@@ -10,27 +10,37 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import urlencode
 
+import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from receiver.console import downloads, views
-from receiver.console.context import Console, console_of, who_asks
-from receiver.console.problems import Problem
+from receiver.console.context import Console, console_of, json_response, who_asks
+from receiver.console.openapi import Operation, query_word
+from receiver.console.problems import Problem, not_found
 from receiver.console.routes import Endpoint
 from receiver.console.sign_in import form_of
 from receiver.console.who import Role, Who
+from receiver.disk import layout
 from receiver.errors import (
     AnnotationError,
     CatalogueError,
     ConfigurationError,
     LedgerError,
     NotFoundError,
+    RemovalError,
     UnreadableError,
 )
 from receiver.lifecycle.acts import Acts
+from receiver.lifecycle.delete import Remover
+from receiver.lifecycle.erase import erase
+from receiver.media import Track
+from receiver.recording.annotations import LONGEST_REASON
+from receiver.recording.store import Tombstone
 
 Change = Callable[[Acts, Path], object]
 SAID: Final = ("said", "done", "of")
@@ -42,12 +52,19 @@ _SAID: Final = {
     "note_removed": "The note is removed.",
     "held": "It is held: nothing erases, expires or deletes it.",
     "released": "It is released.",
+    "erased": "The span is erased, for good.",
+    "deleted": "The recording is deleted, for good.",
     "user_added": "The user is added.",
     "user_changed": "The role is changed; it counts from the next request on.",
     "user_removed": "The user is removed.",
     "token_revoked": "The token is revoked.",
     "resent": "It is sent again now.",
 }
+
+
+_LONGEST_AUDIO_S: Final = 1e7
+_Seconds = Annotated[float, Meta(ge=0, le=_LONGEST_AUDIO_S)]
+_Removal = Callable[[Remover, Path], Tombstone]
 
 
 def said_of(request: Request) -> dict[str, str] | None:
@@ -187,7 +204,113 @@ async def _selected_zip(request: Request) -> Response:
     return await downloads.zip_response(request, rows, "recordings.zip")
 
 
+class NewErasure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which seconds of a recording are to become silence, and why; no tracks are all of them."""
+
+    from_s: _Seconds
+    to_s: _Seconds
+    reason: Annotated[str, Meta(min_length=1, max_length=LONGEST_REASON)]
+    tracks: Annotated[list[Track], Meta(max_length=len(Track))] = []  # msgspec copies it
+
+
+async def _removed(request: Request, remove: _Removal) -> Tombstone:
+    """Erase or delete the recording in a request's path; return what is left of what was.
+
+    Raises:
+        NotFoundError: there is none within the scope of who asks.
+        Problem: 404, that is no id; 409, it is held, or cannot be changed now; 422, the reason
+            cannot be kept.
+    """
+    console, who = console_of(request), who_asks(request)
+    recording_id, config = request.path_params["recording_id"], console.config
+    if not layout.RECORDING_ID.fullmatch(recording_id):
+        raise not_found()
+
+    def work() -> Tombstone:
+        row = console.catalogue.get(recording_id, who.scope)
+        remover = Remover(config.recordings, config.spool, who=who.name, via=who.way)
+        done = remove(remover, config.recordings / row.folder)
+        with contextlib.suppress(CatalogueError):  # it is done, and followers are told of it
+            console.catalogue.touch(row.id)
+        return done
+
+    try:
+        return await console.encoding.run(work)
+    except RemovalError as error:
+        raise Problem(409, f"Nothing was changed: {error}.") from None
+    except AnnotationError as error:
+        raise Problem(422, f"This cannot be kept: {error}.") from None
+
+
+async def _delete(request: Request) -> Response:
+    reason = request.query_params.get("reason", "")
+    await _removed(request, lambda remover, folder: remover.delete(folder, reason))
+    return Response(status_code=204)
+
+
+async def _erase(request: Request, body: NewErasure) -> Response:
+    return json_response(request, await _removed(request, _erasure(body)))
+
+
+def _erasure(body: NewErasure) -> _Removal:
+    return lambda remover, folder: erase(
+        remover, folder, body.from_s * 1000, body.to_s * 1000, body.reason, tracks=body.tracks
+    )
+
+
+async def _delete_form(request: Request) -> Response:
+    reason = (await form_of(request)).get("reason", "")
+    await _removed(request, lambda remover, folder: remover.delete(folder, reason))
+    return RedirectResponse(f"/recordings?{urlencode({'said': 'deleted'})}", 303)
+
+
+async def _erase_form(request: Request) -> Response:
+    form = await form_of(request)
+    try:
+        begin, end = (views.seconds_of(form.get(name, "")) for name in ("from", "to"))
+        tracks = [Track(form["track"])] if form.get("track") else []
+    except ValueError:
+        raise Problem(400, "The positions must be like 62.5, 1:02.5 or 1:02:03.") from None
+    if begin is None or end is None:
+        raise Problem(400, "Write from where to where it is to be erased.")
+    body = NewErasure(begin, end, form.get("reason", ""), tracks)
+    await _removed(request, _erasure(body))
+    url = views.recording_url(request.path_params["recording_id"])
+    return RedirectResponse(f"{url}?said=erased", 303)
+
+
+_ONE: Final = "/recordings/{recording_id}"
+OPERATIONS: Final = (
+    Operation(
+        method="DELETE",
+        path=_ONE,
+        summary="Delete it for good; a tombstone stays",
+        handler=_delete,
+        role=Role.MANAGER,
+        status=204,
+        query=(
+            {
+                **query_word("reason", "why; it stays in the ledger", maxLength=LONGEST_REASON),
+                "required": True,
+            },
+        ),
+        errors=(404, 409, 422),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_ONE}/erase",
+        summary="Replace a span of it by silence, for good",
+        handler=_erase,
+        role=Role.ADMIN,
+        body=NewErasure,
+        result=Tombstone,
+        errors=(404, 409, 422),
+    ),
+)
+"""Operations of the API."""
 ENDPOINTS: Final = (
+    Endpoint(path=f"{_ONE}/delete", handler=_delete_form, role=Role.MANAGER, methods=("POST",)),
+    Endpoint(path=f"{_ONE}/erase", handler=_erase_form, role=Role.ADMIN, methods=("POST",)),
     *(
         Endpoint(
             path=f"/recordings/{{recording_id}}/{name}",

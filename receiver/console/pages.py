@@ -10,6 +10,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import PurePath
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -21,11 +22,13 @@ from receiver.catalogue.rows import Row
 from receiver.catalogue.search import Facet, Facets, Page
 from receiver.console import ledger_page, views
 from receiver.console.changes import SAID, said_of
-from receiver.console.context import console_of, who_asks
+from receiver.console.context import Console, console_of, who_asks
 from receiver.console.problems import Problem, not_found
 from receiver.console.routes import Endpoint, csv_text, page
 from receiver.console.who import Role, Who
 from receiver.errors import BadWord, UnreadableError
+from receiver.lifecycle import retention
+from receiver.lifecycle.expiry import facts_of
 from receiver.recording import annotations as notes
 from receiver.recording import store
 from receiver.recording.verdict import code_text, duration, is_loss
@@ -49,7 +52,8 @@ _WORDS: Final = (
 
 def may(who: Who) -> dict[str, bool]:
     """Return what the buttons of a page depend on."""
-    return {"hear": who.hears, "manage": who.manages}
+    erases = who.role.includes(Role.ADMIN)
+    return {"hear": who.hears, "manage": who.manages, "erase": erases}
 
 
 def query_of(request: Request) -> Query:
@@ -253,7 +257,8 @@ async def _recording(request: Request) -> dict[str, Any]:
         heard = None
         if who.manages:
             heard = ledger_page.read_heard(console, row.id, document.duration_ms)
-        return views.recording_view(document, added) | {"heard": heard}
+        kept = _kept(console, row)
+        return views.recording_view(document, added) | {"heard": heard, "kept": kept}
 
     found = await console.threads.run(read)
     tracks = [track["track"] for track in found["tracks"]]
@@ -267,6 +272,14 @@ async def _recording(request: Request) -> dict[str, Any]:
         "may": may(who),
         "said": said_of(request),
     }
+
+
+def _kept(console: Console, row: Row) -> str:
+    """Return until when a recording is kept, and by which rule, in words."""
+    rules = retention.rules_of(console.config)
+    if not rules:
+        return ""
+    return retention.kept_text(rules, facts_of(console.config.recordings, PurePath(row.folder)))
 
 
 def _unreadable(row: Row, error: UnreadableError) -> Problem:

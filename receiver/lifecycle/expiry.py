@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 import structlog
@@ -38,7 +38,7 @@ from receiver.errors import (
 from receiver.lifecycle import delete, retention
 from receiver.lifecycle.delete import Remover
 from receiver.lifecycle.ledger import EntryFilter, Ledger
-from receiver.lifecycle.retention import Expiry, Facts, Rule
+from receiver.lifecycle.retention import Expiry, Facts
 from receiver.recording import store
 
 EVERY_SECONDS: Final = 3600.0
@@ -80,16 +80,6 @@ class Outcome:
     failed: int = 0
 
 
-def rules_of(config: Config) -> tuple[Rule, ...]:
-    """Return the rules of the settings.
-
-    Raises:
-        ConfigurationError: one cannot be used; the text says which.
-    """
-    found = enumerate(config.retention, 1)
-    return tuple(retention.rule(number, each.match, each.keep) for number, each in found)
-
-
 def facts_of(recordings: Path, folder: PurePath) -> Facts:
     """Return what of a recording matters for its retention, as its files have it.
 
@@ -97,20 +87,7 @@ def facts_of(recordings: Path, folder: PurePath) -> Facts:
         UnreadableError: its document cannot be read.
     """
     found = rows.read(recordings, folder)
-    return _facts(found, _written_ms(recordings / folder))
-
-
-def _facts(columns: Any, written_ms: int | None = None) -> Facts:
-    started = datetime.fromisoformat(columns["started_at"])
-    return Facts(
-        id=columns["id"],
-        folder=columns["folder"],
-        started_ms=round(started.timestamp() * 1000),
-        written_ms=written_ms,
-        duration_ms=columns["duration_ms"],
-        held=bool(columns["held"]),
-        tokens=frozenset(columns["tokens"].split(" ")),
-    )
+    return retention.facts_from(found, _written_ms(recordings / folder))
 
 
 def _written_ms(folder: Path) -> int | None:
@@ -142,7 +119,7 @@ class Retention:
         who: str = "receiver",
         via: str = "retention",
     ) -> None:
-        self.rules = rules_of(config)
+        self.rules = retention.rules_of(config)
         self._config = config
         self._catalogue = catalogue
         self._now_ms = now_ms
@@ -246,7 +223,7 @@ class Retention:
             with self._catalogue.database.reading() as connection:
                 found = connection.execute(selected.order_by(table.c.n).limit(_BATCH)).mappings()
                 batch = [dict(row) for row in found]
-            yield from map(_facts, batch)
+            yield from map(retention.facts_from, batch)
             if len(batch) < _BATCH:
                 return
             last = batch[-1]["n"]

@@ -16,14 +16,16 @@ may have jumped.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from receiver.catalogue import query
 from receiver.catalogue.tokens import Clause, agrees
+from receiver.config.settings import Config
 from receiver.errors import BadWord, ConfigurationError, RemovalError
+from receiver.media import timestamp
 
 FOREVER: Final = "forever"
 LEAST_MS: Final = 24 * 3600 * 1000
@@ -125,6 +127,30 @@ def rule(number: int, match: Sequence[str], keep: str) -> Rule:
     return Rule(text, found.clauses, found.least_ms, found.most_ms, length)
 
 
+def rules_of(config: Config) -> tuple[Rule, ...]:
+    """Return the rules of the settings.
+
+    Raises:
+        ConfigurationError: one cannot be used; the text says which.
+    """
+    tables = enumerate(config.retention, 1)
+    return tuple(rule(number, each.match, each.keep) for number, each in tables)
+
+
+def facts_from(columns: Mapping[str, Any], written_ms: int | None = None) -> Facts:
+    """Return the facts of a recording whose columns are those of the catalogue's row."""
+    started = datetime.fromisoformat(columns["started_at"])
+    return Facts(
+        id=columns["id"],
+        folder=columns["folder"],
+        started_ms=round(started.timestamp() * 1000),
+        written_ms=written_ms,
+        duration_ms=columns["duration_ms"],
+        held=bool(columns["held"]),
+        tokens=frozenset(columns["tokens"].split(" ")),
+    )
+
+
 def _is_word(word: str) -> bool:
     return word in _WORDS or (word.startswith(query.PARAMETER) and word != query.PARAMETER)
 
@@ -150,6 +176,15 @@ def until_ms(rules: Iterable[Rule], facts: Facts) -> tuple[int | None, str]:
     if found.keep_ms is None:
         return None, found.text
     return facts.from_ms + max(found.keep_ms, LEAST_MS), found.text
+
+
+def kept_text(rules: Sequence[Rule], facts: Facts) -> str:
+    """Return until when a recording is kept and by which rule, in words; empty without a rule."""
+    until, text = until_ms(rules, facts)
+    if not text:
+        return ""
+    when = "for ever" if until is None else f"until {timestamp(until)[:16]}Z"
+    return f"{when} by the rule {text}"
 
 
 def expired(rules: Sequence[Rule], facts: Facts, now_ms: int) -> Expiry | None:

@@ -120,6 +120,8 @@ def test_retention_says_what_would_go_and_deletes_it(
     first, last = said.splitlines()
     assert first.endswith("  param.Name=Jane: 1d")
     assert "1 of 2 recordings would be deleted" == last
+    shown = run("show", first[:16], "--config", str(settings))[1]
+    assert "kept        until 2026-01-02T00:00Z by the rule param.Name=Jane: 1d" in shown
     done = run("retention", "run", "--config", str(settings))
     assert (0, "deleted 1 recordings; 0 stayed for now\n", "") == done
     assert 1 == len(list(store.folders(recordings)))

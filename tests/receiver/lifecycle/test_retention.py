@@ -186,6 +186,18 @@ def test_only_what_is_old_by_the_first_rule_expires(
     assert is_over == (retention.expired(found, recording, NOW) is not None)
 
 
+def test_how_long_it_is_kept_in_words() -> None:
+    """Nothing is said where no rule matches."""
+    found = rules(("label=keep", "forever"), ("param.queue=sales", "90d"))
+    assert "for ever by the rule label=keep: forever" == (
+        retention.kept_text(found, facts(labels=["keep"]))
+    )
+    assert "until 1971-01-26T00:00Z by the rule param.queue=sales: 90d" == (
+        retention.kept_text(found, facts(100, queue="sales"))
+    )
+    assert "" == retention.kept_text(found, facts())
+
+
 def test_unknown_times_are_no_younger() -> None:
     """Where the file's time is not known yet, the recording's own counts."""
     unknown = facts(100)
