@@ -24,11 +24,12 @@ import structlog
 from receiver.catalogue import schema, search, upkeep
 from receiver.catalogue.database import open_database
 from receiver.catalogue.query import Query
-from receiver.catalogue.rows import Row
+from receiver.catalogue.rows import DELETED, Row
 from receiver.catalogue.search import Facets, Page
 from receiver.catalogue.upkeep import Changes, Differences, Progress, Status
 from receiver.errors import CatalogueError
 from receiver.rate_limit import LogThrottle
+from receiver.recording import store
 
 POLL_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 2.0
@@ -68,9 +69,16 @@ class Catalogue:
     def page(self, query: Query, scope: Mapping[str, str]) -> Page:
         """Return some rows of a search, and where the next ones begin.
 
+        What was deleted is found by its tombstone, which has no parameters: for who is limited by
+        some, there is nothing.
+
         Raises:
             BadWord: there are too many to be sorted as they should be.
+            OSError: tombstones cannot be read.
         """
+        if query.value("state") == DELETED:
+            found = () if scope else store.tombstones(self.recordings, newest_first=True)
+            return search.deleted(found, query)
         with self.database.reading() as connection:
             return search.page(connection, query, scope)
 

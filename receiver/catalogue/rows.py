@@ -23,9 +23,11 @@ from receiver.recording import annotations as notes
 from receiver.recording import store
 from receiver.recording.annotations import Annotations
 from receiver.recording.document import PreviousRecording, Recording
+from receiver.recording.store import Tombstone
 from receiver.recording.verdict import lost_and_paused_ms, verdict
 
 PRESENT: Final = "present"
+DELETED: Final = "deleted"
 _SHIFT: Final = 10
 _READ_FROM: Final = (layout.RECORDING_JSON, layout.ANNOTATIONS_JSON)
 _NOTED: Final = "2:"
@@ -66,6 +68,33 @@ class Row(msgspec.Struct, frozen=True):
         """Whether it has all parameters of a scope, which is how a person may be limited."""
         given = self.parameters
         return all(k in given and parameter_text(given[k]) == v for k, v in scope.items())
+
+
+def of_tombstone(left: Tombstone) -> Row:
+    """Return the row of a recording that was deleted, of which a tombstone is left."""
+    return Row(
+        id=left.id,
+        folder=left.folder,
+        state=DELETED,
+        call_sid=left.call_sid,
+        stream_sid=left.stream_sid,
+        account_sid=left.account_sid,
+        provider=left.provider,
+        started_at=left.started_at,
+        duration_ms=left.duration_ms,
+        tracks=[],
+        complete=False,
+        findings=[],
+        verdict=f"Deleted at {left.at} by {left.who}: {left.reason}.",
+        lost_ms=0,
+        paused_ms=0,
+        parameters={},
+        labels=[],
+        held=False,
+        notes=0,
+        previous=None,
+        sha256=left.before.get(layout.RECORDING_JSON, ""),
+    )
 
 
 JSON_COLUMNS: Final[dict[str, Any]] = {

@@ -7,6 +7,8 @@ follows one sorted list, or the intersection of several.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +26,12 @@ from receiver.catalogue.schema import recordings
 from receiver.catalogue.tokens import Clause
 from receiver.errors import BadWord, NotFoundError
 from receiver.media import parameter_text, timestamp
-from receiver.recording.store import SHORTEST_PREFIX
+from receiver.recording.store import SHORTEST_PREFIX, Tombstone
 
 MOST_COUNTED: Final = 1000
 MOST_SAMPLED: Final = 1000
+MOST_DELETED: Final = 100_000
+"""Tombstones that a search for what was deleted looks at, the newest months first."""
 MOST_SORTED: Final = 10_000
 """So many can be sorted by their durations, unless it is all there are."""
 FACET_DAYS: Final = 7
@@ -316,3 +320,62 @@ def call(connection: Connection, call_sid: str, scope: Mapping[str, str]) -> lis
     clause = Clause((tokens.exact("i", call_sid),))
     query = Query(clauses=(clause,), sort="oldest", limit=MOST_ROWS)
     return page(connection, query, scope).rows
+
+
+def deleted(found: Iterable[Tombstone], query: Query) -> Page:
+    """Return a page of what was deleted, of which tombstones are left.
+
+    Only the first `MOST_DELETED` are looked at; where these are not all, the total is not exact.
+    """
+    some = list(itertools.islice(found, MOST_DELETED + 1))
+    last = {each.id: each for each in some[:MOST_DELETED] if each.what == rows.DELETED}
+    by_cursor = {_cursor(row, query): row for row in map(rows.of_tombstone, last.values())}
+    agreeing = [at for at, row in by_cursor.items() if _agrees(at, row, query)]
+    ordered = sorted(agreeing, key=_place, reverse=query.sort in ("newest", "longest"))
+    behind = [at for at in ordered if query.after is None or _is_behind(at, query)]
+    shown = behind[: query.limit]
+    following = str(shown[-1]) if len(behind) > len(shown) else None
+    is_exact = len(some) <= MOST_DELETED
+    return Page([by_cursor[at] for at in shown], following, len(agreeing), is_exact)
+
+
+def _cursor(row: Row, query: Query) -> Cursor:
+    started_ms = 0
+    with contextlib.suppress(ValueError):  # of what could not be read, nobody knows when it began
+        started_ms = round(datetime.fromisoformat(row.started_at).timestamp() * 1000)
+    by_duration = query.sort in ("longest", "shortest")
+    return Cursor(rows.row_number(started_ms, row.id), row.duration_ms if by_duration else None)
+
+
+def _place(at: Cursor) -> tuple[float, int]:
+    return at.duration_ms or 0, at.n
+
+
+def _is_behind(at: Cursor, query: Query) -> bool:
+    after = query.after or at
+    if query.sort in ("newest", "longest"):
+        return _place(at) < _place(after)
+    return _place(at) > _place(after)
+
+
+def _agrees(at: Cursor, row: Row, query: Query) -> bool:
+    found = tokens.of_recording(
+        recording_id=row.id,
+        call_sid=row.call_sid,
+        stream_sid=row.stream_sid,
+        state=row.state,
+        duration_ms=row.duration_ms,
+        complete=row.complete,
+        held=row.held,
+        tracks=row.tracks,
+        findings=row.findings,
+        labels=row.labels,
+        parameters=row.parameters,
+    )
+    return (
+        (query.since_ms is None or at.n >= rows.first_number(query.since_ms))
+        and (query.until_ms is None or at.n < rows.first_number(query.until_ms))
+        and (query.least_ms is None or row.duration_ms >= query.least_ms)
+        and (query.most_ms is None or row.duration_ms <= query.most_ms)
+        and all(tokens.agrees(clause, found) for clause in query.clauses)
+    )

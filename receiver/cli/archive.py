@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 
+from receiver.catalogue.rows import Row
 from receiver.cli import catalogue as search
 from receiver.cli.options import FILE, config_of, named_settings
 from receiver.config.settings import Config
@@ -108,11 +110,25 @@ def list_recordings(
         print_missing(recordings, database_url, pairs, as_json=as_json)
         return
     pairs += [("state", state)] if state else []
+    if ("state", "deleted") in pairs:
+        _print_deleted(search.deleted(recordings, pairs), as_json=as_json)
+        return
     found = _readable(search.select(recordings, database_url, pairs, disk=disk), recordings)
     if as_json:
         _print_array(found)
     else:
         _print_table(found)
+
+
+def _print_deleted(found: Iterable[Row], *, as_json: bool) -> None:
+    """Print what is left of recordings that were deleted."""
+    if as_json:
+        rows = [visible(msgspec.json.encode(row).decode(), json_escape) for row in found]
+        _print_line("[" + ",\n".join(rows) + "]")
+        return
+    for row in found:
+        started, call = f"{row.started_at[:19]}Z", visible(row.call_sid) or "-"
+        _print_line(visible(f"{row.id:<16}  {started:<20}  {call:<36}  {row.verdict}"))
 
 
 def _readable(entries: Iterable[Kept | Damaged], recordings: Path) -> Iterator[Kept]:

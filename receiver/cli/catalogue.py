@@ -20,16 +20,23 @@ from typing import TYPE_CHECKING, Final, Self
 
 import click
 
-from receiver.catalogue.query import MOST_ROWS, PARAMETER, Cursor, Query, parse
+from receiver.catalogue.query import LIMIT, MOST_ROWS, PARAMETER, Cursor, Query, parse
 from receiver.cli.options import EXTRAS, named_settings, need_extra
 from receiver.disk import layout
-from receiver.errors import BadWord, CatalogueError, NotFoundError, UnreadableError
+from receiver.errors import (
+    BadWord,
+    CatalogueError,
+    ConfigurationError,
+    NotFoundError,
+    UnreadableError,
+)
 from receiver.media import timestamp, visible
 from receiver.recording import store
 from receiver.recording.store import Damaged, Kept, RecordingFilter
 
 if TYPE_CHECKING:
     from receiver.catalogue.catalogue import Catalogue
+    from receiver.catalogue.rows import Row
 
 Pairs = Sequence[tuple[str, str]]
 _EXTRA: Final = "catalogue"
@@ -126,6 +133,28 @@ def find(recordings: Path, url: str | None, recording_id: str) -> Path:
             if folder.is_dir():
                 return folder
     return store.find(recordings, recording_id)
+
+
+def deleted(recordings: Path, pairs: Pairs) -> list[Row]:
+    """Return what is left of the recordings that words ask for and that were deleted.
+
+    Raises:
+        click.UsageError: a word is unknown or of no use.
+        ConfigurationError: the catalogue's libraries are missing, or tombstones cannot be read.
+    """
+    need_extra(_EXTRA)
+    from receiver.catalogue.search import deleted as page_of
+
+    try:
+        query = parse(pairs, datetime.now(UTC))
+        if query.limit == LIMIT:
+            query = replace(query, limit=MOST_ROWS)
+        return page_of(store.tombstones(recordings, newest_first=True), query).rows
+    except BadWord as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        text = f"tombstones cannot be read: {error.strerror or error}"
+        raise ConfigurationError(text) from error
 
 
 def _wanted(pairs: Pairs, query: Query) -> tuple[RecordingFilter, list[str]]:

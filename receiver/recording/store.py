@@ -238,14 +238,17 @@ class Tombstone(msgspec.Struct, frozen=True, omit_defaults=True):
     after: dict[str, str] = {}
 
 
-def tombstones(recordings: Path) -> Iterator[Tombstone]:
-    """Yield what is left of what was erased and deleted, by months; what is none is passed over.
+def tombstones(recordings: Path, *, newest_first: bool = False) -> Iterator[Tombstone]:
+    """Yield what is left of what was erased and deleted; what is none is passed over.
+
+    Months are in order, and within a month what was done first comes first.
 
     Raises:
         OSError: it cannot be read.
     """
     folder = recordings / layout.TOMBSTONES
-    for name in filter(_MONTH.fullmatch, names_in(folder)):
+    months = list(filter(_MONTH.fullmatch, names_in(folder)))
+    for name in reversed(months) if newest_first else months:
         with open_regular(folder / name) as file, BufferedReader(file) as lines:
             yield from filter(None, map(_tombstone, lines))
 
