@@ -7,24 +7,29 @@ import os
 import pwd
 import re
 import socket
+import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
+from receiver.cli import catalogue as search
 from receiver.cli.options import FILE, config_of, need_extra, recordings_folder
 from receiver.config.settings import Config
 from receiver.disk import layout
 from receiver.disk.files import open_regular
-from receiver.errors import ConfigurationError, TapreelError, UnreadableError
+from receiver.errors import ConfigurationError, NotFoundError, TapreelError, UnreadableError
 from receiver.lifecycle.acts import Acts
 from receiver.lifecycle.delete import Remover
 from receiver.lifecycle.ledger import Entry, EntryFilter, Head, Ledger, parse_head
 from receiver.media import Track, parameter_text, visible
 from receiver.recording import store
 from receiver.recording.document import json_escape
+from receiver.recording.store import Damaged, Kept
 
 if TYPE_CHECKING:
     from receiver.lifecycle.expiry import Plan
@@ -177,10 +182,18 @@ def delete(
     A tombstone stays of each: ids, hashes, who, when and why. Where one cannot be deleted, the
     others are all the same.
     """
+    find = partial(store.find, config.recordings)
+    _delete_all(context, config, [partial(find, each) for each in recording_ids], reason)
+
+
+def _delete_all(
+    context: click.Context, config: Config, wanted: Iterable[Callable[[], Path]], reason: str
+) -> None:
+    """Delete what is found; end with the exit code of the first error, if there is one."""
     remover, failed = _remover(config), 0
-    for recording_id in recording_ids:
+    for find in wanted:
         try:
-            done = remover.delete(store.find(config.recordings, recording_id), reason)
+            done = remover.delete(find(), reason)
         except TapreelError as error:
             failed = failed or error.exit_code
             click.echo("receiver: " + visible(str(error)), err=True)
@@ -233,6 +246,98 @@ def _print_plan(plan: Plan) -> None:
         text = f"{plan.wanting} bytes cannot be freed: holds and rules protect the rest"
         click.echo(f"receiver: {text}", err=True)
     click.echo(f"{len(plan.expired)} of {plan.total} recordings would be deleted")
+
+
+@click.group()
+def subject() -> None:
+    """All recordings of one person: hand them over, or delete them."""
+
+
+def _of_person(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--param`, and the settings that finding recordings needs."""
+    option = click.option(
+        "--param",
+        "parameters",
+        multiple=True,
+        required=True,
+        metavar="NAME=VALUE",
+        help="who it is, such as caller=+4930…; may be repeated, all must agree",
+    )
+    return config_of("recordings", "spool", "database_url")(option(function))
+
+
+def _found(config: Config, parameters: tuple[str, ...]) -> list[Kept]:
+    """Return the recordings of a person.
+
+    Raises:
+        click.UsageError: a parameter has no value, or it is not known which one is meant.
+        NotFoundError: there is none.
+        UnreadableError: a folder cannot be read, so nobody knows whose it is.
+    """
+    pairs = search.pairs_of_options(call_sid=None, parameters=parameters, since=None)
+    if any(not value.strip() for _, value in pairs):
+        raise click.BadParameter("it must be NAME=VALUE", param_hint="'--param'")
+    entries = list(search.select(config.recordings, config.database_url, pairs, disk=False))
+    if damaged := [entry for entry in entries if isinstance(entry, Damaged)]:
+        first = damaged[0]
+        raise UnreadableError(
+            f"{len(damaged)} folders cannot be read, so nobody knows whose they are; "
+            f"the first is {first.folder}: {first.problem}"
+        )
+    found = [entry for entry in entries if isinstance(entry, Kept)]
+    if not found:
+        raise NotFoundError(f"no recordings with {' '.join(parameters)} in {config.recordings}")
+    return found
+
+
+@subject.command()
+@click.option("--to", "target", required=True, type=FILE, metavar="DIR|ZIP", help="where to")
+@_of_person
+@click.pass_context
+def export(
+    context: click.Context, config: Config, target: Path, *, parameters: tuple[str, ...]
+) -> None:
+    """Write all recordings of a person into a new folder, or a zip file.
+
+    It has a page that plays everything without a server, a manifest with hashes, and a vCon
+    document of each call. Ends with exit code 6 where a file does not agree with its document.
+    """
+    from receiver.lifecycle import subject as copies
+
+    done = copies.export(
+        _found(config, parameters),
+        target,
+        recordings=config.recordings,
+        parameters=dict(search.pairs_of(parameters)),
+        who=account(),
+        now_ms=time.time_ns() // 1_000_000,
+    )
+    click.echo(visible(f"{done.recordings} recordings, {done.size} bytes in {target}"))
+    for problem in done.problems:
+        click.echo("receiver: " + visible(problem), err=True)
+    if done.problems:
+        context.exit(UnreadableError.exit_code)
+
+
+@subject.command("delete")
+@click.option("--reason", required=True, metavar="TEXT", help="why; it stays in the ledger")
+@click.option("--dry-run", is_flag=True, help="print what would be deleted")
+@_of_person
+@click.pass_context
+def delete_subject(
+    context: click.Context,
+    config: Config,
+    *,
+    parameters: tuple[str, ...],
+    reason: str,
+    dry_run: bool,
+) -> None:
+    """Delete all recordings of a person. What is held stays, and is named."""
+    folders = [kept.folder for kept in _found(config, parameters)]
+    if dry_run:
+        click.echo("\n".join(layout.recording_id_of(folder) or "" for folder in folders))
+    else:
+        _delete_all(context, config, [partial(Path, folder) for folder in folders], reason)
 
 
 @click.group()

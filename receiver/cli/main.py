@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "erase": ("receiver.cli.lifecycle:erase", "Replace a span of a recording by silence."),
     "delete": ("receiver.cli.lifecycle:delete", "Delete recordings."),
     "retention": ("receiver.cli.lifecycle:retention", "Delete what is kept no longer."),
+    "subject": ("receiver.cli.lifecycle:subject", "Hand over or delete all of one person."),
     "ledger": ("receiver.cli.lifecycle:ledger", "Show or check what was done with recordings."),
     "render": ("receiver.cli.archive:render", "Turn one journal into a recording."),
     "listen": ("receiver.cli.listen:listen", "Write a live call's audio to stdout."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -131,3 +132,46 @@ def test_retention_says_what_would_go_and_deletes_it(
     assert "retention 1: match: 'parm.Name' is none of" in error
     assert 2 == run("retention")[0]
     assert 2 == run("retention", "run", "--dry-run")[0]
+
+
+def test_a_person_is_handed_over_and_deleted(recordings: Path, run: Run, tmp_path: Path) -> None:
+    """By a parameter; what is held stays, and what cannot be read might be his."""
+    target = tmp_path / "jane"
+    words = ("--param", "Name=Jane")
+    code, said, errors = run("subject", "export", *words, "--to", str(target))
+    assert (0, "") == (code, errors)
+    assert said.startswith("2 recordings, ")
+    assert {ID, OTHER} <= {path.name for path in target.iterdir()}
+    code, _, error = run("subject", "export", *words, "--to", str(target))
+    assert 3 == code
+    assert "is there already" in error
+    deleting = ("subject", "delete", *words, "--reason", "asked for")
+    assert {ID, OTHER} == set(run(*deleting, "--dry-run")[1].split())
+    run("hold", ID, "--reason", "case 1")
+    code, said, errors = run(*deleting)
+    assert (6, f"deleted {OTHER}\n") == (code, said)
+    assert "case 1" in errors
+    assert 5 == run("subject", "delete", "--param", "Name=Joe", "--reason", "r")[0]
+    for wrong in ("Name", "Name=", "=Jane"):
+        assert 2 == run("subject", "delete", "--param", wrong, "--reason", "r")[0]
+    (store.find(recordings, ID) / "inbound.wav").write_bytes(b"")
+    code, _, errors = run("subject", "export", *words, "--to", str(tmp_path / "damaged"))
+    assert 6 == code
+    assert "its SHA-256 is not the document's" in errors
+    (store.find(recordings, ID) / "recording.json").write_text("{")
+    code, _, error = run(*deleting)
+    assert 6 == code
+    assert "nobody knows whose they are" in error
+
+
+def test_what_was_deleted_is_listed(run: Run) -> None:
+    """With who did it, when and why; as JSON, too, and narrowed by words."""
+    run("delete", ID, "--reason", "asked for")
+    code, said, _ = run("list", "state=deleted")
+    assert (0, 1) == (code, len(said.splitlines()))
+    assert said.startswith(f"{ID}  2026-11-22T20:30:00Z  {builder.CALL_SID}  Deleted at ")
+    assert said.endswith(": asked for.\n")
+    (row,) = json.loads(run("list", "state=deleted", f"call={builder.CALL_SID}", "--json")[1])
+    assert (ID, "deleted") == (row["id"], row["state"])
+    assert (0, "", "") == run("list", "state=deleted", "call=other")
+    assert 2 == run("list", "state=deleted", "limit=none")[0]
