@@ -37,7 +37,6 @@ from receiver.errors import (
 )
 from receiver.lifecycle.acts import Acts
 from receiver.lifecycle.delete import Remover
-from receiver.lifecycle.erase import erase
 from receiver.media import Track
 from receiver.recording.annotations import LONGEST_REASON
 from receiver.recording.store import Tombstone
@@ -253,9 +252,13 @@ async def _erase(request: Request, body: NewErasure) -> Response:
 
 
 def _erasure(body: NewErasure) -> _Removal:
-    return lambda remover, folder: erase(
-        remover, folder, body.from_s * 1000, body.to_s * 1000, body.reason, tracks=body.tracks
-    )
+    def work(remover: Remover, folder: Path) -> Tombstone:
+        from receiver.lifecycle.erase import erase  # numpy, which a console needs for nothing else
+
+        span = body.from_s * 1000, body.to_s * 1000
+        return erase(remover, folder, *span, body.reason, tracks=body.tracks)
+
+    return work
 
 
 async def _delete_form(request: Request) -> Response:
