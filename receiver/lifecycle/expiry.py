@@ -143,7 +143,7 @@ class Retention:
         plan = Plan(total=self._total())
         for facts in self._old(now_ms, retention.shortest_ms(self.rules)):
             if found := retention.expired(self.rules, self._dated(facts), now_ms):
-                (plan.in_use if facts.id in used else plan.expired).append(found)
+                (plan.in_use if facts.id in used else plan.expired).append(_lean(found))
         self._plan_for_space(plan, now_ms, used)
         return plan
 
@@ -247,7 +247,7 @@ class Retention:
             and retention.is_unprotected(self.rules, self._with_written(facts), now_ms)
         )
         for expiry in retention.enough(candidates, wanted, asked_by):
-            plan.expired.append(expiry)
+            plan.expired.append(_lean(expiry))
             wanted -= self._size(expiry.facts)
         plan.wanting = max(0, wanted)
 
@@ -276,6 +276,11 @@ class Retention:
 
 _SPACE: Final = "space:"
 _IS_PRESENT: Final = table.c.state == rows.PRESENT
+
+
+def _lean(expiry: Expiry) -> Expiry:
+    """Return it without what it was found by, which would be most of a large plan."""
+    return replace(expiry, facts=replace(expiry.facts, tokens=()))
 
 
 def _bytes_in(folder: Path) -> int:
