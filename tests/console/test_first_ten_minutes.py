@@ -1,4 +1,7 @@
-"""A new user's first ten minutes, by keyboard only: found, heard, noted, passed on, downloaded."""
+"""A new user's first ten minutes, by keyboard only.
+
+A call is seen and heard while it is spoken; another is found, heard, noted, passed on, downloaded.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ import hashlib
 import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
+import wave
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,9 +21,11 @@ from typing import Final
 import pytest
 from playwright.sync_api import Browser, Page
 
+from receiver.lifecycle.ledger import EntryFilter, Ledger
 from receiver.recording.document import Recording
 from tests.bounds import at_most
 from tests.console.conftest import Visit, watched
+from tests.console.speaker import EARS
 from tests.end_to_end.receiver_process import ReceiverProcess
 
 WAIT_SECONDS: Final = at_most(60)
@@ -49,6 +57,31 @@ def place_call(receiver: ReceiverProcess, command: str) -> Recording:
     words = [*shlex.split(command), "--speed", "0", "--param", "agent=Noor"]
     subprocess.run(words, cwd=receiver.folder, check=True, timeout=WAIT_SECONDS)
     return receiver.published()[1]
+
+
+def see_and_hear_live(visit: Visit, receiver: ReceiverProcess, command: str) -> None:
+    """See a call while it is spoken, and listen to it."""
+    page, file = visit.page, receiver.folder / "tone.wav"
+    with wave.open(str(file), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(struct.pack("<2h", 8000, -8000) * 2000 * round(4 * WAIT_SECONDS))
+    words = [word for word in shlex.split(command) if word != "--demo"]
+    words += ["--inbound", str(file), "--outbound", str(file), "--param", "agent=Mara"]
+    with subprocess.Popen(words, cwd=receiver.folder) as call:
+        try:
+            page.wait_for_selector(".call h2:has-text('Mara')")
+            tab_to(page, "[data-listen]")
+            page.keyboard.press("Enter")
+            visit.wait_until("Math.min(ears.left, ears.right) > 0.1")
+            page.wait_for_selector("[data-field=listening_text]:has-text('demo listens')")
+            visit.keep_picture("first-ten-minutes-live")
+        finally:
+            call.terminate()
+    page.wait_for_selector("#live-empty:visible")
+    receiver.published()
+    wanted = EntryFilter(what=frozenset({"listening_live", "listened_live"}))
+    entries = list(Ledger(receiver.recordings).read(wanted))
+    assert {"demo": 2} == Counter(entry.who for entry in entries)
 
 
 def window(browser: Browser, url: str) -> Visit:
@@ -88,11 +121,14 @@ def test_the_first_ten_minutes(browser: Browser, receiver: ReceiverProcess) -> N
     """Nothing but keys is pressed, and what was heard is in the ledger at the end."""
     link = printed(receiver, r"console (\S+/login#\S+)")
     receiver.published()
-    document = place_call(receiver, printed(receiver, r"another call: (.*)"))
+    command = printed(receiver, r"another call: (.*)")
+    document = place_call(receiver, command)
     visit = window(browser, link.partition("login#")[0])
     page = visit.page
+    visit.context.add_init_script(EARS)
     page.goto(link)
     page.wait_for_url(visit.url)
+    see_and_hear_live(visit, receiver, command)
     find(page, visit, document)
     hear(page, visit)
     write_note(page, visit)

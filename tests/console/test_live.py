@@ -17,44 +17,11 @@ from receiver.console.who import Role
 from receiver.lifecycle.ledger import EntryFilter, Ledger
 from tests.bounds import at_most
 from tests.console.conftest import RunningConsole, Visit
-from tests.console.speaker import Speaker
+from tests.console.speaker import EARS, Speaker
 from tests.end_to_end.receiver_process import ReceiverProcess
 
 MOST_DELAY_SECONDS: Final = at_most(0.3)
 """From a sound to its leaving the page's audio graph."""
-EARS: Final = """
-// Measures what a page plays: the loudest sample of each ear, every few milliseconds, and when
-// either is loud again after it was silent.
-window.ears = {left: 0, right: 0, began: []};
-const connect = AudioNode.prototype.connect;
-AudioNode.prototype.connect = function (target, ...rest) {
-  if (target instanceof AudioDestinationNode) {
-    const splitter = new ChannelSplitterNode(this.context, {numberOfOutputs: 2});
-    connect.call(this, splitter);
-    const sides = [0, 1].map((channel) => {
-      const analyser = new AnalyserNode(this.context, {fftSize: 128});
-      connect.call(splitter, analyser, channel);
-      return analyser;
-    });
-    const samples = new Float32Array(128);
-    let silentSince = 0;
-    setInterval(() => {
-      const [left, right] = sides.map((analyser) => {
-        analyser.getFloatTimeDomainData(samples);
-        return samples.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
-      });
-      window.ears.left = left;
-      window.ears.right = right;
-      const now = Date.now();
-      if (Math.max(left, right) > 0.1) {
-        if (now - silentSince > 0 && silentSince) window.ears.began.push(now / 1000);
-        silentSince = 0;
-      } else silentSince ||= now;
-    }, 4);
-  }
-  return connect.call(this, target, ...rest);
-};
-"""
 
 
 @pytest.fixture(scope="module")

@@ -143,6 +143,11 @@ class RecordingList {
       all.indeterminate = chosen > 0 && chosen < boxes.length;
     };
     bar.closest("form").addEventListener("submit", (event) => this.#changeInPortions(event, boxes));
+    bar.querySelector("[name=reason]")?.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return; // a form would press its first button
+      event.preventDefault();
+      bar.querySelector("[value=hold]").click();
+    });
     all.hidden = false;
     all.addEventListener("change", () => {
       for (const box of boxes) box.checked = all.checked;
