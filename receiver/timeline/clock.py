@@ -48,6 +48,8 @@ _NOT_RARE: Final = 0.99
 """This share of a track's chunks is no larger than one of them that is missing."""
 _ENOUGH: Final = 4
 """From fewer neighbours than this nothing is concluded."""
+_NOISES: Final = 4
+"""A sum of n is hardly off by more than so many times what one is usually off by, and √n."""
 _SHORT: Final = 0.05  # this share of steps is shorter than what timestamps usually jitter by
 _MOST_DRIFT: Final = 0.003  # what differs by more counts something else
 _PAUSE_MS: Final = 500  # timestamps hardly jitter by more
@@ -146,12 +148,17 @@ def without_useless_numbers(index: TrackIndex, ordered: Order, media: MediaForma
     """
     if ordered.numbers is None or ordered.proven:
         return ordered
-    steps = np.diff(ordered.numbers)
-    skips = steps > 1
-    no_room = skips & _leaves_no_room(index, ordered, media)
-    # Of few losses, a clock that jitters may show no room for most.
-    enough = _ENOUGH if 4 * skips.sum() >= len(steps) else 3 * _ENOUGH
-    if no_room.sum() < enough or 4 * no_room.sum() <= 3 * skips.sum():
+    missing = np.diff(ordered.numbers) - 1
+    skips = missing > 0
+    spare = _spare_room(index, ordered, media)
+    off, spare = spare[~skips], spare[skips]
+    # Of few losses, a clock that jitters may show no room for most, and by chance for their sum.
+    are_many = 4 * len(spare) >= len(missing)
+    noise = 0.0 if are_many or len(off) < _ENOUGH else _NOISES * float(np.median(abs(off)))
+    no_room = int((spare < 0).sum())
+    if no_room < (_ENOUGH if are_many else 3 * _ENOUGH) or 4 * no_room <= 3 * len(spare):
+        return ordered
+    if float(spare.sum()) >= -noise * math.sqrt(len(spare)):
         return ordered
     text = "chunk numbers are missing where the clock leaves no room"
     finding = Finding("counters_unusable", text, index.track)
@@ -159,11 +166,11 @@ def without_useless_numbers(index: TrackIndex, ordered: Order, media: MediaForma
     return replace(ordered, numbers=None, not_kept_numbers=None, findings=findings)
 
 
-def _leaves_no_room(index: TrackIndex, ordered: Order, media: MediaFormat) -> Flags:
-    """Return, for each two neighbours, whether the clock has no room for what numbers skip there.
+def _spare_room(index: TrackIndex, ordered: Order, media: MediaFormat) -> NDArray[np.float64]:
+    """Return how many ticks more the clock leaves between two neighbours than numbers need there.
 
-    There is none if the step is shorter than the chunk before and half of each missing one.
-    Where a step makes no sense, the answer is whether hardly any two numbers of the track
+    They need the chunk before, and half of each missing one: of a small one where sizes are
+    mixed. Where a step makes no sense, there is none if hardly any two numbers of the track
     follow each other.
     """
     assert ordered.numbers is not None  # noqa: S101  (the caller checked)
@@ -173,10 +180,11 @@ def _leaves_no_room(index: TrackIndex, ordered: Order, media: MediaFormat) -> Fl
     sane = (stamps != MISSING)[1:] & (stamps != MISSING)[:-1] & (abs(steps) <= LONGEST_JUMP_MS)
     sane &= sizes > 0
     ticks = _ticks_per_byte(steps[sane] / sizes[sane], missing[sane] == 0, media)
-    no_room = steps < (sizes + missing * (usual_size(index) / 2)) * ticks
+    smallest = size_bounds(index)[0]
+    spare = steps - (sizes + missing * (smallest / 2)) * ticks
     few = (missing == 0).sum() < max(_ENOUGH, len(missing) / 20)
-    found: Flags = np.where(sane, no_room, few)
-    return found
+    most = np.where(missing > 0, missing * usual_size(index) * ticks, np.inf)  # else they paused
+    return np.where(sane, np.minimum(spare, most), -1.0 if few else 0.0)
 
 
 def _ticks_per_byte(steps: NDArray[np.float64], beside: Flags, media: MediaFormat) -> float:

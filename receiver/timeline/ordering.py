@@ -155,7 +155,8 @@ class AudioCounter:
     @classmethod
     def of(cls, numbers: Column, index: TrackIndex) -> AudioCounter | None:
         """Return what the chunk numbers of a track count, if that is audio."""
-        steps, sizes = np.diff(numbers), index.size[:-1]
+        by = _least_disorder(numbers, arrivals_of(index), 1)
+        steps, sizes = np.diff(numbers[by]), index.size[by][:-1]
         running = (steps > 0) & (sizes > 0)
         if running.sum() < _LEAST_STEP:
             return None

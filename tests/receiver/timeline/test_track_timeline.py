@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from receiver.journal.records import ChunkRecord, DroppedRecord
@@ -84,6 +84,7 @@ def kinds(placement: Placement) -> list[tuple[int, int, GapKind]]:
     shuffled=st.booleans(),
     first=st.sampled_from([0, 1, 77]),
 )
+@example(sent=14, seed=1095, loss=0.1, doubled=0.0, shuffled=True, first=1)
 def test_every_surviving_chunk_is_at_its_place(
     sent: int, seed: int, loss: float, doubled: float, shuffled: bool, first: int
 ) -> None:
@@ -565,6 +566,7 @@ def test_a_pause_between_jittering_timestamps_is_kept(jitter: int) -> None:
 
 
 @given(jitter=st.integers(0, 100), seed=st.integers(0, 2**32))
+@example(jitter=67, seed=247)
 @settings(max_examples=examples(30))
 def test_what_is_lost_between_jittering_timestamps_is_listed(jitter: int, seed: int) -> None:
     """Chunk numbers say so, whatever the timestamps say."""
@@ -838,6 +840,8 @@ def test_gaps_of_one_kind_that_touch_are_one_row() -> None:
 
 
 @given(seed=st.integers(0, 2**32), lost=st.sets(st.integers(5, 150), max_size=20))
+@example(seed=42, lost={*range(11, 14), 27, 28, 31, 33, 40, 55, *range(60, 76, 3), 113, 134, 148})
+@example(seed=341, lost={14, *range(19, 23), 27, 43, 61, 69, 71, 81, 85, 91, 105, 117, 136, 150})
 @settings(max_examples=examples(50))
 def test_mixed_sizes_lose_what_the_clock_leaves(seed: int, lost: set[int]) -> None:
     """Chunks of 10 to 160 ms, whose timestamps say how long those were that are missing."""
