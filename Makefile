@@ -9,9 +9,6 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 # Hundreds of processes start in a test run: where bytecode is not kept, each compiles all anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-# Pictures of the console's pages, as the browser of its tests has seen them.
-export TAPREEL_SCREENSHOTS ?= $(CURDIR)/.screenshots
-
 .PHONY: help run unit test test-console check format coverage faults accuracy bench bench-catalogue bench-tap setup clean
 
 help:  ## print this list
@@ -26,6 +23,7 @@ unit: setup  ## the tests that open no sockets and start no processes
 test: setup  ## all tests; TAPREEL_TEST_PATIENCE=3 waits three times as long for everything
 	$(BIN)/python $(PYTEST)
 
+test-console: export TAPREEL_SCREENSHOTS ?= $(CURDIR)/.screenshots
 test-console: setup  ## the console in a browser; pictures of its pages are in .screenshots
 	$(BIN)/python -m pytest --numprocesses $(CORES) tests/console
 
