@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -18,15 +19,27 @@ def postgres() -> Iterator[PostgresServer]:
     server.close()
 
 
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgres", marks=pytest.mark.needs("postgres", "initdb"))]
+DATABASES: Final = (
+    "sqlite",
+    pytest.param("postgres", marks=pytest.mark.needs("postgres", "initdb")),
 )
-def url(request: pytest.FixtureRequest) -> str | None:
-    """Return the URL of an empty database; `None` is the default, a file of ours."""
+
+
+def new_url(request: pytest.FixtureRequest) -> str | None:
+    """Return the URL of an empty database of the kind that a fixture asks for.
+
+    `None` is the default, a file of ours.
+    """
     if request.param == "sqlite":
         return None
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.create_database()
+
+
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest) -> str | None:
+    """Return the URL of an empty database."""
+    return new_url(request)
 
 
 @pytest.fixture
