@@ -48,6 +48,7 @@ _USES: Final = frozenset({"heard", "fetched", "downloaded"})
 _BATCH: Final = 5000
 _LOOK_AGAIN_SECONDS: Final = 30.0
 _NICENESS: Final = 19
+_END_SECONDS: Final = 1.0
 _LAST_RUN: Final = "retention"
 """Inside the folder of tombstones: its time is that of the last run."""
 _COLUMNS: Final = [
@@ -308,8 +309,13 @@ class RetentionThread:
         self._thread.start()
 
     def close(self) -> None:
-        """End between two recordings; idempotent."""
+        """End between two recordings, and wait for that a while; idempotent.
+
+        Whatever is left half done then, as when the process ends, is finished by the next one.
+        """
         self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(_END_SECONDS)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # Linux: of this thread alone
