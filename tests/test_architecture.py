@@ -75,7 +75,7 @@ PURE = (
     *("catalogue/query", "catalogue/tokens", "lifecycle/retention"),
     *("auth/bearer", "auth/tap_tokens"),
     *("ingest/stream", "tap/queue"),
-    *("notifications/events", "notifications/signing"),
+    *("notifications/callbacks", "notifications/events", "notifications/signing"),
     "console/views",
     "console/who",
 )

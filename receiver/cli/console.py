@@ -35,6 +35,7 @@ ROLES: Final = ("viewer", "listener", "manager", "admin")
     *("tap_url", "tap_token_file", "tap_ca_file"),
     *("tls", "self_signed", "no_tls", "behind_proxy", "trusted_proxy"),
     *("on_published", "on_published_seconds", "expect_seconds"),
+    *("callback_key_file", "callback_secret_file"),
     *("recordings", "spool", "database_url", "state", "log_level"),
 )
 def console(config: Config) -> None:

@@ -239,6 +239,12 @@ class Config:
         str | None, TEXT, "program that gets each published recording as JSON on its stdin"
     ] = None
     on_published_seconds: Annotated[float, seconds(1, 3600), "how long that program may take"] = 60
+    callback_key_file: Annotated[
+        Path | None, PATH, "file of the keys with which providers sign status callbacks"
+    ] = None
+    callback_secret_file: Annotated[
+        Path | None, PATH, "file of the last part of the path of callbacks that are not signed"
+    ] = None
     expect_seconds: Annotated[
         float, seconds(1, 3600), "a stream that was asked for is missing after this time"
     ] = 30

@@ -50,8 +50,16 @@ def check_console(config: Config) -> None:
         )
     for url in config.tap_url:
         _check_tap_url(url)
+    if config.callback_key_file and not config.public_url:
+        raise ConfigurationError(
+            "--callback-key-file needs --public-url: providers sign the URL that they call"
+        )
+    if config.callback_key_file or config.callback_secret_file:
+        from receiver.notifications.webhooks import callback_secrets  # only where there are some
+
+        callback_secrets(config)
     if config.webhook or config.on_published:
-        from receiver.notifications.webhooks import endpoints_of  # only where there are some
+        from receiver.notifications.webhooks import endpoints_of
 
         endpoints_of(config)
     if config.tap_url and config.tap_token_file is None and config.tap_tokens is None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
 import msgspec
+import structlog
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,14 +20,17 @@ from receiver.console.context import Console, console_of, json_response, who_ask
 from receiver.console.ledger_page import before, entries_for, place_of
 from receiver.console.openapi import Operation, query_word
 from receiver.console.problems import Problem, not_found
-from receiver.console.routes import number_in
+from receiver.console.routes import Endpoint, number_in
 from receiver.console.who import LONGEST_NAME, Role
 from receiver.errors import ConfigurationError
 from receiver.lifecycle.ledger import Act, Entry, EntryFilter
 from receiver.media import timestamp
-from receiver.notifications import expectations, outbox
+from receiver.notifications import callbacks, expectations, outbox
 from receiver.notifications.expectations import Expectation, ExpectationReport
 from receiver.notifications.outbox import DeliveryReport
+from receiver.notifications.webhooks import callback_secrets
+
+log = structlog.get_logger("receiver.console")
 
 Name = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
 Parameters = dict[
@@ -333,6 +337,44 @@ async def _expectations(request: Request) -> Response:
     return json_response(request, [ExpectationReport.of(each) for each in found])
 
 
+async def _callback(request: Request) -> Response:
+    """Keep what a provider reports of a stream; whoever is no provider of ours is refused."""
+    console, words = console_of(request), request.path_params
+    if words["provider"] not in callbacks.PROVIDERS:
+        raise not_found()
+    body, content_type = await request.body(), request.headers.get("content-type", "")
+    known = await console.threads.run(callback_secrets, console.config)
+    given = words.get("secret")
+    if given is not None:
+        is_ours = known.has_path(given)
+    else:
+        is_ours = callbacks.is_signed(
+            [request.headers.get(name, "") for name in callbacks.SIGNATURE_HEADERS],
+            known.keys,
+            public_url=console.config.public_url or "",
+            target=_target(request),
+            content_type=content_type,
+            body=body,
+        )
+    if not is_ours:
+        raise Problem(403, "This is not signed by a provider of ours.")
+    try:
+        callback = callbacks.callback_of(callbacks.fields_of(content_type, body))
+    except ValueError as error:
+        raise Problem(400, f"The callback cannot be used: {error}.") from None
+    await console.threads.run(console.notifier.expectations.report, callback)
+    ids = {"call_sid": callback.call_sid, "stream_sid": callback.stream_sid}
+    write = log.warning if callback.error else log.info
+    write("stream_reported", report=callback.event, error=callback.error, **ids)
+    return Response(status_code=204)
+
+
+def _target(request: Request) -> str:
+    """Return path and query as they stood in the request: they were signed like that."""
+    path = (request.scope.get("raw_path") or request.url.path.encode()).decode("latin-1")
+    return f"{path}?{request.url.query}" if request.url.query else path
+
+
 async def _known_account(request: Request) -> str:
     console, name = console_of(request), request.path_params["account"]
     user: User = await console.threads.run(console.accounts.user, name)
@@ -461,3 +503,8 @@ OPERATIONS: Final = (
     ),
 )
 """Every operation for admins."""
+ENDPOINTS: Final = tuple(
+    Endpoint(path=path, handler=_callback, role=None, methods=("POST",))
+    for path in ("/callbacks/{provider}", "/callbacks/{provider}/{secret}")
+)
+"""What providers call, which is not a part of the API: they have no token of it."""

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from receiver.console import (
+    admin_api,
     admin_pages,
     api,
     changes,
@@ -73,6 +74,7 @@ def endpoints() -> tuple[Endpoint | SocketEndpoint, ...]:
         *changes.ENDPOINTS,
         *live_page.ENDPOINTS,
         *pages.ENDPOINTS,
+        *admin_api.ENDPOINTS,
         *admin_pages.ENDPOINTS,
         *ledger_page.ENDPOINTS,
         Endpoint(path="/static/{version}/{name}", handler=_static, role=None),

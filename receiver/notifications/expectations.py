@@ -24,6 +24,7 @@ from receiver.catalogue.schema import announced, expectations
 from receiver.errors import NotFoundError
 from receiver.media import parameter_text, timestamp
 from receiver.notifications import events, outbox
+from receiver.notifications.callbacks import ERROR, STARTED, StreamCallback
 from receiver.notifications.events import OutboxEvent
 from receiver.notifications.outbox import now_ms
 from receiver.notifications.webhooks import WebhookEndpoint
@@ -172,6 +173,33 @@ class Expectations:
             changed = _get(connection, found.id)
         assert changed is not None  # noqa: S101  it was there a line ago, in this transaction
         return changed
+
+    def report(self, callback: StreamCallback) -> str | None:
+        """Keep what a provider reports of a stream; return the id of its expectation, if any.
+
+        It is advice: a stream that a provider calls started is still waited for, and one that is
+        received did not fail. So repeats, and reports that come late or in another order, change
+        nothing.
+        """
+        names = (callback.stream_sid, callback.call_sid, callback.name)
+        with self._database.writing() as connection:
+            if callback.event == ERROR:
+                return came(
+                    connection,
+                    FAILED,
+                    stream_sid=callback.stream_sid,
+                    call_sid=callback.call_sid,
+                    name=callback.name,
+                    reason=callback.error or "the provider reports an error, and not which",
+                )
+            found = _of_stream(connection, *map(_text, names))
+            if found is None:
+                return None
+            values: dict[str, Any] = {"stream_sid": found.stream_sid or _text(callback.stream_sid)}
+            if callback.event == STARTED and found.state == ASKED:
+                values |= {"state": ACCEPTED, "due_ms": now_ms() + self._within_ms}
+            _change(connection, found.id, values)
+            return found.id
 
     def open_count(self) -> int:
         """Return how many streams are waited for."""

@@ -1,10 +1,12 @@
 """Whom events are sent to: the `[[webhook]]` tables of the settings, checked, with their secrets.
 
-Beside them is the command of `--on-published`, which is told of each recording that is published.
+Beside them is the command of `--on-published`, which is told of each recording that is published,
+and what providers must know whose callbacks are believed.
 """
 
 from __future__ import annotations
 
+import hmac
 import shlex
 import shutil
 import ssl
@@ -23,6 +25,7 @@ from receiver.notifications.events import OutboxEvent
 ON_PUBLISHED: Final = "on-published"
 """What the command of `--on-published` is called among webhooks."""
 LONGEST_NAME: Final = 100
+SHORTEST_PATH: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,41 @@ def endpoints_of(config: Config) -> tuple[WebhookEndpoint, ...]:
     if config.on_published is not None:
         found[ON_PUBLISHED] = _command(config.on_published)
     return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackSecrets:
+    """What providers must know: a key to sign with, or the last part of the path."""
+
+    keys: tuple[bytes, ...] = field(default=(), repr=False)
+    paths: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def has_path(self, given: str) -> bool:
+        """Whether this is a last part that only a provider knows."""
+        return any([hmac.compare_digest(given.encode(), each) for each in self.paths])  # noqa: C419
+
+
+def callback_secrets(config: Config) -> CallbackSecrets:
+    """Return what providers must know, as the files say now; without a file, nothing helps.
+
+    Raises:
+        ConfigurationError: a file cannot be used, or a path could be guessed.
+    """
+    keys, paths = (
+        _lines(credentials.read_secret(file)) if file else ()
+        for file in (config.callback_key_file, config.callback_secret_file)
+    )
+    if any(len(each) < SHORTEST_PATH for each in paths):
+        raise ConfigurationError(
+            f"{config.callback_secret_file}: the last part of a path needs at least"
+            f" {SHORTEST_PATH} characters, such as of openssl rand -hex 16"
+        )
+    return CallbackSecrets(keys, paths)
+
+
+def _lines(content: bytes) -> tuple[bytes, ...]:
+    lines = (line.strip() for line in content.splitlines())
+    return tuple(line for line in lines if line and not line.startswith(b"#"))
 
 
 def _endpoint(webhook: Webhook, number: int) -> WebhookEndpoint:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import functools
+import hmac
 import io
 import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from receiver.config.settings import Webhook
@@ -17,9 +21,11 @@ from receiver.lifecycle.ledger import EntryFilter, Ledger
 from receiver.notifications.events import OutboxEvent
 from receiver.notifications.outbox import add
 from receiver.recording.document import PreviousRecording, has_hash, is_intact
+from tests.bounds import at_most
 from tests.receiver.helpers import hooks
 from tests.receiver.helpers import recordings_builder as builder
 from tests.receiver.helpers.consoles import Served, serving
+from tests.receiver.helpers.secret_files import secret
 
 pytestmark = pytest.mark.integration
 SALES, SUPPORT = "0000000000000001", "0000000000000002"
@@ -385,6 +391,50 @@ async def test_streams_are_expected_by_programs(tmp_path: Path) -> None:
             assert 400 == (await program.get(f"{at}?state=lost")).status_code
         async with served.browser(headers=served.token("leo", Role.LISTENER)) as program:
             assert 403 == (await program.post(at, json={"call_sid": "c1"})).status_code
+
+
+async def test_providers_report_streams(tmp_path: Path) -> None:
+    """Signed, or to a path that only they know; anything else is refused."""
+    key, path = secret(tmp_path / "key", "signing-key\n"), "0123456789abcdef-path"
+    options: dict[str, Any] = {
+        "public_url": "https://calls.example.com",
+        "callback_key_file": key,
+        "callback_secret_file": secret(tmp_path / "path", path),
+    }
+    async with serving(tmp_path, **options) as served:
+        kept = served.console.notifier.expectations
+        one = await asyncio.to_thread(functools.partial(kept.add, "c1", name="n1"))
+        body = "StreamEvent=stream-error&CallSid=c1&StreamName=n1&StreamError=codec_error"
+        content = "https://calls.example.com/callbacks/signalwire?a=b" + "".join(
+            sorted(body.replace("=", "").split("&"))
+        )
+        right = base64.b64encode(hmac.new(b"signing-key", content.encode(), "sha1").digest())
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        here = f"http://127.0.0.1:{served.runner.port}/"
+        async with httpx.AsyncClient(base_url=here, timeout=at_most(20)) as provider:
+
+            async def sent(target: str, body: str = body, signature: str = "") -> int:
+                headers = {**form, "X-SignalWire-Signature": signature}
+                answer = await provider.post(f"/callbacks/{target}", content=body, headers=headers)
+                return answer.status_code
+
+            signed = {"signature": right.decode()}
+            assert 403 == await sent("signalwire?a=b")
+            assert 403 == await sent("signalwire?a=c", **signed)
+            assert 403 == await sent("signalwire?a=b", f"{body}x", **signed)
+            assert 403 == await sent("signalwire/wrong-path-0123456", **signed)
+            assert 404 == await sent("other?a=b", **signed)
+            assert "asked" == (await asyncio.to_thread(kept.get, one.id, {})).state
+            assert 204 == await sent("signalwire?a=b", **signed)
+            assert 204 == await sent("signalwire?a=b", **signed)
+            found = await asyncio.to_thread(kept.get, one.id, {})
+            assert ("failed", "codec_error") == (found.state, found.reason)
+            assert 204 == await sent(f"twilio/{path}", "StreamEvent=stream-started&CallSid=c2")
+            assert 400 == await sent(f"twilio/{path}", "StreamEvent=stream-started")
+            assert 405 == (await provider.get("/callbacks/twilio")).status_code
+    async with serving(tmp_path / "other") as served, served.browser() as provider:
+        answer = await provider.post("/callbacks/signalwire", content=body, headers=form)
+        assert 403 == answer.status_code
 
 
 async def test_deliveries_are_listed_and_sent_again(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from receiver.catalogue.database import Database
 from receiver.errors import NotFoundError
 from receiver.notifications import events
 from receiver.notifications import expectations as module
+from receiver.notifications.callbacks import StreamCallback
 from receiver.notifications.expectations import (
     ACCEPTED,
     ASKED,
@@ -101,7 +102,9 @@ def test_another_part_of_a_recorded_stream_is_joined_to_nothing_else(
     made: Expectations, database: Database
 ) -> None:
     """Another stream of the call is still waited for."""
-    one, two = made.add("c1"), made.add("c1")
+    one = made.add("c1")
+    Time.ms += 1
+    two = made.add("c1")
     for each in (CONNECTED, RECORDED, CONNECTED, RECORDED):
         assert one.id == came(database, each, stream="s1", call="c1")
     assert ASKED == state(made, two)
@@ -168,6 +171,28 @@ def test_what_is_being_recorded_did_not_fail(made: Expectations, database: Datab
     came(database, FAILED, stream="s2", call="c2")
     assert (CONNECTED, FAILED) == (state(made, one), state(made, two))
     assert "codec_error" == made.get(two.id, {}).reason
+
+
+def test_what_a_provider_reports_is_advice(made: Expectations, database: Database) -> None:
+    """In any order, twice, late: a stream that is called started is still waited for."""
+    started = StreamCallback("stream-started", "c1", "s1", "n1", "")
+    stopped = StreamCallback("stream-stopped", "c1", "s1", "n1", "")
+    failed = StreamCallback("stream-error", "c1", "s1", "n1", "codec_error")
+    one = made.add("c1", name="n1")
+    for callback in (stopped, started, started):
+        assert one.id == made.report(callback)
+    assert (ACCEPTED, "s1", 1) == (
+        state(made, one),
+        made.get(one.id, {}).stream_sid,
+        made.open_count(),
+    )
+    assert one.id == made.report(failed)
+    assert one.id == made.report(started)
+    assert (FAILED, "codec_error") == (state(made, one), made.get(one.id, {}).reason)
+    assert one.id == came(database, RECORDED, stream="s1", call="c1")
+    assert one.id == made.report(failed)
+    assert RECORDED == state(made, one)
+    assert None is made.report(StreamCallback("stream-started", "c9", "s9", "n9", ""))
 
 
 def test_a_limit_by_parameters_counts(made: Expectations) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from receiver.config.settings import Config, as_plain, from_plain, load
+from receiver.console import check_console
 from receiver.errors import ConfigurationError
 from receiver.notifications import events
-from receiver.notifications.webhooks import endpoints_of
+from receiver.notifications.webhooks import callback_secrets, endpoints_of
 from tests.receiver.helpers.hooks import SECRET
 from tests.receiver.helpers.secret_files import secret
 
@@ -83,6 +85,18 @@ def test_a_bad_secret_is_refused_without_being_shown(tmp_path: Path) -> None:
     secret(tmp_path / "webhook-secret", SECRET, 0o644)
     with pytest.raises(ConfigurationError, match="chmod 600"):
         endpoints_of(config)
+
+
+def test_what_providers_must_know(tmp_path: Path) -> None:
+    """One in a line; a path that could be guessed is refused, and so is a key without our URL."""
+    config = replace(Config(), callback_key_file=secret(tmp_path / "k", "# x\none\n\ntwo\n"))
+    assert (b"one", b"two") == callback_secrets(config).keys
+    assert not callback_secrets(Config()).has_path("")
+    with pytest.raises(ConfigurationError, match="--public-url"):
+        check_console(replace(config, no_tls=True))
+    config = replace(Config(), callback_secret_file=secret(tmp_path / "p", "short"))
+    with pytest.raises(ConfigurationError, match="at least 16 characters"):
+        check_console(replace(config, no_tls=True))
 
 
 def test_the_command_is_one_of_them(tmp_path: Path) -> None:
