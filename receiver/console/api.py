@@ -22,7 +22,7 @@ from starlette.responses import Response
 from receiver.catalogue.query import LONGEST_VALUE, MOST_ROWS, SORTS, STATES
 from receiver.catalogue.rows import Row
 from receiver.catalogue.search import Facets
-from receiver.console import admin_api, changes, downloads
+from receiver.console import admin_api, changes, downloads, live_page
 from receiver.console.admin_api import LEDGER_WORDS, LedgerPage, ledger_page
 from receiver.console.audio import MEDIA_TYPES
 from receiver.console.context import console_of, json_response, who_asks
@@ -460,6 +460,7 @@ OPERATIONS: Final = (
         )
     ),
     *changes.OPERATIONS,
+    *live_page.OPERATIONS,
     *admin_api.OPERATIONS,
     _get(
         path="/openapi.json",

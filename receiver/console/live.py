@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import ssl
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,12 +30,13 @@ import msgspec
 import structlog
 
 from receiver.auth import credentials, tls
+from receiver.auth.bearer import mint_control
 from receiver.config.settings import Config
 from receiver.console.views import length_text
 from receiver.errors import DialError, LineClosed
-from receiver.media import Track, parameter_text
+from receiver.media import Track, parameter_text, visible
 from receiver.recording.verdict import SIDES, duration
-from receiver.transports.client import Backoff, Line, dial, trust_in, trust_only
+from receiver.transports.client import Backoff, Line, dial, give_order, trust_in, trust_only
 
 BARS: Final = 24
 """Levels of a track that are kept: six seconds."""
@@ -48,6 +50,8 @@ LINGER_SECONDS: Final = 5.0
 """For so long a subscription outlives its last page: one that is loaded again needs no new one."""
 ANSWER_SECONDS: Final = 10.0
 """A receiver that sends no levels for so long does not answer."""
+ORDER_SECONDS: Final = 60
+"""For so long a token for one order is valid: clocks may differ."""
 FIRST_SECONDS: Final = 2.0
 """A page that nothing is known for waits for the receivers' first words at the most so long."""
 
@@ -61,10 +65,26 @@ class TapAddress:
     url: str  # scheme, host and port
     token: str = field(repr=False)
     trust: Callable[[], ssl.SSLContext | None] = field(repr=False)
+    control_key: str = field(default="", repr=False)  # signs orders; without one there are none
 
     async def dial(self, path: str) -> Line:
         """Open a socket of its taps. Raises DialError."""
         return await dial(f"{self.url}{path}", token=self.token, trust=self.trust())
+
+    async def order(self, order: dict[str, Any], *, who: str, via: str) -> dict[str, Any]:
+        """Give an order about a call; return the receiver's answer. Raises DialError."""
+        if not self.control_key:
+            raise DialError("the console has no control key of that receiver", status=501)
+        token = mint_control(
+            self.control_key,
+            order["call_sid"],
+            jti=secrets.token_urlsafe(16),
+            who=who,
+            via=via,
+            now=time.time(),
+            ttl_seconds=ORDER_SECONDS,
+        )
+        return await give_order(self.url, order, token=token, trust=self.trust())
 
 
 def tap_addresses(config: Config) -> tuple[TapAddress, ...]:
@@ -77,15 +97,17 @@ def tap_addresses(config: Config) -> tuple[TapAddress, ...]:
     def own_certificate() -> ssl.SSLContext | None:  # read each time: it may be replaced
         return None if config.no_tls else trust_only(Path(tls.pair(config)[0]))
 
-    own = [
-        TapAddress(url, config.console_token or "", own_certificate) for url in config.console_taps
-    ]
+    own_token = config.console_token or ""
+    own_key = credentials.console_key(own_token) if own_token else ""
+    own = [TapAddress(url, own_token, own_certificate, own_key) for url in config.console_taps]
     if not config.tap_url:
         return tuple(own)
     ca_file = None if config.tap_ca_file is None else str(config.tap_ca_file)
     token = credentials.first_tap_token(config)
     trust = trust_in(ca_file)
-    return (*own, *(TapAddress(url.rstrip("/"), token, lambda: trust) for url in config.tap_url))
+    key = next(iter(credentials.control_keys(replace(config, console_token=None))), "")
+    urls = (url.rstrip("/") for url in config.tap_url)
+    return (*own, *(TapAddress(url, token, lambda: trust, key) for url in urls))
 
 
 def side(track: str) -> str:
@@ -107,6 +129,7 @@ class LiveCall:
     sounded_ms: dict[str, int] = field(default_factory=dict)
     came_ms: int = 0  # when anything came
     is_known: bool = False  # its levels have come
+    paused: Mapping[str, str] | None = None  # why, and until when
 
     def feed(self, levels: Mapping[str, Any]) -> None:
         """Keep what was measured within the last quarter of a second."""
@@ -114,7 +137,7 @@ class LiveCall:
         lost_ms = levels["lost_ms"]
         if self.is_known and lost_ms is not None and lost_ms > (self.lost_ms or 0):
             self.lost_at_ms = self.ms
-        self.lost_ms = lost_ms
+        self.lost_ms, self.paused = lost_ms, levels.get("paused")
         for track in Track:
             level = levels[track]
             self.levels.setdefault(track, deque(maxlen=BARS)).append(level)
@@ -137,6 +160,12 @@ class LiveCall:
 
         That there is another part is said to nobody for whom that part may not exist.
         """
+        if self.paused is not None:
+            reason = f" ({visible(self.paused['reason'])})" if self.paused["reason"] else ""
+            return (
+                f"paused{reason}, until {self.paused['until'][11:19]} UTC at the latest",
+                "paused",
+            )
         if self.ms - self.came_ms >= NOTHING_MS:
             return f"nothing has come for {length_text(self.ms - self.came_ms)}", "bad"
         if self.lost_ms:

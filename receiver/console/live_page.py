@@ -11,23 +11,26 @@ import asyncio
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import msgspec
 import structlog
+from msgspec import Meta
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from receiver.console import views
 from receiver.console.context import Console, console_of, json_response, page_response, who_asks
 from receiver.console.live import BARS, LiveCall, LiveCalls, side
-from receiver.console.problems import Problem
+from receiver.console.openapi import Operation
+from receiver.console.problems import Problem, not_found
 from receiver.console.routes import Endpoint, SocketEndpoint
-from receiver.console.sign_in import identify
+from receiver.console.sign_in import form_of, identify
 from receiver.console.who import Role, Who
 from receiver.errors import DialError, LedgerError, LineClosed
+from receiver.lifecycle.pauses import LONGEST_REASON
 from receiver.media import Track, parameter_text, timestamp, visible
 from receiver.notifications.expectations import Expectation
 from receiver.recording.verdict import duration
@@ -46,6 +49,7 @@ _DONE, _POLICY, _FAILED, _TRY_AGAIN = 1000, 1008, 1011, 1013
 _BLANK: Final[dict[str, Any]] = {
     **dict.fromkeys(("id", "title", "clock", "text", "tone", "listening_text"), ""),
     "chips": [],
+    "is_paused": False,
     "sides": [{"track": track.value, "side": side(track)} for track in Track],
     "levels": {track.value: [] for track in Track},
 }
@@ -73,7 +77,7 @@ def page_context(console: Console, who: Who) -> dict[str, Any]:
             _not_come_view(each) for each in console.notifier.not_come if each.permits(who.scope)
         ][:MOST_NOT_COME],
         "is_connected": bool(live.taps),
-        "may": {"hear": who.hears},
+        "may": {"hear": who.hears, "pause": who.role.includes(Role.MANAGER)},
         "bars_shown": BARS,
         "json_url": "/.json",
     }
@@ -138,6 +142,7 @@ def _moving(live: LiveCalls, who: Who, recording_id: str, call: LiveCall) -> dic
         "lost_ms": call.lost_ms,
         "text": text,
         "tone": tone,
+        "is_paused": call.paused is not None,
         "listeners": sorted(+own),
         "other_listeners": others,
         "listening_text": listening_text(sorted(+own), others),
@@ -166,6 +171,100 @@ async def _page(request: Request) -> Response:
 
 async def _document(request: Request) -> Response:
     return json_response(request, await _live(request))
+
+
+# Orders about calls.
+
+
+class NewPause(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a call is paused, and for how long at the most."""
+
+    reason: Annotated[str, Meta(max_length=LONGEST_REASON)] = ""
+    max_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 300
+
+
+class Ordered(msgspec.Struct, frozen=True):
+    """What was done: of how many streams, and when a pause ends by itself."""
+
+    call_sid: str
+    streams: int
+    until: str | None = None
+
+
+async def _order(request: Request, key: str, **order: Any) -> dict[str, Any]:
+    """Give an order about a call that somebody sees, by its sid or by its recording.
+
+    Raises:
+        Problem: 404, there is no such call for them; 409, it is not paused; 501, the receiver
+            takes no orders of ours; 503, it cannot be reached, or its disk took nothing.
+    """
+    console, who = console_of(request), who_asks(request)
+    async with console.live.watched():
+        visible_calls = console.live.visible_to(who.scope).items()
+        calls = [call for at, call in visible_calls if key in (at, call.about["call_sid"])]
+    if not calls:
+        raise not_found()
+    call_sid = calls[0].about["call_sid"]
+    if any(
+        not call.permits(who.scope)
+        for call in console.live.calls.values()
+        if call.about["call_sid"] == call_sid
+    ):
+        raise not_found()  # an order is about all streams of a call
+    try:
+        return await calls[0].tap.order({**order, "call_sid": call_sid}, who=who.name, via=who.way)
+    except DialError as error:
+        if error.status == 404:
+            raise not_found() from None
+        status = error.status if error.status in (400, 409, 501) else 503
+        raise Problem(status or 503, f"The receiver says: {visible(str(error))}.") from error
+
+
+async def _pause(request: Request, body: NewPause) -> Response:
+    given = {"order": "pause", "reason": body.reason, "max_seconds": body.max_seconds}
+    answer = await _order(request, request.path_params["call_sid"], **given)
+    return json_response(request, Ordered(answer["call_sid"], answer["streams"], answer["until"]))
+
+
+async def _resume(request: Request) -> Response:
+    answer = await _order(request, request.path_params["call_sid"], order="resume")
+    return json_response(request, Ordered(answer["call_sid"], answer["streams"]))
+
+
+async def _pause_form(request: Request) -> Response:
+    reason = (await form_of(request)).get("reason", "")[:LONGEST_REASON]
+    await _order(request, request.path_params["recording_id"], order="pause", reason=reason)
+    return RedirectResponse("/", 303)
+
+
+async def _resume_form(request: Request) -> Response:
+    await form_of(request)
+    await _order(request, request.path_params["recording_id"], order="resume")
+    return RedirectResponse("/", 303)
+
+
+_ORDER_ERRORS: Final = (404, 409, 501, 503)
+OPERATIONS: Final = (
+    Operation(
+        method="POST",
+        path="/live/{call_sid}/pause",
+        summary="Keep nothing of a live call for a while",
+        handler=_pause,
+        role=Role.MANAGER,
+        body=NewPause,
+        result=Ordered,
+        errors=_ORDER_ERRORS,
+    ),
+    Operation(
+        method="POST",
+        path="/live/{call_sid}/resume",
+        summary="Go on recording a call that is paused",
+        handler=_resume,
+        role=Role.MANAGER,
+        result=Ordered,
+        errors=_ORDER_ERRORS,
+    ),
+)
 
 
 # Sockets of pages.
@@ -350,6 +449,18 @@ async def _until_revoked(socket: WebSocket, who: Who) -> None:
 ENDPOINTS: Final = (
     Endpoint(path="/", handler=_page, role=Role.VIEWER),
     Endpoint(path="/.json", handler=_document, role=Role.VIEWER),
+    Endpoint(
+        path="/live/{recording_id}/pause",
+        handler=_pause_form,
+        role=Role.MANAGER,
+        methods=("POST",),
+    ),
+    Endpoint(
+        path="/live/{recording_id}/resume",
+        handler=_resume_form,
+        role=Role.MANAGER,
+        methods=("POST",),
+    ),
     SocketEndpoint(path="/live/events", handler=_events, role=Role.VIEWER),
     SocketEndpoint(path="/live/audio/{recording_id}", handler=_audio, role=Role.LISTENER),
 )

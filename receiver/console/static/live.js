@@ -97,6 +97,10 @@ function showNotCome(found) {
 function newCard(call) {
   const card = template.content.firstElementChild.cloneNode(true);
   card.dataset.id = call.id;
+  for (const part of ["pause", "resume"]) {
+    const form = card.querySelector(`[data-${part}]`);
+    if (form) form.action = `/live/${encodeURIComponent(call.id)}/${part}`;
+  }
   card.querySelector("[data-chips]").replaceChildren(...call.chips.map(chip));
   const shown = new Set(call.sides.map((side) => side.track));
   for (const side of card.querySelectorAll("[data-side]")) {
@@ -131,6 +135,10 @@ function move(id, call) {
     if (text !== undefined && field.textContent !== text) field.textContent = text;
   }
   card.classList.toggle("bad", call.tone === "bad");
+  for (const [part, hidden] of [["pause", call.is_paused], ["resume", !call.is_paused]]) {
+    const form = card.querySelector(`[data-${part}]`);
+    if (form) form.hidden = hidden;
+  }
   for (const [track, level] of Object.entries(call.levels)) {
     if (!Array.isArray(level)) push(card, track, level);
   }
@@ -154,7 +162,26 @@ function heightOf(level) {
 
 // Listening.
 
+/** Give an order without leaving the page: whoever listens goes on listening. */
+function prepareOrders(card) {
+  for (const form of card.querySelectorAll("[data-pause], [data-resume]")) {
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const button = form.querySelector("button");
+      button.disabled = true;
+      try {
+        const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+        if (!answer.ok) toast("It was not done: the receiver did not take the order.");
+      } catch {
+        toast("It was not done: the console cannot be reached.");
+      }
+      button.disabled = false;
+    });
+  }
+}
+
 function prepare(card) {
+  prepareOrders(card);
   const button = card.querySelector("[data-listen]");
   if (!button) return;
   button.hidden = false;

@@ -96,7 +96,10 @@ async def test_the_page_has_a_card_for_every_call(served: Served, server: TapSer
             call[name] for name in ("title", "ms", "clock", "lost_ms")
         )
         assert ("40 ms lost", "bad") == (call["text"], call["tone"])
-        assert ("1 call now", {"hear": True}) == (document["heading"], document["may"])
+        assert ("1 call now", {"hear": True, "pause": False}) == (
+            document["heading"],
+            document["may"],
+        )
         assert "room for 999 more · longest 1:05 · 40 ms lost" == document["summary"]
         page = (await browser.get("/", headers={"Accept": "text/html"})).text
         assert "Jane, &lt;b&gt;sales" in page
