@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -152,6 +153,8 @@ class ControlService:
             OSError: they cannot be read.
         """
         now_ms = self._recorder.utc_ms()
+        if self.tokens:  # the first order is not to wait until its library is imported
+            await asyncio.to_thread(importlib.import_module, "jwt")
         for pause in await asyncio.to_thread(self._store.load, now_ms):
             log.info("pause_goes_on", call_sid=pause.call_sid, until=timestamp(pause.until_ms))
             self._remember(pause)

@@ -2,117 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
-from websockets.sync.client import connect
 
-from receiver.auth.bearer import mint_control
 from receiver.lifecycle.ledger import Ledger
 from receiver.recording.document import Recording
 from tests.bounds import at_most
 from tests.end_to_end import sender
+from tests.end_to_end.console_process import console_line
 from tests.end_to_end.media_server import Consumer, rest_of
-from tests.end_to_end.receiver_process import TOKEN, ReceiverProcess
-from tests.end_to_end.taps import secret_file, tapped_receiver
+from tests.end_to_end.pausing import (
+    DIGITS,
+    KEY,
+    MARKER,
+    SPEECH,
+    Live,
+    order,
+    paused_receiver,
+    pausing,
+    resuming,
+    token,
+)
+from tests.end_to_end.receiver_process import ReceiverProcess
+from tests.end_to_end.taps import tapped_receiver
 from tests.end_to_end.withheld import Listeners, metrics_of, places_of
-
-KEY = "a-control-key-for-tests-of-32-letters"
-DIGITS = "4929-0661-7733"
-TONE_HZ = 1234
-MARKER = bytes((i * 37 + 11) % 128 for i in range(160))
-"""A chunk that may be nowhere; its bytes are in no other one."""
-SPEECH = bytes(128 + (i * 53 + 7) % 128 for i in range(160))
+from tests.faults.faulty_disk import Orders
+from tests.receiver.helpers.g711 import MULAW
 
 pytestmark = pytest.mark.integration
-
-
-class Live:
-    """A call whose sender never stops: a thread sends 20 ms of both tracks, each at its time."""
-
-    def __init__(self, receiver: ReceiverProcess, *, call_sid: str = sender.CALL_SID) -> None:
-        self.payload = SPEECH
-        self.numbers: dict[bytes, list[int]] = {SPEECH: [], MARKER: []}
-        self._receiver = receiver
-        self._ending = threading.Event()
-        self._sequence, self._number = 1, 0
-        self.socket = connect(
-            receiver.url,
-            additional_headers={"Authorization": f"Bearer {TOKEN}"},
-            compression=None,
-            proxy=None,
-            legacy=True,  # no `with`: it lives as long as the call
-        )
-        start = sender.start({"queue": "sales"}, call_sid=call_sid)
-        sender.send_call(self.socket, [sender.connected(), start])
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._send, daemon=True)
-        self._thread.start()
-
-    def _send(self) -> None:
-        began, ahead = time.monotonic(), 0
-        with contextlib.suppress(Exception):  # the receiver was killed
-            while not self._ending.wait(max(0.0, began + ahead * 0.02 - time.monotonic())):
-                ahead += 1
-                with self._lock:
-                    self._send_chunk()
-
-    def _send_chunk(self) -> None:
-        self._number += 1
-        for track in ("inbound", "outbound"):
-            self._sequence += 1
-            text = sender.media(track, self._number, self.payload, sequence=self._sequence)
-            self.socket.send(text)
-        self.numbers[self.payload].append(self._number)
-
-    def press(self) -> None:
-        """Press a key, and pass a mark of the same name."""
-        for body in ({"event": "dtmf", "dtmf": {"digit": DIGITS}},):
-            with self._lock:
-                self._sequence += 1
-                self.socket.send(json.dumps({**body, "sequenceNumber": str(self._sequence)}))
-
-    def burst(self, count: int) -> None:
-        """Send many chunks at once, as after a stall of the network."""
-        with self._lock:
-            for _ in range(count):
-                self._send_chunk()
-
-    def wait_for(self, payload: bytes, count: int) -> None:
-        """Wait until so many chunks of one kind were sent."""
-        deadline = time.monotonic() + at_most(60)
-        while len(self.numbers[payload]) < count:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def hang_up(self) -> None:
-        """Send stop, and close."""
-        self._ending.set()
-        self._thread.join()
-        with contextlib.suppress(Exception):
-            self._sequence += 1
-            stop = {"event": "stop", "sequenceNumber": str(self._sequence)}
-            self.socket.send(json.dumps(stop))
-            self.socket.close()
-
-
-@contextlib.contextmanager
-def paused_receiver(folder: Path, *options: str) -> Iterator[ReceiverProcess]:
-    """Run a receiver that takes orders."""
-    key = secret_file(folder / "control-keys", KEY)
-    with tapped_receiver(folder, "--control-key-file", str(key), *options) as receiver:
-        yield receiver
 
 
 def command(
@@ -133,27 +60,8 @@ def command(
     return done
 
 
-def order(receiver: ReceiverProcess, token: str, document: dict[str, Any]) -> dict[str, Any]:
-    """Give an order with a token."""
-    url = receiver.url.removesuffix("/audio") + "/control"
-    headers = {"Authorization": f"Bearer {token}"}
-    with connect(url, additional_headers=headers, proxy=None, compression=None) as socket:
-        socket.send(json.dumps(document))
-        answer: dict[str, Any] = json.loads(socket.recv(timeout=at_most(30)))
-        return answer
-
-
-def token(call_sid: str = sender.CALL_SID, *, jti: str | None = None, ttl: int = 60) -> str:
-    """Return a control token."""
-    now = time.time()
-    jti = jti or str(time.monotonic_ns())
-    return mint_control(KEY, call_sid, jti=jti, who="ann", now=now, ttl_seconds=ttl)
-
-
 def has_marker(folder: Path) -> list[str]:
     """Return which WAV files have the marker, decoded; payloads are mu-law."""
-    from tests.receiver.helpers.g711 import MULAW
-
     wanted = np.array([MULAW[byte] for byte in MARKER[:40]], np.int16).tobytes()
     found = []
     for path in folder.rglob("*.wav"):
@@ -256,16 +164,6 @@ def test_a_pause_survives_a_kill(tmp_path: Path) -> None:
     assert_nowhere(tmp_path, first=first, second=receiver.raw_log.encode())
 
 
-def pausing(**more: Any) -> dict[str, Any]:
-    """Return an order to pause the call."""
-    return {"order": "pause", "call_sid": sender.CALL_SID, **more}
-
-
-def resuming() -> dict[str, Any]:
-    """Return an order to resume it."""
-    return {"order": "resume", "call_sid": sender.CALL_SID}
-
-
 def test_a_pause_ends_by_itself(tmp_path: Path) -> None:
     """With a line in the log and in the ledger."""
     with paused_receiver(tmp_path) as receiver:
@@ -351,3 +249,92 @@ def test_any_worker_takes_the_order(tmp_path: Path) -> None:
         assert 0 == receiver.stop(signal.SIGINT)
     assert {"card"} == {pause.reason for pause in document.pauses}
     assert_nowhere(tmp_path, log=receiver.raw_log.encode())
+
+
+@pytest.mark.needs("cc")
+def test_a_disk_that_hangs_delays_the_answer_and_not_the_pause(tmp_path: Path) -> None:
+    """The answer says that it is not on disk; when the disk is back, nothing is anywhere."""
+    disk = Orders(tmp_path / "faults")
+    with paused_receiver(tmp_path, environment=disk.environment) as receiver:
+        call = Live(receiver)
+        receiver.wait_for("stream_started")
+        call.wait_for(SPEECH, 50)
+        disk.give(*(f"{name} delay 60000 /" for name in ("fdatasync", "fsync", "syncfs")))
+        answers: list[dict[str, Any]] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(order(receiver, token(), pausing(reason="card")))
+        )
+        asking.start()
+        receiver.wait_for("paused")
+        call.payload = MARKER
+        call.wait_for(MARKER, 100)
+        asking.join(at_most(30))
+        disk.give()
+        (answer,) = answers
+        assert 503 == answer["status"]
+        assert "not on disk" in answer["error"]
+        call.hang_up()
+        receiver.process.kill()
+        receiver.ended()
+    log = receiver.raw_log.encode()
+    assert_nowhere(tmp_path, log=log)
+    with paused_receiver(tmp_path) as receiver:
+        _, document = receiver.published()
+    check_paused(document, "card", "stream_ended" if document.end_reason != "crash" else "crash")
+    assert_nowhere(tmp_path, log=log, second=receiver.raw_log.encode())
+
+
+def test_managers_pause_a_call_in_the_console(tmp_path: Path) -> None:
+    """By the API and by the page; the live page says so, and who may less may not."""
+    with paused_receiver(tmp_path, "--console", "--console-port", "0") as receiver:
+        url = console_line(receiver)
+        folder = ["--recordings", str(receiver.recordings)]
+        tokens = {}
+        for role in ("manager", "listener"):
+            run(receiver, "user", "add", role, "--role", role, "--no-password", *folder)
+            tokens[role] = run(receiver, "user", "token", role, *folder).split()[-1]
+        call = Live(receiver)
+        receiver.wait_for("stream_started")
+        call.wait_for(SPEECH, 25)
+        headers = {name: {"Authorization": f"Bearer {each}"} for name, each in tokens.items()}
+        with httpx.Client(base_url=url, timeout=at_most(30)) as program:
+            path = f"/api/v1/live/{sender.CALL_SID}"
+            told = program.post(f"{path}/pause", json={}, headers=headers["listener"])
+            assert 403 == told.status_code
+            told = program.post(
+                f"{path}/pause", json={"reason": "card"}, headers=headers["manager"]
+            )
+            assert (200, 1) == (told.status_code, told.json().get("streams")), told.text
+            call.payload = MARKER
+            call.wait_for(MARKER, 50)
+            (shown,) = program.get("/.json", headers=headers["manager"]).json()["calls"]
+            assert (True, "paused") == (shown["is_paused"], shown["tone"])
+            assert shown["text"].startswith("paused (card), until ")
+            call.payload = SPEECH
+            sent = len(call.numbers[SPEECH])
+            call.wait_for(SPEECH, sent + 10)
+            told = program.post(f"{path}/resume", headers=headers["manager"])
+            assert 200 == told.status_code, told.text
+            assert 409 == program.post(f"{path}/resume", headers=headers["manager"]).status_code
+            other = program.post("/api/v1/live/CA1/resume", headers=headers["manager"])
+            assert 404 == other.status_code
+        call.wait_for(SPEECH, sent + 25)
+        call.hang_up()
+        _, document = receiver.published()
+    check_paused(document, "card", "resumed")
+    acts = [each for each in Ledger(receiver.recordings).read() if each.what == "paused"]
+    assert [("manager", "api")] == [(each.who, each.via.partition(",")[0]) for each in acts]
+    assert_nowhere(tmp_path, log=receiver.raw_log.encode())
+
+
+def run(receiver: ReceiverProcess, *words: str) -> str:
+    """Run a command of ours; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "receiver", *words],
+        cwd=receiver.folder,
+        capture_output=True,
+        text=True,
+        timeout=at_most(60),
+        check=True,
+    )
+    return done.stdout
