@@ -20,6 +20,7 @@ from receiver.errors import ConfigurationError
 from receiver.journal.spool import Spool
 from receiver.lifecycle.ledger_thread import LedgerThread
 from receiver.recording.document import Recording
+from receiver.recording.verdict import verdict
 from receiver.tap.feed import Feeds
 from receiver.tap.hub import Hub, RecordingPublished
 from receiver.tap.listener import ListenerLimits
@@ -111,6 +112,8 @@ class LiveTaps:
             document.parameters,
             document.complete,
             str(folder.absolute()),
+            document.duration_ms,
+            verdict(document).text,
         )
         self.hub.recording_published(event)
 

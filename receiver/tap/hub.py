@@ -158,7 +158,7 @@ class StreamRefused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class RecordingPublished(msgspec.Struct, frozen=True, tag="published"):
-    """A recording was published: in which folder, and whether nothing of it is missing."""
+    """A recording was published: in which folder, how long it is, and what is missing of it."""
 
     recording_id: str
     call_sid: str
@@ -166,6 +166,8 @@ class RecordingPublished(msgspec.Struct, frozen=True, tag="published"):
     parameters: dict[str, Any]
     complete: bool
     folder: str
+    duration_ms: float = 0
+    verdict: str = ""  # in words, as pages show it
 
 
 PublishedEvent = LiveChunk | LiveMessage | StreamEnded

@@ -460,6 +460,8 @@ def test_all_streams_can_be_watched(receiver: ReceiverProcess) -> None:
     assert recorded["complete"]
     document = json.loads(Path(recorded["folder"], "recording.json").read_text())
     assert started["recording_id"] == document["id"] == recorded["recording_id"]
+    assert document["duration_ms"] == recorded["duration_ms"]
+    assert recorded["verdict"].startswith("Complete. ")
 
 
 def test_a_late_watcher_receives_what_is_live(receiver: ReceiverProcess) -> None:

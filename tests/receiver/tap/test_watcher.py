@@ -34,7 +34,7 @@ async def test_a_watcher_gets_every_lifecycle_event(server: TapServer) -> None:
         stream.end()
         assert "stopped" == (await read_text(watcher))["event"]
         server.hub.recording_published(
-            RecordingPublished("id", "call", "stream", {"A": "b"}, False, "folder")
+            RecordingPublished("id", "call", "stream", {"A": "b"}, False, "folder", 20.5, "No.")
         )
         assert {
             "event": "recorded",
@@ -44,6 +44,8 @@ async def test_a_watcher_gets_every_lifecycle_event(server: TapServer) -> None:
             "parameters": {"A": "b"},
             "complete": False,
             "folder": "folder",
+            "duration_ms": 20.5,
+            "verdict": "No.",
         } == await read_text(watcher)
 
 
