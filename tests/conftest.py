@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import asyncio.constants
 import gc
 import multiprocessing.process
 import os
 import socket
 import sys
+from asyncio.base_events import BaseEventLoop
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +40,20 @@ settings.load_profile("ci" if os.environ.get("CI") else "busy")
 # asyncio's debug mode records where each callback came from, which is a fifth of the time of tests
 # with many sockets, and is of no use here. What it checks, it checks all the same.
 asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[misc]
+
+
+_create_future: Final = BaseEventLoop.create_future
+
+
+def _create_future_without_stack(loop: Any) -> asyncio.Future[Any]:
+    debug, loop._debug = loop._debug, False  # in C it keeps the whole stack, whatever that depth is
+    try:
+        return _create_future(loop)
+    finally:
+        loop._debug = debug
+
+
+BaseEventLoop.create_future = _create_future_without_stack  # type: ignore[assignment,method-assign]
 
 TEST_SECONDS: Final = 300
 """A test that hangs ends after this time with the stacks of all threads."""
