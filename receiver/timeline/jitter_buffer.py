@@ -259,6 +259,13 @@ class LiveLedger:
             return 0
         return self._missing.get(track, 0)
 
+    def missing_at_end(self, track: str) -> int:
+        """Return how many chunks never came behind the last one; of two tracks nobody knows whose.
+
+        The stop message says so, or whatever came last.
+        """
+        return self.missing(track) if len(self._latest) == 1 else 0
+
     def _claim(self, count: int) -> None:
         for track, missing in self._missing.items() if count else ():
             self._missing[track] = max(0, missing - count)

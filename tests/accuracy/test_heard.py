@@ -154,6 +154,21 @@ def test_a_loss_of_one_counter_is_noticed_on_one_track() -> None:
     assert {"inbound": 100, "outbound": 200} == sums
 
 
+@pytest.mark.parametrize("numbers", [Numbers.TRACK, Numbers.NONE])
+@pytest.mark.parametrize("track", ["inbound", "stereo"])
+def test_what_is_lost_behind_the_last_chunk_is_noticed_at_the_end(
+    track: str, numbers: Numbers
+) -> None:
+    """By the number of the stop message, where one track alone may have lost it."""
+    alone: dict[Track, Sequence[Spurt]] = {IN: [(0, 6000)]}
+    lost = Network(lost=((IN, 5000, 6000),))
+    gaps = heard(call(alone, Sender(numbers=numbers), lost), track).gaps
+    assert ("lost", "inbound", 5000, 1000) in gaps
+    silent = heard(call(alone, Sender(numbers=numbers)), track).gaps
+    odd = heard(call(alone, Sender(numbers=numbers, stop=False), lost), track).gaps
+    assert "lost" not in {reason for reason, *_ in (*silent, *odd)}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_network_jitter_tears_nearly_nothing(seed: int) -> None:
     """Of a mean of 15 ms, at most one of 2,000 chunks is not where and when it should be."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from bisect import insort_right
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import Final
 
@@ -190,6 +190,14 @@ class _AlignedTrack:
         missing = self._ledger.missing(self._name)
         return self.placer.fill_up_to(position, missing=missing, lost=bool(self.buffer))
 
+    def last_pieces(self, arrival_ms: int) -> Iterator[Piece]:
+        """Yield what follows at the end: what was behind, and what never came."""
+        yield from self.placer.release_due(arrival_ms, last=True)
+        missing = self._ledger.missing_at_end(self._name)
+        end = self.placer.cursor + missing * self.latest_size
+        end -= end % self._media.bytes_per_sample
+        yield from self.placer.fill_up_to(end, missing=missing, lost=True)
+
     def latest_span(self, chunk: Chunk) -> tuple[float, float]:
         """Return where a chunk that was placed ends, and how long it is, in milliseconds."""
         one_ms = self._media.bytes_per_ms
@@ -343,7 +351,7 @@ class AlignedEncoder:
     def _end(self, event: StreamEnded) -> list[OutMessage]:
         for name, track in self._tracks.items():
             self._place(name, track.buffer.release_all())
-            self._add_pieces(name, track.placer.release_due(event.arrival_ms, last=True))
+            self._add_pieces(name, track.last_pieces(event.arrival_ms))
         items = self._emit(max(track.placer.cursor for track in self._tracks.values()))
         for name, track in self._sent.items():
             self._add_pieces(name, track.placer.report_loss())
