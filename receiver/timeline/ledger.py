@@ -33,9 +33,9 @@ _FEWEST_STEADY: Final = 50
 _LEAST_STEADY: Final = 0.1
 _MOSTLY: Final = 0.5
 """This share of numbers follow the one before them, or at least `_FEWEST_STEADY` do."""
-_MOST_TIMES: Final = 10
+MOST_TIMES: Final = 10
 """No more is missing at an end than so many times what came, unless there was time for it."""
-_OLDER_MS: Final = 1000
+OLDER_MS: Final = 1000
 """A stream is joined in its middle if its clock is ahead of the arrivals by more."""
 _SHORTEST_MS: Final = 10  # between two messages: chunks of 20 ms of two tracks
 
@@ -147,8 +147,8 @@ def missing_at_ends(
         head = 0 if first <= 2 else None
     elif not _continues(indices):
         missing = first - int(before.min()) - len(np.unique(before))
-        in_time = each_ms * missing <= begins - messages.started_ms + _OLDER_MS
-        credible = in_time if paced else missing <= _MOST_TIMES * chunks
+        in_time = each_ms * missing <= begins - messages.started_ms + OLDER_MS
+        credible = in_time if paced else missing <= MOST_TIMES * chunks
         head = missing if missing >= 0 and credible else 0
     after = after[after != MISSING]
     if len(after) and last >= int(after.max()):  # it wrapped, too
@@ -157,8 +157,8 @@ def missing_at_ends(
     if not len(after):
         return head, 0
     tail = int(after[-1]) - last - len(after)
-    in_time = each_ms * tail <= messages.ended_ms - ends + _OLDER_MS
-    return head, tail if in_time or tail <= _MOST_TIMES * chunks else 0
+    in_time = each_ms * tail <= messages.ended_ms - ends + OLDER_MS
+    return head, tail if in_time or tail <= MOST_TIMES * chunks else 0
 
 
 def missing_without_ledger(
@@ -176,7 +176,7 @@ def missing_without_ledger(
     sizes = [float(np.median(index.size)) for index in indices]
     each_ms = min(sizes, default=0.0) / media.bytes_per_ms or _SHORTEST_MS
     missing = max(0, int(ids[-1] - ids[0]) + 1 - len(ids) - messages.unnumbered)
-    in_time = missing * each_ms <= messages.ended_ms - messages.started_ms + _OLDER_MS
+    in_time = missing * each_ms <= messages.ended_ms - messages.started_ms + OLDER_MS
     return missing if in_time else None
 
 
@@ -197,7 +197,7 @@ def is_joined(indices: Sequence[TrackIndex], media: MediaFormat) -> bool:
         audio_ms = int(index.size.sum()) / media.bytes_per_ms
         if (stamps == MISSING).any() or int(np.ptp(arrivals)) < audio_ms / 2:
             return False
-        if int((stamps - arrivals).min()) <= _OLDER_MS:
+        if int((stamps - arrivals).min()) <= OLDER_MS:
             return False
     return True
 

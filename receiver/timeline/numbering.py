@@ -29,6 +29,8 @@ from receiver.media import GapKind, MediaFormat
 from receiver.timeline.clock import counts_samples
 from receiver.timeline.jumps import LARGEST_JITTER_MS
 from receiver.timeline.ledger import (
+    MOST_TIMES,
+    OLDER_MS,
     OTHERS,
     NumberLedger,
     is_joined,
@@ -53,6 +55,7 @@ _LONGEST_LOSS: Final = 50
 """Where a counter and its clock began anew, a number that is higher says nothing of loss."""
 _MOST_UNKNOWN: Final = 3
 """Before the chunks that a new count lacks so many times as many are lost; a pause is longer."""
+_REMEMBERED: Final = 2
 _FILLED: Final = 0.9
 """A gap of the clock that the missing chunks fill to this share is no pause."""
 
@@ -95,7 +98,9 @@ def number_tracks(
     if ledger is None:
         return Numbered([replace(track.counted(), head=head) for track in tracks], unclaimed)
     ledger = with_ends(ledger, head or 0, tail)
-    left = _Shares(tracks, ledger, own=not shared, refused=by_numbers).distribute()
+    most_ms = messages.ended_ms - messages.started_ms + OLDER_MS
+    shares = _Shares(tracks, ledger, own=not shared, refused=by_numbers, most_ms=most_ms)
+    left = shares.distribute()
     if sequences and not by_numbers:
         unclaimed = max(0, left - messages.unnumbered)
     latest = [int(index.arrival.max()) for index in indices]
@@ -148,14 +153,23 @@ class _Shares:
         ledger: numbers of all of them; what is missing in it is claimed here.
         own: whether chunk numbers are each track's own.
         refused: whether chunks that were refused are no entries of the ledger.
+        most_ms: for how long the tracks can have sent anything.
     """
 
     def __init__(
-        self, tracks: Sequence[_Track], ledger: NumberLedger, *, own: bool, refused: bool
+        self,
+        tracks: Sequence[_Track],
+        ledger: NumberLedger,
+        *,
+        own: bool,
+        refused: bool,
+        most_ms: float,
     ) -> None:
         self._ledger, self._tracks = ledger, tracks
+        came = int((ledger.owners != OTHERS).sum())
         for at, track in enumerate(tracks):
             track.enter(at, ledger)
+            track.limit(came, most_ms)
             track.claim_what_came(ledger, refused=refused)
         if own:
             self._claim_own()
@@ -186,15 +200,15 @@ class _Shares:
         Returns:
             How many none of them may have lost.
         """
-        others = 0
-        ledger = self._ledger
-        turns = np.full(int(ledger.ids[-1] - ledger.ids[0]) + 1, OTHERS)
-        turns[ledger.ids - ledger.ids[0]] = ledger.owners
+        others, ledger, turns = 0, self._ledger, _Turns(self._ledger)
         for at in np.flatnonzero(ledger.left).tolist():
-            first = int(ledger.ids[at] - ledger.ids[0]) + 1
-            for number in range(first, first + int(ledger.left[at])):
-                turns[number] = self._give(at, _turn(turns, number))
-                others += int(turns[number] == OTHERS)
+            first, left = int(ledger.ids[at]) + 1, int(ledger.left[at])
+            for number in range(first, first + left):
+                owner = self._give(at, turns.of(number, at))
+                if owner == OTHERS:  # nor may any of them have lost the rest
+                    others += first + left - number
+                    break
+                turns.give(number, owner)
             ledger.left[at] = 0
         return others
 
@@ -216,16 +230,50 @@ class _Shares:
         return turn
 
 
-def _turn(turns: Column, number: int) -> int:
-    """Return which track's turn a number is, by those of the same parity, or the nearest one."""
-    if number > 1 and turns[number - 2] != OTHERS:
-        return int(turns[number - 2])
-    behind = turns[number + 2 :: 2]
-    known = behind[behind != OTHERS]
-    if not len(known):
-        before = turns[:number]
-        known = before[before != OTHERS][::-1]
-    return int(known[0]) if len(known) else 0
+class _Turns:
+    """Whose turn each missing number is: the track's that has the number two before it.
+
+    Where nobody has that, it is the turn of the next chunk behind it with a number as even or odd,
+    or else of the nearest chunk before it. Numbers may skip millions, so none is kept for those
+    that nobody has.
+    """
+
+    def __init__(self, ledger: NumberLedger) -> None:
+        self._ids, self._owners = ledger.ids.tolist(), ledger.owners.tolist()
+        self._given = dict[int, int]()  # the last two of the missing numbers, and whose they are
+        entries = np.arange(len(ledger.ids))
+        known = ledger.owners != OTHERS
+        self._before = np.maximum.accumulate(np.where(known, entries, -1)).tolist()
+        self._behind = []  # for even numbers, and for odd ones: the first entry from each on
+        for odd in (0, 1):
+            places = np.where(known & (ledger.ids % 2 == odd), entries, len(entries))
+            self._behind.append([*np.minimum.accumulate(places[::-1])[::-1].tolist(), len(entries)])
+
+    def of(self, number: int, at: int) -> int:
+        """Return the track whose turn a number is that is missing behind an entry."""
+        if (owner := self._owner(number - 2, at)) != OTHERS:
+            return owner
+        behind = self._behind[number % 2][at + 1]
+        if behind < len(self._owners):
+            return int(self._owners[behind])
+        before = self._before[at]
+        given = max(self._given, default=None)
+        if given is not None and (before < 0 or given > self._ids[before]):
+            return self._given[given]
+        return int(self._owners[before]) if before >= 0 else 0
+
+    def _owner(self, number: int, at: int) -> int:
+        """Return who has a number that is at most one before an entry, or behind it."""
+        for entry in (at, at - 1):
+            if entry >= 0 and self._ids[entry] == number:
+                return int(self._owners[entry])
+        return self._given.get(number, OTHERS)
+
+    def give(self, number: int, owner: int) -> None:
+        """Note whose a missing number is; they come in order."""
+        if len(self._given) == _REMEMBERED:
+            del self._given[min(self._given)]
+        self._given[number] = owner
 
 
 class _Track:
@@ -247,6 +295,7 @@ class _Track:
         self._row_ranks: list[int] = []  # before which chunk each row was that was not kept
         self._usual_ms = float(np.median(index.size)) / media.bytes_per_ms
         self._noise_ms = np.inf
+        self._most, self._given = np.inf, 0  # chunks that may be missing, and that are by turns
         self._free_ms = self._free(media)
 
     def enter(self, at: int, ledger: NumberLedger) -> None:
@@ -415,6 +464,10 @@ class _Track:
         if self._begins_too_low(ledger):
             self._rounds = WRAP
 
+    def limit(self, came: int, most_ms: float) -> None:
+        """Bound what may be missing: many times what came, or what there was time for."""
+        self._most = max(MOST_TIMES * came, most_ms / max(self._usual_ms, 1))
+
     def room(self, at: int, begins_at: float) -> float:
         """Return how many of the track's chunks may be missing behind an entry of the ledger.
 
@@ -423,16 +476,17 @@ class _Track:
             begins_at: with which own numbers begin.
         """
         behind = int(np.searchsorted(self._mine, at, side="right"))
+        most = self._most - self._given
         if behind == len(self._mine):
-            return np.inf
+            return most
         rank = int(self._ranks[behind])
         if self._is_before(at):
-            return self.begins_at() - begins_at
+            return min(self.begins_at() - begins_at, most)
         if self._own and not self._anew[rank]:
             return 0
         if not behind:
-            return np.inf
-        return self.room_at(rank) - int(self._lost[rank] + self._came[rank])
+            return most
+        return min(self.room_at(rank) - int(self._lost[rank] + self._came[rank]), most)
 
     def _is_before(self, at: int) -> bool:
         """Return whether a chunk that is missing behind an entry may be before the first one.
@@ -446,6 +500,7 @@ class _Track:
         behind = int(np.searchsorted(self._mine, at, side="right"))
         rank = int(self._ranks[behind]) if behind < len(self._mine) else self._count
         self._lost[0 if self._is_before(at) or not behind else rank] += 1
+        self._given += 1
 
     def counted(self) -> Order:
         """Return the order by own numbers, with what restarts hide of loss, and nobody used."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from receiver.audio import peaks, wav_writer
@@ -263,6 +263,29 @@ def happened(events: list[tuple[Any, ...]], track: Track, *, numbered: bool) -> 
     outbound=EVENTS,
     media=st.sampled_from(FORMATS),
     numbered=st.booleans(),
+)
+@example(  # a number of a shared counter that skips 674 millions
+    inbound=[
+        ("kept", 2, 639),
+        ("lost", 19),
+        ("dropped absurdly", 15, 220283701760, 81, None),
+        ("paused", 51),
+        ("absurd", 674618727, None, 208),
+        ("kept", 5, 0),
+        ("refused absurdly", 435, 11825),
+        ("refused", 26),
+    ],
+    outbound=[
+        ("kept", 6, 1),
+        ("paused", 39),
+        ("paused", 29),
+        ("kept", 2, 1),
+        ("dropped", 45),
+        ("kept", 6, 1),
+        ("paused", 41),
+    ],
+    media=("audio/x-mulaw", 8000),
+    numbered=True,
 )
 @settings(max_examples=examples(80))
 def test_whatever_happened_the_files_agree_with_their_document(
