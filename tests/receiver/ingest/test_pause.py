@@ -15,7 +15,7 @@ from receiver.counters import Counters
 from receiver.ingest.live_recording import LiveRecording
 from receiver.ingest.recorder import Recorder
 from receiver.ingest.session import Session
-from receiver.journal.records import DroppedRecord, PauseRecord, Record, ResumeRecord
+from receiver.journal.records import DroppedRecord, Header, PauseRecord, Record, ResumeRecord
 from receiver.journal.records import Reader as JournalReader
 from receiver.journal.spool import Spool
 from receiver.lifecycle.pauses import Pause
@@ -117,9 +117,9 @@ class Call:
         return self.recorder.resume(CALL_SID, PauseEnd.RESUMED)
 
     def journals(self) -> list[Path]:
-        """End all; return the journals, oldest first."""
+        """End all; return the journals, in the order in which they began."""
         self.spool.close()
-        return sorted(self.spool.folder.glob("*.journal"), key=lambda path: path.stat().st_mtime_ns)
+        return sorted(self.spool.folder.glob("*.journal"), key=_began_ms)
 
     def records(self) -> list[Record]:
         """End all; return the records of the only journal."""
@@ -136,6 +136,13 @@ class Call:
             assert SECRET not in content, path
             assert DIGIT.encode() not in content, path
         return document, decode_timeline((folder / "timeline.json").read_bytes())
+
+
+def _began_ms(journal: Path) -> int:
+    """Return when a journal began, by the call's clock."""
+    _, header = next(iter(JournalReader([journal.read_bytes()])))
+    assert isinstance(header, Header)
+    return header.started_at_ms
 
 
 class _Recorder(Recorder):
