@@ -32,7 +32,7 @@ def test_sizes_follow_from_the_format(media: MediaFormat, per_sample: int, per_m
 def test_closed_sets_are_closed() -> None:
     """Programs match on them: a new value is a new version of the document."""
     assert ["inbound", "outbound"] == list(Track)
-    kinds = ["lost", "sender_silence", "rejected", "disk", "paused", "crash"]
+    kinds = ["lost", "sender_silence", "rejected", "disk", "paused", "crash", "erased"]
     assert kinds == list(GapKind)
 
 
