@@ -51,6 +51,7 @@ FEW_ON_THEIR_WAY: Final = 20
 """Numbers of the other track that have yet to come, where it is behind by up to 0.4 s."""
 _FAR: Final = 50
 """A counter that is further behind the other one is another one."""
+_MOST_AGAIN: Final = 0.01
 _FEWEST_MESSAGES: Final = 4
 _FEWEST_STEADY: Final = 50
 _LEAST_STEADY: Final = 0.1
@@ -204,6 +205,7 @@ class LiveLedger:
         self._highest: int | None = None
         self._came = came
         self._following = max(0, came - (missing or 0))  # of them, the one before
+        self._again = 0  # messages whose number another one had right before
         self._is_ledger = True
         self._latest: dict[str, Chunk] = {}
         self._steps: dict[str, int] = {}  # the shortest between timestamps of a track
@@ -239,6 +241,7 @@ class LiveLedger:
         step = number - self._highest
         self._came += 1
         self._following += step == 1
+        self._again += step == 0
         if step - 1 > self._came:  # more than all that ever came: it counts something else
             self._is_ledger = False
         if step > 1:
@@ -256,6 +259,8 @@ class LiveLedger:
             return 0
         fewest = max(_FEWEST_STEADY, _LEAST_STEADY * self._came)
         if self._following < min(fewest, _MOSTLY * self._came):
+            return 0
+        if self._again > _MOST_AGAIN * self._came:  # two tracks that have the same numbers
             return 0
         return self._missing.get(track, 0)
 
