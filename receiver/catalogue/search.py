@@ -358,8 +358,9 @@ def _is_behind(at: Cursor, query: Query) -> bool:
     return _place(at) > _place(after)
 
 
-def _agrees(at: Cursor, row: Row, query: Query) -> bool:
-    found = tokens.of_recording(
+def tokens_of(row: Row) -> list[str]:
+    """Return what a recording is found by."""
+    return tokens.of_recording(
         recording_id=row.id,
         call_sid=row.call_sid,
         stream_sid=row.stream_sid,
@@ -372,6 +373,10 @@ def _agrees(at: Cursor, row: Row, query: Query) -> bool:
         labels=row.labels,
         parameters=row.parameters,
     )
+
+
+def _agrees(at: Cursor, row: Row, query: Query) -> bool:
+    found = tokens_of(row)
     return (
         (query.since_ms is None or at.n >= rows.first_number(query.since_ms))
         and (query.until_ms is None or at.n < rows.first_number(query.until_ms))

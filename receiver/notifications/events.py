@@ -20,6 +20,7 @@ import msgspec
 
 from receiver.catalogue import query, tokens
 from receiver.catalogue.rows import Row
+from receiver.catalogue.search import tokens_of
 from receiver.catalogue.tokens import Clause
 from receiver.errors import BadWord
 from receiver.media import parameter_text
@@ -113,19 +114,7 @@ def of_recording(
         "links": dict(links),
         **more,
     }
-    found = tokens.of_recording(
-        recording_id=row.id,
-        call_sid=row.call_sid,
-        stream_sid=row.stream_sid,
-        state=row.state,
-        duration_ms=row.duration_ms,
-        complete=row.complete,
-        held=row.held,
-        tracks=row.tracks,
-        findings=row.findings,
-        labels=row.labels,
-        parameters=row.parameters,
-    )
+    found = tokens_of(row)
     return OutboxEvent(event_id(kind, row.id, about), kind, at, data, found)
 
 
